@@ -1,0 +1,209 @@
+"""The map on disk: ``DIR/map``. Finished submaps leave memory for it, and every file is complete or absent.
+
+    map.json         version, cameras, one row per placed frame, skipped frames, whether the run finished
+    points.npz       sparse points in the world with their observations
+    submap_0000.npz  depth, confidence and colour of the frames that a chunk added
+
+docs/formats.md describes every field. Files are written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from recon.errors import MapError, OutputError
+from recon.similarity import Sim3
+from recon.types import Camera, FrameGeometry, PlacedFrame, SkippedFrame, SparsePoints, Submap
+
+MAP_VERSION = 1
+CONFIDENCE_LEVELS = 255
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Fill ``path`` through ``write(file)`` so that it is either the old file, the whole new one, or absent.
+
+    Raises OutputError naming the file when the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise OutputError(f"Cannot write {path}: {reason}. Free some space or choose another --out.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructedMap:
+    """A map read back: placed frames in source order, frames without a place, sparse points in the world."""
+
+    folder: Path
+    frames: tuple[PlacedFrame, ...]
+    skipped: tuple[SkippedFrame, ...]
+    points: SparsePoints
+    complete: bool
+
+    @property
+    def images(self) -> Path:
+        """Folder of the upright originals that ``PlacedFrame.name`` refers to."""
+        return images_folder(self.folder)
+
+    def geometry(self) -> Iterator[tuple[PlacedFrame, FrameGeometry]]:
+        """Every placed frame that has depth, read from disk one submap at a time."""
+        placed = {frame.index: frame for frame in self.frames}
+        for path in sorted((self.folder / "map").glob("submap_*.npz")):
+            for geometry in _read_submap(path, placed):
+                yield placed[geometry.index], geometry
+
+
+def images_folder(folder: Path) -> Path:
+    """Where a run in ``folder`` keeps its upright originals: beside the COLMAP model, as splatting trainers expect."""
+    return folder / "colmap" / "images"
+
+
+class MapStore:
+    """Writes the map of one run. Only what is on disk belongs to the map; the store keeps nothing in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            (folder / "map").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot create {folder / 'map'}: {error.strerror}. Choose another --out.") from error
+
+    def write_submap(self, submap: Submap, new_frames: set[int]) -> None:
+        """Store depth, confidence and colour of the frames in ``new_frames``; the others belong to earlier submaps."""
+        kept = [frame for frame in submap.geometry.frames if frame.index in new_frames]
+        arrays: dict[str, Any] = {
+            "version": np.int64(MAP_VERSION),
+            "frame_indices": np.array([frame.index for frame in kept], dtype=np.int64),
+            "cam_from_chunk": np.array([frame.cam_from_chunk for frame in kept]).reshape(-1, 4, 4),
+            "intrinsics": np.array([frame.intrinsics for frame in kept]).reshape(-1, 3, 3),
+            "world_from_chunk": submap.world_from_chunk.matrix(),
+        }
+        for frame in kept:
+            arrays[f"depth_{frame.index}"] = frame.depth.astype(np.float16)
+            arrays[f"confidence_{frame.index}"] = np.round(frame.confidence * CONFIDENCE_LEVELS).astype(np.uint8)
+            arrays[f"colour_{frame.index}"] = frame.colour
+        path = self.folder / "map" / f"submap_{submap.index:04d}.npz"
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+
+    def write_places(
+        self,
+        frames: tuple[PlacedFrame, ...],
+        skipped: tuple[SkippedFrame, ...],
+        points: SparsePoints,
+        *,
+        complete: bool,
+    ) -> None:
+        """Store where every frame is; ``complete`` says that the run reached its end."""
+        arrays = {field.name: getattr(points, field.name) for field in fields(points)}
+        write_atomically(self.folder / "map" / "points.npz", lambda file: np.savez_compressed(file, **arrays))
+        text = json.dumps(_places_to_json(frames, skipped, complete), indent=1)
+        write_atomically(self.folder / "map" / "map.json", lambda file: file.write(text.encode()))
+
+
+def open_map(folder: Path) -> ReconstructedMap:
+    """Read the map in ``folder``. Raises MapError when there is none, or it is damaged or of another version."""
+    path = folder / "map" / "map.json"
+    if not path.is_file():
+        raise MapError(f"{folder} holds no map: {path} is missing. Make one with: recon run SOURCE --out {folder}")
+    try:
+        content = json.loads(path.read_text())
+        version = content["version"]
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise MapError(f"{path} is damaged ({error}). Run the reconstruction again.") from error
+    if version != MAP_VERSION:
+        raise MapError(f"{path} has version {version}, this program reads {MAP_VERSION}. Run the reconstruction again.")
+    try:
+        cameras = [_camera_from_json(camera) for camera in content["cameras"]]
+        frames = tuple(_frame_from_json(row, cameras) for row in content["frames"])
+        skipped = tuple(SkippedFrame(**row) for row in content["skipped"])
+        complete = bool(content["complete"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise MapError(f"{path} is damaged ({error!r}). Run the reconstruction again.") from error
+    return ReconstructedMap(folder, frames, skipped, _read_points(folder / "map" / "points.npz"), complete)
+
+
+def _places_to_json(
+    frames: tuple[PlacedFrame, ...], skipped: tuple[SkippedFrame, ...], complete: bool
+) -> dict[str, Any]:
+    cameras = list(dict.fromkeys(frame.camera for frame in frames))
+    numbers = {camera: number for number, camera in enumerate(cameras)}
+    return {
+        "version": MAP_VERSION,
+        "complete": complete,
+        "cameras": [vars(camera) for camera in cameras],
+        "frames": [
+            {
+                "index": frame.index,
+                "timestamp": frame.timestamp,
+                "name": frame.name,
+                "camera": numbers[frame.camera],
+                "world_from_cam": frame.world_from_cam.matrix().tolist(),
+            }
+            for frame in frames
+        ],
+        "skipped": [vars(frame) for frame in skipped],
+    }
+
+
+def _camera_from_json(row: dict[str, Any]) -> Camera:
+    return Camera(row["model"], int(row["width"]), int(row["height"]), tuple(float(value) for value in row["params"]))
+
+
+def _frame_from_json(row: dict[str, Any], cameras: list[Camera]) -> PlacedFrame:
+    return PlacedFrame(
+        index=int(row["index"]),
+        timestamp=float(row["timestamp"]),
+        name=str(row["name"]),
+        camera=cameras[row["camera"]],
+        world_from_cam=Sim3.from_matrix(np.array(row["world_from_cam"], dtype=np.float64)),
+    )
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise MapError(f"{path} is missing or damaged ({error}). Run the reconstruction again.") from error
+
+
+def _read_points(path: Path) -> SparsePoints:
+    arrays = _load_arrays(path)
+    try:
+        return SparsePoints(**{field.name: arrays[field.name] for field in fields(SparsePoints)})
+    except KeyError as error:
+        raise MapError(f"{path} lacks the array {error}. Run the reconstruction again.") from error
+
+
+def _read_submap(path: Path, placed: dict[int, PlacedFrame]) -> Iterator[FrameGeometry]:
+    arrays = _load_arrays(path)
+    try:
+        for row, index in enumerate(arrays["frame_indices"].tolist()):
+            if index not in placed:
+                continue
+            yield FrameGeometry(
+                index=index,
+                cam_from_chunk=arrays["cam_from_chunk"][row],
+                camera=placed[index].camera,
+                intrinsics=arrays["intrinsics"][row],
+                depth=arrays[f"depth_{index}"].astype(np.float32),
+                confidence=arrays[f"confidence_{index}"].astype(np.float32) / np.float32(CONFIDENCE_LEVELS),
+                colour=arrays[f"colour_{index}"],
+            )
+    except KeyError as error:
+        raise MapError(f"{path} lacks the array {error}. Run the reconstruction again.") from error
