@@ -1,0 +1,32 @@
+"""Frames to overlapping chunks, as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from recon.errors import SettingsError
+from recon.types import Chunk, Frame
+
+
+def chunks(frames: Iterable[Frame], size: int, overlap: int) -> Iterator[Chunk]:
+    """Chunks of ``size`` frames, each of which starts with the last ``overlap`` frames of the chunk before.
+
+    A chunk is yielded as soon as its last frame is read, and no more than one chunk of frames is held. The last chunk
+    may be shorter, but always brings at least one new frame. Raises SettingsError unless size > overlap >= 1.
+    """
+    if not size > overlap >= 1:
+        raise SettingsError(f"--chunk must be larger than --overlap, and that at least 1; got {size} and {overlap}.")
+    return _chunks(frames, size, overlap)
+
+
+def _chunks(frames: Iterable[Frame], size: int, overlap: int) -> Iterator[Chunk]:
+    held: list[Frame] = []
+    index = repeated = 0
+    for frame in frames:
+        held.append(frame)
+        if len(held) == size:
+            yield Chunk(index, tuple(held), repeated)
+            held = held[-overlap:]
+            index, repeated = index + 1, overlap
+    if len(held) > repeated:
+        yield Chunk(index, tuple(held), repeated)

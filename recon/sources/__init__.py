@@ -1,0 +1,80 @@
+"""Where frames come from: an image folder, a glob pattern, one image, or a video file."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from natsort import natsorted, ns
+
+from recon.errors import SourceError
+from recon.sources.base import Source, SourceDescription, SourceKind, SourceOptions
+from recon.sources.decoding import IMAGE_SUFFIXES
+from recon.sources.images import ImageSource
+
+__all__ = ["Source", "SourceDescription", "SourceOptions", "open_source"]
+
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+
+
+def open_source(spec: str, options: SourceOptions | None = None, images_folder: Path | None = None) -> Source:
+    """The source that ``spec`` names: an image folder, a quoted glob pattern, an image file or a video file.
+
+    Images are taken in natural order (2 before 10), from the folder itself and not from its subfolders; hidden files
+    and files of other types are passed over. With ``images_folder``, the upright original of every frame that is read
+    is put there under ``Frame.name``: a hard link where the file is already an upright JPEG or PNG, else a JPEG.
+
+    Raises SourceError when there is nothing to read, SettingsError when the options do not suit this source, and,
+    while iterating, OutputError when ``images_folder`` cannot be written.
+    """
+    options = options or SourceOptions()
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return _image_source("folder", spec, _files_in(path), options, images_folder)
+    if path.is_file():
+        return _file_source(path, options, images_folder)
+    if not glob.has_magic(spec):
+        raise SourceError(f"{spec} does not exist. Give an image folder, a pattern such as 'a/*.jpg', or a video.")
+    matches = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - the pattern may be absolute
+    if not matches:
+        raise SourceError(f"No file matches {spec}. Check the pattern, and quote it so that the shell leaves it alone.")
+    return _image_source("glob", spec, [match for match in matches if match.is_file()], options, images_folder)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    except OSError as error:
+        raise SourceError(f"Cannot list the folder {folder}: {error.strerror}.") from error
+    if not files:
+        raise SourceError(f"{folder} holds no files. Give the folder that directly holds the images.")
+    return files
+
+
+def _file_source(path: Path, options: SourceOptions, images_folder: Path | None) -> Source:
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        from recon.sources.video import VideoSource  # noqa: PLC0415 - PyAV is slow to import
+
+        return VideoSource(path, options, images_folder)
+    if suffix in IMAGE_SUFFIXES:
+        return ImageSource("image", str(path), [path], options, images_folder)
+    raise SourceError(
+        f"{path} is of a type that is not read. Images: {_listed(IMAGE_SUFFIXES)}; videos: {_listed(VIDEO_SUFFIXES)}."
+    )
+
+
+def _image_source(
+    kind: SourceKind, spec: str, files: list[Path], options: SourceOptions, images_folder: Path | None
+) -> Source:
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        others = f"{len(files)} other file" + ("s" if len(files) != 1 else "")
+        raise SourceError(f"{spec} holds no images, only {others}. Images that are read: {_listed(IMAGE_SUFFIXES)}.")
+    # Sorted by plain text first, so that names equal but for case always come in the same order.
+    ordered = natsorted(sorted(images), alg=ns.PATH | ns.IGNORECASE)
+    return ImageSource(kind, spec, ordered, options, images_folder)
+
+
+def _listed(suffixes: tuple[str, ...]) -> str:
+    return " ".join(suffix.removeprefix(".") for suffix in suffixes)

@@ -1,0 +1,192 @@
+"""Image files to upright 8-bit RGB, with what EXIF says about the lens."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pillow_heif
+from numpy.typing import NDArray
+from PIL import ExifTags
+
+from recon.types import Image
+
+IMAGE_SUFFIXES = (".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 200_000_000
+FILM_DIAGONAL_MM = 43.27
+MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
+
+UPRIGHT_FROM_STORED = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+
+# Teaches Pillow HEIC. It also applies the rotation stored in the file and resets the EXIF orientation to upright.
+pillow_heif.register_heif_opener()
+
+
+class UnreadableImage(Exception):  # noqa: N818 - a condition that is reported, not an error of the run
+    """An image file cannot be used; the message is the reason in plain words."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """One image file, read completely.
+
+    pixels: (height, width, 3) uint8 RGB, upright. lens: camera, focal length and size as text. focal: in pixels,
+    0 when unknown. upright_suffix: the suffix to keep when the file itself is an upright JPEG or PNG, else None.
+    """
+
+    pixels: Image
+    lens: str
+    focal: float
+    upright_suffix: str | None
+
+
+def read_photo(path: Path) -> Photo:
+    """Decode the whole file. Raises UnreadableImage with the reason."""
+    with opened_image(path) as image:
+        image.load()
+        tags = _exif_tags(image)
+        orientation = _orientation(tags)
+        focal = _focal_in_pixels(tags, image.size)
+        pixels = rgb_from(_upright(image, orientation))
+        plain = image.mode in ("RGB", "L") and not image.has_transparency_data and orientation == 1
+        suffix = _suffix(path, image.format) if plain else None
+    return Photo(pixels, _lens(tags, focal, pixels), focal, suffix)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(width, height) after rotation, from the header alone. Raises UnreadableImage with the reason."""
+    with opened_image(path) as image:
+        width, height = image.size
+        if image.format == "TIFF":  # Pillow turns TIFF by itself, and states the turned size
+            return width, height
+        if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode it all to look for late EXIF
+            return width, height
+        return (height, width) if _orientation(_exif_tags(image)) >= 5 else (width, height)
+
+
+@contextmanager
+def opened_image(path: Path) -> Iterator[PIL.Image.Image]:
+    """Open ``path`` with Pillow; whatever goes wrong inside the block becomes UnreadableImage."""
+    try:
+        if path.stat().st_size == 0:
+            raise UnreadableImage("the file is empty")
+        with warnings.catch_warnings(), _without_pillow_pixel_limit():
+            warnings.simplefilter("ignore")  # broken EXIF is not worth a line on the terminal
+            with PIL.Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise UnreadableImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+                yield image
+    except UnreadableImage:
+        raise
+    except PIL.UnidentifiedImageError as error:
+        raise UnreadableImage("it is not an image, or its header is damaged") from error
+    except Exception as error:  # Pillow's readers raise nearly any type on damaged files
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UnreadableImage(reason or f"the image is damaged or cut short ({error})") from error
+
+
+@contextmanager
+def _without_pillow_pixel_limit() -> Iterator[None]:
+    """Pillow refuses above 179 megapixels; phones take 200."""
+    limit = PIL.Image.MAX_IMAGE_PIXELS
+    PIL.Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = limit
+
+
+def rgb_from(image: PIL.Image.Image) -> Image:
+    """(height, width, 3) uint8: grey and palettes to RGB, transparency over black, deep images to 8 bit."""
+    if image.mode.startswith(("I", "F")):
+        grey = _to_8_bit(np.asarray(image))
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        black = PIL.Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = PIL.Image.alpha_composite(black, image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
+
+
+def _to_8_bit(values: NDArray[Any]) -> Image:
+    """Scale by the smallest usual bit depth that holds the values, so that 12-bit sensors do not come out black."""
+    grey = np.clip(np.nan_to_num(values.astype(np.float32)), 0, None)
+    largest = float(grey.max())
+    depths = [1.0] if values.dtype.kind == "f" else []
+    white = next((depth for depth in [*depths, 255.0, 4095.0, 65535.0] if largest <= depth), largest)
+    return np.round(grey * (255 / white)).astype(np.uint8)
+
+
+def _upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
+    """Like PIL.ImageOps.exif_transpose, which fails on broken EXIF because it writes the tags anew."""
+    return image if orientation == 1 else image.transpose(UPRIGHT_FROM_STORED[orientation])
+
+
+def _exif_tags(image: PIL.Image.Image) -> dict[int, Any]:
+    """As many EXIF tags as can be read; broken EXIF must not stop reading."""
+    tags: dict[int, Any] = {}
+    with suppress(Exception):  # Pillow raises nearly any type on broken EXIF
+        exif = image.getexif()
+        tags.update(exif)
+        tags.update(exif.get_ifd(ExifTags.IFD.Exif))
+    return tags
+
+
+def _orientation(tags: dict[int, Any]) -> int:
+    """1 to 8, 1 for upright; cameras also write 0 and nonsense."""
+    orientation = tags.get(ExifTags.Base.Orientation)
+    return orientation if isinstance(orientation, int) and orientation in UPRIGHT_FROM_STORED else 1
+
+
+def _focal_in_pixels(tags: dict[int, Any], size: tuple[int, int]) -> float:
+    """From the 35 mm equivalent, else from focal length and sensor resolution; 0 when EXIF does not say."""
+    film_mm = _number(tags, ExifTags.Base.FocalLengthIn35mmFilm)
+    if film_mm > 0:
+        focal = film_mm / FILM_DIAGONAL_MM * math.hypot(*size)
+    else:
+        per_unit = _number(tags, ExifTags.Base.FocalPlaneXResolution)
+        unit_mm = MM_PER_RESOLUTION_UNIT.get(int(_number(tags, ExifTags.Base.FocalPlaneResolutionUnit) or 2), 0.0)
+        focal = _number(tags, ExifTags.Base.FocalLength) * per_unit / unit_mm if unit_mm else 0.0
+        # The sensor's resolution counts the pixels that the camera wrote; the file may have been shrunk since.
+        written = max(_number(tags, ExifTags.Base.ExifImageWidth), _number(tags, ExifTags.Base.ExifImageHeight))
+        focal *= max(size) / written if written > 0 else 1.0
+    plausible = 0.1 < focal / max(size) < 100
+    return focal if plausible else 0.0
+
+
+def _number(tags: dict[int, Any], tag: int) -> float:
+    with suppress(TypeError, ValueError, ZeroDivisionError):
+        value = float(tags.get(tag, 0))
+        return value if math.isfinite(value) else 0.0
+    return 0.0
+
+
+def _lens(tags: dict[int, Any], focal: float, pixels: Image) -> str:
+    """Camera, focal length in millimetres and in pixels (digital zoom changes only these), and size."""
+    camera = [str(tags.get(tag, "")).strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)]
+    millimetres = _number(tags, ExifTags.Base.FocalLength)
+    lengths = [f"{millimetres:g}mm" if millimetres else "", f"{focal:.0f}px" if focal else ""]
+    size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+    return " ".join(part for part in (*camera, *lengths, size) if part)
+
+
+def _suffix(path: Path, file_format: str | None) -> str | None:
+    """The file's own suffix where it tells the truth; MPO is how phones wrap a JPEG with a second picture."""
+    usual = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",)}.get(file_format or "")
+    if usual is None:
+        return None
+    return path.suffix if path.suffix.lower() in usual else usual[0]

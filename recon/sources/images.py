@@ -1,0 +1,90 @@
+"""Frames from image files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from recon.errors import SettingsError
+from recon.sources.base import SourceDescription, SourceKind, SourceOptions, at_least_one_frame, working_image
+from recon.sources.decoding import Photo, UnreadableImage, read_photo, upright_size
+from recon.sources.masks import Masks
+from recon.sources.originals import link_original, make_folder, write_original
+from recon.types import Frame, SkippedFrame
+
+
+class ImageSource:
+    """Image files in the given order; see ``recon.sources.open_source``.
+
+    The position in ``paths`` is the frame's index and timestamp.
+    """
+
+    def __init__(
+        self,
+        kind: SourceKind,
+        spec: str,
+        paths: Sequence[Path],
+        options: SourceOptions,
+        images_folder: Path | None = None,
+    ) -> None:
+        if options.fps is not None:
+            raise SettingsError("--fps works for videos only: choose images with --every.")
+        if images_folder and any(path.parent.resolve() == images_folder.resolve() for path in paths):
+            raise SettingsError(f"{spec} is where this run would put its images. Choose another --out.")
+        self._kind = kind
+        self._spec = spec
+        self._options = options
+        self._images_folder = images_folder
+        self._selected = list(enumerate(paths))[:: options.every][: options.max_frames]
+        self._stems = _sortable_stems(paths)
+        names = {name for _, path in self._selected for name in (path.name, path.stem)}
+        self._masks = Masks(options.masks, fits=names.__contains__)
+
+    @cached_property
+    def description(self) -> SourceDescription:
+        sizes: Counter[tuple[int, int]] = Counter()
+        for _, path in self._selected:
+            try:
+                sizes[upright_size(path)] += 1
+            except UnreadableImage:  # reported when its turn to be read comes
+                continue
+        return SourceDescription(self._kind, len(self._selected), tuple(size for size, _ in sizes.most_common()), 0.0)
+
+    def __iter__(self) -> Iterator[Frame | SkippedFrame]:
+        if self._images_folder:
+            make_folder(self._images_folder)
+        return at_least_one_frame((self._read(index, path) for index, path in self._selected), self._spec)
+
+    def _read(self, index: int, path: Path) -> Frame | SkippedFrame:
+        try:
+            photo = read_photo(path)
+        except UnreadableImage as error:
+            return SkippedFrame(index, path.name, str(error))
+        height, width = photo.pixels.shape[:2]
+        image = working_image(photo.pixels, self._options.size)
+        mask = self._masks.read(path.name, (width, height), (image.shape[0], image.shape[1]))
+        name = self._stems[index] + (photo.upright_suffix or ".jpg")
+        if self._images_folder:
+            _put_original(photo, path, self._images_folder / name)
+        return Frame(index, float(index), image, name, (width, height), photo.lens, photo.focal, mask)
+
+
+def _put_original(photo: Photo, source: Path, target: Path) -> None:
+    if photo.upright_suffix is None:
+        write_original(photo.pixels, target)
+    else:
+        link_original(source, target)
+
+
+def _sortable_stems(paths: Sequence[Path]) -> list[str]:
+    """The files' own stems where they are unique and plain text order is the source's order, else numbered ones.
+
+    Trainers and COLMAP sort by plain text, so IMG_2 and IMG_10 need a number in front.
+    """
+    stems = [path.stem for path in paths]
+    unique = len({stem.casefold() for stem in stems}) == len(stems)
+    if unique and sorted(stems, key=lambda stem: stem + ".") == stems:
+        return stems
+    return [f"{index:06d}_{stem}" for index, stem in enumerate(stems)]

@@ -1,0 +1,42 @@
+"""The upright originals of a run: files that COLMAP and splatting trainers open beside the poses."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import PIL.Image
+
+from recon.errors import OutputError
+from recon.store import write_atomically
+from recon.types import Image
+
+JPEG_QUALITY = 95
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` where it is missing. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot create {folder}: {error.strerror}. Choose another --out.") from error
+
+
+def link_original(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``, or a copy where links do not work. Raises OutputError."""
+    try:
+        target.unlink(missing_ok=True)
+        os.link(source.resolve(), target)
+    except OSError:
+        with source.open("rb") as original:
+            write_atomically(target, lambda file: shutil.copyfileobj(original, file))
+
+
+def write_original(pixels: Image, target: Path) -> None:
+    """Write (height, width, 3) RGB as JPEG. Never writes through an old ``target``, which may be a link to the
+    user's own file. Raises OutputError."""
+    encoded = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(encoded, "JPEG", quality=JPEG_QUALITY)
+    write_atomically(target, lambda file: file.write(encoded.getbuffer()))

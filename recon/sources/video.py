@@ -1,0 +1,188 @@
+"""Frames from a video file, through FFmpeg."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from recon.errors import SourceError
+from recon.sources.base import SourceDescription, SourceOptions, at_least_one_frame, working_image
+from recon.sources.masks import Masks
+from recon.sources.originals import make_folder, write_original
+from recon.types import Frame, Image, SkippedFrame
+
+# A video that ends this much before its stated end was cut short; sound often outlasts the picture by less.
+MISSING_SECONDS = 0.5
+MISSING_SHARE = 0.02
+
+
+class VideoSource:
+    """The frames of a video; see ``recon.sources.open_source``.
+
+    ``Frame.index`` counts the frames that could be decoded, ``Frame.timestamp`` is the presentation time in seconds.
+    Damaged frames are left out and reported at the end.
+    Raises SourceError when the file is not a video.
+    """
+
+    def __init__(self, path: Path, options: SourceOptions, images_folder: Path | None = None) -> None:
+        self._path = path
+        self._options = options
+        self._images_folder = images_folder
+        self._masks = Masks(options.masks, fits=lambda stem: bool(re.fullmatch(r"\d{6}(\.jpg)?", stem)))
+        with _opened(path):
+            pass
+
+    @cached_property
+    def description(self) -> SourceDescription:
+        with _opened(self._path) as (container, stream):
+            first = next((frame for frame in _decoded(container, stream) if frame), None)
+            if first is None:
+                raise SourceError(f"No frame of {self._path} can be read.")
+            size = (first.width, first.height) if _quarter_turns(first) % 2 == 0 else (first.height, first.width)
+            seconds, rate = _stated_seconds(container, stream), float(stream.average_rate or 0)
+            total = stream.frames or math.ceil(seconds * rate)
+        if self._options.fps is not None and self._options.fps < rate:
+            rate = self._options.fps
+            frames = math.ceil(seconds * rate)
+        else:
+            rate /= self._options.every
+            frames = math.ceil(total / self._options.every)
+        frames = min(frames, self._options.max_frames or frames)
+        return SourceDescription("video", frames, (size,), rate)
+
+    def __iter__(self) -> Iterator[Frame | SkippedFrame]:
+        if self._images_folder:
+            make_folder(self._images_folder)
+        return at_least_one_frame(self._frames(), str(self._path))
+
+    def _frames(self) -> Iterator[Frame | SkippedFrame]:
+        selection = _Selection(self._options)
+        with _opened(self._path) as (container, stream):
+            seconds, period = _stated_seconds(container, stream), 1 / float(stream.average_rate or 25)
+            count, damaged, time = 0, 0, -period
+            for frame in _decoded(container, stream):
+                if frame is None:
+                    damaged += 1
+                    continue
+                time = frame.time if frame.time is not None else time + period
+                if selection.takes(count, time):
+                    yield self._read(count, time, frame)
+                    if selection.complete:
+                        return
+                count += 1
+        end = time + period - (stream.start_time or 0) * float(stream.time_base or 0)
+        if seconds - end > max(MISSING_SECONDS, MISSING_SHARE * seconds):
+            reason = f"the video is cut short: it ends at {end:.2f} s of {seconds:.2f} s"
+            yield SkippedFrame(count, self._path.name, reason)
+        elif damaged:
+            what = "1 frame of the video is" if damaged == 1 else f"{damaged} frames of the video are"
+            yield SkippedFrame(count, self._path.name, f"{what} damaged")
+
+    def _read(self, index: int, time: float, frame: Any) -> Frame:
+        original = _upright_rgb(frame)
+        height, width = original.shape[:2]
+        image = working_image(original, self._options.size)
+        name = f"{index:06d}.jpg"
+        mask = self._masks.read(name, (width, height), (image.shape[0], image.shape[1]))
+        if self._images_folder:
+            write_original(original, self._images_folder / name)
+        lens = f"{self._path.name} {width}x{height}"
+        return Frame(index, time, image, name, (width, height), lens, 0.0, mask)
+
+
+class _Selection:
+    """Which decoded frames are kept: one in ``every``, or the first of every 1 / fps seconds."""
+
+    def __init__(self, options: SourceOptions) -> None:
+        self._options = options
+        self._taken = 0
+        self._next_time = -math.inf
+
+    @property
+    def complete(self) -> bool:
+        return self._taken == self._options.max_frames
+
+    def takes(self, index: int, time: float) -> bool:
+        fps = self._options.fps
+        if fps is None:
+            taken = index % self._options.every == 0
+        else:
+            # Presentation times are rounded to the container's clock: a thousandth of a period early is in time.
+            taken = time >= self._next_time - 0.001 / fps
+            if taken:
+                start = time if math.isinf(self._next_time) else self._next_time
+                self._next_time = start + (math.floor((time - start) * fps + 0.001) + 1) / fps
+        self._taken += taken
+        return taken
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The container and its first video stream. Raises SourceError with the likely reason."""
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, OSError) as error:
+        raise SourceError(f"{path} cannot be read as a video: {_why_unreadable(path, error)}.") from error
+    with container:
+        if not container.streams.video:
+            raise SourceError(f"{path} holds no video, only sound or other data.")
+        # Frame threads stay off: they delay errors, so that a damaged packet would take good frames with it.
+        yield container, container.streams.video[0]
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError as unreadable:
+        return unreadable.strerror or str(unreadable)
+    if not start:
+        return "the file is empty"
+    if start[4:8] in (b"ftyp", b"mdat", b"wide"):
+        return "it was cut short before its index (the moov atom) was written; copy it again from the camera"
+    if isinstance(error, av.error.InvalidDataError):
+        return "its content is not a video"
+    return str(error)
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Every frame in order of presentation, None for one that is damaged."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            frames = next(packets).decode()
+        except StopIteration:
+            return
+        except av.error.FFmpegError:
+            yield None
+            continue
+        for frame in frames:
+            yield None if frame.is_corrupt else frame
+
+
+def _stated_seconds(container: Any, stream: Any) -> float:
+    """The longest of the lengths that the file states, 0 when it states none."""
+    by_count = stream.frames / float(stream.average_rate) if stream.average_rate else 0.0
+    if stream.duration is not None:
+        by_clock = float(stream.duration * stream.time_base)
+    else:
+        by_clock = float(container.duration or 0) / av.time_base
+    return max(by_count, by_clock)
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Counter-clockwise quarter turns that make the frame upright, from the file's display matrix."""
+    return int(round(frame.rotation / 90) % 4)
+
+
+def _upright_rgb(frame: Any) -> Image:
+    pixels = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))
