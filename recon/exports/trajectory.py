@@ -1,0 +1,92 @@
+"""Camera trajectories as text: the TUM and the KITTI format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from recon.errors import SourceError
+from recon.similarity import Array
+from recon.store import ReconstructedMap, write_atomically
+
+TUM_COLUMNS = "timestamp tx ty tz qx qy qz qw"
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Poses over time. timestamps: (poses,) in seconds or frame numbers. world_from_cam: (poses, 4, 4), rigid."""
+
+    timestamps: Array
+    world_from_cam: Array
+
+
+def write_tum(reconstruction: ReconstructedMap, path: Path) -> None:
+    """One row per placed frame: ``timestamp tx ty tz qx qy qz qw``, camera-to-world, qw >= 0.
+
+    Raises OutputError when ``path`` cannot be written.
+    """
+    lines = [f"# {TUM_COLUMNS} (camera-to-world)"]
+    for frame in reconstruction.frames:
+        quaternion = Rotation.from_matrix(frame.world_from_cam.rotation).as_quat(canonical=True)
+        lines.append(f"{frame.timestamp:.9f} {_numbers([*frame.world_from_cam.translation, *quaternion])}")
+    _write_lines(path, lines)
+
+
+def write_kitti(reconstruction: ReconstructedMap, path: Path) -> None:
+    """One row per placed frame: the upper (3, 4) of camera-to-world, row by row.
+
+    The format has neither timestamps nor names: row i belongs to the i-th placed frame.
+    Raises OutputError when ``path`` cannot be written.
+    """
+    poses = [frame.world_from_cam for frame in reconstruction.frames]
+    _write_lines(path, [_numbers(np.column_stack([pose.rotation, pose.translation]).ravel()) for pose in poses])
+
+
+def read_tum(path: Path) -> Trajectory:
+    """Read a TUM file: columns separated by white space, lines that start with ``#`` are comments.
+
+    Raises SourceError, naming file and line, for a missing file, a row of another width, a number that is none or
+    not finite, a quaternion of length zero, and a file without rows. Quaternions are normalised.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"Cannot read the trajectory {path} ({error}). Give a text file in TUM format.") from error
+    lines = enumerate(text.splitlines(), start=1)
+    rows = [_parse_row(path, number, line) for number, line in lines if line.strip() and not line.startswith("#")]
+    if not rows:
+        raise SourceError(f"{path} has no poses, expected rows of: {TUM_COLUMNS}")
+    table = np.array(rows)
+    world_from_cam = np.tile(np.eye(4), (len(table), 1, 1))
+    world_from_cam[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
+    world_from_cam[:, :3, 3] = table[:, 1:4]
+    return Trajectory(table[:, 0], world_from_cam)
+
+
+def _parse_row(path: Path, number: int, line: str) -> NDArray[np.float64]:
+    words = line.split()
+    if len(words) != 8:
+        raise SourceError(f"{path}, line {number}: {len(words)} columns, expected 8: {TUM_COLUMNS}")
+    try:
+        row = np.array([float(word) for word in words])
+    except ValueError as error:
+        raise SourceError(f"{path}, line {number}: {error}, expected 8 numbers: {TUM_COLUMNS}") from error
+    if not np.isfinite(row).all():
+        raise SourceError(f"{path}, line {number}: not every number is finite, expected 8 numbers: {TUM_COLUMNS}")
+    if np.linalg.norm(row[4:]) < 1e-6:
+        raise SourceError(f"{path}, line {number}: the quaternion is zero, expected a rotation as qx qy qz qw")
+    return row
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.12g}" for value in values)
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    text = "".join(line + "\n" for line in lines)
+    write_atomically(path, lambda file: file.write(text.encode()))

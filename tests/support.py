@@ -1,0 +1,125 @@
+"""A small exact map on disk, for tests of whatever reads maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from PIL import Image as PillowImage
+
+from recon.similarity import Array, Sim3
+from recon.store import MapStore, ReconstructedMap, images_folder, open_map
+from recon.types import Camera, ChunkGeometry, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
+
+PLANE_DEPTH = 4.0
+RADIAL = Camera("SIMPLE_RADIAL", 160, 120, (140.0, 80.0, 60.0, 0.05))
+OPENCV = Camera("OPENCV", 160, 120, (140.0, 145.0, 79.0, 61.0, 0.05, 0.01, 0.002, -0.001))
+FISHEYE = Camera("OPENCV_FISHEYE", 160, 120, (140.0, 145.0, 79.0, 61.0, 0.05, 0.01, 0.002, -0.001))
+DEPTH_INTRINSICS = np.array([[70.0, 0, 40], [0, 70, 30], [0, 0, 1]])
+DEPTH_SIZE = (60, 80)
+SCALES = (1.0, 0.5, 2.0, 4.0, 0.25, 1.5)
+
+
+def plane_texture(points: Array) -> Image:
+    """Colours (..., 3) of the world points (..., 3) on the plane z = PLANE_DEPTH: smooth, different everywhere."""
+    x, y = points[..., 0], points[..., 1]
+    channels = [np.sin(1.3 * x + 0.5), np.sin(1.7 * y), np.sin(0.9 * (x + y) + 1)]
+    return np.round(127.5 + 100 * np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def make_map(
+    folder: Path,
+    cameras: tuple[Camera, ...] = (RADIAL,),
+    scales: tuple[float, ...] = SCALES,
+    timestamps: tuple[float, ...] | None = None,
+) -> ReconstructedMap:
+    """A finished map of the plane z = PLANE_DEPTH, seen by one camera per scale that walks along x and turns.
+
+    Everything is exact but for the rounding of stored depth (1 in 2000) and JPEG. ``cameras`` are used in turn;
+    ``scales`` are those of ``world_from_cam``. Frame indices are 0, 2, 4, ...; index 1 is a skipped frame.
+    """
+    placed = tuple(
+        PlacedFrame(2 * row, 0.1 * row if timestamps is None else timestamps[row], f"image_{2 * row:04d}.jpg",
+                    cameras[row % len(cameras)], _world_from_cam(row, len(scales), scale))
+        for row, scale in enumerate(scales)
+    )  # fmt: skip
+    store = MapStore(folder)
+    images_folder(folder).mkdir(parents=True, exist_ok=True)
+    for number, frames in enumerate([placed[: len(placed) // 2], placed[len(placed) // 2 :]]):
+        geometry = ChunkGeometry(tuple(_frame_geometry(frame) for frame in frames), SparsePoints.empty())
+        store.write_submap(Submap(number, geometry, Sim3.identity(), 0.0), {frame.index for frame in frames})
+    for frame in placed:
+        PillowImage.fromarray(_render(frame)).save(images_folder(folder) / frame.name, quality=95)
+    store.write_places(placed, (SkippedFrame(1, "image_0001.jpg", "blurred"),), sparse_points(placed), complete=True)
+    return open_map(folder)
+
+
+def project(frame: PlacedFrame, points_world: Array) -> Array:
+    """Pixels (points, 2) of world points in the distorted original, by pycolmap."""
+    return np.asarray(_colmap_camera(frame.camera).img_from_cam(frame.world_from_cam.inverse().apply(points_world)))
+
+
+def sparse_points(frames: tuple[PlacedFrame, ...]) -> SparsePoints:
+    """A grid of points on the plane with an exact observation in every frame that sees them."""
+    x, y = np.meshgrid(np.linspace(-3, 3, 25), np.linspace(-2, 2, 17))
+    positions = np.stack([x.ravel(), y.ravel(), np.full(x.size, PLANE_DEPTH)], axis=1)
+    ids, indices, pixels = [], [], []
+    for frame in frames:
+        projected = project(frame, positions)
+        size = (frame.camera.width, frame.camera.height)
+        seen = np.flatnonzero(((projected > 0) & (projected < size)).all(axis=1))
+        ids.append(seen)
+        indices.append(np.full(len(seen), frame.index))
+        pixels.append(projected[seen])
+    return SparsePoints(
+        positions, plane_texture(positions), np.concatenate(ids), np.concatenate(indices), np.concatenate(pixels)
+    )
+
+
+def _world_from_cam(row: int, count: int, scale: float) -> Sim3:
+    x = (row - (count - 1) / 2) * 0.4
+    yaw, pitch = -0.08 * x, 0.05 * np.sin(row)
+    about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
+    return Sim3(scale, about_y @ about_x, np.array([x, 0.2 * np.sin(0.7 * row), 0.1 * np.cos(row)]))
+
+
+def _colmap_camera(camera: Camera) -> pycolmap.Camera:
+    return pycolmap.Camera(model=camera.model, width=camera.width, height=camera.height, params=list(camera.params))
+
+
+def _hit_plane(frame: PlacedFrame, rays_cam: Array) -> tuple[Array, Array]:
+    """World points (..., 3) where rays (..., 3) with z = 1 meet the plane, and their depth in the frame's unit."""
+    pose = frame.world_from_cam
+    directions = rays_cam @ pose.rotation.T
+    distance = (PLANE_DEPTH - pose.translation[2]) / directions[..., 2]
+    return pose.translation + distance[..., None] * directions, distance / pose.scale
+
+
+def _frame_geometry(frame: PlacedFrame) -> FrameGeometry:
+    height, width = DEPTH_SIZE
+    rays = _pixel_centres(width, height) @ np.linalg.inv(DEPTH_INTRINSICS).T
+    points, depth = _hit_plane(frame, rays)
+    confidence = np.full(depth.shape, 0.8, dtype=np.float32)
+    depth[:2] = 0
+    confidence[:2] = 0
+    return FrameGeometry(
+        frame.index, np.eye(4), frame.camera, DEPTH_INTRINSICS, depth.astype(np.float32), confidence,
+        plane_texture(points),
+    )  # fmt: skip
+
+
+def _render(frame: PlacedFrame) -> Image:
+    camera = frame.camera
+    pixels = _pixel_centres(camera.width, camera.height)
+    rays = np.ones_like(pixels)
+    rays[..., :2] = np.asarray(_colmap_camera(camera).cam_from_img(pixels[..., :2].reshape(-1, 2))).reshape(
+        camera.height, camera.width, 2
+    )
+    return plane_texture(_hit_plane(frame, rays)[0])
+
+
+def _pixel_centres(width: int, height: int) -> Array:
+    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    return np.stack([u, v, np.ones_like(u)], axis=-1)
