@@ -1,0 +1,11 @@
+"""Rerun: shows a run while it happens and its recording afterwards. docs/viewer.md describes what is logged where.
+
+with viewer.record(folder / viewer.RECORDING) as listener:
+    listener(event)
+viewer.show(folder)
+"""
+
+from viewer.launch import RECORDING, show
+from viewer.rerun_viewer import RerunViewer, live, record
+
+__all__ = ["RECORDING", "RerunViewer", "live", "record", "show"]

@@ -1,0 +1,87 @@
+"""An exact scene as pipeline events: a textured wall seen by cameras that slide along it, in chunks of known scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from recon.events import ChunkReconstructed, Event, Finished, FrameRead, FrameSkipped, Notice, PosesCorrected, Progress
+from recon.similarity import Sim3
+from recon.types import Camera, ChunkGeometry, Frame, FrameGeometry, PlacedFrame, SkippedFrame, SparsePoints, Submap
+
+WIDTH, HEIGHT, FOCAL = 64, 48, 60.0
+WALL = 4.0  # world units in front of every camera
+CHUNK = 3
+CHUNK_UNIT = 2.0  # chunk units in one world unit
+SECONDS = 0.5  # between frames
+CAMERA = Camera("PINHOLE", 4 * WIDTH, 4 * HEIGHT, (4 * FOCAL, 4 * FOCAL, 2 * WIDTH, 2 * HEIGHT))
+INTRINSICS = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
+# What a loop closure might find: the whole map turned about the vertical, moved and made larger.
+CORRECTION = Sim3(1.5, np.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]]), np.array([1.0, 2.0, 3.0]))
+
+
+def true_centre(index: int) -> np.ndarray:
+    return np.array([0.25 * index, 0.0, 0.0])
+
+
+def world_from_chunk(number: int) -> Sim3:
+    return Sim3(1 / CHUNK_UNIT, np.eye(3), true_centre(CHUNK * number))
+
+
+def world_from_cam(index: int) -> Sim3:
+    return Sim3(1 / CHUNK_UNIT, np.eye(3), true_centre(index))
+
+
+def wall_colour() -> np.ndarray:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return np.stack([4 * columns, 5 * rows, np.full_like(rows, 90)], axis=2).astype(np.uint8)
+
+
+def geometry(index: int, number: int) -> FrameGeometry:
+    depth = np.full((HEIGHT, WIDTH), WALL * CHUNK_UNIT, dtype=np.float32)
+    depth[0] = 0
+    cam_from_chunk = world_from_cam(index).inverse() @ world_from_chunk(number)
+    return FrameGeometry(
+        index, cam_from_chunk.matrix(), CAMERA, INTRINSICS, depth, (depth > 0).astype(np.float32), wall_colour()
+    )
+
+
+def frame(index: int) -> Frame:
+    mask = np.ones((HEIGHT, WIDTH), dtype=np.bool_)
+    return Frame(index, SECONDS * index, wall_colour(), f"{index}.png", (4 * WIDTH, 4 * HEIGHT), "wall", 0.0, mask)
+
+
+def placed(index: int, pose: Sim3) -> PlacedFrame:
+    return PlacedFrame(index, SECONDS * index, f"{index}.png", CAMERA, pose)
+
+
+def chunk_event(number: int) -> ChunkReconstructed:
+    """Chunks after the first begin with the last frame of the one before, which they do not add."""
+    added = range(CHUNK * number, CHUNK * (number + 1))
+    overlap = [added.start - 1] if number else []
+    frames = tuple(geometry(index, number) for index in [*overlap, *added])
+    submap = Submap(number, ChunkGeometry(frames, SparsePoints.empty()), world_from_chunk(number), 0.01 * number)
+    return ChunkReconstructed(submap, tuple(placed(index, world_from_cam(index)) for index in added))
+
+
+def correction_event(chunks: int) -> PosesCorrected:
+    none = np.zeros(0, dtype=np.int64)
+    points = SparsePoints(np.eye(3), np.full((3, 3), 200, dtype=np.uint8), none, none, np.zeros((0, 2)))
+    return PosesCorrected(
+        tuple(placed(index, CORRECTION @ world_from_cam(index)) for index in range(CHUNK * chunks)), points
+    )
+
+
+def events(chunks: int) -> Iterator[Event]:
+    yield Progress("reading", 0, 0)
+    yield Progress("reading", 1, 0)
+    for number in range(chunks):
+        for index in range(CHUNK * number, CHUNK * (number + 1)):
+            yield FrameRead(frame(index))
+        yield chunk_event(number)
+    yield FrameSkipped(SkippedFrame(99, "99.png", "too blurred"))
+    yield Notice("Working size lowered to 64.")
+    yield correction_event(chunks)
+    yield Finished(Path("out"), CHUNK * chunks, CHUNK * chunks + 1)

@@ -1,0 +1,256 @@
+import logging
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rerun as rr
+from rerun.chunk import Chunk, RrdReader
+
+import viewer
+from recon.errors import OutputError
+from recon.events import Event
+from tests.viewer import scene
+from viewer import launch, rerun_viewer
+
+CHUNKS = 3
+FRAMES = CHUNKS * scene.CHUNK
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "new" / viewer.RECORDING
+    listener = viewer.record(path, strict=True)
+    for event in scene.events(CHUNKS):
+        listener(event)
+    return path
+
+
+@pytest.fixture(scope="module")
+def chunks(recording: Path) -> list[Chunk]:
+    return list(RrdReader(recording).stream().to_chunks())
+
+
+def column(chunks: list[Chunk], entity: str, name: str) -> list[tuple[int | None, object]]:
+    """(frame, value) of a component in the order in which it was logged; the frame of static data is None."""
+    rows = []
+    for chunk in chunks:
+        batch = chunk.to_record_batch()
+        if chunk.entity_path != entity or name not in batch.schema.names:
+            continue
+        frames = [None] * chunk.num_rows if chunk.is_static else batch.column("frame").to_pylist()
+        ids = [bytes(row) for row in batch.column("rerun.controls.RowId").to_pylist()]
+        rows += zip(ids, frames, batch.column(name).to_pylist(), strict=True)
+    return [(frame, value) for _, frame, value in sorted(rows, key=lambda row: row[0]) if value is not None]
+
+
+def submap_transforms(chunks: list[Chunk], number: int) -> list[tuple[int | None, np.ndarray]]:
+    """(frame, 4 x 4 parent-from-child matrix) in logging order."""
+    entity = f"/world/submaps/{number}"
+    columns = [column(chunks, entity, f"Transform3D:{part}") for part in ("mat3x3", "scale", "translation")]
+    matrices = []
+    for (at, rotation), (_, scale), (_, translation) in zip(*columns, strict=True):
+        matrix = np.eye(4)
+        matrix[:3, :3] = scale[0][0] * np.reshape(rotation[0], (3, 3)).T  # Rerun stores columns
+        matrix[:3, 3] = translation[0]
+        matrices.append((at, matrix))
+    return matrices
+
+
+def test_entities_and_how_often_each_is_logged(chunks: list[Chunk]) -> None:
+    rows = Counter[str]()
+    for chunk in chunks:
+        rows[chunk.entity_path] += chunk.num_rows
+    assert set(rows) == {
+        "/__properties",
+        "/log",
+        "/plots/memory",
+        "/plots/residual",
+        "/plots/speed",
+        "/world",
+        "/world/camera",
+        "/world/camera/depth",
+        "/world/camera/image",
+        "/world/cameras",
+        "/world/points",
+        "/world/trajectory",
+        *(f"/world/submaps/{number}" for number in range(CHUNKS)),
+        *(f"/world/submaps/{number}/points" for number in range(CHUNKS)),
+    }
+    assert rows["/world/camera/image"] == FRAMES
+    assert rows["/plots/memory"] == FRAMES
+    assert [rows[f"/world/submaps/{number}/points"] for number in range(CHUNKS)] == [1] * CHUNKS
+    assert [rows[f"/world/submaps/{number}"] for number in range(CHUNKS)] == [2] * CHUNKS
+
+
+def test_both_timelines_carry_the_frames_own_time(chunks: list[Chunk]) -> None:
+    instants = set()
+    for chunk in chunks:
+        if chunk.entity_path == "/world/camera/image":
+            batch = chunk.to_record_batch()
+            seconds = [value.total_seconds() for value in batch.column("time").to_pylist()]
+            instants |= set(zip(batch.column("frame").to_pylist(), seconds, strict=True))
+    assert instants == {(index, scene.SECONDS * index) for index in range(FRAMES)}
+
+
+def test_submaps_are_placed_and_then_moved_by_the_correction(chunks: list[Chunk]) -> None:
+    for number in range(CHUNKS):
+        (first, before), (again, after) = submap_transforms(chunks, number)
+        assert first == again == scene.CHUNK * number
+        placed = scene.world_from_chunk(number)
+        np.testing.assert_allclose(before, placed.matrix(), atol=1e-6)
+        np.testing.assert_allclose(after, (scene.CORRECTION @ placed).matrix(), atol=1e-6)
+
+
+def test_points_lie_on_the_wall_with_the_colour_of_their_pixel(chunks: list[Chunk]) -> None:
+    for number in range(CHUNKS):
+        entity = f"/world/submaps/{number}/points"
+        points = np.array(column(chunks, entity, "Points3D:positions")[0][1])
+        colours = np.array(column(chunks, entity, "Points3D:colors")[0][1], dtype=np.uint32)
+        assert len(points) == len(colours) == scene.CHUNK * scene.WIDTH * (scene.HEIGHT - 1)
+        in_world = scene.world_from_chunk(number).apply(points)
+        np.testing.assert_allclose(in_world[:, 2], scene.WALL, atol=1e-5)
+        row = in_world[:, 1] / scene.WALL * scene.FOCAL + scene.HEIGHT / 2 - 0.5
+        np.testing.assert_allclose((colours >> 16) & 255, np.round(5 * row))
+
+
+def test_camera_is_rigid_and_its_depth_is_in_world_units(chunks: list[Chunk]) -> None:
+    poses = column(chunks, "/world/camera", "Transform3D:translation")
+    assert [frame for frame, _ in poses] == 2 * list(range(FRAMES))
+    for index, (_, translation) in enumerate(poses[:FRAMES]):
+        np.testing.assert_allclose(translation[0], scene.true_centre(index), atol=1e-6)
+    for index, (_, translation) in enumerate(poses[FRAMES:]):
+        np.testing.assert_allclose(translation[0], scene.CORRECTION.apply(scene.true_centre(index)), atol=1e-5)
+    scales = column(chunks, "/world/camera", "Transform3D:scale")
+    assert all(not value for _, value in scales)
+    units = [value[0] for _, value in column(chunks, "/world/camera/depth", "EncodedDepthImage:meter")]
+    assert rerun_viewer.DEPTH_STEPS / units[0] == pytest.approx(scene.WALL, rel=1e-6)
+    assert rerun_viewer.DEPTH_STEPS / units[-1] == pytest.approx(scene.WALL * scene.CORRECTION.scale, rel=1e-6)
+
+
+def test_path_is_static_and_follows_the_correction(chunks: list[Chunk]) -> None:
+    logged = column(chunks, "/world/trajectory", "LineStrips3D:strips")
+    assert {frame for frame, _ in logged} == {None}
+    segments = np.array(logged[-1][1])
+    assert segments.shape == (FRAMES - 1, 2, 3)
+    ends = scene.CORRECTION.apply(np.array([scene.true_centre(index + 1) for index in range(FRAMES - 1)]))
+    np.testing.assert_allclose(segments[:, 1], ends, atol=1e-5)
+    assert len(column(chunks, "/world/cameras", "LineStrips3D:strips")[-1][1]) == FRAMES
+    assert len(column(chunks, "/world/points", "Points3D:positions")[-1][1]) == 3
+
+
+def test_world_axes_are_right_down_forward(chunks: list[Chunk]) -> None:
+    ((at, axes),) = column(chunks, "/world", "ViewCoordinates:xyz")
+    assert at is None
+    right, down, forward = 3, 2, 5  # numbers of Rerun's ViewDir
+    assert axes[0] == [right, down, forward]
+
+
+def test_log_tells_stage_skipped_frames_notices_and_the_end(chunks: list[Chunk]) -> None:
+    lines = [value[0] for _, value in column(chunks, "/log", "TextLog:text")]
+    assert lines == [
+        "Stage: reading",
+        "99.png left out: too blurred",
+        "Working size lowered to 64.",
+        "Finished: 9 of 10 frames placed",
+    ]
+    levels = [value[0] for _, value in column(chunks, "/log", "TextLog:level")]
+    assert levels == ["INFO", "WARN", "INFO", "INFO"]
+
+
+def test_recording_has_a_layout_and_passes_reruns_own_check(recording: Path) -> None:
+    reader = RrdReader(recording)
+    assert len(reader.recordings()) == len(reader.blueprints()) == 1
+    check = [sys.executable, "-m", "rerun_cli", "rrd", "verify", str(recording)]
+    assert subprocess.run(check, env={"CI": "1"}, capture_output=True, check=False).returncode == 0
+
+
+def test_same_events_draw_the_same_points(tmp_path: Path, chunks: list[Chunk]) -> None:
+    with viewer.record(tmp_path / "again.rrd", strict=True) as listener:
+        listener(scene.chunk_event(0))
+    again = list(RrdReader(tmp_path / "again.rrd").stream().to_chunks())
+    name = ("/world/submaps/0/points", "Points3D:positions")
+    assert column(again, *name)[0][1] == column(chunks, *name)[0][1]
+
+
+def test_leaving_the_block_ends_a_recording_without_finished_event(tmp_path: Path) -> None:
+    path = tmp_path / "cut.rrd"
+    with pytest.raises(KeyboardInterrupt), viewer.record(path, strict=True) as listener:
+        listener(scene.chunk_event(0))
+        raise KeyboardInterrupt
+    listener(scene.chunk_event(1))
+    entities = {chunk.entity_path for chunk in RrdReader(path).stream().to_chunks()}
+    assert "/world/submaps/0/points" in entities
+    assert "/world/submaps/1/points" not in entities
+
+
+def broken(listener: viewer.RerunViewer, event: Event) -> None:
+    raise ValueError("no such archetype")
+
+
+def test_a_fault_is_logged_once_and_turns_the_viewer_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(viewer.RerunViewer, "_log_chunk", broken)
+    with viewer.record(tmp_path / "a.rrd") as listener, caplog.at_level(logging.ERROR):
+        for event in scene.events(2):
+            listener(event)
+    assert [record.message for record in caplog.records] == [
+        "The viewer failed and is now off; the run goes on without it."
+    ]
+    assert "no such archetype" in caplog.text
+    entities = {chunk.entity_path for chunk in RrdReader(tmp_path / "a.rrd").stream().to_chunks()}
+    assert "/plots/memory" in entities
+    assert "/world/camera" not in entities
+
+
+def test_a_fault_inside_rerun_is_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rerun_viewer, "_transform", lambda pose: rr.Transform3D(translation="nowhere"))
+    with viewer.record(tmp_path / "a.rrd", strict=True) as listener, pytest.raises(ValueError, match="nowhere"):
+        listener(scene.chunk_event(0))
+
+
+def test_unwritable_recording_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="Cannot create"):
+        viewer.record(tmp_path / "file" / "a.rrd")
+    with pytest.raises(OutputError, match="Cannot write"):
+        viewer.record(tmp_path)
+
+
+def test_live_without_a_display_records_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "has_display", lambda: False)
+    listener, notice = viewer.live(tmp_path / viewer.RECORDING, strict=True)
+    with listener:
+        listener(scene.chunk_event(0))
+    assert notice is not None
+    assert notice.text.startswith("This machine has no display to open a window on. The run is recorded instead")
+    assert "/world/submaps/0" in {c.entity_path for c in RrdReader(tmp_path / viewer.RECORDING).stream().to_chunks()}
+
+
+def test_closing_the_live_window_leaves_the_recording_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = launch.free_port()
+    window = launch.start_rerun("--serve-grpc", "--port", str(port), own_session=True)
+    assert launch.comes_up(window, port)
+    monkeypatch.setattr(rerun_viewer, "open_window", lambda: f"rerun+http://{launch.LOOPBACK}:{port}/proxy")
+    path = tmp_path / viewer.RECORDING
+    listener, notice = viewer.live(path, strict=True)
+    assert notice is None
+    for number, event in enumerate(scene.events(CHUNKS)):
+        if number == 5:
+            window.terminate()
+            window.wait()
+        listener(event)
+    assert len(column(list(RrdReader(path).stream().to_chunks()), "/world/camera/image", "EncodedImage:blob")) == FRAMES
+
+
+def test_heavy_packages_are_imported_only_where_needed() -> None:
+    code = (
+        "import sys, recon.events, recon.store\n"
+        "assert not {'viewer', 'rerun', 'torch'} & set(sys.modules)\n"
+        "import viewer\n"
+        "assert not {'torch', 'open3d', 'pycolmap'} & set(sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

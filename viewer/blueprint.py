@@ -1,0 +1,53 @@
+"""How a recording opens: the map at the left, the current camera at the right, plots and log below."""
+
+from __future__ import annotations
+
+import rerun.blueprint as rrb
+
+UP = (0.0, -1.0, 0.0)
+
+
+def layout(scene_depth: float) -> rrb.Blueprint:
+    """The arrangement of views. The eye starts behind and above the first camera and looks where it looks;
+    ``scene_depth`` is that camera's typical distance to the scene in world units.
+    """
+    eye = rrb.EyeControls3D(
+        position=(-0.35 * scene_depth, -0.6 * scene_depth, -1.1 * scene_depth),
+        look_target=(0.0, 0.0, 0.9 * scene_depth),
+        eye_up=UP,
+    )
+    map_view = rrb.Spatial3DView(
+        origin="/world",
+        contents=["$origin/**", "- /world/camera/depth"],
+        name="Map",
+        background=(24, 26, 32),
+        line_grid=False,
+        eye_controls=eye,
+    )
+    camera_views = rrb.Vertical(
+        rrb.Spatial2DView(origin="/world/camera/image", name="Image"),
+        rrb.Spatial2DView(origin="/world/camera/depth", name="Depth"),
+        name="Current camera",
+    )
+    figures = rrb.Horizontal(
+        _plot("/plots/speed", "Frames per second"),
+        _plot("/plots/residual", "Overlap residual (share of depth)"),
+        _plot("/plots/memory", "Memory (MB)"),
+        rrb.TextLogView(origin="/log", name="Log", columns=rrb.TextLogColumns(text_log_columns=["LogLevel", "Body"])),
+        column_shares=[1, 1, 1, 1.6],
+    )
+    return rrb.Blueprint(
+        rrb.Vertical(
+            rrb.Horizontal(map_view, camera_views, column_shares=[3, 1]),
+            figures,
+            row_shares=[3.2, 1],
+        ),
+        rrb.BlueprintPanel(state="collapsed"),
+        rrb.SelectionPanel(state="collapsed"),
+        rrb.TimePanel(state="collapsed", timeline="frame", play_state="following"),
+        auto_views=False,
+    )
+
+
+def _plot(entity: str, name: str) -> rrb.TimeSeriesView:
+    return rrb.TimeSeriesView(origin=entity, name=name, plot_legend=rrb.PlotLegend(visible=False))

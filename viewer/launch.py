@@ -1,0 +1,134 @@
+"""Starts Rerun's own program: its window, or its web page on this machine only. Nothing here imports rerun.
+
+The program collects usage data unless it is told otherwise. ``CI`` in its environment is the switch that it has for
+that besides the user's own configuration file, which is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from recon.errors import DependencyError, MapError
+from viewer.page import serve_page
+
+RECORDING = "recording.rrd"
+LOOPBACK = "127.0.0.1"
+STARTS_WITHIN = 20.0  # seconds
+
+
+def show(folder: Path, *, web: bool = False) -> None:
+    """Open ``folder/recording.rrd`` in Rerun's window, or with ``web`` serve it to this machine's browser.
+
+    Returns when the window is closed or Ctrl-C is pressed. Raises MapError when the folder holds no recording and
+    DependencyError, which names the file and says how to open it elsewhere, where no window can be opened.
+    """
+    path = folder / RECORDING
+    if not path.is_file():
+        raise MapError(f"{path} is missing. Make a recording with: recon run SOURCE --out {folder} --viewer record")
+    if web:
+        _serve(path)
+        return
+    elsewhere = f"Open {path} with 'rerun {path.name}' on a machine that has a screen, or serve it with --web."
+    if not has_display():
+        raise DependencyError(f"This machine has no display to open a window on. {elsewhere}")
+    window = start_rerun(str(path), "--port", str(free_port()))
+    if _wait(window) != 0:
+        raise DependencyError(f"The Rerun window could not be opened or crashed. {elsewhere}")
+
+
+def open_window() -> str:
+    """Open an empty Rerun window that outlives this process and return the address that it listens on.
+
+    Raises DependencyError where there is no display or the window does not come up.
+    """
+    if not has_display():
+        raise DependencyError("This machine has no display to open a window on.")
+    port = free_port()
+    window = start_rerun("--port", str(port), "--expect-data-soon", own_session=True)
+    if not comes_up(window, port):
+        raise DependencyError("The Rerun window could not be opened on this machine's display.")
+    return f"rerun+http://{LOOPBACK}:{port}/proxy"
+
+
+def has_display() -> bool:
+    """Whether a window can be expected to open. X11 and Wayland say so in the environment, other systems have one."""
+    return sys.platform in ("win32", "darwin") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def start_rerun(*arguments: str, own_session: bool = False) -> subprocess.Popen[bytes]:
+    """Start Rerun's program, listening on this machine only and sending no usage data.
+
+    ``own_session`` keeps it alive, and away from Ctrl-C, when this process ends. Raises DependencyError when the
+    rerun-sdk package is not installed.
+    """
+    command = [str(_program()), *arguments, "--bind", LOOPBACK]
+    quiet = {"CI": "1", "RUST_LOG": "error"}
+    return subprocess.Popen(command, env=os.environ | quiet, start_new_session=own_session, stdout=subprocess.DEVNULL)
+
+
+def _program() -> Path:
+    """The executable inside the rerun-sdk package; its ``rerun`` script would stand between us and the process."""
+    package = importlib.util.find_spec("rerun_cli")
+    if package is not None and package.origin is not None:
+        for name in ("rerun", "rerun.exe", "Rerun.app/Contents/MacOS/Rerun"):
+            path = Path(package.origin).parent / name
+            if path.is_file():
+                return path
+    raise DependencyError("The Rerun viewer is not installed. Install it with: pip install rerun-sdk")
+
+
+def start_server(path: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Serve a recording and the web viewer on this machine, the page as long as this process lives.
+
+    Returns the process that serves the data and the address for a browser. Raises DependencyError if it fails to start.
+    """
+    data, files = free_port(), free_port()
+    server = start_rerun(str(path), "--serve-web", "--port", str(data), "--web-viewer-port", str(files))
+    if not comes_up(server, data) or not comes_up(server, files):
+        raise DependencyError(f"Rerun's web viewer did not start. Open {path} with 'rerun {path.name}' elsewhere.")
+    page = serve_page(f"http://{LOOPBACK}:{files}", LOOPBACK)
+    source = quote(f"rerun+http://{LOOPBACK}:{data}/proxy", safe="")
+    return server, f"http://{LOOPBACK}:{page}?url={source}"
+
+
+def comes_up(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until a started process listens on a port of this machine; one that does not in time is ended."""
+    give_up = time.monotonic() + STARTS_WITHIN
+    while time.monotonic() < give_up and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
+            return True
+        time.sleep(0.05)
+    process.kill()
+    return False
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _serve(path: Path) -> None:
+    server, address = start_server(path)
+    print(f"Serving {path} at {address}\nPress Ctrl-C to stop.", flush=True)
+    if _wait(server) != 0:
+        raise DependencyError(f"Rerun's web viewer stopped. Open {path} with 'rerun {path.name}' on another machine.")
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Exit status of a process; Ctrl-C, which it receives too, counts as the user's wish to end it."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        return 0

@@ -1,0 +1,75 @@
+"""What is drawn, as arrays: thinned points of a submap, camera frusta, colours along the path, small images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.similarity import Array, Sim3
+from recon.types import Camera, FrameGeometry, Image
+
+# The four edges of the image plane and the four to the camera centre, drawn in one stroke.
+_FRUSTUM_STROKE = (0, 1, 2, 3, 0, 4, 1, 2, 4, 3)
+
+
+def sample_points(frames: Sequence[FrameGeometry], budget: int, seed: int) -> tuple[Array, Image]:
+    """At most ``budget`` points (points, 3) in chunk coordinates with their colours (points, 3).
+
+    Every frame gives an equal share, drawn without repetition and in proportion to confidence, so that doubtful depth
+    fades out rather than being cut off. The same seed draws the same points.
+    """
+    generator = np.random.default_rng(seed)
+    share = budget // max(len(frames), 1)
+    sampled = [_sample_frame(frame, share, generator) for frame in frames]
+    if not sampled:
+        return np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8)
+    positions, colours = zip(*sampled, strict=True)
+    return np.concatenate(positions), np.concatenate(colours)
+
+
+def _sample_frame(frame: FrameGeometry, count: int, generator: np.random.Generator) -> tuple[Array, Image]:
+    weights = np.where(frame.depth > 0, frame.confidence, 0).ravel().astype(np.float64)
+    usable = int(np.count_nonzero(weights))
+    if usable == 0:
+        return np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8)
+    chosen = generator.choice(weights.size, min(count, usable), replace=False, p=weights / weights.sum())
+    rows, columns = np.unravel_index(chosen, frame.depth.shape)
+    pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(chosen))], axis=1)
+    points_cam = pixels @ np.linalg.inv(frame.intrinsics).T * frame.depth[rows, columns, None]
+    chunk_from_cam = Sim3.from_matrix(frame.cam_from_chunk).inverse()
+    return chunk_from_cam.apply(points_cam), frame.colour[rows, columns]
+
+
+def median_depth(frames: Sequence[FrameGeometry]) -> float:
+    """Median of all depths in the chunk's unit, 1 where there are none."""
+    depths = [frame.depth[frame.depth > 0] for frame in frames]
+    return float(np.median(np.concatenate(depths))) if any(part.size for part in depths) else 1.0
+
+
+def frustum(camera: Camera, world_from_cam: Sim3, length: float) -> Array:
+    """One line (10, 3) in the world that draws a camera's field of view, ``length`` world units deep."""
+    corners = np.array([[0, 0, 1], [camera.width, 0, 1], [camera.width, camera.height, 1], [0, camera.height, 1]])
+    rays = corners @ np.linalg.inv(camera.matrix()).T
+    shape = np.vstack([rays * (length / world_from_cam.scale), np.zeros(3)])
+    return world_from_cam.apply(shape)[list(_FRUSTUM_STROKE)]
+
+
+def colours_along(count: int) -> Image:
+    """Colours (count, 3) that run from the start of the path (dark purple) to its end (yellow)."""
+    ramp = np.linspace(0, 255, max(count, 1)).astype(np.uint8)
+    rgb = cv2.cvtColor(cv2.applyColorMap(ramp, cv2.COLORMAP_PLASMA), cv2.COLOR_BGR2RGB)
+    return np.asarray(rgb, dtype=np.uint8).reshape(-1, 3)[:count]
+
+
+def shrink(frame: FrameGeometry, longest: int) -> tuple[Image, NDArray[np.float32], Array]:
+    """Colour, depth and intrinsics of a frame, made smaller by a whole factor to at most ``longest`` pixels a side."""
+    height, width = frame.depth.shape
+    factor = math.ceil(max(height, width) / longest)
+    size = (math.ceil(width / factor), math.ceil(height / factor))
+    colour = np.asarray(cv2.resize(frame.colour, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    scale = np.diag([size[0] / width, size[1] / height, 1.0])
+    return colour, frame.depth[::factor, ::factor], scale @ frame.intrinsics
