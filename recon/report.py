@@ -1,0 +1,162 @@
+"""``DIR/report.json``: what happened in a run. docs/formats.md describes every field."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recon.errors import MapError
+from recon.sources.base import SourceOptions
+from recon.store import write_atomically
+from recon.types import Camera, SkippedFrame
+
+if TYPE_CHECKING:
+    from recon.pipeline import RunSettings
+
+REPORT_VERSION = 1
+MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "pycolmap", "rerun-sdk", "scipy", "torch")
+
+
+@dataclass(frozen=True)
+class ChunkReport:
+    """One chunk: index of its first and last frame in the source, how many it held and placed, and its seconds.
+
+    residual: ``Submap.residual``, RMS distance of the overlap alignment as a share of scene depth.
+    """
+
+    index: int
+    first: int
+    last: int
+    frames: int
+    placed: int
+    residual: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Wall time that all visits to one stage took together."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What went in, what came out, and what it took.
+
+    versions: of Python and the main packages. frames_placed of frames_read have a pose; the others, and files that
+    could not be read, are in ``skipped``. seconds: wall time. notices: sentences shown to the user. interrupted: the
+    user ended the run early, and what was finished was kept.
+    """
+
+    source: str
+    settings: RunSettings
+    versions: dict[str, str]
+    frames_read: int
+    frames_placed: int
+    skipped: tuple[SkippedFrame, ...]
+    chunks: tuple[ChunkReport, ...]
+    stages: tuple[StageTime, ...]
+    seconds: float
+    peak_memory_bytes: int
+    notices: tuple[str, ...]
+    interrupted: bool
+
+
+class Stopwatch:
+    """Adds up wall time by stage, in the order in which the stages first came."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time inside the ``with`` block to ``stage``, also when it ends with an exception."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the stopwatch was made."""
+        return time.perf_counter() - self._start
+
+    @property
+    def stages(self) -> tuple[StageTime, ...]:
+        return tuple(StageTime(name, seconds) for name, seconds in self._seconds.items())
+
+
+def peak_memory() -> int:
+    """The most resident memory in bytes that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def main_versions() -> dict[str, str]:
+    """Versions of Python and of those main packages that are installed."""
+    versions = {"python": platform.python_version()}
+    for package in MAIN_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write(report: RunReport, path: Path) -> None:
+    """Write ``path`` as a whole. Raises OutputError when it cannot be written."""
+    text = json.dumps({"version": REPORT_VERSION} | asdict(report), indent=1, ensure_ascii=False, default=os.fspath)
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read(path: Path) -> RunReport:
+    """Read a report back. Raises MapError when it is missing, damaged or of another version."""
+    try:
+        content = json.loads(path.read_text())
+        version = content.pop("version")
+    except OSError as error:
+        raise MapError(f"Cannot read {path}: {error.strerror}. Make one with: recon run SOURCE --out DIR") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MapError(f"{path} is damaged ({error}). Run the reconstruction again.") from error
+    if version != REPORT_VERSION:
+        raise MapError(f"{path} has version {version}, this program reads {REPORT_VERSION}.")
+    try:
+        return _report_from_json(content)
+    except (KeyError, TypeError) as error:
+        raise MapError(f"{path} is damaged ({error}). Run the reconstruction again.") from error
+
+
+def _report_from_json(content: dict[str, Any]) -> RunReport:
+    parts = {
+        "settings": _settings_from_json(content["settings"]),
+        "skipped": tuple(SkippedFrame(**row) for row in content["skipped"]),
+        "chunks": tuple(ChunkReport(**row) for row in content["chunks"]),
+        "stages": tuple(StageTime(**row) for row in content["stages"]),
+        "notices": tuple(content["notices"]),
+    }
+    return RunReport(**(content | parts))
+
+
+def _settings_from_json(content: dict[str, Any]) -> RunSettings:
+    from recon.pipeline import RunSettings  # noqa: PLC0415 - the pipeline imports this module
+
+    source, intrinsics = content["source"], content["intrinsics"]
+    if source["masks"] is not None:
+        source = source | {"masks": Path(source["masks"])}
+    if intrinsics is not None:
+        intrinsics = Camera(**(intrinsics | {"params": tuple(intrinsics["params"])}))
+    return RunSettings(**(content | {"source": SourceOptions(**source), "intrinsics": intrinsics}))
