@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from recon.types import Chunk, ChunkGeometry
+from recon.similarity import Array
+from recon.types import Chunk, ChunkGeometry, SparseModel
 
 
 class GeometryFrontEnd(Protocol):
@@ -15,4 +17,16 @@ class GeometryFrontEnd(Protocol):
 
         Frames that cannot be placed are named in ``unplaced`` with the reason; finding none at all is not an error.
         """
+        ...
+
+    def refine(self, cam_from_world: Mapping[int, Array]) -> SparseModel:
+        """The whole map's poses after all chunks, made consistent with each other, in the same world.
+
+        cam_from_world: rigid (4, 4) by frame index, as the chunks placed them. Frames may be missing in the result
+        where they contradict the rest, and others may have found a place. An empty result keeps everything as it is.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what was kept between chunks; the front end cannot be used afterwards."""
         ...

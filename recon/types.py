@@ -1,4 +1,7 @@
-"""The data that flows through the pipeline, all of it immutable; docs/conventions.md explains axes, pixels and names."""
+"""The data that flows through the pipeline, all of it immutable.
+
+docs/conventions.md explains axes, pixels and names.
+"""
 
 from __future__ import annotations
 
@@ -105,6 +108,18 @@ class SparsePoints:
     def empty(cls) -> SparsePoints:
         none = np.zeros(0, dtype=np.int64)
         return cls(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8), none, none, np.zeros((0, 2)))
+
+
+@dataclass(frozen=True, eq=False)
+class SparseModel:
+    """Posed frames and triangulated points of one connected piece.
+
+    cam_from_model: rigid (4, 4) by frame index. cameras: the lens of each of these frames at the original resolution.
+    """
+
+    cam_from_model: dict[int, Array]
+    cameras: dict[int, Camera]
+    points: SparsePoints
 
 
 @dataclass(frozen=True, eq=False)

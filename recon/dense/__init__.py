@@ -1,0 +1,1 @@
+"""Dense depth for frames with solved poses."""

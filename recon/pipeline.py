@@ -1,0 +1,244 @@
+"""The chunk-recursive pipeline: source -> chunks -> geometry -> placed submaps -> one consistent map -> exports."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from recon.chunks import chunks
+from recon.correction import correct
+from recon.errors import OutputError, ReconstructionError
+from recon.events import (
+    ChunkReconstructed,
+    Event,
+    Finished,
+    FrameRead,
+    FrameSkipped,
+    Listener,
+    Notice,
+    PosesCorrected,
+    Progress,
+)
+from recon.exports import write_colmap, write_ply, write_tum
+from recon.placement import Placement
+from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
+from recon.sfm.frontend import SfmSettings, StructureFromMotion
+from recon.similarity import Array
+from recon.settings import RunSettings
+from recon.sources import Source, open_source
+from recon.store import MapStore, images_folder, open_map
+from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints
+
+OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json", "evaluation.png")
+
+
+def reconstruct(
+    source: str, out: Path, settings: RunSettings | None = None, listeners: Sequence[Listener] = ()
+) -> RunReport:
+    """Reconstruct images or a video into the folder ``out`` and return what happened.
+
+    Ctrl-C stops at the next opportunity; what is finished then is exported and ``RunReport.interrupted`` is set.
+    Raises ReconError: SourceError, OutputError (``out`` exists, cannot be written), ReconstructionError (no geometry).
+    """
+    settings = settings or RunSettings()
+    open_source(source, settings.source)  # a wrong source must not touch an earlier run
+    prepare_folder(out, overwrite=settings.overwrite)
+    opened = open_source(source, settings.source, images_folder(out))
+    return Run(source, opened, out, settings, listeners).execute()
+
+
+def prepare_folder(out: Path, *, overwrite: bool) -> None:
+    """Make ``out`` ready for a run; only what an earlier run wrote there is ever deleted.
+
+    Raises OutputError when ``out`` holds files and ``overwrite`` is not set, or when it cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        present = {path.name for path in out.iterdir()}
+        if present and not overwrite:
+            raise OutputError(f"{out} is not empty. Choose another --out, or --overwrite to replace the run in it.")
+        for name in present.intersection(OUTPUTS):
+            path = out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError as error:
+        raise OutputError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from error
+
+
+class Run:
+    """One reconstruction, from the source to the exports."""
+
+    def __init__(
+        self, name: str, source: Source, out: Path, settings: RunSettings, listeners: Sequence[Listener]
+    ) -> None:
+        self._name, self._source, self._out, self._settings = name, source, out, settings
+        self._listeners = listeners
+        self._watch = Stopwatch()
+        self._store = MapStore(out)
+        self._placement = Placement()
+        sfm = SfmSettings(model=settings.camera_model, camera=settings.intrinsics)
+        self._front_end = StructureFromMotion(out / "map", sfm, self._tell)
+        self._names: dict[int, tuple[str, float]] = {}
+        self._unreadable: list[SkippedFrame] = []
+        self._chunks: list[ChunkReport] = []
+        self._notices: list[str] = []
+        self._points = SparsePoints.empty()
+
+    def execute(self) -> RunReport:
+        """Do everything; see ``reconstruct``."""
+        interrupted = False
+        try:
+            for chunk in chunks(self._read(), self._settings.chunk, self._settings.overlap):
+                self._reconstruct(chunk)
+            self._require_a_map()
+            self._make_consistent()
+        except KeyboardInterrupt:
+            interrupted = True
+            self._tell(Notice("Interrupted: writing what is finished."))
+            self._require_a_map()
+        self._export(complete=not interrupted)
+        report = self._report(interrupted)
+        write(report, self._out / "report.json")
+        self._tell(Finished(self._out, report.frames_placed, report.frames_read))
+        return report
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            self._notices.append(event.text)
+        for listener in self._listeners:
+            listener(event)
+
+    def _read(self) -> Iterator[Frame]:
+        """The source's frames; what cannot be read is reported and left out."""
+        items = iter(self._source)
+        while True:
+            with self._watch.measure("read"):
+                item = next(items, None)
+            if item is None:
+                return
+            if isinstance(item, SkippedFrame):
+                self._unreadable.append(item)
+                self._tell(FrameSkipped(item))
+            else:
+                self._names[item.index] = (item.name, item.timestamp)
+                self._tell(FrameRead(item))
+                yield item
+
+    def _reconstruct(self, chunk: Chunk) -> None:
+        """Find the chunk's geometry, place it and put it on disk."""
+        start = time.perf_counter()
+        with self._watch.measure("geometry"):
+            geometry = self._front_end.reconstruct(chunk)
+        residual, new = 0.0, ()
+        if geometry.frames:
+            before = len(self._placement.pieces)
+            with self._watch.measure("alignment"):
+                submap, new = self._placement.place(chunk, geometry)
+            residual = submap.residual
+            if 0 < before < len(self._placement.pieces):
+                self._tell(Notice(f"{_span(chunk)} could not be connected with the frames before; trying again later."))
+            with self._watch.measure("store"):
+                self._store.write_submap(submap, {frame.index for frame in new})
+                self._store.write_places(*self._places(), complete=False)
+            self._tell(ChunkReconstructed(submap, new))
+        self._chunks.append(
+            ChunkReport(
+                index=chunk.index,
+                first=chunk.frames[0].index,
+                last=chunk.frames[-1].index,
+                frames=len(chunk.frames),
+                placed=len(geometry.frames),
+                residual=residual,
+                seconds=time.perf_counter() - start,
+            )
+        )
+        self._tell(Progress("frames", chunk.frames[-1].index, self._source.description.frames))
+
+    def _places(self) -> tuple[tuple[PlacedFrame, ...], tuple[SkippedFrame, ...], SparsePoints]:
+        """Placed frames, all others with the reason, and the points."""
+        placed = self._placement.main
+        skipped = [
+            SkippedFrame(index, name, "has too little in common with the rest of the map")
+            for index, (name, _) in self._names.items()
+            if index not in placed
+        ]
+        frames = tuple(placed[index] for index in sorted(placed))
+        return frames, tuple(sorted(skipped + self._unreadable, key=lambda frame: frame.index)), self._points
+
+    def _require_a_map(self) -> None:
+        """Raise ReconstructionError, and leave no half-made map, when no two frames could be placed."""
+        if len(self._placement.main) >= 2:
+            return
+        self._front_end.close()
+        for name in ("map", "colmap"):
+            shutil.rmtree(self._out / name, ignore_errors=True)
+        count = len(self._names)
+        if count < 2:
+            raise ReconstructionError(
+                f"{self._name} has {count} readable image; at least two from different places are needed."
+            )
+        raise ReconstructionError(
+            f"None of the {count} frames of {self._name} could be placed: they share too few features, or the camera "
+            "only turned on the spot. Record with sideways motion, more overlap and more light."
+        )
+
+    def _make_consistent(self) -> None:
+        """Adjust all poses together and give late frames their place."""
+        placed = self._placement.main
+        self._tell(Progress("bundle adjustment", 0, len(placed)))
+        with self._watch.measure("bundle adjustment"):
+            model = self._front_end.refine({index: rigid(frame) for index, frame in placed.items()})
+        if not model.cam_from_model:
+            return
+        with self._watch.measure("correction"):
+            frames, points = correct(open_map(self._out), model, self._names)
+        placed.clear()
+        placed.update({frame.index: frame for frame in frames})
+        self._points = points
+        self._tell(PosesCorrected(frames, points))
+
+    def _export(self, *, complete: bool) -> None:
+        with self._watch.measure("store"):
+            self._store.write_places(*self._places(), complete=complete)
+        with self._watch.measure("export"):
+            reconstruction = open_map(self._out)
+            for stage, writer, name in (
+                ("trajectory", write_tum, "poses.txt"),
+                ("COLMAP model", write_colmap, "colmap"),
+                ("cloud", write_ply, "cloud.ply"),
+            ):
+                self._tell(Progress(f"writing {stage}", 0, 0))
+                writer(reconstruction, self._out / name)
+        self._front_end.close()
+
+    def _report(self, interrupted: bool) -> RunReport:
+        placed, skipped, _ = self._places()
+        return RunReport(
+            source=self._name,
+            settings=self._settings,
+            versions=main_versions(),
+            frames_read=len(self._names),
+            frames_placed=len(placed),
+            skipped=skipped,
+            chunks=tuple(self._chunks),
+            stages=self._watch.stages,
+            seconds=self._watch.seconds,
+            peak_memory_bytes=peak_memory(),
+            notices=tuple(self._notices),
+            interrupted=interrupted,
+        )
+
+
+def rigid(frame: PlacedFrame) -> Array:
+    """cam_from_world (4, 4) of a placed frame, without the scale of its stored depth."""
+    pose = np.eye(4)
+    rotation = frame.world_from_cam.rotation.T
+    pose[:3, :3], pose[:3, 3] = rotation, -rotation @ frame.world_from_cam.translation
+    return pose
+
+
+def _span(chunk: Chunk) -> str:
+    return f"Frames {chunk.frames[0].name} to {chunk.frames[-1].name}"

@@ -1,0 +1,1 @@
+"""Structure from motion: the geometry front end for machines without network weights."""

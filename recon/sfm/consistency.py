@@ -1,0 +1,84 @@
+"""Making a whole map consistent: more matches, all poses adjusted together, late frames placed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pycolmap
+
+from recon.sfm.database import MatchDatabase, Pair, image_id
+from recon.sfm.mapping import EFFORTS, pipeline_options, place, read_model
+from recon.similarity import Array
+from recon.types import SparseModel
+
+MATCH_ALL_UP_TO = 80
+MAX_DISAGREEMENT = np.radians(20)
+
+
+def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> SparseModel:
+    """Adjust all poses, lenses and points together, starting from ``cam_from_world`` (4, 4) by frame index.
+
+    Frames far apart in time are matched too. A pair whose own relative rotation contradicts the chain of poses by more
+    than 20 degrees shows two places that only look alike; its matches are dropped, for they would fold the map.
+    """
+    drop_contradictions(database, cam_from_world, match_far_pairs(database))
+    cache = database.cache(database.frames)
+    options = pipeline_options(EFFORTS[2], database.pixel_scale(database.frames))
+    options.ba_refine_focal_length = options.ba_refine_extra_params = True
+    options.constant_cameras = database.fixed_cameras()
+    model = pycolmap.Reconstruction()
+    model.load(cache)
+    place(model, dict(cam_from_world))
+    mapper = pycolmap.IncrementalMapper(cache)
+    mapper.begin_reconstruction(model)
+    for index in sorted(cam_from_world):
+        mapper.triangulate_image(options.triangulation, image_id(index))
+    mapper.iterative_global_refinement(
+        5, 0.0005, options.get_mapper(), options.get_global_bundle_adjustment(), options.triangulation, False
+    )
+    mapper.end_reconstruction(False)
+    if len(cam_from_world) < len(database.frames):
+        add_frames(cache, options, model)
+    return read_model(model)
+
+
+def add_frames(
+    cache: pycolmap.DatabaseCache, options: pycolmap.IncrementalPipelineOptions, model: pycolmap.Reconstruction
+) -> None:
+    """Register the frames that no chunk could place, now that the whole map is there to compare with."""
+    pipeline = pycolmap.IncrementalPipeline(options, cache, pycolmap.ReconstructionManager())
+    mapper = pycolmap.IncrementalMapper(cache)
+    pipeline.reconstruct_sub_model(mapper, options.get_mapper(), model)
+    mapper.end_reconstruction(False)
+
+
+def match_far_pairs(database: MatchDatabase) -> list[Pair]:
+    """Match all pairs of a small set, and frames 2^k apart in a long one; returns the verified pairs that are new."""
+    frames = database.frames
+    if len(frames) <= MATCH_ALL_UP_TO:
+        steps = list(range(1, len(frames)))
+    else:
+        steps = [2**power for power in range(len(frames).bit_length())]
+    pairs = [(frames[first], frames[first + step]) for step in steps for first in range(len(frames) - step)]
+    new = [pair for pair in pairs if not database.matched(pair)]
+    database.match(new)
+    return [pair for pair in new if database.inliers(*pair)]
+
+
+def drop_contradictions(database: MatchDatabase, cam_from_world: Mapping[int, Array], pairs: list[Pair]) -> list[Pair]:
+    """Forget the pairs whose relative rotation is not the one of the poses; returns them."""
+    dropped = []
+    for first, second in pairs:
+        if first in cam_from_world and second in cam_from_world:
+            by_chain = cam_from_world[second][:3, :3] @ cam_from_world[first][:3, :3].T
+            by_matches = database.relative_rotation(first, second)
+            if by_matches is None or rotation_angle(by_matches @ by_chain.T) > MAX_DISAGREEMENT:
+                database.forget((first, second))
+                dropped.append((first, second))
+    return dropped
+
+
+def rotation_angle(rotation: Array) -> float:
+    """Angle [rad] of a rotation matrix (3, 3)."""
+    return float(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1)))

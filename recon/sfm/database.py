@@ -1,0 +1,187 @@
+"""Features, verified matches and lenses of all frames on disk, in COLMAP's own database format."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from recon.sfm.matching import Features, Matcher
+from recon.types import Camera, CameraModel, Frame
+
+DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
+FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
+ENOUGH_INLIERS = 15
+DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores them
+Pair = tuple[int, int]
+
+
+def image_id(frame_index: int) -> int:
+    """COLMAP's ids start at 1."""
+    return frame_index + 1
+
+
+class MatchDatabase:
+    """What structure from motion remembers between chunks.
+
+    Pixels are those of the originals. Two frames are matched and verified at most once, except on request.
+    """
+
+    def __init__(self, path: Path, matcher: Matcher, model: CameraModel, known: Camera | None) -> None:
+        path.unlink(missing_ok=True)
+        self.path = path
+        self._database = pycolmap.Database.open(path)
+        self._matcher = matcher
+        self._model = model
+        self._known = known
+        self._lenses: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._lens_of: dict[int, int] = {}
+        self._scale: dict[int, float] = {}
+        self._inliers: dict[Pair, int] = {}
+
+    def close(self) -> None:
+        """Give up everything; the file is deleted."""
+        self._database.close()
+        self.path.unlink(missing_ok=True)
+
+    @property
+    def frames(self) -> list[int]:
+        return sorted(self._names)
+
+    def add(self, frame: Frame) -> None:
+        """Find the features of a frame and store them, once."""
+        if frame.index in self._names:
+            return
+        camera_id = self._lens(frame)
+        image = pycolmap.Image(name=frame.name, camera_id=camera_id, image_id=image_id(frame.index))
+        self._database.write_image(image, use_image_id=True)
+        rig_frame = pycolmap.Frame(frame_id=image.image_id, rig_id=camera_id)
+        rig_frame.add_data_id(image.data_id)
+        self._database.write_frame(rig_frame, use_frame_id=True)
+        features = self._matcher.describe(frame)
+        self._database.write_keypoints(image.image_id, features.keypoints)
+        raw = np.clip(np.round(features.descriptors * DESCRIPTOR_SCALE), 0, 255).astype(np.uint8)
+        kind = pycolmap.FeatureExtractorType.UNDEFINED
+        self._database.write_descriptors(image.image_id, pycolmap.FeatureDescriptors(data=raw, type=kind))
+        self._names[frame.index] = frame.name
+        self._lens_of[frame.index] = camera_id
+        self._scale[frame.index] = frame.original_size[0] / frame.image.shape[1]
+
+    def features(self, frame_index: int) -> Features:
+        keypoints = self._database.read_keypoints(image_id(frame_index))
+        raw = np.array(self._database.read_descriptors(image_id(frame_index)).data)
+        return Features(keypoints, raw.astype(np.float32) / DESCRIPTOR_SCALE)
+
+    def pixel_scale(self, frame_indices: Iterable[int]) -> float:
+        """Original pixels per pixel of the working image, the median over the frames: the unit of detection noise."""
+        return float(np.median([self._scale[index] for index in frame_indices]))
+
+    def match(self, pairs: Iterable[Pair]) -> None:
+        """Match and verify the pairs (smaller index first) that were not matched before."""
+        missing = sorted({pair for pair in pairs if pair not in self._inliers})
+        recent: dict[int, Features] = {}
+        candidates: list[Pair] = []
+        for first, second in missing:
+            recent = {index: features for index, features in recent.items() if index >= first}
+            for index in (first, second):
+                if index not in recent:
+                    recent[index] = self.features(index)
+            matches = self._matcher.match(recent[first], recent[second])
+            if len(matches) >= ENOUGH_INLIERS:
+                self._database.write_matches(image_id(first), image_id(second), matches)
+                candidates.append((first, second))
+        self._inliers.update(dict.fromkeys(missing, 0))
+        self._verify(candidates)
+
+    def _verify(self, pairs: list[Pair]) -> None:
+        """Keep the matches that agree with one epipolar geometry or homography."""
+        if not pairs:
+            return
+        options = pycolmap.TwoViewGeometryOptions(min_num_inliers=ENOUGH_INLIERS)
+        options.ransac.random_seed = 0
+        options.ransac.max_error *= self.pixel_scale({index for pair in pairs for index in pair})
+        names = self._names
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
+            listing.write("\n".join(f"{names[first]} {names[second]}" for first, second in pairs))
+            listing.flush()
+            pycolmap.verify_matches(self.path, listing.name, options)
+        for first, second in pairs:
+            geometry = self._database.read_two_view_geometry(image_id(first), image_id(second))
+            self._inliers[first, second] = len(geometry.inlier_matches)
+
+    def matched(self, pair: Pair) -> bool:
+        """Whether the pair was matched, with or without success."""
+        return pair in self._inliers
+
+    def inliers(self, first: int, second: int) -> int:
+        """Verified matches between two frames; 0 when they were not matched or have too few."""
+        return self._inliers.get((min(first, second), max(first, second)), 0)
+
+    def camera(self, frame_index: int) -> pycolmap.Camera:
+        return self._database.read_camera(self._lens_of[frame_index])
+
+    def update_cameras(self, cameras: Mapping[int, Camera]) -> None:
+        """Take over the estimated lens of each frame index, so that the next chunk starts from it."""
+        for frame_index, camera in cameras.items():
+            lens = self.camera(frame_index)
+            lens.params, lens.has_prior_focal_length = camera.params, True
+            self._database.update_camera(lens)
+
+    def calibrate(self) -> None:
+        """Estimate the focal lengths that nobody has told, from the epipolar geometry of all pairs."""
+        options = pycolmap.ViewGraphCalibrationOptions(random_seed=0, reestimate_relative_pose=False)
+        options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RANGE
+        cameras = self._database.read_all_cameras()
+        if not all(camera.has_prior_focal_length for camera in cameras):
+            pycolmap.calibrate_view_graph(self.path, options)
+
+    def fixed_cameras(self) -> set[int]:
+        """Ids of lenses the user has calibrated."""
+        return set(self._lenses.values()) if self._known else set()
+
+    def cache(self, frame_indices: Iterable[int]) -> pycolmap.DatabaseCache:
+        """Features and verified matches of some frames, in memory."""
+        options = pycolmap.DatabaseCacheOptions(min_num_matches=ENOUGH_INLIERS, load_all_images=True)
+        options.image_names = {self._names[index] for index in frame_indices}
+        return pycolmap.DatabaseCache.create(self._database, options)
+
+    def relative_rotation(self, first: int, second: int) -> NDArray[np.float64] | None:
+        """Rotation (3, 3) from camera ``first`` to ``second`` as their matches alone have it; None where they do not."""
+        geometry = self._database.read_two_view_geometry(image_id(first), image_id(second))
+        cameras = [self.camera(first), self.camera(second)]
+        points = [self._database.read_keypoints(image_id(index))[:, :2] for index in (first, second)]
+        pycolmap.estimate_two_view_geometry_pose(cameras[0], points[0], cameras[1], points[1], geometry)
+        pose = geometry.cam2_from_cam1
+        return None if pose is None else np.asarray(pose.rotation.matrix())
+
+    def forget(self, pair: Pair) -> None:
+        """Drop the verified matches of a pair, because they contradict the model."""
+        self._database.delete_two_view_geometry(image_id(pair[0]), image_id(pair[1]))
+        self._inliers[pair] = 0
+
+    def _lens(self, frame: Frame) -> int:
+        if frame.lens not in self._lenses:
+            camera = self._new_camera(frame)
+            camera.camera_id = self._database.write_camera(camera)
+            rig = pycolmap.Rig(rig_id=camera.camera_id)
+            rig.add_ref_sensor(camera.sensor_id)
+            self._database.write_rig(rig, use_rig_id=True)
+            self._lenses[frame.lens] = camera.camera_id
+        return self._lenses[frame.lens]
+
+    def _new_camera(self, frame: Frame) -> pycolmap.Camera:
+        width, height = frame.original_size
+        if self._known is not None:
+            known = self._known
+            return pycolmap.Camera(
+                model=known.model, width=width, height=height, params=known.params, has_prior_focal_length=True
+            )
+        focal = frame.focal or DEFAULT_FOCAL * max(width, height)
+        camera = pycolmap.Camera.create_from_model_name(0, self._model, focal, width, height)
+        camera.has_prior_focal_length = frame.focal > 0
+        return camera

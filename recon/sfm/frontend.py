@@ -1,0 +1,153 @@
+"""Structure from motion and plane sweep as a geometry front end: no weights, no GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from recon.dense.plane_sweep import PlaneSweep
+from recon.dense.views import DepthStage, PosedView, pinhole, undistort
+from recon.events import Listener, Notice
+from recon.sfm.consistency import refine_map
+from recon.sfm.database import MatchDatabase, Pair
+from recon.sfm.mapping import EFFORTS, map_frames
+from recon.sfm.matching import Matcher, SiftMatcher
+from recon.similarity import Array
+from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
+
+WINDOW = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+WIDE_WINDOW = tuple(range(1, 21)) + (24, 28, 32, 40, 48)
+ORDERED_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class SfmSettings:
+    """How structure from motion works. camera: a calibrated lens that is kept as it is; depth_size: longest side of
+    the depth maps [px]."""
+
+    model: CameraModel = "SIMPLE_RADIAL"
+    camera: Camera | None = None
+    depth_size: int = 320
+    matcher: Matcher = field(default_factory=SiftMatcher)
+    depth_stage: DepthStage = field(default_factory=PlaneSweep)
+
+
+class StructureFromMotion:
+    """Places the frames of a chunk by their local features and sweeps depth between them.
+
+    Frames that the chunk before has placed keep their poses, so a chunk comes out in the frame of the one before;
+    where that fails, the chunk is mapped anew in a frame of its own. Features and matches of all frames stay in a
+    database on disk.
+    """
+
+    def __init__(self, folder: Path, settings: SfmSettings, listener: Listener) -> None:
+        self._settings = settings
+        self._tell = listener
+        self.database = MatchDatabase(folder / "features.db", settings.matcher, settings.model, settings.camera)
+        self._last: dict[int, FrameGeometry] = {}
+
+    def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
+        for frame in chunk.frames:
+            self.database.add(frame)
+        indices = [frame.index for frame in chunk.frames]
+        self.database.match(window_pairs(indices, WINDOW))
+        if not is_ordered(self.database, indices):
+            self._tell(
+                Notice(f"Chunk {chunk.index + 1}: neighbouring images show different things; matching all pairs.")
+            )
+            self.database.match(window_pairs(indices, range(1, len(indices))))
+        known = {index: self._last[index].cam_from_chunk for index in indices if index in self._last}
+        model = self._map(indices, known)
+        geometry = self._densify(chunk, model)
+        self._last = {frame.index: frame for frame in geometry.frames}
+        return geometry
+
+    def refine(self, cam_from_world: Mapping[int, Array]) -> SparseModel:
+        return refine_map(self.database, cam_from_world)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _map(self, indices: list[int], known: dict[int, Array]) -> SparseModel:
+        """The model that places most frames: continued from ``known`` where possible, else begun anew."""
+        model = self._escalate(indices, known) if known else SparseModel({}, {}, SparsePoints.empty())
+        if len(model.cam_from_model) < 0.5 * len(indices):
+            fresh = self._escalate(indices, {})
+            if len(fresh.cam_from_model) > len(model.cam_from_model):
+                model = fresh
+        if model.cam_from_model:
+            self.database.update_cameras(model.cameras)
+        return model
+
+    def _escalate(self, indices: list[int], known: dict[int, Array]) -> SparseModel:
+        """Try harder as long as frames are missing; every frame placed stays."""
+        if not known:
+            self.database.calibrate()
+        best = SparseModel({}, {}, SparsePoints.empty())
+        for number, effort in enumerate(EFFORTS):
+            model = map_frames(self.database, indices, known, effort)
+            if len(model.cam_from_model) > len(best.cam_from_model):
+                best = model
+            if len(best.cam_from_model) == len(indices):
+                break
+            if len(best.cam_from_model) > 0.5 * len(indices):
+                known = best.cam_from_model
+            if number == 0 and best.cam_from_model:
+                self.database.match(window_pairs(indices, WIDE_WINDOW))
+        return best
+
+    def _densify(self, chunk: Chunk, model: SparseModel) -> ChunkGeometry:
+        frames = [frame for frame in chunk.frames if frame.index in model.cam_from_model]
+        fresh = not all(
+            np.allclose(model.cam_from_model[index], geometry.cam_from_chunk)
+            for index, geometry in self._last.items()
+            if index in model.cam_from_model
+        )
+        views = [make_view(frame, model, self._settings.depth_size) for frame in frames]
+        depths = self._settings.depth_stage.depth(views)
+        placed = tuple(
+            self._last[view.index]
+            if view.index in self._last and not fresh
+            else FrameGeometry(
+                index=view.index,
+                cam_from_chunk=view.cam_from_chunk,
+                camera=model.cameras[view.index],
+                intrinsics=view.intrinsics,
+                depth=depth.depth,
+                confidence=depth.confidence,
+                colour=view.image,
+            )
+            for view, depth in zip(views, depths, strict=True)
+        )
+        reason = "too few features in common with the frames around it"
+        unplaced = {frame.index: reason for frame in chunk.frames if frame.index not in model.cam_from_model}
+        return ChunkGeometry(placed, model.points, unplaced)
+
+
+def make_view(frame: Frame, model: SparseModel, depth_size: int) -> PosedView:
+    """The frame's pinhole view, with the sparse points that it sees."""
+    camera, cam_from_model = model.cameras[frame.index], model.cam_from_model[frame.index]
+    intrinsics, _ = pinhole(camera, depth_size)
+    image, mask = undistort(frame, camera, depth_size)
+    ids = model.points.point_ids[model.points.frame_indices == frame.index]
+    points_cam = model.points.positions[ids] @ cam_from_model[:3, :3].T + cam_from_model[:3, 3]
+    in_front = points_cam[:, 2] > 1e-6
+    points_cam, ids = points_cam[in_front], ids[in_front]
+    pixels = points_cam @ intrinsics.T
+    sparse = np.column_stack([pixels[:, :2] / pixels[:, 2:], points_cam[:, 2]])
+    return PosedView(frame.index, image, mask, intrinsics, cam_from_model, sparse, ids)
+
+
+def window_pairs(indices: list[int], steps: range | tuple[int, ...]) -> list[Pair]:
+    """Pairs of frames that are ``steps`` places apart."""
+    count = len(indices)
+    return [(indices[first], indices[first + step]) for step in steps for first in range(count - step)]
+
+
+def is_ordered(database: MatchDatabase, indices: list[int]) -> bool:
+    """Whether most frames show what the one before or the one after next shows, as in a walk or a ring of photos."""
+    neighbours = [max(database.inliers(a, b), 0) > 0 for a, b in window_pairs(indices, (1,))]
+    return sum(neighbours) >= ORDERED_SHARE * len(neighbours)

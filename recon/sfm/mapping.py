@@ -1,0 +1,142 @@
+"""Incremental mapping of a set of frames, starting from poses that are already known or from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+
+from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
+from recon.similarity import Array
+from recon.types import Camera, SparseModel, SparsePoints
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How demanding the mapper is. Later, easier efforts are tried only where earlier ones break.
+
+    initial_angle: triangulation angle of the first two frames [degrees]. initial_inliers, registration_inliers,
+    registration_ratio: matches that the first pair, or a frame to be added, must bring. refine_lens: little parallax
+    does not determine the focal length, so there it stays as first calibrated.
+    """
+
+    name: str
+    initial_angle: float
+    initial_inliers: int
+    registration_inliers: int = 30
+    registration_ratio: float = 0.25
+    refine_lens: bool = True
+
+
+EFFORTS = (
+    Effort("usual", 16, 100),
+    Effort("small parallax", 8, 80),
+    Effort("very small parallax", 4, 50, 15, 0.15, refine_lens=False),
+    Effort("last resort", 1.5, 25, 12, 0.1, refine_lens=False),
+)
+
+
+def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Array], effort: Effort) -> SparseModel:
+    """Place as many of ``frames`` as possible.
+
+    known: cam_from_model (4, 4) of frames whose pose stays as it is; without any, the model starts from the best pair
+    of frames, in a frame and unit of its own. Frames that do not fit are absent from the result.
+    """
+    cache = database.cache(frames)
+    options = pipeline_options(effort, database.pixel_scale(frames))
+    options.constant_cameras = database.fixed_cameras()
+    options.fix_existing_frames = True
+    model = pycolmap.Reconstruction()
+    model.load(cache)
+    if known:
+        place(model, known)
+        mapper = pycolmap.IncrementalMapper(cache)
+        mapper.begin_reconstruction(model)
+        for index in known:
+            mapper.triangulate_image(options.triangulation, image_id(index))
+        mapper.end_reconstruction(False)
+    pipeline = pycolmap.IncrementalPipeline(options, cache, pycolmap.ReconstructionManager())
+    mapper = pycolmap.IncrementalMapper(cache)
+    status = pipeline.reconstruct_sub_model(mapper, options.get_mapper(), model)
+    if status in (
+        pycolmap.IncrementalPipelineStatus.NO_INITIAL_PAIR,
+        pycolmap.IncrementalPipelineStatus.BAD_INITIAL_PAIR,
+    ):
+        mapper.end_reconstruction(True)
+        return SparseModel({}, {}, SparsePoints.empty())
+    mapper.end_reconstruction(False)
+    return read_model(model)
+
+
+def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.IncrementalPipelineOptions:
+    """COLMAP's options for an effort; its thresholds in pixels grow with ``pixel_scale``, the originals' size."""
+    options = pycolmap.IncrementalPipelineOptions(random_seed=0, extract_colors=False, min_model_size=3)
+    options.multiple_models = False
+    options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
+    options.ba_global_max_refinements = 2
+    options.ba_refine_focal_length = options.ba_refine_extra_params = effort.refine_lens
+    options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RANGE
+    mapper, triangulation = options.mapper, options.triangulation
+    mapper.abs_pose_refine_focal_length = mapper.abs_pose_refine_extra_params = False
+    mapper.init_min_tri_angle = effort.initial_angle
+    mapper.init_min_num_inliers = effort.initial_inliers
+    mapper.abs_pose_min_num_inliers = effort.registration_inliers
+    mapper.abs_pose_min_inlier_ratio = effort.registration_ratio
+    for threshold in ("init_max_error", "abs_pose_max_error", "filter_max_reproj_error"):
+        setattr(mapper, threshold, getattr(mapper, threshold) * pixel_scale)
+    for threshold in ("merge_max_reproj_error", "complete_max_reproj_error"):
+        setattr(triangulation, threshold, getattr(triangulation, threshold) * pixel_scale)
+    return options
+
+
+def place(model: pycolmap.Reconstruction, cam_from_model: dict[int, Array]) -> None:
+    """Give frames of a model their poses."""
+    for index, pose in cam_from_model.items():
+        frame = model.frame(image_id(index))
+        frame.set_cam_from_world(model.image(image_id(index)).camera_id, pycolmap.Rigid3d(pose[:3]))
+        model.register_frame(image_id(index))
+
+
+def read_model(model: pycolmap.Reconstruction) -> SparseModel:
+    """Take poses, lenses and points out of pycolmap's reconstruction."""
+    registered = [image for image in model.images.values() if image.has_pose]
+    cameras = {camera_id: read_camera(camera) for camera_id, camera in model.cameras.items()}
+    return SparseModel(
+        cam_from_model={
+            image.image_id - 1: np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]]) for image in registered
+        },
+        cameras={image.image_id - 1: cameras[image.camera_id] for image in registered},
+        points=_read_points(model, registered),
+    )
+
+
+def read_camera(camera: pycolmap.Camera) -> Camera:
+    return Camera(camera.model.name, camera.width, camera.height, tuple(float(value) for value in camera.params))
+
+
+def write_camera(camera: Camera, camera_id: int) -> pycolmap.Camera:
+    return pycolmap.Camera(
+        model=camera.model, width=camera.width, height=camera.height, params=camera.params, camera_id=camera_id
+    )
+
+
+def _read_points(model: pycolmap.Reconstruction, images: Iterable[pycolmap.Image]) -> SparsePoints:
+    ids = sorted(model.points3D)
+    if not ids:
+        return SparsePoints.empty()
+    row = {point_id: number for number, point_id in enumerate(ids)}
+    observations = [
+        (row[point.point3D_id], image.image_id - 1, *point.xy)
+        for image in images
+        for point in image.get_observation_points2D()
+    ]
+    table = np.array(observations, dtype=np.float64).reshape(-1, 4)
+    return SparsePoints(
+        positions=np.array([model.points3D[point_id].xyz for point_id in ids]),
+        colours=np.full((len(ids), 3), 128, dtype=np.uint8),
+        point_ids=table[:, 0].astype(np.int64),
+        frame_indices=table[:, 1].astype(np.int64),
+        pixels=table[:, 2:].copy(),
+    )

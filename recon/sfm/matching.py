@@ -1,0 +1,86 @@
+"""Local features and their matching: the seam where a learned matcher can stand beside SIFT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recon.types import Frame
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Keypoints (n, 4) float32: x, y, scale [px of the original image], angle [rad]; descriptors (n, d), unit length."""
+
+    keypoints: NDArray[np.float32]
+    descriptors: NDArray[np.float32]
+
+
+class Matcher(Protocol):
+    """Finds the same scene points in two frames."""
+
+    def describe(self, frame: Frame) -> Features:
+        """Features of one frame, outside its mask none."""
+        ...
+
+    def match(self, first: Features, second: Features) -> NDArray[np.uint32]:
+        """Rows (m, 2): an index into the features of each."""
+        ...
+
+
+@dataclass(frozen=True)
+class SiftMatcher:
+    """RootSIFT (Lowe 2004; Arandjelovic and Zisserman 2012), matched by ratio test and mutual nearest neighbours.
+
+    Frames with little texture are searched again at lower contrast, so that blank walls still give tracks.
+    """
+
+    max_features: int = 2048
+    contrast: float = 0.02
+    low_contrast: float = 0.005
+    enough_features: int = 1200
+    max_ratio: float = 0.8
+    max_angle: float = 0.7
+
+    def describe(self, frame: Frame) -> Features:
+        grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+        mask = None if frame.mask.all() else frame.mask.astype(np.uint8)
+        points, descriptors = self._detect(grey, mask, self.contrast)
+        if len(points) < self.enough_features:
+            points, descriptors = self._detect(grey, mask, self.low_contrast)
+        if not points:
+            return Features(np.zeros((0, 4), np.float32), np.zeros((0, 128), np.float32))
+        to_original = frame.original_size[0] / frame.image.shape[1]
+        keypoints = np.array([(p.pt[0] + 0.5, p.pt[1] + 0.5, p.size / 2, np.deg2rad(p.angle)) for p in points])
+        keypoints[:, :3] *= to_original
+        root = np.sqrt(descriptors / np.maximum(np.abs(descriptors).sum(1, keepdims=True), 1e-9))
+        return Features(keypoints.astype(np.float32), root.astype(np.float32))
+
+    def _detect(
+        self, grey: NDArray[np.uint8], mask: NDArray[np.uint8] | None, contrast: float
+    ) -> tuple[tuple[cv2.KeyPoint, ...], NDArray[np.float32]]:
+        sift = cv2.SIFT_create(self.max_features, contrastThreshold=contrast, enable_precise_upscale=True)
+        points, descriptors = sift.detectAndCompute(grey, mask)
+        # The detector may exceed its own limit by ties and orientations.
+        return points[: self.max_features], np.asarray(descriptors)[: self.max_features] if points else np.zeros(
+            (0, 128)
+        )
+
+    def match(self, first: Features, second: Features) -> NDArray[np.uint32]:
+        if min(len(first.keypoints), len(second.keypoints)) < 2:
+            return np.zeros((0, 2), np.uint32)
+        similarity = torch.as_tensor(first.descriptors) @ torch.as_tensor(second.descriptors).T
+        best, partner = similarity.max(dim=1)
+        # amax is vectorised along either axis, argmax is ten times slower along the first.
+        mutual = best == similarity.amax(dim=0)[partner]
+        rows = torch.arange(len(best))
+        similarity[rows, partner] = -1.0
+        angle = torch.acos(best.clamp(-1, 1))
+        next_angle = torch.acos(similarity.amax(dim=1).clamp(-1, 1))
+        keep = mutual & (angle < self.max_ratio * next_angle) & (angle < self.max_angle)
+        return torch.stack([rows[keep], partner[keep]], dim=1).numpy().astype(np.uint32)
