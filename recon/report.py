@@ -13,15 +13,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recon.errors import MapError
+from recon.settings import RunSettings
 from recon.sources.base import SourceOptions
 from recon.store import write_atomically
 from recon.types import Camera, SkippedFrame
-
-if TYPE_CHECKING:
-    from recon.pipeline import RunSettings
 
 REPORT_VERSION = 1
 MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "pycolmap", "rerun-sdk", "scipy", "torch")
@@ -152,8 +150,6 @@ def _report_from_json(content: dict[str, Any]) -> RunReport:
 
 
 def _settings_from_json(content: dict[str, Any]) -> RunSettings:
-    from recon.pipeline import RunSettings  # noqa: PLC0415 - the pipeline imports this module
-
     source, intrinsics = content["source"], content["intrinsics"]
     if source["masks"] is not None:
         source = source | {"masks": Path(source["masks"])}

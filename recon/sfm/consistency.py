@@ -34,9 +34,11 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
     mapper.begin_reconstruction(model)
     for index in sorted(cam_from_world):
         mapper.triangulate_image(options.triangulation, image_id(index))
-    mapper.iterative_global_refinement(
-        5, 0.0005, options.get_mapper(), options.get_global_bundle_adjustment(), options.triangulation, False
-    )
+    adjustment = options.get_global_bundle_adjustment()
+    # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
+    adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    adjustment.ceres.loss_function_scale = database.pixel_scale(database.frames)
+    mapper.iterative_global_refinement(5, 0.0005, options.get_mapper(), adjustment, options.triangulation, False)
     mapper.end_reconstruction(False)
     if len(cam_from_world) < len(database.frames):
         add_frames(cache, options, model)

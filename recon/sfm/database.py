@@ -16,6 +16,7 @@ from recon.types import Camera, CameraModel, Frame
 DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
 FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
 ENOUGH_INLIERS = 15
+MAX_TRIALS = 1500  # of COLMAP's 10000: pairs that need more are too weak to help
 DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores them
 Pair = tuple[int, int]
 
@@ -104,6 +105,7 @@ class MatchDatabase:
             return
         options = pycolmap.TwoViewGeometryOptions(min_num_inliers=ENOUGH_INLIERS)
         options.ransac.random_seed = 0
+        options.ransac.max_num_trials = MAX_TRIALS
         options.ransac.max_error *= self.pixel_scale({index for pair in pairs for index in pair})
         names = self._names
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:

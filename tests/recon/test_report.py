@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from recon.errors import MapError
-from recon.pipeline import RunSettings
 from recon.report import ChunkReport, RunReport, StageTime, Stopwatch, main_versions, peak_memory, read, write
+from recon.settings import RunSettings
 from recon.sources import SourceOptions
 from recon.types import Camera, SkippedFrame
 

@@ -1,0 +1,5 @@
+"""``python -m cli`` is the program ``recon``."""
+
+from cli.main import main
+
+main()

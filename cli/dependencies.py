@@ -1,0 +1,28 @@
+"""What to tell a user whose machine lacks a package or a system library."""
+
+from __future__ import annotations
+
+import re
+
+from recon.errors import DependencyError
+
+DEBIAN_PACKAGES = {
+    "libusb-1.0.so.0": "libusb-1.0-0",
+    "libGL.so.1": "libgl1",
+    "libgomp.so.1": "libgomp1",
+    "libX11.so.6": "libx11-6",
+}
+OWN_PACKAGES = ("recon", "retrieval", "viewer", "cli")
+
+
+def explain(error: ImportError | OSError) -> DependencyError | None:
+    """The error to show for a package or system library that is not installed; None for any other fault."""
+    library = re.match(r"(lib\S+\.so\S*): cannot open shared object file", str(error))
+    if library:
+        name = library[1]
+        package = DEBIAN_PACKAGES.get(name)
+        remedy = f"On Debian or Ubuntu: apt-get install {package}" if package else "Install the package that holds it."
+        return DependencyError(f"The system library {name} is not installed. {remedy}")
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OWN_PACKAGES:
+        return DependencyError(f"The Python package {error.name} is not installed. Install all with: pip install .")
+    return None

@@ -1,0 +1,77 @@
+"""``recon doctor``: what is installed, what this machine has, and what is missing."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import typer
+
+from cli.dependencies import explain
+from cli.text import print_rows, size
+
+Row = tuple[str, str]
+# Every package whose import can fail for want of a system library or a wheel: import name, name on the index.
+PACKAGES = (
+    ("av", "av"),
+    ("cv2", "opencv-python-headless"),
+    ("evo", "evo"),
+    ("numpy", "numpy"),
+    ("open3d", "open3d"),
+    ("PIL", "pillow"),
+    ("pillow_heif", "pillow-heif"),
+    ("pycolmap", "pycolmap"),
+    ("rerun", "rerun-sdk"),
+    ("scipy", "scipy"),
+    ("torch", "torch"),
+)
+PROBLEM = 1
+
+
+def doctor() -> None:
+    """Say what is installed, which accelerators are seen, and what is missing. Exits with 1 when something is."""
+    rows, problems = _packages()
+    print_rows("Packages", [("python", platform.python_version()), *rows])
+    print_rows("Accelerators", [("torch", _accelerators()), ("needed", "none; structure from motion runs on the CPU")])
+    print_rows("Weights", [("needed", "none")])
+    print_rows("Machine", list(_machine()))
+    if problems:
+        print_rows("Missing", [("", problem) for problem in problems])
+        raise typer.Exit(PROBLEM)
+    typer.echo("Nothing is missing.")
+
+
+def _packages() -> tuple[list[Row], list[str]]:
+    """A row per package, and a sentence for each that cannot be imported."""
+    rows, problems = [], []
+    for module, package in PACKAGES:
+        try:
+            importlib.import_module(module)
+            rows.append((package, metadata.version(package)))
+        except (ImportError, OSError) as error:
+            rows.append((package, "cannot be imported"))
+            problems.append(str(explain(error) or f"{package} cannot be imported: {error}"))
+    return rows, problems
+
+
+def _accelerators() -> str:
+    try:
+        import torch
+    except (ImportError, OSError):
+        return "not installed"
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        return f"CUDA: {', '.join(names)}"
+    return "Apple GPU (MPS)" if torch.backends.mps.is_available() else "none, CPU only"
+
+
+def _machine() -> Iterator[Row]:
+    from recon.machine import look_at_machine
+
+    machine = look_at_machine(Path())
+    yield "processors", str(machine.processors)
+    yield "free memory", size(machine.memory)
+    yield "free disk", f"{size(machine.disk)} here"

@@ -1,0 +1,47 @@
+"""The program ``recon``. Commands live in their own files and import what they need when they are called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from cli import doctor, outputs, run
+from cli.dependencies import explain
+from recon.errors import ReconError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="3D reconstruction from images or a video: camera poses, a dense colour cloud, and a map.",
+)
+app.command("run")(run.run)
+app.command("plan")(run.plan)
+app.command("view")(outputs.view)
+app.command("export")(outputs.export)
+app.command("eval")(outputs.evaluate)
+app.command("check")(outputs.check)
+app.command("doctor")(doctor.doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program with ``arguments``, or those of the command line, and exit.
+
+    Exit codes: 0 done, 1 a check failed, 2 an error that the user can mend, told in a sentence, 130 interrupted.
+    """
+    try:
+        app(args=arguments, prog_name="recon")
+    except ReconError as error:
+        _fail(error)
+    except (ImportError, OSError) as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        _fail(explained)
+
+
+def _fail(error: ReconError) -> None:
+    print(f"recon: {error}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,93 @@
+"""The options of ``recon run`` and ``recon plan``, and the settings that they ask for."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from recon.errors import SettingsError
+
+if TYPE_CHECKING:
+    from recon.sources import SourceDescription
+    from recon.types import Camera, CameraModel
+
+LensName = Literal["pinhole", "radial", "opencv", "fisheye"]
+MODELS: dict[LensName, CameraModel] = {
+    "pinhole": "PINHOLE",
+    "radial": "SIMPLE_RADIAL",
+    "opencv": "OPENCV",
+    "fisheye": "OPENCV_FISHEYE",
+}
+
+Input = Annotated[str, typer.Argument(metavar="SOURCE", help="Image folder, quoted pattern 'a/*.jpg', or video.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")]
+Fps = Annotated[float | None, typer.Option(help="Frames to take per second of a video.")]
+Every = Annotated[int, typer.Option(help="Take one frame in this many.")]
+MaxFrames = Annotated[int | None, typer.Option(help="Stop after this many frames.")]
+Size = Annotated[int, typer.Option("--size", help="Longest side of the working images, in pixels.")]
+Masks = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Mask images; where they are black, the frames are ignored.")
+]
+Chunk = Annotated[int, typer.Option("--size", help="Frames that are reconstructed together.")]
+Overlap = Annotated[int, typer.Option(help="Frames that a chunk shares with the one before.")]
+Lens = Annotated[
+    LensName | None, typer.Option(help="Lens to estimate: without distortion, radial (default), OpenCV's, or fisheye.")
+]
+Intrinsics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBERS|FILE",
+        help="Known calibration: fx,fy,cx,cy[,distortion...] in pixels of the originals, or a file with them.",
+    ),
+]
+Viewer = Annotated[
+    Literal["none", "record", "live"], typer.Option(help="Show the run in a window, only record it, or neither.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in DIR.")]
+
+MAX_DISTORTION = 4
+
+
+def calibrated_camera(text: str, lens: LensName | None, description: SourceDescription) -> Camera:
+    """The camera that ``--intrinsics`` describes, for the images of a source.
+
+    Up to four distortion numbers follow fx, fy, cx, cy: OpenCV's k1, k2, p1, p2, or k1 to k4 of a fisheye lens.
+    Raises SettingsError for numbers that make no camera, or a source with images of different sizes.
+    """
+    from recon.types import Camera  # noqa: PLC0415 - numpy
+
+    numbers = _numbers(text)
+    pinhole, distortion = numbers[:4], numbers[4:]
+    if len(pinhole) < 4 or len(distortion) > MAX_DISTORTION:
+        raise SettingsError(
+            f"--intrinsics needs fx,fy,cx,cy and at most {MAX_DISTORTION} for the distortion, got {len(numbers)} numbers."
+        )
+    if not (all(math.isfinite(number) for number in numbers) and min(pinhole) > 0):
+        raise SettingsError(f"--intrinsics needs positive fx, fy, cx, cy and finite numbers, got {text}.")
+    if distortion and lens == "pinhole":
+        raise SettingsError("--camera-model pinhole has no distortion, but --intrinsics gives some. Leave one out.")
+    if len(description.sizes) != 1:
+        listed = ", ".join(f"{width}x{height}" for width, height in description.sizes[:3]) or "none that can be opened"
+        raise SettingsError(f"--intrinsics needs images of one size, but there are {listed}. Leave it out.")
+    width, height = description.sizes[0]
+    if lens != "fisheye" and not distortion:
+        return Camera("PINHOLE", width, height, pinhole)
+    padding = (0.0,) * (MAX_DISTORTION - len(distortion))
+    return Camera("OPENCV_FISHEYE" if lens == "fisheye" else "OPENCV", width, height, pinhole + distortion + padding)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        content = Path(text).read_text() if Path(text).is_file() else text
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--intrinsics: the file {text} cannot be read as text ({error}).") from error
+    lines = [line.split("#")[0].replace(",", " ") for line in content.splitlines()]
+    try:
+        return tuple(float(word) for line in lines for word in line.split())
+    except ValueError as error:
+        raise SettingsError(
+            f"--intrinsics: {text} is neither a file nor numbers such as 500,500,320,240 ({error})."
+        ) from error

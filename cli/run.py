@@ -1,0 +1,163 @@
+"""``recon run`` and ``recon plan``."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import (
+    MODELS,
+    Chunk,
+    Every,
+    Fps,
+    Input,
+    Intrinsics,
+    Lens,
+    LensName,
+    Masks,
+    MaxFrames,
+    Out,
+    Overlap,
+    Overwrite,
+    Size,
+    Viewer,
+    calibrated_camera,
+)
+from cli.text import duration, print_rows, size
+
+if TYPE_CHECKING:
+    from recon.plan import Plan
+    from recon.report import RunReport
+    from recon.sources import SourceOptions
+
+INTERRUPTED = 130
+SKIPPED_SHOWN = 5
+
+
+def run(
+    source: Input,
+    out: Out,
+    fps: Fps = None,
+    every: Every = 1,
+    max_frames: MaxFrames = None,
+    longest_side: Size = 1024,
+    masks: Masks = None,
+    chunk: Chunk = 60,
+    overlap: Overlap = 12,
+    camera_model: Lens = None,
+    intrinsics: Intrinsics = None,
+    viewer: Viewer = "record",
+    overwrite: Overwrite = False,
+) -> None:
+    """Reconstruct images or a video into DIR."""
+    from cli.progress import ProgressBar
+    from cli.recording import Recording
+    from recon.pipeline import reconstruct
+    from recon.sources import SourceOptions
+
+    options = SourceOptions(every, fps, max_frames, longest_side, masks)
+    plan = _plan(source, out, options, chunk, overlap, camera_model, intrinsics, overwrite=overwrite)
+    _print_plan(plan)
+    _silence_colmap()
+    with ExitStack() as stack:
+        bar = stack.enter_context(ProgressBar(plan))
+        listeners = [bar]
+        if viewer != "none":
+            listeners.append(stack.enter_context(Recording(out, live=viewer == "live", say=bar.say)))
+        report = reconstruct(source, out, plan.settings, listeners)
+    _print_summary(report, out)
+    if report.interrupted:
+        typer.echo("Interrupted: what was finished is kept and complete in itself.", err=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def plan(
+    source: Input,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results would go.")] = Path(),
+    fps: Fps = None,
+    every: Every = 1,
+    max_frames: MaxFrames = None,
+    longest_side: Size = 1024,
+    masks: Masks = None,
+    chunk: Chunk = 60,
+    overlap: Overlap = 12,
+    camera_model: Lens = None,
+    intrinsics: Intrinsics = None,
+) -> None:
+    """Say what a run would take: minutes, memory and disk."""
+    from recon.sources import SourceOptions
+
+    options = SourceOptions(every, fps, max_frames, longest_side, masks)
+    _print_plan(_plan(source, out, options, chunk, overlap, camera_model, intrinsics, overwrite=False))
+
+
+def _plan(
+    source: str,
+    out: Path,
+    options: SourceOptions,
+    chunk: int,
+    overlap: int,
+    lens: LensName | None,
+    intrinsics: str | None,
+    *,
+    overwrite: bool,
+) -> Plan:
+    from recon.plan import make_plan
+    from recon.settings import RunSettings
+    from recon.sources import open_source
+
+    description = open_source(source, options).description
+    camera = calibrated_camera(intrinsics, lens, description) if intrinsics is not None else None
+    model = camera.model if camera else MODELS[lens or "radial"]
+    return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite), out)
+
+
+def _print_plan(plan: Plan) -> None:
+    width, height = plan.original
+    working = "{}x{}".format(*plan.working)
+    rows = [
+        ("frames", f"{plan.frames or 'as many as the file holds'}, {width}x{height}, worked on at {working}"),
+        ("chunks", f"{plan.chunks} of up to {plan.settings.chunk} frames, {plan.settings.overlap} of them shared"),
+        ("time", f"about {duration(plan.seconds)} on {plan.machine.processors} processors"),
+        ("memory", f"about {size(plan.memory)} of {size(plan.machine.memory)} free; GPU {size(plan.gpu_memory)}"),
+        ("disk", f"about {size(plan.disk)} of {size(plan.machine.disk)} free"),
+    ]
+    print_rows("Plan", rows)
+    for notice in plan.notices:
+        typer.echo(f"  note: {notice}")
+
+
+def _print_summary(report: RunReport, out: Path) -> None:
+    rows = [
+        ("frames", f"{report.frames_placed} of {report.frames_read} placed, in {len(report.chunks)} chunks"),
+        ("time", f"{duration(report.seconds)}, {report.frames_read / report.seconds:.1f} frames/s"),
+        ("peak memory", size(report.peak_memory_bytes)),
+    ]
+    rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in report.skipped[:SKIPPED_SHOWN]]
+    if len(report.skipped) > SKIPPED_SHOWN:
+        rows.append(("", f"and {len(report.skipped) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))
+    print_rows("Result", rows)
+    files = (
+        ("cloud", "cloud.ply"),
+        ("COLMAP model", "colmap/sparse/0"),
+        ("trajectory", "poses.txt"),
+        ("recording", "recording.rrd"),
+        ("report", "report.json"),
+    )
+    print_rows("Files", [(label, str(out / name)) for label, name in files if (out / name).exists()])
+    commands = [
+        (f"recon view {out}", "look at it"),
+        (f"recon check {out}", "open every file with the program it is for"),
+        (f"recon export {out} --to nerfstudio", "or ply, colmap, tum, kitti"),
+    ]
+    print_rows("Next", commands)
+
+
+def _silence_colmap() -> None:
+    """COLMAP logs every image it registers, which would tear the progress bar apart."""
+    import pycolmap
+
+    pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value

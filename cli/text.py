@@ -1,0 +1,28 @@
+"""How results look on the terminal: headings and aligned rows, plain enough to be copied and searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+
+def print_rows(heading: str, rows: Sequence[tuple[str, str]]) -> None:
+    """A heading and one line per row, with the values below each other."""
+    typer.secho(heading, bold=True)
+    width = max((len(label) for label, _ in rows), default=0)
+    for label, value in rows:
+        typer.echo(f"  {label:<{width}}  {value}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds below two minutes, then minutes, then hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(amount: float) -> str:
+    """Bytes as MB or GB."""
+    return f"{amount / 1e6:.0f} MB" if amount < 1e9 else f"{amount / 1e9:.1f} GB"

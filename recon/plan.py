@@ -1,0 +1,238 @@
+"""Preflight: what a run will take on this machine, and settings that fit into it, before anything heavy starts."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from recon.errors import ResourceError, SourceError
+from recon.machine import Machine, look_at_machine
+from recon.settings import RunSettings
+from recon.sources.base import SourceDescription
+from recon.types import Frame, Image
+
+Result = TypeVar("Result")
+
+SMALLEST_CHUNK = 20
+SMALLEST_SIZE = 480
+DEPTH_SIDE = 320
+PROBE_PLANES = 8
+
+# Measured with `recon run` on data/sample and on real sequences of 250 and 373 frames; bytes and pixels.
+PROGRAM_MEMORY = 450e6  # packages and the recording
+SWEEP_MEMORY = 150e6  # cost volumes, per processor
+MEMORY_PER_FRAME = 0.15e6  # poses, lenses and matches that stay
+MEMORY_PER_PIXEL = 8  # of a chunk's working images: RGB, mask, undistorted copies
+DECODING_PER_PIXEL = 12  # of one original
+FEATURES_PER_FRAME = 2048 * (16 + 512)
+MATCHES_PER_FRAME = 0.3e6
+SPARSE_PER_FRAME = 0.1e6  # the COLMAP model and points.npz
+DEPTH_PER_PIXEL = 2 + 1 + 3  # depth, confidence and colour, before compression
+CLOUD_PER_FRAME = 0.3e6
+RECORDING_PER_FRAME = 0.25e6
+JPEG_PER_PIXEL = 0.5
+
+# What a frame costs, in steps of the probe.
+START_SECONDS = 8.0
+DETECTIONS_PER_FRAME = 1.1
+MATCHES_OF_FRAME = 20.0
+MAPPING_PER_FRAME = 1.0  # in detections: registration and bundle adjustment
+PLANES_PER_FRAME = 64 / PROBE_PLANES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is expected to take.
+
+    frames: 0 when the file does not say. original, working: (width, height) of most images. settings: those that fit.
+    seconds: wall time. memory, gpu_memory, disk: peak bytes. notices: a sentence for every setting that was lowered.
+    """
+
+    frames: int
+    original: tuple[int, int]
+    working: tuple[int, int]
+    chunks: int
+    settings: RunSettings
+    seconds: float
+    memory: int
+    gpu_memory: int
+    disk: int
+    machine: Machine
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Seconds that this machine takes to find the features of a working image, to match two images, and to sweep
+    PROBE_PLANES planes over one view on one processor."""
+
+    detect: float
+    match: float
+    sweep: float
+
+
+def make_plan(
+    description: SourceDescription,
+    settings: RunSettings,
+    out: Path,
+    machine: Machine | None = None,
+    probe: Probe | None = None,
+) -> Plan:
+    """Lower ``settings`` until they fit into this machine's memory, and say what the run will take.
+
+    machine, probe: measured when not given, which takes up to two seconds.
+    Raises SourceError when no image could be opened, and ResourceError when not even small settings fit.
+    """
+    if not description.sizes:
+        raise SourceError(f"None of the {description.frames} images can be opened; all are damaged or empty.")
+    machine = machine or look_at_machine(out)
+    fitting, notices = _fit(description, settings, machine)
+    disk = disk_need(description)
+    if disk > machine.disk:
+        raise ResourceError(
+            f"The run needs about {disk / 1e9:.1f} GB of disk, {machine.disk / 1e9:.1f} GB are free at {out}. "
+            "Free some space, choose another --out, or take fewer frames with --every or --max-frames."
+        )
+    original = description.sizes[0]
+    working = scaled(original, fitting.source.size)
+    count = chunk_count(description.frames, fitting)
+    probe = probe or run_probe(working)
+    return Plan(
+        frames=description.frames,
+        original=original,
+        working=working,
+        chunks=count,
+        settings=fitting,
+        seconds=_expected_seconds(description.frames, count, fitting, probe, machine.processors),
+        memory=memory_need(description, fitting, machine.processors),
+        gpu_memory=0,
+        disk=disk,
+        machine=machine,
+        notices=notices,
+    )
+
+
+def scaled(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(width, height) shrunk to at most ``longest`` pixels on the longer side."""
+    factor = min(1.0, longest / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def chunk_count(frames: int, settings: RunSettings) -> int:
+    """How many chunks ``recon.chunks`` makes of so many frames."""
+    if frames <= settings.chunk:
+        return min(frames, 1)
+    return 1 + math.ceil((frames - settings.chunk) / (settings.chunk - settings.overlap))
+
+
+def memory_need(description: SourceDescription, settings: RunSettings, processors: int) -> int:
+    """Expected peak of resident memory in bytes. It hardly grows with the length of the source."""
+    original = max(math.prod(size) for size in description.sizes)
+    working = max(math.prod(scaled(size, settings.source.size)) for size in description.sizes)
+    held = min(settings.chunk, description.frames or settings.chunk)
+    return round(
+        PROGRAM_MEMORY
+        + processors * SWEEP_MEMORY
+        + original * DECODING_PER_PIXEL
+        + held * working * MEMORY_PER_PIXEL
+        + description.frames * MEMORY_PER_FRAME
+    )
+
+
+def disk_need(description: SourceDescription) -> int:
+    """Expected bytes on disk. Images are linked where they are upright and on the same disk, so only videos count."""
+    original = description.sizes[0]
+    pictures = math.prod(original) * JPEG_PER_PIXEL if description.kind == "video" else 0.0
+    depth = math.prod(scaled(original, DEPTH_SIDE)) * DEPTH_PER_PIXEL
+    found = FEATURES_PER_FRAME + MATCHES_PER_FRAME + SPARSE_PER_FRAME
+    return round(description.frames * (pictures + depth + found + CLOUD_PER_FRAME + RECORDING_PER_FRAME))
+
+
+def _fit(
+    description: SourceDescription, settings: RunSettings, machine: Machine
+) -> tuple[RunSettings, tuple[str, ...]]:
+    """Settings whose memory fits: a smaller chunk first, then smaller working images."""
+
+    def fits(candidate: RunSettings) -> bool:
+        return memory_need(description, candidate, machine.processors) <= machine.memory
+
+    fitting = settings
+    smallest_chunk = max(SMALLEST_CHUNK, settings.overlap + 1)
+    while not fits(fitting) and fitting.chunk > smallest_chunk:
+        fitting = replace(fitting, chunk=max(smallest_chunk, fitting.chunk * 3 // 4))
+    while not fits(fitting) and fitting.source.size > SMALLEST_SIZE:
+        smaller = max(SMALLEST_SIZE, fitting.source.size * 3 // 4)
+        fitting = replace(fitting, source=replace(fitting.source, size=smaller))
+    if not fits(fitting):
+        need = memory_need(description, fitting, machine.processors)
+        raise ResourceError(
+            f"The run needs at least {need / 1e9:.1f} GB of memory, {machine.memory / 1e9:.1f} GB are free. "
+            "Close other programs, give the container more memory, or make the images smaller."
+        )
+    changes = (
+        ("--chunk", settings.chunk, fitting.chunk),
+        ("--size", settings.source.size, fitting.source.size),
+    )
+    lowered = [(name, asked, got) for name, asked, got in changes if got != asked]
+    return fitting, tuple(
+        f"{name} is lowered from {asked} to {got}: {machine.memory / 1e9:.1f} GB of memory are free."
+        for name, asked, got in lowered
+    )
+
+
+def _expected_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe, processors: int) -> float:
+    """Overlaps are swept twice; detection and matching use every processor by themselves."""
+    swept = frames + max(0, chunks - 1) * settings.overlap
+    placing = (DETECTIONS_PER_FRAME + MAPPING_PER_FRAME) * probe.detect + MATCHES_OF_FRAME * probe.match
+    return START_SECONDS + frames * placing + swept * PLANES_PER_FRAME * probe.sweep / processors
+
+
+def run_probe(working: tuple[int, int]) -> Probe:
+    """Time the run's own steps once, on a random texture of the working size; takes up to two seconds."""
+    from recon.dense.plane_sweep import PlaneSweep, correlation_volume, semi_global  # noqa: PLC0415 - heavy
+    from recon.dense.views import PosedView  # noqa: PLC0415
+    from recon.sfm.matching import SiftMatcher  # noqa: PLC0415
+
+    matcher, sweep = SiftMatcher(), PlaneSweep()
+    width, height = working
+    usable = np.ones((height, width), dtype=bool)
+    frame = Frame(0, 0.0, random_texture(width, height), "probe", working, "probe", 0.0, usable)
+    features, detect = _timed(lambda: matcher.describe(frame))
+    _, match = _timed(lambda: matcher.match(features, features))
+
+    width, height = scaled(working, DEPTH_SIDE)
+    intrinsics = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
+    usable = np.ones((height, width), dtype=bool)
+    none = np.zeros((0, 3)), np.zeros(0, dtype=np.int64)
+    view = PosedView(0, random_texture(width, height), usable, intrinsics, np.eye(4), *none)
+
+    def swept() -> object:
+        score = correlation_volume(view, [view] * sweep.sources, np.linspace(0.1, 1, PROBE_PLANES), sweep.window)
+        return semi_global(1 - score, view.image, sweep.step_cost, sweep.jump_cost)
+
+    return Probe(detect, match, _timed(swept)[1])
+
+
+def random_texture(width: int, height: int) -> Image:
+    """An image (height, width, 3) with detail of every size, so that features are found all over it."""
+    random = np.random.default_rng(0)
+    image = np.zeros((height, width, 3), dtype=np.float32)
+    for step in (2, 4, 8, 16, 32):
+        noise = random.uniform(0, 51, (height // step + 1, width // step + 1, 3)).astype(np.float32)
+        image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _timed(step: Callable[[], Result]) -> tuple[Result, float]:
+    """The result of ``step`` and the seconds of its second run: the first also loads what it needs."""
+    step()
+    start = time.perf_counter()
+    result = step()
+    return result, time.perf_counter() - start
