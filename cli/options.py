@@ -57,7 +57,7 @@ def calibrated_camera(text: str, lens: LensName | None, description: SourceDescr
     Up to four distortion numbers follow fx, fy, cx, cy: OpenCV's k1, k2, p1, p2, or k1 to k4 of a fisheye lens.
     Raises SettingsError for numbers that make no camera, or a source with images of different sizes.
     """
-    from recon.types import Camera  # noqa: PLC0415 - numpy
+    from recon.types import Camera
 
     numbers = _numbers(text)
     pinhole, distortion = numbers[:4], numbers[4:]

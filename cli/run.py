@@ -29,6 +29,7 @@ from cli.options import (
 from cli.text import duration, print_rows, size
 
 if TYPE_CHECKING:
+    from recon.events import Listener
     from recon.plan import Plan
     from recon.report import RunReport
     from recon.sources import SourceOptions
@@ -64,7 +65,7 @@ def run(
     _silence_colmap()
     with ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(plan))
-        listeners = [bar]
+        listeners: list[Listener] = [bar]
         if viewer != "none":
             listeners.append(stack.enter_context(Recording(out, live=viewer == "live", say=bar.say)))
         report = reconstruct(source, out, plan.settings, listeners)

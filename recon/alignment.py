@@ -112,7 +112,7 @@ def _rough_similarity(pair: tuple[FrameGeometry, FrameGeometry]) -> Sim3 | None:
     if not both.any():
         return None
     scale = float(np.median(second.depth[both] / first.depth[both]))
-    b_from_cam = Sim3.from_matrix(np.linalg.inv(second.cam_from_chunk))
+    b_from_cam = Sim3.from_matrix(second.cam_from_chunk).inverse()
     cam_from_a = Sim3.from_matrix(first.cam_from_chunk)
     return b_from_cam @ Sim3(scale, np.eye(3), np.zeros(3)) @ cam_from_a
 

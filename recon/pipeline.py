@@ -26,9 +26,9 @@ from recon.events import (
 from recon.exports import write_colmap, write_ply, write_tum
 from recon.placement import Placement
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
+from recon.settings import RunSettings
 from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.similarity import Array
-from recon.settings import RunSettings
 from recon.sources import Source, open_source
 from recon.store import MapStore, images_folder, open_map
 from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints
@@ -132,7 +132,7 @@ class Run:
         start = time.perf_counter()
         with self._watch.measure("geometry"):
             geometry = self._front_end.reconstruct(chunk)
-        residual, new = 0.0, ()
+        residual = 0.0
         if geometry.frames:
             before = len(self._placement.pieces)
             with self._watch.measure("alignment"):

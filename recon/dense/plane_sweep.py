@@ -125,12 +125,12 @@ def correlation_volume(
             score = _correlate(reference, mean, deviation, warped, size)
             second = np.maximum(second, np.minimum(first, score))
             first = np.maximum(first, score)
-        volume[plane] = first if len(sources) == 1 else np.where(second > -1, 0.5 * (first + second), first)
+        volume[plane] = np.where(second > -1, 0.5 * (first + second), first)
     return volume
 
 
 def _grey(view: PosedView) -> NDArray[np.float32]:
-    return cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return np.asarray(cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY).astype(np.float32), dtype=np.float32)
 
 
 def _plane_homography_parts(view: PosedView, source: PosedView) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -155,7 +155,7 @@ def _correlate(reference: Volume, mean: Volume, deviation: Volume, warped: Volum
     variance = cv2.boxFilter(warped * warped, -1, size) - other_mean * other_mean
     score = covariance / (deviation * np.sqrt(np.maximum(variance, 1.0)))
     score[other_mean < 0] = -1
-    return np.clip(score, -1, 1)
+    return np.asarray(np.clip(score, -1, 1), dtype=np.float32)
 
 
 def semi_global(cost: Volume, image: NDArray[np.uint8], step_cost: float, jump_cost: float) -> Volume:

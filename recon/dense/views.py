@@ -74,7 +74,7 @@ def undistort(frame: Frame, camera: Camera, longest_side: int) -> tuple[Image, M
 def _pixel_maps(
     camera: Camera, longest_side: int, width: int, height: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """For every pinhole pixel its column and row in a width x height copy of the original, in OpenCV's pixel centres."""
+    """Column and row in a width x height copy of the original of every pinhole pixel, counted from pixel centres."""
     intrinsics, (out_width, out_height) = pinhole(camera, longest_side)
     rows, columns = np.mgrid[:out_height, :out_width] + 0.5
     rays = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3) @ np.linalg.inv(intrinsics).T

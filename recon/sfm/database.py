@@ -76,7 +76,7 @@ class MatchDatabase:
     def features(self, frame_index: int) -> Features:
         keypoints = self._database.read_keypoints(image_id(frame_index))
         raw = np.array(self._database.read_descriptors(image_id(frame_index)).data)
-        return Features(keypoints, raw.astype(np.float32) / DESCRIPTOR_SCALE)
+        return Features(keypoints, raw.astype(np.float32) / np.float32(DESCRIPTOR_SCALE))
 
     def pixel_scale(self, frame_indices: Iterable[int]) -> float:
         """Original pixels per pixel of the working image, the median over the frames: the unit of detection noise."""
@@ -153,7 +153,7 @@ class MatchDatabase:
         return pycolmap.DatabaseCache.create(self._database, options)
 
     def relative_rotation(self, first: int, second: int) -> NDArray[np.float64] | None:
-        """Rotation (3, 3) from camera ``first`` to ``second`` as their matches alone have it; None where they do not."""
+        """Rotation (3, 3) from camera ``first`` to ``second`` by their matches alone; None where they do not tell."""
         geometry = self._database.read_two_view_geometry(image_id(first), image_id(second))
         cameras = [self.camera(first), self.camera(second)]
         points = [self._database.read_keypoints(image_id(index))[:, :2] for index in (first, second)]

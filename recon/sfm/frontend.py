@@ -19,7 +19,7 @@ from recon.similarity import Array
 from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
 
 WINDOW = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
-WIDE_WINDOW = tuple(range(1, 21)) + (24, 28, 32, 40, 48)
+WIDE_WINDOW = (*range(1, 21), 24, 28, 32, 40, 48)
 ORDERED_SHARE = 0.7
 
 

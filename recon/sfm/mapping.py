@@ -113,13 +113,8 @@ def read_model(model: pycolmap.Reconstruction) -> SparseModel:
 
 
 def read_camera(camera: pycolmap.Camera) -> Camera:
+    """Our lens from pycolmap's."""
     return Camera(camera.model.name, camera.width, camera.height, tuple(float(value) for value in camera.params))
-
-
-def write_camera(camera: Camera, camera_id: int) -> pycolmap.Camera:
-    return pycolmap.Camera(
-        model=camera.model, width=camera.width, height=camera.height, params=camera.params, camera_id=camera_id
-    )
 
 
 def _read_points(model: pycolmap.Reconstruction, images: Iterable[pycolmap.Image]) -> SparsePoints:

@@ -15,7 +15,7 @@ from recon.types import Frame
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Keypoints (n, 4) float32: x, y, scale [px of the original image], angle [rad]; descriptors (n, d), unit length."""
+    """Keypoints (n, 4): x, y, scale [px of the original image], angle [rad]; descriptors (n, d), unit length."""
 
     keypoints: NDArray[np.float32]
     descriptors: NDArray[np.float32]
@@ -64,12 +64,11 @@ class SiftMatcher:
     def _detect(
         self, grey: NDArray[np.uint8], mask: NDArray[np.uint8] | None, contrast: float
     ) -> tuple[tuple[cv2.KeyPoint, ...], NDArray[np.float32]]:
-        sift = cv2.SIFT_create(self.max_features, contrastThreshold=contrast, enable_precise_upscale=True)
+        sift = cv2.SIFT_create(self.max_features, contrastThreshold=contrast, enable_precise_upscale=True)  # type: ignore[attr-defined]
         points, descriptors = sift.detectAndCompute(grey, mask)
+        no_descriptors = np.zeros((0, 128), np.float32)
         # The detector may exceed its own limit by ties and orientations.
-        return points[: self.max_features], np.asarray(descriptors)[: self.max_features] if points else np.zeros(
-            (0, 128)
-        )
+        return points[: self.max_features], descriptors[: self.max_features] if points else no_descriptors
 
     def match(self, first: Features, second: Features) -> NDArray[np.uint32]:
         if min(len(first.keypoints), len(second.keypoints)) < 2:
