@@ -31,7 +31,7 @@ Size = Annotated[int, typer.Option("--size", help="Longest side of the working i
 Masks = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Mask images; where they are black, the frames are ignored.")
 ]
-Chunk = Annotated[int, typer.Option("--size", help="Frames that are reconstructed together.")]
+Chunk = Annotated[int, typer.Option(help="Frames that are reconstructed together.")]
 Overlap = Annotated[int, typer.Option(help="Frames that a chunk shares with the one before.")]
 Lens = Annotated[
     LensName | None, typer.Option(help="Lens to estimate: without distortion, radial (default), OpenCV's, or fisheye.")
@@ -63,7 +63,7 @@ def calibrated_camera(text: str, lens: LensName | None, description: SourceDescr
     pinhole, distortion = numbers[:4], numbers[4:]
     if len(pinhole) < 4 or len(distortion) > MAX_DISTORTION:
         raise SettingsError(
-            f"--intrinsics needs fx,fy,cx,cy and at most {MAX_DISTORTION} for the distortion, got {len(numbers)} numbers."
+            f"--intrinsics needs fx,fy,cx,cy and at most {MAX_DISTORTION} distortion numbers, got {len(numbers)}."
         )
     if not (all(math.isfinite(number) for number in numbers) and min(pinhole) > 0):
         raise SettingsError(f"--intrinsics needs positive fx, fy, cx, cy and finite numbers, got {text}.")

@@ -40,6 +40,7 @@ SKIPPED_SHOWN = 5
 
 def run(
     source: Input,
+    *,
     out: Out,
     fps: Fps = None,
     every: Every = 1,
@@ -60,7 +61,16 @@ def run(
     from recon.sources import SourceOptions
 
     options = SourceOptions(every, fps, max_frames, longest_side, masks)
-    plan = _plan(source, out, options, chunk, overlap, camera_model, intrinsics, overwrite=overwrite)
+    plan = _plan(
+        source,
+        out,
+        options,
+        chunk=chunk,
+        overlap=overlap,
+        lens=camera_model,
+        intrinsics=intrinsics,
+        overwrite=overwrite,
+    )
     _print_plan(plan)
     _silence_colmap()
     with ExitStack() as stack:
@@ -77,6 +87,7 @@ def run(
 
 def plan(
     source: Input,
+    *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results would go.")] = Path(),
     fps: Fps = None,
     every: Every = 1,
@@ -92,19 +103,19 @@ def plan(
     from recon.sources import SourceOptions
 
     options = SourceOptions(every, fps, max_frames, longest_side, masks)
-    _print_plan(_plan(source, out, options, chunk, overlap, camera_model, intrinsics, overwrite=False))
+    _print_plan(_plan(source, out, options, chunk=chunk, overlap=overlap, lens=camera_model, intrinsics=intrinsics))
 
 
 def _plan(
     source: str,
     out: Path,
     options: SourceOptions,
+    *,
     chunk: int,
     overlap: int,
     lens: LensName | None,
     intrinsics: str | None,
-    *,
-    overwrite: bool,
+    overwrite: bool = False,
 ) -> Plan:
     from recon.plan import make_plan
     from recon.settings import RunSettings
