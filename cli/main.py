@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exit codes: 0 done, 1 a check failed, 2 an error that the user can mend, told in a sentence, 130 interrupted.
     """
+    # COLMAP logs every image that it registers, which would tear the progress bar apart; 0 brings that back.
+    os.environ.setdefault("GLOG_minloglevel", "3")
     try:
         app(args=arguments, prog_name="recon")
     except ReconError as error:

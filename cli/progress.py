@@ -14,13 +14,13 @@ from recon.events import ChunkReconstructed, Event, FrameRead, Notice
 from recon.events import Progress as StageProgress
 from recon.plan import Plan
 
-FRAMES = "frames"
+CHUNKS_STAGE = "frames"
 
 
 class ProgressBar:
     """A listener that shows frames read, chunks, frames/s and the time left; without a terminal only notices.
 
-    Time left starts from the plan and then follows the speed of the chunks that are done.
+    The time left is the plan's, corrected by how long the chunks so far took compared with the plan.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -28,19 +28,18 @@ class ProgressBar:
         self._start = time.monotonic()
         self._read = 0
         self._chunks = 0
-        self._done = 0.0
+        self._expected = plan.seconds
         console = Console(stderr=True)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=24),
             TaskProgressColumn(),
             TextColumn("{task.fields[figures]}"),
             console=console,
             disable=not (sys.stdout.isatty() and console.is_terminal),
             transient=True,
         )
-        self._stage = ""
         self._task = self._bar.add_task("reading", total=None, figures="")
 
     def __enter__(self) -> ProgressBar:
@@ -62,23 +61,25 @@ class ProgressBar:
                 self._show_stage(event)
             case Notice():
                 self.say(event.text)
-        self._bar.update(self._task, figures=self._figures())
+        self._bar.update(self._task, figures=self.figures())
 
     def say(self, sentence: str) -> None:
         """Print a sentence above the bar."""
         self._bar.console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
 
-    def _show_stage(self, progress: StageProgress) -> None:
-        if progress.stage == FRAMES and progress.total:
-            self._done = progress.done / progress.total
-        self._stage = progress.stage
-        self._bar.update(self._task, description=progress.stage, completed=progress.done, total=progress.total or None)
-
-    def _figures(self) -> str:
+    def figures(self) -> str:
+        """What stands beside the bar."""
         elapsed = time.monotonic() - self._start
-        expected = elapsed / self._done if self._done else self._plan.seconds
-        of_frames = f"/{self._plan.frames}" if self._plan.frames else ""
-        return (
-            f"{self._read}{of_frames} frames read, {self._chunks}/{self._plan.chunks} chunks, "
-            f"{self._read / max(elapsed, 1e-9):.1f} frames/s, {duration(max(0.0, expected - elapsed))} left"
-        )
+        frames = f"{self._read}/{self._plan.frames} frames, {self._chunks}/{self._plan.chunks} chunks"
+        if not self._plan.frames:  # the file does not say how many
+            frames = f"{self._read} frames, {self._chunks} chunks"
+        left = f", {duration(max(0.0, self._expected - elapsed))} left" if self._plan.frames else ""
+        return f"{frames}, {self._read / max(elapsed, 1e-9):.1f} frames/s{left}"
+
+    def _show_stage(self, progress: StageProgress) -> None:
+        started = progress.done > 0 and progress.total > 0
+        if progress.stage == CHUNKS_STAGE and started:
+            planned = (self._plan.seconds - self._plan.joint_seconds) * progress.done / progress.total
+            self._expected = self._plan.seconds * (time.monotonic() - self._start) / planned
+        total = progress.total if started else None  # pulses
+        self._bar.update(self._task, description=progress.stage, completed=progress.done, total=total)

@@ -55,9 +55,6 @@ def run(
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct images or a video into DIR."""
-    from cli.progress import ProgressBar
-    from cli.recording import Recording
-    from recon.pipeline import reconstruct
     from recon.sources import SourceOptions
 
     options = SourceOptions(every, fps, max_frames, longest_side, masks)
@@ -72,16 +69,10 @@ def run(
         overwrite=overwrite,
     )
     _print_plan(plan)
-    _silence_colmap()
-    with ExitStack() as stack:
-        bar = stack.enter_context(ProgressBar(plan))
-        listeners: list[Listener] = [bar]
-        if viewer != "none":
-            listeners.append(stack.enter_context(Recording(out, live=viewer == "live", say=bar.say)))
-        report = reconstruct(source, out, plan.settings, listeners)
+    report = _reconstruct(source, out, plan, viewer)
     _print_summary(report, out)
     if report.interrupted:
-        typer.echo("Interrupted: what was finished is kept and complete in itself.", err=True)
+        typer.echo("Interrupted: what was finished is kept, and every file is whole.", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -127,15 +118,37 @@ def _plan(
     return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite), out)
 
 
+def _reconstruct(source: str, out: Path, plan: Plan, viewer: str) -> RunReport:
+    # Only now: whatever is wrong with the input is told before seconds of imports.
+    from cli.progress import ProgressBar
+    from cli.recording import Recording
+    from recon.pipeline import reconstruct
+
+    with ExitStack() as stack:
+        bar = stack.enter_context(ProgressBar(plan))
+        listeners: list[Listener] = [bar]
+        if viewer != "none":
+            listeners.append(stack.enter_context(Recording(out, live=viewer == "live", say=bar.say)))
+        return reconstruct(source, out, plan.settings, listeners)
+
+
 def _print_plan(plan: Plan) -> None:
-    width, height = plan.original
-    working = "{}x{}".format(*plan.working)
+    resolution = "{}x{}, worked on at {}x{}".format(*plan.original, *plan.working)
+    settings = plan.settings
+    if plan.frames:
+        frames = str(plan.frames)
+        chunks = f"{plan.chunks} of up to {settings.chunk} frames, with {settings.overlap} shared"
+        time = f"about {duration(plan.seconds)} on {plan.machine.processors} processors"
+        disk = f"about {size(plan.disk)}"
+    else:
+        frames, chunks, time, disk = "a number that the file does not state", "unknown", "unknown", "unknown"
     rows = [
-        ("frames", f"{plan.frames or 'as many as the file holds'}, {width}x{height}, worked on at {working}"),
-        ("chunks", f"{plan.chunks} of up to {plan.settings.chunk} frames, {plan.settings.overlap} of them shared"),
-        ("time", f"about {duration(plan.seconds)} on {plan.machine.processors} processors"),
-        ("memory", f"about {size(plan.memory)} of {size(plan.machine.memory)} free; GPU {size(plan.gpu_memory)}"),
-        ("disk", f"about {size(plan.disk)} of {size(plan.machine.disk)} free"),
+        ("frames", f"{frames}, {resolution}"),
+        ("chunks", chunks),
+        ("time", time),
+        ("memory", f"about {size(plan.memory)} of {size(plan.machine.memory)} free"),
+        ("GPU memory", size(plan.gpu_memory)),
+        ("disk", f"{disk} of {size(plan.machine.disk)} free"),
     ]
     print_rows("Plan", rows)
     for notice in plan.notices:
@@ -144,7 +157,7 @@ def _print_plan(plan: Plan) -> None:
 
 def _print_summary(report: RunReport, out: Path) -> None:
     rows = [
-        ("frames", f"{report.frames_placed} of {report.frames_read} placed, in {len(report.chunks)} chunks"),
+        ("frames", f"{report.frames_placed} of {report.frames_read} placed"),
         ("time", f"{duration(report.seconds)}, {report.frames_read / report.seconds:.1f} frames/s"),
         ("peak memory", size(report.peak_memory_bytes)),
     ]
@@ -166,10 +179,3 @@ def _print_summary(report: RunReport, out: Path) -> None:
         (f"recon export {out} --to nerfstudio", "or ply, colmap, tum, kitti"),
     ]
     print_rows("Next", commands)
-
-
-def _silence_colmap() -> None:
-    """COLMAP logs every image it registers, which would tear the progress bar apart."""
-    import pycolmap
-
-    pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value

@@ -19,6 +19,8 @@ def duration(seconds: float) -> str:
     """Seconds below two minutes, then minutes, then hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{seconds / 60:.1f} min"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 

@@ -33,7 +33,8 @@ from recon.sources import Source, open_source
 from recon.store import MapStore, images_folder, open_map
 from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints
 
-OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json", "evaluation.png")
+RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
+LATER_OUTPUTS = ("evaluation.png", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
 
 
 def reconstruct(
@@ -61,7 +62,7 @@ def prepare_folder(out: Path, *, overwrite: bool) -> None:
         present = {path.name for path in out.iterdir()}
         if present and not overwrite:
             raise OutputError(f"{out} is not empty. Choose another --out, or --overwrite to replace the run in it.")
-        for name in present.intersection(OUTPUTS):
+        for name in present.intersection(RUN_OUTPUTS + LATER_OUTPUTS):
             path = out / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError as error:
@@ -155,7 +156,7 @@ class Run:
                 seconds=time.perf_counter() - start,
             )
         )
-        self._tell(Progress("frames", chunk.frames[-1].index, self._source.description.frames))
+        self._tell(Progress("frames", len(self._names), self._source.description.frames))
 
     def _places(self) -> tuple[tuple[PlacedFrame, ...], tuple[SkippedFrame, ...], SparsePoints]:
         """Placed frames, all others with the reason, and the points."""

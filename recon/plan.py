@@ -25,26 +25,29 @@ SMALLEST_SIZE = 480
 DEPTH_SIDE = 320
 PROBE_PLANES = 8
 
-# Measured with `recon run` on data/sample and on real sequences of 250 and 373 frames; bytes and pixels.
-PROGRAM_MEMORY = 450e6  # packages and the recording
-SWEEP_MEMORY = 150e6  # cost volumes, per processor
-MEMORY_PER_FRAME = 0.15e6  # poses, lenses and matches that stay
-MEMORY_PER_PIXEL = 8  # of a chunk's working images: RGB, mask, undistorted copies
+# Bytes, measured with `recon run` on data/sample and on real sets of 10 to 250 images.
+PROGRAM_MEMORY = 550e6  # packages and the recording
+SWEEP_MEMORY = 100e6  # cost volumes, per processor
+MEMORY_PER_FRAME = 2.5e6  # what the joint adjustment at the end holds
+MEMORY_PER_CHUNK_FRAME = 2.5e6  # views and depth maps
+MEMORY_PER_PIXEL = 8  # of a chunk's working images
 DECODING_PER_PIXEL = 12  # of one original
 FEATURES_PER_FRAME = 2048 * (16 + 512)
 MATCHES_PER_FRAME = 0.3e6
 SPARSE_PER_FRAME = 0.1e6  # the COLMAP model and points.npz
 DEPTH_PER_PIXEL = 2 + 1 + 3  # depth, confidence and colour, before compression
 CLOUD_PER_FRAME = 0.3e6
-RECORDING_PER_FRAME = 0.25e6
+RECORDING_PER_FRAME = 0.1e6
 JPEG_PER_PIXEL = 0.5
 
-# What a frame costs, in steps of the probe.
+# Time, in steps of the probe, measured on the same images: within a third of the truth from 50 images on.
 START_SECONDS = 8.0
-DETECTIONS_PER_FRAME = 1.1
-MATCHES_OF_FRAME = 20.0
-MAPPING_PER_FRAME = 1.0  # in detections: registration and bundle adjustment
-PLANES_PER_FRAME = 64 / PROBE_PLANES
+LOCAL_PAIRS = 11  # pairs of neighbours that a frame is matched in
+ALL_PAIRS_UP_TO = 80  # frames; in a longer source, pairs 2^k frames apart
+VERIFICATION = 0.3  # of a match
+REGISTRATION_OF_FRAME = 5  # matches' worth of registration and adjustment in the chunk
+ADJUSTMENT_OF_FRAME = 20  # matches' worth of the joint adjustment
+PLANES_OF_FRAME = 64
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Plan:
     """What a run is expected to take.
 
     frames: 0 when the file does not say. original, working: (width, height) of most images. settings: those that fit.
-    seconds: wall time. memory, gpu_memory, disk: peak bytes. notices: a sentence for every setting that was lowered.
+    seconds: wall time. joint_seconds: those of them for the joint adjustment at the end. memory, gpu_memory, disk:
+    peak bytes. notices: a sentence for every setting that was lowered.
     """
 
     frames: int
@@ -61,6 +65,7 @@ class Plan:
     chunks: int
     settings: RunSettings
     seconds: float
+    joint_seconds: float
     memory: int
     gpu_memory: int
     disk: int
@@ -104,13 +109,15 @@ def make_plan(
     working = scaled(original, fitting.source.size)
     count = chunk_count(description.frames, fitting)
     probe = probe or run_probe(working)
+    joint = _joint_seconds(description.frames, probe)
     return Plan(
         frames=description.frames,
         original=original,
         working=working,
         chunks=count,
         settings=fitting,
-        seconds=_expected_seconds(description.frames, count, fitting, probe, machine.processors),
+        seconds=_chunk_seconds(description.frames, count, fitting, probe, machine.processors) + joint,
+        joint_seconds=joint,
         memory=memory_need(description, fitting, machine.processors),
         gpu_memory=0,
         disk=disk,
@@ -133,16 +140,17 @@ def chunk_count(frames: int, settings: RunSettings) -> int:
 
 
 def memory_need(description: SourceDescription, settings: RunSettings, processors: int) -> int:
-    """Expected peak of resident memory in bytes. It hardly grows with the length of the source."""
+    """Expected peak of resident memory in bytes."""
     original = max(math.prod(size) for size in description.sizes)
     working = max(math.prod(scaled(size, settings.source.size)) for size in description.sizes)
-    held = min(settings.chunk, description.frames or settings.chunk)
+    frames = description.frames or settings.chunk  # at least a chunk, where the file does not say
+    held = min(settings.chunk, frames)
     return round(
         PROGRAM_MEMORY
         + processors * SWEEP_MEMORY
         + original * DECODING_PER_PIXEL
-        + held * working * MEMORY_PER_PIXEL
-        + description.frames * MEMORY_PER_FRAME
+        + held * (working * MEMORY_PER_PIXEL + MEMORY_PER_CHUNK_FRAME)
+        + frames * MEMORY_PER_FRAME
     )
 
 
@@ -187,11 +195,20 @@ def _fit(
     )
 
 
-def _expected_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe, processors: int) -> float:
-    """Overlaps are swept twice; detection and matching use every processor by themselves."""
+def _chunk_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe, processors: int) -> float:
+    """Until all chunks are placed. Overlaps are swept twice; the other steps use every processor by themselves."""
+    pairs = min(LOCAL_PAIRS, (frames - 1) / 2)
+    placing = probe.detect + probe.match * (pairs * (1 + VERIFICATION) + REGISTRATION_OF_FRAME)
     swept = frames + max(0, chunks - 1) * settings.overlap
-    placing = (DETECTIONS_PER_FRAME + MAPPING_PER_FRAME) * probe.detect + MATCHES_OF_FRAME * probe.match
-    return START_SECONDS + frames * placing + swept * PLANES_PER_FRAME * probe.sweep / processors
+    sweeping = probe.sweep * PLANES_OF_FRAME / PROBE_PLANES / processors
+    return START_SECONDS + frames * placing + swept * sweeping
+
+
+def _joint_seconds(frames: int, probe: Probe) -> float:
+    """For the pairs that are far apart in time, and the joint adjustment."""
+    pairs = (frames - 1) / 2 if frames <= ALL_PAIRS_UP_TO else LOCAL_PAIRS + math.log2(frames / LOCAL_PAIRS)
+    far = max(0.0, pairs - LOCAL_PAIRS)
+    return frames * probe.match * (far * (1 + VERIFICATION) + ADJUSTMENT_OF_FRAME)
 
 
 def run_probe(working: tuple[int, int]) -> Probe:

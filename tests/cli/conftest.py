@@ -1,0 +1,52 @@
+"""The program as a user meets it, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image as PillowImage
+
+from cli.main import main
+from recon.plan import random_texture
+
+SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: exit code, and what it wrote to stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+Recon = Callable[..., Outcome]
+
+
+@pytest.fixture
+def recon(capfd: pytest.CaptureFixture[str]) -> Recon:
+    """Run ``recon ARGUMENTS`` in this process."""
+
+    def call(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        written = capfd.readouterr()
+        return Outcome(int(ended.value.code or 0), written.out, written.err)
+
+    return call
+
+
+def make_images(folder: Path, count: int = 3, size: tuple[int, int] = (160, 120), *, same: bool = True) -> Path:
+    """A folder with copies of one textured image, or with ``same=False`` with parts of it that do not overlap."""
+    folder.mkdir(parents=True, exist_ok=True)
+    width, height = size
+    texture = random_texture(width if same else width * count, height)
+    for number in range(count):
+        left = 0 if same else number * width
+        PillowImage.fromarray(texture[:, left : left + width]).save(folder / f"{number:03d}.png")
+    return folder

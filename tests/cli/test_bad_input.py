@@ -1,0 +1,185 @@
+"""What a user can get wrong: exit code 2, one clear sentence, and nothing left that looks finished."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.cli.conftest import Outcome, Recon, make_images
+
+FINISHED = ("poses.txt", "cloud.ply", "report.json", "recording.rrd", "map/map.json", "colmap/sparse/0/images.bin")
+
+
+def expect_refusal(outcome: Outcome, *words: str, out: Path | None = None) -> None:
+    """Exit code 2, and after any notes one sentence with ``words``; no file in ``out`` that looks like a result."""
+    assert outcome.code == 2
+    *notes, sentence = outcome.err.splitlines()
+    assert all(note.startswith("note: ") for note in notes)
+    assert sentence.startswith("recon: ")
+    for word in words:
+        assert word in sentence
+    if out is not None:
+        assert [name for name in FINISHED if (out / name).exists()] == []
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_missing_path(recon: Recon, tmp_path: Path, command: str) -> None:
+    outcome = recon(command, tmp_path / "nowhere", "--out", tmp_path / "out")
+    expect_refusal(outcome, "nowhere does not exist")
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_folder(recon: Recon, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    expect_refusal(recon("run", tmp_path / "photos", "--out", tmp_path / "out"), "photos holds no files")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_without_images(recon: Recon, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    expect_refusal(recon("run", tmp_path, "--out", tmp_path / "out"), "holds no images, only 1 other file")
+    assert not (tmp_path / "out").exists()
+
+
+def test_pattern_without_matches(recon: Recon, tmp_path: Path) -> None:
+    expect_refusal(recon("run", tmp_path / "*.jpg", "--out", tmp_path / "out"), "No file matches", "*.jpg")
+
+
+def test_text_file_named_mp4(recon: Recon, tmp_path: Path) -> None:
+    (tmp_path / "walk.mp4").write_text("This is not a video.\n" * 50)
+    outcome = recon("run", tmp_path / "walk.mp4", "--out", tmp_path / "out")
+    expect_refusal(outcome, "walk.mp4 cannot be read as a video: its content is not a video")
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_are_all_damaged(recon: Recon, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "photos" / name).touch()
+    expect_refusal(recon("run", tmp_path / "photos", "--out", tmp_path / "out"), "None of the 2 images can be opened")
+
+
+def test_folder_in_use_is_kept_without_overwrite(recon: Recon, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("precious")
+    outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "out")
+    expect_refusal(outcome, "out is not empty", "--overwrite", out=tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_overwrite_deletes_nothing_that_is_not_of_a_run(recon: Recon, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("precious")
+    (tmp_path / "out" / "poses.txt").write_text("of an earlier run")
+    outcome = recon("run", make_images(tmp_path / "photos", 1), "--out", tmp_path / "out", "--overwrite")
+    expect_refusal(outcome, out=tmp_path / "out")
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
+
+
+def test_folder_under_a_regular_file(recon: Recon, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "file" / "out")
+    expect_refusal(outcome, "Cannot write to", "Not a directory", "--out")
+
+
+def test_read_only_folder(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    photos = make_images(tmp_path / "photos")
+    monkeypatch.setattr(Path, "mkdir", refuse)  # root, as in containers, is refused nothing
+    expect_refusal(recon("run", photos, "--out", tmp_path / "out"), "Cannot write to", "Permission denied", "--out")
+
+
+def test_disk_that_the_run_would_fill(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recon.machine.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "out")
+    expect_refusal(outcome, "of disk", "0.0 GB are free", "--max-frames")
+    assert not (tmp_path / "out").exists()
+
+
+def test_disk_that_fills_up_during_the_run(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "out")
+    expect_refusal(outcome, out=tmp_path / "out")
+    assert list((tmp_path / "out").rglob("*.part")) == []
+
+
+def test_single_image(recon: Recon, tmp_path: Path) -> None:
+    outcome = recon("run", make_images(tmp_path / "photos", 1), "--out", tmp_path / "out")
+    expect_refusal(outcome, "1 readable image", "at least two", out=tmp_path / "out")
+
+
+def test_two_identical_images(recon: Recon, tmp_path: Path) -> None:
+    outcome = recon("run", make_images(tmp_path / "photos", 2), "--out", tmp_path / "out")
+    expect_refusal(outcome, "None of the 2 frames", "sideways motion", out=tmp_path / "out")
+
+
+def test_images_that_do_not_overlap(recon: Recon, tmp_path: Path) -> None:
+    outcome = recon("run", make_images(tmp_path / "photos", 3, same=False), "--out", tmp_path / "out")
+    expect_refusal(outcome, "None of the 3 frames", "overlap", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--chunk", "10", "--overlap", "10"), ("--overlap", "--chunk", "got 10 and 10")),
+        (("--overlap", "0"), ("--overlap must be at least 1",)),
+        (("--every", "0"), ("--every must be at least 1, got 0",)),
+        (("--fps", "2", "--every", "3"), ("--every and --fps",)),
+        (("--fps", "2"), ("--fps works for videos only",)),
+        (("--fps", "-1"), ("--fps must be a positive number",)),
+        (("--max-frames", "0"), ("--max-frames must be at least 1",)),
+        (("--size", "8"), ("--size must be at least 64",)),
+        (("--masks", "nowhere"), ("nowhere",)),
+        (("--intrinsics", "500,500,320"), ("--intrinsics needs fx,fy,cx,cy", "got 3")),
+        (("--intrinsics", "1,2,3,4,5,6,7,8,9"), ("at most 4 distortion numbers", "got 9")),
+        (("--intrinsics", "a,b,c,d"), ("neither a file nor numbers", "'a'")),
+        (("--intrinsics", "0,500,320,240"), ("positive fx",)),
+        (("--intrinsics", "nan,500,320,240"), ("finite numbers",)),
+        (("--intrinsics", "500,500,80,60,0.1", "--camera-model", "pinhole"), ("pinhole has no distortion",)),
+    ],
+)
+def test_settings_that_cannot_work(
+    recon: Recon, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "out", *options)
+    expect_refusal(outcome, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_calibration_for_images_of_two_sizes(recon: Recon, tmp_path: Path) -> None:
+    photos = make_images(tmp_path / "photos")
+    make_images(photos / "large", 1, (320, 240))
+    (photos / "large" / "000.png").rename(photos / "large.png")
+    outcome = recon("run", photos, "--out", tmp_path / "out", "--intrinsics", "100,100,80,60")
+    expect_refusal(outcome, "images of one size", "160x120, 320x240")
+
+
+@pytest.mark.parametrize("command", ["export", "check", "view", "eval"])
+def test_folder_that_holds_no_run(recon: Recon, tmp_path: Path, command: str) -> None:
+    options = {"export": ("--to", "ply"), "eval": ("--reference", tmp_path / "poses.txt")}.get(command, ())
+    expect_refusal(recon(command, tmp_path, *options), str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_that_does_not_exist(recon: Recon, tmp_path: Path) -> None:
+    outcome = recon("run", tmp_path, "--out", tmp_path / "out", "--quality", "best")
+    assert outcome.code == 2
+    assert "--quality" in outcome.err
+
+
+@pytest.mark.parametrize("program", [("-m", "cli"), ("-c", "import cli.main; cli.main.main()")])
+def test_the_program_tells_it_without_a_traceback(tmp_path: Path, program: tuple[str, ...]) -> None:
+    command = [sys.executable, *program, "run", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    expect_refusal(Outcome(ended.returncode, ended.stdout, ended.stderr), "nowhere does not exist")

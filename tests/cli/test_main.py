@@ -1,0 +1,110 @@
+"""The program itself: fast to start, the same by every name, and clear about what is not installed."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cli import run
+from cli.dependencies import explain
+from cli.main import main
+from recon.settings import RunSettings
+from tests.cli.conftest import Recon
+
+HEAVY = ("torch", "open3d", "rerun", "cv2", "pycolmap", "numpy", "scipy", "av")
+
+
+def _python(code: str) -> str:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_nothing_heavy_is_imported_at_start() -> None:
+    loaded = _python("import sys, cli.main; print(*sys.modules)").split()
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_help_answers_in_half_a_second() -> None:
+    seconds = []
+    for _ in range(3):  # the best of three: other work on the machine is not ours
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "cli", "--help"], capture_output=True, timeout=60, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+def test_help_names_every_command(recon: Recon) -> None:
+    outcome = recon("--help")
+    assert outcome.code == 0
+    for command in ("run", "plan", "view", "export", "eval", "check", "doctor"):
+        assert f" {command} " in outcome.out
+
+
+@pytest.mark.parametrize("command", [run.run, run.plan])
+def test_options_default_to_the_settings_of_the_library(command) -> None:
+    defaults = {name: option.default for name, option in inspect.signature(command).parameters.items()}
+    settings = RunSettings()
+    assert defaults["chunk"] == settings.chunk
+    assert defaults["overlap"] == settings.overlap
+    assert defaults["longest_side"] == settings.source.size
+    for name in ("every", "fps", "max_frames", "masks"):
+        assert defaults[name] == getattr(settings.source, name)
+
+
+def test_doctor_finds_everything_that_the_tests_need(recon: Recon) -> None:
+    outcome = recon("doctor")
+    assert outcome.code == 0
+    assert "Nothing is missing." in outcome.out
+    assert "pycolmap" in outcome.out
+
+
+def test_doctor_tells_how_to_get_what_is_missing(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    outcome = recon("doctor")
+    assert outcome.code == 1
+    assert "The Python package open3d is not installed" in outcome.out
+    assert "The Python package torch is not installed" in outcome.out
+
+
+def test_a_missing_package_is_told_in_a_sentence() -> None:
+    code = "import sys; sys.modules['evo'] = None; from cli.main import main; main(['eval', '.', '--reference', 'a'])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "recon: The Python package evo is not installed. Install all with: pip install .\n"
+
+
+@pytest.mark.parametrize(
+    ("library", "package"),
+    [("libusb-1.0.so.0", "libusb-1.0-0"), ("libGL.so.1", "libgl1"), ("libgomp.so.1", "libgomp1")],
+)
+def test_a_missing_system_library_is_told_with_its_package(library: str, package: str) -> None:
+    error = explain(OSError(f"{library}: cannot open shared object file: No such file or directory"))
+    assert (
+        str(error) == f"The system library {library} is not installed. On Debian or Ubuntu: apt-get install {package}"
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("cannot import name 'nothing' from 'recon.types'"),
+        ModuleNotFoundError("No module named 'recon.gone'", name="recon.gone"),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_our_own_faults_keep_their_traceback(error: ImportError | OSError) -> None:
+    assert explain(error) is None
+
+
+def test_an_unknown_exception_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("recon.sources.open_source", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["plan", "somewhere"])

@@ -1,0 +1,192 @@
+"""The commands of a whole session on a few frames of the sample: plan, run, check, evaluate, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+from cli.options import calibrated_camera
+from cli.progress import ProgressBar
+from cli.text import duration, size
+from recon import report
+from recon.events import FrameSkipped, Notice, Progress
+from recon.machine import Machine
+from recon.plan import Probe, make_plan
+from recon.settings import RunSettings
+from recon.sources import SourceDescription
+from recon.types import Camera, SkippedFrame
+from tests.cli.conftest import SAMPLE, Recon, make_images
+
+FEW = ("--every", "2", "--max-frames", "6", "--size", "320")
+DESCRIPTION = SourceDescription("folder", 60, ((640, 480),), 0.0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with a recording."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(SAMPLE / "images"), "--out", str(out), "--intrinsics", str(SAMPLE / "intrinsics.txt"), *FEW])
+    assert not ended.value.code
+    return out
+
+
+def test_plan_says_what_a_run_takes_and_writes_nothing(recon: Recon, tmp_path: Path) -> None:
+    outcome = recon("plan", make_images(tmp_path / "photos"), "--out", tmp_path / "out")
+    assert outcome.code == 0
+    assert "3, 160x120, worked on at 160x120" in outcome.out
+    for row in ("chunks", "time", "memory", "GPU memory", "disk"):
+        assert f"  {row} " in outcome.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_plan_tells_what_it_lowers(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recon.plan.look_at_machine", lambda _: Machine(1_100_000_000, 10**12, 2))
+    outcome = recon("plan", SAMPLE / "images", "--out", tmp_path / "out")
+    assert outcome.code == 0
+    assert "note: --chunk is lowered from 60 to" in outcome.out
+
+
+def test_run_writes_everything_that_it_names(finished: Path) -> None:
+    for name in ("cloud.ply", "colmap/sparse/0/images.bin", "poses.txt", "recording.rrd", "map/map.json"):
+        assert (finished / name).stat().st_size > 0
+    run = report.read(finished / "report.json")
+    assert (run.frames_read, run.frames_placed, run.interrupted) == (6, 6, False)
+    assert run.settings.source.every == 2
+    assert run.settings.intrinsics == Camera("PINHOLE", 640, 480, (500.0, 500.0, 320.0, 240.0))
+
+
+def test_check_finds_nothing_wrong(recon: Recon, finished: Path) -> None:
+    outcome = recon("check", finished)
+    assert outcome.code == 0
+    assert outcome.out.count("  ok  ") == 9
+    assert "FAILED" not in outcome.out
+
+
+def test_check_fails_with_1(recon: Recon, finished: Path) -> None:
+    cloud = finished / "cloud.ply"
+    content = cloud.read_bytes()
+    cloud.write_bytes(content[: len(content) // 2])
+    try:
+        outcome = recon("check", finished)
+    finally:
+        cloud.write_bytes(content)
+    assert outcome.code == 1
+    assert "FAILED" in outcome.out
+
+
+def test_eval_measures_against_the_reference_and_draws(recon: Recon, finished: Path) -> None:
+    outcome = recon("eval", finished, "--reference", SAMPLE / "poses.txt")
+    assert outcome.code == 0
+    rows = dict(line.strip().split("  ", 1) for line in outcome.out.splitlines()[1:])
+    assert rows["matched poses"].strip() == "6 of 60"
+    assert float(rows["ATE RMSE"]) < 0.01  # metres, of a path of 0.6 m
+    assert (finished / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        (("--to", "tum"), "poses.txt"),
+        (("--to", "kitti"), "poses_kitti.txt"),
+        (("--to", "nerfstudio"), "nerfstudio/transforms.json"),
+        (("--to", "colmap", "--undistort"), "colmap_undistorted/sparse/0/cameras.bin"),
+    ],
+)
+def test_export_writes_into_the_folder_by_default(
+    recon: Recon, finished: Path, options: tuple[str, ...], written: str
+) -> None:
+    outcome = recon("export", finished, *options)
+    assert outcome.code == 0
+    assert outcome.out == f"Wrote {finished / Path(written).parts[0]}\n"
+    assert (finished / written).is_file()
+
+
+def test_export_goes_where_it_is_told(recon: Recon, finished: Path, tmp_path: Path) -> None:
+    assert recon("export", finished, "--to", "ply", "--out", tmp_path / "a" / "scene.ply").code == 0
+    assert (tmp_path / "a" / "scene.ply").read_bytes() == (finished / "cloud.ply").read_bytes()
+
+
+def test_undistorted_images_are_for_colmap_only(recon: Recon, finished: Path) -> None:
+    outcome = recon("export", finished, "--to", "ply", "--undistort")
+    assert outcome.code == 2
+    assert "for colmap only" in outcome.err
+
+
+def test_view_without_a_display_names_the_file(recon: Recon, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("viewer.launch.has_display", lambda: False)
+    outcome = recon("view", finished)
+    assert outcome.code == 2
+    assert str(finished / "recording.rrd") in outcome.err
+
+
+def test_ctrl_c_keeps_what_is_finished(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    show = ProgressBar.__call__
+
+    def interrupt(self: ProgressBar, event: object) -> None:
+        show(self, event)  # type: ignore[arg-type]
+        if isinstance(event, Progress) and event.stage == "frames":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProgressBar, "__call__", interrupt)
+    options = ("--chunk", "5", "--overlap", "2", "--viewer", "none", *FEW)
+    outcome = recon("run", SAMPLE / "images", "--out", tmp_path / "out", *options)
+    assert outcome.code == 130
+    assert outcome.err.splitlines()[-1] == "Interrupted: what was finished is kept, and every file is whole."
+    run = report.read(tmp_path / "out" / "report.json")
+    assert run.interrupted
+    assert run.frames_placed == 5
+    assert len((tmp_path / "out" / "poses.txt").read_text().splitlines()) == 1 + 5
+
+
+def test_calibration_with_distortion_becomes_opencv() -> None:
+    camera = calibrated_camera("500,501,320,240,0.1", None, DESCRIPTION)
+    assert camera == Camera("OPENCV", 640, 480, (500.0, 501.0, 320.0, 240.0, 0.1, 0.0, 0.0, 0.0))
+
+
+def test_calibration_of_a_fisheye_may_leave_out_its_distortion() -> None:
+    camera = calibrated_camera("500,501,320,240", "fisheye", DESCRIPTION)
+    assert camera == Camera("OPENCV_FISHEYE", 640, 480, (500.0, 501.0, 320.0, 240.0, 0.0, 0.0, 0.0, 0.0))
+
+
+def test_calibration_file_may_have_comments_and_several_lines(tmp_path: Path) -> None:
+    path = tmp_path / "camera.txt"
+    path.write_text("# fx fy cx cy\n500 501, 320 240\n0.1 0.2 # k1 k2\n")
+    camera = calibrated_camera(str(path), "opencv", DESCRIPTION)
+    assert camera.params == (500.0, 501.0, 320.0, 240.0, 0.1, 0.2, 0.0, 0.0)
+
+
+def test_time_left_follows_the_pace_of_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, probe = Machine(10**11, 10**12, 2), Probe(0.2, 0.05, 0.1)
+    plan = make_plan(DESCRIPTION, RunSettings(), Path("out"), machine, probe)
+    chunk_seconds = plan.seconds - plan.joint_seconds
+    now = 100.0
+    monkeypatch.setattr("cli.progress.time.monotonic", lambda: now)
+    bar = ProgressBar(plan)
+    assert bar.figures().endswith(f"{duration(plan.seconds)} left")
+    now += chunk_seconds  # as long for half of the frames as planned for all
+    bar(Progress("frames", 30, 60))
+    assert bar.figures().endswith(f"{duration(2 * plan.seconds - chunk_seconds)} left")
+
+
+def test_without_a_terminal_only_notices_are_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(DESCRIPTION, RunSettings(), Path("out"), probe=Probe(0.2, 0.05, 0.1))
+    with ProgressBar(plan) as bar:
+        bar(Progress("frames", 30, 60))
+        bar(FrameSkipped(SkippedFrame(1, "a.jpg", "the file is empty")))
+        bar(Notice("[bold]Two[/bold] pieces."))
+    assert capfd.readouterr() == ("", "note: [bold]Two[/bold] pieces.\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (150, "2.5 min"), (3000, "50 min"), (7500, "2 h 05 min")]
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("amount", "text"), [(0, "0 MB"), (12_400_000, "12 MB"), (1_230_000_000, "1.2 GB")])
+def test_sizes_are_short(amount: int, text: str) -> None:
+    assert size(amount) == text

@@ -1,0 +1,125 @@
+"""The preflight: its counts equal the pipeline's, and what does not fit is lowered or refused in a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recon.chunks import chunks
+from recon.errors import ResourceError, SourceError
+from recon.machine import Machine
+from recon.plan import Plan, Probe, chunk_count, disk_need, make_plan, memory_need, run_probe, scaled
+from recon.settings import RunSettings
+from recon.sources import SourceDescription, SourceOptions
+from recon.sources.base import working_image
+
+PHOTOS = SourceDescription("folder", 100, ((4000, 3000), (3000, 4000)), 0.0)
+VIDEO = SourceDescription("video", 300, ((1920, 1080),), 30.0)
+ROOMY = Machine(memory=64 * 10**9, disk=10**12, processors=2)
+PROBE = Probe(detect=0.2, match=0.05, sweep=0.1)
+
+
+def _plan(description: SourceDescription, settings: RunSettings | None = None, machine: Machine = ROOMY) -> Plan:
+    return make_plan(description, settings or RunSettings(), Path("out"), machine, PROBE)
+
+
+def test_a_roomy_machine_changes_nothing() -> None:
+    plan = _plan(PHOTOS)
+    assert plan.settings == RunSettings()
+    assert plan.notices == ()
+    assert (plan.frames, plan.original, plan.working, plan.chunks) == (100, (4000, 3000), (1024, 768), 2)
+    assert plan.gpu_memory == 0
+
+
+@given(st.integers(1, 200), st.integers(2, 40), st.data())
+def test_chunks_are_counted_as_they_are_made(frames: int, size: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(1, size - 1))
+    made = sum(1 for _ in chunks([None] * frames, size, overlap))  # type: ignore[list-item]
+    assert chunk_count(frames, RunSettings(chunk=size, overlap=overlap)) == made
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(64, 300))
+def test_the_working_size_is_that_of_the_source(width: int, height: int, longest: int) -> None:
+    image = working_image(np.zeros((height, width, 3), np.uint8), longest)
+    assert scaled((width, height), longest) == (image.shape[1], image.shape[0])
+
+
+def test_the_chunk_is_lowered_before_the_size() -> None:
+    need = memory_need(PHOTOS, RunSettings(), 2)
+    plan = _plan(PHOTOS, machine=replace(ROOMY, memory=need - 100_000_000))
+    assert 20 <= plan.settings.chunk < 60
+    assert plan.settings.source.size == 1024
+    assert plan.memory <= need - 100_000_000
+    assert len(plan.notices) == 1
+    assert plan.notices[0].startswith(f"--chunk is lowered from 60 to {plan.settings.chunk}")
+
+
+def test_the_size_is_lowered_when_a_small_chunk_is_not_enough() -> None:
+    settings = RunSettings(source=SourceOptions(size=4000))
+    need = memory_need(PHOTOS, RunSettings(chunk=20, overlap=12, source=settings.source), 2)
+    plan = _plan(PHOTOS, settings, replace(ROOMY, memory=need - 1_000_000))
+    assert plan.settings.chunk == 20
+    assert 480 <= plan.settings.source.size < 4000
+    assert plan.working[0] == plan.settings.source.size
+    assert [notice.split()[0] for notice in plan.notices] == ["--chunk", "--size"]
+
+
+def test_a_chunk_is_never_lowered_to_its_overlap() -> None:
+    settings = RunSettings(chunk=60, overlap=40)
+    need = memory_need(PHOTOS, settings, 2)
+    assert _plan(PHOTOS, settings, replace(ROOMY, memory=need - 1)).settings.chunk >= 41
+
+
+def test_too_little_memory_is_refused() -> None:
+    with pytest.raises(ResourceError, match=r"at least \d\.\d GB of memory, 0\.1 GB are free"):
+        _plan(PHOTOS, machine=replace(ROOMY, memory=100_000_000))
+
+
+def test_too_little_disk_is_refused_with_the_way_out() -> None:
+    with pytest.raises(ResourceError, match=r"GB of disk, 0\.1 GB are free at out\..*--max-frames"):
+        _plan(VIDEO, machine=replace(ROOMY, disk=100_000_000))
+
+
+def test_images_that_cannot_be_opened_are_refused() -> None:
+    with pytest.raises(SourceError, match="None of the 3 images can be opened"):
+        _plan(SourceDescription("folder", 3, (), 0.0))
+
+
+def test_a_video_without_a_frame_count_can_be_planned() -> None:
+    plan = _plan(replace(VIDEO, frames=0))
+    assert (plan.frames, plan.chunks) == (0, 0)
+    assert plan.memory == memory_need(replace(VIDEO, frames=60), RunSettings(), 2)
+
+
+def test_only_videos_need_disk_for_their_originals() -> None:
+    as_photos = replace(VIDEO, kind="folder")
+    assert disk_need(VIDEO) - disk_need(as_photos) == pytest.approx(300 * 1920 * 1080 * 0.5)
+
+
+def test_time_and_disk_grow_with_the_frames_and_memory_more_slowly() -> None:
+    short, long = _plan(replace(VIDEO, frames=250)), _plan(replace(VIDEO, frames=1000))
+    assert 3 < long.seconds / short.seconds < 6
+    assert long.disk == pytest.approx(4 * short.disk)
+    assert 1 < long.memory / short.memory < 3
+
+
+def test_the_joint_adjustment_is_a_part_of_the_time() -> None:
+    plan = _plan(PHOTOS)
+    assert 0.1 < plan.joint_seconds / plan.seconds < 0.6
+
+
+def test_a_slower_machine_needs_longer() -> None:
+    slow = make_plan(PHOTOS, RunSettings(), Path("out"), ROOMY, Probe(*(3 * t for t in vars(PROBE).values())))
+    assert slow.seconds > 2 * _plan(PHOTOS).seconds
+
+
+def test_the_probe_times_every_step() -> None:
+    probe = run_probe((320, 240))
+    assert 0 < probe.detect < 10
+    assert 0 < probe.match < 10
+    assert 0 < probe.sweep < 10
