@@ -34,6 +34,7 @@ from recon.store import MapStore, images_folder, open_map
 from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints
 
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
+DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 LATER_OUTPUTS = ("evaluation.png", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
 
 
@@ -49,7 +50,14 @@ def reconstruct(
     open_source(source, settings.source)  # a wrong source must not touch an earlier run
     prepare_folder(out, overwrite=settings.overwrite)
     opened = open_source(source, settings.source, images_folder(out))
-    return Run(source, opened, out, settings, listeners).execute()
+    try:
+        return Run(source, opened, out, settings, listeners).execute()
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in DATABASE_FAULTS):
+            raise
+        raise OutputError(
+            f"Cannot write {out / 'map' / 'features.db'}; is the disk full? Free some space or choose another --out."
+        ) from error
 
 
 def prepare_folder(out: Path, *, overwrite: bool) -> None:

@@ -114,6 +114,20 @@ def test_disk_that_fills_up_during_the_run(recon: Recon, tmp_path: Path, monkeyp
     assert list((tmp_path / "out").rglob("*.part")) == []
 
 
+@pytest.mark.parametrize("limit", [100_000, 300_000])
+def test_database_that_cannot_be_made_or_grow(tmp_path: Path, limit: int) -> None:
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        "from cli.main import main; import sys; main(sys.argv[1:])"
+    )
+    photos, out = make_images(tmp_path / "photos", 3, (320, 240)), tmp_path / "out"
+    command = [sys.executable, "-c", code, "run", str(photos), "--out", str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    expect_refusal(
+        Outcome(ended.returncode, ended.stdout, ended.stderr), f"Cannot write {out}/map/features.db", out=out
+    )
+
+
 def test_single_image(recon: Recon, tmp_path: Path) -> None:
     outcome = recon("run", make_images(tmp_path / "photos", 1), "--out", tmp_path / "out")
     expect_refusal(outcome, "1 readable image", "at least two", out=tmp_path / "out")
