@@ -28,6 +28,8 @@ MIN_SHARE_SEEN = 0.95
 MAX_CLOUD_GAP = 0.05
 CLOUD_SAMPLE = 200_000
 VERIFY_SECONDS = 600
+MAX_PLY_HEADER = 4096
+PLY_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ class _Outputs:
         """The cloud as Open3D's PointCloud."""
         from open3d.io import read_point_cloud  # noqa: PLC0415 - two seconds that only this file needs
 
-        return read_point_cloud(str(self.existing("cloud.ply")), remove_nan_points=False)
+        path = self.existing("cloud.ply")
+        if not _ply_is_whole(path):  # Open3D would fill it up with whatever is in memory
+            raise CheckError(f"{path} is truncated or no binary PLY: not all points from cloud.ply can be read.")
+        return read_point_cloud(str(path), remove_nan_points=False)
 
     @cached_property
     def model(self) -> pycolmap.Reconstruction:
@@ -240,6 +245,16 @@ def _item(name: str, check: Callable[[_Outputs], str], outputs: _Outputs) -> Che
         return CheckItem(name, False, str(error))
     except Exception as error:  # a foreign reader raises what it likes on a damaged file
         return CheckItem(name, False, f"Cannot be read, {type(error).__name__}: {error}")
+
+
+def _ply_is_whole(path: Path) -> bool:
+    """Whether a binary PLY of points has as many bytes after its header as the header promises."""
+    with path.open("rb") as file:
+        header = file.read(MAX_PLY_HEADER).partition(b"end_header\n")[0].decode("ascii", errors="replace")
+    rows = [line.split() for line in header.splitlines()]
+    points = sum(int(row[2]) for row in rows if row[:2] == ["element", "vertex"])
+    width = sum(PLY_BYTES[row[1]] for row in rows if row[:1] == ["property"])
+    return points > 0 and path.stat().st_size == len(header) + len("end_header\n") + points * width
 
 
 def _reprojection_errors(model: pycolmap.Reconstruction) -> Array:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pycolmap
 import pytest
 from PIL import Image as PillowImage
 
@@ -28,8 +29,10 @@ Recon = Callable[..., Outcome]
 
 
 @pytest.fixture
-def recon(capfd: pytest.CaptureFixture[str]) -> Recon:
+def recon(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Recon:
     """Run ``recon ARGUMENTS`` in this process."""
+    # The program sets this before pycolmap is imported; here other tests may have imported it.
+    monkeypatch.setattr(pycolmap.logging, "minloglevel", pycolmap.logging.FATAL.value)
 
     def call(*arguments: object) -> Outcome:
         capfd.readouterr()

@@ -74,7 +74,8 @@ def test_check_fails_with_1(recon: Recon, finished: Path) -> None:
     finally:
         cloud.write_bytes(content)
     assert outcome.code == 1
-    assert "FAILED" in outcome.out
+    assert "FAILED  " in outcome.out
+    assert "cloud.ply is truncated" in outcome.out
 
 
 def test_eval_measures_against_the_reference_and_draws(recon: Recon, finished: Path) -> None:
