@@ -182,7 +182,7 @@ def _fit(
         need = memory_need(description, fitting, machine.processors)
         raise ResourceError(
             f"The run needs at least {need / 1e9:.1f} GB of memory, {machine.memory / 1e9:.1f} GB are free. "
-            "Close other programs, give the container more memory, or make the images smaller."
+            "Close other programs, give the container more memory, or take fewer frames with --every or --max-frames."
         )
     changes = (
         ("--chunk", settings.chunk, fitting.chunk),
