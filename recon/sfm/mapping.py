@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
+from recon.alignment import fit_similarity
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
 from recon.similarity import Array
 from recon.types import Camera, SparseModel, SparsePoints
@@ -67,7 +68,24 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
         mapper.end_reconstruction(True)
         return SparseModel({}, {}, SparsePoints.empty())
     mapper.end_reconstruction(False)
+    undo_normalisation(model, known)
     return read_model(model)
+
+
+def undo_normalisation(model: pycolmap.Reconstruction, known: dict[int, Array]) -> None:
+    """Put a model back into the frame of its known poses.
+
+    COLMAP shifts and scales every model at the end, also one whose existing frames it was told to keep. Fewer than
+    three known frames, or frames all in one place, do not tell where; then the model stays in a frame of its own.
+    """
+    kept = {index: pose for index, pose in known.items() if model.image(image_id(index)).has_pose}
+    found = np.array([model.image(image_id(index)).projection_center() for index in kept])
+    wanted = np.array([np.linalg.inv(pose)[:3, 3] for pose in kept.values()])
+    try:
+        known_from_model = fit_similarity(found, wanted, np.ones(len(kept)))
+    except ValueError:
+        return
+    model.transform(pycolmap.Sim3d(known_from_model.matrix()[:3]))
 
 
 def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.IncrementalPipelineOptions:
