@@ -38,6 +38,7 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
     # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
     adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     adjustment.ceres.loss_function_scale = database.pixel_scale(database.frames)
+    adjustment.ceres.solver_options.function_tolerance = 1e-6  # COLMAP's 0 spends most of the time on nothing
     mapper.iterative_global_refinement(5, 0.0005, options.get_mapper(), adjustment, options.triangulation, False)
     mapper.end_reconstruction(False)
     if len(cam_from_world) < len(database.frames):

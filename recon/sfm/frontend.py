@@ -18,8 +18,9 @@ from recon.sfm.matching import Matcher, SiftMatcher
 from recon.similarity import Array
 from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
 
-WINDOW = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
-WIDE_WINDOW = (*range(1, 21), 24, 28, 32, 40, 48)
+# Near neighbours only: frames far apart that look alike may be two places, and only the whole map can tell.
+WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
+WIDE_WINDOW = tuple(range(1, 21))
 ORDERED_SHARE = 0.7
 
 
