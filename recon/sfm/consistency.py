@@ -23,8 +23,24 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
     than 20 degrees shows two places that only look alike; its matches are dropped, for they would fold the map.
     """
     drop_contradictions(database, cam_from_world, match_far_pairs(database))
-    cache = database.cache(database.frames)
-    options = pipeline_options(EFFORTS[2], database.pixel_scale(database.frames))
+    model, cache, options = _adjusted(database, database.frames, cam_from_world)
+    if len(cam_from_world) < len(database.frames):
+        add_frames(cache, options, model)
+    return read_model(model)
+
+
+def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array]) -> SparseModel:
+    """Adjust the poses, lenses and points of some frames together, starting from ``cam_from_model`` (4, 4)."""
+    model, _, _ = _adjusted(database, sorted(cam_from_model), cam_from_model)
+    return read_model(model)
+
+
+def _adjusted(
+    database: MatchDatabase, frames: list[int], cam_from_world: Mapping[int, Array]
+) -> tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]:
+    """A model of ``frames`` with those of known pose triangulated and adjusted, and what went into it."""
+    cache = database.cache(frames)
+    options = pipeline_options(EFFORTS[2], database.pixel_scale(frames))
     options.ba_refine_focal_length = options.ba_refine_extra_params = True
     options.constant_cameras = database.fixed_cameras()
     model = pycolmap.Reconstruction()
@@ -37,13 +53,11 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
     adjustment = options.get_global_bundle_adjustment()
     # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
     adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    adjustment.ceres.loss_function_scale = database.pixel_scale(database.frames)
+    adjustment.ceres.loss_function_scale = database.pixel_scale(frames)
     adjustment.ceres.solver_options.function_tolerance = 1e-6  # COLMAP's 0 spends most of the time on nothing
     mapper.iterative_global_refinement(5, 0.0005, options.get_mapper(), adjustment, options.triangulation, False)
     mapper.end_reconstruction(False)
-    if len(cam_from_world) < len(database.frames):
-        add_frames(cache, options, model)
-    return read_model(model)
+    return model, cache, options
 
 
 def add_frames(

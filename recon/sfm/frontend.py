@@ -11,7 +11,7 @@ import numpy as np
 from recon.dense.plane_sweep import PlaneSweep
 from recon.dense.views import DepthStage, PosedView, pinhole, undistort
 from recon.events import Listener, Notice
-from recon.sfm.consistency import refine_map
+from recon.sfm.consistency import adjust_model, refine_map
 from recon.sfm.database import MatchDatabase, Pair
 from recon.sfm.mapping import EFFORTS, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
@@ -78,9 +78,10 @@ class StructureFromMotion:
         if len(model.cam_from_model) < 0.5 * len(indices):
             fresh = self._escalate(indices, {})
             if len(fresh.cam_from_model) > len(model.cam_from_model):
-                model = fresh
-        if model.cam_from_model:
-            self.database.update_cameras(model.cameras)
+                # Later chunks and all depth build on this lens: fit it to every frame, not only to the growing model.
+                self.database.update_cameras(fresh.cameras)
+                model = adjust_model(self.database, fresh.cam_from_model)
+                self.database.update_cameras(model.cameras)
         return model
 
     def _escalate(self, indices: list[int], known: dict[int, Array]) -> SparseModel:
