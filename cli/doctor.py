@@ -11,9 +11,8 @@ from pathlib import Path
 import typer
 
 from cli.dependencies import explain
-from cli.text import print_rows, size
+from cli.text import Row, print_rows, size
 
-Row = tuple[str, str]
 # Every package whose import can fail for want of a system library or a wheel: import name, name on the index.
 PACKAGES = (
     ("av", "av"),

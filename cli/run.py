@@ -113,7 +113,7 @@ def _plan(
     from recon.sources import open_source
 
     description = open_source(source, options).description
-    camera = calibrated_camera(intrinsics, lens, description) if intrinsics is not None else None
+    camera = calibrated_camera(intrinsics, lens, description.sizes) if intrinsics is not None else None
     model = camera.model if camera else MODELS[lens or "radial"]
     return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite), out)
 

@@ -60,6 +60,15 @@ def project(frame: PlacedFrame, points_world: Array) -> Array:
     return np.asarray(_colmap_camera(frame.camera).img_from_cam(frame.world_from_cam.inverse().apply(points_world)))
 
 
+def true_depth(frame: PlacedFrame, size: tuple[int, int]) -> Array:
+    """Depth (h, w) in world units of the plane in a picture (width, height) of what the distorted original shows."""
+    camera, (width, height) = frame.camera, size
+    pixels = _pixel_centres(width, height)[..., :2] * [camera.width / width, camera.height / height]
+    rays = np.ones((height, width, 3))
+    rays[..., :2] = np.asarray(_colmap_camera(camera).cam_from_img(pixels.reshape(-1, 2))).reshape(height, width, 2)
+    return _hit_plane(frame, rays)[1] * frame.world_from_cam.scale
+
+
 def sparse_points(frames: tuple[PlacedFrame, ...]) -> SparsePoints:
     """A grid of points on the plane with an exact observation in every frame that sees them."""
     x, y = np.meshgrid(np.linspace(-3, 3, 25), np.linspace(-2, 2, 17))
