@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cli import doctor, evaluate, outputs, run
+from cli import bench, doctor, evaluate, outputs, run
 from cli.dependencies import explain
 from recon.errors import ReconError
 
@@ -25,6 +25,7 @@ app.command("export")(outputs.export)
 app.command("eval")(evaluate.evaluate)
 app.command("check")(outputs.check)
 app.command("doctor")(doctor.doctor)
+app.add_typer(bench.app, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
