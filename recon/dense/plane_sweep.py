@@ -7,6 +7,7 @@ cross-correlation; the cost is smoothed along image lines (Hirschmueller 2008) a
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -38,14 +39,17 @@ class PlaneSweep:
     jump_cost: float = 0.5
     min_correlation: float = 0.4
 
-    def depth(self, views: list[PosedView]) -> list[Depth]:
-        """Depth of every view, kept only where a second view confirms it."""
-        neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in views]
+    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+        """Depth of every view, kept only where a second view confirms it; see ``DepthStage``."""
+        new = [view for view in views if view.index not in solved]
+        neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            raw = list(pool.map(self._sweep, views, neighbours))
-            by_index = {view.index: depth for view, depth in zip(views, raw, strict=True)}
-            checks = [[(other, by_index[other.index]) for other in chosen] for chosen in neighbours]
-            return list(pool.map(keep_consistent, views, raw, checks))
+            raw = list(pool.map(self._sweep, new, neighbours))
+            found = dict(solved) | {view.index: depth for view, depth in zip(new, raw, strict=True)}
+            checks = [[(other, found[other.index]) for other in chosen] for chosen in neighbours]
+            kept = pool.map(keep_consistent, new, raw, checks)
+            found |= {view.index: depth for view, depth in zip(new, kept, strict=True)}
+        return [found[view.index] for view in views]
 
     def _sweep(self, view: PosedView, sources: list[PosedView]) -> Depth:
         height, width = view.mask.shape
