@@ -9,6 +9,7 @@ import pycolmap
 
 from recon.sfm.database import MatchDatabase, Pair, image_id
 from recon.sfm.mapping import EFFORTS, pipeline_options, place, read_model
+from recon.sfm.selection import select_features
 from recon.similarity import Array
 from recon.types import SparseModel
 
@@ -39,7 +40,7 @@ def _adjusted(
     database: MatchDatabase, frames: list[int], cam_from_world: Mapping[int, Array]
 ) -> tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]:
     """A model of ``frames`` with those of known pose triangulated and adjusted, and what went into it."""
-    cache = database.cache(frames)
+    cache = database.reduced_cache(select_features(database, frames))
     options = pipeline_options(EFFORTS[2], database.pixel_scale(frames))
     options.ba_refine_focal_length = options.ba_refine_extra_params = True
     options.constant_cameras = database.fixed_cameras()
@@ -79,7 +80,7 @@ def match_far_pairs(database: MatchDatabase) -> list[Pair]:
         steps = [2**power for power in range(len(frames).bit_length())]
     pairs = [(frames[first], frames[first + step]) for step in steps for first in range(len(frames) - step)]
     new = [pair for pair in pairs if not database.matched(pair)]
-    database.match(new)
+    database.match(new, glance=True)
     return [pair for pair in new if database.inliers(*pair)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from recon.dense.plane_sweep import PlaneSweep
-from recon.dense.views import DepthStage, PosedView, pinhole, undistort
+from recon.dense.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.events import Listener, Notice
 from recon.sfm.consistency import adjust_model, refine_map
 from recon.sfm.database import MatchDatabase, Pair
@@ -102,18 +102,15 @@ class StructureFromMotion:
         return best
 
     def _densify(self, chunk: Chunk, model: SparseModel) -> ChunkGeometry:
+        """Depth of the placed frames; frames that kept the pose of the chunk before keep their depth, too."""
         frames = [frame for frame in chunk.frames if frame.index in model.cam_from_model]
-        fresh = not all(
-            np.allclose(model.cam_from_model[index], geometry.cam_from_chunk)
-            for index, geometry in self._last.items()
-            if index in model.cam_from_model
-        )
+        kept = self._kept(model)
+        solved = {index: Depth(geometry.depth, geometry.confidence) for index, geometry in kept.items()}
         views = [make_view(frame, model, self._settings.depth_size) for frame in frames]
-        depths = self._settings.depth_stage.depth(views)
+        depths = self._settings.depth_stage.depth(views, solved)
         placed = tuple(
-            self._last[view.index]
-            if view.index in self._last and not fresh
-            else FrameGeometry(
+            kept.get(view.index)
+            or FrameGeometry(
                 index=view.index,
                 cam_from_chunk=view.cam_from_chunk,
                 camera=model.cameras[view.index],
@@ -127,6 +124,13 @@ class StructureFromMotion:
         reason = "too few features in common with the frames around it"
         unplaced = {frame.index: reason for frame in chunk.frames if frame.index not in model.cam_from_model}
         return ChunkGeometry(placed, model.points, unplaced)
+
+    def _kept(self, model: SparseModel) -> dict[int, FrameGeometry]:
+        """The last chunk's frames in the model, if the model continues them; none if it is in a frame of its own."""
+        shared = {index: geometry for index, geometry in self._last.items() if index in model.cam_from_model}
+        if all(np.allclose(model.cam_from_model[index], frame.cam_from_chunk) for index, frame in shared.items()):
+            return shared
+        return {}
 
 
 def make_view(frame: Frame, model: SparseModel, depth_size: int) -> PosedView:

@@ -20,6 +20,13 @@ class Features:
     keypoints: NDArray[np.float32]
     descriptors: NDArray[np.float32]
 
+    def largest(self, count: int) -> Features:
+        """The ``count`` features of the largest scale."""
+        if len(self.keypoints) <= count:
+            return self
+        rows = np.argsort(-self.keypoints[:, 2], kind="stable")[:count]
+        return Features(self.keypoints[rows], self.descriptors[rows])
+
 
 class Matcher(Protocol):
     """Finds the same scene points in two frames."""
