@@ -13,7 +13,7 @@ from recon.dense.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.events import Listener, Notice
 from recon.sfm.consistency import adjust_model, refine_map
 from recon.sfm.database import MatchDatabase, Pair
-from recon.sfm.mapping import EFFORTS, map_frames
+from recon.sfm.mapping import EFFORTS, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
 from recon.similarity import Array
 from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
@@ -22,6 +22,7 @@ from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameG
 WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
 WIDE_WINDOW = tuple(range(1, 21))
 ORDERED_SHARE = 0.7
+NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class StructureFromMotion:
         self._tell = listener
         self.database = MatchDatabase(folder / "features.db", settings.matcher, settings.model, settings.camera)
         self._last: dict[int, FrameGeometry] = {}
+        self._effort = EFFORTS[0]
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         for frame in chunk.frames:
@@ -61,7 +63,10 @@ class StructureFromMotion:
             )
             self.database.match(window_pairs(indices, range(1, len(indices))))
         known = {index: self._last[index].cam_from_chunk for index in indices if index in self._last}
-        model = self._map(indices, known)
+        model, effort = self._map(indices, known)
+        if effort != self._effort:
+            self._effort = effort
+            self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
         geometry = self._densify(chunk, model)
         self._last = {frame.index: frame for frame in geometry.frames}
         return geometry
@@ -72,34 +77,34 @@ class StructureFromMotion:
     def close(self) -> None:
         self.database.close()
 
-    def _map(self, indices: list[int], known: dict[int, Array]) -> SparseModel:
-        """The model that places most frames: continued from ``known`` where possible, else begun anew."""
-        model = self._escalate(indices, known) if known else SparseModel({}, {}, SparsePoints.empty())
+    def _map(self, indices: list[int], known: dict[int, Array]) -> tuple[SparseModel, Effort]:
+        """The model that places most frames, continued from ``known`` or else begun anew, and what it took."""
+        model, effort = self._escalate(indices, known) if known else (NO_MODEL, EFFORTS[0])
         if len(model.cam_from_model) < 0.5 * len(indices):
-            fresh = self._escalate(indices, {})
+            fresh, fresh_effort = self._escalate(indices, {})
             if len(fresh.cam_from_model) > len(model.cam_from_model):
                 # Later chunks and all depth build on this lens: fit it to every frame, not only to the growing model.
                 self.database.update_cameras(fresh.cameras)
-                model = adjust_model(self.database, fresh.cam_from_model)
+                model, effort = adjust_model(self.database, fresh.cam_from_model), fresh_effort
                 self.database.update_cameras(model.cameras)
-        return model
+        return model, effort
 
-    def _escalate(self, indices: list[int], known: dict[int, Array]) -> SparseModel:
+    def _escalate(self, indices: list[int], known: dict[int, Array]) -> tuple[SparseModel, Effort]:
         """Try harder as long as frames are missing; every frame placed stays."""
         if not known:
             self.database.calibrate()
-        best = SparseModel({}, {}, SparsePoints.empty())
-        for number, effort in enumerate(EFFORTS):
+        best, best_effort = NO_MODEL, EFFORTS[0]
+        for effort in EFFORTS:
             model = map_frames(self.database, indices, known, effort)
             if len(model.cam_from_model) > len(best.cam_from_model):
-                best = model
+                best, best_effort = model, effort
             if len(best.cam_from_model) == len(indices):
                 break
             if len(best.cam_from_model) > 0.5 * len(indices):
                 known = best.cam_from_model
-            if number == 0 and best.cam_from_model:
+            if effort == EFFORTS[0] and best.cam_from_model:
                 self.database.match(window_pairs(indices, WIDE_WINDOW))
-        return best
+        return best, best_effort
 
     def _densify(self, chunk: Chunk, model: SparseModel) -> ChunkGeometry:
         """Depth of the placed frames; frames that kept the pose of the chunk before keep their depth, too."""
