@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
 ENOUGH_INLIERS = 15
 MAX_TRIALS = 1500  # of COLMAP's 10000: pairs that need more are too weak to help
 DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores them
+FRAMES_IN_MEMORY = 64  # a megabyte each
 GLANCE_FEATURES = 300
 GLANCE_MATCHES = 4
 Pair = tuple[int, int]
@@ -46,6 +48,7 @@ class MatchDatabase:
         self._lens_of: dict[int, int] = {}
         self._scale: dict[int, float] = {}
         self._inliers: dict[Pair, int] = {}
+        self.features = lru_cache(FRAMES_IN_MEMORY)(self._read_features)
 
     def close(self) -> None:
         """Give up everything; the file is deleted."""
@@ -75,7 +78,7 @@ class MatchDatabase:
         self._lens_of[frame.index] = camera_id
         self._scale[frame.index] = frame.original_size[0] / frame.image.shape[1]
 
-    def features(self, frame_index: int) -> Features:
+    def _read_features(self, frame_index: int) -> Features:
         keypoints = self._database.read_keypoints(image_id(frame_index))
         raw = np.array(self._database.read_descriptors(image_id(frame_index)).data)
         return Features(keypoints, raw.astype(np.float32) / np.float32(DESCRIPTOR_SCALE))
@@ -91,19 +94,15 @@ class MatchDatabase:
         right for many pairs of which few overlap.
         """
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
-        recent: dict[int, Features] = {}
         candidates: list[Pair] = []
-        for first, second in missing:
-            recent = {index: features for index, features in recent.items() if index >= first}
-            for index in (first, second):
-                if index not in recent:
-                    recent[index] = self.features(index)
-            if glance and not self._look_alike(recent[first], recent[second]):
+        for pair in missing:
+            features = self.features(pair[0]), self.features(pair[1])
+            if glance and not self._look_alike(*features):
                 continue
-            matches = self._matcher.match(recent[first], recent[second])
+            matches = self._matcher.match(*features)
             if len(matches) >= ENOUGH_INLIERS:
-                self._database.write_matches(image_id(first), image_id(second), matches)
-                candidates.append((first, second))
+                self._database.write_matches(image_id(pair[0]), image_id(pair[1]), matches)
+                candidates.append(pair)
         self._inliers.update(dict.fromkeys(missing, 0))
         self._verify(candidates)
 

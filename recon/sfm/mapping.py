@@ -32,10 +32,10 @@ class Effort:
 
 
 EFFORTS = (
-    Effort("usual", 16, 100),
+    Effort("usual parallax", 16, 100),
     Effort("small parallax", 8, 80),
     Effort("very small parallax", 4, 50, 15, 0.15, refine_lens=False),
-    Effort("last resort", 1.5, 25, 12, 0.1, refine_lens=False),
+    Effort("next to no parallax", 1.5, 25, 12, 0.1, refine_lens=False),
 )
 
 
