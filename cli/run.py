@@ -173,8 +173,8 @@ def _print_summary(report: RunReport, out: Path) -> None:
         ("report", "report.json"),
     )
     print_rows("Files", [(label, str(out / name)) for label, name in files if (out / name).exists()])
-    commands = [
-        (f"recon view {out}", "look at it"),
+    commands = [(f"recon view {out}", "look at it")] if (out / "recording.rrd").exists() else []
+    commands += [
         (f"recon check {out}", "open every file with the program it is for"),
         (f"recon export {out} --to nerfstudio", "or ply, colmap, tum, kitti"),
     ]

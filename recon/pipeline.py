@@ -44,7 +44,8 @@ def reconstruct(
     """Reconstruct images or a video into the folder ``out`` and return what happened.
 
     Ctrl-C stops at the next opportunity; what is finished then is exported and ``RunReport.interrupted`` is set.
-    Raises ReconError: SourceError, OutputError (``out`` exists, cannot be written), ReconstructionError (no geometry).
+    Raises KeyboardInterrupt when nothing was finished then, and ReconError: SourceError, OutputError (``out`` exists,
+    cannot be written), ReconstructionError (no geometry).
     """
     settings = settings or RunSettings()
     open_source(source, settings.source)  # a wrong source must not touch an earlier run
@@ -98,21 +99,35 @@ class Run:
 
     def execute(self) -> RunReport:
         """Do everything; see ``reconstruct``."""
-        interrupted = False
+        try:
+            complete = self._build()
+            try:
+                self._export(complete=complete)
+            except KeyboardInterrupt:
+                complete = False
+                self._tell(Notice("Interrupted while writing: recon export makes the files that are missing."))
+            report = self._report(interrupted=not complete)
+            write(report, self._out / "report.json")
+        finally:
+            self._front_end.close()
+        self._tell(Finished(self._out, report.frames_placed, report.frames_read))
+        return report
+
+    def _build(self) -> bool:
+        """Build the map; False when Ctrl-C ended that early. Raises KeyboardInterrupt when there is nothing to keep."""
         try:
             for chunk in chunks(self._read(), self._settings.chunk, self._settings.overlap):
                 self._reconstruct(chunk)
             self._require_a_map()
             self._make_consistent()
         except KeyboardInterrupt:
-            interrupted = True
+            if len(self._placement.main) < 2:
+                self._discard()
+                self._tell(Notice("Interrupted before any frames had a place: nothing is kept."))
+                raise
             self._tell(Notice("Interrupted: writing what is finished."))
-            self._require_a_map()
-        self._export(complete=not interrupted)
-        report = self._report(interrupted)
-        write(report, self._out / "report.json")
-        self._tell(Finished(self._out, report.frames_placed, report.frames_read))
-        return report
+            return False
+        return True
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Notice):
@@ -181,9 +196,7 @@ class Run:
         """Raise ReconstructionError, and leave no half-made map, when no two frames could be placed."""
         if len(self._placement.main) >= 2:
             return
-        self._front_end.close()
-        for name in ("map", "colmap"):
-            shutil.rmtree(self._out / name, ignore_errors=True)
+        self._discard()
         count = len(self._names)
         if count < 2:
             raise ReconstructionError(
@@ -193,6 +206,12 @@ class Run:
             f"None of the {count} frames of {self._name} could be placed: they share too few features, or the camera "
             "only turned on the spot. Record with sideways motion, more overlap and more light."
         )
+
+    def _discard(self) -> None:
+        """Delete what a run without a map has written."""
+        self._front_end.close()
+        for name in ("map", "colmap"):
+            shutil.rmtree(self._out / name, ignore_errors=True)
 
     def _make_consistent(self) -> None:
         """Adjust all poses together and give late frames their place."""
@@ -221,9 +240,8 @@ class Run:
             ):
                 self._tell(Progress(f"writing {stage}", 0, 0))
                 writer(reconstruction, self._out / name)
-        self._front_end.close()
 
-    def _report(self, interrupted: bool) -> RunReport:
+    def _report(self, *, interrupted: bool) -> RunReport:
         placed, skipped, _ = self._places()
         return RunReport(
             source=self._name,

@@ -42,10 +42,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):  # a read-only folder refuses this as well
-            temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
         raise OutputError(f"Cannot write {path}: {reason}. Free some space or choose another --out.") from error
+    finally:
+        with suppress(OSError):  # a read-only folder refuses this as well
+            temporary.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -70,7 +70,8 @@ def read_tum(path: Path) -> Trajectory:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"Cannot read the trajectory {path} ({error}). Give a text file in TUM format.") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise SourceError(f"Cannot read the trajectory {path}: {reason}. Give a text file in TUM format.") from error
     lines = enumerate(text.splitlines(), start=1)
     rows = [_parse_row(path, number, line) for number, line in lines if line.strip() and not line.startswith("#")]
     if not rows:

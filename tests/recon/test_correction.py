@@ -11,7 +11,7 @@ import pytest
 from recon.correction import correct
 from recon.similarity import Array, Sim3
 from recon.store import ReconstructedMap
-from recon.types import PlacedFrame, SparseModel
+from recon.types import PlacedFrame, SparseModel, SparsePoints
 from tests.support import RADIAL, SCALES, make_map, plane_texture, sparse_points
 
 NAMES = {index: (f"image_{index:04d}.jpg", 0.1 * index) for index in range(0, 20, 2)}
@@ -84,3 +84,11 @@ def test_frames_that_the_model_dropped_are_gone_and_those_it_added_are_there(tmp
     assert [frame.index for frame in frames] == [2, 4, 6, 8, 10, 12]
     assert frames[-1].name == "image_0012.jpg"
     assert frames[-1].world_from_cam.scale == pytest.approx(1)  # it has no depth yet
+
+
+def test_a_model_without_points_changes_poses_only(tmp_path: Path) -> None:
+    reconstruction = make_map(tmp_path)
+    model = replace(model_of(reconstruction.frames), points=SparsePoints.empty())
+    frames, points = correct(reconstruction, model, NAMES)
+    assert [frame.world_from_cam.scale for frame in frames] == pytest.approx(SCALES)
+    assert len(points.positions) == 0

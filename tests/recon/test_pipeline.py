@@ -205,13 +205,28 @@ def test_ctrl_c_keeps_the_chunks_before_it(photos: Path, tmp_path: Path, front_e
     assert isinstance(events[-1], Finished)
 
 
-def test_ctrl_c_before_anything_is_finished_leaves_nothing_that_looks_finished(
-    photos: Path, tmp_path: Path, front_end
-) -> None:
+def test_ctrl_c_before_anything_is_finished_leaves_nothing(photos: Path, tmp_path: Path, front_end) -> None:
     front_end.interrupt = "chunk 0"
-    with pytest.raises(ReconstructionError):
-        run(photos, tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == []
+    events: list[Event] = []
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(str(photos), tmp_path / "out", SETTINGS, [events.append])
+    assert events[-1] == Notice("Interrupted before any frames had a place: nothing is kept.")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_ctrl_c_while_files_are_written_keeps_the_map(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recon.exports.ply._vertices", interrupted)
+    found, _ = run(photos, tmp_path / "out")
+    assert found.interrupted
+    assert found.notices[-1] == "Interrupted while writing: recon export makes the files that are missing."
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["colmap", "map", "poses.txt", "report.json"]
+    assert open_map(tmp_path / "out").complete
+    assert not (tmp_path / "out" / "map" / "features.db").exists()
 
 
 def test_no_geometry_at_all_is_an_error_and_leaves_nothing(photos: Path, tmp_path: Path, front_end) -> None:
