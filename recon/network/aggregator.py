@@ -124,7 +124,7 @@ class Aggregator(nn.Module):
         tokens, layout, rule = embedded.tokens, embedded.layout, offer.rule
         behind: dict[BlockKind, dict[int, Tensor]] = {"frame": {}, "global": {}}
         layers: list[KeysValues | None] = [None] * self.config.depth
-        for kind, layer in self._schedule():
+        for kind, layer in self.schedule():
             block = self.frame_blocks[layer] if kind == "frame" else self.global_blocks[layer]
             if kind == "global" and rule.looks_across(layer):
                 tokens, seen = _across(block, tokens, layout, offer, past[layer] if past else None)
@@ -136,7 +136,7 @@ class Aggregator(nn.Module):
         joined = {layer: torch.cat([behind["frame"][layer], behind["global"][layer]], dim=-1) for layer in levels}
         return Aggregated(layout, joined, tuple(layers))
 
-    def _schedule(self) -> Iterator[tuple[BlockKind, int]]:
+    def schedule(self) -> Iterator[tuple[BlockKind, int]]:
         """Kind and number of all blocks, in the order in which they run."""
         size = self.config.block_size
         for group in range(0, self.config.depth, size):
