@@ -119,7 +119,8 @@ class MemoryBudget:
     drop_rate: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.frames or 1, self.drop_rate) < 1 or self.frames == 0 or (self.mebibytes or 1) <= 0:
+        limits = [limit for limit in (self.frames, self.mebibytes, self.drop_rate) if limit is not None]
+        if min(limits) <= 0:
             raise SettingsError(f"A memory budget needs positive numbers, got {self}.")
 
     def frames_allowed(self, cache: DescriptorCache) -> int:
