@@ -20,6 +20,7 @@ from recon.network.vit import PatchEmbedding, VisionTransformer
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet's
 IMAGE_STD = (0.229, 0.224, 0.225)
 EPS = 1e-5
+FRAMES_AT_ONCE = 64  # in the patch embedding, where frames do not see each other; bounds memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +86,8 @@ class Aggregator(nn.Module):
         """
         batch, frames, _, height, width = images.shape
         rows, columns = self._grid(height, width)
-        patches = self.patch_embed(normalised(images).flatten(0, 1))
-        if not isinstance(patches, Tensor):
-            patches = patches.patches
+        parts = normalised(images).flatten(0, 1).split(FRAMES_AT_ONCE)
+        patches = torch.cat([self._patches(part) for part in parts])
         special = torch.cat([self.camera_token, self.register_token], dim=2)
         kinds = torch.ones(frames, dtype=torch.long, device=images.device)
         kinds[0] = 0 if start else 1
@@ -102,6 +102,10 @@ class Aggregator(nn.Module):
             like=tokens,
         )
         return Embedded(tokens, layout)
+
+    def _patches(self, images: Tensor) -> Tensor:
+        embedded = self.patch_embed(images)
+        return embedded if isinstance(embedded, Tensor) else embedded.patches
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         size = self.config.patch_size

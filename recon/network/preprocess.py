@@ -95,7 +95,7 @@ def fitted_size(width: int, height: int, pixels: int, patch: int = PATCH) -> tup
     scale = min(1.0, math.sqrt(pixels / (width * height)))
     columns, rows = (max(1, round(side * scale / patch)) for side in (width, height))
     while columns * rows > cells:
-        if columns / rows > width / height or rows == 1:
+        if columns > 1 and (columns / rows > width / height or rows == 1):
             columns -= 1
         else:
             rows -= 1
