@@ -114,6 +114,7 @@ class Run:
         self._front_end = self._open_front_end(network)
         self._names: dict[int, tuple[str, float]] = {}
         self._unreadable: list[SkippedFrame] = []
+        self._reasons: dict[int, str] = {}
         self._chunks: list[ChunkReport] = []
         self._notices: list[str] = []
         self._points = SparsePoints.empty()
@@ -172,6 +173,7 @@ class Run:
         start = time.perf_counter()
         with self._watch.measure("geometry"):
             geometry = self._front_end.reconstruct(chunk)
+        self._reasons.update(geometry.unplaced)
         residual = 0.0
         if geometry.frames:
             before = len(self._placement.pieces)
@@ -201,7 +203,7 @@ class Run:
         """Placed frames, all others with the reason, and the points."""
         placed = self._placement.main
         skipped = [
-            SkippedFrame(index, name, "has too little in common with the rest of the map")
+            SkippedFrame(index, name, self._reasons.get(index, "has too little in common with the rest of the map"))
             for index, (name, _) in self._names.items()
             if index not in placed
         ]

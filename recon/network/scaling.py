@@ -159,6 +159,8 @@ def _measure(method: Method, network: GeometryNetwork, images: Tensor, frames: i
         if not is_shortage(error):
             raise
         failure = "out of memory"
+    if failure and device.type == "cuda":
+        torch.cuda.empty_cache()
     totals = [sum(run) for run in runs] or [0.0]
     chunks = tuple(statistics.median(times) for times in zip(*runs, strict=True))
     return Case(

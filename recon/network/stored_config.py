@@ -27,6 +27,7 @@ RULES: dict[Arithmetic, type[Dense] | type[DescriptorsV1] | type[DescriptorsV2]]
     "v1": DescriptorsV1,
     "v2": DescriptorsV2,
 }
+VERSION = 1
 PUBLISHED_DEPTH = 24
 
 
@@ -46,12 +47,16 @@ def published_rule(arithmetic: Arithmetic, depth: int = PUBLISHED_DEPTH) -> Rule
 
 def to_text(config: NetworkConfig, rule: Rule) -> str:
     """JSON of both."""
-    return json.dumps({"config": asdict(config), "rule": {"arithmetic": arithmetic_of(rule)} | asdict(rule)})
+    return json.dumps(
+        {"version": VERSION, "config": asdict(config), "rule": {"arithmetic": arithmetic_of(rule)} | asdict(rule)}
+    )
 
 
 def from_text(text: str) -> tuple[NetworkConfig, Rule]:
     """The inverse of ``to_text``. Raises ValueError, KeyError or TypeError for other text."""
     stated = json.loads(text)
+    if stated["version"] != VERSION:
+        raise ValueError(f"its description has version {stated['version']}, this program reads {VERSION}")
     config, rule = stated["config"], dict(stated["rule"])
     return _network(config), RULES[rule.pop("arithmetic")](**rule)
 

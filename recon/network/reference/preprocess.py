@@ -18,7 +18,7 @@ def compare_preprocess(folder: Path) -> Iterator[Comparison]:
     for name, case in read_json(folder / "config.json")["cases"].items():
         files = case.get("files") or [case["file"]]
         stored = case["expected"] if "files" in case else [case["expected"]]
-        rule: PublicRule = "pad" if ".pad" in name else "crop"
+        rule: PublicRule = "pad" if case.get("mode", name.split(".")[-1]) == "pad" else "crop"
         ours = load_public([folder / file for file in files], rule)
         expected = torch.stack([torch.from_numpy(_pixels(folder / file)) for file in stored])
         yield compare("preprocess", name, ours, expected.permute(0, 3, 1, 2).float() / 255, 0.0)

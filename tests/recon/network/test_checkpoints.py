@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recon.errors import DependencyError, WeightsError
 from recon.network import known_weights
-from recon.network.checkpoints import identify, load_network, misfit, read_checkpoint, save_checkpoint
+from recon.network.checkpoints import METADATA, identify, load_network, misfit, read_checkpoint, save_checkpoint
 from recon.network.config import (
     FLASHVGGT,
     VGGT_1B,
@@ -127,6 +127,13 @@ def test_our_own_files_say_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", [VGGT_1B, FLASHVGGT, SMALL, replace(SMALL, track=TrackHeadConfig())])
 def test_configurations_survive_as_text(config: NetworkConfig, rule: Dense | DescriptorsV1 | DescriptorsV2) -> None:
     assert from_text(to_text(config, rule)) == (config, rule)
+
+
+def test_weights_of_another_version_are_refused(tmp_path: Path) -> None:
+    text = to_text(SMALL, V1).replace('"version": 1', '"version": 9')
+    save_file(random_network().state_dict(), tmp_path / "new.safetensors", {METADATA: text})
+    with pytest.raises(WeightsError, match=r"new\.safetensors .*version 9, this program reads 1"):
+        read_checkpoint(tmp_path / "new.safetensors")
 
 
 def test_published_rules() -> None:

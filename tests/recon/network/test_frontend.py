@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,18 +11,19 @@ import pytest
 import torch
 
 from recon.alignment import unproject as unproject_pixels
+from recon.check import check_folder
 from recon.errors import ReconstructionError, ResourceError, SettingsError, SourceError, WeightsError
 from recon.events import Event, Notice
 from recon.network.checkpoints import save_checkpoint
 from recon.network.config import Dense, DescriptorsV1, Rule
-from recon.network.frontend import OpenNetwork, TransformerFrontEnd, open_network
+from recon.network.frontend import NOT_FINITE, OpenNetwork, TransformerFrontEnd, open_network
 from recon.network.model import GeometryNetwork, Prediction
 from recon.network.pose_encoding import matrices_from_encoding, unproject
 from recon.pipeline import reconstruct
 from recon.settings import NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
 from recon.store import open_map
-from recon.types import Chunk, Frame
+from recon.types import Chunk, Frame, FrameGeometry
 from tests.network_support import random_network
 
 V1 = DescriptorsV1(2)
@@ -234,6 +236,26 @@ def test_pipeline_runs_end_to_end(weights: Path, tmp_path: Path) -> None:
     assert found.complete
     assert all(np.isfinite(frame.world_from_cam.matrix()).all() for frame in found.frames)
     assert (tmp_path / "out" / "cloud.ply").stat().st_size > 1000
+
+
+def test_frames_without_numbers_are_reported_with_the_reason(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third frame of the source never comes out finite."""
+    advance = TransformerFrontEnd._advance
+
+    def spoilt(self: TransformerFrontEnd, frames: Sequence[Frame], *, last: bool) -> list[FrameGeometry] | None:
+        return None if any(frame.index == 2 for frame in frames) else advance(self, frames, last=last)
+
+    monkeypatch.setattr(TransformerFrontEnd, "_advance", spoilt)
+    network = NetworkSettings(str(weights), device="cpu", pixels=70 * 56)
+    settings = RunSettings(SourceOptions(max_frames=5, size=160), network=network)
+    report = reconstruct(str(SAMPLE), tmp_path / "out", settings)
+    assert report.frames_placed == 4
+    assert [(frame.index, frame.reason) for frame in report.skipped] == [(2, NOT_FINITE)]
+    checked = {item.name: item for item in check_folder(tmp_path / "out").items}
+    assert all(item.ok for name, item in checked.items() if name != "recording")
+    assert "no sparse points" in checked["reprojection"].sentence
 
 
 def test_wrong_weights_leave_an_earlier_run_alone(weights: Path, tmp_path: Path) -> None:
