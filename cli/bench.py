@@ -1,25 +1,21 @@
-"""``recon bench``: measure the pipeline beside plain COLMAP on real sequences."""
+"""``recon bench``: measurements that the documentation quotes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from cli.text import print_rows
+from recon.errors import SettingsError
 
 FELL_SHORT = 1
 
-app = typer.Typer(no_args_is_help=True, help="Measure the program on real sequences.")
+app = typer.Typer(no_args_is_help=True, help="Measure this program on this machine.")
 
 
-@app.callback()
-def bench() -> None:
-    """Measure the program on real sequences."""
-
-
-@app.command("real")
+@app.command()
 def real(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder that holds the sequences.")],
     *,
@@ -45,3 +41,39 @@ def real(
     print_rows("Files", [("results", str(out / "results.json")), ("table", str(out / "results.md"))])
     if any(member.shortfalls for member in results):
         raise typer.Exit(FELL_SHORT)
+
+
+@app.command()
+def scaling(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for scaling.json, scaling.md and scaling.png.")],
+    shape: Annotated[Literal["compact", "vggt-1b"], typer.Option(help="Size of the network.")] = "compact",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda...")] = "auto",
+    frames: Annotated[str, typer.Option(help="Numbers of frames, separated by commas.")] = "8,16,32,64,128",
+    chunk: Annotated[int, typer.Option(help="Frames per chunk of the streams.")] = 8,
+    memory_frames: Annotated[int, typer.Option(help="Earlier frames that our stream remembers.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Runs per case; fewer for slow ones.")] = 3,
+    clock: Annotated[
+        Literal["wall", "processor"], typer.Option(help="Processor time is for machines with other work.")
+    ] = "wall",
+) -> None:
+    """Time the network against the number of frames: dense, descriptors, the published stream, ours."""
+    from recon.network import scaling as benchmark
+    from recon.network.runtime import choose_device
+
+    settings = benchmark.ScalingSettings(
+        shape=shape, frames=_numbers(frames), chunk=chunk, memory_frames=memory_frames, repeats=repeats, clock=clock
+    )
+    measured = benchmark.measure(settings, choose_device(device), typer.echo)
+    out.mkdir(parents=True, exist_ok=True)
+    benchmark.write_json(measured, out / "scaling.json")
+    (out / "scaling.md").write_text(benchmark.table(measured))
+    benchmark.plot(measured, out / "scaling.png")
+    typer.echo(benchmark.table(measured))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise SettingsError(f"--frames needs numbers such as 8,16,32, got {text}.") from error

@@ -44,6 +44,17 @@ Intrinsics = Annotated[
         help="Known calibration: fx,fy,cx,cy[,distortion...] in pixels of the originals, or a file with them.",
     ),
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|PATH", help="Find geometry by a network with these weights; see recon weights list."),
+]
+Arithmetic = Annotated[
+    Literal["dense", "v1", "v2"] | None,
+    typer.Option(help="How the network looks across frames: all tokens, or FlashVGGT's first or later descriptors."),
+]
+Device = Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda...")]
+Pixels = Annotated[int, typer.Option(help="Most pixels of an image that the network sees.")]
+MemoryFrames = Annotated[int, typer.Option(help="Earlier frames that the network remembers; 0 for all.")]
 Viewer = Annotated[
     Literal["none", "record", "live"], typer.Option(help="Show the run in a window, only record it, or neither.")
 ]

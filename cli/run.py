@@ -10,7 +10,9 @@ import typer
 
 from cli.options import (
     MODELS,
+    Arithmetic,
     Chunk,
+    Device,
     Every,
     Fps,
     Input,
@@ -19,11 +21,14 @@ from cli.options import (
     LensName,
     Masks,
     MaxFrames,
+    MemoryFrames,
     Out,
     Overlap,
     Overwrite,
+    Pixels,
     Size,
     Viewer,
+    Weights,
     calibrated_camera,
 )
 from cli.text import duration, print_rows, size
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from recon.events import Listener
     from recon.plan import Plan
     from recon.report import RunReport
+    from recon.settings import NetworkSettings
     from recon.sources import SourceOptions
 
 INTERRUPTED = 130
@@ -51,13 +57,20 @@ def run(
     overlap: Overlap = 12,
     camera_model: Lens = None,
     intrinsics: Intrinsics = None,
+    weights: Weights = None,
+    arithmetic: Arithmetic = None,
+    device: Device = "auto",
+    pixels: Pixels = 518 * 392,
+    memory_frames: MemoryFrames = 64,
     viewer: Viewer = "record",
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct images or a video into DIR."""
+    from recon.settings import NetworkSettings
     from recon.sources import SourceOptions
 
     options = SourceOptions(every, fps, max_frames, longest_side, masks)
+    network = NetworkSettings(weights, arithmetic, device, pixels, memory_frames or None) if weights else None
     plan = _plan(
         source,
         out,
@@ -67,6 +80,7 @@ def run(
         lens=camera_model,
         intrinsics=intrinsics,
         overwrite=overwrite,
+        network=network,
     )
     _print_plan(plan)
     report = _reconstruct(source, out, plan, viewer)
@@ -107,6 +121,7 @@ def _plan(
     lens: LensName | None,
     intrinsics: str | None,
     overwrite: bool = False,
+    network: NetworkSettings | None = None,
 ) -> Plan:
     from recon.plan import make_plan
     from recon.settings import RunSettings
@@ -115,7 +130,7 @@ def _plan(
     description = open_source(source, options).description
     camera = calibrated_camera(intrinsics, lens, description.sizes) if intrinsics is not None else None
     model = camera.model if camera else MODELS[lens or "radial"]
-    return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite), out)
+    return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite, network), out)
 
 
 def _reconstruct(source: str, out: Path, plan: Plan, viewer: str) -> RunReport:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from recon.events import (
     Progress,
 )
 from recon.exports import write_colmap, write_ply, write_tum
+from recon.frontend import GeometryFrontEnd
 from recon.placement import Placement
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
 from recon.settings import RunSettings
@@ -32,6 +34,9 @@ from recon.similarity import Array
 from recon.sources import Source, open_source
 from recon.store import MapStore, images_folder, open_map
 from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints
+
+if TYPE_CHECKING:
+    from recon.network.frontend import OpenNetwork
 
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
@@ -45,20 +50,30 @@ def reconstruct(
 
     Ctrl-C stops at the next opportunity; what is finished then is exported and ``RunReport.interrupted`` is set.
     Raises KeyboardInterrupt when nothing was finished then, and ReconError: SourceError, OutputError (``out`` exists,
-    cannot be written), ReconstructionError (no geometry).
+    cannot be written), ReconstructionError (no geometry), WeightsError (the network's weights).
     """
     settings = settings or RunSettings()
     open_source(source, settings.source)  # a wrong source must not touch an earlier run
+    network = load_network(settings)
     prepare_folder(out, overwrite=settings.overwrite)
     opened = open_source(source, settings.source, images_folder(out))
     try:
-        return Run(source, opened, out, settings, listeners).execute()
+        return Run(source, opened, out, settings, listeners, network=network).execute()
     except RuntimeError as error:
         if not any(sign in str(error) for sign in DATABASE_FAULTS):
             raise
         raise OutputError(
             f"Cannot write {out / 'map' / 'features.db'}; is the disk full? Free some space or choose another --out."
         ) from error
+
+
+def load_network(settings: RunSettings) -> OpenNetwork | None:
+    """The network that the settings name, None where they name none. See ``open_network`` for errors."""
+    if settings.network is None:
+        return None
+    from recon.network.frontend import open_network  # noqa: PLC0415  torch takes seconds to import
+
+    return open_network(settings.network)
 
 
 def prepare_folder(out: Path, *, overwrite: bool) -> None:
@@ -82,20 +97,36 @@ class Run:
     """One reconstruction, from the source to the exports."""
 
     def __init__(
-        self, name: str, source: Source, out: Path, settings: RunSettings, listeners: Sequence[Listener]
+        self,
+        name: str,
+        source: Source,
+        out: Path,
+        settings: RunSettings,
+        listeners: Sequence[Listener],
+        *,
+        network: OpenNetwork | None = None,
     ) -> None:
         self._name, self._source, self._out, self._settings = name, source, out, settings
         self._listeners = listeners
         self._watch = Stopwatch()
         self._store = MapStore(out)
         self._placement = Placement()
-        sfm = SfmSettings(model=settings.camera_model, camera=settings.intrinsics)
-        self._front_end = StructureFromMotion(out / "map", sfm, self._tell)
+        self._front_end = self._open_front_end(network)
         self._names: dict[int, tuple[str, float]] = {}
         self._unreadable: list[SkippedFrame] = []
+        self._reasons: dict[int, str] = {}
         self._chunks: list[ChunkReport] = []
         self._notices: list[str] = []
         self._points = SparsePoints.empty()
+
+    def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:
+        """The transformer where there is one, else structure from motion."""
+        if network is None:
+            sfm = SfmSettings(model=self._settings.camera_model, camera=self._settings.intrinsics)
+            return StructureFromMotion(self._out / "map", sfm, self._tell)
+        from recon.network.frontend import TransformerFrontEnd  # noqa: PLC0415  torch takes seconds to import
+
+        return TransformerFrontEnd(network, self._tell)
 
     def execute(self) -> RunReport:
         """Do everything; see ``reconstruct``."""
@@ -156,6 +187,7 @@ class Run:
         start = time.perf_counter()
         with self._watch.measure("geometry"):
             geometry = self._front_end.reconstruct(chunk)
+        self._reasons.update(geometry.unplaced)
         residual = 0.0
         if geometry.frames:
             before = len(self._placement.pieces)
@@ -185,7 +217,7 @@ class Run:
         """Placed frames, all others with the reason, and the points."""
         placed = self._placement.main
         skipped = [
-            SkippedFrame(index, name, "has too little in common with the rest of the map")
+            SkippedFrame(index, name, self._reasons.get(index, "has too little in common with the rest of the map"))
             for index, (name, _) in self._names.items()
             if index not in placed
         ]

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from recon.errors import MapError
-from recon.settings import RunSettings
+from recon.settings import NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
 from recon.store import write_atomically
 from recon.types import Camera, SkippedFrame
@@ -168,4 +168,6 @@ def _settings_from_json(content: dict[str, Any]) -> RunSettings:
         source = source | {"masks": Path(source["masks"])}
     if intrinsics is not None:
         intrinsics = Camera(**(intrinsics | {"params": tuple(intrinsics["params"])}))
-    return RunSettings(**(content | {"source": SourceOptions(**source), "intrinsics": intrinsics}))
+    network = content.get("network") and NetworkSettings(**content["network"])
+    parts = {"source": SourceOptions(**source), "intrinsics": intrinsics, "network": network}
+    return RunSettings(**(content | parts))

@@ -1,4 +1,4 @@
-"""A small exact map on disk, for tests of whatever reads maps."""
+"""Small exact scenes for tests: a map on disk, chunks of a walk, and the first frames of the sample."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from recon.types import (
     Submap,
 )
 
+SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 PLANE_DEPTH = 4.0
 WALK = 12  # frames of the walk that ``true_pose`` describes
 RADIAL = Camera("SIMPLE_RADIAL", 160, 120, (140.0, 80.0, 60.0, 0.05))
@@ -32,6 +33,20 @@ FISHEYE = Camera("OPENCV_FISHEYE", 160, 120, (140.0, 145.0, 79.0, 61.0, 0.05, 0.
 DEPTH_INTRINSICS = np.array([[70.0, 0, 40], [0, 70, 30], [0, 0, 1]])
 DEPTH_SIZE = (60, 80)
 SCALES = (1.0, 0.5, 2.0, 4.0, 0.25, 1.5)
+
+
+def half_size_sample(folder: Path, count: int) -> Path:
+    """A copy of the sample in ``folder`` with its first frames, at 320x240."""
+    (folder / "images").mkdir(parents=True)
+    for index in range(count):
+        with PillowImage.open(SAMPLE / "images" / f"{index:06d}.jpg") as image:
+            image.resize((320, 240), PillowImage.Resampling.BOX).save(
+                folder / "images" / f"{index:06d}.jpg", quality=95
+            )
+    (folder / "intrinsics.txt").write_text("250 250 160 120\n")
+    for name in ("poses.txt", "depth"):
+        (folder / name).symlink_to(SAMPLE / name)
+    return folder
 
 
 def plane_texture(points: Array) -> Image:

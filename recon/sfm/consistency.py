@@ -55,7 +55,6 @@ def _adjusted(
     # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
     adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     adjustment.ceres.loss_function_scale = database.pixel_scale(frames)
-    adjustment.ceres.solver_options.function_tolerance = 1e-6  # COLMAP's 0 spends most of the time on nothing
     mapper.iterative_global_refinement(5, 0.0005, options.get_mapper(), adjustment, options.triangulation, False)
     mapper.end_reconstruction(False)
     return model, cache, options

@@ -11,6 +11,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from recon.sfm.guidance import allowed_matches
 from recon.sfm.matching import Features, Matcher
 from recon.types import Camera, CameraModel, Frame
 
@@ -19,6 +20,7 @@ FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
 ENOUGH_INLIERS = 15
 MAX_TRIALS = 1500  # of COLMAP's 10000: pairs that need more are too weak to help
 DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores them
+GUIDE_BELOW = 150  # inliers: better pairs have tracks enough
 FRAMES_IN_MEMORY = 64  # a megabyte each
 GLANCE_FEATURES = 300
 GLANCE_MATCHES = 4
@@ -123,9 +125,20 @@ class MatchDatabase:
             listing.write("\n".join(f"{names[first]} {names[second]}" for first, second in pairs))
             listing.flush()
             pycolmap.verify_matches(self.path, listing.name, options)
-        for first, second in pairs:
-            geometry = self._database.read_two_view_geometry(image_id(first), image_id(second))
-            self._inliers[first, second] = len(geometry.inlier_matches)
+        for pair in pairs:
+            geometry = self._database.read_two_view_geometry(*map(image_id, pair))
+            if ENOUGH_INLIERS <= len(geometry.inlier_matches) < GUIDE_BELOW:
+                self._match_again(pair, geometry, options.ransac.max_error)
+            self._inliers[pair] = len(geometry.inlier_matches)
+
+    def _match_again(self, pair: Pair, geometry: pycolmap.TwoViewGeometry, max_error: float) -> None:
+        """More matches for a weak pair: those that its geometry allows need not stand out among all features."""
+        first, second = (self.features(index) for index in pair)
+        allowed = allowed_matches(geometry, self.positions(pair[0]), self.positions(pair[1]), max_error)
+        matches = self._matcher.match(first, second, allowed)
+        if len(matches) > len(geometry.inlier_matches):
+            geometry.inlier_matches = matches
+            self._database.update_two_view_geometry(*map(image_id, pair), geometry)
 
     def matched(self, pair: Pair) -> bool:
         """Whether the pair was matched, with or without success."""

@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image as PillowImage
 
 from recon.benchmark.measure import Findings, PathError, RunResult, SetResult, measure_set, shortfalls
 from recon.benchmark.programs import run_measured
 from recon.benchmark.ring import Ring
-from recon.benchmark.sets import SAMPLE, SETS, BenchmarkSet, Requirement, chosen_sets
+from recon.benchmark.sets import SETS, BenchmarkSet, Requirement, chosen_sets
 from recon.benchmark.tables import BenchmarkResult, circumstances, to_markdown, write_results
 from recon.depth_evaluation import CloudEvaluation, DepthEvaluation
 from recon.errors import SettingsError
 from recon.similarity import Sim3
+from tests.support import half_size_sample
 
 TINY = BenchmarkSet("tiny", Path("tiny"), Requirement(of_path=0.02, cloud=0.02), depth=True)
 FRAMES = 6
@@ -26,13 +26,7 @@ FRAMES = 6
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the first frames of the sample at half size, and one with images that are none."""
     folder = tmp_path_factory.mktemp("data")
-    (folder / "tiny" / "images").mkdir(parents=True)
-    for index in range(FRAMES):
-        with PillowImage.open(SAMPLE / "images" / f"{index:06d}.jpg") as image:
-            image.resize((320, 240), PillowImage.Resampling.BOX).save(folder / "tiny" / "images" / f"{index}.png")
-    (folder / "tiny" / "poses.txt").symlink_to(SAMPLE / "poses.txt")
-    (folder / "tiny" / "depth").symlink_to(SAMPLE / "depth")
-    (folder / "tiny" / "intrinsics.txt").write_text("250 250 160 120")
+    half_size_sample(folder / "tiny", FRAMES)
     (folder / "broken" / "images").mkdir(parents=True)
     (folder / "broken" / "images" / "a.jpg").write_text("no image")
     return folder
