@@ -12,12 +12,10 @@ from cli.options import calibrated_camera
 from cli.progress import ProgressBar
 from cli.text import duration, size
 from recon import report
-from recon.events import FrameSkipped, Notice, Progress
+from recon.events import Progress
 from recon.machine import Machine
-from recon.plan import Probe, make_plan
-from recon.settings import RunSettings
 from recon.sources import SourceDescription
-from recon.types import Camera, SkippedFrame
+from recon.types import Camera
 from tests.cli.conftest import SAMPLE, Recon, make_images
 
 FEW = ("--every", "2", "--max-frames", "6", "--size", "320")
@@ -176,28 +174,6 @@ def test_calibration_file_may_have_comments_and_several_lines(tmp_path: Path) ->
     path.write_text("# fx fy cx cy\n500 501, 320 240\n0.1 0.2 # k1 k2\n")
     camera = calibrated_camera(str(path), "opencv", DESCRIPTION.sizes)
     assert camera.params == (500.0, 501.0, 320.0, 240.0, 0.1, 0.2, 0.0, 0.0)
-
-
-def test_time_left_follows_the_pace_of_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, probe = Machine(10**11, 10**12, 2), Probe(0.2, 0.05, 0.1)
-    plan = make_plan(DESCRIPTION, RunSettings(), Path("out"), machine, probe)
-    chunk_seconds = plan.seconds - plan.joint_seconds
-    now = 100.0
-    monkeypatch.setattr("cli.progress.time.monotonic", lambda: now)
-    bar = ProgressBar(plan)
-    assert bar.figures().endswith(f"{duration(plan.seconds)} left")
-    now += chunk_seconds  # as long for half of the frames as planned for all
-    bar(Progress("frames", 30, 60))
-    assert bar.figures().endswith(f"{duration(2 * plan.seconds - chunk_seconds)} left")
-
-
-def test_without_a_terminal_only_notices_are_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    plan = make_plan(DESCRIPTION, RunSettings(), Path("out"), probe=Probe(0.2, 0.05, 0.1))
-    with ProgressBar(plan) as bar:
-        bar(Progress("frames", 30, 60))
-        bar(FrameSkipped(SkippedFrame(1, "a.jpg", "the file is empty")))
-        bar(Notice("[bold]Two[/bold] pieces."))
-    assert capfd.readouterr() == ("", "note: [bold]Two[/bold] pieces.\n")
 
 
 @pytest.mark.parametrize(
