@@ -20,6 +20,7 @@ from recon.network.frontend import NOT_FINITE, OpenNetwork, TransformerFrontEnd,
 from recon.network.model import GeometryNetwork, Prediction
 from recon.network.pose_encoding import matrices_from_encoding, unproject
 from recon.pipeline import reconstruct
+from recon.report import read
 from recon.settings import NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
 from recon.store import open_map
@@ -234,6 +235,7 @@ def test_pipeline_runs_end_to_end(weights: Path, tmp_path: Path) -> None:
     assert any("v1 attention" in event.text for event in events if isinstance(event, Notice))
     found = open_map(tmp_path / "out")
     assert found.complete
+    assert read(tmp_path / "out" / "report.json").settings == settings
     assert all(np.isfinite(frame.world_from_cam.matrix()).all() for frame in found.frames)
     assert (tmp_path / "out" / "cloud.ply").stat().st_size > 1000
 
