@@ -157,6 +157,8 @@ def _print_plan(plan: Plan) -> None:
         disk = f"about {size(plan.disk)}"
     else:
         frames, chunks, time, disk = "a number that the file does not state", "unknown", "unknown", "unknown"
+    if settings.network:  # the plan is about structure from motion
+        time = "not estimated for a network"
     rows = [
         ("frames", f"{frames}, {resolution}"),
         ("chunks", chunks),

@@ -163,7 +163,8 @@ class TransformerFrontEnd:
 
 def finite_frames(prediction: Prediction) -> Array:
     """Which frames of the first sequence (frames,) have finite poses, depth and confidence."""
-    parts = (prediction.encodings[0], prediction.depth.values[0], prediction.depth.confidence[0])
+    cam_from_world, _ = matrices_from_encoding(prediction.encodings[0], (1, 1))
+    parts = (cam_from_world, prediction.depth.values[0], prediction.depth.confidence[0])
     return np.asarray(torch.stack([part.flatten(1).isfinite().all(dim=1) for part in parts]).all(dim=0).cpu())
 
 
