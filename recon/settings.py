@@ -59,3 +59,7 @@ class RunSettings:
             raise SettingsError(
                 f"--overlap must be at least 1 and smaller than --chunk, got {self.overlap} and {self.chunk}."
             )
+        if self.network and self.intrinsics:
+            raise SettingsError(
+                "--intrinsics does not go with --weights: the network estimates the lens. Leave one out."
+            )
