@@ -50,6 +50,9 @@ def scaling(
     shape: Annotated[Literal["compact", "vggt-1b"], typer.Option(help="Size of the network.")] = "compact",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda...")] = "auto",
     frames: Annotated[str, typer.Option(help="Numbers of frames, separated by commas.")] = "8,16,32,64,128",
+    methods: Annotated[
+        str | None, typer.Option(help="Some of: dense, descriptors, published stream, our stream; with commas.")
+    ] = None,
     chunk: Annotated[int, typer.Option(help="Frames per chunk of the streams.")] = 8,
     memory_frames: Annotated[int, typer.Option(help="Earlier frames that our stream remembers.")] = 32,
     repeats: Annotated[int, typer.Option(help="Runs per case; fewer for slow ones.")] = 3,
@@ -61,8 +64,18 @@ def scaling(
     from recon.network import scaling as benchmark
     from recon.network.runtime import choose_device
 
+    chosen = methods.split(",") if methods else benchmark.METHODS
+    unknown = set(chosen) - set(benchmark.METHODS)
+    if unknown:
+        raise SettingsError(f"--methods knows {', '.join(benchmark.METHODS)}, got {', '.join(sorted(unknown))}.")
     settings = benchmark.ScalingSettings(
-        shape=shape, frames=_numbers(frames), chunk=chunk, memory_frames=memory_frames, repeats=repeats, clock=clock
+        shape=shape,
+        frames=_numbers(frames),
+        methods=tuple(method for method in benchmark.METHODS if method in chosen),
+        chunk=chunk,
+        memory_frames=memory_frames,
+        repeats=repeats,
+        clock=clock,
     )
     measured = benchmark.measure(settings, choose_device(device), typer.echo)
     out.mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,8 @@ Arithmetic = Annotated[
 Device = Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda...")]
 Pixels = Annotated[int, typer.Option(help="Most pixels of an image that the network sees.")]
 MemoryFrames = Annotated[int, typer.Option(help="Earlier frames that the network remembers; 0 for all.")]
+MemoryMib = Annotated[float | None, typer.Option(help="Most memory for what the network remembers, in MiB.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first: pays off for long sequences.")]
 Viewer = Annotated[
     Literal["none", "record", "live"], typer.Option(help="Show the run in a window, only record it, or neither.")
 ]

@@ -12,6 +12,7 @@ from cli.options import (
     MODELS,
     Arithmetic,
     Chunk,
+    Compile,
     Device,
     Every,
     Fps,
@@ -22,6 +23,7 @@ from cli.options import (
     Masks,
     MaxFrames,
     MemoryFrames,
+    MemoryMib,
     Out,
     Overlap,
     Overwrite,
@@ -62,6 +64,8 @@ def run(
     device: Device = "auto",
     pixels: Pixels = 518 * 392,
     memory_frames: MemoryFrames = 64,
+    memory_mib: MemoryMib = None,
+    compile_network: Compile = False,
     viewer: Viewer = "record",
     overwrite: Overwrite = False,
 ) -> None:
@@ -70,7 +74,8 @@ def run(
     from recon.sources import SourceOptions
 
     options = SourceOptions(every, fps, max_frames, longest_side, masks)
-    network = NetworkSettings(weights, arithmetic, device, pixels, memory_frames or None) if weights else None
+    memory = (memory_frames or None, memory_mib)
+    network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
     plan = _plan(
         source,
         out,
@@ -157,6 +162,8 @@ def _print_plan(plan: Plan) -> None:
         disk = f"about {size(plan.disk)}"
     else:
         frames, chunks, time, disk = "a number that the file does not state", "unknown", "unknown", "unknown"
+    if settings.network:  # the plan is about structure from motion
+        time = "not estimated for a network"
     rows = [
         ("frames", f"{frames}, {resolution}"),
         ("chunks", chunks),

@@ -7,18 +7,21 @@ import torch
 from recon.errors import SettingsError
 from recon.network.model import GeometryNetwork
 
+KINDS = ("cpu", "cuda")
 CPU_SHORTAGE = "can't allocate memory"  # PyTorch's words; on the CPU it has no exception of its own for this
 
 
 def choose_device(wanted: str) -> torch.device:
     """``auto`` (CUDA where there is a GPU, else the CPU) or a device's name.
 
-    Raises SettingsError for a name that PyTorch does not know and a device that is not there.
+    Raises SettingsError for a device that is not there, and for kinds without double precision, such as Apple's.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
+        if device.type not in KINDS:
+            raise RuntimeError(f"the network runs on {' and '.join(KINDS)} only")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -123,6 +123,8 @@ def test_drop_rate_keeps_every_so_manieth_frame_of_a_chunk() -> None:
         _, cache = NETWORK.step(chunk, cache, V1, MemoryBudget(drop_rate=2))
     assert cache.frames == (0, 2, 4, 5, 7, 9)
     assert cache.length == 10
+    _, cache = NETWORK.step(random_images(1, 5, 3, 56, 56), cache, V1, MemoryBudget(drop_rate=2), keyframes=(1, 2))
+    assert cache.keyframes == {12}  # frame 11 offers nothing that could be kept
 
 
 @pytest.mark.parametrize("wrong", [{"frames": 0}, {"mebibytes": 0.0}, {"mebibytes": -1.0}, {"drop_rate": 0}])
