@@ -51,6 +51,20 @@ def test_a_second_chunk_in_another_frame_and_unit_joins_by_the_shared_frames() -
         assert map_from_truth(frame, SECOND).isclose(map_from_truth(first[0], FIRST), atol=1e-4)
 
 
+def test_a_chunk_moves_the_frames_before_it_to_where_it_saw_them_better() -> None:
+    placement = Placement()
+    bent = chunk_geometry(range(6), FIRST)
+    moved = bent.frames[1].cam_from_chunk.copy()
+    moved[:3, 3] += 0.5
+    bent = replace(bent, frames=(bent.frames[0], replace(bent.frames[1], cam_from_chunk=moved), *bent.frames[2:]))
+    placement.place(chunk(range(6)), bent)
+    straight = {frame.index: frame.cam_from_chunk for frame in chunk_geometry(range(10), SECOND).frames}
+    second = replace(chunk_geometry(range(4, 10), SECOND), revised={1: straight[1], 77: straight[2]})
+    placement.place(chunk(range(4, 10), 1, 2), second)
+    assert sorted(placement.main) == list(range(10))
+    assert map_from_truth(placement.main[1], FIRST).isclose(map_from_truth(placement.main[0], FIRST), atol=1e-4)
+
+
 def test_depth_that_is_wrong_in_places_does_not_move_the_chunk() -> None:
     placement = Placement()
     _, first = placement.place(chunk(range(6)), chunk_geometry(range(6), FIRST))
