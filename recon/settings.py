@@ -60,6 +60,4 @@ class RunSettings:
                 f"--overlap must be at least 1 and smaller than --chunk, got {self.overlap} and {self.chunk}."
             )
         if self.network and self.intrinsics:
-            raise SettingsError(
-                "--intrinsics does not go with --weights: the network estimates the lens. Leave one out."
-            )
+            raise SettingsError("--intrinsics does not go with --weights: the network finds the lens. Leave one out.")

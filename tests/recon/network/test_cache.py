@@ -68,6 +68,17 @@ def test_no_view_keeps_more_alive_in_an_unlimited_stream(rule: Rule) -> None:
     assert own + state.camera_tokens.untyped_storage().nbytes() == state.bytes
 
 
+@pytest.mark.parametrize("budget", [MemoryBudget(frames=8), MemoryBudget(mebibytes=100.0)], ids=str)
+def test_a_budget_that_is_not_reached_changes_nothing(budget: MemoryBudget) -> None:
+    limited, unlimited = (run(NETWORK, 8, V1, chosen)[-1] for chosen in (budget, MemoryBudget()))
+    assert limited.frames == unlimited.frames == tuple(range(8))
+    for ours, theirs in zip(limited.layers, unlimited.layers, strict=True):
+        assert ours is not None
+        assert theirs is not None
+        assert torch.equal(ours.keys, theirs.keys)
+        assert torch.equal(ours.values, theirs.values)
+
+
 def test_keyframes_and_the_newest_frame_outlive_others() -> None:
     keyframes = frozenset({3, 4})
     states = run(NETWORK, 12, V1, MemoryBudget(frames=4), keyframes)
