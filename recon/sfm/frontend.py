@@ -126,6 +126,8 @@ class StructureFromMotion:
         bent by it, and is made anew as far back as the model reaches.
         """
         adjusted = adjust_model(self.database, model.cam_from_model)
+        if not adjusted.cam_from_model:
+            return model
         change = max(lens_change(model.cameras[index], camera) for index, camera in adjusted.cameras.items())
         self.database.update_cameras(adjusted.cameras)
         self._settled = change < SETTLED
