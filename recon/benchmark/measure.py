@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from recon import report
 from recon.benchmark.plain_colmap import MODELS, POSES
 from recon.benchmark.programs import Process, run_pipeline, run_plain_colmap
@@ -185,7 +187,7 @@ def _surface(
         return None, None
     folder, alignment = data / member.folder, path.reference_from_world
     truth = find_true_depth(folder / "depth")
-    fx, fy, cx, cy = (float(word) for word in (folder / "intrinsics.txt").read_text().split()[:4])
+    fx, fy, cx, cy = np.loadtxt(folder / "intrinsics.txt").tolist()[:4]
     camera = reconstruction.frames[0].camera
     lens = Camera("PINHOLE", camera.width, camera.height, (fx, fy, cx, cy))
     reference = read_tum(folder / member.reference)
