@@ -24,6 +24,8 @@ WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
 WIDE_WINDOW = tuple(range(1, 21))
 CONTEXT = 60
 BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see lens_change
+CLOSE_WINDOW = tuple(range(1, 11))
+ENOUGH_LINKS = 60
 ORDERED_SHARE = 0.7
 NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
 
@@ -64,6 +66,8 @@ class StructureFromMotion:
         indices = [frame.index for frame in chunk.frames]
         self._match(chunk.index, indices)
         model, effort = self._map(indices)
+        if self._strengthen(model):
+            model, effort = self._map(indices)
         if effort != self._effort:
             self._effort = effort
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
@@ -88,6 +92,13 @@ class StructureFromMotion:
         if not is_ordered(self.database, indices):
             self._tell(Notice(f"Chunk {number + 1}: neighbouring images show different things; matching all pairs."))
             self.database.match(window_pairs(indices, range(1, len(indices))))
+
+    def _strengthen(self, model: SparseModel) -> bool:
+        """Match closer where few points carry the scale from frame to frame; returns whether that was needed."""
+        if weakest_link(model) >= ENOUGH_LINKS:
+            return False
+        self.database.match(window_pairs(sorted(model.cam_from_model), CLOSE_WINDOW))
+        return True
 
     def _map(self, indices: list[int]) -> tuple[SparseModel, Effort]:
         """The model that places most frames, continued from the chunk before or else begun anew, and what it took."""
@@ -199,6 +210,26 @@ def restrict(model: SparseModel, indices: list[int]) -> SparseModel:
     )
     poses = {index: model.cam_from_model[index] for index in kept}
     return SparseModel(poses, {index: model.cameras[index] for index in kept}, points)
+
+
+def weakest_link(model: SparseModel) -> int:
+    """The fewest points that two or more frames see on either side of any place in the sequence.
+
+    Only such points carry the scale across. The first and last three frames are not judged.
+    """
+    frames = np.array(sorted(model.cam_from_model))
+    if len(frames) < 8:
+        return len(model.points.positions)
+    points, places = model.points.point_ids, np.searchsorted(frames, model.points.frame_indices)
+    order = np.lexsort((places, points))
+    points, places = points[order], places[order]
+    starts = np.flatnonzero(np.r_[True, points[1:] != points[:-1]])
+    ends = np.r_[starts[1:], len(points)]
+    long = ends - starts >= 4
+    # A point links the places after its second and before its last but one observation.
+    opens = np.bincount(places[starts[long] + 1], minlength=len(frames))
+    closes = np.bincount(places[ends[long] - 2], minlength=len(frames))
+    return int(np.cumsum(opens - closes)[3:-4].min())
 
 
 def count_placed(model: SparseModel, indices: list[int]) -> int:
