@@ -1,0 +1,79 @@
+"""From an image to the maps that the plane sweep compares and the context that guides its smoothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recon.compact.layers import Residual, conv_norm, resize_like
+
+STRIDES = (2, 4, 8, 16, 32)
+QUARTER, EIGHTH = 4, 8
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Maps of a batch of images.
+
+    coarse, fine: (batch, channels, h / 8, w / 8) and (.., h / 4, w / 4) of unit length, for matching.
+    context_eighth, context_quarter: what guides smoothing and up-sampling, at the same sizes.
+    """
+
+    coarse: Tensor
+    fine: Tensor
+    context_eighth: Tensor
+    context_quarter: Tensor
+
+    def __getitem__(self, selected: Tensor) -> Features:
+        return Features(
+            self.coarse[selected], self.fine[selected], self.context_eighth[selected], self.context_quarter[selected]
+        )
+
+
+class Stem(nn.Module):
+    """A small residual encoder to 1/32 and the way back to 1/4 (Lin 2017), with two matching maps.
+
+    widths: channels at 1/2, 1/4, 1/8, 1/16 and 1/32. matching: channels of the matching maps.
+    """
+
+    def __init__(self, widths: tuple[int, int, int, int, int], matching: int) -> None:
+        super().__init__()
+        half, quarter, eighth, *_ = widths
+        self.entry = conv_norm(3, half, kernel=5, stride=2)
+        self.down = nn.ModuleList(
+            nn.Sequential(Residual(before, after, stride=2), Residual(after, after))
+            for before, after in zip(widths, widths[1:], strict=False)
+        )
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(coarser, finer, 1) for finer, coarser in zip(widths[1:], widths[2:], strict=False)
+        )
+        self.smooth = nn.ModuleList(conv_norm(width, width) for width in widths[1:-1])
+        self.coarse = nn.Conv2d(eighth, matching, 1)
+        self.fine = nn.Conv2d(quarter, matching, 1)
+
+    def forward(self, images: Tensor) -> Features:
+        """Maps of images (batch, 3, h, w) in 0..1; h and w are multiples of 8."""
+        current = functional.relu(self.entry(standardise(images)), inplace=True)
+        maps = []
+        for block in self.down:
+            current = block(current)
+            maps.append(current)
+        for level in reversed(range(len(maps) - 1)):
+            from_below = resize_like(self.lateral[level](maps[level + 1]), maps[level])
+            maps[level] = functional.relu(self.smooth[level](maps[level] + from_below), inplace=True)
+        quarter, eighth = maps[0], maps[1]
+        return Features(
+            functional.normalize(self.coarse(eighth).float(), dim=1),
+            functional.normalize(self.fine(quarter).float(), dim=1),
+            eighth,
+            quarter,
+        )
+
+
+def standardise(images: Tensor) -> Tensor:
+    """Images (batch, 3, h, w) with mean 0 and deviation 1 each: exposure and contrast carry no depth."""
+    deviation, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True)
+    return (images - mean) / (deviation + 0.02)

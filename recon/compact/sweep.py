@@ -1,0 +1,98 @@
+"""The plane sweep: source maps compared with the reference's at every depth hypothesis (Collins 1996).
+
+Maps of stride s have pixel centres at s * (column + 0.5), as images have at (column + 0.5); see docs/conventions.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BEHIND = 1e-4  # nearer to the source's camera plane than this share of the reference depth: not seen
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """How pixels of the reference move into the sources: x_source ~ rotation @ x_reference + inverse_depth * offset.
+
+    rotation: (batch, sources, 3, 3). offset: (batch, sources, 3). Both act on full-resolution pixels.
+    """
+
+    rotation: Tensor
+    offset: Tensor
+
+    @classmethod
+    def between(cls, intrinsics: Tensor, source_intrinsics: Tensor, source_from_reference: Tensor) -> Geometry:
+        """intrinsics: (batch, 3, 3). source_intrinsics: (batch, sources, 3, 3). source_from_reference: (.., 4, 4)."""
+        to_ray = torch.linalg.inv(intrinsics)[:, None]
+        rotation = source_intrinsics @ source_from_reference[..., :3, :3] @ to_ray
+        offset = (source_intrinsics @ source_from_reference[..., :3, 3:])[..., 0]
+        return cls(rotation, offset)
+
+    def project(self, inverse_depth: Tensor, stride: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Where the sources see the reference's pixels at given inverse depths.
+
+        inverse_depth: (batch, planes, h or 1, w or 1) of a map with ``stride``; size: (h, w) of the map.
+        Returns positions (batch, sources, planes, h, w, 2) in -1..1 over the source's map of equal size, and whether
+        they are in front of the source and inside its image (batch, sources, planes, h, w).
+        """
+        height, width = size
+        rows = (torch.arange(height, device=inverse_depth.device) + 0.5) * stride
+        columns = (torch.arange(width, device=inverse_depth.device) + 0.5) * stride
+        grid = [columns[None, :].expand(size), rows[:, None].expand(size), torch.ones_like(columns).expand(size)]
+        pixels = torch.stack(grid).to(self.rotation)
+        rays = torch.einsum("bsij,jhw->bsihw", self.rotation, pixels)[:, :, :, None]
+        x, y, z = (rays + inverse_depth[:, None, None] * self.offset[..., None, None, None]).unbind(2)
+        safe = z.clamp(min=BEHIND)
+        across, down = 2 * x / (safe * stride * width) - 1, 2 * y / (safe * stride * height) - 1
+        seen = (z > BEHIND) & (across.abs() <= 1) & (down.abs() <= 1)
+        return torch.stack([across, down], -1).clamp(-3, 3), seen
+
+
+def group_correlation(reference: Tensor, sources: Tensor, positions: Tensor, groups: int) -> Tensor:
+    """Correlation by groups of channels (Guo 2019) of the reference with what the sources show.
+
+    reference: (batch, c, h, w). sources: (batch, sources, c, h, w). positions: (batch, sources, planes, h, w, 2).
+    Returns (batch, sources, groups, planes, h, w); with maps of unit length the groups add up to the cosine.
+    """
+    batch, count, planes, height, width, _ = positions.shape
+    channels = reference.shape[1]
+    sampled = functional.grid_sample(
+        sources.flatten(0, 1), positions.flatten(0, 1).flatten(1, 2), padding_mode="border", align_corners=False
+    ).reshape(batch, count, groups, channels // groups, planes, height, width)
+    grouped = reference.reshape(batch, 1, groups, channels // groups, 1, height, width)
+    return (sampled * grouped).sum(3)
+
+
+class Visibility(nn.Module):
+    """How far each source can be trusted at each pixel, from how clearly its correlation peaks (Zhang 2020)."""
+
+    def __init__(self, groups: int, hidden: int = 16) -> None:
+        super().__init__()
+        self.score = nn.Linear(groups, 1)
+        self.judge = nn.Sequential(nn.Conv2d(4, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 1, 1))
+
+    def forward(self, correlation: Tensor, seen: Tensor) -> Tensor:
+        """Weights (batch, sources, h, w) in 0..1 from (batch, sources, groups, planes, h, w) and what is seen."""
+        batch, count, _, _, height, width = correlation.shape
+        scores = self.score(correlation.movedim(2, -1))[..., 0].masked_fill(~seen, -4.0)
+        shares = scores.softmax(2)
+        entropy = -(shares * (shares + 1e-6).log()).sum(2)
+        evidence = torch.stack([scores.amax(2), scores.mean(2), entropy, seen.to(scores.dtype).mean(2)], 2)
+        weights = self.judge(evidence.flatten(0, 1)).sigmoid()
+        return weights.reshape(batch, count, height, width)
+
+
+def average_sources(correlation: Tensor, seen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean over the sources that see a point: (batch, groups, planes, h, w), and the sum of the weights.
+
+    correlation: (batch, sources, groups, planes, h, w). seen: (batch, sources, planes, h, w). weights: (batch,
+    sources, h, w). The sum is (batch, planes, h, w).
+    """
+    shares = weights[:, :, None] * seen
+    total = shares.sum(1)
+    mean = (correlation * shares[:, :, None]).sum(1) / (total + 1e-3)[:, None]
+    return mean, total

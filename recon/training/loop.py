@@ -1,0 +1,218 @@
+"""The training loop: batches from the pool, losses, steps, a running mean of the weights, checkpoints, a curve."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recon.compact.network import Estimate, PosedDepthConfig, PosedDepthNet
+from recon.training.batches import Batch, BatchSettings, make_batch
+from recon.training.losses import LossWeights, losses, total
+from recon.training.pool import Pool
+
+CLIP = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """From step ``start`` on: what batches look like."""
+
+    start: int
+    batch: BatchSettings
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """rate: of AdamW, reached after ``warm_up`` steps; it falls with the square root of the step after ``hold`` steps.
+
+    average: decay of the running mean of the weights. seed: of the start weights and the batches. half: bfloat16
+    arithmetic in the convolutions.
+    """
+
+    stages: tuple[Stage, ...] = (Stage(0, BatchSettings()),)
+    weights: LossWeights = field(default_factory=LossWeights)
+    rate: float = 1e-3
+    decay: float = 0.02
+    warm_up: int = 200
+    hold: int = 10_000
+    average: float = 0.999
+    seed: int = 0
+    half: bool = True
+
+    def batch_at(self, step: int) -> BatchSettings:
+        return [stage.batch for stage in self.stages if stage.start <= step][-1]
+
+    def rate_at(self, step: int) -> float:
+        return self.rate * min(1.0, (step + 1) / self.warm_up) * math.sqrt(self.hold / max(self.hold, step))
+
+
+class Trainer:
+    """One network on its way: ``step`` trains it on one batch.
+
+    Batches depend on the seed and the step alone, so ``save`` and ``restore`` need no state of random numbers.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        pool: Pool,
+        device: torch.device,
+        config: PosedDepthConfig | None = None,
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        self.steps = 0
+        self.seconds_for_data = 0.0
+        self.net = PosedDepthNet(config).to(device, memory_format=torch.channels_last)
+        self.mean = PosedDepthNet(config).to(device, memory_format=torch.channels_last)
+        self.mean.load_state_dict(self.net.state_dict())
+        self._pool = pool
+        self._device = device
+        self._optimiser = torch.optim.AdamW(
+            self.net.parameters(), lr=settings.rate, betas=(0.9, 0.98), weight_decay=settings.decay
+        )
+
+    def step(self) -> dict[str, float]:
+        """Train on one batch; the losses by name, and the median relative depth error as ``error``."""
+        start = time.perf_counter()
+        batch = to_device(self.batch(self.steps), self._device)
+        self.seconds_for_data += time.perf_counter() - start
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.settings.rate_at(self.steps)
+        estimate = run(self.net, batch, half=self.settings.half)
+        depth = batch.depth[batch.references]
+        parts = losses(estimate, batch.sweep, depth)
+        self._optimiser.zero_grad(set_to_none=True)
+        total(parts, self.settings.weights).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.net.parameters(), CLIP)
+        self._optimiser.step()
+        self._update_mean()
+        self.steps += 1
+        error = median_error(estimate.inverse_depth.detach(), depth)
+        return {name: float(part.detach()) for name, part in parts.items()} | {"error": error}
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        generator = torch.Generator().manual_seed(self.settings.seed * 7_919 + step)
+        shard = self._pool.draw(step, generator)
+        return make_batch(shard, self.settings.batch_at(step), generator)
+
+    def _update_mean(self) -> None:
+        keep = min(self.settings.average, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            for mean, new in zip(self.mean.parameters(), self.net.parameters(), strict=True):
+                mean.lerp_(new, 1 - keep)
+
+    def save(self, path: Path) -> None:
+        """Write everything a resumed run needs, through a temporary name."""
+        temporary = path.with_suffix(".part")
+        torch.save(self._state(), temporary)
+        temporary.rename(path)
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint of ``save``."""
+        state = torch.load(path, map_location=self._device, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.mean.load_state_dict(state["mean"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.steps = int(state["steps"])
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "net": self.net.state_dict(),
+            "mean": self.mean.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "steps": self.steps,
+        }
+
+
+def run(net: PosedDepthNet, batch: Batch, *, half: bool) -> Estimate:
+    """Depth of the batch's references."""
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=half):
+        features = net.encode(batch.images)
+        return net.estimate(features[batch.references], features[batch.sources], batch.sweep)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on another device."""
+    if device.type == "cpu":
+        return batch
+    geometry = type(batch.sweep.geometry)(
+        batch.sweep.geometry.rotation.to(device), batch.sweep.geometry.offset.to(device)
+    )
+    sweep = type(batch.sweep)(geometry, batch.sweep.inverse_depths.to(device), batch.sweep.sparse.to(device))
+    return Batch(
+        batch.images.to(device, memory_format=torch.channels_last),
+        batch.depth.to(device),
+        batch.references.to(device),
+        batch.sources.to(device),
+        sweep,
+    )
+
+
+def median_error(inverse_depth: Tensor, depth: Tensor) -> float:
+    """Median relative depth error where the true depth (n, 1, h, w) is known."""
+    known = depth > 0
+    return float((1 / inverse_depth[known] / depth[known] - 1).abs().median())
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop, and how often to save and to measure. minutes: 0 = without end."""
+
+    minutes: float = 0.0
+    steps: int = 0
+    save_every_s: float = 120.0
+    log_every: int = 50
+
+
+def train(trainer: Trainer, folder: Path, limits: Limits, report: Callable[[str], None]) -> None:
+    """Train until a limit is reached; ``folder`` gets checkpoint.pt and curve.jsonl, and is continued from if it has."""
+    checkpoint = folder / "checkpoint.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    if checkpoint.exists():
+        trainer.restore(checkpoint)
+        report(f"continuing at step {trainer.steps}")
+    start = saved = time.monotonic()
+    sums: dict[str, float] = {}
+    first = logged = trainer.steps
+    while not _reached(limits, trainer.steps - first, time.monotonic() - start):
+        for name, value in trainer.step().items():
+            sums[name] = sums.get(name, 0.0) + value
+        if trainer.steps - logged >= limits.log_every:
+            _log(trainer, folder, sums, logged, first, time.monotonic() - start, report)
+            sums, logged = {}, trainer.steps
+        if time.monotonic() - saved > limits.save_every_s:
+            trainer.save(checkpoint)
+            saved = time.monotonic()
+    trainer.save(checkpoint)
+
+
+def _reached(limits: Limits, steps: int, seconds: float) -> bool:
+    return (0 < limits.minutes * 60 <= seconds) or (0 < limits.steps <= steps)
+
+
+def _log(
+    trainer: Trainer,
+    folder: Path,
+    sums: dict[str, float],
+    since: int,
+    first: int,
+    seconds: float,
+    report: Callable[[str], None],
+) -> None:
+    count = trainer.steps - since
+    means = {name: round(value / count, 4) for name, value in sums.items()}
+    rate = round((trainer.steps - first) / seconds, 3)
+    line = {"step": trainer.steps, **means, "steps_per_s": rate, "data": round(trainer.seconds_for_data / seconds, 3)}
+    with (folder / "curve.jsonl").open("a") as curve:
+        curve.write(json.dumps(line) + "\n")
+    report(" ".join(f"{name} {value}" for name, value in line.items()))
