@@ -15,9 +15,10 @@ from torch.nn import functional
 from recon.compact.layers import convex_upsample
 from recon.compact.refine import Refiner
 from recon.compact.regularise import Hourglass, peak_position
-from recon.compact.stem import EIGHTH, QUARTER, Features, Stem
-from recon.compact.sweep import Geometry, Visibility, average_sources, group_correlation
+from recon.compact.stem import EIGHTH, HALF, QUARTER, Features, Stem
+from recon.compact.sweep import Geometry, Visibility, average_sources, group_correlation, patch_correlation
 
+PATCHES = 2  # channels of patch correlation in the cost volume
 SHARPNESS = 10.0  # correlations are cosines; this brings them to the range that the layers start with
 NEAREST_SHARE = 0.05  # depth never leaves the planes' range by more than this share of the far inverse depth
 
@@ -32,12 +33,16 @@ class PosedDepthConfig:
     """
 
     stem: tuple[int, int, int, int, int] = (16, 32, 64, 96, 128)
-    matching: int = 32
-    groups: int = 8
+    matching: int = 16
+    groups: int = 4
     planes: int = 48
     volume: tuple[int, int, int] = (16, 32, 64)
     offsets: int = 4
-    fine_groups: int = 4
+
+    @property
+    def local_samples(self) -> int:
+        """Channels of the local search: learned groups and patches at every offset."""
+        return (2 * self.offsets + 1) * (self.groups + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +56,10 @@ class Sweep:
     geometry: Geometry
     inverse_depths: Tensor
     sparse: Tensor
+
+    def to(self, device: torch.device) -> Sweep:
+        geometry = Geometry(*(tensor.to(device) for tensor in vars(self.geometry).values()))
+        return Sweep(geometry, self.inverse_depths.to(device), self.sparse.to(device))
 
     def position_of(self, inverse_depth: Tensor) -> Tensor:
         """Inverse depths (batch, ...) in planes."""
@@ -83,6 +92,33 @@ class Estimate:
     log_scale: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """References and, stacked, the sources of each, with what the correlations between them need."""
+
+    reference: Features
+    sources: Features
+    sweep: Sweep
+
+    def learned(self, name: str, inverse_depth: Tensor, stride: int, groups: int) -> tuple[Tensor, Tensor]:
+        """Group correlation of the maps called ``name``, and what is seen; see ``Geometry.project``."""
+        maps, others = self._maps(name)
+        positions, seen = self.sweep.geometry.project(inverse_depth, stride, (maps.shape[2], maps.shape[3]))
+        return group_correlation(maps, others, positions, groups), seen
+
+    def patches(self, inverse_depth: Tensor, window: int, *, narrow: bool) -> Tensor:
+        """Correlation of patches at given inverse depths of the half-resolution pixels."""
+        maps, others = self._maps("grey")
+        with torch.no_grad():
+            positions, _ = self.sweep.geometry.project(inverse_depth, HALF, (maps.shape[2], maps.shape[3]))
+            return patch_correlation(maps, others, positions, window, narrow=narrow)
+
+    def _maps(self, name: str) -> tuple[Tensor, Tensor]:
+        maps: Tensor = getattr(self.reference, name)
+        others: Tensor = getattr(self.sources, name)
+        return maps, others.unflatten(0, (len(maps), -1))
+
+
 class PosedDepthNet(nn.Module):
     """Depth of a reference view from source views with known poses."""
 
@@ -91,10 +127,10 @@ class PosedDepthNet(nn.Module):
         self.config = config = config or PosedDepthConfig()
         quarter, eighth = config.stem[1], config.stem[2]
         self.stem = Stem(config.stem, config.matching)
-        self.visibility = Visibility(config.groups)
-        self.hourglass = Hourglass(config.groups + 3, config.volume, eighth)
+        self.visibility = Visibility(config.groups + PATCHES)
+        self.hourglass = Hourglass(config.groups + PATCHES + 3, config.volume, eighth)
         self.shares = nn.Sequential(nn.Conv2d(eighth, eighth, 3, padding=1), nn.ReLU(), nn.Conv2d(eighth, 36, 1))
-        self.refiner = Refiner((2 * config.offsets + 1) * config.fine_groups, quarter)
+        self.refiner = Refiner(config.local_samples, quarter)
 
     def encode(self, images: Tensor) -> Features:
         """Maps of images (batch, 3, h, w) in 0..1; h and w are multiples of 8."""
@@ -103,39 +139,38 @@ class PosedDepthNet(nn.Module):
 
     def estimate(self, reference: Features, sources: Features, sweep: Sweep) -> Estimate:
         """Depth of references (batch first); the maps of their sources are stacked (batch * sources first)."""
-        batch = len(reference.coarse)
-        volume, weights = self._cost_volume(reference, sources.coarse.unflatten(0, (batch, -1)), sweep)
+        pair = Pair(reference, sources, sweep)
+        volume, weights = self._cost_volume(pair)
         scores = self.hourglass(volume, reference.context_eighth).float()
         shares = self.shares(reference.context_eighth).float()
         position = convex_upsample(peak_position(scores), shares, 2)
-        samples = self._local_correlation(reference.fine, sources.fine.unflatten(0, (batch, -1)), sweep, position, weights)
+        samples = self._local_correlation(pair, position.detach(), weights)
         extra = self._extra(position, scores, sweep)
         refined = self.refiner(position.detach(), samples, reference.context_quarter, extra)
         return Estimate(
             scores, sweep.inverse_depth_at(position), sweep.inverse_depth_at(refined.position), refined.log_scale
         )
 
-    def _cost_volume(self, reference: Features, sources: Tensor, sweep: Sweep) -> tuple[Tensor, Tensor]:
-        """The volume (batch, planes, h, w, channels) and the sources' weights (batch, sources, h, w)."""
-        size = (reference.coarse.shape[2], reference.coarse.shape[3])
-        planes = sweep.inverse_depths[:, :, None, None]
-        positions, seen = sweep.geometry.project(planes, EIGHTH, size)
-        correlation = SHARPNESS * group_correlation(reference.coarse, sources, positions, self.config.groups)
+    def _cost_volume(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        """The volume (batch, planes, h, w, channels) and the sources' weights (batch, sources, h, w), at 1/8."""
+        planes = pair.sweep.inverse_depths[:, :, None, None]
+        learned, seen = pair.learned("coarse", planes, EIGHTH, self.config.groups)
+        patches = pair.patches(planes, EIGHTH // HALF, narrow=True)
+        correlation = torch.cat([SHARPNESS * learned, patches], 2)
         weights = self.visibility(correlation, seen)
         mean, total = average_sources(correlation, seen, weights)
-        sparse = sparse_volume(sweep, EIGHTH)
-        volume = torch.cat([mean.permute(0, 2, 3, 4, 1), total[..., None], sparse], -1)
-        return volume, weights
+        sparse = sparse_volume(pair.sweep, EIGHTH)
+        return torch.cat([mean.permute(0, 2, 3, 4, 1), total[..., None], sparse], -1), weights
 
-    def _local_correlation(
-        self, reference: Tensor, sources: Tensor, sweep: Sweep, position: Tensor, weights: Tensor
-    ) -> Tensor:
+    def _local_correlation(self, pair: Pair, position: Tensor, weights: Tensor) -> Tensor:
         """Correlation (batch, samples, h, w) half a plane apart around positions (batch, 1, h, w) at 1/4."""
         reach = self.config.offsets
         offsets = torch.arange(-reach, reach + 1, device=position.device) / 2
-        inverse = sweep.inverse_depth_at(position.detach() + offsets[None, :, None, None])
-        positions, seen = sweep.geometry.project(inverse, QUARTER, (position.shape[2], position.shape[3]))
-        correlation = SHARPNESS * group_correlation(reference, sources, positions, self.config.fine_groups)
+        inverse = pair.sweep.inverse_depth_at(position + offsets[None, :, None, None])
+        learned, seen = pair.learned("fine", inverse, QUARTER, self.config.groups)
+        at_half = functional.interpolate(inverse, scale_factor=QUARTER // HALF, mode="nearest")
+        patches = pair.patches(at_half, QUARTER // HALF, narrow=False)
+        correlation = torch.cat([SHARPNESS * learned, patches], 2)
         fine_weights = functional.interpolate(weights, position.shape[2:], mode="nearest")
         mean, _ = average_sources(correlation, seen, fine_weights)
         return mean.flatten(1, 2)

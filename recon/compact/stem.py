@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from recon.compact.layers import Residual, conv_norm, resize_like
 
-STRIDES = (2, 4, 8, 16, 32)
-QUARTER, EIGHTH = 4, 8
+HALF, QUARTER, EIGHTH = 2, 4, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,18 +18,23 @@ class Features:
     """Maps of a batch of images.
 
     coarse, fine: (batch, channels, h / 8, w / 8) and (.., h / 4, w / 4) of unit length, for matching.
-    context_eighth, context_quarter: what guides smoothing and up-sampling, at the same sizes.
+    context_eighth, context_quarter: what guides smoothing and up-sampling, at the same sizes. grey: (batch, 1, h / 2,
+    w / 2), the standardised image, for correlation of patches.
     """
 
     coarse: Tensor
     fine: Tensor
     context_eighth: Tensor
     context_quarter: Tensor
+    grey: Tensor
 
     def __getitem__(self, selected: Tensor) -> Features:
-        return Features(
-            self.coarse[selected], self.fine[selected], self.context_eighth[selected], self.context_quarter[selected]
-        )
+        return Features(*(maps[selected] for maps in vars(self).values()))
+
+    @classmethod
+    def stack(cls, features: list[Features]) -> Features:
+        """Batches of equal size behind one another."""
+        return cls(*(torch.cat(maps) for maps in zip(*(vars(one).values() for one in features), strict=True)))
 
 
 class Stem(nn.Module):
@@ -56,7 +60,8 @@ class Stem(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Maps of images (batch, 3, h, w) in 0..1; h and w are multiples of 8."""
-        current = functional.relu(self.entry(standardise(images)), inplace=True)
+        standard = standardise(images)
+        current = functional.relu(self.entry(standard), inplace=True)
         maps = []
         for block in self.down:
             current = block(current)
@@ -70,6 +75,7 @@ class Stem(nn.Module):
             functional.normalize(self.fine(quarter).float(), dim=1),
             eighth,
             quarter,
+            functional.avg_pool2d(standard.mean(1, keepdim=True), HALF),
         )
 
 

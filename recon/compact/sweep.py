@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+NOISE = 2e-3  # variance of a standardised image below which a patch counts as plain
 BEHIND = 1e-4  # nearer to the source's camera plane than this share of the reference depth: not seen
 
 
@@ -18,19 +19,23 @@ BEHIND = 1e-4  # nearer to the source's camera plane than this share of the refe
 class Geometry:
     """How pixels of the reference move into the sources: x_source ~ rotation @ x_reference + inverse_depth * offset.
 
-    rotation: (batch, sources, 3, 3). offset: (batch, sources, 3). Both act on full-resolution pixels.
+    rotation: (batch, sources, 3, 3). offset: (batch, sources, 3). Both act on full-resolution pixels. extent: (batch,
+    sources, 2), width and height of the sources' images, which may be smaller than their padded maps.
     """
 
     rotation: Tensor
     offset: Tensor
+    extent: Tensor
 
     @classmethod
-    def between(cls, intrinsics: Tensor, source_intrinsics: Tensor, source_from_reference: Tensor) -> Geometry:
+    def between(
+        cls, intrinsics: Tensor, source_intrinsics: Tensor, source_from_reference: Tensor, extent: Tensor
+    ) -> Geometry:
         """intrinsics: (batch, 3, 3). source_intrinsics: (batch, sources, 3, 3). source_from_reference: (.., 4, 4)."""
         to_ray = torch.linalg.inv(intrinsics)[:, None]
         rotation = source_intrinsics @ source_from_reference[..., :3, :3] @ to_ray
         offset = (source_intrinsics @ source_from_reference[..., :3, 3:])[..., 0]
-        return cls(rotation, offset)
+        return cls(rotation, offset, extent)
 
     def project(self, inverse_depth: Tensor, stride: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Where the sources see the reference's pixels at given inverse depths.
@@ -47,8 +52,10 @@ class Geometry:
         rays = torch.einsum("bsij,jhw->bsihw", self.rotation, pixels)[:, :, :, None]
         x, y, z = (rays + inverse_depth[:, None, None] * self.offset[..., None, None, None]).unbind(2)
         safe = z.clamp(min=BEHIND)
-        across, down = 2 * x / (safe * stride * width) - 1, 2 * y / (safe * stride * height) - 1
-        seen = (z > BEHIND) & (across.abs() <= 1) & (down.abs() <= 1)
+        column, row = x / safe, y / safe
+        right, bottom = self.extent[..., None, None, None].unbind(2)
+        seen = (z > BEHIND) & (column >= 0) & (column <= right) & (row >= 0) & (row <= bottom)
+        across, down = column * (2 / (stride * width)) - 1, row * (2 / (stride * height)) - 1
         return torch.stack([across, down], -1).clamp(-3, 3), seen
 
 
@@ -65,6 +72,50 @@ def group_correlation(reference: Tensor, sources: Tensor, positions: Tensor, gro
     ).reshape(batch, count, groups, channels // groups, planes, height, width)
     grouped = reference.reshape(batch, 1, groups, channels // groups, 1, height, width)
     return (sampled * grouped).sum(3)
+
+
+@dataclass(frozen=True, eq=False)
+class _Moments:
+    """Means over windows: of the reference, the source, their squares and their product."""
+
+    reference: Tensor
+    source: Tensor
+    reference_square: Tensor
+    source_square: Tensor
+    product: Tensor
+
+    def correlation(self) -> Tensor:
+        covariance = self.product - self.reference * self.source
+        variances = [
+            (square - mean * mean).clamp(min=0) + NOISE
+            for square, mean in ((self.reference_square, self.reference), (self.source_square, self.source))
+        ]
+        return covariance / (variances[0] * variances[1]).sqrt()
+
+    def widened(self) -> _Moments:
+        """Of windows three times as wide."""
+        wide = (functional.avg_pool2d(part, 3, 1, 1, count_include_pad=False) for part in vars(self).values())
+        return _Moments(*wide)
+
+
+def patch_correlation(
+    reference: Tensor, sources: Tensor, positions: Tensor, window: int, *, narrow: bool
+) -> Tensor:
+    """Normalised cross-correlation of image patches, which tells right from wrong before anything is learned.
+
+    reference: (batch, 1, H, W). sources: (batch, sources, 1, H, W). positions: (batch, sources, planes, H, W, 2).
+    Returns (batch, sources, channels, planes, H / window, W / window): patches of 3 x window pixels a side, and before
+    them of ``window`` where ``narrow``. Patches without texture correlate near 0.
+    """
+    batch, count, planes = positions.shape[:3]
+    warped = functional.grid_sample(
+        sources.flatten(0, 1), positions.flatten(0, 1).flatten(1, 2), padding_mode="border", align_corners=False
+    ).reshape(batch, count * planes, *reference.shape[2:])
+    parts = (reference, warped, reference.square(), warped.square(), reference * warped)
+    moments = _Moments(*(functional.avg_pool2d(part, window) for part in parts))
+    wide = moments.widened().correlation()
+    scores = torch.stack([moments.correlation(), wide] if narrow else [wide], 1)
+    return scores.unflatten(2, (count, planes)).transpose(1, 2)
 
 
 class Visibility(nn.Module):

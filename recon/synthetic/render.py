@@ -86,14 +86,19 @@ def render_single(
     *,
     paint: Painter = albedo,
     shadows: bool = True,
+    rays_per_block: int = 1 << 12,
 ) -> Rendering:
     """As ``render`` with one ray per pixel, which gives both colour and depth: the fastest, for training data."""
-    rays = _camera_rays(cam_from_world, intrinsics, range(height), width, 1)
-    lamp = _lamp_points(scene, height, width, 1)
-    linear, length = _shade(scene, _groups(scene), rays, lamp, (1 / intrinsics[..., 0, 0]).mean(), paint, shadows)
-    colour = linear.clamp(0, 1).pow(1 / GAMMA).reshape(*linear.shape[:3], height, width)
-    depth = torch.where(length.isfinite(), length, 0).reshape(*length.shape[:2], height, width)
-    return Rendering(colour.permute(0, 2, 3, 4, 1), depth)
+    rays_per_row = cam_from_world.shape[0] * cam_from_world.shape[1] * width
+    pixel_size = (1 / intrinsics[..., 0, 0]).mean()
+    groups, colours, depths = _groups(scene), [], []
+    for rows in _row_blocks(height, rays_per_row, rays_per_block):
+        rays = _camera_rays(cam_from_world, intrinsics, rows, width, 1)
+        lamp = _lamp_points(scene, len(rows), width, 1)
+        linear, length = _shade(scene, groups, rays, lamp, pixel_size, paint, shadows)
+        colours.append(linear.clamp(0, 1).pow(1 / GAMMA).unflatten(3, (len(rows), width)))
+        depths.append(torch.where(length.isfinite(), length, 0).unflatten(2, (len(rows), width)))
+    return Rendering(torch.cat(colours, 3).permute(0, 2, 3, 4, 1), torch.cat(depths, 2))
 
 
 def render_colour(
@@ -264,7 +269,7 @@ def _shade(
     surface, normal = _surface(scene, hits, rays, position, pixel_size)
     colour = paint(surface).reshape(*hits.solid.shape, 3).permute(0, 3, 1, 2).pow(GAMMA)
     to_lamp = lamp - position
-    cosine = ((to_lamp * normal).sum(1) / to_lamp.norm(dim=1)).clamp(min=0)
+    cosine = ((to_lamp * normal).sum(1) / _length(to_lamp)).clamp(min=0)
     lit = cosine * ~_occluded(groups, _Rays(position, to_lamp)) if shadows else cosine
     ambient = scene.ambient[:, None, None]
     # Light from above is a little stronger than from below, which separates floors, walls and undersides.
@@ -297,7 +302,7 @@ def _surface(
     local_normal = _normals(kind, local / half_size, half_size)
     normal = (axes * local_normal[:, None]).sum(2).reshape(*hits.solid.shape, 3).permute(0, 3, 1, 2)
     facing = (normal * rays.direction).sum(1)
-    slant = (facing.abs() / rays.direction.norm(dim=1)).clamp(min=0.1)
+    slant = (facing.abs() / _length(rays.direction)).clamp(min=0.1)
     uv, extent, face = _face(kind, local, local_normal, half_size)
     surface = SurfacePoints(
         position=local,
@@ -310,6 +315,11 @@ def _surface(
         footprint=(hits.length.masked_fill(hits.length.isinf(), 1.0) * pixel_size / slant.sqrt()).flatten(),
     )
     return surface, torch.where(facing[:, None] > 0, -normal, normal)
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """Lengths (batch, views, rays) of vectors (batch, 3, views, rays); several times faster than ``norm``."""
+    return vectors.square().sum(1).sqrt()
 
 
 def _normals(kind: Tensor, unit: Tensor, half_size: Tensor) -> Tensor:

@@ -171,7 +171,11 @@ def _sweep(
     source_from_world = flat[sources].unflatten(0, (len(references), -1))
     source_from_reference = source_from_world @ torch.linalg.inv(flat[references])[:, None]
     intrinsics = views.intrinsics.expand(len(references), 3, 3)
-    geometry = Geometry.between(intrinsics, views.intrinsics.expand(*source_from_world.shape[:2], 3, 3), source_from_reference)
+    pairs = source_from_world.shape[:2]
+    extent = torch.tensor([settings.width, settings.height]).expand(*pairs, 2)
+    geometry = Geometry.between(
+        intrinsics, views.intrinsics.expand(*pairs, 3, 3), source_from_reference, extent
+    )
     depth = views.depth.flatten(0, 1)[references][:, None]
     return Sweep(
         geometry,

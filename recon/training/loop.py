@@ -145,16 +145,12 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on another device."""
     if device.type == "cpu":
         return batch
-    geometry = type(batch.sweep.geometry)(
-        batch.sweep.geometry.rotation.to(device), batch.sweep.geometry.offset.to(device)
-    )
-    sweep = type(batch.sweep)(geometry, batch.sweep.inverse_depths.to(device), batch.sweep.sparse.to(device))
     return Batch(
         batch.images.to(device, memory_format=torch.channels_last),
         batch.depth.to(device),
         batch.references.to(device),
         batch.sources.to(device),
-        sweep,
+        batch.sweep.to(device),
     )
 
 
