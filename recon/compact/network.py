@@ -116,7 +116,7 @@ class Pair:
     def _maps(self, name: str) -> tuple[Tensor, Tensor]:
         maps: Tensor = getattr(self.reference, name)
         others: Tensor = getattr(self.sources, name)
-        return maps, others.unflatten(0, (len(maps), -1))
+        return maps, others.reshape(len(maps), -1, *others.shape[1:])
 
 
 class PosedDepthNet(nn.Module):

@@ -28,14 +28,14 @@ class SpaceThenDepth(nn.Module):
 def over_space(layer: nn.Module, volume: Tensor) -> Tensor:
     """Apply an image layer to every plane of a volume (batch, planes, h, w, channels)."""
     batch, planes = volume.shape[:2]
-    image = layer(volume.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    image: Tensor = layer(volume.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     return image.reshape(batch, planes, *image.shape[1:])
 
 
 def over_planes(layer: nn.Module, volume: Tensor) -> Tensor:
     """Apply an image layer to the (planes, h * w) view of a volume (batch, planes, h, w, channels)."""
     height, width = volume.shape[2:4]
-    image = layer(volume.flatten(2, 3).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    image: Tensor = layer(volume.flatten(2, 3).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     return image.reshape(*image.shape[:2], height, width, image.shape[-1])
 
 
@@ -47,7 +47,8 @@ class Guide(nn.Module):
         self.project = nn.Conv2d(context, 2 * channels, 1)
 
     def forward(self, volume: Tensor, context: Tensor) -> Tensor:
-        scale, shift = self.project(context).permute(0, 2, 3, 1)[:, None].chunk(2, -1)
+        guide: Tensor = self.project(context).permute(0, 2, 3, 1)[:, None]
+        scale, shift = guide.chunk(2, -1)
         return volume * (2 * scale.sigmoid()) + shift
 
 
@@ -87,9 +88,7 @@ class Hourglass(nn.Module):
 
 def halve(volume: Tensor) -> Tensor:
     """Mean over 2x2x2 voxels of a volume (batch, planes, h, w, channels); odd sizes round up."""
-    pooled = functional.avg_pool3d(
-        volume.permute(0, 4, 1, 2, 3), 2, ceil_mode=True, count_include_pad=False
-    )
+    pooled = functional.avg_pool3d(volume.permute(0, 4, 1, 2, 3), 2, ceil_mode=True, count_include_pad=False)
     return pooled.permute(0, 2, 3, 4, 1).contiguous()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -49,11 +50,9 @@ class Stem(nn.Module):
         self.entry = conv_norm(3, half, kernel=5, stride=2)
         self.down = nn.ModuleList(
             nn.Sequential(Residual(before, after, stride=2), Residual(after, after))
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         )
-        self.lateral = nn.ModuleList(
-            nn.Conv2d(coarser, finer, 1) for finer, coarser in zip(widths[1:], widths[2:], strict=False)
-        )
+        self.lateral = nn.ModuleList(nn.Conv2d(coarser, finer, 1) for finer, coarser in pairwise(widths[1:]))
         self.smooth = nn.ModuleList(conv_norm(width, width) for width in widths[1:-1])
         self.coarse = nn.Conv2d(eighth, matching, 1)
         self.fine = nn.Conv2d(quarter, matching, 1)

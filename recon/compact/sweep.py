@@ -98,9 +98,7 @@ class _Moments:
         return _Moments(*wide)
 
 
-def patch_correlation(
-    reference: Tensor, sources: Tensor, positions: Tensor, window: int, *, narrow: bool
-) -> Tensor:
+def patch_correlation(reference: Tensor, sources: Tensor, positions: Tensor, window: int, *, narrow: bool) -> Tensor:
     """Normalised cross-correlation of image patches, which tells right from wrong before anything is learned.
 
     reference: (batch, 1, H, W). sources: (batch, sources, 1, H, W). positions: (batch, sources, planes, H, W, 2).
@@ -115,7 +113,7 @@ def patch_correlation(
     moments = _Moments(*(functional.avg_pool2d(part, window) for part in parts))
     wide = moments.widened().correlation()
     scores = torch.stack([moments.correlation(), wide] if narrow else [wide], 1)
-    return scores.unflatten(2, (count, planes)).transpose(1, 2)
+    return scores.reshape(batch, -1, count, planes, *scores.shape[3:]).transpose(1, 2)
 
 
 class Visibility(nn.Module):
@@ -133,7 +131,7 @@ class Visibility(nn.Module):
         shares = scores.softmax(2)
         entropy = -(shares * (shares + 1e-6).log()).sum(2)
         evidence = torch.stack([scores.amax(2), scores.mean(2), entropy, seen.to(scores.dtype).mean(2)], 2)
-        weights = self.judge(evidence.flatten(0, 1)).sigmoid()
+        weights: Tensor = self.judge(evidence.flatten(0, 1)).sigmoid()
         return weights.reshape(batch, count, height, width)
 
 

@@ -95,9 +95,9 @@ def render_single(
     for rows in _row_blocks(height, rays_per_row, rays_per_block):
         rays = _camera_rays(cam_from_world, intrinsics, rows, width, 1)
         lamp = _lamp_points(scene, len(rows), width, 1)
-        linear, length = _shade(scene, groups, rays, lamp, pixel_size, paint, shadows)
-        colours.append(linear.clamp(0, 1).pow(1 / GAMMA).unflatten(3, (len(rows), width)))
-        depths.append(torch.where(length.isfinite(), length, 0).unflatten(2, (len(rows), width)))
+        linear, length = _shade(scene, groups, rays, lamp, pixel_size, paint=paint, shadows=shadows)
+        colours.append(linear.clamp(0, 1).pow(1 / GAMMA).reshape(*linear.shape[:3], len(rows), width))
+        depths.append(torch.where(length.isfinite(), length, 0).reshape(*length.shape[:2], len(rows), width))
     return Rendering(torch.cat(colours, 3).permute(0, 2, 3, 4, 1), torch.cat(depths, 2))
 
 
@@ -118,7 +118,7 @@ def render_colour(
     for rows in _row_blocks(height, views * width * supersampling**2, rays_per_block):
         rays = _camera_rays(cam_from_world, intrinsics, rows, width, supersampling)
         lamp = _lamp_points(scene, len(rows), width, supersampling)
-        linear, _ = _shade(scene, groups, rays, lamp, pixel_size, albedo, shadows=True)
+        linear, _ = _shade(scene, groups, rays, lamp, pixel_size)
         linear = linear.reshape(*linear.shape[:3], len(rows), supersampling, width, supersampling).mean((4, 6))
         blocks.append(linear.clamp(0, 1).pow(1 / GAMMA))
     return torch.cat(blocks, 3).permute(0, 2, 3, 4, 1)
@@ -256,8 +256,9 @@ def _shade(
     rays: _Rays,
     lamp: Tensor,
     pixel_size: Tensor,
-    paint: Painter,
-    shadows: bool,
+    *,
+    paint: Painter = albedo,
+    shadows: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Linear colour (batch, 3, views, rays), ambient light plus Lambert's law, and the rays' length.
 

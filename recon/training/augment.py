@@ -32,12 +32,12 @@ def _colours(image: FloatImage, random: np.random.Generator, strength: float) ->
     saturation = np.float32(1 + strength * random.uniform(-1, 1))
     image = grey + saturation * (image - grey)
     if random.random() < 0.3 * strength:
-        image = image @ _hue_rotation(random.uniform(-1.5, 1.5))
+        image = np.asarray(image @ _hue_rotation(random.uniform(-1.5, 1.5)), dtype=np.float32)
     balance = np.exp(strength * 0.15 * random.standard_normal(3)).astype(np.float32)
     gamma = float(np.exp(strength * random.uniform(-0.4, 0.4)))
     contrast = float(np.exp(strength * random.uniform(-0.7, 0.5)))
     brightness = strength * random.uniform(-0.15, 0.15)
-    image = np.clip(image * balance, 0, 1) ** np.float32(gamma)
+    image = np.asarray(np.clip(image * balance, 0, 1) ** gamma, dtype=np.float32)
     image = (image - 0.5) * np.float32(contrast) + np.float32(0.5 + brightness)
     if random.random() < 0.3 * strength:
         image = image * _shade(image.shape, random)
@@ -49,7 +49,7 @@ def _hue_rotation(angle: float) -> NDArray[np.float32]:
     axis = np.full(3, 3**-0.5)
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     turned = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    return turned.astype(np.float32)
+    return np.asarray(turned, dtype=np.float32)
 
 
 def _shade(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
@@ -86,4 +86,4 @@ def _erase(image: FloatImage, random: np.random.Generator) -> FloatImage:
 def _jpeg(image: FloatImage, random: np.random.Generator) -> FloatImage:
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(25, 95))]
     _, data = cv2.imencode(".jpg", (255 * image).astype(np.uint8), quality)
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.float32) / 255
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.float32) / np.float32(255)

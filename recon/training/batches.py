@@ -132,8 +132,8 @@ def crop(views: Views, settings: BatchSettings, generator: torch.Generator) -> V
     scale = torch.tensor([[size[1] / wide], [size[0] / tall], [1.0]])
     shift = torch.tensor([[0.0, 0.0, left], [0.0, 0.0, top], [0.0, 0.0, 0.0]])
     return Views(
-        colour.permute(0, 2, 3, 1).unflatten(0, views.depth.shape[:2]),
-        depth[:, 0].unflatten(0, views.depth.shape[:2]),
+        colour.permute(0, 2, 3, 1).reshape(*views.colour.shape[:2], *size, 3),
+        depth.reshape(*views.depth.shape[:2], *size),
         views.cam_from_world,
         (views.intrinsics - shift) * scale,
     )
@@ -168,14 +168,12 @@ def _sweep(
     if torch.rand((), generator=generator) < settings.noise:
         poses = noisy_poses(poses, generator)
     flat = poses.flatten(0, 1)
-    source_from_world = flat[sources].unflatten(0, (len(references), -1))
+    source_from_world = flat[sources].reshape(len(references), -1, 4, 4)
     source_from_reference = source_from_world @ torch.linalg.inv(flat[references])[:, None]
     intrinsics = views.intrinsics.expand(len(references), 3, 3)
     pairs = source_from_world.shape[:2]
     extent = torch.tensor([settings.width, settings.height]).expand(*pairs, 2)
-    geometry = Geometry.between(
-        intrinsics, views.intrinsics.expand(*pairs, 3, 3), source_from_reference, extent
-    )
+    geometry = Geometry.between(intrinsics, views.intrinsics.expand(*pairs, 3, 3), source_from_reference, extent)
     depth = views.depth.flatten(0, 1)[references][:, None]
     return Sweep(
         geometry,

@@ -71,8 +71,8 @@ class Trainer:
         self.settings = settings
         self.steps = 0
         self.seconds_for_data = 0.0
-        self.net = PosedDepthNet(config).to(device, memory_format=torch.channels_last)
-        self.mean = PosedDepthNet(config).to(device, memory_format=torch.channels_last)
+        self.net = PosedDepthNet(config).to(device)
+        self.mean = PosedDepthNet(config).to(device)
         self.mean.load_state_dict(self.net.state_dict())
         self._pool = pool
         self._device = device
@@ -146,7 +146,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
     return Batch(
-        batch.images.to(device, memory_format=torch.channels_last),
+        batch.images.to(device),
         batch.depth.to(device),
         batch.references.to(device),
         batch.sources.to(device),
@@ -171,21 +171,17 @@ class Limits:
 
 
 def train(trainer: Trainer, folder: Path, limits: Limits, report: Callable[[str], None]) -> None:
-    """Train until a limit is reached; ``folder`` gets checkpoint.pt and curve.jsonl, and is continued from if it has."""
+    """Train until a limit is reached. ``folder`` gets checkpoint.pt, from which a run continues, and curve.jsonl."""
     checkpoint = folder / "checkpoint.pt"
     folder.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
         trainer.restore(checkpoint)
         report(f"continuing at step {trainer.steps}")
+    curve = Curve(folder / "curve.jsonl", trainer, limits.log_every, report)
     start = saved = time.monotonic()
-    sums: dict[str, float] = {}
-    first = logged = trainer.steps
+    first = trainer.steps
     while not _reached(limits, trainer.steps - first, time.monotonic() - start):
-        for name, value in trainer.step().items():
-            sums[name] = sums.get(name, 0.0) + value
-        if trainer.steps - logged >= limits.log_every:
-            _log(trainer, folder, sums, logged, first, time.monotonic() - start, report)
-            sums, logged = {}, trainer.steps
+        curve.add(trainer.step())
         if time.monotonic() - saved > limits.save_every_s:
             trainer.save(checkpoint)
             saved = time.monotonic()
@@ -196,19 +192,33 @@ def _reached(limits: Limits, steps: int, seconds: float) -> bool:
     return (0 < limits.minutes * 60 <= seconds) or (0 < limits.steps <= steps)
 
 
-def _log(
-    trainer: Trainer,
-    folder: Path,
-    sums: dict[str, float],
-    since: int,
-    first: int,
-    seconds: float,
-    report: Callable[[str], None],
-) -> None:
-    count = trainer.steps - since
-    means = {name: round(value / count, 4) for name, value in sums.items()}
-    rate = round((trainer.steps - first) / seconds, 3)
-    line = {"step": trainer.steps, **means, "steps_per_s": rate, "data": round(trainer.seconds_for_data / seconds, 3)}
-    with (folder / "curve.jsonl").open("a") as curve:
-        curve.write(json.dumps(line) + "\n")
-    report(" ".join(f"{name} {value}" for name, value in line.items()))
+class Curve:
+    """Means of the losses over every ``every`` steps, one JSON object a line, with the speed since the start."""
+
+    def __init__(self, path: Path, trainer: Trainer, every: int, report: Callable[[str], None]) -> None:
+        self._path = path
+        self._trainer = trainer
+        self._every = every
+        self._report = report
+        self._first = trainer.steps
+        self._start = time.monotonic()
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+        if self._count == self._every:
+            self._write()
+            self._sums, self._count = {}, 0
+
+    def _write(self) -> None:
+        seconds = time.monotonic() - self._start
+        line = {"step": float(self._trainer.steps)}
+        line |= {name: round(value / self._count, 4) for name, value in self._sums.items()}
+        line["steps_per_s"] = round((self._trainer.steps - self._first) / seconds, 3)
+        line["data"] = round(self._trainer.seconds_for_data / seconds, 3)
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._report(" ".join(f"{name} {value:g}" for name, value in line.items()))

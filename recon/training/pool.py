@@ -149,4 +149,5 @@ def view_overlap(depth: Tensor, cam_from_world: Tensor, intrinsics: Tensor, stri
     index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
     others = depth.flatten(2)[:, None].expand(-1, depth.shape[1], -1, -1)
     found = others.gather(3, index)
-    return (inside & ((found - z).abs() < SAME_SURFACE * z)).float().mean(3)
+    shared: Tensor = inside & ((found - z).abs() < SAME_SURFACE * z)
+    return shared.float().mean(3)

@@ -66,20 +66,15 @@ def short_path(generator: torch.Generator, world_from_cam: Tensor, depth: Tensor
 def euler(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
     """Rotations (..., 3, 3) by angles (...) in radians: about z by roll, then x by pitch, then y by yaw."""
     zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
-    turns = []
-    for angle, rows in (
-        (yaw, lambda c, s: [c, zero, s, zero, one, zero, -s, zero, c]),
-        (pitch, lambda c, s: [one, zero, zero, zero, c, -s, zero, s, c]),
-        (roll, lambda c, s: [c, -s, zero, s, c, zero, zero, zero, one]),
-    ):
-        turns.append(torch.stack(rows(angle.cos(), angle.sin()), -1).reshape(*yaw.shape, 3, 3))
-    return turns[0] @ turns[1] @ turns[2]
+    about_y = [yaw.cos(), zero, yaw.sin(), zero, one, zero, -yaw.sin(), zero, yaw.cos()]
+    about_x = [one, zero, zero, zero, pitch.cos(), -pitch.sin(), zero, pitch.sin(), pitch.cos()]
+    about_z = [roll.cos(), -roll.sin(), zero, roll.sin(), roll.cos(), zero, zero, zero, one]
+    y, x, z = (torch.stack(rows, -1).reshape(*yaw.shape, 3, 3) for rows in (about_y, about_x, about_z))
+    return y @ x @ z
 
 
-def _best_start(
-    scene: Scene, candidates: Tensor, intrinsics: Tensor, height: int, width: int
-) -> tuple[Tensor, Tensor]:
-    """Of the candidates (batch, n, 4, 4) that which sees most depths but nothing very near; its median depth (batch,)."""
+def _best_start(scene: Scene, candidates: Tensor, intrinsics: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Of the candidates (batch, n, 4, 4) that which sees most depths but nothing very near, and its median depth."""
     scale = torch.tensor([[PROBE / width], [PROBE / height], [1.0]])
     depth = render_depth(scene, inverse_rigid(candidates), intrinsics * scale, PROBE, PROBE).flatten(2)
     depth = torch.where(depth > 0, depth, 1e3)
@@ -146,7 +141,8 @@ def _clutter(generator: torch.Generator, batch: int) -> tuple[Scene, Tensor]:
     size = (0.04 + 0.3 * _uniform(generator, (batch, solids, 1), 0.0, 1.0).square()) * room
     size = size * _uniform(generator, (batch, solids, 3), 0.3, 1.0)
     place = _uniform(generator, (batch, solids, 3), -1.0, 1.0) * torch.tensor([0.9, 0.9, 1.0]) * room
-    place[..., 2] = -room[..., 2] * (1 - place[..., 2].abs() / room[..., 2] * torch.rand((batch, 1), generator=generator))
+    above_floor = place[..., 2].abs() * torch.rand((batch, 1), generator=generator)
+    place[..., 2] = above_floor - room[..., 2]
     tilt = float(torch.rand((), generator=generator).square())
     centre = torch.cat([torch.zeros(batch, 1, 3), place], 1)
     rotation = _random_rotations(generator, (batch, solids + 1), tilt)
@@ -165,9 +161,8 @@ def _open_ground(generator: torch.Generator, batch: int) -> tuple[Scene, Tensor]
     world = torch.tensor([60.0, 60.0, 30.0]).expand(batch, 1, 3)
     ground = torch.tensor([60.0, 60.0, 0.05]).expand(batch, 1, 3)
     house = _uniform(generator, (batch, houses, 3), 0.4, 4.0)
-    pole = torch.cat(
-        [_uniform(generator, (batch, poles, 1), 0.02, 0.15).expand(-1, -1, 2), _uniform(generator, (batch, poles, 1), 0.8, 3.0)], 2
-    )
+    radius = _uniform(generator, (batch, poles, 1), 0.02, 0.15)
+    pole = torch.cat([radius, radius, _uniform(generator, (batch, poles, 1), 0.8, 3.0)], 2)
     bush = _uniform(generator, (batch, bushes, 3), 0.2, 1.5)
     size = torch.cat([house, pole, bush], 1)
     bearing = _uniform(generator, (batch, things), -0.7, 0.7)
@@ -206,5 +201,10 @@ def _relief(generator: torch.Generator, batch: int) -> tuple[Scene, Tensor]:
 
 
 _KINDS: tuple[Callable[[torch.Generator, int], tuple[Scene, Tensor]], ...] = (
-    _room, _room, _clutter, _clutter, _open_ground, _relief
+    _room,
+    _room,
+    _clutter,
+    _clutter,
+    _open_ground,
+    _relief,
 )
