@@ -129,7 +129,7 @@ def _read_photo(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     inked = image.min(2) < WHITE_MARGIN
     rows, columns = np.flatnonzero(inked.mean(1) > 0.1), np.flatnonzero(inked.mean(0) > 0.1)
     if len(rows) > SIDE // 4 and len(columns) > SIDE // 4:
-        image = image[rows[0] + 1 : rows[-1], columns[0] + 1 : columns[-1]]
+        image = image[rows[0] + 2 : rows[-1] - 1, columns[0] + 2 : columns[-1] - 1]
     resized = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(resized[:, :, ::-1], dtype=np.uint8)
 

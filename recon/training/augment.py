@@ -30,7 +30,7 @@ def _colours(image: FloatImage, random: np.random.Generator, strength: float) ->
     """Saturation 0 to 2, hue, white balance, gamma, contrast, brightness and a darkening towards a corner."""
     grey = (image @ LUMA)[..., None]
     saturation = np.float32(1 + strength * random.uniform(-1, 1))
-    image = grey + saturation * (image - grey)
+    image = np.asarray(grey + saturation * (image - grey), dtype=np.float32)
     if random.random() < 0.3 * strength:
         image = np.asarray(image @ _hue_rotation(random.uniform(-1.5, 1.5)), dtype=np.float32)
     balance = np.exp(strength * 0.15 * random.standard_normal(3)).astype(np.float32)

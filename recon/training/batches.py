@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recon.compact.network import Sweep
+from recon.compact.network import Estimate, PosedDepthNet, Sweep
 from recon.compact.sweep import Geometry
 from recon.training.augment import jitter
 from recon.training.pool import Shard
@@ -33,6 +33,15 @@ class Batch:
     references: Tensor
     sources: Tensor
     sweep: Sweep
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(
+            self.images.to(device, memory_format=torch.channels_last),
+            self.depth.to(device),
+            self.references.to(device),
+            self.sources.to(device),
+            self.sweep.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,13 @@ class Views:
     depth: Tensor
     cam_from_world: Tensor
     intrinsics: Tensor
+
+
+def run_batch(net: PosedDepthNet, batch: Batch, *, half: bool) -> Estimate:
+    """Depth of the batch's references; ``half``: convolutions in bfloat16."""
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=half):
+        features = net.encode(batch.images)
+        return net.estimate(features[batch.references], features[batch.sources], batch.sweep)
 
 
 def make_batch(shard: Shard, settings: BatchSettings, generator: torch.Generator) -> Batch:

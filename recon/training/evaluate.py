@@ -1,6 +1,6 @@
 """Measure the learned depth stage beside the classical one on real sequences, same views, poses and points.
 
-    python -m recon.training.evaluate runs/posed-depth/checkpoint.pt --data FOLDER
+    python -m recon.training.evaluate runs/posed-depth/best.pt --data FOLDER
 
 Errors are relative, medians over all pixels with true depth. FOLDER is $RECON_REAL_DATA by default.
 """
@@ -113,7 +113,7 @@ def _most_confident(outcome: Outcome, share: float) -> float:
 
 
 def load_net(path: Path) -> PosedDepthNet:
-    """A network from a weight file, or the averaged one of a training checkpoint (.pt)."""
+    """A network from a weight file, or the averaged one of a training's best.pt or checkpoint.pt."""
     if path.suffix != ".pt":
         return load_weights(path, torch.device("cpu"))
     if not path.is_file():
@@ -143,7 +143,7 @@ def main() -> None:
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, help="checkpoint.pt of a training, or a .safetensors file")
+    parser.add_argument("weights", type=Path, help="best.pt or checkpoint.pt of a training, or a .safetensors file")
     default = os.environ.get("RECON_REAL_DATA", "data/real")
     parser.add_argument("--data", type=Path, default=Path(default), help="folder of the sequences")
     parser.add_argument("--views", type=int, default=0, help="only the first so many views of each; 0 = all")

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recon.compact.network import Estimate, PosedDepthConfig, PosedDepthNet
-from recon.training.batches import Batch, BatchSettings, make_batch
+from recon.compact.network import PosedDepthConfig, PosedDepthNet
+from recon.training.batches import Batch, BatchSettings, make_batch, run_batch
+from recon.training.held_out import HeldOut
 from recon.training.losses import LossWeights, losses, total
 from recon.training.pool import Pool
 
@@ -72,7 +73,7 @@ class Trainer:
         self.steps = 0
         self.seconds_for_data = 0.0
         self.net = PosedDepthNet(config).to(device)
-        self.mean = PosedDepthNet(config).to(device)
+        self.mean = PosedDepthNet(config).to(device).eval()
         self.mean.load_state_dict(self.net.state_dict())
         self._pool = pool
         self._device = device
@@ -83,11 +84,11 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """Train on one batch; the losses by name, and the median relative depth error as ``error``."""
         start = time.perf_counter()
-        batch = to_device(self.batch(self.steps), self._device)
+        batch = self.batch(self.steps).to(self._device)
         self.seconds_for_data += time.perf_counter() - start
         for group in self._optimiser.param_groups:
             group["lr"] = self.settings.rate_at(self.steps)
-        estimate = run(self.net, batch, half=self.settings.half)
+        estimate = run_batch(self.net, batch, half=self.settings.half)
         depth = batch.depth[batch.references]
         parts = losses(estimate, batch.sweep, depth)
         self._optimiser.zero_grad(set_to_none=True)
@@ -112,10 +113,8 @@ class Trainer:
                 mean.lerp_(new, 1 - keep)
 
     def save(self, path: Path) -> None:
-        """Write everything a resumed run needs, through a temporary name."""
-        temporary = path.with_suffix(".part")
-        torch.save(self._state(), temporary)
-        temporary.rename(path)
+        """Write everything a resumed run needs."""
+        save(path, self._state())
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint of ``save``."""
@@ -134,26 +133,6 @@ class Trainer:
         }
 
 
-def run(net: PosedDepthNet, batch: Batch, *, half: bool) -> Estimate:
-    """Depth of the batch's references."""
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=half):
-        features = net.encode(batch.images)
-        return net.estimate(features[batch.references], features[batch.sources], batch.sweep)
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on another device."""
-    if device.type == "cpu":
-        return batch
-    return Batch(
-        batch.images.to(device),
-        batch.depth.to(device),
-        batch.references.to(device),
-        batch.sources.to(device),
-        batch.sweep.to(device),
-    )
-
-
 def median_error(inverse_depth: Tensor, depth: Tensor) -> float:
     """Median relative depth error where the true depth (n, 1, h, w) is known."""
     known = depth > 0
@@ -162,30 +141,65 @@ def median_error(inverse_depth: Tensor, depth: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop, and how often to save and to measure. minutes: 0 = without end."""
+    """When to stop (0 = never), and how often to save, to write the curve and to measure on held-out scenes [steps]."""
 
     minutes: float = 0.0
     steps: int = 0
     save_every_s: float = 120.0
     log_every: int = 50
+    measure_every: int = 250
 
 
-def train(trainer: Trainer, folder: Path, limits: Limits, report: Callable[[str], None]) -> None:
-    """Train until a limit is reached. ``folder`` gets checkpoint.pt, from which a run continues, and curve.jsonl."""
+def train(trainer: Trainer, held_out: HeldOut, folder: Path, limits: Limits, report: Callable[[str], None]) -> None:
+    """Train until a limit is reached.
+
+    ``folder`` gets checkpoint.pt, from which a run continues; curve.jsonl; and best.pt, the averaged weights of the
+    smallest error on held-out scenes.
+    """
     checkpoint = folder / "checkpoint.pt"
     folder.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
         trainer.restore(checkpoint)
         report(f"continuing at step {trainer.steps}")
     curve = Curve(folder / "curve.jsonl", trainer, limits.log_every, report)
+    best = Best(folder / "best.pt", held_out)
     start = saved = time.monotonic()
     first = trainer.steps
     while not _reached(limits, trainer.steps - first, time.monotonic() - start):
         curve.add(trainer.step())
+        if trainer.steps % limits.measure_every == 0:
+            report(best.measure(trainer))
         if time.monotonic() - saved > limits.save_every_s:
             trainer.save(checkpoint)
             saved = time.monotonic()
     trainer.save(checkpoint)
+
+
+class Best:
+    """The averaged weights with the smallest error on held-out scenes so far, in a file."""
+
+    def __init__(self, path: Path, held_out: HeldOut) -> None:
+        self._path = path
+        self._held_out = held_out
+        self._error = torch.load(path, weights_only=True)["error"] if path.exists() else math.inf
+
+    def measure(self, trainer: Trainer) -> str:
+        """Measure the averaged weights, keep them if they are the best, and say how they did."""
+        figures = self._held_out.measure(trainer.mean)
+        if figures.error < self._error:
+            self._error = figures.error
+            save(self._path, {"mean": trainer.mean.state_dict(), "steps": trainer.steps, "error": figures.error})
+        return (
+            f"held-out scenes at step {trainer.steps}: error {figures.error:.3f}, constant {figures.constant:.3f}, "
+            f"best {self._error:.3f}"
+        )
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a state with torch through a temporary name, so that a killed run leaves no half file."""
+    temporary = path.with_suffix(".part")
+    torch.save(state, temporary)
+    temporary.rename(path)
 
 
 def _reached(limits: Limits, steps: int, seconds: float) -> bool:

@@ -76,10 +76,11 @@ class PoolSettings:
 class Pool:
     """Scenes for every step: ``draw`` gives the shard a batch is taken from."""
 
-    def __init__(self, settings: PoolSettings, folder: Path, atlas: Callable[[], Atlas]) -> None:
+    def __init__(self, settings: PoolSettings, folder: Path, atlas: Callable[[], Atlas], device: torch.device) -> None:
         self._settings = settings
         self._folder = folder
-        self._atlas = atlas
+        self._atlas = atlas  # called when something is to be rendered
+        self._device = device
         self._held: dict[int, Shard] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -100,32 +101,33 @@ class Pool:
     def _shard(self, number: int) -> Shard:
         path = self._path(number)
         if not path.exists():
-            render_shard(self._settings, number, self._atlas()).save(path)
+            render_shard(self._settings, number, self._atlas(), self._device).save(path)
         return Shard.load(path)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"shard-{number:06d}.npz"
 
 
-def render_shard(settings: PoolSettings, number: int, atlas: Atlas) -> Shard:
-    """Shard ``number`` of the pool."""
+def render_shard(settings: PoolSettings, number: int, atlas: Atlas, device: torch.device) -> Shard:
+    """Shard ``number`` of the pool, rendered on a device and returned on the CPU."""
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + number)
     scenes = random_scenes(generator, settings.scenes, settings.views, settings.height, settings.width)
     shadows = bool(torch.rand((), generator=generator) < SHADOWS)
     cam_from_world = inverse_rigid(scenes.world_from_cam)
+    paint = atlas.to(device).paint
     colours, depths = [], []
     for index in range(settings.scenes):  # one by one: small blocks stay in the processor's cache
         rendering = render_single(
-            scenes.scene[index],
-            cam_from_world[index : index + 1],
-            scenes.intrinsics,
+            scenes.scene[index].to(device),
+            cam_from_world[index : index + 1].to(device),
+            scenes.intrinsics.to(device),
             scenes.height,
             scenes.width,
-            paint=atlas.paint,
+            paint=paint,
             shadows=shadows,
         )
-        colours.append((255 * rendering.colour).round().to(torch.uint8))
-        depths.append(rendering.depth)
+        colours.append((255 * rendering.colour).round().to(torch.uint8).cpu())
+        depths.append(rendering.depth.cpu())
     depth = torch.cat(depths)
     overlap = view_overlap(depth, cam_from_world, scenes.intrinsics)
     return Shard(torch.cat(colours), depth, cam_from_world, scenes.intrinsics, overlap)
