@@ -10,7 +10,10 @@ import typer
 
 from cli.options import (
     MODELS,
+    Arithmetic,
     Chunk,
+    Compile,
+    Device,
     Every,
     Fps,
     Input,
@@ -19,11 +22,15 @@ from cli.options import (
     LensName,
     Masks,
     MaxFrames,
+    MemoryFrames,
+    MemoryMib,
     Out,
     Overlap,
     Overwrite,
+    Pixels,
     Size,
     Viewer,
+    Weights,
     calibrated_camera,
 )
 from cli.text import duration, print_rows, size
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     from recon.events import Listener
     from recon.plan import Plan
     from recon.report import RunReport
+    from recon.settings import NetworkSettings
     from recon.sources import SourceOptions
 
 INTERRUPTED = 130
@@ -51,13 +59,23 @@ def run(
     overlap: Overlap = 12,
     camera_model: Lens = None,
     intrinsics: Intrinsics = None,
+    weights: Weights = None,
+    arithmetic: Arithmetic = None,
+    device: Device = "auto",
+    pixels: Pixels = 518 * 392,
+    memory_frames: MemoryFrames = 64,
+    memory_mib: MemoryMib = None,
+    compile_network: Compile = False,
     viewer: Viewer = "record",
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct images or a video into DIR."""
+    from recon.settings import NetworkSettings
     from recon.sources import SourceOptions
 
     options = SourceOptions(every, fps, max_frames, longest_side, masks)
+    memory = (memory_frames or None, memory_mib)
+    network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
     plan = _plan(
         source,
         out,
@@ -67,6 +85,7 @@ def run(
         lens=camera_model,
         intrinsics=intrinsics,
         overwrite=overwrite,
+        network=network,
     )
     _print_plan(plan)
     report = _reconstruct(source, out, plan, viewer)
@@ -107,15 +126,16 @@ def _plan(
     lens: LensName | None,
     intrinsics: str | None,
     overwrite: bool = False,
+    network: NetworkSettings | None = None,
 ) -> Plan:
     from recon.plan import make_plan
     from recon.settings import RunSettings
     from recon.sources import open_source
 
     description = open_source(source, options).description
-    camera = calibrated_camera(intrinsics, lens, description) if intrinsics is not None else None
+    camera = calibrated_camera(intrinsics, lens, description.sizes) if intrinsics is not None else None
     model = camera.model if camera else MODELS[lens or "radial"]
-    return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite), out)
+    return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite, network), out)
 
 
 def _reconstruct(source: str, out: Path, plan: Plan, viewer: str) -> RunReport:
@@ -142,6 +162,8 @@ def _print_plan(plan: Plan) -> None:
         disk = f"about {size(plan.disk)}"
     else:
         frames, chunks, time, disk = "a number that the file does not state", "unknown", "unknown", "unknown"
+    if settings.network:  # the plan is about structure from motion
+        time = "not estimated for a network"
     rows = [
         ("frames", f"{frames}, {resolution}"),
         ("chunks", chunks),
@@ -173,8 +195,8 @@ def _print_summary(report: RunReport, out: Path) -> None:
         ("report", "report.json"),
     )
     print_rows("Files", [(label, str(out / name)) for label, name in files if (out / name).exists()])
-    commands = [
-        (f"recon view {out}", "look at it"),
+    commands = [(f"recon view {out}", "look at it")] if (out / "recording.rrd").exists() else []
+    commands += [
         (f"recon check {out}", "open every file with the program it is for"),
         (f"recon export {out} --to nerfstudio", "or ply, colmap, tum, kitti"),
     ]

@@ -20,6 +20,7 @@ from scipy.spatial import KDTree
 from recon.errors import ReconError
 from recon.exports.colmap import model_is_whole
 from recon.similarity import Array
+from recon.store import open_map
 
 MAX_MEAN_ERROR = 3.0
 POSE_TOLERANCE = 1e-5
@@ -30,6 +31,8 @@ CLOUD_SAMPLE = 200_000
 VERIFY_SECONDS = 600
 MAX_PLY_HEADER = 4096
 PLY_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
+
+NO_POINTS = "The map has no sparse points to compare, as its geometry comes from a network."
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,11 @@ class _Outputs:
     def trajectory(self) -> PoseTrajectory3D:
         return read_tum_trajectory_file(self.existing("poses.txt"))
 
+    @cached_property
+    def map_has_points(self) -> bool:
+        """Whether the map has sparse points; geometry from a network has none."""
+        return len(open_map(self.folder).points.positions) > 0
+
     def cloud_sample(self) -> Array:
         """At most about CLOUD_SAMPLE points (points, 3), evenly from the whole cloud."""
         positions = np.asarray(self.cloud.points)
@@ -133,8 +141,9 @@ def _check_model(outputs: _Outputs) -> str:
     """COLMAP reads the model: every image has a pose, and there are points."""
     model = outputs.model
     counts = f"{model.num_reg_images()} of {model.num_images()} images posed, {model.num_points3D()} points"
-    if not model.num_images() or model.num_reg_images() < model.num_images() or not model.num_points3D():
-        raise CheckError(f"COLMAP reads {counts}, expected poses for all and some points.")
+    lacks_points = outputs.map_has_points and not model.num_points3D()
+    if not model.num_images() or model.num_reg_images() < model.num_images() or lacks_points:
+        raise CheckError(f"COLMAP reads {counts}, expected poses for all and the map's points.")
     return f"COLMAP reads {counts}, {model.num_cameras()} cameras."
 
 
@@ -155,6 +164,8 @@ def _check_images(outputs: _Outputs) -> str:
 
 def _check_reprojection(outputs: _Outputs) -> str:
     """The model's points, projected into the images that saw them, land where they were seen."""
+    if not outputs.map_has_points:
+        return NO_POINTS
     errors = _reprojection_errors(outputs.model)
     if not len(errors):
         raise CheckError("No point of the COLMAP model has an observation.")
@@ -212,6 +223,8 @@ def _check_cloud_in_cameras(outputs: _Outputs) -> str:
 
 def _check_cloud_on_points(outputs: _Outputs) -> str:
     """The cloud passes through the sparse points: same place and same scale, so its depth fits the cameras."""
+    if not outputs.map_has_points:
+        return NO_POINTS
     cloud = outputs.cloud_sample()
     model = outputs.model
     points = [point for point in model.points3D.values() if point.track.length()]
@@ -227,8 +240,10 @@ def _check_cloud_on_points(outputs: _Outputs) -> str:
 
 
 def _check_recording(outputs: _Outputs) -> str:
-    """The Rerun program verifies the recording."""
-    path = outputs.existing("recording.rrd")
+    """The Rerun program verifies the recording, where the run made one."""
+    path = outputs.folder / "recording.rrd"
+    if not path.exists():
+        return "There is none; recon run makes it with --viewer record or live."
     command = [sys.executable, "-m", "rerun", "rrd", "verify", str(path)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=False)
     answer = " ".join((finished.stdout + finished.stderr).split())

@@ -34,3 +34,7 @@ class MapError(ReconError):
 
 class DependencyError(ReconError):
     """A package, system library or weight file that the command needs is not installed."""
+
+
+class WeightsError(ReconError):
+    """A weight file is damaged, unsafe, or not of the network that it was given for."""

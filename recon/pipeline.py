@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from recon.events import (
     Progress,
 )
 from recon.exports import write_colmap, write_ply, write_tum
+from recon.frontend import GeometryFrontEnd
 from recon.placement import Placement
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
 from recon.settings import RunSettings
@@ -32,6 +34,9 @@ from recon.similarity import Array
 from recon.sources import Source, open_source
 from recon.store import MapStore, images_folder, open_map
 from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints
+
+if TYPE_CHECKING:
+    from recon.network.frontend import OpenNetwork
 
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
@@ -44,20 +49,31 @@ def reconstruct(
     """Reconstruct images or a video into the folder ``out`` and return what happened.
 
     Ctrl-C stops at the next opportunity; what is finished then is exported and ``RunReport.interrupted`` is set.
-    Raises ReconError: SourceError, OutputError (``out`` exists, cannot be written), ReconstructionError (no geometry).
+    Raises KeyboardInterrupt when nothing was finished then, and ReconError: SourceError, OutputError (``out`` exists,
+    cannot be written), ReconstructionError (no geometry), WeightsError (the network's weights).
     """
     settings = settings or RunSettings()
     open_source(source, settings.source)  # a wrong source must not touch an earlier run
+    network = load_network(settings)
     prepare_folder(out, overwrite=settings.overwrite)
     opened = open_source(source, settings.source, images_folder(out))
     try:
-        return Run(source, opened, out, settings, listeners).execute()
+        return Run(source, opened, out, settings, listeners, network=network).execute()
     except RuntimeError as error:
         if not any(sign in str(error) for sign in DATABASE_FAULTS):
             raise
         raise OutputError(
             f"Cannot write {out / 'map' / 'features.db'}; is the disk full? Free some space or choose another --out."
         ) from error
+
+
+def load_network(settings: RunSettings) -> OpenNetwork | None:
+    """The network that the settings name, None where they name none. See ``open_network`` for errors."""
+    if settings.network is None:
+        return None
+    from recon.network.frontend import open_network  # noqa: PLC0415  torch takes seconds to import
+
+    return open_network(settings.network)
 
 
 def prepare_folder(out: Path, *, overwrite: bool) -> None:
@@ -81,38 +97,68 @@ class Run:
     """One reconstruction, from the source to the exports."""
 
     def __init__(
-        self, name: str, source: Source, out: Path, settings: RunSettings, listeners: Sequence[Listener]
+        self,
+        name: str,
+        source: Source,
+        out: Path,
+        settings: RunSettings,
+        listeners: Sequence[Listener],
+        *,
+        network: OpenNetwork | None = None,
     ) -> None:
         self._name, self._source, self._out, self._settings = name, source, out, settings
         self._listeners = listeners
         self._watch = Stopwatch()
         self._store = MapStore(out)
         self._placement = Placement()
-        sfm = SfmSettings(model=settings.camera_model, camera=settings.intrinsics)
-        self._front_end = StructureFromMotion(out / "map", sfm, self._tell)
+        self._front_end = self._open_front_end(network)
         self._names: dict[int, tuple[str, float]] = {}
         self._unreadable: list[SkippedFrame] = []
+        self._reasons: dict[int, str] = {}
         self._chunks: list[ChunkReport] = []
         self._notices: list[str] = []
         self._points = SparsePoints.empty()
 
+    def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:
+        """The transformer where there is one, else structure from motion."""
+        if network is None:
+            sfm = SfmSettings(model=self._settings.camera_model, camera=self._settings.intrinsics)
+            return StructureFromMotion(self._out / "map", sfm, self._tell)
+        from recon.network.frontend import TransformerFrontEnd  # noqa: PLC0415  torch takes seconds to import
+
+        return TransformerFrontEnd(network, self._tell)
+
     def execute(self) -> RunReport:
         """Do everything; see ``reconstruct``."""
-        interrupted = False
+        try:
+            complete = self._build()
+            try:
+                self._export(complete=complete)
+            except KeyboardInterrupt:
+                complete = False
+                self._tell(Notice("Interrupted while writing: recon export makes the files that are missing."))
+            report = self._report(interrupted=not complete)
+            write(report, self._out / "report.json")
+        finally:
+            self._front_end.close()
+        self._tell(Finished(self._out, report.frames_placed, report.frames_read))
+        return report
+
+    def _build(self) -> bool:
+        """Build the map; False when Ctrl-C ended that early. Raises KeyboardInterrupt when there is nothing to keep."""
         try:
             for chunk in chunks(self._read(), self._settings.chunk, self._settings.overlap):
                 self._reconstruct(chunk)
             self._require_a_map()
             self._make_consistent()
         except KeyboardInterrupt:
-            interrupted = True
+            if len(self._placement.main) < 2:
+                self._discard()
+                self._tell(Notice("Interrupted before any frames had a place: nothing is kept."))
+                raise
             self._tell(Notice("Interrupted: writing what is finished."))
-            self._require_a_map()
-        self._export(complete=not interrupted)
-        report = self._report(interrupted)
-        write(report, self._out / "report.json")
-        self._tell(Finished(self._out, report.frames_placed, report.frames_read))
-        return report
+            return False
+        return True
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Notice):
@@ -141,6 +187,7 @@ class Run:
         start = time.perf_counter()
         with self._watch.measure("geometry"):
             geometry = self._front_end.reconstruct(chunk)
+        self._reasons.update(geometry.unplaced)
         residual = 0.0
         if geometry.frames:
             before = len(self._placement.pieces)
@@ -170,7 +217,7 @@ class Run:
         """Placed frames, all others with the reason, and the points."""
         placed = self._placement.main
         skipped = [
-            SkippedFrame(index, name, "has too little in common with the rest of the map")
+            SkippedFrame(index, name, self._reasons.get(index, "has too little in common with the rest of the map"))
             for index, (name, _) in self._names.items()
             if index not in placed
         ]
@@ -181,9 +228,7 @@ class Run:
         """Raise ReconstructionError, and leave no half-made map, when no two frames could be placed."""
         if len(self._placement.main) >= 2:
             return
-        self._front_end.close()
-        for name in ("map", "colmap"):
-            shutil.rmtree(self._out / name, ignore_errors=True)
+        self._discard()
         count = len(self._names)
         if count < 2:
             raise ReconstructionError(
@@ -193,6 +238,12 @@ class Run:
             f"None of the {count} frames of {self._name} could be placed: they share too few features, or the camera "
             "only turned on the spot. Record with sideways motion, more overlap and more light."
         )
+
+    def _discard(self) -> None:
+        """Delete what a run without a map has written."""
+        self._front_end.close()
+        for name in ("map", "colmap"):
+            shutil.rmtree(self._out / name, ignore_errors=True)
 
     def _make_consistent(self) -> None:
         """Adjust all poses together and give late frames their place."""
@@ -221,9 +272,8 @@ class Run:
             ):
                 self._tell(Progress(f"writing {stage}", 0, 0))
                 writer(reconstruction, self._out / name)
-        self._front_end.close()
 
-    def _report(self, interrupted: bool) -> RunReport:
+    def _report(self, *, interrupted: bool) -> RunReport:
         placed, skipped, _ = self._places()
         return RunReport(
             source=self._name,

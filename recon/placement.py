@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from recon.alignment import align_frames
@@ -51,8 +53,17 @@ class Placement:
             if found.index not in piece
         )
         piece.update({frame.index: frame for frame in new})
+        self._revise(piece, submap)
         self._last = submap
         return submap, new
+
+    def _revise(self, piece: Piece, submap: Submap) -> None:
+        """Move earlier frames of the piece to where the submap sees them; their depth keeps its scale."""
+        for index, pose in submap.geometry.revised.items():
+            if index in piece:
+                found = submap.world_from_chunk @ Sim3.from_matrix(pose).inverse()
+                world_from_cam = Sim3(piece[index].world_from_cam.scale, found.rotation, found.translation)
+                piece[index] = replace(piece[index], world_from_cam=world_from_cam)
 
     def _align(self, geometry: ChunkGeometry) -> tuple[Sim3, float] | None:
         """World from this chunk and the residual relative to scene depth; None where no shared frame tells."""

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from recon.errors import MapError
-from recon.settings import RunSettings
+from recon.settings import NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
 from recon.store import write_atomically
 from recon.types import Camera, SkippedFrame
@@ -98,10 +99,22 @@ class Stopwatch:
         return tuple(StageTime(name, seconds) for name, seconds in self._seconds.items())
 
 
-def peak_memory() -> int:
-    """The most resident memory in bytes that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+def peak_memory(process: int | None = None) -> int:
+    """The most resident memory in bytes that a running process, by default this one, has held so far.
+
+    Where the system does not keep it for other processes, theirs is what they hold now. 0 for one that has ended.
+    """
+    # Linux hands the peak of ``getrusage`` down from the parent, so a small program would seem as large as its caller.
+    status = Path(f"/proc/{process or os.getpid()}/status")
+    if status.is_file():
+        rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(rows.get("VmHWM", "0 kB").split()[0]) * 1024
+    if process is None:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    try:
+        return int(psutil.Process(process).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def main_versions() -> dict[str, str]:
@@ -155,4 +168,6 @@ def _settings_from_json(content: dict[str, Any]) -> RunSettings:
         source = source | {"masks": Path(source["masks"])}
     if intrinsics is not None:
         intrinsics = Camera(**(intrinsics | {"params": tuple(intrinsics["params"])}))
-    return RunSettings(**(content | {"source": SourceOptions(**source), "intrinsics": intrinsics}))
+    network = content.get("network") and NetworkSettings(**content["network"])
+    parts = {"source": SourceOptions(**source), "intrinsics": intrinsics, "network": network}
+    return RunSettings(**(content | parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from recon.errors import SettingsError
 from recon.sources.base import SourceOptions
@@ -10,10 +11,38 @@ from recon.types import Camera, CameraModel
 
 
 @dataclass(frozen=True)
+class NetworkSettings:
+    """The geometry transformer as front end.
+
+    weights: a known name or the path of a file. arithmetic: how global blocks look across frames; None for what suits
+    the weights. device: ``auto``, ``cpu``, ``cuda``... pixels: most pixels of an image that the network sees.
+    memory_frames, memory_mebibytes: how much of earlier chunks a stream remembers; None for no limit. Raises
+    SettingsError for numbers that are not positive.
+    """
+
+    weights: str
+    arithmetic: Literal["dense", "v1", "v2"] | None = None
+    device: str = "auto"
+    pixels: int = 518 * 392
+    memory_frames: int | None = 64
+    memory_mebibytes: float | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        limits = [limit for limit in (self.memory_frames, self.memory_mebibytes, self.pixels) if limit is not None]
+        if min(limits) <= 0:
+            raise SettingsError(
+                f"The network needs positive numbers for pixels and memory, got {self.pixels} pixels, "
+                f"{self.memory_frames} frames and {self.memory_mebibytes} MiB."
+            )
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """What a run does. chunk, overlap: frames per chunk, and how many of them repeat the chunk before.
 
     intrinsics: a calibrated lens that all frames share; without it the lens is estimated as a ``camera_model``.
+    network: finds the geometry instead of structure from motion, and the lens with it.
     Raises SettingsError for values that cannot work.
     """
 
@@ -23,9 +52,14 @@ class RunSettings:
     camera_model: CameraModel = "SIMPLE_RADIAL"
     intrinsics: Camera | None = None
     overwrite: bool = False
+    network: NetworkSettings | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.overlap < self.chunk:
             raise SettingsError(
                 f"--overlap must be at least 1 and smaller than --chunk, got {self.overlap} and {self.chunk}."
+            )
+        if self.network and self.intrinsics:
+            raise SettingsError(
+                "--intrinsics does not go with --weights: the network estimates the lens. Leave one out."
             )

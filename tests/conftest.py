@@ -21,3 +21,13 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real sequences are not here: {folder} does not exist; set RECON_REAL_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def reference_folder() -> Path:
+    """The outputs of the public code: RECON_REFERENCE, or shared/reference beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "reference"
+    folder = Path(os.environ.get("RECON_REFERENCE", beside))
+    if not folder.is_dir():
+        pytest.skip(f"the reference outputs are not here: {folder} does not exist; set RECON_REFERENCE")
+    return folder

@@ -7,6 +7,7 @@ cross-correlation; the cost is smoothed along image lines (Hirschmueller 2008) a
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -38,14 +39,17 @@ class PlaneSweep:
     jump_cost: float = 0.5
     min_correlation: float = 0.4
 
-    def depth(self, views: list[PosedView]) -> list[Depth]:
-        """Depth of every view, kept only where a second view confirms it."""
-        neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in views]
+    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+        """Depth of every view, kept only where a second view confirms it; see ``DepthStage``."""
+        new = [view for view in views if view.index not in solved]
+        neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            raw = list(pool.map(self._sweep, views, neighbours))
-            by_index = {view.index: depth for view, depth in zip(views, raw, strict=True)}
-            checks = [[(other, by_index[other.index]) for other in chosen] for chosen in neighbours]
-            return list(pool.map(keep_consistent, views, raw, checks))
+            raw = list(pool.map(self._sweep, new, neighbours))
+            found = dict(solved) | {view.index: depth for view, depth in zip(new, raw, strict=True)}
+            checks = [[(other, found[other.index]) for other in chosen] for chosen in neighbours]
+            kept = pool.map(keep_consistent, new, raw, checks)
+            found |= {view.index: depth for view, depth in zip(new, kept, strict=True)}
+        return [found[view.index] for view in views]
 
     def _sweep(self, view: PosedView, sources: list[PosedView]) -> Depth:
         height, width = view.mask.shape
@@ -123,10 +127,10 @@ def correlation_volume(
         for grey, rotation_part, translation_part in prepared:
             warped = _warp(grey, rotation_part + inverse_depth * translation_part, reference.shape)
             score = _correlate(reference, mean, deviation, warped, size)
-            second = np.maximum(second, np.minimum(first, score))
-            first = np.maximum(first, score)
+            np.maximum(second, np.minimum(first, score), out=second)
+            np.maximum(first, score, out=first)
         volume[plane] = np.where(second > -1, 0.5 * (first + second), first)
-    return volume
+    return np.minimum(volume, 1, out=volume)
 
 
 def _grey(view: PosedView) -> NDArray[np.float32]:
@@ -150,41 +154,48 @@ def _warp(grey: NDArray[np.float32], source_from_view: NDArray[np.float64], shap
 
 
 def _correlate(reference: Volume, mean: Volume, deviation: Volume, warped: Volume, size: tuple[int, int]) -> Volume:
+    """Correlation (h, w) of two images, -1 where one is unseen; in place, for this is where the time goes."""
     other_mean = cv2.boxFilter(warped, -1, size)
-    covariance = cv2.boxFilter(reference * warped, -1, size) - mean * other_mean
-    variance = cv2.boxFilter(warped * warped, -1, size) - other_mean * other_mean
-    score = covariance / (deviation * np.sqrt(np.maximum(variance, 1.0)))
-    score[other_mean < 0] = -1
-    return np.asarray(np.clip(score, -1, 1), dtype=np.float32)
+    variance = cv2.boxFilter(warped * warped, -1, size)
+    variance -= other_mean * other_mean
+    score = cv2.boxFilter(reference * warped, -1, size)
+    score -= mean * other_mean
+    np.sqrt(np.maximum(variance, 1.0, out=variance), out=variance)
+    variance *= deviation
+    score /= variance
+    np.copyto(score, -1, where=other_mean < 0)
+    return np.asarray(score)
 
 
 def semi_global(cost: Volume, image: NDArray[np.uint8], step_cost: float, jump_cost: float) -> Volume:
     """Sum of the cost (planes, h, w) smoothed along the four line directions; jumps are cheaper across image edges."""
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0).astype(np.float32)
     total = np.zeros_like(cost)
-    for axis in (1, 2):
-        lines = np.ascontiguousarray(np.moveaxis(cost, axis, 0).swapaxes(1, 2))
-        edges = np.abs(np.diff(grey, axis=axis - 1, prepend=grey.take([0], axis=axis - 1)))
-        jumps = np.moveaxis(jump_cost / (1 + edges / 8), axis - 1, 0)
+    for axis in (0, 1):
+        lines = np.ascontiguousarray(np.moveaxis(cost, axis + 1, 0))
+        edges = np.abs(np.diff(grey, axis=axis, prepend=grey.take([0], axis=axis)))
+        jumps = np.maximum(np.moveaxis(jump_cost / (1 + edges / 8), axis, 0), step_cost)
         smoothed = _smooth_lines(lines, jumps, step_cost)
         # Backwards, a step from line n + 1 to n crosses the same edge as the step from n to n + 1.
-        backward = np.roll(jumps, -1, axis=0)
-        smoothed += _smooth_lines(lines[::-1], backward[::-1], step_cost)[::-1]
-        total += np.moveaxis(smoothed.swapaxes(1, 2), 0, axis)
+        smoothed += _smooth_lines(lines[::-1], np.roll(jumps, -1, axis=0)[::-1], step_cost)[::-1]
+        total += np.moveaxis(smoothed, 0, axis + 1)
     return total
 
 
 def _smooth_lines(cost: Volume, jumps: NDArray[np.float32], step_cost: float) -> Volume:
-    """Dynamic programming over the first axis of cost (lines, pixels, planes); jumps: (lines, pixels)."""
+    """Dynamic programming over the first axis of cost (lines, planes, pixels); jumps: (lines, pixels)."""
     smooth = np.empty_like(cost)
     smooth[0] = cost[0]
+    reach, step = np.empty_like(cost[0]), np.empty_like(cost[0])
     for line in range(1, len(cost)):
         previous = smooth[line - 1]
-        floor = previous.min(axis=1, keepdims=True)
-        reach = np.minimum(previous, floor + np.maximum(jumps[line], step_cost)[:, None])
-        np.minimum(reach[:, 1:], previous[:, :-1] + step_cost, out=reach[:, 1:])
-        np.minimum(reach[:, :-1], previous[:, 1:] + step_cost, out=reach[:, :-1])
-        np.add(cost[line], reach - floor, out=smooth[line])
+        floor = previous.min(axis=0)
+        np.minimum(previous, floor + jumps[line], out=reach)
+        np.add(previous, step_cost, out=step)
+        np.minimum(reach[1:], step[:-1], out=reach[1:])
+        np.minimum(reach[:-1], step[1:], out=reach[:-1])
+        reach -= floor
+        np.add(cost[line], reach, out=smooth[line])
     return smooth
 
 

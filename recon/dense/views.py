@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -44,8 +45,11 @@ class Depth:
 class DepthStage(Protocol):
     """Turns posed views into depth: the classical plane sweep, or a learned one."""
 
-    def depth(self, views: list[PosedView]) -> list[Depth]:
-        """Depth of every view, in the unit of the poses and in the order of the views."""
+    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+        """Depth of every view, in the unit of the poses and in the order of the views.
+
+        solved: depth that some of the views, by their index, have already; it stays as it is.
+        """
         ...
 
 

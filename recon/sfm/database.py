@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from recon.sfm.guidance import allowed_matches
 from recon.sfm.matching import Features, Matcher
 from recon.types import Camera, CameraModel, Frame
 
@@ -18,6 +20,10 @@ FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
 ENOUGH_INLIERS = 15
 MAX_TRIALS = 1500  # of COLMAP's 10000: pairs that need more are too weak to help
 DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores them
+GUIDE_BELOW = 150  # inliers: better pairs have tracks enough
+FRAMES_IN_MEMORY = 64  # a megabyte each
+GLANCE_FEATURES = 300
+GLANCE_MATCHES = 4
 Pair = tuple[int, int]
 
 
@@ -44,6 +50,7 @@ class MatchDatabase:
         self._lens_of: dict[int, int] = {}
         self._scale: dict[int, float] = {}
         self._inliers: dict[Pair, int] = {}
+        self.features = lru_cache(FRAMES_IN_MEMORY)(self._read_features)
 
     def close(self) -> None:
         """Give up everything; the file is deleted."""
@@ -73,7 +80,7 @@ class MatchDatabase:
         self._lens_of[frame.index] = camera_id
         self._scale[frame.index] = frame.original_size[0] / frame.image.shape[1]
 
-    def features(self, frame_index: int) -> Features:
+    def _read_features(self, frame_index: int) -> Features:
         keypoints = self._database.read_keypoints(image_id(frame_index))
         raw = np.array(self._database.read_descriptors(image_id(frame_index)).data)
         return Features(keypoints, raw.astype(np.float32) / np.float32(DESCRIPTOR_SCALE))
@@ -82,22 +89,28 @@ class MatchDatabase:
         """Original pixels per pixel of the working image, the median over the frames: the unit of detection noise."""
         return float(np.median([self._scale[index] for index in frame_indices]))
 
-    def match(self, pairs: Iterable[Pair]) -> None:
-        """Match and verify the pairs (smaller index first) that were not matched before."""
+    def match(self, pairs: Iterable[Pair], *, glance: bool = False) -> None:
+        """Match and verify the pairs (smaller index first) that were not matched before.
+
+        glance: give a pair up when its few largest features have nothing in common (Wu 2013, preemptive matching);
+        right for many pairs of which few overlap.
+        """
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
-        recent: dict[int, Features] = {}
         candidates: list[Pair] = []
-        for first, second in missing:
-            recent = {index: features for index, features in recent.items() if index >= first}
-            for index in (first, second):
-                if index not in recent:
-                    recent[index] = self.features(index)
-            matches = self._matcher.match(recent[first], recent[second])
+        for pair in missing:
+            features = self.features(pair[0]), self.features(pair[1])
+            if glance and not self._look_alike(*features):
+                continue
+            matches = self._matcher.match(*features)
             if len(matches) >= ENOUGH_INLIERS:
-                self._database.write_matches(image_id(first), image_id(second), matches)
-                candidates.append((first, second))
+                self._database.write_matches(image_id(pair[0]), image_id(pair[1]), matches)
+                candidates.append(pair)
         self._inliers.update(dict.fromkeys(missing, 0))
         self._verify(candidates)
+
+    def _look_alike(self, first: Features, second: Features) -> bool:
+        few = [features.largest(GLANCE_FEATURES) for features in (first, second)]
+        return len(self._matcher.match(few[0], few[1])) >= GLANCE_MATCHES
 
     def _verify(self, pairs: list[Pair]) -> None:
         """Keep the matches that agree with one epipolar geometry or homography."""
@@ -112,9 +125,20 @@ class MatchDatabase:
             listing.write("\n".join(f"{names[first]} {names[second]}" for first, second in pairs))
             listing.flush()
             pycolmap.verify_matches(self.path, listing.name, options)
-        for first, second in pairs:
-            geometry = self._database.read_two_view_geometry(image_id(first), image_id(second))
-            self._inliers[first, second] = len(geometry.inlier_matches)
+        for pair in pairs:
+            geometry = self._database.read_two_view_geometry(*map(image_id, pair))
+            if ENOUGH_INLIERS <= len(geometry.inlier_matches) < GUIDE_BELOW:
+                self._match_again(pair, geometry, options.ransac.max_error)
+            self._inliers[pair] = len(geometry.inlier_matches)
+
+    def _match_again(self, pair: Pair, geometry: pycolmap.TwoViewGeometry, max_error: float) -> None:
+        """More matches for a weak pair: those that its geometry allows need not stand out among all features."""
+        first, second = (self.features(index) for index in pair)
+        allowed = allowed_matches(geometry, self.positions(pair[0]), self.positions(pair[1]), max_error)
+        matches = self._matcher.match(first, second, allowed)
+        if len(matches) > len(geometry.inlier_matches):
+            geometry.inlier_matches = matches
+            self._database.update_two_view_geometry(*map(image_id, pair), geometry)
 
     def matched(self, pair: Pair) -> bool:
         """Whether the pair was matched, with or without success."""
@@ -151,6 +175,45 @@ class MatchDatabase:
         options = pycolmap.DatabaseCacheOptions(min_num_matches=ENOUGH_INLIERS, load_all_images=True)
         options.image_names = {self._names[index] for index in frame_indices}
         return pycolmap.DatabaseCache.create(self._database, options)
+
+    def positions(self, frame_index: int) -> NDArray[np.float64]:
+        """Features (n, 2) of a frame: column and row in the original [px]."""
+        return np.asarray(self._database.read_keypoints(image_id(frame_index))[:, :2], dtype=np.float64)
+
+    def verified_pairs(self, frame_indices: Iterable[int]) -> list[Pair]:
+        """The pairs among some frames that have verified matches."""
+        wanted = set(frame_indices)
+        return [pair for pair, inliers in self._inliers.items() if inliers and wanted.issuperset(pair)]
+
+    def verified_matches(self, pair: Pair) -> NDArray[np.int64]:
+        """Rows (m, 2) of the features of both frames that show the same point."""
+        geometry = self._database.read_two_view_geometry(image_id(pair[0]), image_id(pair[1]))
+        return np.asarray(geometry.inlier_matches, dtype=np.int64).reshape(-1, 2)
+
+    def reduced_cache(self, rows: Mapping[int, NDArray[np.int64]]) -> pycolmap.DatabaseCache:
+        """Like ``cache``, with only some rows of the features of every frame index."""
+        cache = pycolmap.DatabaseCache()
+        for camera_id in sorted({self._lens_of[index] for index in rows}):
+            cache.add_rig(self._database.read_rig(camera_id))
+            cache.add_camera(self._database.read_camera(camera_id))
+        new_rows = {}
+        for index, kept in rows.items():
+            positions = self.positions(index)
+            new_rows[index] = np.full(len(positions), -1, dtype=np.int64)
+            new_rows[index][kept] = np.arange(len(kept))
+            cache.add_frame(self._database.read_frame(image_id(index)))
+            lens = self._lens_of[index]
+            image = pycolmap.Image(self._names[index], positions[kept], lens, image_id(index))
+            image.frame_id = image_id(index)
+            cache.add_image(image)
+        for pair in self.verified_pairs(rows):
+            geometry = self._database.read_two_view_geometry(image_id(pair[0]), image_id(pair[1]))
+            matches = np.asarray(geometry.inlier_matches, dtype=np.int64).reshape(-1, 2)
+            matches = np.column_stack([new_rows[pair[0]][matches[:, 0]], new_rows[pair[1]][matches[:, 1]]])
+            geometry.inlier_matches = matches[(matches >= 0).all(axis=1)].astype(np.uint32)
+            cache.correspondence_graph.add_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
+        cache.correspondence_graph.finalize()
+        return cache
 
     def relative_rotation(self, first: int, second: int) -> NDArray[np.float64] | None:
         """Rotation (3, 3) from camera ``first`` to ``second`` by their matches alone; None where they do not tell."""

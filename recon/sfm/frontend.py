@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from recon.dense.plane_sweep import PlaneSweep
-from recon.dense.views import DepthStage, PosedView, pinhole, undistort
+from recon.dense.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.events import Listener, Notice
 from recon.sfm.consistency import adjust_model, refine_map
 from recon.sfm.database import MatchDatabase, Pair
-from recon.sfm.mapping import EFFORTS, map_frames
+from recon.sfm.lens import lens_change
+from recon.sfm.mapping import EFFORTS, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
 from recon.similarity import Array
 from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
@@ -21,7 +22,10 @@ from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameG
 # Near neighbours only: frames far apart that look alike may be two places, and only the whole map can tell.
 WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
 WIDE_WINDOW = tuple(range(1, 21))
+CONTEXT = 60
+BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see lens_change
 ORDERED_SHARE = 0.7
+NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,10 @@ class SfmSettings:
 class StructureFromMotion:
     """Places the frames of a chunk by their local features and sweeps depth between them.
 
-    Frames that the chunk before has placed keep their poses, so a chunk comes out in the frame of the one before;
-    where that fails, the chunk is mapped anew in a frame of its own. Features and matches of all frames stay in a
-    database on disk.
+    The last CONTEXT frames before a chunk are mapped along with it and keep their poses, so that a chunk comes out in
+    the frame of the one before, with its scale carried by points from a longer way than the overlap; where that
+    fails, the chunk is mapped anew in a frame of its own. Features and matches of all frames stay in a database on
+    disk.
     """
 
     def __init__(self, folder: Path, settings: SfmSettings, listener: Listener) -> None:
@@ -49,21 +54,27 @@ class StructureFromMotion:
         self._tell = listener
         self.database = MatchDatabase(folder / "features.db", settings.matcher, settings.model, settings.camera)
         self._last: dict[int, FrameGeometry] = {}
+        self._context: dict[int, Array] = {}
+        self._settled = settings.camera is not None
+        self._effort = EFFORTS[0]
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         for frame in chunk.frames:
             self.database.add(frame)
         indices = [frame.index for frame in chunk.frames]
-        self.database.match(window_pairs(indices, WINDOW))
-        if not is_ordered(self.database, indices):
-            self._tell(
-                Notice(f"Chunk {chunk.index + 1}: neighbouring images show different things; matching all pairs.")
-            )
-            self.database.match(window_pairs(indices, range(1, len(indices))))
-        known = {index: self._last[index].cam_from_chunk for index in indices if index in self._last}
-        model = self._map(indices, known)
-        geometry = self._densify(chunk, model)
+        self._match(chunk.index, indices)
+        model, effort = self._map(indices)
+        if effort != self._effort:
+            self._effort = effort
+            self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
+        revised: dict[int, Array] = {}
+        if self._context and not self._settled:
+            model = self._settle_lens(model)
+            revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
+        geometry = replace(self._densify(chunk, restrict(model, indices)), revised=revised)
         self._last = {frame.index: frame for frame in geometry.frames}
+        recent = sorted(model.cam_from_model)[-CONTEXT:]
+        self._context = {index: model.cam_from_model[index] for index in recent}
         return geometry
 
     def refine(self, cam_from_world: Mapping[int, Array]) -> SparseModel:
@@ -72,48 +83,70 @@ class StructureFromMotion:
     def close(self) -> None:
         self.database.close()
 
-    def _map(self, indices: list[int], known: dict[int, Array]) -> SparseModel:
-        """The model that places most frames: continued from ``known`` where possible, else begun anew."""
-        model = self._escalate(indices, known) if known else SparseModel({}, {}, SparsePoints.empty())
-        if len(model.cam_from_model) < 0.5 * len(indices):
-            fresh = self._escalate(indices, {})
-            if len(fresh.cam_from_model) > len(model.cam_from_model):
+    def _match(self, number: int, indices: list[int]) -> None:
+        self.database.match(window_pairs(sorted({*self._context, *indices}), WINDOW))
+        if not is_ordered(self.database, indices):
+            self._tell(Notice(f"Chunk {number + 1}: neighbouring images show different things; matching all pairs."))
+            self.database.match(window_pairs(indices, range(1, len(indices))))
+
+    def _map(self, indices: list[int]) -> tuple[SparseModel, Effort]:
+        """The model that places most frames, continued from the chunk before or else begun anew, and what it took."""
+        model, effort = self._escalate(indices, self._context) if self._context else (NO_MODEL, EFFORTS[0])
+        if count_placed(model, indices) < 0.5 * len(indices):
+            fresh, fresh_effort = self._escalate(indices, {})
+            if count_placed(fresh, indices) > count_placed(model, indices):
                 # Later chunks and all depth build on this lens: fit it to every frame, not only to the growing model.
                 self.database.update_cameras(fresh.cameras)
-                model = adjust_model(self.database, fresh.cam_from_model)
+                model, effort = adjust_model(self.database, fresh.cam_from_model), fresh_effort
                 self.database.update_cameras(model.cameras)
-        return model
+        return model, effort
 
-    def _escalate(self, indices: list[int], known: dict[int, Array]) -> SparseModel:
+    def _escalate(self, indices: list[int], known: dict[int, Array]) -> tuple[SparseModel, Effort]:
         """Try harder as long as frames are missing; every frame placed stays."""
         if not known:
             self.database.calibrate()
-        best = SparseModel({}, {}, SparsePoints.empty())
-        for number, effort in enumerate(EFFORTS):
-            model = map_frames(self.database, indices, known, effort)
+        frames = sorted({*known, *indices})
+        best, best_effort = NO_MODEL, EFFORTS[0]
+        for effort in EFFORTS:
+            model = map_frames(self.database, frames, known, effort)
             if len(model.cam_from_model) > len(best.cam_from_model):
-                best = model
-            if len(best.cam_from_model) == len(indices):
+                best, best_effort = model, effort
+            if len(best.cam_from_model) == len(frames):
                 break
-            if len(best.cam_from_model) > 0.5 * len(indices):
+            if count_placed(best, indices) > 0.5 * len(indices):
                 known = best.cam_from_model
-            if number == 0 and best.cam_from_model:
-                self.database.match(window_pairs(indices, WIDE_WINDOW))
-        return best
+            if effort == EFFORTS[0] and best.cam_from_model:
+                self.database.match(window_pairs(frames, WIDE_WINDOW))
+        return best, best_effort
+
+    def _settle_lens(self, model: SparseModel) -> SparseModel:
+        """Fit the lens to the chunk and the frames before it together, until that changes it no more.
+
+        A chunk alone often moves too little to tell the lens. Where it turns out to have been wrong, the map has been
+        bent by it, and is made anew as far back as the model reaches.
+        """
+        adjusted = adjust_model(self.database, model.cam_from_model)
+        change = max(lens_change(model.cameras[index], camera) for index, camera in adjusted.cameras.items())
+        self.database.update_cameras(adjusted.cameras)
+        self._settled = change < SETTLED
+        if change < BENDING:
+            return adjusted
+        anew, _ = self._escalate(sorted(model.cam_from_model), {})
+        if len(anew.cam_from_model) < len(adjusted.cam_from_model):
+            return adjusted
+        self.database.update_cameras(anew.cameras)
+        return anew
 
     def _densify(self, chunk: Chunk, model: SparseModel) -> ChunkGeometry:
+        """Depth of the placed frames; frames that kept the pose of the chunk before keep their depth, too."""
         frames = [frame for frame in chunk.frames if frame.index in model.cam_from_model]
-        fresh = not all(
-            np.allclose(model.cam_from_model[index], geometry.cam_from_chunk)
-            for index, geometry in self._last.items()
-            if index in model.cam_from_model
-        )
+        kept = self._kept(model)
+        solved = {index: Depth(geometry.depth, geometry.confidence) for index, geometry in kept.items()}
         views = [make_view(frame, model, self._settings.depth_size) for frame in frames]
-        depths = self._settings.depth_stage.depth(views)
+        depths = self._settings.depth_stage.depth(views, solved)
         placed = tuple(
-            self._last[view.index]
-            if view.index in self._last and not fresh
-            else FrameGeometry(
+            kept.get(view.index)
+            or FrameGeometry(
                 index=view.index,
                 cam_from_chunk=view.cam_from_chunk,
                 camera=model.cameras[view.index],
@@ -128,6 +161,13 @@ class StructureFromMotion:
         unplaced = {frame.index: reason for frame in chunk.frames if frame.index not in model.cam_from_model}
         return ChunkGeometry(placed, model.points, unplaced)
 
+    def _kept(self, model: SparseModel) -> dict[int, FrameGeometry]:
+        """The last chunk's frames in the model, if the model continues them; none if it is in a frame of its own."""
+        shared = {index: geometry for index, geometry in self._last.items() if index in model.cam_from_model}
+        if all(np.allclose(model.cam_from_model[index], frame.cam_from_chunk) for index, frame in shared.items()):
+            return shared
+        return {}
+
 
 def make_view(frame: Frame, model: SparseModel, depth_size: int) -> PosedView:
     """The frame's pinhole view, with the sparse points that it sees."""
@@ -141,6 +181,27 @@ def make_view(frame: Frame, model: SparseModel, depth_size: int) -> PosedView:
     pixels = points_cam @ intrinsics.T
     sparse = np.column_stack([pixels[:, :2] / pixels[:, 2:], points_cam[:, 2]])
     return PosedView(frame.index, image, mask, intrinsics, cam_from_model, sparse, ids)
+
+
+def restrict(model: SparseModel, indices: list[int]) -> SparseModel:
+    """The part of a model that some frames see."""
+    kept = [index for index in indices if index in model.cam_from_model]
+    seen = np.isin(model.points.frame_indices, kept)
+    ids, point_ids = np.unique(model.points.point_ids[seen], return_inverse=True)
+    points = SparsePoints(
+        positions=model.points.positions[ids],
+        colours=model.points.colours[ids],
+        point_ids=point_ids,
+        frame_indices=model.points.frame_indices[seen],
+        pixels=model.points.pixels[seen],
+    )
+    poses = {index: model.cam_from_model[index] for index in kept}
+    return SparseModel(poses, {index: model.cameras[index] for index in kept}, points)
+
+
+def count_placed(model: SparseModel, indices: list[int]) -> int:
+    """How many of the frames have a pose in the model."""
+    return sum(index in model.cam_from_model for index in indices)
 
 
 def window_pairs(indices: list[int], steps: range | tuple[int, ...]) -> list[Pair]:

@@ -32,10 +32,10 @@ class Effort:
 
 
 EFFORTS = (
-    Effort("usual", 16, 100),
+    Effort("usual parallax", 16, 100),
     Effort("small parallax", 8, 80),
     Effort("very small parallax", 4, 50, 15, 0.15, refine_lens=False),
-    Effort("last resort", 1.5, 25, 12, 0.1, refine_lens=False),
+    Effort("next to no parallax", 1.5, 25, 12, 0.1, refine_lens=False),
 )
 
 
@@ -97,6 +97,8 @@ def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.Incremental
     options.multiple_models = False
     options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
     options.ba_global_max_refinements = 2
+    # COLMAP's 0 spends most of the time on nothing.
+    options.ba_local_function_tolerance = options.ba_global_function_tolerance = 1e-6
     options.ba_refine_focal_length = options.ba_refine_extra_params = effort.refine_lens
     options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RANGE
     mapper, triangulation = options.mapper, options.triangulation

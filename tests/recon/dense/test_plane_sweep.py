@@ -56,7 +56,7 @@ def views() -> list[PosedView]:
 
 
 def test_depth_of_a_textured_room_is_right(views: list[PosedView]) -> None:
-    found = PlaneSweep().depth(views)[2]
+    found = PlaneSweep().depth(views, {})[2]
     kept = found.depth > 0
     error = np.abs(found.depth - true_depth())[kept] / true_depth()[kept]
     assert kept.mean() > 0.5
@@ -67,13 +67,24 @@ def test_depth_of_a_textured_room_is_right(views: list[PosedView]) -> None:
 
 def test_masked_pixels_get_no_depth(views: list[PosedView]) -> None:
     masked = [PosedView(**(vars(view) | {"mask": np.arange(160)[None] < 80 * np.ones((120, 1))})) for view in views]
-    found = PlaneSweep().depth(masked)[2]
+    found = PlaneSweep().depth(masked, {})[2]
     assert (found.depth[:, 80:] == 0).all()
     assert (found.depth[:, :80] > 0).any()
 
 
 def test_a_lone_view_gets_no_depth(views: list[PosedView]) -> None:
-    assert not PlaneSweep().depth(views[:1])[0].depth.any()
+    assert not PlaneSweep().depth(views[:1], {})[0].depth.any()
+
+
+def test_solved_depth_stays_as_it_is(views: list[PosedView]) -> None:
+    once = PlaneSweep().depth(views, {})
+    given = {view.index: depth for view, depth in zip(views[:2], once, strict=False)}
+    again = PlaneSweep().depth(views, given)
+    assert again[0] is once[0]
+    assert again[1] is once[1]
+    both = (again[2].depth > 0) & (once[2].depth > 0)
+    assert both.mean() > 0.5
+    np.testing.assert_array_equal(again[2].depth[both], once[2].depth[both])
 
 
 def test_depth_that_the_others_contradict_is_dropped(views: list[PosedView]) -> None:

@@ -1,0 +1,92 @@
+"""``recon bench``: measurements that the documentation quotes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli.text import print_rows
+from recon.errors import SettingsError
+
+FELL_SHORT = 1
+
+app = typer.Typer(no_args_is_help=True, help="Measure this program on this machine.")
+
+
+@app.command()
+def real(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder that holds the sequences.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results and runs go; replaced.")] = Path("out/bench"),
+    sets: Annotated[str | None, typer.Option(metavar="A,B", help="Only these sets; all without it.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Runs of each program; the table gives medians.")] = 1,
+) -> None:
+    """Run recon and plain COLMAP in turn on each set and compare them. Exits with 1 when recon falls short."""
+    from recon.benchmark.measure import SetResult, measure_set
+    from recon.benchmark.sets import chosen_sets
+    from recon.benchmark.tables import BenchmarkResult, circumstances, to_markdown, write_results
+    from recon.store import make_folder
+
+    chosen = chosen_sets(sets)
+    make_folder(out)
+    where = circumstances()
+    results: list[SetResult] = []
+    for member in chosen:
+        results.append(measure_set(member, data, out, repeat, lambda sentence: typer.echo(sentence, err=True)))
+        result = BenchmarkResult(where, repeat, tuple(results))
+        write_results(result, out)  # after every set: an interrupted benchmark keeps what it has
+    typer.echo(to_markdown(result))
+    print_rows("Files", [("results", str(out / "results.json")), ("table", str(out / "results.md"))])
+    if any(member.shortfalls for member in results):
+        raise typer.Exit(FELL_SHORT)
+
+
+@app.command()
+def scaling(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for scaling.json, scaling.md and scaling.png.")],
+    shape: Annotated[Literal["compact", "vggt-1b"], typer.Option(help="Size of the network.")] = "compact",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda...")] = "auto",
+    frames: Annotated[str, typer.Option(help="Numbers of frames, separated by commas.")] = "8,16,32,64,128",
+    methods: Annotated[
+        str | None, typer.Option(help="Some of: dense, descriptors, published stream, our stream; with commas.")
+    ] = None,
+    chunk: Annotated[int, typer.Option(help="Frames per chunk of the streams.")] = 8,
+    memory_frames: Annotated[int, typer.Option(help="Earlier frames that our stream remembers.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Runs per case; fewer for slow ones.")] = 3,
+    clock: Annotated[
+        Literal["wall", "processor"], typer.Option(help="Processor time is for machines with other work.")
+    ] = "wall",
+) -> None:
+    """Time the network against the number of frames: dense, descriptors, the published stream, ours."""
+    from recon.network import scaling as benchmark
+    from recon.network.runtime import choose_device
+
+    chosen = methods.split(",") if methods else benchmark.METHODS
+    unknown = set(chosen) - set(benchmark.METHODS)
+    if unknown:
+        raise SettingsError(f"--methods knows {', '.join(benchmark.METHODS)}, got {', '.join(sorted(unknown))}.")
+    settings = benchmark.ScalingSettings(
+        shape=shape,
+        frames=_numbers(frames),
+        methods=tuple(method for method in benchmark.METHODS if method in chosen),
+        chunk=chunk,
+        memory_frames=memory_frames,
+        repeats=repeats,
+        clock=clock,
+    )
+    measured = benchmark.measure(settings, choose_device(device), typer.echo)
+    out.mkdir(parents=True, exist_ok=True)
+    benchmark.write_json(measured, out / "scaling.json")
+    (out / "scaling.md").write_text(benchmark.table(measured))
+    benchmark.plot(measured, out / "scaling.png")
+    typer.echo(benchmark.table(measured))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise SettingsError(f"--frames needs numbers such as 8,16,32, got {text}.") from error

@@ -1,0 +1,76 @@
+"""``recon weights``: list, fetch, check and import weight files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.text import print_rows, size
+
+app = typer.Typer(no_args_is_help=True, help="Weights of the networks: list, fetch, check, import.")
+DAMAGED = 1
+Agreed = Annotated[bool, typer.Option("--yes", help="Accept the licence without being asked.")]
+
+
+@app.command("list")
+def list_weights() -> None:
+    """Name the known weights and say which are here."""
+    from recon.network.known_weights import KNOWN, stored_path, weights_folder
+
+    rows = []
+    for weights in KNOWN:
+        path = stored_path(weights)
+        rows.append((weights.name, f"here: {path}" if path else "not here"))
+        rows += [("", weights.about), ("", f"licence: {weights.licence}"), ("", weights.page)]
+    print_rows(f"Weights, kept in {weights_folder()}", rows)
+
+
+@app.command()
+def pull(name: Annotated[str, typer.Argument(help="Name from the list.")], yes: Agreed = False) -> None:
+    """Fetch known weights, once you have accepted their licence."""
+    from recon.network import known_weights
+
+    weights = known_weights.known(name)
+    print_rows(weights.name, [("licence", weights.licence), ("page", weights.page)])
+    if not yes:
+        typer.confirm("Do you accept this licence?", abort=True)
+    typer.echo(f"Fetched {known_weights.pull(weights)}")
+
+
+@app.command()
+def verify(file: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Weights to check.")]) -> None:
+    """Check that a weight file is whole and fits the network. Exits with 1 when its values or checksum are wrong."""
+    from recon.network.checkpoints import identify, read_checkpoint
+    from recon.network.known_weights import kept_checksum, resolve, sha256, unusable_tensors
+    from recon.network.stored_config import arithmetic_of
+
+    path = resolve(file)
+    checkpoint = read_checkpoint(path)
+    kind = (
+        "ImAge, for places" if checkpoint.is_place_descriptor else f"geometry, {arithmetic_of(identify(checkpoint)[1])}"
+    )
+    broken, checksum, kept = unusable_tensors(checkpoint), sha256(path), kept_checksum(path)
+    rows = [
+        ("kind", kind),
+        ("parameters", f"{checkpoint.parameters:,} in {len(checkpoint.tensors)} tensors, {size(path.stat().st_size)}"),
+        ("values", f"not finite in {', '.join(broken[:5])}" if broken else "all finite"),
+        ("sha256", checksum),
+        ("kept sha256", kept or "none"),
+    ]
+    print_rows(str(path), rows)
+    if broken or kept not in (None, checksum):
+        typer.echo("The file is damaged: get it again.", err=True)
+        raise typer.Exit(DAMAGED)
+
+
+@app.command("import")
+def import_weights(
+    path: Annotated[Path, typer.Argument(help="Weight file: safetensors or PyTorch.")],
+    name: Annotated[str | None, typer.Option(help="Which of the known weights it is.")] = None,
+) -> None:
+    """Copy a weight file to where ``--weights NAME`` finds it."""
+    from recon.network.known_weights import import_file
+
+    typer.echo(f"Imported as {import_file(path, name)}")

@@ -1,0 +1,208 @@
+"""The geometry transformer as a front end of the pipeline."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon.errors import ResourceError
+from recon.events import Notice
+from recon.network.attention import choose_backend
+from recon.network.cache import DescriptorCache, MemoryBudget
+from recon.network.checkpoints import identify, load_network, read_checkpoint
+from recon.network.config import Dense, Rule
+from recon.network.known_weights import resolve
+from recon.network.model import GeometryNetwork, Prediction
+from recon.network.pose_encoding import matrices_from_encoding
+from recon.network.preprocess import as_batch, fitted_size, resize, resize_mask
+from recon.network.runtime import choose_device, compile_blocks, is_shortage, precision
+from recon.network.stored_config import arithmetic_of, published_rule
+from recon.settings import NetworkSettings
+from recon.similarity import Array
+from recon.types import Camera, Chunk, ChunkGeometry, Frame, FrameGeometry, Image, SparseModel, SparsePoints
+
+Tell = Callable[[Notice], None]
+HALF_PIXEL = 0.5  # the network counts pixels from the centre of the first one, we from its corner
+PINHOLE_ENTRIES = ((0, 0), (1, 1), (0, 2), (1, 2))
+NOT_FINITE = "the network gave no finite numbers for it"
+
+
+@dataclass(frozen=True, eq=False)
+class OpenNetwork:
+    """A network with its weights on its device, and the rule that it runs by. about: these in a sentence."""
+
+    network: GeometryNetwork
+    rule: Rule
+    settings: NetworkSettings
+    about: str
+
+
+def open_network(settings: NetworkSettings) -> OpenNetwork:
+    """The network with weights, rule and device as the settings say.
+
+    Raises WeightsError, DependencyError (weights not fetched yet) or SettingsError.
+    """
+    device = choose_device(settings.device)
+    backend = choose_backend(device)
+    checkpoint = read_checkpoint(resolve(settings.weights))
+    config, rule = identify(checkpoint)
+    if settings.arithmetic:
+        rule = published_rule(settings.arithmetic, config.aggregator.depth)
+    network = load_network(checkpoint, config, backend).to(device)
+    if settings.compile:
+        compile_blocks(network)
+    about = f"Geometry by {settings.weights}: {arithmetic_of(rule)} attention, computed by {backend} on {device}."
+    return OpenNetwork(network, rule, settings, about)
+
+
+class TransformerFrontEnd:
+    """Poses and depth of chunks by the network.
+
+    With a descriptor rule the chunks are one stream: each attends to what is remembered of those before, within the
+    memory budget. With dense attention every chunk stands alone, as the network was trained, and the pipeline joins
+    them by the frames that they share. All frames must have the size of the first.
+    """
+
+    def __init__(self, opened: OpenNetwork, tell: Tell) -> None:
+        self._network, self._rule, self._settings, self._tell = opened.network, opened.rule, opened.settings, tell
+        self._about = opened.about
+        self._device = next(opened.network.parameters()).device
+        self._budget = MemoryBudget(opened.settings.memory_frames, opened.settings.memory_mebibytes)
+        self._cache = DescriptorCache.empty()
+        self._original: tuple[int, int] | None = None
+        self._at_once = sys.maxsize
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that the stream holds between chunks."""
+        return self._cache.bytes
+
+    def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
+        """See ``GeometryFrontEnd``. Poses are relative to the first frame of the stream, or of a chunk that stands
+        alone; the unit is the network's.
+
+        Raises ResourceError when the memory does not hold a single frame.
+        """
+        alike, unplaced = self._of_one_size(chunk.frames)
+        placed: list[FrameGeometry] = []
+        if isinstance(self._rule, Dense):
+            self._cache = DescriptorCache.empty()
+        pending = [alike] if alike else []
+        while pending:
+            frames = pending.pop()
+            found = self._advance(frames, last=not pending) if len(frames) <= self._at_once else None
+            if found is not None:
+                placed += found
+            elif len(frames) > 1:
+                # Too many for the memory, or one bad frame spoils all that attend to it.
+                pending += [frames[len(frames) // 2 :], frames[: len(frames) // 2]]
+            else:
+                unplaced[frames[0].index] = NOT_FINITE
+        return ChunkGeometry(tuple(placed), SparsePoints.empty(), unplaced)
+
+    def refine(self, cam_from_world: Mapping[int, Array]) -> SparseModel:
+        """Nothing: the chunks' poses stay as they were placed."""
+        return SparseModel({}, {}, SparsePoints.empty())
+
+    def close(self) -> None:
+        """Forget the stream."""
+        self._cache = DescriptorCache.empty()
+
+    def _of_one_size(self, frames: Sequence[Frame]) -> tuple[tuple[Frame, ...], dict[int, str]]:
+        """The frames that have the size of the stream's first, and why the others cannot join."""
+        if self._original is None:
+            self._original = frames[0].original_size
+            self._tell(Notice(self._about))
+        alike = tuple(frame for frame in frames if frame.original_size == self._original)
+        others = [frame.index for frame in frames if frame.original_size != self._original]
+        return alike, dict.fromkeys(others, "has another size than the first frame; the network takes one size")
+
+    def _advance(self, frames: Sequence[Frame], *, last: bool) -> list[FrameGeometry] | None:
+        """Take frames into the stream; None, and no change, when there are too many or some come out not finite."""
+        width, height = frames[0].image.shape[1::-1]
+        size = fitted_size(width, height, self._settings.pixels, self._network.config.aggregator.patch_size)
+        images = [resize(frame.image, size) for frame in frames]
+        try:
+            prediction, cache = self._predict(images, last=last)
+        except RuntimeError as error:
+            if not is_shortage(error):
+                raise
+            self._take_fewer(len(frames), error)
+            return None
+        if not finite_frames(prediction).all():
+            return None
+        self._cache = cache
+        return geometries(frames, images, prediction)
+
+    def _predict(self, images: Sequence[Image], *, last: bool) -> tuple[Prediction, DescriptorCache]:
+        batch = as_batch(images)[None].to(self._device)
+        with torch.inference_mode(), precision(self._device):
+            if isinstance(self._rule, Dense) and last and not self._cache.length:
+                return self._network.predict(batch, self._rule), self._cache  # nobody will ask what it saw
+            return self._network.step(batch, self._cache, self._rule, self._budget)
+
+    def _take_fewer(self, count: int, error: RuntimeError) -> None:
+        if count == 1:
+            raise ResourceError(
+                f"The memory of {self._device} does not hold a single frame. Lower --pixels (now "
+                f"{self._settings.pixels}) or --memory-frames, or use --device cpu."
+            ) from error
+        self._at_once = count // 2
+        self._tell(
+            Notice(
+                f"The memory of {self._device} does not hold {count} frames at once; going on with {self._at_once}. "
+                "A smaller --chunk or --pixels avoids this."
+            )
+        )
+
+
+def finite_frames(prediction: Prediction) -> Array:
+    """Which frames of the first sequence (frames,) have finite poses, depth and confidence."""
+    cam_from_world, _ = matrices_from_encoding(prediction.encodings[0], (1, 1))
+    parts = (cam_from_world, prediction.depth.values[0], prediction.depth.confidence[0])
+    return np.asarray(torch.stack([part.flatten(1).isfinite().all(dim=1) for part in parts]).all(dim=0).cpu())
+
+
+def geometries(frames: Sequence[Frame], images: Sequence[Image], prediction: Prediction) -> list[FrameGeometry]:
+    """What the pipeline wants to know, from the network's results for the first sequence of the batch.
+
+    images: the frames as the network saw them.
+    """
+    depths = _as_array(prediction.depth.values[0, ..., 0])
+    confidences = 1 - 1 / _as_array(prediction.depth.confidence[0])  # from 1..infinity to 0..1
+    size = (depths.shape[1], depths.shape[2])
+    poses, intrinsics = map(_as_array, matrices_from_encoding(prediction.encodings[0].double(), size))
+    intrinsics[:, :2, 2] += HALF_PIXEL
+    return [
+        _geometry(frame, image, pose, matrix, depth=depth, confidence=confidence)
+        for frame, image, pose, matrix, depth, confidence in zip(
+            frames, images, poses, intrinsics, depths, confidences, strict=True
+        )
+    ]
+
+
+def _geometry(
+    frame: Frame, image: Image, pose: Array, intrinsics: Array, *, depth: Array, confidence: Array
+) -> FrameGeometry:
+    mask = resize_mask(frame.mask, (image.shape[1], image.shape[0]))
+    kept = mask & (confidence > 0) & (depth > 0)
+    width, height = frame.original_size
+    to_original = np.diag([width / image.shape[1], height / image.shape[0], 1.0]) @ intrinsics
+    return FrameGeometry(
+        index=frame.index,
+        cam_from_chunk=np.vstack([pose, [0, 0, 0, 1]]),
+        camera=Camera("PINHOLE", width, height, tuple(float(to_original[k]) for k in PINHOLE_ENTRIES)),
+        intrinsics=intrinsics,
+        depth=np.where(kept, depth, 0).astype(np.float32),
+        confidence=np.where(kept, confidence, 0).astype(np.float32),
+        colour=image,
+    )
+
+
+def _as_array(x: Tensor) -> Array:
+    return x.double().cpu().numpy()

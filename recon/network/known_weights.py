@@ -1,0 +1,187 @@
+"""The public weight files, and the folder in which copies of them are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from recon.errors import DependencyError, WeightsError
+from recon.network.checkpoints import Checkpoint, identify, read_checkpoint, write_tensors
+from recon.network.stored_config import to_text
+
+FOLDER_VARIABLE = "RECON_WEIGHTS"
+CHECKSUMS = "checksums.json"
+BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class KnownWeights:
+    """repository: on huggingface.co, empty where the file is elsewhere. licence: as its page states; ask there."""
+
+    name: str
+    repository: str
+    file: str
+    licence: str
+    about: str
+
+    @property
+    def page(self) -> str:
+        return f"https://huggingface.co/{self.repository}" if self.repository else "https://github.com/Lu-Feng/ImAge"
+
+
+KNOWN = (
+    KnownWeights(
+        "VGGT-1B",
+        "facebook/VGGT-1B",
+        "model.safetensors",
+        "CC BY-NC 4.0: no commercial use",
+        "dense attention; camera, depth, points, tracks; 5.0 GB",
+    ),
+    KnownWeights(
+        "VGGT-1B-Commercial",
+        "facebook/VGGT-1B-Commercial",
+        "vggt_1B_commercial.pt",
+        "VGGT acceptable use policy: commercial use on its terms, access on request",
+        "as VGGT-1B; 5.0 GB",
+    ),
+    KnownWeights(
+        "FlashVGGT",
+        "ZipW/FlashVGGT",
+        "flashvggt.pt",
+        "see its page; fine-tuned from VGGT-1B, so CC BY-NC 4.0 applies",
+        "descriptor attention, all images in one pass; 4.6 GB",
+    ),
+    KnownWeights(
+        "FlashVGGT-stream",
+        "ZipW/FlashVGGT",
+        "flashvggt_stream.pt",
+        "see its page; fine-tuned from VGGT-1B, so CC BY-NC 4.0 applies",
+        "descriptor attention, chunk by chunk; 4.6 GB",
+    ),
+    KnownWeights(
+        "ImAge",
+        "",
+        "ImAge_Merged.pth",
+        "see its page",
+        "recognises places, finds no geometry; 0.35 GB",
+    ),
+)
+
+
+def weights_folder() -> Path:
+    """Where weights are kept: $RECON_WEIGHTS, or the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get(FOLDER_VARIABLE) or cache / "recon" / "weights")
+
+
+def known(name: str) -> KnownWeights:
+    """The weights of this name, in upper or lower case. Raises WeightsError listing the names."""
+    for weights in KNOWN:
+        if weights.name.lower() == name.lower():
+            return weights
+    names = ", ".join(weights.name for weights in KNOWN)
+    raise WeightsError(f"No weights are called {name}. Known are {names}; or give the path of a file.")
+
+
+def stored_path(weights: KnownWeights) -> Path | None:
+    """The copy of known weights in the folder, None where there is none."""
+    folder = weights_folder() / weights.name
+    candidates = [folder / weights.file, folder / f"{weights.name}.safetensors"]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def resolve(name_or_path: str) -> Path:
+    """The file that the user means. Raises WeightsError for an unknown name, DependencyError for one not fetched."""
+    if Path(name_or_path).exists():
+        return Path(name_or_path)
+    if "/" in name_or_path or Path(name_or_path).suffix:
+        raise WeightsError(f"There is no weight file {name_or_path}. Known ones are listed by: recon weights list")
+    weights = known(name_or_path)
+    path = stored_path(weights)
+    if path is None:
+        raise DependencyError(
+            f"The weights {weights.name} are not here. Get them with: recon weights pull {weights.name}"
+        )
+    return path
+
+
+def pull(weights: KnownWeights) -> Path:
+    """Fetch known weights from huggingface.co, going on where an earlier attempt stopped, and keep their checksum.
+
+    Raises WeightsError where the network, a licence that was not accepted, or the disk stands in the way.
+    """
+    if not weights.repository:
+        raise WeightsError(
+            f"{weights.name} is not on huggingface.co. Download {weights.file} from {weights.page}, then: "
+            f"recon weights import {weights.file} --name {weights.name}"
+        )
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415  heavy, and only needed here
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        path = Path(hf_hub_download(weights.repository, weights.file, local_dir=weights_folder() / weights.name))
+    except GatedRepoError as error:
+        raise WeightsError(
+            f"{weights.name} is given out on request. Accept its licence at {weights.page}, log in with "
+            "`hf auth login`, and pull again."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"{weights.name} could not be fetched from {weights.page} ({reason}). Check the connection and pull again; "
+            "or download it elsewhere and use: recon weights import"
+        ) from error
+    keep_checksum(path)
+    return path
+
+
+def import_file(path: Path, name: str | None) -> Path:
+    """Copy a weight file into the folder as safetensors that says what it is, and keep the copy's checksum.
+
+    name: of the known weights that it is, or None for the file's own name. Raises WeightsError as ``read_checkpoint``
+    and ``identify`` do.
+    """
+    label = known(name).name if name else path.stem
+    checkpoint = read_checkpoint(path)
+    target = weights_folder() / label / f"{label}.safetensors"
+    stated = "" if checkpoint.is_place_descriptor else to_text(*identify(checkpoint))
+    write_tensors(target, checkpoint.tensors, stated)
+    keep_checksum(target)
+    return target
+
+
+def unusable_tensors(checkpoint: Checkpoint) -> list[str]:
+    """Names of tensors with values that are not finite."""
+    return [name for name, x in checkpoint.tensors.items() if not bool(torch.isfinite(x).all())]
+
+
+def sha256(path: Path) -> str:
+    """Of a whole file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def keep_checksum(path: Path) -> None:
+    """Remember the sha256 of a file beside it."""
+    (path.parent / CHECKSUMS).write_text(json.dumps({path.name: sha256(path)}))
+
+
+def kept_checksum(path: Path) -> str | None:
+    """The sha256 that was remembered for a file; None where none was. Raises WeightsError for a damaged record."""
+    record = path.parent / CHECKSUMS
+    if not record.is_file():
+        return None
+    try:
+        content: Mapping[str, str] = json.loads(record.read_text())
+        return content.get(path.name)
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{record} is damaged ({error}). Delete it.") from error

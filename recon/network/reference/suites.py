@@ -1,0 +1,55 @@
+"""A whole reference folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from recon.errors import SourceError
+from recon.network.reference.comparison import Comparison, read_json
+from recon.network.reference.geometry import compare_geometry
+from recon.network.reference.manifests import compare_manifests
+from recon.network.reference.preprocess import compare_preprocess
+from recon.network.reference.runs import compare_run
+from recon.network.reference.vit import compare_vit
+
+MANIFESTS = "manifests"
+
+
+def verify(folder: Path) -> Iterator[Comparison]:
+    """Every comparison that the suites of ``folder`` allow, suite by suite, run by run.
+
+    Of the ImAge suites only the features of the vision transformer are compared. Raises SourceError for a folder
+    without suites, and for files that are missing or damaged.
+    """
+    cases = find_cases(folder)
+    if not cases:
+        raise SourceError(
+            f"{folder} holds no reference suites. Name the folder that holds conv, dinov2, geometry and so on."
+        )
+    for case in cases:
+        yield from compare_case(case)
+
+
+def find_cases(folder: Path) -> list[Path]:
+    """Folders that ``compare_case`` takes: runs, and suites without runs."""
+    cases: list[Path] = []
+    for suite in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ():
+        runs = sorted(config.parent for config in suite.glob("*/config.json"))
+        cases += runs or ([suite] if (suite / "config.json").is_file() else [])
+    manifests = folder / MANIFESTS
+    return [*cases, manifests] if manifests.is_dir() else cases
+
+
+def compare_case(folder: Path) -> Iterator[Comparison]:
+    """The comparisons of one run, or of one suite without runs. Raises SourceError for a kind that is not known."""
+    if folder.name == MANIFESTS:
+        return compare_manifests(folder)
+    kind = read_json(folder / "config.json").get("kind")
+    if kind == "geometry":
+        return compare_geometry(folder)
+    if kind == "preprocess":
+        return compare_preprocess(folder)
+    if kind == "image":
+        return compare_vit(folder)
+    return compare_run(folder)

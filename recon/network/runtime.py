@@ -1,0 +1,51 @@
+"""Where and how precisely the network runs."""
+
+from __future__ import annotations
+
+import torch
+
+from recon.errors import SettingsError
+from recon.network.model import GeometryNetwork
+
+KINDS = ("cpu", "cuda")
+CPU_SHORTAGE = "can't allocate memory"  # PyTorch's words; on the CPU it has no exception of its own for this
+
+
+def choose_device(wanted: str) -> torch.device:
+    """``auto`` (CUDA where there is a GPU, else the CPU) or a device's name.
+
+    Raises SettingsError for a device that is not there, and for kinds without double precision, such as Apple's.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        if device.type not in KINDS:
+            raise RuntimeError(f"the network runs on {' and '.join(KINDS)} only")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"--device {wanted} cannot be used here ({reason}). Use cpu or auto.") from error
+    return device
+
+
+def precision(device: torch.device) -> torch.autocast:
+    """The context in which the blocks run: 16 bits on a GPU, full precision elsewhere. Heads are always float32."""
+    if device.type != "cuda":
+        return torch.autocast(device.type, enabled=False)
+    half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.autocast("cuda", dtype=half)
+
+
+def compile_blocks(network: GeometryNetwork, backend: str = "inductor") -> None:
+    """Let torch.compile fuse the blocks that stay inside a frame. They are alike, so one compilation serves all."""
+    aggregator = network.aggregator
+    for module in aggregator.modules():
+        blocks = getattr(module, "frame_blocks", None) or getattr(module, "blocks", None)
+        for block in blocks or ():
+            block.compile(backend=backend)
+
+
+def is_shortage(error: RuntimeError) -> bool:
+    """Whether PyTorch ran out of memory."""
+    return isinstance(error, torch.OutOfMemoryError) or CPU_SHORTAGE in str(error)

@@ -1,0 +1,54 @@
+"""Fewer features for the joint adjustment, so that its memory does not grow with the length of the sequence."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.sfm.database import MatchDatabase
+from recon.similarity import Array
+
+FEWEST_PER_FRAME = 60
+CELLS = 8  # along either side of an image
+
+Rows = NDArray[np.int64]
+
+
+def select_features(database: MatchDatabase, frames: list[int], observations: int) -> dict[int, Rows]:
+    """Rows of the features to keep of every frame: those matched in most pairs, spread over the image.
+
+    About ``observations`` in all. A feature that only one pair matches is left out: a point of two rays says little.
+    """
+    limit = max(FEWEST_PER_FRAME, observations // len(frames))
+    counts = count_pairs(database, frames)
+    return {index: choose(database.positions(index), counts[index], limit) for index in frames}
+
+
+def count_pairs(database: MatchDatabase, frames: list[int]) -> dict[int, Rows]:
+    """In how many verified pairs of ``frames`` every feature is matched."""
+    counts = {index: np.zeros(len(database.positions(index)), dtype=np.int64) for index in frames}
+    for pair in database.verified_pairs(frames):
+        for index, rows in zip(pair, database.verified_matches(pair).T, strict=True):
+            counts[index][rows] += 1
+    return counts
+
+
+def choose(positions: Array, counts: Rows, limit: int) -> Rows:
+    """At most ``limit`` rows of positions (n, 2) with a count of at least 2, the highest of every grid cell in turn."""
+    rows = np.flatnonzero(counts >= 2)
+    rows = rows[np.argsort(-counts[rows], kind="stable")]
+    if len(rows) <= limit:
+        return np.sort(rows)
+    spans = np.maximum(np.ptp(positions[rows], axis=0), 1e-9)
+    columns = np.minimum((positions[rows] - positions[rows].min(axis=0)) / spans * CELLS, CELLS - 1).astype(np.int64)
+    turns = _places_in_group(columns[:, 0] * CELLS + columns[:, 1])
+    return np.sort(rows[np.argsort(turns, kind="stable")[:limit]])
+
+
+def _places_in_group(groups: Rows) -> Rows:
+    """For every element its place among the elements of the same group, counted from 0 in the given order."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    places = np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
+    return np.asarray(places[np.argsort(order, kind="stable")])

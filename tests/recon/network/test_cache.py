@@ -1,0 +1,190 @@
+"""What a stream remembers: bounded, counted, saved and restored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from recon.errors import MapError, SettingsError
+from recon.network.cache import MEBIBYTE, DescriptorCache, MemoryBudget
+from recon.network.cache_file import load_cache, save_cache
+from recon.network.config import Dense, DescriptorsV1, DescriptorsV2, Rule
+from recon.network.eviction import camera_distances, evict, farthest_points
+from recon.network.model import GeometryNetwork
+from tests.network_support import RULES, random_images, random_network
+
+V1 = DescriptorsV1(2)
+NETWORK = random_network()
+
+
+def run(
+    network: GeometryNetwork, frames: int, rule: Rule, budget: MemoryBudget, keyframes: frozenset[int] = frozenset()
+) -> list[DescriptorCache]:
+    """The states after each chunk of two frames."""
+    cache, states = DescriptorCache.empty(), []
+    for chunk in random_images(1, frames, 3, 56, 56).split(2, dim=1):
+        mine = [frame - cache.length for frame in keyframes if 0 <= frame - cache.length < 2]
+        _, cache = network.step(chunk, cache, rule, budget, mine)
+        states.append(cache)
+    return states
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 6), st.sampled_from(RULES))
+def test_frames_are_bounded_and_the_anchor_stays(allowed: int, rule: Rule) -> None:
+    states = run(NETWORK, 10, rule, MemoryBudget(frames=allowed))
+    for state in states:
+        assert len(state.frames) <= allowed
+        assert state.frames[0] == 0
+        assert list(state.frames) == sorted(set(state.frames))
+        expected = state.anchor_tokens + len(state.frames) * state.tokens_per_frame
+        assert {held for held in state.tokens_held() if held} <= {expected}
+    assert states[-1].length == 10
+
+
+def test_bytes_are_those_of_the_tensors_and_bounded_by_the_budget() -> None:
+    unlimited = run(NETWORK, 10, V1, MemoryBudget())
+    last = unlimited[-1]
+    by_hand = sum(layer.keys.numel() + layer.values.numel() for layer in last.layers if layer) * 4
+    assert last.bytes == by_hand + last.camera_tokens.numel() * 4
+    assert [state.bytes for state in unlimited] == sorted({state.bytes for state in unlimited})
+    limit = 0.6 * last.bytes / MEBIBYTE
+    for state in run(NETWORK, 10, V1, MemoryBudget(mebibytes=limit)):
+        assert state.bytes <= limit * MEBIBYTE
+        own = sum(x.untyped_storage().nbytes() for layer in state.layers if layer for x in (layer.keys, layer.values))
+        assert own + state.camera_tokens.untyped_storage().nbytes() == state.bytes  # no view keeps more alive
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_no_view_keeps_more_alive_in_an_unlimited_stream(rule: Rule) -> None:
+    state = run(NETWORK, 4, rule, MemoryBudget())[-1]
+    own = sum(x.untyped_storage().nbytes() for layer in state.layers if layer for x in (layer.keys, layer.values))
+    assert own + state.camera_tokens.untyped_storage().nbytes() == state.bytes
+
+
+def test_keyframes_and_the_newest_frame_outlive_others() -> None:
+    keyframes = frozenset({3, 4})
+    states = run(NETWORK, 12, V1, MemoryBudget(frames=4), keyframes)
+    assert states[-1].frames == (0, 3, 4, 11)
+    assert states[-1].keyframes == keyframes
+    tight = run(NETWORK, 12, V1, MemoryBudget(frames=2), keyframes)[-1]
+    assert len(tight.frames) == 2
+    assert tight.frames[0] == 0
+
+
+def test_what_resembles_others_is_forgotten_first() -> None:
+    """Frames 1 to 3 are repeated at the end: with room for all but the repeats, these go."""
+    images = random_images(1, 6, 3, 56, 56)
+    repeated = torch.cat([images, images[:, 1:4]], dim=1)
+    _, cache = NETWORK.step(repeated, DescriptorCache.empty(), Dense())
+    kept = evict(cache, MemoryBudget(frames=6)).frames
+    groups = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 1, 7: 2, 8: 3}
+    assert sorted(groups[frame] for frame in kept) == [0, 1, 2, 3, 4, 5]
+
+
+def test_farthest_points_by_hand() -> None:
+    places = np.array([0.0, 0.1, 5.0, 5.1, 9.0])
+    distances = np.abs(places[:, None] - places[None])
+    assert farthest_points(distances, [0], range(5), 3) == [0, 4, 2]
+    assert farthest_points(distances, [0, 1], [3], 5) == [0, 1, 3]
+    assert farthest_points(np.zeros((3, 3)), [0], range(3), 2) == [0, 1]  # of equals the earlier
+
+
+def test_camera_distances_ignore_length() -> None:
+    tokens = torch.tensor([[[1.0, 0], [3.0, 0], [0, 2.0], [-1.0, 0]]])
+    np.testing.assert_allclose(camera_distances(tokens)[0], [0, 0, 1, 2], atol=1e-12)
+
+
+def test_forgotten_frames_change_what_follows_and_kept_ones_are_as_they_were() -> None:
+    full = run(NETWORK, 6, V1, MemoryBudget())[-1]
+    rows = [0, 3, 5]
+    kept = full.keep(rows)
+    assert kept.frames == (0, 3, 5)
+    for before, after in zip(full.layers, kept.layers, strict=True):
+        assert before is not None
+        assert after is not None
+        patches = full.anchor_tokens
+        assert torch.equal(after.keys[:, :, :patches], before.keys[:, :, :patches])
+        by_frame = before.values[:, :, patches:].unflatten(2, (6, -1))
+        assert torch.equal(after.values[:, :, patches:].unflatten(2, (3, -1)), by_frame[:, :, rows])
+    chunk = random_images(1, 2, 3, 56, 56, seed=9)
+    assert not torch.allclose(NETWORK.step(chunk, full, V1)[0].encodings, NETWORK.step(chunk, kept, V1)[0].encodings)
+
+
+def test_drop_rate_keeps_every_so_manieth_frame_of_a_chunk() -> None:
+    cache = DescriptorCache.empty()
+    for chunk in random_images(1, 10, 3, 56, 56).split(5, dim=1):
+        _, cache = NETWORK.step(chunk, cache, V1, MemoryBudget(drop_rate=2))
+    assert cache.frames == (0, 2, 4, 5, 7, 9)
+    assert cache.length == 10
+    _, cache = NETWORK.step(random_images(1, 5, 3, 56, 56), cache, V1, MemoryBudget(drop_rate=2), keyframes=(1, 2))
+    assert cache.keyframes == {12}  # frame 11 offers nothing that could be kept
+
+
+@pytest.mark.parametrize("wrong", [{"frames": 0}, {"mebibytes": 0.0}, {"mebibytes": -1.0}, {"drop_rate": 0}])
+def test_budgets_that_cannot_work_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(SettingsError, match="positive numbers"):
+        MemoryBudget(**wrong)
+
+
+def test_budget_smaller_than_the_anchor_says_what_it_needs() -> None:
+    with pytest.raises(SettingsError, match=r"0\.001 MiB does not hold the first frame"):
+        run(NETWORK, 2, V1, MemoryBudget(mebibytes=0.001))
+
+
+@pytest.mark.parametrize("rule", [Dense(), V1, DescriptorsV2(2, 1, 1)], ids=str)
+def test_saved_state_goes_on_as_if_nothing_had_happened(tmp_path: Path, rule: Rule) -> None:
+    cache = run(NETWORK, 6, rule, MemoryBudget(frames=4), frozenset({1}))[-1]
+    save_cache(tmp_path / "stream.safetensors", cache)
+    restored = load_cache(tmp_path / "stream.safetensors")
+    assert (restored.frames, restored.keyframes, restored.length, restored.grid, restored.bytes) == (
+        cache.frames,
+        cache.keyframes,
+        cache.length,
+        cache.grid,
+        cache.bytes,
+    )
+    chunk = random_images(1, 2, 3, 56, 56, seed=5)
+    expected, _ = NETWORK.step(chunk, cache, rule)
+    found, _ = NETWORK.step(chunk, restored, rule)
+    assert torch.equal(found.encodings, expected.encodings)
+    assert torch.equal(found.depth.values, expected.depth.values)
+
+
+def test_state_with_missing_or_left_over_tensors_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "stream.safetensors"
+    save_cache(path, run(NETWORK, 2, V1, MemoryBudget())[-1])
+    from safetensors import safe_open  # noqa: PLC0415
+
+    with safe_open(path, "pt") as file:
+        stated = file.metadata()
+    tensors = load_file(path)
+    save_file(tensors | {"layer_09.keys": torch.zeros(1)}, path, stated)
+    with pytest.raises(MapError, match=r"stream\.safetensors holds tensors that it does not state, such as layer_09"):
+        load_cache(path)
+    del tensors["layer_01.values"]
+    save_file(tensors, path, stated)
+    with pytest.raises(MapError, match=r"stream\.safetensors holds no state .*layer_01\.values"):
+        load_cache(path)
+    save_file(tensors, path, {"stream": stated["stream"].replace('"version": 1', '"version": 7')})
+    with pytest.raises(MapError, match="version 7, this program reads 1"):
+        load_cache(path)
+
+
+def test_truncated_or_foreign_state_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "stream.safetensors"
+    save_cache(path, run(NETWORK, 2, V1, MemoryBudget())[-1])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MapError, match=r"stream\.safetensors"):
+        load_cache(path)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(MapError, match=r"stream\.safetensors holds no state"):
+        load_cache(path)
+    with pytest.raises(MapError, match=r"missing\.safetensors"):
+        load_cache(tmp_path / "missing.safetensors")

@@ -1,0 +1,309 @@
+"""Weight files: public ones load unchanged, others are refused in a sentence that names what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recon.errors import DependencyError, WeightsError
+from recon.network import known_weights
+from recon.network.checkpoints import METADATA, identify, load_network, misfit, read_checkpoint, save_checkpoint
+from recon.network.config import (
+    FLASHVGGT,
+    VGGT_1B,
+    AggregatorConfig,
+    Dense,
+    DescriptorsV1,
+    DescriptorsV2,
+    NetworkConfig,
+    TrackHeadConfig,
+    VitConfig,
+)
+from recon.network.model import GeometryNetwork
+from recon.network.stored_config import from_text, published_rule, to_text
+from recon.network.vit import VisionTransformer
+from tests.network_support import SMALL, random_images, random_network
+
+V1 = DescriptorsV1(2)
+
+
+@pytest.mark.parametrize(
+    ("config", "tensors", "parameters"),
+    [(VGGT_1B, 1797, 1_256_537_516), (FLASHVGGT, 1341, 1_157_941_492)],
+    ids=["vggt-1b", "flashvggt"],
+)
+def test_full_size_networks_have_the_published_numbers_of_tensors(
+    config: NetworkConfig, tensors: int, parameters: int
+) -> None:
+    with torch.device("meta"):
+        state = GeometryNetwork(config).state_dict()
+    assert len(state) == tensors
+    assert sum(x.numel() for x in state.values()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("dim", "heads", "parameters"), [(768, 12, 86_583_552), (384, 6, 22_058_112)], ids=["base", "small"]
+)
+def test_vision_transformers_have_the_published_size(dim: int, heads: int, parameters: int) -> None:
+    with torch.device("meta"):
+        state = VisionTransformer(VitConfig(dim=dim, depth=12, heads=heads)).state_dict()
+    assert len(state) == 176
+    assert sum(x.numel() for x in state.values()) == parameters
+
+
+def meta_state(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {name: tuple(x.shape) for name, x in GeometryNetwork(config).state_dict().items()}
+
+
+def test_misfits_are_named() -> None:
+    shapes = meta_state(SMALL)
+    assert misfit(shapes, SMALL).count == 0
+    del shapes["camera_head.embed_pose.bias"]
+    shapes["surprise"] = (1,)
+    shapes["aggregator.camera_token"] = (1, 2, 1, 7)
+    wrong = misfit(shapes, SMALL)
+    assert wrong.count == 3
+    assert str(wrong) == (
+        "1 missing (camera_head.embed_pose.bias); 1 unknown (surprise); "
+        "1 of another shape (aggregator.camera_token: [1, 2, 1, 7] instead of [1, 2, 1, 32])"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"), [(None, ""), ("state_dict", ""), ("model", ""), (None, "module."), ("model", "module.")]
+)
+def test_public_wrappers_are_taken_off(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
+    network = random_network()
+    state = {prefix + name: x for name, x in network.state_dict().items()}
+    torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "weights.pt")
+    checkpoint = read_checkpoint(tmp_path / "weights.pt")
+    loaded = load_network(checkpoint, SMALL)
+    images = random_images(1, 2, 3, 56, 56)
+    assert torch.equal(loaded.predict(images, V1).encodings, network.predict(images, V1).encodings)
+
+
+def test_old_pytorch_format_and_shards_are_read(tmp_path: Path) -> None:
+    state = random_network().state_dict()
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert read_checkpoint(tmp_path / "old.pth").tensors.keys() == state.keys()
+    names = sorted(state)
+    shards = {"one.safetensors": names[:50], "two.safetensors": names[50:]}
+    for file, part in shards.items():
+        save_file({name: state[name] for name in part}, tmp_path / file)
+    index = {"weight_map": {name: file for file, part in shards.items() for name in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert read_checkpoint(tmp_path / "model.safetensors.index.json").tensors.keys() == state.keys()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_parameters_are_the_files_memory_not_a_copy(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    state = random_network().state_dict()
+    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    checkpoint = read_checkpoint(path)
+    loaded = load_network(checkpoint, SMALL)
+    for name, parameter in loaded.named_parameters():
+        assert parameter.data_ptr() == checkpoint.tensors[name].data_ptr()
+        assert not parameter.requires_grad
+    with Path("/proc/self/maps").open() as maps:
+        assert any(str(path) in line for line in maps)
+
+
+def test_half_precision_files_are_computed_in_full(tmp_path: Path) -> None:
+    save_file({name: x.half() for name, x in random_network().state_dict().items()}, tmp_path / "half.safetensors")
+    loaded = load_network(read_checkpoint(tmp_path / "half.safetensors"), SMALL)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+
+
+def test_our_own_files_say_what_they_are(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "small.safetensors", random_network(), DescriptorsV2(2, 1, 2))
+    assert identify(read_checkpoint(tmp_path / "small.safetensors")) == (SMALL, DescriptorsV2(2, 1, 2))
+
+
+@pytest.mark.parametrize("rule", [Dense(), V1, DescriptorsV2(2, 1, 2)], ids=str)
+@pytest.mark.parametrize("config", [VGGT_1B, FLASHVGGT, SMALL, replace(SMALL, track=TrackHeadConfig())])
+def test_configurations_survive_as_text(config: NetworkConfig, rule: Dense | DescriptorsV1 | DescriptorsV2) -> None:
+    assert from_text(to_text(config, rule)) == (config, rule)
+
+
+def test_weights_of_another_version_are_refused(tmp_path: Path) -> None:
+    text = to_text(SMALL, V1).replace('"version": 1', '"version": 9')
+    save_file(random_network().state_dict(), tmp_path / "new.safetensors", {METADATA: text})
+    with pytest.raises(WeightsError, match=r"new\.safetensors .*version 9, this program reads 1"):
+        read_checkpoint(tmp_path / "new.safetensors")
+
+
+def test_published_rules() -> None:
+    assert published_rule("dense") == Dense()
+    assert published_rule("v1") == DescriptorsV1(4)
+    assert published_rule("v2") == DescriptorsV2(3, 9, 19)
+    assert published_rule("v2", depth=6) == DescriptorsV2(3, 2, 4)
+
+
+def on_meta(config: NetworkConfig) -> dict[str, Tensor]:
+    return {name: torch.empty(shape, device="meta") for name, shape in meta_state(config).items()}
+
+
+@pytest.mark.parametrize(
+    ("config", "rule"), [(VGGT_1B, Dense()), (FLASHVGGT, DescriptorsV1(4))], ids=["vggt", "flashvggt"]
+)
+def test_public_files_are_told_by_their_names_and_shapes(
+    config: NetworkConfig, rule: Dense | DescriptorsV1, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "public.pt").touch()
+    state = on_meta(config)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: {"model": state})
+    assert identify(read_checkpoint(tmp_path / "public.pt")) == (config, rule)
+    state.pop("depth_head.norm.weight")
+    with pytest.raises(WeightsError, match=r"public\.pt .*missing .*depth_head\.norm\.weight"):
+        identify(read_checkpoint(tmp_path / "public.pt"))
+
+
+def test_place_descriptor_is_not_geometry(tmp_path: Path) -> None:
+    state = {"module.learnable_aggregation_tokens": torch.zeros(1, 8, 16), "module.backbone.cls_token": torch.zeros(1)}
+    torch.save({"model_state_dict": state}, tmp_path / "ImAge.pth")
+    checkpoint = read_checkpoint(tmp_path / "ImAge.pth")
+    assert checkpoint.is_place_descriptor
+    with pytest.raises(WeightsError, match=r"ImAge\.pth holds ImAge, which recognises places"):
+        identify(checkpoint)
+
+
+def test_training_branch_is_recognised(tmp_path: Path) -> None:
+    state = random_network().state_dict()
+    state["aggregator.global_blocks.0.attn.spatial_compressor.compressor.weight"] = torch.zeros(32, 1, 3, 3)
+    save_file(state, tmp_path / "train.safetensors")
+    with pytest.raises(WeightsError, match=r"training branch.*spatial_compressor"):
+        identify(read_checkpoint(tmp_path / "train.safetensors"))
+
+
+class Malicious:
+    """Would run a command when unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth"])
+def test_code_in_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"evil.{suffix}"
+    if suffix == "pt":
+        torch.save({"state_dict": Malicious()}, path)
+    else:
+        path.write_bytes(pickle.dumps(Malicious(), protocol=2))
+    with pytest.raises(WeightsError, match=rf"evil\.{suffix} holds more than tensors"):
+        read_checkpoint(path)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_truncated_file_is_named(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    state = random_network().state_dict()
+    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(WeightsError, match=rf"weights\.{suffix} is damaged"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"model": {"x": 3}}, {"state_dict": {}}])
+def test_files_without_named_tensors_are_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match=r"other\.pt is damaged or no weight file"):
+        read_checkpoint(tmp_path / "other.pt")
+
+
+def test_file_for_another_network_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "small.safetensors", random_network(), V1)
+    other = replace(SMALL, aggregator=AggregatorConfig(dim=32, depth=4, heads=2))
+    with pytest.raises(WeightsError, match=r"small\.safetensors .*missing \(aggregator\.frame_blocks\.3"):
+        load_network(read_checkpoint(tmp_path / "small.safetensors"), other)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no weight file .*nothing\.pt"):
+        read_checkpoint(tmp_path / "nothing.pt")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(known_weights.FOLDER_VARIABLE, str(tmp_path / "kept"))
+    return tmp_path / "kept"
+
+
+def test_imported_weights_are_found_by_name(folder: Path, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "mine.safetensors", random_network(), V1)
+    with pytest.raises(DependencyError, match="recon weights pull FlashVGGT"):
+        known_weights.resolve("flashvggt")
+    imported = known_weights.import_file(tmp_path / "mine.safetensors", "FlashVGGT")
+    assert imported == known_weights.resolve("flashvggt")
+    assert imported.is_relative_to(folder)
+    assert known_weights.kept_checksum(imported) == known_weights.sha256(imported)
+    assert identify(read_checkpoint(imported)) == (SMALL, V1)
+
+
+def test_unknown_names_and_paths(folder: Path) -> None:
+    with pytest.raises(WeightsError, match=r"No weights are called VGGT-2B\. Known are VGGT-1B, .*ImAge"):
+        known_weights.resolve("VGGT-2B")
+    with pytest.raises(WeightsError, match="There is no weight file some/file"):
+        known_weights.resolve("some/file")
+    assert known_weights.weights_folder() == folder
+
+
+def test_checksum_record_that_is_damaged(folder: Path) -> None:
+    folder.mkdir()
+    (folder / known_weights.CHECKSUMS).write_text("[")
+    with pytest.raises(WeightsError, match=r"checksums\.json is damaged"):
+        known_weights.kept_checksum(folder / "x.pt")
+    assert known_weights.kept_checksum(folder / "elsewhere" / "x.pt") is None
+
+
+def test_pull_goes_through_the_hub_and_keeps_a_checksum(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub  # noqa: PLC0415
+
+    def download(repository: str, file: str, local_dir: Path) -> str:
+        assert (repository, file) == ("ZipW/FlashVGGT", "flashvggt_stream.pt")
+        local_dir.mkdir(parents=True)
+        torch.save({"x": torch.zeros(1)}, local_dir / file)
+        return str(local_dir / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    weights = known_weights.known("flashvggt-stream")
+    path = known_weights.pull(weights)
+    assert path == known_weights.resolve("FlashVGGT-stream")
+    assert known_weights.kept_checksum(path) == known_weights.sha256(path)
+
+
+def test_what_stands_in_the_way_of_a_download_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub  # noqa: PLC0415
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    gated = GatedRepoError.__new__(GatedRepoError)  # its constructor wants a response of the hub's HTTP client
+    faults = [gated, LocalEntryNotFoundError("no connection"), OSError("no room")]
+    sentences = ["Accept its licence at https://huggingface.co/facebook", "no connection", "no room"]
+    for fault, sentence in zip(faults, sentences, strict=True):
+
+        def download(*_: object, error: Exception = fault, **__: object) -> str:
+            raise error
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+        with pytest.raises(WeightsError, match=sentence):
+            known_weights.pull(known_weights.known("VGGT-1B-Commercial"))
+    with pytest.raises(WeightsError, match=r"ImAge is not on huggingface\.co\. Download ImAge_Merged\.pth"):
+        known_weights.pull(known_weights.known("ImAge"))
+
+
+def test_values_that_are_not_finite_are_found(tmp_path: Path) -> None:
+    save_file({"good": torch.ones(2), "bad": torch.tensor([1.0, float("nan")])}, tmp_path / "x.safetensors")
+    assert known_weights.unusable_tensors(read_checkpoint(tmp_path / "x.safetensors")) == ["bad"]

@@ -1,0 +1,83 @@
+"""Guided matching: the errors equal their formulas written out, and true matches are allowed."""
+
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+
+from recon.sfm import database as database_module
+from recon.sfm.database import MatchDatabase
+from recon.sfm.guidance import allowed_matches
+from recon.sfm.matching import Features, SiftMatcher
+from tests.recon.sfm.conftest import read_frame
+
+INTRINSICS = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
+
+
+def two_views(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels of points (n, 3) in two cameras, and the fundamental matrix between them."""
+    angle, offset = 0.1, np.array([0.4, 0.1, -0.05])
+    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    pixels = []
+    for seen in (points, points @ turn.T + offset):
+        projected = seen @ INTRINSICS.T
+        pixels.append(projected[:, :2] / projected[:, 2:])
+    cross = np.array([[0, -offset[2], offset[1]], [offset[2], 0, -offset[0]], [-offset[1], offset[0], 0]])
+    inverse = np.linalg.inv(INTRINSICS)
+    return pixels[0], pixels[1], inverse.T @ cross @ turn @ inverse
+
+
+def test_epipolar_guidance_equals_the_sampson_error_written_out() -> None:
+    random = np.random.default_rng(0)
+    first, second, fundamental = two_views(random.uniform([-1, -1, 2], [1, 1, 5], (12, 3)))
+    second = second + random.normal(0, 3, second.shape)
+    geometry = pycolmap.TwoViewGeometry()
+    geometry.config = pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED
+    geometry.F = fundamental
+    allowed = allowed_matches(geometry, first, second, 4.0)
+    for row in range(12):
+        for column in range(12):
+            a, b = np.append(first[row], 1), np.append(second[column], 1)
+            line, back = fundamental @ a, fundamental.T @ b
+            error = (b @ line) ** 2 / (line[0] ** 2 + line[1] ** 2 + back[0] ** 2 + back[1] ** 2)
+            assert allowed[row, column] == (error <= 16)
+    assert 0 < allowed.mean() < 0.5
+    assert allowed.diagonal().mean() > 0.5
+
+
+def test_planar_guidance_is_the_distance_from_the_mapped_pixel() -> None:
+    homography = np.array([[1.1, 0.02, 5], [-0.03, 0.95, 2], [1e-4, 2e-5, 1]])
+    first = np.random.default_rng(1).uniform(0, 400, (10, 2))
+    mapped = np.column_stack([first, np.ones(10)]) @ homography.T
+    geometry = pycolmap.TwoViewGeometry()
+    geometry.config = pycolmap.TwoViewGeometryConfiguration.PLANAR
+    geometry.H = homography
+    exact = mapped[:, :2] / mapped[:, 2:]
+    assert allowed_matches(geometry, first, exact + np.array([3.9, 0]), 4.0).diagonal().all()
+    assert not allowed_matches(geometry, first, exact + np.array([0, 4.1]), 4.0).diagonal().any()
+
+
+def test_the_matcher_stays_among_the_allowed() -> None:
+    descriptors = np.eye(4, dtype=np.float32)
+    features = Features(np.zeros((4, 4), np.float32), descriptors)
+    everything = SiftMatcher().match(features, features)
+    assert everything.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
+    allowed = np.ones((4, 4), dtype=bool)
+    allowed[2, 2] = False
+    assert SiftMatcher().match(features, features, allowed).tolist() == [[0, 0], [1, 1], [3, 3]]
+
+
+def test_guided_pairs_gain_matches_and_none_leaves_the_geometry(
+    database: MatchDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "GUIDE_BELOW", 10_000)
+    guided = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
+    for index in (0, 8):
+        guided.add(read_frame(index))
+    guided.match([(0, 8)])
+    assert guided.inliers(0, 8) > 1.2 * database.inliers(0, 8) > 0
+    geometry = guided._database.read_two_view_geometry(1, 9)
+    rows = guided.verified_matches((0, 8))
+    allowed = allowed_matches(geometry, guided.positions(0), guided.positions(8), 4.0)
+    assert allowed[rows[:, 0], rows[:, 1]].all()
