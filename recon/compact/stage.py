@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch.nn import functional
 from recon.compact.network import Estimate, PosedDepthNet, Sweep
 from recon.compact.stem import EIGHTH, Features
 from recon.compact.sweep import Geometry
+from recon.dense.consistency import keep_consistent
 from recon.dense.plane_sweep import depth_hypotheses, select_sources
-from recon.dense.views import Depth, PosedView
+from recon.dense.views import Depth, DepthStage, PosedView
 
 GOOD = 0.05  # confidence is the probability that the depth is right within this share
 FEWEST_POINTS = 8
@@ -25,7 +27,8 @@ class LearnedSweep:
     """Dense depth by the compact network, at every pixel that the view's mask allows.
 
     net: in evaluation mode, on ``device``. sources: neighbouring views compared with each. best_angle: triangulation
-    angle [degrees] that neighbours are chosen for.
+    angle [degrees] that neighbours are chosen for. use_sparse: give the network the sparse points, not only the range
+    of their depth. confirm: keep only depth that a second view confirms, as the classical stage does.
     """
 
     net: PosedDepthNet
@@ -33,20 +36,35 @@ class LearnedSweep:
     sources: int = 4
     best_angle: float = 6.0
     use_sparse: bool = True
+    confirm: bool = False
 
-    def depth(self, views: list[PosedView]) -> list[Depth]:
-        """Depth of every view; none at all where no other view shares enough points with it."""
-        if not views:
-            return []
+    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+        """Depth of every view, see ``DepthStage``; none at all where no other view shares enough points with it."""
+        new = [view for view in views if view.index not in solved]
+        neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
+        found = dict(solved) | self._estimate(new, neighbours)
+        if self.confirm:
+            checks = [[(other, found[other.index]) for other in chosen] for chosen in neighbours]
+            kept = [keep_consistent(view, found[view.index], check) for view, check in zip(new, checks, strict=True)]
+            found |= {view.index: depth for view, depth in zip(new, kept, strict=True)}
+        return [found[view.index] for view in views]
+
+    def _estimate(self, views: list[PosedView], neighbours: list[list[PosedView]]) -> dict[int, Depth]:
+        """Depth by the index of the view; every image is encoded once."""
+        used = {view.index: view for group in (views, *neighbours) for view in group}
+        if not used:
+            return {}
         with torch.inference_mode():
-            size = _padded_size(views)
-            features = {view.index: self.net.encode(self._image(view, size)) for view in views}
-            return [self._depth(view, views, features, size) for view in views]
+            size = _padded_size(list(used.values()))
+            features = {index: self.net.encode(self._image(view, size)) for index, view in used.items()}
+            return {
+                view.index: self._depth(view, sources, features, size)
+                for view, sources in zip(views, neighbours, strict=True)
+            }
 
     def _depth(
-        self, view: PosedView, views: list[PosedView], features: dict[int, Features], size: tuple[int, int]
+        self, view: PosedView, sources: list[PosedView], features: dict[int, Features], size: tuple[int, int]
     ) -> Depth:
-        sources = select_sources(view, views, self.sources, self.best_angle)
         if not sources or len(view.sparse) < FEWEST_POINTS:
             nothing = np.zeros(view.mask.shape, np.float32)
             return Depth(nothing, nothing)
@@ -73,6 +91,24 @@ class LearnedSweep:
         planes = torch.from_numpy(depth_hypotheses(view, self.net.config.planes))[None].float()
         sparse = _sparse_image(view, size) if self.use_sparse else torch.zeros(1, 1, *size)
         return Sweep(Geometry(geometry.rotation.float(), geometry.offset.float(), extent), planes, sparse)
+
+
+@dataclass(frozen=True)
+class FilledSweep:
+    """The depth of one stage, and where it keeps none, that of a second one."""
+
+    first: DepthStage
+    second: DepthStage
+
+    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+        """Depth of every view, see ``DepthStage``."""
+        pairs = zip(self.first.depth(views, solved), self.second.depth(views, solved), strict=True)
+        return [_filled(first, second) for first, second in pairs]
+
+
+def _filled(first: Depth, second: Depth) -> Depth:
+    kept = first.depth > 0
+    return Depth(np.where(kept, first.depth, second.depth), np.where(kept, first.confidence, second.confidence))
 
 
 def _padded_size(views: list[PosedView]) -> tuple[int, int]:

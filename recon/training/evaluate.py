@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from recon.compact.network import PosedDepthNet
-from recon.compact.stage import GOOD, LearnedSweep
+from recon.compact.stage import GOOD, FilledSweep, LearnedSweep
 from recon.compact.weights import load_weights
 from recon.dense.plane_sweep import PlaneSweep
 from recon.dense.views import Depth, DepthStage
@@ -53,7 +53,7 @@ class Outcome:
 def measure(stage: DepthStage, measured: MeasuredViews) -> Outcome:
     """Run a stage on the views and compare with the true depth."""
     start = time.perf_counter()
-    found = stage.depth(measured.views)
+    found = stage.depth(measured.views, {})
     seconds = (time.perf_counter() - start) / len(measured.views)
     errors, confidences = [], []
     for view, depth in zip(measured.views, found, strict=True):
@@ -128,9 +128,12 @@ def main() -> None:
     options = _options().parse_args()
     torch.set_num_threads(options.threads)
     net = load_net(options.weights)
+    learned = LearnedSweep(net, torch.device("cpu"))
     stages: dict[str, DepthStage] = {
-        "learned": LearnedSweep(net, torch.device("cpu")),
-        "learned, planes only from points": LearnedSweep(net, torch.device("cpu"), use_sparse=False),
+        "learned": learned,
+        "learned, without sparse points": replace(learned, use_sparse=False),
+        "learned, confirmed by a second view": replace(learned, confirm=True),
+        "classical, filled by learned": FilledSweep(PlaneSweep(), learned),
     }
     for measured_set in MEASURED_SETS:
         measured = read_chunk(options.data / measured_set.name, measured_set, options.views, options.longest_side)

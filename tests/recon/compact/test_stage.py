@@ -1,12 +1,13 @@
 """The network as a depth stage."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from recon.compact.stage import LearnedSweep, confidence
-from recon.dense.views import PosedView
+from recon.compact.stage import FilledSweep, LearnedSweep, confidence
+from recon.dense.views import Depth, PosedView
 from tests.recon.compact.scenes import HEIGHT, WIDTH, room_views
 from tests.recon.compact.test_network import tiny_net
 
@@ -43,7 +44,7 @@ def _seen(points_cam: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
 def test_every_usable_pixel_gets_depth_and_confidence() -> None:
     views = posed_views()
     views[0] = replace(views[0], mask=np.arange(WIDTH)[None] < 40 * np.ones((HEIGHT, 1)))
-    found = LearnedSweep(tiny_net(), CPU).depth(views)
+    found = LearnedSweep(tiny_net(), CPU).depth(views, {})
     assert [depth.depth.shape for depth in found] == [(HEIGHT, WIDTH)] * 3
     for view, depth in zip(views, found, strict=True):
         assert ((depth.depth > 0) == view.mask).all()
@@ -54,16 +55,50 @@ def test_every_usable_pixel_gets_depth_and_confidence() -> None:
 def test_views_without_partners_or_points_get_no_depth() -> None:
     views = posed_views()
     stage = LearnedSweep(tiny_net(), CPU)
-    assert stage.depth([]) == []
-    assert not stage.depth(views[:1])[0].depth.any()
+    assert stage.depth([], {}) == []
+    assert not stage.depth(views[:1], {})[0].depth.any()
 
 
 def test_views_of_different_sizes_work_together() -> None:
     views = posed_views()
     small = replace(views[2], image=views[2].image[:30, :50], mask=views[2].mask[:30, :50])
-    found = LearnedSweep(tiny_net(), CPU).depth([*views[:2], small])
+    found = LearnedSweep(tiny_net(), CPU).depth([*views[:2], small], {})
     assert found[2].depth.shape == (30, 50)
     assert (found[2].depth > 0).all()
+
+
+def test_solved_depth_stays_as_it_is() -> None:
+    views = posed_views()
+    solved = Depth(np.full((HEIGHT, WIDTH), 3.0, np.float32), np.full((HEIGHT, WIDTH), 0.5, np.float32))
+    found = LearnedSweep(tiny_net(), CPU).depth(views, {11: solved})
+    assert found[1] is solved
+    assert (found[0].depth > 0).all()
+
+
+def test_confirmed_depth_is_a_part_of_all_depth() -> None:
+    views, stage = posed_views(), LearnedSweep(tiny_net(), CPU)
+    for every, some in zip(stage.depth(views, {}), replace(stage, confirm=True).depth(views, {}), strict=True):
+        kept = some.depth > 0
+        assert kept.mean() < 0.9  # an untrained network's views contradict each other
+        assert (some.depth[kept] == every.depth[kept]).all()
+
+
+def test_the_second_stage_fills_what_the_first_leaves_empty() -> None:
+    @dataclass(frozen=True)
+    class Half:
+        value: float
+        columns: slice
+
+        def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+            depth = np.zeros((HEIGHT, WIDTH), np.float32)
+            depth[:, self.columns] = self.value
+            return [Depth(depth, depth / 10)] * len(views)
+
+    found = FilledSweep(Half(2.0, slice(0, 40)), Half(5.0, slice(20, 60))).depth(posed_views(), {})[0]
+    assert (found.depth[:, :40] == 2).all()
+    assert (found.depth[:, 40:60] == 5).all()
+    assert (found.depth[:, 60:] == 0).all()
+    np.testing.assert_array_equal(found.confidence, found.depth / 10)
 
 
 def test_depth_does_not_depend_on_the_unit() -> None:
@@ -72,7 +107,7 @@ def test_depth_does_not_depend_on_the_unit() -> None:
     larger = [
         replace(view, cam_from_chunk=_scaled(view.cam_from_chunk), sparse=view.sparse * [1, 1, 7.0]) for view in views
     ]
-    for metres, other in zip(stage.depth(views), stage.depth(larger), strict=True):
+    for metres, other in zip(stage.depth(views, {}), stage.depth(larger, {}), strict=True):
         np.testing.assert_allclose(other.depth, 7 * metres.depth, rtol=1e-3)
 
 
