@@ -92,7 +92,7 @@ class Trainer:
         depth = batch.depth[batch.references]
         parts = losses(estimate, batch.sweep, depth)
         self._optimiser.zero_grad(set_to_none=True)
-        total(parts, self.settings.weights).backward()  # type: ignore[no-untyped-call]
+        total(parts, self.settings.weights).backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), CLIP)
         self._optimiser.step()
         self._update_mean()
