@@ -104,6 +104,8 @@ def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.Incremental
     mapper, triangulation = options.mapper, options.triangulation
     mapper.abs_pose_refine_focal_length = mapper.abs_pose_refine_extra_params = False
     mapper.init_min_tri_angle = effort.initial_angle
+    # With COLMAP's 12 pixels a weak link lets frames collapse onto one another, with a scale of their own.
+    mapper.abs_pose_max_error = 4.0
     mapper.init_min_num_inliers = effort.initial_inliers
     mapper.abs_pose_min_num_inliers = effort.registration_inliers
     mapper.abs_pose_min_inlier_ratio = effort.registration_ratio
