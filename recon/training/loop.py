@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recon.compact.network import PosedDepthConfig, PosedDepthNet
+from recon.training.ahead import Ahead
 from recon.training.batches import Batch, BatchSettings, make_batch, run_batch
 from recon.training.held_out import HeldOut
 from recon.training.losses import LossWeights, losses, total
@@ -59,6 +60,7 @@ class Trainer:
     """One network on its way: ``step`` trains it on one batch.
 
     Batches depend on the seed and the step alone, so ``save`` and ``restore`` need no state of random numbers.
+    workers: threads that make the next batches meanwhile.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class Trainer:
         pool: Pool,
         device: torch.device,
         config: PosedDepthConfig | None = None,
+        *,
+        workers: int = 0,
     ) -> None:
         torch.manual_seed(settings.seed)
         self.settings = settings
@@ -76,6 +80,7 @@ class Trainer:
         self.mean = PosedDepthNet(config).to(device).eval()
         self.mean.load_state_dict(self.net.state_dict())
         self._pool = pool
+        self._ahead = Ahead(self.batch, workers)
         self._device = device
         self._optimiser = torch.optim.AdamW(
             self.net.parameters(), lr=settings.rate, betas=(0.9, 0.98), weight_decay=settings.decay
@@ -84,7 +89,7 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """Train on one batch; the losses by name, and the median relative depth error as ``error``."""
         start = time.perf_counter()
-        batch = self.batch(self.steps).to(self._device)
+        batch = self._ahead.take(self.steps).to(self._device)
         self.seconds_for_data += time.perf_counter() - start
         for group in self._optimiser.param_groups:
             group["lr"] = self.settings.rate_at(self.steps)

@@ -26,23 +26,26 @@ def main() -> None:
     options = _options().parse_args()
     torch.set_num_threads(options.threads)
     preset = PRESETS[options.preset]
-    trainer = make_trainer(preset, options.folder, options.textures, torch.device(options.device))
+    device = torch.device(options.device)
+    trainer = make_trainer(preset, options.folder, options.textures, device, workers=options.workers)
     if options.export:
         state = torch.load(options.folder / "best.pt", map_location="cpu", weights_only=True)
         trainer.mean.load_state_dict(state["mean"])
         save_weights(trainer.mean, options.export)
         print(f"{options.export}: the weights of step {state['steps']}")
     else:
-        held_out = make_held_out(preset, options.folder, torch.device(options.device))
+        held_out = make_held_out(preset, options.folder, device)
         limits = Limits(minutes=options.minutes)
         train(trainer, held_out, options.folder, limits, lambda text: print(text, flush=True))
 
 
-def make_trainer(preset: Preset, folder: Path, textures: Path | None, device: torch.device) -> Trainer:
+def make_trainer(
+    preset: Preset, folder: Path, textures: Path | None, device: torch.device, *, workers: int = 0
+) -> Trainer:
     """A trainer at step 0 whose pool lies in the folder."""
     atlas = cache(lambda: load_atlas(textures, preset.tiles))
     pool = Pool(preset.pool, folder / "pool", atlas, device)
-    return Trainer(preset.training, pool, device, preset.network)
+    return Trainer(preset.training, pool, device, preset.network, workers=workers)
 
 
 def make_held_out(preset: Preset, folder: Path, device: torch.device) -> HeldOut:
@@ -64,7 +67,8 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=0.0, help="stop by itself after so long; 0 = never")
     parser.add_argument("--export", type=Path, help="write the best weights of the run to this file, and stop")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of every tensor operation on the CPU")
+    parser.add_argument("--workers", type=int, default=0, help="threads that make batches ahead, for a GPU")
     return parser
 
 

@@ -6,6 +6,7 @@ so that a resumed run sees the same scenes as an undisturbed one.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from recon.training.atlas import Atlas
 from recon.training.scenes import random_scenes
 
 SHADOWS = 0.35  # share of the shards that have them: they cost a third of the rendering
+SLACK = 2  # shards kept beyond their time: batches may be made a little out of order
 SAME_SURFACE = 0.05  # relative depth difference up to which two views see the same point
 
 
@@ -74,7 +76,7 @@ class PoolSettings:
 
 
 class Pool:
-    """Scenes for every step: ``draw`` gives the shard a batch is taken from."""
+    """Scenes for every step: ``draw`` gives the shard a batch is taken from. Threads may share a pool."""
 
     def __init__(self, settings: PoolSettings, folder: Path, atlas: Callable[[], Atlas], device: torch.device) -> None:
         self._settings = settings
@@ -82,16 +84,19 @@ class Pool:
         self._atlas = atlas  # called when something is to be rendered
         self._device = device
         self._held: dict[int, Shard] = {}
+        self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
     def draw(self, step: int, generator: torch.Generator) -> Shard:
         """A random shard of those in use; missing ones are rendered first, outdated ones deleted."""
         wanted = self._settings.in_use(step)
-        self._update(wanted)
-        return self._held[wanted[int(torch.randint(len(wanted), (), generator=generator))]]
+        number = wanted[int(torch.randint(len(wanted), (), generator=generator))]
+        with self._lock:
+            self._update(wanted)
+            return self._held[number]
 
     def _update(self, wanted: range) -> None:
-        for number in [number for number in self._held if number not in wanted]:
+        for number in [number for number in self._held if number < wanted.start - SLACK]:
             del self._held[number]
             self._path(number).unlink(missing_ok=True)
         for number in wanted:

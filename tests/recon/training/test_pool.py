@@ -51,10 +51,10 @@ def test_the_pool_renders_what_is_missing_and_deletes_what_is_old(atlas: Atlas, 
     pool, generator = Pool(SETTINGS, tmp_path, lazy, CPU), torch.Generator()
     pool.draw(0, generator)
     assert len(calls) == 2
-    pool.draw(24, generator)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"shard-{number:06d}.npz" for number in (3, 4, 5)]
+    pool.draw(34, generator)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"shard-{number:06d}.npz" for number in (5, 6, 7)]
     before = len(calls)
-    Pool(SETTINGS, tmp_path, lazy, CPU).draw(24, generator)
+    Pool(SETTINGS, tmp_path, lazy, CPU).draw(34, generator)
     assert len(calls) == before
 
 
