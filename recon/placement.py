@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 
 from recon.alignment import align_frames
@@ -21,6 +24,8 @@ class Placement:
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
         self._last: Submap | None = None
+        self._submap_of: dict[int, int] = {}
+        self._world_from_submap: dict[int, Sim3] = {}
 
     @property
     def main(self) -> Piece:
@@ -51,8 +56,22 @@ class Placement:
             if found.index not in piece
         )
         piece.update({frame.index: frame for frame in new})
+        self._submap_of.update(dict.fromkeys((frame.index for frame in new), submap.index))
+        self._world_from_submap[submap.index] = submap.world_from_chunk
         self._last = submap
         return submap, new
+
+    def move(self, world_from_submap: Mapping[int, Sim3]) -> None:
+        """Give submaps of the newest piece, by index, other places; their frames and later submaps go along."""
+        piece = self.pieces[-1]
+        for index, frame in piece.items():
+            number = self._submap_of[index]
+            if number in world_from_submap:
+                moved = world_from_submap[number] @ self._world_from_submap[number].inverse()
+                piece[index] = replace(frame, world_from_cam=moved @ frame.world_from_cam)
+        self._world_from_submap.update(world_from_submap)
+        if self._last is not None:
+            self._last = replace(self._last, world_from_chunk=self._world_from_submap[self._last.index])
 
     def _align(self, geometry: ChunkGeometry) -> tuple[Sim3, float] | None:
         """World from this chunk and the residual relative to scene depth; None where no shared frame tells."""
