@@ -7,14 +7,40 @@ from typing import Annotated, Literal
 
 import typer
 
+from cli.text import print_rows
 from recon.errors import SettingsError
+
+FELL_SHORT = 1
 
 app = typer.Typer(no_args_is_help=True, help="Measure this program on this machine.")
 
 
-@app.callback()
-def _group() -> None:
-    """Measure this program on this machine."""
+@app.command()
+def real(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder that holds the sequences.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results and runs go; replaced.")] = Path("out/bench"),
+    sets: Annotated[str | None, typer.Option(metavar="A,B", help="Only these sets; all without it.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Runs of each program; the table gives medians.")] = 1,
+) -> None:
+    """Run recon and plain COLMAP in turn on each set and compare them. Exits with 1 when recon falls short."""
+    from recon.benchmark.measure import SetResult, measure_set
+    from recon.benchmark.sets import chosen_sets
+    from recon.benchmark.tables import BenchmarkResult, circumstances, to_markdown, write_results
+    from recon.store import make_folder
+
+    chosen = chosen_sets(sets)
+    make_folder(out)
+    where = circumstances()
+    results: list[SetResult] = []
+    for member in chosen:
+        results.append(measure_set(member, data, out, repeat, lambda sentence: typer.echo(sentence, err=True)))
+        result = BenchmarkResult(where, repeat, tuple(results))
+        write_results(result, out)  # after every set: an interrupted benchmark keeps what it has
+    typer.echo(to_markdown(result))
+    print_rows("Files", [("results", str(out / "results.json")), ("table", str(out / "results.md"))])
+    if any(member.shortfalls for member in results):
+        raise typer.Exit(FELL_SHORT)
 
 
 @app.command()
@@ -24,6 +50,9 @@ def scaling(
     shape: Annotated[Literal["compact", "vggt-1b"], typer.Option(help="Size of the network.")] = "compact",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda...")] = "auto",
     frames: Annotated[str, typer.Option(help="Numbers of frames, separated by commas.")] = "8,16,32,64,128",
+    methods: Annotated[
+        str | None, typer.Option(help="Some of: dense, descriptors, published stream, our stream; with commas.")
+    ] = None,
     chunk: Annotated[int, typer.Option(help="Frames per chunk of the streams.")] = 8,
     memory_frames: Annotated[int, typer.Option(help="Earlier frames that our stream remembers.")] = 32,
     repeats: Annotated[int, typer.Option(help="Runs per case; fewer for slow ones.")] = 3,
@@ -35,8 +64,18 @@ def scaling(
     from recon.network import scaling as benchmark
     from recon.network.runtime import choose_device
 
+    chosen = methods.split(",") if methods else benchmark.METHODS
+    unknown = set(chosen) - set(benchmark.METHODS)
+    if unknown:
+        raise SettingsError(f"--methods knows {', '.join(benchmark.METHODS)}, got {', '.join(sorted(unknown))}.")
     settings = benchmark.ScalingSettings(
-        shape=shape, frames=_numbers(frames), chunk=chunk, memory_frames=memory_frames, repeats=repeats, clock=clock
+        shape=shape,
+        frames=_numbers(frames),
+        methods=tuple(method for method in benchmark.METHODS if method in chosen),
+        chunk=chunk,
+        memory_frames=memory_frames,
+        repeats=repeats,
+        clock=clock,
     )
     measured = benchmark.measure(settings, choose_device(device), typer.echo)
     out.mkdir(parents=True, exist_ok=True)

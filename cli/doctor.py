@@ -11,9 +11,8 @@ from pathlib import Path
 import typer
 
 from cli.dependencies import explain
-from cli.text import print_rows, size
+from cli.text import Row, print_rows, size
 
-Row = tuple[str, str]
 # Every package whose import can fail for want of a system library or a wheel: import name, name on the index.
 PACKAGES = (
     ("av", "av"),
@@ -25,6 +24,7 @@ PACKAGES = (
     ("pillow_heif", "pillow-heif"),
     ("pycolmap", "pycolmap"),
     ("rerun", "rerun-sdk"),
+    ("safetensors", "safetensors"),
     ("scipy", "scipy"),
     ("torch", "torch"),
 )
@@ -36,7 +36,7 @@ def doctor() -> None:
     rows, problems = _packages()
     print_rows("Packages", [("python", platform.python_version()), *rows])
     print_rows("Accelerators", [("torch", _accelerators()), ("needed", "none; structure from motion runs on the CPU")])
-    print_rows("Weights", [("needed", "none")])
+    print_rows("Weights", [("needed", "none"), *_weights()])
     print_rows("Machine", list(_machine()))
     if problems:
         print_rows("Missing", [("", problem) for problem in problems])
@@ -66,6 +66,18 @@ def _accelerators() -> str:
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return f"CUDA: {', '.join(names)}"
     return "Apple GPU (MPS)" if torch.backends.mps.is_available() else "none, CPU only"
+
+
+def _weights() -> Iterator[Row]:
+    """Known weights that are here."""
+    try:
+        from recon.network.known_weights import KNOWN, stored_path
+    except (ImportError, OSError):  # told under the packages
+        return
+    for weights in KNOWN:
+        path = stored_path(weights)
+        if path:
+            yield weights.name, str(path)
 
 
 def _machine() -> Iterator[Row]:

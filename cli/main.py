@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cli import bench, doctor, outputs, reference, run, weights
+from cli import bench, doctor, evaluate, outputs, reference, run, weights
 from cli.dependencies import explain
 from recon.errors import ReconError
 
@@ -22,7 +22,7 @@ app.command("run")(run.run)
 app.command("plan")(run.plan)
 app.command("view")(outputs.view)
 app.command("export")(outputs.export)
-app.command("eval")(outputs.evaluate)
+app.command("eval")(evaluate.evaluate)
 app.command("check")(outputs.check)
 app.command("doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")

@@ -1,8 +1,9 @@
-"""The options of ``recon run`` and ``recon plan``, and the settings that they ask for."""
+"""Arguments and options that several commands share, and what they ask for."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +12,6 @@ import typer
 from recon.errors import SettingsError
 
 if TYPE_CHECKING:
-    from recon.sources import SourceDescription
     from recon.types import Camera, CameraModel
 
 LensName = Literal["pinhole", "radial", "opencv", "fisheye"]
@@ -23,6 +23,7 @@ MODELS: dict[LensName, CameraModel] = {
 }
 
 Input = Annotated[str, typer.Argument(metavar="SOURCE", help="Image folder, quoted pattern 'a/*.jpg', or video.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")]
 Fps = Annotated[float | None, typer.Option(help="Frames to take per second of a video.")]
 Every = Annotated[int, typer.Option(help="Take one frame in this many.")]
@@ -54,6 +55,8 @@ Arithmetic = Annotated[
 Device = Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda...")]
 Pixels = Annotated[int, typer.Option(help="Most pixels of an image that the network sees.")]
 MemoryFrames = Annotated[int, typer.Option(help="Earlier frames that the network remembers; 0 for all.")]
+MemoryMib = Annotated[float | None, typer.Option(help="Most memory for what the network remembers, in MiB.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first: pays off for long sequences.")]
 Viewer = Annotated[
     Literal["none", "record", "live"], typer.Option(help="Show the run in a window, only record it, or neither.")
 ]
@@ -62,11 +65,11 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier
 MAX_DISTORTION = 4
 
 
-def calibrated_camera(text: str, lens: LensName | None, description: SourceDescription) -> Camera:
-    """The camera that ``--intrinsics`` describes, for the images of a source.
+def calibrated_camera(text: str, lens: LensName | None, sizes: Sequence[tuple[int, int]]) -> Camera:
+    """The camera that ``--intrinsics`` describes, for images of which ``sizes`` are the different (width, height).
 
     Up to four distortion numbers follow fx, fy, cx, cy: OpenCV's k1, k2, p1, p2, or k1 to k4 of a fisheye lens.
-    Raises SettingsError for numbers that make no camera, or a source with images of different sizes.
+    Raises SettingsError for numbers that make no camera, and unless there is exactly one size.
     """
     from recon.types import Camera
 
@@ -80,10 +83,10 @@ def calibrated_camera(text: str, lens: LensName | None, description: SourceDescr
         raise SettingsError(f"--intrinsics needs positive fx, fy, cx, cy and finite numbers, got {text}.")
     if distortion and lens == "pinhole":
         raise SettingsError("--camera-model pinhole has no distortion, but --intrinsics gives some. Leave one out.")
-    if len(description.sizes) != 1:
-        listed = ", ".join(f"{width}x{height}" for width, height in description.sizes[:3]) or "none that can be opened"
+    if len(sizes) != 1:
+        listed = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) or "none that can be opened"
         raise SettingsError(f"--intrinsics needs images of one size, but there are {listed}. Leave it out.")
-    width, height = description.sizes[0]
+    width, height = sizes[0]
     if lens != "fisheye" and not distortion:
         return Camera("PINHOLE", width, height, pinhole)
     padding = (0.0,) * (MAX_DISTORTION - len(distortion))

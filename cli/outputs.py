@@ -1,4 +1,4 @@
-"""Commands for the folder of a finished run: ``recon view``, ``export``, ``eval`` and ``check``."""
+"""Commands for the folder of a finished run: ``recon view``, ``export`` and ``check``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cli.options import Folder
 from cli.text import print_rows
 
 CHECK_FAILED = 1
@@ -17,8 +18,6 @@ FILE_NAMES = {
     "kitti": "poses_kitti.txt",
     "nerfstudio": "nerfstudio",
 }
-
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]
 
 
 def view(
@@ -44,33 +43,6 @@ def export(
     name = "colmap_undistorted" if undistort else FILE_NAMES[to]
     written = exports.export(open_map(folder), to, out or folder / name, undistort)
     typer.echo(f"Wrote {written}")
-
-
-def evaluate(
-    folder: Folder,
-    reference: Annotated[Path, typer.Option(metavar="POSES", help="Reference poses in TUM format.")],
-    align: Annotated[Literal["sim3", "se3"], typer.Option(help="Alignment: with scale (sim3) or without.")] = "sim3",
-    plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Where to draw it; without it, in DIR.")] = None,
-) -> None:
-    """Compare a run's camera poses with reference poses."""
-    from recon import evaluation
-
-    result = evaluation.evaluate(folder / "poses.txt", reference, align)
-    picture = plot or folder / "evaluation.png"
-    evaluation.plot(result, picture)
-    rows = [
-        ("matched poses", f"{result.matched} of {result.reference_rows}"),
-        ("ATE RMSE", f"{result.ate_rmse:.4g}"),
-        ("ATE median", f"{result.ate_median:.4g}"),
-        ("ATE max", f"{result.ate_max:.4g}"),
-        ("RPE translation RMSE", f"{result.rpe_translation_rmse:.4g} per pose"),
-        ("RPE rotation RMSE", f"{result.rpe_rotation_rmse_deg:.4g} degrees per pose"),
-        ("scale", f"{result.scale:.6g}"),
-        ("ATE / extent", f"{result.ate_rmse / result.extent:.3%} of {result.extent:.4g}"),
-        ("ATE / path length", f"{result.ate_rmse / result.path_length:.3%} of {result.path_length:.4g}"),
-        ("plot", str(picture)),
-    ]
-    print_rows(f"Errors after {align.upper()} alignment, lengths in the reference's unit", rows)
 
 
 def check(folder: Folder) -> None:

@@ -15,7 +15,7 @@ class Recording:
     """A listener that records into ``folder``, and shows the run in a window with ``live``.
 
     It starts at the first event, because until then the folder is not made and may still be refused. A run that ends
-    in a ReconError leaves no recording that looks finished.
+    in a ReconError, or by Ctrl-C without a map, leaves no recording that looks finished.
     """
 
     def __init__(self, folder: Path, *, live: bool, say: Callable[[str], None]) -> None:
@@ -33,7 +33,7 @@ class Recording:
         if self._viewer is None:
             return
         self._viewer.close()
-        if isinstance(error, ReconError):
+        if isinstance(error, ReconError | KeyboardInterrupt):
             self._path.unlink(missing_ok=True)
 
     def __call__(self, event: Event, /) -> None:

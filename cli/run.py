@@ -12,6 +12,7 @@ from cli.options import (
     MODELS,
     Arithmetic,
     Chunk,
+    Compile,
     Device,
     Every,
     Fps,
@@ -22,6 +23,7 @@ from cli.options import (
     Masks,
     MaxFrames,
     MemoryFrames,
+    MemoryMib,
     Out,
     Overlap,
     Overwrite,
@@ -62,6 +64,8 @@ def run(
     device: Device = "auto",
     pixels: Pixels = 518 * 392,
     memory_frames: MemoryFrames = 64,
+    memory_mib: MemoryMib = None,
+    compile_network: Compile = False,
     viewer: Viewer = "record",
     overwrite: Overwrite = False,
 ) -> None:
@@ -70,7 +74,8 @@ def run(
     from recon.sources import SourceOptions
 
     options = SourceOptions(every, fps, max_frames, longest_side, masks)
-    network = NetworkSettings(weights, arithmetic, device, pixels, memory_frames or None) if weights else None
+    memory = (memory_frames or None, memory_mib)
+    network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
     plan = _plan(
         source,
         out,
@@ -128,7 +133,7 @@ def _plan(
     from recon.sources import open_source
 
     description = open_source(source, options).description
-    camera = calibrated_camera(intrinsics, lens, description) if intrinsics is not None else None
+    camera = calibrated_camera(intrinsics, lens, description.sizes) if intrinsics is not None else None
     model = camera.model if camera else MODELS[lens or "radial"]
     return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite, network), out)
 
@@ -157,6 +162,8 @@ def _print_plan(plan: Plan) -> None:
         disk = f"about {size(plan.disk)}"
     else:
         frames, chunks, time, disk = "a number that the file does not state", "unknown", "unknown", "unknown"
+    if settings.network:  # the plan is about structure from motion
+        time = "not estimated for a network"
     rows = [
         ("frames", f"{frames}, {resolution}"),
         ("chunks", chunks),
@@ -188,8 +195,8 @@ def _print_summary(report: RunReport, out: Path) -> None:
         ("report", "report.json"),
     )
     print_rows("Files", [(label, str(out / name)) for label, name in files if (out / name).exists()])
-    commands = [
-        (f"recon view {out}", "look at it"),
+    commands = [(f"recon view {out}", "look at it")] if (out / "recording.rrd").exists() else []
+    commands += [
         (f"recon check {out}", "open every file with the program it is for"),
         (f"recon export {out} --to nerfstudio", "or ply, colmap, tum, kitti"),
     ]

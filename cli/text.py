@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import typer
 
+Row = tuple[str, str]  # label and value
 
-def print_rows(heading: str, rows: Sequence[tuple[str, str]]) -> None:
+
+def print_rows(heading: str, rows: Sequence[Row]) -> None:
     """A heading and one line per row, with the values below each other."""
     typer.secho(heading, bold=True)
     width = max((len(label) for label, _ in rows), default=0)

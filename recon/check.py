@@ -240,8 +240,10 @@ def _check_cloud_on_points(outputs: _Outputs) -> str:
 
 
 def _check_recording(outputs: _Outputs) -> str:
-    """The Rerun program verifies the recording."""
-    path = outputs.existing("recording.rrd")
+    """The Rerun program verifies the recording, where the run made one."""
+    path = outputs.folder / "recording.rrd"
+    if not path.exists():
+        return "There is none; recon run makes it with --viewer record or live."
     command = [sys.executable, "-m", "rerun", "rrd", "verify", str(path)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=False)
     answer = " ".join((finished.stdout + finished.stderr).split())

@@ -51,7 +51,8 @@ def _rows_by_frame(points: SparsePoints) -> dict[int, NDArray[np.int64]]:
     """Rows of the observations of every frame."""
     order = np.argsort(points.frame_indices, kind="stable")
     indices, starts = np.unique(points.frame_indices[order], return_index=True)
-    return dict(zip(indices.tolist(), np.split(order, starts[1:]), strict=True))
+    groups = np.split(order, starts[1:]) if len(indices) else []
+    return dict(zip(indices.tolist(), groups, strict=True))
 
 
 def _project(

@@ -14,7 +14,7 @@ from evo.core.trajectory import PoseTrajectory3D
 
 from recon.errors import SourceError
 from recon.exports.trajectory import Trajectory, read_tum
-from recon.similarity import Array
+from recon.similarity import Array, Sim3
 from recon.store import write_atomically
 
 MIN_MATCHES = 3
@@ -26,9 +26,10 @@ class Evaluation:
     """Errors of an estimated trajectory after alignment; lengths are in the unit of the reference.
 
     matched, reference_rows: rows compared, and rows of the reference. ate_*: distance between aligned camera centres.
-    rpe_translation_rmse, rpe_rotation_rmse_deg: error of the motion from one matched row to the next. scale: factor
-    from estimated to reference lengths, 1 for SE(3). extent: diagonal of the bounding box of the whole reference;
-    path_length: its length. timestamps, errors: (matched,). estimated, reference: (matched, 3) camera centres.
+    rpe_translation_rmse, rpe_rotation_rmse_deg: error of the motion from one matched row to the next.
+    reference_from_estimated: the alignment, of scale 1 for SE(3). extent: diagonal of the bounding box of the whole
+    reference; path_length: its length. timestamps, errors: (matched,). estimated, reference: (matched, 3) camera
+    centres, both in the reference's frame.
     """
 
     matched: int
@@ -38,7 +39,7 @@ class Evaluation:
     ate_max: float
     rpe_translation_rmse: float
     rpe_rotation_rmse_deg: float
-    scale: float
+    reference_from_estimated: Sim3
     extent: float
     path_length: float
     timestamps: Array
@@ -66,12 +67,13 @@ def evaluate(
     matched_estimated = _evo_trajectory(all_estimated, pairs[0])
     matched_reference = _evo_trajectory(all_reference, pairs[1])
     try:
-        _, _, scale = matched_estimated.align(matched_reference, correct_scale=align == "sim3")
+        rotation, translation, scale = matched_estimated.align(matched_reference, correct_scale=align == "sim3")
     except EvoException as error:
         raise SourceError(
             f"{estimated} and {reference} cannot be aligned: the camera centres of one lie on a line or a point."
         ) from error
-    return _measure(matched_estimated, matched_reference, _evo_trajectory(all_reference), scale)
+    alignment = Sim3(scale, rotation, translation)
+    return _measure(matched_estimated, matched_reference, _evo_trajectory(all_reference), alignment)
 
 
 def plot(evaluation: Evaluation, path: Path) -> None:
@@ -99,7 +101,7 @@ def plot(evaluation: Evaluation, path: Path) -> None:
 
 
 def _measure(
-    estimated: PoseTrajectory3D, reference: PoseTrajectory3D, whole_reference: PoseTrajectory3D, scale: float
+    estimated: PoseTrajectory3D, reference: PoseTrajectory3D, whole_reference: PoseTrajectory3D, alignment: Sim3
 ) -> Evaluation:
     absolute = APE(PoseRelation.translation_part)
     step_translation = RPE(PoseRelation.translation_part)
@@ -114,7 +116,7 @@ def _measure(
         ate_max=absolute.get_statistic(StatisticsType.max),
         rpe_translation_rmse=step_translation.get_statistic(StatisticsType.rmse),
         rpe_rotation_rmse_deg=step_rotation.get_statistic(StatisticsType.rmse),
-        scale=float(scale),
+        reference_from_estimated=alignment,
         extent=float(np.linalg.norm(np.ptp(whole_reference.positions_xyz, axis=0))),
         path_length=float(whole_reference.path_length),
         timestamps=np.asarray(estimated.timestamps),

@@ -20,6 +20,7 @@ MAX_CLOSING_ERROR = 5.0  # standard deviations of the chain's drift beyond which
 DRIFT_ROTATION = 0.02  # rad
 DRIFT_TRANSLATION = 0.03  # of the way within the submap and its depth of scene
 DRIFT_LOG_SCALE = 0.03
+NOTHING_REVISED: Mapping[int, Sim3] = {}
 LOOP_ROTATION = 0.01  # rad
 LOOP_TRANSLATION = 0.02  # of the depth of scene
 LOOP_LOG_SCALE = 0.02
@@ -42,17 +43,34 @@ class LoopCloser:
         return tuple(self._ledger)
 
     def extend(
-        self, submap: Submap, frames: Sequence[Frame], read_submap: ReadSubmap, *, new_piece: bool
+        self,
+        submap: Submap,
+        frames: Sequence[Frame],
+        read_submap: ReadSubmap,
+        *,
+        new_piece: bool,
+        revised: Mapping[int, Sim3] = NOTHING_REVISED,
     ) -> Mapping[int, Sim3]:
         """Take in a submap that was just placed; returns where all submaps of its piece lie once a loop is closed.
 
-        frames: those that the submap adds. new_piece: it shares nothing with the submap before. The result is empty
-        where nothing changes.
+        frames: those that the submap adds. new_piece: it shares nothing with the submap before. revised: earlier
+        submaps that it sees elsewhere than they lay. The result is empty where nothing changes.
         """
+        self._revise(revised)
         self._append(submap, new_piece=new_piece)
         candidates = self._recogniser.look(submap, frames, read_submap)
         closed = sum(self._enter(candidate) for candidate in candidates)
         return self._optimise() if closed else {}
+
+    def _revise(self, world_from_submap: Mapping[int, Sim3]) -> None:
+        """Take over poses that were estimated anew, and with them the edges of the chain that touch them."""
+        self._world_from_submap.update(
+            {number: pose for number, pose in world_from_submap.items() if number in self._world_from_submap}
+        )
+        poses = self._world_from_submap
+        for row, edge in enumerate(self._chain):
+            if edge.first in world_from_submap or edge.second in world_from_submap:
+                self._chain[row] = replace(edge, first_from_second=poses[edge.first].inverse() @ poses[edge.second])
 
     def _append(self, submap: Submap, *, new_piece: bool) -> None:
         self._depth[submap.index] = median_depth(submap.geometry.frames)

@@ -20,12 +20,14 @@ from recon.events import (
     FrameRead,
     FrameSkipped,
     Listener,
+    LoopClosed,
     Notice,
     PosesCorrected,
     Progress,
 )
 from recon.exports import write_colmap, write_ply, write_tum
 from recon.frontend import GeometryFrontEnd
+from recon.places import PlaceRecogniser
 from recon.placement import Placement
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
 from recon.settings import RunSettings
@@ -33,9 +35,10 @@ from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.similarity import Array
 from recon.sources import Source, open_source
 from recon.store import MapStore, images_folder, open_map
-from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints
+from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints, Submap
 
 if TYPE_CHECKING:
+    from recon.loops import LoopCloser
     from recon.network.frontend import OpenNetwork
 
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
@@ -44,13 +47,19 @@ LATER_OUTPUTS = ("evaluation.png", "colmap_undistorted", "nerfstudio", "poses_ki
 
 
 def reconstruct(
-    source: str, out: Path, settings: RunSettings | None = None, listeners: Sequence[Listener] = ()
+    source: str,
+    out: Path,
+    settings: RunSettings | None = None,
+    listeners: Sequence[Listener] = (),
+    recogniser: PlaceRecogniser | None = None,
 ) -> RunReport:
     """Reconstruct images or a video into the folder ``out`` and return what happened.
 
+    recogniser: finds loops, by which the map is corrected while it grows; None to close none.
+
     Ctrl-C stops at the next opportunity; what is finished then is exported and ``RunReport.interrupted`` is set.
-    Raises ReconError: SourceError, OutputError (``out`` exists, cannot be written), ReconstructionError (no geometry),
-    WeightsError (the network's weights).
+    Raises KeyboardInterrupt when nothing was finished then, and ReconError: SourceError, OutputError (``out`` exists,
+    cannot be written), ReconstructionError (no geometry), WeightsError (the network's weights).
     """
     settings = settings or RunSettings()
     open_source(source, settings.source)  # a wrong source must not touch an earlier run
@@ -58,7 +67,7 @@ def reconstruct(
     prepare_folder(out, overwrite=settings.overwrite)
     opened = open_source(source, settings.source, images_folder(out))
     try:
-        return Run(source, opened, out, settings, listeners, network=network).execute()
+        return Run(source, opened, out, settings, listeners, network=network, recogniser=recogniser).execute()
     except RuntimeError as error:
         if not any(sign in str(error) for sign in DATABASE_FAULTS):
             raise
@@ -74,6 +83,15 @@ def load_network(settings: RunSettings) -> OpenNetwork | None:
     from recon.network.frontend import open_network  # noqa: PLC0415  torch takes seconds to import
 
     return open_network(settings.network)
+
+
+def open_loop_closer(recogniser: PlaceRecogniser | None) -> LoopCloser | None:
+    """What closes the loops that a recogniser finds."""
+    if recogniser is None:
+        return None
+    from recon.loops import LoopCloser  # noqa: PLC0415  gtsam is only needed here
+
+    return LoopCloser(recogniser)
 
 
 def prepare_folder(out: Path, *, overwrite: bool) -> None:
@@ -105,6 +123,7 @@ class Run:
         listeners: Sequence[Listener],
         *,
         network: OpenNetwork | None = None,
+        recogniser: PlaceRecogniser | None = None,
     ) -> None:
         self._name, self._source, self._out, self._settings = name, source, out, settings
         self._listeners = listeners
@@ -118,6 +137,7 @@ class Run:
         self._chunks: list[ChunkReport] = []
         self._notices: list[str] = []
         self._points = SparsePoints.empty()
+        self._loops = open_loop_closer(recogniser)
 
     def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:
         """The transformer where there is one, else structure from motion."""
@@ -130,21 +150,35 @@ class Run:
 
     def execute(self) -> RunReport:
         """Do everything; see ``reconstruct``."""
-        interrupted = False
+        try:
+            complete = self._build()
+            try:
+                self._export(complete=complete)
+            except KeyboardInterrupt:
+                complete = False
+                self._tell(Notice("Interrupted while writing: recon export makes the files that are missing."))
+            report = self._report(interrupted=not complete)
+            write(report, self._out / "report.json")
+        finally:
+            self._front_end.close()
+        self._tell(Finished(self._out, report.frames_placed, report.frames_read))
+        return report
+
+    def _build(self) -> bool:
+        """Build the map; False when Ctrl-C ended that early. Raises KeyboardInterrupt when there is nothing to keep."""
         try:
             for chunk in chunks(self._read(), self._settings.chunk, self._settings.overlap):
                 self._reconstruct(chunk)
             self._require_a_map()
             self._make_consistent()
         except KeyboardInterrupt:
-            interrupted = True
+            if len(self._placement.main) < 2:
+                self._discard()
+                self._tell(Notice("Interrupted before any frames had a place: nothing is kept."))
+                raise
             self._tell(Notice("Interrupted: writing what is finished."))
-            self._require_a_map()
-        self._export(complete=not interrupted)
-        report = self._report(interrupted)
-        write(report, self._out / "report.json")
-        self._tell(Finished(self._out, report.frames_placed, report.frames_read))
-        return report
+            return False
+        return True
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Notice):
@@ -186,6 +220,8 @@ class Run:
                 self._store.write_submap(submap, {frame.index for frame in new})
                 self._store.write_places(*self._places(), complete=False)
             self._tell(ChunkReconstructed(submap, new))
+            if self._loops is not None:
+                self._close_loops(self._loops, submap, chunk, new, new_piece=len(self._placement.pieces) > before)
         self._chunks.append(
             ChunkReport(
                 index=chunk.index,
@@ -198,6 +234,31 @@ class Run:
             )
         )
         self._tell(Progress("frames", len(self._names), self._source.description.frames))
+
+    def _close_loops(
+        self, loops: LoopCloser, submap: Submap, chunk: Chunk, new: Sequence[PlacedFrame], *, new_piece: bool
+    ) -> None:
+        """Look for places seen before, and move all submaps where one closes a loop."""
+        placed = {index: frame for piece in self._placement.pieces for index, frame in piece.items()}
+        added, known = {frame.index for frame in new}, len(loops.ledger)
+        frames = [frame for frame in chunk.frames if frame.index in added]
+        with self._watch.measure("loops"):
+            moved = loops.extend(
+                submap,
+                frames,
+                lambda number: self._store.read_submap(number, placed),
+                new_piece=new_piece,
+                revised=self._placement.revised,
+            )
+        for line in loops.ledger[known:]:
+            if line.verdict == "accepted":
+                self._tell(LoopClosed(line))
+        if not moved:
+            return
+        self._placement.move(moved)
+        with self._watch.measure("store"):
+            self._store.write_places(*self._places(), complete=False)
+        self._tell(PosesCorrected(self._places()[0], self._points))
 
     def _places(self) -> tuple[tuple[PlacedFrame, ...], tuple[SkippedFrame, ...], SparsePoints]:
         """Placed frames, all others with the reason, and the points."""
@@ -214,9 +275,7 @@ class Run:
         """Raise ReconstructionError, and leave no half-made map, when no two frames could be placed."""
         if len(self._placement.main) >= 2:
             return
-        self._front_end.close()
-        for name in ("map", "colmap"):
-            shutil.rmtree(self._out / name, ignore_errors=True)
+        self._discard()
         count = len(self._names)
         if count < 2:
             raise ReconstructionError(
@@ -226,6 +285,12 @@ class Run:
             f"None of the {count} frames of {self._name} could be placed: they share too few features, or the camera "
             "only turned on the spot. Record with sideways motion, more overlap and more light."
         )
+
+    def _discard(self) -> None:
+        """Delete what a run without a map has written."""
+        self._front_end.close()
+        for name in ("map", "colmap"):
+            shutil.rmtree(self._out / name, ignore_errors=True)
 
     def _make_consistent(self) -> None:
         """Adjust all poses together and give late frames their place."""
@@ -254,9 +319,8 @@ class Run:
             ):
                 self._tell(Progress(f"writing {stage}", 0, 0))
                 writer(reconstruction, self._out / name)
-        self._front_end.close()
 
-    def _report(self, interrupted: bool) -> RunReport:
+    def _report(self, *, interrupted: bool) -> RunReport:
         placed, skipped, _ = self._places()
         return RunReport(
             source=self._name,
@@ -271,6 +335,7 @@ class Run:
             peak_memory_bytes=peak_memory(),
             notices=tuple(self._notices),
             interrupted=interrupted,
+            loops=self._loops.ledger if self._loops else (),
         )
 
 

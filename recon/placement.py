@@ -24,6 +24,7 @@ class Placement:
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
         self._last: Submap | None = None
+        self.revised: dict[int, Sim3] = {}  # where the newest chunk sees earlier submaps, as far as it moved them
         self._submap_of: dict[int, int] = {}
         self._world_from_submap: dict[int, Sim3] = {}
 
@@ -56,10 +57,24 @@ class Placement:
             if found.index not in piece
         )
         piece.update({frame.index: frame for frame in new})
+        self._revise(piece, submap)
         self._submap_of.update(dict.fromkeys((frame.index for frame in new), submap.index))
         self._world_from_submap[submap.index] = submap.world_from_chunk
         self._last = submap
         return submap, new
+
+    def _revise(self, piece: Piece, submap: Submap) -> None:
+        """Move earlier frames of the piece to where the submap sees them; their depth keeps its scale."""
+        self.revised = {}
+        for index, pose in submap.geometry.revised.items():
+            if index in piece:
+                found = submap.world_from_chunk @ Sim3.from_matrix(pose).inverse()
+                world_from_cam = Sim3(piece[index].world_from_cam.scale, found.rotation, found.translation)
+                number = self._submap_of[index]
+                moved = world_from_cam @ piece[index].world_from_cam.inverse()
+                self.revised[number] = moved @ self._world_from_submap[number]
+                piece[index] = replace(piece[index], world_from_cam=world_from_cam)
+        self._world_from_submap.update(self.revised)
 
     def move(self, world_from_submap: Mapping[int, Sim3]) -> None:
         """Give submaps of the newest piece, by index, other places; their frames and later submaps go along."""

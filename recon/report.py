@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from recon.errors import MapError
+from recon.places import LoopRecord
 from recon.settings import NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
 from recon.store import write_atomically
@@ -55,7 +57,7 @@ class RunReport:
 
     versions: of Python and the main packages. frames_placed of frames_read have a pose; the others, and files that
     could not be read, are in ``skipped``. seconds: wall time. notices: sentences shown to the user. interrupted: the
-    user ended the run early, and what was finished was kept.
+    user ended the run early, and what was finished was kept. loops: every place that was thought to be seen again.
     """
 
     source: str
@@ -70,6 +72,7 @@ class RunReport:
     peak_memory_bytes: int
     notices: tuple[str, ...]
     interrupted: bool
+    loops: tuple[LoopRecord, ...] = ()
 
 
 class Stopwatch:
@@ -98,10 +101,22 @@ class Stopwatch:
         return tuple(StageTime(name, seconds) for name, seconds in self._seconds.items())
 
 
-def peak_memory() -> int:
-    """The most resident memory in bytes that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+def peak_memory(process: int | None = None) -> int:
+    """The most resident memory in bytes that a running process, by default this one, has held so far.
+
+    Where the system does not keep it for other processes, theirs is what they hold now. 0 for one that has ended.
+    """
+    # Linux hands the peak of ``getrusage`` down from the parent, so a small program would seem as large as its caller.
+    status = Path(f"/proc/{process or os.getpid()}/status")
+    if status.is_file():
+        rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(rows.get("VmHWM", "0 kB").split()[0]) * 1024
+    if process is None:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    try:
+        return int(psutil.Process(process).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def main_versions() -> dict[str, str]:
@@ -145,6 +160,7 @@ def _report_from_json(content: dict[str, Any]) -> RunReport:
         "chunks": tuple(ChunkReport(**row) for row in content["chunks"]),
         "stages": tuple(StageTime(**row) for row in content["stages"]),
         "notices": tuple(content["notices"]),
+        "loops": tuple(LoopRecord(**row) for row in content.get("loops", ())),
     }
     return RunReport(**(content | parts))
 

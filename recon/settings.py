@@ -16,7 +16,8 @@ class NetworkSettings:
 
     weights: a known name or the path of a file. arithmetic: how global blocks look across frames; None for what suits
     the weights. device: ``auto``, ``cpu``, ``cuda``... pixels: most pixels of an image that the network sees.
-    memory_frames, memory_mebibytes: how much of earlier chunks a stream remembers; None for no limit.
+    memory_frames, memory_mebibytes: how much of earlier chunks a stream remembers; None for no limit. Raises
+    SettingsError for numbers that are not positive.
     """
 
     weights: str
@@ -26,6 +27,14 @@ class NetworkSettings:
     memory_frames: int | None = 64
     memory_mebibytes: float | None = None
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        limits = [limit for limit in (self.memory_frames, self.memory_mebibytes, self.pixels) if limit is not None]
+        if min(limits) <= 0:
+            raise SettingsError(
+                f"The network needs positive numbers for pixels and memory, got {self.pixels} pixels, "
+                f"{self.memory_frames} frames and {self.memory_mebibytes} MiB."
+            )
 
 
 @dataclass(frozen=True)
@@ -50,3 +59,5 @@ class RunSettings:
             raise SettingsError(
                 f"--overlap must be at least 1 and smaller than --chunk, got {self.overlap} and {self.chunk}."
             )
+        if self.network and self.intrinsics:
+            raise SettingsError("--intrinsics does not go with --weights: the network finds the lens. Leave one out.")

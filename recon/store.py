@@ -42,10 +42,19 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):  # a read-only folder refuses this as well
-            temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
         raise OutputError(f"Cannot write {path}: {reason}. Free some space or choose another --out.") from error
+    finally:
+        with suppress(OSError):  # a read-only folder refuses this as well
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` where it is missing. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot create {folder}: {error.strerror}. Choose another --out.") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +90,7 @@ class MapStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            (folder / "map").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot create {folder / 'map'}: {error.strerror}. Choose another --out.") from error
+        make_folder(folder / "map")
 
     def write_submap(self, submap: Submap, new_frames: set[int]) -> None:
         """Store depth, confidence and colour of the frames in ``new_frames``; the others belong to earlier submaps."""

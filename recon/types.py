@@ -124,11 +124,15 @@ class SparseModel:
 
 @dataclass(frozen=True, eq=False)
 class ChunkGeometry:
-    """Frames with poses and depth in one chunk frame, the sparse points behind them, and why other frames have none."""
+    """Frames with poses and depth in one chunk frame, the sparse points behind them, and why other frames have none.
+
+    revised: cam_from_chunk (4, 4) of frames before the chunk, where it brought better poses for them.
+    """
 
     frames: tuple[FrameGeometry, ...]
     points: SparsePoints
     unplaced: dict[int, str] = field(default_factory=dict)
+    revised: dict[int, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,9 @@
-"""A small exact map on disk, for tests of whatever reads maps."""
+"""Small exact scenes for tests: a map on disk, chunks of a walk, and the first frames of the sample."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +12,41 @@ from PIL import Image as PillowImage
 
 from recon.similarity import Array, Sim3
 from recon.store import MapStore, ReconstructedMap, images_folder, open_map
-from recon.types import Camera, ChunkGeometry, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
+from recon.types import (
+    Camera,
+    ChunkGeometry,
+    Frame,
+    FrameGeometry,
+    Image,
+    PlacedFrame,
+    SkippedFrame,
+    SparsePoints,
+    Submap,
+)
 
+SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 PLANE_DEPTH = 4.0
+WALK = 12  # frames of the walk that ``true_pose`` describes
 RADIAL = Camera("SIMPLE_RADIAL", 160, 120, (140.0, 80.0, 60.0, 0.05))
 OPENCV = Camera("OPENCV", 160, 120, (140.0, 145.0, 79.0, 61.0, 0.05, 0.01, 0.002, -0.001))
 FISHEYE = Camera("OPENCV_FISHEYE", 160, 120, (140.0, 145.0, 79.0, 61.0, 0.05, 0.01, 0.002, -0.001))
 DEPTH_INTRINSICS = np.array([[70.0, 0, 40], [0, 70, 30], [0, 0, 1]])
 DEPTH_SIZE = (60, 80)
 SCALES = (1.0, 0.5, 2.0, 4.0, 0.25, 1.5)
+
+
+def half_size_sample(folder: Path, count: int) -> Path:
+    """A copy of the sample in ``folder`` with its first frames, at 320x240."""
+    (folder / "images").mkdir(parents=True)
+    for index in range(count):
+        with PillowImage.open(SAMPLE / "images" / f"{index:06d}.jpg") as image:
+            image.resize((320, 240), PillowImage.Resampling.BOX).save(
+                folder / "images" / f"{index:06d}.jpg", quality=95
+            )
+    (folder / "intrinsics.txt").write_text("250 250 160 120\n")
+    for name in ("poses.txt", "depth"):
+        (folder / name).symlink_to(SAMPLE / name)
+    return folder
 
 
 def plane_texture(points: Array) -> Image:
@@ -50,14 +78,52 @@ def make_map(
         geometry = ChunkGeometry(tuple(_frame_geometry(frame) for frame in frames), SparsePoints.empty())
         store.write_submap(Submap(number, geometry, Sim3.identity(), 0.0), {frame.index for frame in frames})
     for frame in placed:
-        PillowImage.fromarray(_render(frame)).save(images_folder(folder) / frame.name, quality=95)
+        PillowImage.fromarray(render(frame)).save(images_folder(folder) / frame.name, quality=95)
     store.write_places(placed, (SkippedFrame(1, "image_0001.jpg", "blurred"),), sparse_points(placed), complete=True)
     return open_map(folder)
 
 
 def project(frame: PlacedFrame, points_world: Array) -> Array:
     """Pixels (points, 2) of world points in the distorted original, by pycolmap."""
-    return np.asarray(_colmap_camera(frame.camera).img_from_cam(frame.world_from_cam.inverse().apply(points_world)))
+    return np.asarray(colmap_camera(frame.camera).img_from_cam(frame.world_from_cam.inverse().apply(points_world)))
+
+
+def true_depth(frame: PlacedFrame, size: tuple[int, int]) -> Array:
+    """Depth (h, w) in world units of the plane in a picture (width, height) of what the distorted original shows."""
+    camera, (width, height) = frame.camera, size
+    pixels = pixel_centres(width, height)[..., :2] * [camera.width / width, camera.height / height]
+    rays = np.ones((height, width, 3))
+    rays[..., :2] = np.asarray(colmap_camera(camera).cam_from_img(pixels.reshape(-1, 2))).reshape(height, width, 2)
+    return hit_plane(frame, rays)[1] * frame.world_from_cam.scale
+
+
+def true_pose(index: int) -> Sim3:
+    """World from camera of a frame of a walk along the plane."""
+    return _world_from_cam(index, WALK, 1.0)
+
+
+def placed_frame(index: int, camera: Camera = RADIAL) -> PlacedFrame:
+    """A frame of the walk at its true place."""
+    return PlacedFrame(index, 0.5 * index, f"{index:04d}.jpg", camera, true_pose(index))
+
+
+def frame_of(index: int) -> Frame:
+    """A frame of the walk; its pixels say nothing."""
+    image = np.zeros((RADIAL.height, RADIAL.width, 3), np.uint8)
+    size, mask = (RADIAL.width, RADIAL.height), np.ones((RADIAL.height, RADIAL.width), dtype=bool)
+    return Frame(index, 0.5 * index, image, f"{index:04d}.jpg", size, "lens", 0.0, mask)
+
+
+def chunk_geometry(indices: Iterable[int], chunk_from_world: Sim3) -> ChunkGeometry:
+    """Exact geometry of frames of the walk in a chunk's own frame and unit."""
+    frames = []
+    for index in indices:
+        chunk_from_cam = chunk_from_world @ true_pose(index)
+        found = _frame_geometry(placed_frame(index))
+        cam_from_chunk = Sim3(1.0, chunk_from_cam.rotation, chunk_from_cam.translation).inverse().matrix()
+        depth = found.depth * np.float32(chunk_from_world.scale)
+        frames.append(replace(found, cam_from_chunk=cam_from_chunk, depth=depth))
+    return ChunkGeometry(tuple(frames), SparsePoints.empty())
 
 
 def sparse_points(frames: tuple[PlacedFrame, ...]) -> SparsePoints:
@@ -85,11 +151,12 @@ def _world_from_cam(row: int, count: int, scale: float) -> Sim3:
     return Sim3(scale, about_y @ about_x, np.array([x, 0.2 * np.sin(0.7 * row), 0.1 * np.cos(row)]))
 
 
-def _colmap_camera(camera: Camera) -> pycolmap.Camera:
+def colmap_camera(camera: Camera) -> pycolmap.Camera:
+    """Written again, so that no fault of the library's own hides here."""
     return pycolmap.Camera(model=camera.model, width=camera.width, height=camera.height, params=list(camera.params))
 
 
-def _hit_plane(frame: PlacedFrame, rays_cam: Array) -> tuple[Array, Array]:
+def hit_plane(frame: PlacedFrame, rays_cam: Array) -> tuple[Array, Array]:
     """World points (..., 3) where rays (..., 3) with z = 1 meet the plane, and their depth in the frame's unit."""
     pose = frame.world_from_cam
     directions = rays_cam @ pose.rotation.T
@@ -99,8 +166,8 @@ def _hit_plane(frame: PlacedFrame, rays_cam: Array) -> tuple[Array, Array]:
 
 def _frame_geometry(frame: PlacedFrame) -> FrameGeometry:
     height, width = DEPTH_SIZE
-    rays = _pixel_centres(width, height) @ np.linalg.inv(DEPTH_INTRINSICS).T
-    points, depth = _hit_plane(frame, rays)
+    rays = pixel_centres(width, height) @ np.linalg.inv(DEPTH_INTRINSICS).T
+    points, depth = hit_plane(frame, rays)
     confidence = np.full(depth.shape, 0.8, dtype=np.float32)
     depth[:2] = 0
     confidence[:2] = 0
@@ -110,16 +177,18 @@ def _frame_geometry(frame: PlacedFrame) -> FrameGeometry:
     )  # fmt: skip
 
 
-def _render(frame: PlacedFrame) -> Image:
+def render(frame: PlacedFrame) -> Image:
+    """The original (height, width, 3) of the frame's camera, distorted."""
     camera = frame.camera
-    pixels = _pixel_centres(camera.width, camera.height)
+    pixels = pixel_centres(camera.width, camera.height)
     rays = np.ones_like(pixels)
-    rays[..., :2] = np.asarray(_colmap_camera(camera).cam_from_img(pixels[..., :2].reshape(-1, 2))).reshape(
+    rays[..., :2] = np.asarray(colmap_camera(camera).cam_from_img(pixels[..., :2].reshape(-1, 2))).reshape(
         camera.height, camera.width, 2
     )
-    return plane_texture(_hit_plane(frame, rays)[0])
+    return plane_texture(hit_plane(frame, rays)[0])
 
 
-def _pixel_centres(width: int, height: int) -> Array:
+def pixel_centres(width: int, height: int) -> Array:
+    """Homogeneous pixel centres (height, width, 3)."""
     u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     return np.stack([u, v, np.ones_like(u)], axis=-1)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from recon.errors import OutputError, SettingsError
+from recon.errors import SettingsError
 from recon.exports.colmap import write_colmap, write_undistorted
 from recon.exports.nerfstudio import write_nerfstudio
 from recon.exports.ply import write_ply
 from recon.exports.trajectory import Trajectory, read_tum, write_kitti, write_tum
-from recon.store import ReconstructedMap
+from recon.store import ReconstructedMap, make_folder
 
 Target = Literal["ply", "colmap", "tum", "kitti", "nerfstudio"]
 
@@ -48,10 +48,7 @@ def export(reconstruction: ReconstructedMap, target: Target, out: Path, undistor
     """
     if undistort and target != "colmap":
         raise SettingsError(f"Undistorted images are made for colmap only, not for {target}. Use --to colmap.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot create {out.parent}: {error.strerror}. Choose another --out.") from error
+    make_folder(out.parent)
     write = write_undistorted if undistort else WRITERS[target]
     write(reconstruction, out)
     return out

@@ -10,6 +10,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.errors import MapError
 from recon.similarity import Array, Sim3
 from recon.store import ReconstructedMap, write_atomically
 from recon.types import FrameGeometry, Image
@@ -89,6 +90,26 @@ def write_points(file: IO[bytes], points: CloudPoints) -> None:
     """Write a whole PLY file of ``points`` with the columns of the cloud."""
     file.write(_header(len(points.positions)))
     file.write(_vertices(points).tobytes())
+
+
+def read_points(path: Path) -> CloudPoints:
+    """Read a PLY file that ``write_ply`` or ``write_points`` wrote. Raises MapError for any other, naming it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MapError(f"Cannot read {path}: {error.strerror}. Write it again with: recon export --to ply") from error
+    header, end, body = content.partition(b"end_header\n")
+    count = len(body) // VERTEX.itemsize
+    lines = [line for line in _header(count).splitlines() if not line.startswith(b"comment")]
+    found = [line for line in (header + end).splitlines() if not line.startswith(b"comment")]
+    if found != lines or len(body) % VERTEX.itemsize:
+        raise MapError(f"{path} is truncated, or no cloud of this program. Write it again with: recon export --to ply")
+    vertices = np.frombuffer(body, dtype=VERTEX)
+    return CloudPoints(
+        positions=np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float64),
+        colours=np.stack([vertices[channel] for channel in ("red", "green", "blue")], axis=1),
+        confidence=vertices["confidence"].astype(np.float64),
+    )
 
 
 def _header(count: int) -> bytes:

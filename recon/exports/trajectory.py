@@ -30,10 +30,24 @@ def write_tum(reconstruction: ReconstructedMap, path: Path) -> None:
 
     Raises OutputError when ``path`` cannot be written.
     """
+    write_trajectory(rigid_trajectory(reconstruction), path)
+
+
+def rigid_trajectory(reconstruction: ReconstructedMap, *, by_index: bool = False) -> Trajectory:
+    """The rigid poses of all placed frames, over their timestamps or, with ``by_index``, over their indices."""
+    poses = np.tile(np.eye(4), (len(reconstruction.frames), 1, 1))
+    for pose, frame in zip(poses, reconstruction.frames, strict=True):
+        pose[:3, :3], pose[:3, 3] = frame.world_from_cam.rotation, frame.world_from_cam.translation
+    times = [frame.index if by_index else frame.timestamp for frame in reconstruction.frames]
+    return Trajectory(np.array(times, dtype=np.float64), poses)
+
+
+def write_trajectory(trajectory: Trajectory, path: Path) -> None:
+    """Write poses in the TUM format. Raises OutputError when ``path`` cannot be written."""
     lines = [f"# {TUM_COLUMNS} (camera-to-world)"]
-    for frame in reconstruction.frames:
-        quaternion = Rotation.from_matrix(frame.world_from_cam.rotation).as_quat(canonical=True)
-        lines.append(f"{frame.timestamp:.9f} {_numbers([*frame.world_from_cam.translation, *quaternion])}")
+    for time, pose in zip(trajectory.timestamps, trajectory.world_from_cam, strict=True):
+        quaternion = Rotation.from_matrix(pose[:3, :3]).as_quat(canonical=True)
+        lines.append(f"{time:.9f} {_numbers([*pose[:3, 3], *quaternion])}")
     _write_lines(path, lines)
 
 
@@ -56,7 +70,8 @@ def read_tum(path: Path) -> Trajectory:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"Cannot read the trajectory {path} ({error}). Give a text file in TUM format.") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise SourceError(f"Cannot read the trajectory {path}: {reason}. Give a text file in TUM format.") from error
     lines = enumerate(text.splitlines(), start=1)
     rows = [_parse_row(path, number, line) for number, line in lines if line.strip() and not line.startswith("#")]
     if not rows:

@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from recon.errors import MapError, OutputError
 from recon.network.cache import DescriptorCache, KeysValues
@@ -55,29 +56,32 @@ def load_cache(path: Path, device: str = "cpu") -> DescriptorCache:
     """
     try:
         with safe_open(path, "pt") as file:
-            stated: dict[str, Any] = json.loads(file.metadata()[METADATA])
-        tensors = load_file(path, device)
+            stated = json.loads(file.metadata()[METADATA])
         if stated["version"] != VERSION:
             raise MapError(f"{path} has version {stated['version']}, this program reads {VERSION}. Start a new stream.")
-        camera_tokens = tensors.pop(CAMERA_TOKENS)
-        layers = tuple(
-            KeysValues(tensors.pop(f"layer_{number:02d}.keys"), tensors.pop(f"layer_{number:02d}.values"))
-            if remembers
-            else None
-            for number, remembers in enumerate(stated["layers"])
-        )
-        cache = DescriptorCache(
-            layers=layers,
-            camera_tokens=camera_tokens,
-            frames=tuple(stated["frames"]),
-            keyframes=frozenset(stated["keyframes"]),
-            length=stated["length"],
-            anchor_tokens=stated["anchor_tokens"],
-            tokens_per_frame=stated["tokens_per_frame"],
-            grid=tuple(stated["grid"]),
-        )
+        tensors = load_file(path, device)
+        cache = _rebuilt(stated, tensors)
     except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
         raise MapError(f"{path} holds no state of a stream, or a damaged one ({error}). Start a new stream.") from error
     if tensors:
         raise MapError(f"{path} holds tensors that it does not state, such as {min(tensors)}. Start a new stream.")
     return cache
+
+
+def _rebuilt(stated: dict[str, Any], tensors: dict[str, Tensor]) -> DescriptorCache:
+    """The state, from tensors that are taken out of ``tensors``."""
+    return DescriptorCache(
+        layers=tuple(
+            KeysValues(tensors.pop(f"layer_{number:02d}.keys"), tensors.pop(f"layer_{number:02d}.values"))
+            if remembers
+            else None
+            for number, remembers in enumerate(stated["layers"])
+        ),
+        camera_tokens=tensors.pop(CAMERA_TOKENS),
+        frames=tuple(stated["frames"]),
+        keyframes=frozenset(stated["keyframes"]),
+        length=stated["length"],
+        anchor_tokens=stated["anchor_tokens"],
+        tokens_per_frame=stated["tokens_per_frame"],
+        grid=tuple(stated["grid"]),
+    )

@@ -181,7 +181,7 @@ def identify(checkpoint: Checkpoint) -> tuple[NetworkConfig, Rule]:
 
 
 def load_network(checkpoint: Checkpoint, config: NetworkConfig, backend: Backend = "torch") -> GeometryNetwork:
-    """A network in evaluation mode whose parameters are the checkpoint's own memory, mapped from the file.
+    """A network in evaluation mode whose float32 parameters are the checkpoint's own memory, mapped from the file.
 
     Raises WeightsError naming keys and shapes that do not fit.
     """
@@ -192,4 +192,4 @@ def load_network(checkpoint: Checkpoint, config: NetworkConfig, backend: Backend
     with torch.device("meta"):
         network = GeometryNetwork(config, backend)
     network.load_state_dict(dict(checkpoint.tensors), assign=True)
-    return network.eval().requires_grad_(False)
+    return network.float().eval().requires_grad_(False)  # float32 files are not copied by this

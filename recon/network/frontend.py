@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from recon.network.config import Dense, Rule
 from recon.network.known_weights import resolve
 from recon.network.model import GeometryNetwork, Prediction
 from recon.network.pose_encoding import matrices_from_encoding
-from recon.network.preprocess import as_batch, fitted_size, resize
+from recon.network.preprocess import as_batch, fitted_size, resize, resize_mask
 from recon.network.runtime import choose_device, compile_blocks, is_shortage, precision
 from recon.network.stored_config import arithmetic_of, published_rule
 from recon.settings import NetworkSettings
@@ -164,7 +163,8 @@ class TransformerFrontEnd:
 
 def finite_frames(prediction: Prediction) -> Array:
     """Which frames of the first sequence (frames,) have finite poses, depth and confidence."""
-    parts = (prediction.encodings[0], prediction.depth.values[0], prediction.depth.confidence[0])
+    cam_from_world, _ = matrices_from_encoding(prediction.encodings[0], (1, 1))
+    parts = (cam_from_world, prediction.depth.values[0], prediction.depth.confidence[0])
     return np.asarray(torch.stack([part.flatten(1).isfinite().all(dim=1) for part in parts]).all(dim=0).cpu())
 
 
@@ -189,7 +189,7 @@ def geometries(frames: Sequence[Frame], images: Sequence[Image], prediction: Pre
 def _geometry(
     frame: Frame, image: Image, pose: Array, intrinsics: Array, *, depth: Array, confidence: Array
 ) -> FrameGeometry:
-    mask = cv2.resize(frame.mask.astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+    mask = resize_mask(frame.mask, (image.shape[1], image.shape[0]))
     kept = mask & (confidence > 0) & (depth > 0)
     width, height = frame.original_size
     to_original = np.diag([width / image.shape[1], height / image.shape[0], 1.0]) @ intrinsics

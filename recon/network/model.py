@@ -155,11 +155,12 @@ class GeometryNetwork(nn.Module):
         grid = (layout.rows, layout.columns)
         descriptors = grid if rule.factor == 1 else layout.descriptor_grid(rule.factor)
         count = tokens.shape[1]
+        frames = (*cache.frames, *range(cache.length, cache.length + count, every))
         return DescriptorCache(
             layers=aggregated.layers,
             camera_tokens=_join(cache.camera_tokens, tokens[:, ::every]),
-            frames=(*cache.frames, *range(cache.length, cache.length + count, every)),
-            keyframes=cache.keyframes.union(cache.length + frame for frame in keyframes),
+            frames=frames,
+            keyframes=cache.keyframes.union(cache.length + frame for frame in keyframes).intersection(frames),
             length=cache.length + count,
             anchor_tokens=layout.rows * layout.columns if rule.factor > 1 else 0,
             tokens_per_frame=layout.special + descriptors[0] * descriptors[1],

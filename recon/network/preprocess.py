@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recon.errors import SourceError
 from recon.types import Image as Pixels
+from recon.types import Mask
 
 PATCH = 14
 PUBLIC_SIDE = 518
@@ -107,3 +108,8 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
     if image.shape[1::-1] == size:
         return image
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """The nearest pixel's value: a mask (h, w) as (size[1], size[0])."""
+    return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))

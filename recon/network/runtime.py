@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 from recon.errors import SettingsError
 from recon.network.model import GeometryNetwork
+from recon.report import peak_memory
 
+KINDS = ("cpu", "cuda")
 CPU_SHORTAGE = "can't allocate memory"  # PyTorch's words; on the CPU it has no exception of its own for this
 
 
 def choose_device(wanted: str) -> torch.device:
     """``auto`` (CUDA where there is a GPU, else the CPU) or a device's name.
 
-    Raises SettingsError for a name that PyTorch does not know and a device that is not there.
+    Raises SettingsError for a device that is not there, and for kinds without double precision, such as Apple's.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
+        if device.type not in KINDS:
+            raise RuntimeError(f"the network runs on {' and '.join(KINDS)} only")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -46,3 +52,26 @@ def compile_blocks(network: GeometryNetwork, backend: str = "inductor") -> None:
 def is_shortage(error: RuntimeError) -> bool:
     """Whether PyTorch ran out of memory."""
     return isinstance(error, torch.OutOfMemoryError) or CPU_SHORTAGE in str(error)
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's kind."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+
+
+def finish(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Give back unused GPU memory and count its peak anew."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most GPU memory since ``forget_peak``; on a CPU the most resident memory of the process so far."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()

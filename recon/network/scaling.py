@@ -6,7 +6,6 @@ Timed are tokens and poses. Depth heads are left out: they cost the same for eve
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import subprocess
 import time
@@ -26,8 +25,7 @@ from recon.network.config import VGGT_1B, AggregatorConfig, CameraHeadConfig, De
 from recon.network.eviction import evict
 from recon.network.model import GeometryNetwork
 from recon.network.published_stream import PublishedStream
-from recon.network.runtime import is_shortage, precision
-from recon.report import peak_memory
+from recon.network.runtime import device_name, finish, forget_peak, is_shortage, peak_bytes, precision
 from recon.store import write_atomically
 
 VERSION = 1
@@ -122,7 +120,7 @@ def measure(settings: ScalingSettings, device: torch.device, say: Callable[[str]
                 say(describe(cases[-1]))
     return Scaling(
         settings=settings,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
+        device=device_name(device),
         on_gpu=device.type == "cuda",
         threads=torch.get_num_threads(),
         backend=choose_backend(device),
@@ -148,8 +146,7 @@ def _images(settings: ScalingSettings, device: torch.device) -> Tensor:
 
 def _measure(method: Method, network: GeometryNetwork, images: Tensor, frames: int, settings: ScalingSettings) -> Case:
     device = images.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    forget_peak(device)
     runs: list[list[float]] = []
     failure = ""
     try:
@@ -159,8 +156,6 @@ def _measure(method: Method, network: GeometryNetwork, images: Tensor, frames: i
         if not is_shortage(error):
             raise
         failure = "out of memory"
-    if failure and device.type == "cuda":
-        torch.cuda.empty_cache()
     totals = [sum(run) for run in runs] or [0.0]
     chunks = tuple(statistics.median(times) for times in zip(*runs, strict=True))
     return Case(
@@ -171,7 +166,7 @@ def _measure(method: Method, network: GeometryNetwork, images: Tensor, frames: i
         fastest=min(totals),
         slowest=max(totals),
         chunk_seconds=chunks if len(chunks) > 1 else (),
-        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory(),
+        peak_bytes=peak_bytes(device),
         failure=failure,
     )
 
@@ -183,8 +178,7 @@ def _timed(steps: Iterator[None], device: torch.device, clock: Clock) -> Iterato
         start = now()
         if next(steps, steps) is steps:
             return
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        finish(device)
         yield now() - start
 
 

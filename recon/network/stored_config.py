@@ -47,9 +47,8 @@ def published_rule(arithmetic: Arithmetic, depth: int = PUBLISHED_DEPTH) -> Rule
 
 def to_text(config: NetworkConfig, rule: Rule) -> str:
     """JSON of both."""
-    return json.dumps(
-        {"version": VERSION, "config": asdict(config), "rule": {"arithmetic": arithmetic_of(rule)} | asdict(rule)}
-    )
+    stated_rule = {"arithmetic": arithmetic_of(rule)} | asdict(rule)
+    return json.dumps({"version": VERSION, "config": asdict(config), "rule": stated_rule})
 
 
 def from_text(text: str) -> tuple[NetworkConfig, Rule]:

@@ -14,6 +14,8 @@ from recon.similarity import Array
 from recon.types import SparseModel
 
 MATCH_ALL_UP_TO = 80
+MAP_OBSERVATIONS = 120_000
+WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 
 
@@ -24,7 +26,9 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
     than 20 degrees shows two places that only look alike; its matches are dropped, for they would fold the map.
     """
     drop_contradictions(database, cam_from_world, match_far_pairs(database))
-    model, cache, options = _adjusted(database, database.frames, cam_from_world)
+    # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
+    loss = pycolmap.LossFunctionType.CAUCHY
+    model, cache, options = _adjusted(database, database.frames, cam_from_world, MAP_OBSERVATIONS, loss)
     if len(cam_from_world) < len(database.frames):
         add_frames(cache, options, model)
     return read_model(model)
@@ -32,15 +36,19 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
 
 def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array]) -> SparseModel:
     """Adjust the poses, lenses and points of some frames together, starting from ``cam_from_model`` (4, 4)."""
-    model, _, _ = _adjusted(database, sorted(cam_from_model), cam_from_model)
-    return read_model(model)
+    loss = pycolmap.LossFunctionType.TRIVIAL
+    return read_model(_adjusted(database, sorted(cam_from_model), cam_from_model, WINDOW_OBSERVATIONS, loss)[0])
 
 
 def _adjusted(
-    database: MatchDatabase, frames: list[int], cam_from_world: Mapping[int, Array]
+    database: MatchDatabase,
+    frames: list[int],
+    cam_from_world: Mapping[int, Array],
+    observations: int,
+    loss: pycolmap.LossFunctionType,
 ) -> tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]:
     """A model of ``frames`` with those of known pose triangulated and adjusted, and what went into it."""
-    cache = database.reduced_cache(select_features(database, frames))
+    cache = database.reduced_cache(select_features(database, frames, observations))
     options = pipeline_options(EFFORTS[2], database.pixel_scale(frames))
     options.ba_refine_focal_length = options.ba_refine_extra_params = True
     options.constant_cameras = database.fixed_cameras()
@@ -52,8 +60,7 @@ def _adjusted(
     for index in sorted(cam_from_world):
         mapper.triangulate_image(options.triangulation, image_id(index))
     adjustment = options.get_global_bundle_adjustment()
-    # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
-    adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    adjustment.ceres.loss_function_type = loss
     adjustment.ceres.loss_function_scale = database.pixel_scale(frames)
     mapper.iterative_global_refinement(5, 0.0005, options.get_mapper(), adjustment, options.triangulation, False)
     mapper.end_reconstruction(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from recon.dense.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.events import Listener, Notice
 from recon.sfm.consistency import adjust_model, refine_map
 from recon.sfm.database import MatchDatabase, Pair
+from recon.sfm.lens import lens_change
 from recon.sfm.mapping import EFFORTS, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
 from recon.similarity import Array
@@ -22,6 +23,7 @@ from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameG
 WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
 WIDE_WINDOW = tuple(range(1, 21))
 CONTEXT = 60
+BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see lens_change
 ORDERED_SHARE = 0.7
 NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
 
@@ -53,6 +55,7 @@ class StructureFromMotion:
         self.database = MatchDatabase(folder / "features.db", settings.matcher, settings.model, settings.camera)
         self._last: dict[int, FrameGeometry] = {}
         self._context: dict[int, Array] = {}
+        self._settled = settings.camera is not None
         self._effort = EFFORTS[0]
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
@@ -64,7 +67,11 @@ class StructureFromMotion:
         if effort != self._effort:
             self._effort = effort
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
-        geometry = self._densify(chunk, restrict(model, indices))
+        revised: dict[int, Array] = {}
+        if self._context and not self._settled:
+            model = self._settle_lens(model)
+            revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
+        geometry = replace(self._densify(chunk, restrict(model, indices)), revised=revised)
         self._last = {frame.index: frame for frame in geometry.frames}
         recent = sorted(model.cam_from_model)[-CONTEXT:]
         self._context = {index: model.cam_from_model[index] for index in recent}
@@ -111,6 +118,26 @@ class StructureFromMotion:
             if effort == EFFORTS[0] and best.cam_from_model:
                 self.database.match(window_pairs(frames, WIDE_WINDOW))
         return best, best_effort
+
+    def _settle_lens(self, model: SparseModel) -> SparseModel:
+        """Fit the lens to the chunk and the frames before it together, until that changes it no more.
+
+        A chunk alone often moves too little to tell the lens. Where it turns out to have been wrong, the map has been
+        bent by it, and is made anew as far back as the model reaches.
+        """
+        adjusted = adjust_model(self.database, model.cam_from_model)
+        if not adjusted.cam_from_model:
+            return model
+        change = max(lens_change(model.cameras[index], camera) for index, camera in adjusted.cameras.items())
+        self.database.update_cameras(adjusted.cameras)
+        self._settled = change < SETTLED
+        if change < BENDING:
+            return adjusted
+        anew, _ = self._escalate(sorted(model.cam_from_model), {})
+        if len(anew.cam_from_model) < len(adjusted.cam_from_model):
+            return adjusted
+        self.database.update_cameras(anew.cameras)
+        return anew
 
     def _densify(self, chunk: Chunk, model: SparseModel) -> ChunkGeometry:
         """Depth of the placed frames; frames that kept the pose of the chunk before keep their depth, too."""

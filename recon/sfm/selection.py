@@ -8,19 +8,18 @@ from numpy.typing import NDArray
 from recon.sfm.database import MatchDatabase
 from recon.similarity import Array
 
-OBSERVATIONS = 120_000  # of all frames together
 FEWEST_PER_FRAME = 60
 CELLS = 8  # along either side of an image
 
 Rows = NDArray[np.int64]
 
 
-def select_features(database: MatchDatabase, frames: list[int]) -> dict[int, Rows]:
+def select_features(database: MatchDatabase, frames: list[int], observations: int) -> dict[int, Rows]:
     """Rows of the features to keep of every frame: those matched in most pairs, spread over the image.
 
-    About OBSERVATIONS in all. A feature that only one pair matches is left out: a point of two rays says little.
+    About ``observations`` in all. A feature that only one pair matches is left out: a point of two rays says little.
     """
-    limit = max(FEWEST_PER_FRAME, OBSERVATIONS // len(frames))
+    limit = max(FEWEST_PER_FRAME, observations // len(frames))
     counts = count_pairs(database, frames)
     return {index: choose(database.positions(index), counts[index], limit) for index in frames}
 

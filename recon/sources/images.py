@@ -11,14 +11,15 @@ from recon.errors import SettingsError
 from recon.sources.base import SourceDescription, SourceKind, SourceOptions, at_least_one_frame, working_image
 from recon.sources.decoding import Photo, UnreadableImage, read_photo, upright_size
 from recon.sources.masks import Masks
-from recon.sources.originals import link_original, make_folder, write_original
+from recon.sources.originals import link_original, write_original
+from recon.store import make_folder
 from recon.types import Frame, SkippedFrame
 
 
 class ImageSource:
     """Image files in the given order; see ``recon.sources.open_source``.
 
-    The position in ``paths`` is the frame's index and timestamp.
+    The position in ``paths`` is the frame's index and timestamp. selected: index and path of the files that are read.
     """
 
     def __init__(
@@ -37,25 +38,25 @@ class ImageSource:
         self._spec = spec
         self._options = options
         self._images_folder = images_folder
-        self._selected = list(enumerate(paths))[:: options.every][: options.max_frames]
+        self.selected = list(enumerate(paths))[:: options.every][: options.max_frames]
         self._stems = _sortable_stems(paths)
-        names = {name for _, path in self._selected for name in (path.name, path.stem)}
+        names = {name for _, path in self.selected for name in (path.name, path.stem)}
         self._masks = Masks(options.masks, fits=names.__contains__)
 
     @cached_property
     def description(self) -> SourceDescription:
         sizes: Counter[tuple[int, int]] = Counter()
-        for _, path in self._selected:
+        for _, path in self.selected:
             try:
                 sizes[upright_size(path)] += 1
             except UnreadableImage:  # reported when its turn to be read comes
                 continue
-        return SourceDescription(self._kind, len(self._selected), tuple(size for size, _ in sizes.most_common()), 0.0)
+        return SourceDescription(self._kind, len(self.selected), tuple(size for size, _ in sizes.most_common()), 0.0)
 
     def __iter__(self) -> Iterator[Frame | SkippedFrame]:
         if self._images_folder:
             make_folder(self._images_folder)
-        return at_least_one_frame((self._read(index, path) for index, path in self._selected), self._spec)
+        return at_least_one_frame((self._read(index, path) for index, path in self.selected), self._spec)
 
     def _read(self, index: int, path: Path) -> Frame | SkippedFrame:
         try:

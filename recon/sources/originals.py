@@ -9,19 +9,10 @@ from pathlib import Path
 
 import PIL.Image
 
-from recon.errors import OutputError
 from recon.store import write_atomically
 from recon.types import Image
 
 JPEG_QUALITY = 95
-
-
-def make_folder(folder: Path) -> None:
-    """Create ``folder`` where it is missing. Raises OutputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot create {folder}: {error.strerror}. Choose another --out.") from error
 
 
 def link_original(source: Path, target: Path) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from recon.errors import SourceError
 from recon.sources.base import SourceDescription, SourceOptions, at_least_one_frame, working_image
 from recon.sources.masks import Masks
-from recon.sources.originals import make_folder, write_original
+from recon.sources.originals import write_original
+from recon.store import make_folder
 from recon.types import Frame, Image, SkippedFrame
 
 # A video that ends this much before its stated end was cut short; sound often outlasts the picture by less.

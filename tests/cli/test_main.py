@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -29,18 +29,20 @@ def test_nothing_heavy_is_imported_at_start() -> None:
 
 
 def test_help_answers_in_half_a_second() -> None:
+    """In processor time, so that other work on the machine does not count; the program does not wait for anything."""
     seconds = []
-    for _ in range(3):  # the best of three: other work on the machine is not ours
-        start = time.perf_counter()
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "cli", "--help"], capture_output=True, timeout=60, check=True)
-        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.5
 
 
 def test_help_names_every_command(recon: Recon) -> None:
     outcome = recon("--help")
     assert outcome.code == 0
-    for command in ("run", "plan", "view", "export", "eval", "check", "doctor"):
+    for command in ("run", "plan", "view", "export", "eval", "check", "doctor", "bench"):
         assert f" {command} " in outcome.out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,10 @@ from cli.options import calibrated_camera
 from cli.progress import ProgressBar
 from cli.text import duration, size
 from recon import report
-from recon.events import FrameSkipped, Notice, Progress
+from recon.events import Progress
 from recon.machine import Machine
-from recon.plan import Probe, make_plan
-from recon.settings import RunSettings
 from recon.sources import SourceDescription
-from recon.types import Camera, SkippedFrame
+from recon.types import Camera
 from tests.cli.conftest import SAMPLE, Recon, make_images
 
 FEW = ("--every", "2", "--max-frames", "6", "--size", "320")
@@ -87,6 +86,24 @@ def test_eval_measures_against_the_reference_and_draws(recon: Recon, finished: P
     assert (finished / "evaluation.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_eval_measures_depth_and_cloud(recon: Recon, finished: Path) -> None:
+    truth = ("--depth", SAMPLE / "depth", "--intrinsics", SAMPLE / "intrinsics.txt")
+    outcome = recon("eval", finished, "--reference", SAMPLE / "poses.txt", *truth)
+    assert outcome.code == 0
+    rows = dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in outcome.out.splitlines()[1:])
+    assert rows["depth images"] == "2"  # of frames 0 and 6; the run took 0, 2, ..., 10
+    for row, limit in (("depth error", 2.0), ("with frames scaled", 2.0)):
+        assert float(rows[row].split("%")[0]) < limit
+    assert float(rows["depth kept"].split("%")[0]) > 30
+    assert float(rows["cloud to surface"].split()[0]) < 0.1  # metres
+
+
+def test_the_true_lens_is_for_measuring_depth(recon: Recon, finished: Path) -> None:
+    outcome = recon("eval", finished, "--reference", SAMPLE / "poses.txt", "--intrinsics", "500,500,320,240")
+    assert outcome.code == 2
+    assert "give --depth too" in outcome.err
+
+
 @pytest.mark.parametrize(
     ("options", "written"),
     [
@@ -143,42 +160,20 @@ def test_ctrl_c_keeps_what_is_finished(recon: Recon, tmp_path: Path, monkeypatch
 
 
 def test_calibration_with_distortion_becomes_opencv() -> None:
-    camera = calibrated_camera("500,501,320,240,0.1", None, DESCRIPTION)
+    camera = calibrated_camera("500,501,320,240,0.1", None, DESCRIPTION.sizes)
     assert camera == Camera("OPENCV", 640, 480, (500.0, 501.0, 320.0, 240.0, 0.1, 0.0, 0.0, 0.0))
 
 
 def test_calibration_of_a_fisheye_may_leave_out_its_distortion() -> None:
-    camera = calibrated_camera("500,501,320,240", "fisheye", DESCRIPTION)
+    camera = calibrated_camera("500,501,320,240", "fisheye", DESCRIPTION.sizes)
     assert camera == Camera("OPENCV_FISHEYE", 640, 480, (500.0, 501.0, 320.0, 240.0, 0.0, 0.0, 0.0, 0.0))
 
 
 def test_calibration_file_may_have_comments_and_several_lines(tmp_path: Path) -> None:
     path = tmp_path / "camera.txt"
     path.write_text("# fx fy cx cy\n500 501, 320 240\n0.1 0.2 # k1 k2\n")
-    camera = calibrated_camera(str(path), "opencv", DESCRIPTION)
+    camera = calibrated_camera(str(path), "opencv", DESCRIPTION.sizes)
     assert camera.params == (500.0, 501.0, 320.0, 240.0, 0.1, 0.2, 0.0, 0.0)
-
-
-def test_time_left_follows_the_pace_of_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, probe = Machine(10**11, 10**12, 2), Probe(0.2, 0.05, 0.1)
-    plan = make_plan(DESCRIPTION, RunSettings(), Path("out"), machine, probe)
-    chunk_seconds = plan.seconds - plan.joint_seconds
-    now = 100.0
-    monkeypatch.setattr("cli.progress.time.monotonic", lambda: now)
-    bar = ProgressBar(plan)
-    assert bar.figures().endswith(f"{duration(plan.seconds)} left")
-    now += chunk_seconds  # as long for half of the frames as planned for all
-    bar(Progress("frames", 30, 60))
-    assert bar.figures().endswith(f"{duration(2 * plan.seconds - chunk_seconds)} left")
-
-
-def test_without_a_terminal_only_notices_are_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    plan = make_plan(DESCRIPTION, RunSettings(), Path("out"), probe=Probe(0.2, 0.05, 0.1))
-    with ProgressBar(plan) as bar:
-        bar(Progress("frames", 30, 60))
-        bar(FrameSkipped(SkippedFrame(1, "a.jpg", "the file is empty")))
-        bar(Notice("[bold]Two[/bold] pieces."))
-    assert capfd.readouterr() == ("", "note: [bold]Two[/bold] pieces.\n")
 
 
 @pytest.mark.parametrize(

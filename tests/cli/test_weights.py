@@ -98,6 +98,13 @@ def test_run_with_weights(recon: Recon, weights: Path, tmp_path: Path) -> None:
     assert "v1 attention, computed by torch on cpu" in outcome.out + outcome.err
 
 
+def test_run_with_weights_and_a_known_lens(recon: Recon, weights: Path, tmp_path: Path) -> None:
+    lens = ("--intrinsics", "500,500,320,240")
+    outcome = recon("run", SAMPLE / "images", "--out", tmp_path / "out", "--weights", weights, *lens)
+    assert outcome.code == 2
+    assert "--intrinsics does not go with --weights" in outcome.err
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [("FlashVGGT", "recon weights pull FlashVGGT"), ("nothing.pt", "There is no weight file nothing.pt")],

@@ -36,7 +36,8 @@ def test_sim3_alignment_undoes_any_similarity(tmp_path_factory, scale, angle, sh
     place = moved(*walk(), 1 / scale, Rotation.from_rotvec([angle, 0.3, -angle]), [shift, -shift, 1])
     evaluation = evaluate(write(folder / "estimated.txt", *place), reference)
     assert evaluation.matched == evaluation.reference_rows == STEPS
-    assert evaluation.scale == pytest.approx(scale, rel=1e-6)
+    assert evaluation.reference_from_estimated.scale == pytest.approx(scale, rel=1e-6)
+    np.testing.assert_allclose(evaluation.reference_from_estimated.apply(place[0]), walk()[0], atol=1e-6)
     assert evaluation.ate_max < 1e-6
     assert evaluation.rpe_translation_rmse < 1e-6
     assert evaluation.rpe_rotation_rmse_deg < 1e-4
@@ -48,7 +49,7 @@ def test_known_errors_give_known_figures(tmp_path):
     error = 1e-4 * np.random.default_rng(0).choice([-1.0, 1.0], size=centres.shape)
     reference = write(tmp_path / "reference.txt", centres, rotations)
     evaluation = evaluate(write(tmp_path / "estimated.txt", centres + error, rotations), reference, align="se3")
-    assert evaluation.scale == 1
+    assert evaluation.reference_from_estimated.scale == 1
     assert evaluation.ate_rmse == pytest.approx(np.sqrt(3) * 1e-4, rel=0.05)
     assert evaluation.ate_median <= evaluation.ate_max == evaluation.errors.max()
     assert evaluation.extent == pytest.approx(np.linalg.norm(np.ptp(centres, axis=0)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,13 +97,46 @@ def test_stopwatch_counts_a_stage_that_fails() -> None:
 
 
 def test_peak_memory_is_in_bytes_and_remembers() -> None:
-    before = peak_memory()
-    block = np.ones(2 * before // 8)  # bytes, twice the peak so far
-    with_block = peak_memory()
-    del block
+    code = """
+import numpy as np
+from recon.report import peak_memory
+before = peak_memory()
+block = np.ones(400_000_000, dtype=np.uint8)
+with_block = peak_memory()
+del block
+print(before, with_block, peak_memory())"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    before, with_block, after = (int(number) for number in found.split())
     assert before > 20e6
-    assert 2 * before < with_block < 5 * before
-    assert peak_memory() >= with_block
+    assert with_block - before == pytest.approx(400e6, rel=0.05)
+    assert after == pytest.approx(with_block, rel=0.01)  # the system counts in batches of pages
+
+
+def test_peak_memory_of_a_small_program_is_not_that_of_its_caller() -> None:
+    block = np.ones(400_000_000, dtype=np.uint8)
+    with _small_program() as child:
+        outside = peak_memory(child.pid)
+        child.communicate()
+    assert 2e6 < outside < len(block) / 4
+    assert peak_memory(child.pid) == 0
+
+
+def test_without_proc_the_memory_is_asked_from_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda _: False)
+    assert peak_memory() > 1e4
+    with _small_program() as child:
+        assert 2e6 < peak_memory(child.pid) < 100e6
+        child.communicate()
+    assert peak_memory(child.pid) == 0
+
+
+def _small_program() -> subprocess.Popen[bytes]:
+    """A Python that runs, and waits until its input is closed."""
+    code = "import sys; print('running', flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    return child
 
 
 def test_versions_name_python_and_the_packages() -> None:

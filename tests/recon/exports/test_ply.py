@@ -2,7 +2,8 @@ import numpy as np
 import open3d
 import pytest
 
-from recon.exports.ply import frame_points, median_footprint, write_ply
+from recon.errors import MapError
+from recon.exports.ply import frame_points, median_footprint, read_points, write_ply
 from recon.store import MapStore, open_map
 from recon.types import SparsePoints
 from tests.support import DEPTH_SIZE, PLANE_DEPTH, SCALES, make_map, plane_texture
@@ -90,3 +91,23 @@ def test_points_beyond_the_grid_are_left_out(tmp_path):
 def test_a_map_without_depth_gives_an_empty_cloud(tmp_path):
     MapStore(tmp_path).write_places((), (), SparsePoints.empty(), complete=True)
     assert write_ply(open_map(tmp_path), tmp_path / "cloud.ply") == 0
+
+
+def test_reading_back_equals_open3d(tmp_path):
+    write_ply(make_map(tmp_path), tmp_path / "cloud.ply")
+    points = read_points(tmp_path / "cloud.ply")
+    columns = (points.positions, points.colours, points.confidence)
+    for ours, theirs in zip(columns, read(tmp_path / "cloud.ply"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:60], lambda content: b""])
+def test_a_damaged_cloud_is_refused_with_its_name(tmp_path, damage):
+    path = tmp_path / "cloud.ply"
+    write_ply(make_map(tmp_path), path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(MapError, match=r"cloud\.ply is truncated"):
+        read_points(path)
+    path.unlink()
+    with pytest.raises(MapError, match=r"Cannot read .*cloud\.ply"):
+        read_points(path)

@@ -68,6 +68,17 @@ def test_no_view_keeps_more_alive_in_an_unlimited_stream(rule: Rule) -> None:
     assert own + state.camera_tokens.untyped_storage().nbytes() == state.bytes
 
 
+@pytest.mark.parametrize("budget", [MemoryBudget(frames=8), MemoryBudget(mebibytes=100.0)], ids=str)
+def test_a_budget_that_is_not_reached_changes_nothing(budget: MemoryBudget) -> None:
+    limited, unlimited = (run(NETWORK, 8, V1, chosen)[-1] for chosen in (budget, MemoryBudget()))
+    assert limited.frames == unlimited.frames == tuple(range(8))
+    for ours, theirs in zip(limited.layers, unlimited.layers, strict=True):
+        assert ours is not None
+        assert theirs is not None
+        assert torch.equal(ours.keys, theirs.keys)
+        assert torch.equal(ours.values, theirs.values)
+
+
 def test_keyframes_and_the_newest_frame_outlive_others() -> None:
     keyframes = frozenset({3, 4})
     states = run(NETWORK, 12, V1, MemoryBudget(frames=4), keyframes)
@@ -123,6 +134,8 @@ def test_drop_rate_keeps_every_so_manieth_frame_of_a_chunk() -> None:
         _, cache = NETWORK.step(chunk, cache, V1, MemoryBudget(drop_rate=2))
     assert cache.frames == (0, 2, 4, 5, 7, 9)
     assert cache.length == 10
+    _, cache = NETWORK.step(random_images(1, 5, 3, 56, 56), cache, V1, MemoryBudget(drop_rate=2), keyframes=(1, 2))
+    assert cache.keyframes == {12}  # frame 11 offers nothing that could be kept
 
 
 @pytest.mark.parametrize("wrong", [{"frames": 0}, {"mebibytes": 0.0}, {"mebibytes": -1.0}, {"drop_rate": 0}])

@@ -118,6 +118,12 @@ def test_parameters_are_the_files_memory_not_a_copy(tmp_path: Path, suffix: str)
         assert any(str(path) in line for line in maps)
 
 
+def test_half_precision_files_are_computed_in_full(tmp_path: Path) -> None:
+    save_file({name: x.half() for name, x in random_network().state_dict().items()}, tmp_path / "half.safetensors")
+    loaded = load_network(read_checkpoint(tmp_path / "half.safetensors"), SMALL)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+
+
 def test_our_own_files_say_what_they_are(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "small.safetensors", random_network(), DescriptorsV2(2, 1, 2))
     assert identify(read_checkpoint(tmp_path / "small.safetensors")) == (SMALL, DescriptorsV2(2, 1, 2))

@@ -16,10 +16,11 @@ from recon.errors import ReconstructionError, ResourceError, SettingsError, Sour
 from recon.events import Event, Notice
 from recon.network.checkpoints import save_checkpoint
 from recon.network.config import Dense, DescriptorsV1, Rule
-from recon.network.frontend import NOT_FINITE, OpenNetwork, TransformerFrontEnd, open_network
+from recon.network.frontend import NOT_FINITE, OpenNetwork, TransformerFrontEnd, finite_frames, open_network
 from recon.network.model import GeometryNetwork, Prediction
 from recon.network.pose_encoding import matrices_from_encoding, unproject
 from recon.pipeline import reconstruct
+from recon.report import read
 from recon.settings import NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
 from recon.store import open_map
@@ -221,8 +222,19 @@ def test_open_network_follows_the_settings(weights: Path) -> None:
     assert open_network(NetworkSettings(str(weights), "dense", "cpu")).rule == Dense()
     compiled = open_network(NetworkSettings(str(weights), device="cpu", compile=True))
     assert compiled.network.aggregator.frame_blocks[0]._compiled_call_impl is not None
-    with pytest.raises(SettingsError, match="--device moon cannot be used here"):
-        open_network(NetworkSettings(str(weights), device="moon"))
+    for device in ("moon", "meta"):
+        with pytest.raises(SettingsError, match=f"--device {device} cannot be used here"):
+            open_network(NetworkSettings(str(weights), device=device))
+    with pytest.raises(SettingsError, match="positive numbers"):
+        NetworkSettings(str(weights), memory_frames=-1)
+
+
+def test_poses_that_cannot_be_read_are_not_finite(small: GeometryNetwork) -> None:
+    """A quaternion of length 0 is finite and no rotation."""
+    prediction = small.predict(torch.rand(1, 2, 3, 56, 70), V1)
+    assert finite_frames(prediction).tolist() == [True, True]
+    prediction.encodings[0, 1, 3:7] = 0
+    assert finite_frames(prediction).tolist() == [True, False]
 
 
 def test_pipeline_runs_end_to_end(weights: Path, tmp_path: Path) -> None:
@@ -234,6 +246,7 @@ def test_pipeline_runs_end_to_end(weights: Path, tmp_path: Path) -> None:
     assert any("v1 attention" in event.text for event in events if isinstance(event, Notice))
     found = open_map(tmp_path / "out")
     assert found.complete
+    assert read(tmp_path / "out" / "report.json").settings == settings
     assert all(np.isfinite(frame.world_from_cam.matrix()).all() for frame in found.frames)
     assert (tmp_path / "out" / "cloud.ply").stat().st_size > 1000
 

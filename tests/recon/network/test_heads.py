@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from recon.network import aggregator
 from recon.network.activations import CONFIDENCE, DENSE, POSE
 from recon.network.config import AggregatorConfig, Dense, DptConfig, TrackerConfig, TrackHeadConfig
 from recon.network.correlation import CorrelationPyramid, sample
@@ -27,6 +28,15 @@ def test_frames_of_dense_heads_do_not_see_each_other(network: GeometryNetwork) -
         alone = {level: tokens[:, frame : frame + 1] for level, tokens in aggregated.levels.items()}
         values = network.depth_head(alone, aggregated.layout).values
         torch.testing.assert_close(together[:, frame : frame + 1], values, rtol=0, atol=1e-12)
+
+
+def test_frames_are_embedded_alike_however_many_at_once(
+    network: GeometryNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = random_images(1, 5, 3, 42, 56).double()
+    together = network.aggregator.embed(images, start=True).tokens
+    monkeypatch.setattr(aggregator, "FRAMES_AT_ONCE", 2)
+    torch.testing.assert_close(network.aggregator.embed(images, start=True).tokens, together, rtol=0, atol=1e-12)
 
 
 def test_depth_is_positive_and_confidence_above_one(network: GeometryNetwork) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from recon.errors import SourceError
-from recon.network.preprocess import as_batch, fitted_size, load_public, resize
+from recon.network.preprocess import as_batch, fitted_size, load_public, resize, resize_mask
 
 
 def save(path: Path, size: tuple[int, int], mode: str = "RGB", colour: int | tuple[int, ...] = 100) -> Path:
@@ -99,3 +99,5 @@ def test_resize() -> None:
     image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     assert resize(image, (40, 30)) is image
     assert resize(image, (20, 15)).shape == (15, 20, 3)
+    mask = image[..., 0] > 100
+    assert np.array_equal(resize_mask(mask, (20, 15)), mask[1::2, 1::2])

@@ -11,7 +11,16 @@ from recon.errors import SettingsError
 from recon.network.cache import DescriptorCache
 from recon.network.config import Dense, DescriptorsV1, VitConfig
 from recon.network.model import GeometryNetwork
-from recon.network.runtime import choose_device, compile_blocks, is_shortage, precision
+from recon.network.runtime import (
+    choose_device,
+    compile_blocks,
+    device_name,
+    finish,
+    forget_peak,
+    is_shortage,
+    peak_bytes,
+    precision,
+)
 from tests.network_support import SMALL, random_images, random_network
 
 
@@ -71,3 +80,24 @@ def test_network_needs_its_heads() -> None:
         network = GeometryNetwork(replace(SMALL, **{missing: None}))
         with pytest.raises(SettingsError, match=word):
             network.predict(images, Dense())
+
+
+def test_a_gpu_is_waited_for_and_its_memory_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, calls = torch.device("cuda"), []
+    for name in ("synchronize", "empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, name=name: calls.append(name))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    finish(gpu)
+    forget_peak(gpu)
+    assert calls == ["synchronize", "empty_cache", "reset_peak_memory_stats"]
+    assert peak_bytes(gpu) == 7
+    assert device_name(gpu) == "a GPU"
+
+
+def test_a_cpu_has_nothing_to_wait_for() -> None:
+    cpu = torch.device("cpu")
+    finish(cpu)
+    forget_peak(cpu)
+    assert peak_bytes(cpu) > 1e7
+    assert device_name(cpu).endswith("CPU")

@@ -2,11 +2,9 @@
 
 import numpy as np
 import pycolmap
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recon.sfm import selection
 from recon.sfm.database import MatchDatabase, image_id
 from recon.sfm.selection import choose, select_features
 
@@ -31,7 +29,7 @@ def test_choose_takes_the_most_matched_of_every_cell_first() -> None:
 
 def test_selection_keeps_matches_and_positions(database: MatchDatabase) -> None:
     frames = database.frames[:6]
-    rows = {index: selected[:200] for index, selected in select_features(database, frames).items()}
+    rows = {index: selected[:200] for index, selected in select_features(database, frames, 10**6).items()}
     cache = database.reduced_cache(rows)
     for index in frames:
         found = np.array([point.xy for point in cache.image(image_id(index)).points2D])
@@ -60,10 +58,7 @@ def _matches(cache: pycolmap.DatabaseCache, first: int, second: int) -> np.ndarr
     return np.asarray(cache.correspondence_graph.extract_matches_between_images(first, second))
 
 
-def test_the_number_of_observations_does_not_grow_with_the_frames(
-    database: MatchDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(selection, "OBSERVATIONS", 1400)
+def test_the_number_of_observations_does_not_grow_with_the_frames(database: MatchDatabase) -> None:
     for frames in (database.frames[:7], database.frames):
-        kept = sum(len(rows) for rows in select_features(database, frames).values())
+        kept = sum(len(rows) for rows in select_features(database, frames, 1400).values())
         assert 0.9 * 1400 <= kept <= 1400

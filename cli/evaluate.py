@@ -1,0 +1,95 @@
+"""``recon eval``: how far a run is from a reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.options import Folder, calibrated_camera
+from cli.text import Row, print_rows
+from recon.errors import SettingsError
+
+if TYPE_CHECKING:
+    from recon.depth_evaluation import CloudEvaluation, DepthEvaluation, TrueDepth
+    from recon.evaluation import Evaluation
+    from recon.similarity import Sim3
+
+
+def evaluate(
+    folder: Folder,
+    *,
+    reference: Annotated[Path, typer.Option(metavar="POSES", help="Reference poses in TUM format.")],
+    align: Annotated[Literal["sim3", "se3"], typer.Option(help="Alignment: with scale (sim3) or without.")] = "sim3",
+    depth: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="True depth: 16-bit PNG, the frame's index in the name.")
+    ] = None,
+    depth_scale: Annotated[float, typer.Option(help="Stored depth value of one unit of length.")] = 1000.0,
+    intrinsics: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBERS|FILE", help="True calibration, as for run; with --depth measures the cloud too."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Where to draw it; without it, in DIR.")] = None,
+) -> None:
+    """Compare a run's camera poses, depth and cloud with a reference."""
+    from recon import evaluation
+    from recon.depth_evaluation import find_true_depth
+
+    if depth is None and intrinsics is not None:
+        raise SettingsError("--intrinsics is used to measure the cloud against true depth: give --depth too.")
+    poses = evaluation.evaluate(folder / "poses.txt", reference, align)
+    rows = _trajectory_rows(poses)
+    if depth is not None:
+        truth = find_true_depth(depth, depth_scale)
+        rows += _surface_rows(folder, truth, poses.reference_from_estimated, reference, intrinsics)
+    picture = plot or folder / "evaluation.png"
+    evaluation.plot(poses, picture)
+    rows.append(("plot", str(picture)))
+    print_rows(f"Errors after {align.upper()} alignment, lengths in the reference's unit", rows)
+
+
+def _surface_rows(
+    folder: Path, truth: TrueDepth, reference_from_world: Sim3, reference: Path, intrinsics: str | None
+) -> list[Row]:
+    """Measure the depth maps, and the cloud where the true lens is known."""
+    from recon.depth_evaluation import evaluate_cloud, evaluate_depth
+    from recon.exports import read_tum
+    from recon.store import open_map
+
+    reconstruction = open_map(folder)
+    rows = _depth_rows(evaluate_depth(reconstruction, truth, reference_from_world))
+    if intrinsics is None:
+        return rows
+    sizes = list(dict.fromkeys((frame.camera.width, frame.camera.height) for frame in reconstruction.frames))
+    lens = calibrated_camera(intrinsics, None, sizes)
+    cloud = evaluate_cloud(folder / "cloud.ply", truth, read_tum(reference), lens, reference_from_world)
+    return rows + _cloud_rows(cloud)
+
+
+def _trajectory_rows(result: Evaluation) -> list[Row]:
+    return [
+        ("matched poses", f"{result.matched} of {result.reference_rows}"),
+        ("ATE RMSE", f"{result.ate_rmse:.4g}"),
+        ("ATE median", f"{result.ate_median:.4g}"),
+        ("ATE max", f"{result.ate_max:.4g}"),
+        ("RPE translation RMSE", f"{result.rpe_translation_rmse:.4g} per pose"),
+        ("RPE rotation RMSE", f"{result.rpe_rotation_rmse_deg:.4g} degrees per pose"),
+        ("scale", f"{result.reference_from_estimated.scale:.6g}"),
+        ("ATE / extent", f"{result.ate_rmse / result.extent:.3%} of {result.extent:.4g}"),
+        ("ATE / path length", f"{result.ate_rmse / result.path_length:.3%} of {result.path_length:.4g}"),
+    ]
+
+
+def _depth_rows(depth: DepthEvaluation) -> list[Row]:
+    return [
+        ("depth images", str(depth.frames)),
+        ("depth error", f"{depth.median_error:.2%} of the depth (median)"),
+        ("with frames scaled", f"{depth.median_error_frame_scaled:.2%} of the depth (median)"),
+        ("depth kept", f"{depth.kept:.1%} of the pixels with true depth"),
+    ]
+
+
+def _cloud_rows(cloud: CloudEvaluation) -> list[Row]:
+    figures = f"{cloud.median_distance:.4g} (median), {cloud.share:.2%} of the scene's {cloud.scene_size:.4g}"
+    return [("cloud to surface", figures)]

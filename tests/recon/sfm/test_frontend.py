@@ -1,0 +1,119 @@
+"""Structure from motion as a front end: two chunks of the sample through an unknown lens."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recon.alignment import fit_similarity
+from recon.dense.views import Depth, PosedView
+from recon.events import Event
+from recon.sfm.frontend import SfmSettings, StructureFromMotion, restrict, window_pairs
+from recon.types import Camera, Chunk, ChunkGeometry, SparseModel, SparsePoints
+from tests.recon.sfm.conftest import SAMPLE, read_frame
+
+CHUNKS = (range(14), range(10, 22))
+FOCAL = 500.0
+
+
+class FlatDepth:
+    """A depth stage that says 1 everywhere, and remembers which views it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+        self.asked.append([view.index for view in views if view.index not in solved])
+        ones = [np.ones(view.mask.shape, np.float32) for view in views]
+        return [Depth(one, one) for one in ones]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[StructureFromMotion, list[ChunkGeometry], list[Event]]:
+    events: list[Event] = []
+    settings = SfmSettings(depth_stage=FlatDepth(), depth_size=64)
+    front_end = StructureFromMotion(tmp_path_factory.mktemp("front_end"), settings, events.append)
+    geometry = [
+        front_end.reconstruct(Chunk(number, tuple(replace(read_frame(i), focal=0.0) for i in indices), 4 * number))
+        for number, indices in enumerate(CHUNKS)
+    ]
+    return front_end, geometry, events
+
+
+def largest_error(poses: Mapping[int, np.ndarray]) -> float:
+    """Of the camera centres after Sim(3) alignment, in metres."""
+    truth = {int(row[0]): row[1:4] for row in np.loadtxt(SAMPLE / "poses.txt")}
+    found = np.array([np.linalg.inv(pose)[:3, 3] for pose in poses.values()])
+    wanted = np.array([truth[index] for index in poses])
+    aligned = fit_similarity(found, wanted, np.ones(len(found))).apply(found)
+    return float(np.linalg.norm(aligned - wanted, axis=1).max())
+
+
+def test_every_frame_has_a_pose_and_the_lens_is_found(
+    run: tuple[StructureFromMotion, list[ChunkGeometry], list[Event]],
+) -> None:
+    front_end, geometry, _ = run
+    for indices, chunk in zip(CHUNKS, geometry, strict=True):
+        assert [frame.index for frame in chunk.frames] == list(indices)
+        assert chunk.unplaced == {}
+        assert set(chunk.points.frame_indices.tolist()) <= set(indices)
+    assert front_end.database.camera(0).params[0] == pytest.approx(FOCAL, rel=0.01)
+
+
+def test_the_second_chunk_brings_the_frames_before_it_along(
+    run: tuple[StructureFromMotion, list[ChunkGeometry], list[Event]],
+) -> None:
+    _, geometry, _ = run
+    assert sorted(geometry[1].revised) == list(range(10))
+    poses = geometry[1].revised | {frame.index: frame.cam_from_chunk for frame in geometry[1].frames}
+    assert largest_error(poses) < 0.02
+
+
+def test_refining_keeps_every_frame(run: tuple[StructureFromMotion, list[ChunkGeometry], list[Event]]) -> None:
+    front_end, geometry, _ = run
+    poses = geometry[1].revised | {frame.index: frame.cam_from_chunk for frame in geometry[1].frames}
+    model = front_end.refine(poses)
+    assert sorted(model.cam_from_model) == list(range(22))
+    assert largest_error(model.cam_from_model) < 0.01
+
+
+def test_a_known_lens_stays_and_solved_depth_is_kept(tmp_path: Path) -> None:
+    stage = FlatDepth()
+    frames = [read_frame(index) for index in range(13)]
+    lens = replace(SfmSettings(), depth_stage=stage, depth_size=64)
+    lens = replace(lens, camera=known_lens())
+    front_end = StructureFromMotion(tmp_path, lens, lambda event: None)
+    first = front_end.reconstruct(Chunk(0, tuple(frames[:9]), 0))
+    second = front_end.reconstruct(Chunk(1, tuple(frames[5:]), 4))
+    assert stage.asked == [list(range(9)), list(range(9, 13))]
+    assert second.revised == {}
+    assert second.frames[0] is first.frames[5]
+    assert second.frames[-1].camera.params == known_lens().params
+    front_end.close()
+    assert not list(tmp_path.iterdir())
+
+
+def known_lens() -> Camera:
+    return Camera("PINHOLE", 640, 480, (FOCAL, FOCAL, 320.0, 240.0))
+
+
+def test_restrict_keeps_what_the_frames_see() -> None:
+    points = SparsePoints(
+        positions=np.arange(12.0).reshape(4, 3),
+        colours=np.zeros((4, 3), np.uint8),
+        point_ids=np.array([0, 1, 3, 3]),
+        frame_indices=np.array([7, 8, 7, 9]),
+        pixels=np.zeros((4, 2)),
+    )
+    poses = dict.fromkeys((7, 8, 9), np.eye(4))
+    kept = restrict(SparseModel(poses, dict.fromkeys((7, 8, 9), known_lens()), points), [8, 9, 10])
+    assert sorted(kept.cam_from_model) == [8, 9]
+    np.testing.assert_array_equal(kept.points.positions, points.positions[[1, 3]])
+    assert kept.points.point_ids.tolist() == [0, 1]
+    assert kept.points.frame_indices.tolist() == [8, 9]
+
+
+def test_pairs_within_a_window() -> None:
+    assert window_pairs([3, 5, 8, 9], (1, 3)) == [(3, 5), (5, 8), (8, 9), (3, 9)]

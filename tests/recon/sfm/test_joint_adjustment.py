@@ -1,0 +1,69 @@
+"""The joint adjustment of the sample's first frames, and matches that contradict the poses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from recon.alignment import fit_similarity
+from recon.sfm.consistency import drop_contradictions, refine_map, rotation_angle
+from recon.sfm.database import MatchDatabase
+from recon.similarity import Array
+from tests.recon.sfm.conftest import FRAMES, SAMPLE
+
+
+def true_poses() -> dict[int, Array]:
+    """cam_from_world (4, 4) of the frames in the database."""
+    poses = {}
+    for row in np.loadtxt(SAMPLE / "poses.txt")[:FRAMES]:
+        world_from_cam = np.eye(4)
+        world_from_cam[:3, :3], world_from_cam[:3, 3] = Rotation.from_quat(row[4:]).as_matrix(), row[1:4]
+        poses[int(row[0])] = np.linalg.inv(world_from_cam)
+    return poses
+
+
+def turned(pose: Array, degrees: float) -> Array:
+    """The pose of a camera at the same place that looks elsewhere."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("y", degrees, degrees=True).as_matrix()
+    return np.asarray(turn @ pose)
+
+
+def test_angle_of_a_rotation() -> None:
+    assert rotation_angle(np.eye(3)) == 0
+    assert rotation_angle(Rotation.from_rotvec([0, 0.7, 0]).as_matrix()) == pytest.approx(0.7)
+    assert rotation_angle(np.diag([-1.0, -1, 1])) == pytest.approx(np.pi)
+
+
+def test_only_pairs_that_contradict_the_poses_are_forgotten(database: MatchDatabase) -> None:
+    pairs = [pair for pair in [(0, 1), (4, 6), (8, 9), (3, 5)] if database.inliers(*pair)]
+    assert len(pairs) == 4
+    assert drop_contradictions(database, true_poses(), pairs) == []
+    wrong = true_poses()
+    wrong[9] = turned(wrong[9], 60)
+    assert drop_contradictions(database, wrong, pairs) == [(8, 9)]
+    assert database.inliers(8, 9) == 0
+    assert database.inliers(4, 6) > 0
+    without = {index: pose for index, pose in true_poses().items() if index != 4}
+    assert drop_contradictions(database, without, [(4, 6)]) == []  # nobody knows better
+
+
+def test_the_joint_adjustment_undoes_noise_and_places_the_frame_that_is_missing(database: MatchDatabase) -> None:
+    random = np.random.default_rng(0)
+    start = true_poses()
+    for index, pose in start.items():
+        noise = np.eye(4)
+        noise[:3, :3] = Rotation.from_rotvec(random.normal(scale=0.004, size=3)).as_matrix()
+        noise[:3, 3] = random.normal(scale=0.01, size=3)
+        start[index] = noise @ pose
+    del start[FRAMES - 1]
+    model = refine_map(database, start)
+    assert sorted(model.cam_from_model) == list(range(FRAMES))
+    found, truth = (
+        np.array([np.linalg.inv(poses[index])[:3, 3] for index in range(FRAMES)])
+        for poses in (model.cam_from_model, true_poses())
+    )
+    distance = np.linalg.norm(fit_similarity(found, truth, np.ones(FRAMES)).apply(found) - truth, axis=1)
+    assert distance.max() < 0.01  # metres
+    assert model.cameras[0].params[0] == pytest.approx(500, rel=0.01)

@@ -1,0 +1,23 @@
+"""The distance between two estimates of a lens."""
+
+import pytest
+
+from recon.sfm.lens import lens_change
+from recon.types import Camera
+
+LENS = Camera("SIMPLE_RADIAL", 600, 800, (500.0, 300.0, 400.0, 0.0))  # half a diagonal is 500 pixels
+
+
+def test_a_lens_is_no_change_from_itself() -> None:
+    assert lens_change(LENS, LENS) == 0
+
+
+def test_a_focal_length_moves_the_corners_by_its_share() -> None:
+    longer = Camera("SIMPLE_RADIAL", 600, 800, (510.0, 300.0, 400.0, 0.0))
+    assert lens_change(LENS, longer) == pytest.approx(0.02)
+
+
+def test_distortion_counts_as_well() -> None:
+    bent = Camera("SIMPLE_RADIAL", 600, 800, (500.0, 300.0, 400.0, -0.03))
+    # The corner's ray has length 1, so its pixel moves by 3 percent.
+    assert lens_change(LENS, bent) == pytest.approx(0.03)

@@ -1,0 +1,258 @@
+"""The pipeline with exact geometry in place of structure from motion: order of events, interruptions, pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+from scipy.spatial.transform import Rotation
+
+from recon import report
+from recon.alignment import fit_similarity
+from recon.errors import OutputError, ReconstructionError
+from recon.events import ChunkReconstructed, Event, Finished, FrameRead, FrameSkipped, Notice, PosesCorrected, Progress
+from recon.pipeline import prepare_folder, reconstruct
+from recon.report import RunReport
+from recon.settings import RunSettings
+from recon.similarity import Array, Sim3
+from recon.store import open_map
+from recon.types import Chunk, ChunkGeometry, SparseModel, SparsePoints
+from tests.support import RADIAL, chunk_geometry, placed_frame, render, sparse_points, true_pose
+
+FRAMES = 10
+SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
+
+
+class ExactFrontEnd:
+    """Geometry of the walk along the plane. Every chunk comes out in a frame and unit of its own."""
+
+    missing: frozenset[int] = frozenset()  # frames that cannot be placed in any chunk
+    interrupt: str = ""  # "chunk 1" or "refine": where Ctrl-C arrives
+    refined: Callable[[Mapping[int, Array]], SparseModel] = staticmethod(
+        lambda poses: SparseModel({}, {}, SparsePoints.empty())
+    )
+
+    def __init__(self, folder: Path, *_: object) -> None:
+        self._features = folder / "features.db"
+        self._features.touch()
+
+    def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
+        if self.interrupt == f"chunk {chunk.index}":
+            raise KeyboardInterrupt
+        placed = [frame.index for frame in chunk.frames if frame.index not in self.missing]
+        turn = Rotation.from_rotvec([0.3 * chunk.index, 0.1, -0.2]).as_matrix()
+        return chunk_geometry(placed, Sim3(1.0 + chunk.index, turn, np.array([chunk.index, 1.0, 2.0])))
+
+    def refine(self, cam_from_world: Mapping[int, Array]) -> SparseModel:
+        if self.interrupt == "refine":
+            raise KeyboardInterrupt
+        return type(self).refined(cam_from_world)
+
+    def close(self) -> None:
+        self._features.unlink(missing_ok=True)
+
+
+def true_model(cam_from_world: Mapping[int, Array]) -> SparseModel:
+    """The exact model of the frames given, in the world of the scene."""
+    frames = tuple(placed_frame(index) for index in cam_from_world)
+    poses = {frame.index: frame.world_from_cam.inverse().matrix() for frame in frames}
+    return SparseModel(poses, dict.fromkeys(poses, RADIAL), sparse_points(frames))
+
+
+@pytest.fixture(autouse=True)
+def front_end(monkeypatch: pytest.MonkeyPatch) -> type[ExactFrontEnd]:
+    """The front end of the runs of one test, to be given attributes."""
+    chosen = type("Chosen", (ExactFrontEnd,), {})
+    monkeypatch.setattr("recon.pipeline.StructureFromMotion", chosen)
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(FRAMES):
+        PillowImage.fromarray(render(placed_frame(index))).save(folder / f"{index:04d}.jpg")
+    return folder
+
+
+def run(photos: Path, out: Path, settings: RunSettings = SETTINGS) -> tuple[RunReport, list[Event]]:
+    events: list[Event] = []
+    return reconstruct(str(photos), out, settings, [events.append]), events
+
+
+def centres_after_alignment(out: Path) -> tuple[Array, Array]:
+    """Camera centres of the map, moved onto the true ones by one similarity, and the true ones."""
+    frames = open_map(out).frames
+    found = np.array([frame.world_from_cam.translation for frame in frames])
+    truth = np.array([true_pose(frame.index).translation for frame in frames])
+    return fit_similarity(found, truth, np.ones(len(frames))).apply(found), truth
+
+
+def test_events_come_in_the_order_in_which_things_happen(photos: Path, tmp_path: Path, front_end) -> None:
+    front_end.refined = staticmethod(true_model)
+    _, events = run(photos, tmp_path / "out")
+    kinds = [type(event).__name__ for event in events]
+    assert isinstance(events[-1], Finished)
+    assert kinds.count("Finished") == kinds.count("PosesCorrected") == 1
+    for position, event in enumerate(events):
+        if isinstance(event, ChunkReconstructed):
+            read = [earlier.frame.index for earlier in events[:position] if isinstance(earlier, FrameRead)]
+            assert {frame.index for frame in event.frames} <= set(read)
+    new = [frame.index for event in events if isinstance(event, ChunkReconstructed) for frame in event.frames]
+    assert new == list(range(FRAMES))  # every frame is new once
+    (corrected,) = (event for event in events if isinstance(event, PosesCorrected))
+    assert [frame.index for frame in corrected.frames] == list(range(FRAMES))
+    stages = [event.stage for event in events if isinstance(event, Progress)]
+    assert stages[0] == "frames"
+    assert stages.index("bundle adjustment") < kinds.index("PosesCorrected")
+    assert events[-1] == Finished(tmp_path / "out", FRAMES, FRAMES)
+
+
+def test_progress_counts_the_frames_up_to_all(photos: Path, tmp_path: Path) -> None:
+    _, events = run(photos, tmp_path / "out")
+    progress = [event for event in events if isinstance(event, Progress) and event.stage == "frames"]
+    assert [event.done for event in progress] == [5, 8, 10]
+    assert {event.total for event in progress} == {FRAMES}
+
+
+def test_chunks_in_frames_of_their_own_become_one_map(photos: Path, tmp_path: Path) -> None:
+    found, _ = run(photos, tmp_path / "out")
+    assert (found.frames_placed, found.interrupted) == (FRAMES, False)
+    np.testing.assert_allclose(*centres_after_alignment(tmp_path / "out"), atol=2e-3)
+    assert [(chunk.first, chunk.last, chunk.placed) for chunk in found.chunks] == [(0, 4, 5), (3, 7, 5), (6, 9, 4)]
+    assert max(chunk.residual for chunk in found.chunks) < 1e-3
+    assert found == report.read(tmp_path / "out" / "report.json")
+    assert not (tmp_path / "out" / "map" / "features.db").exists()
+
+
+def test_the_joint_adjustment_decides_where_frames_lie(photos: Path, tmp_path: Path, front_end) -> None:
+    front_end.refined = staticmethod(true_model)
+    run(photos, tmp_path / "out")
+    reconstruction = open_map(tmp_path / "out")
+    for frame in reconstruction.frames:
+        np.testing.assert_allclose(frame.world_from_cam.translation, true_pose(frame.index).translation, atol=1e-9)
+        # Stored depth keeps the unit of its chunk, and the frame's scale makes up for it.
+    for frame, geometry in reconstruction.geometry():
+        rows, columns = np.nonzero(geometry.depth)
+        pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], axis=1)
+        points_cam = pixels @ np.linalg.inv(geometry.intrinsics).T * geometry.depth[rows, columns, None]
+        np.testing.assert_allclose(frame.world_from_cam.apply(points_cam)[:, 2], 4.0, rtol=5e-3)
+    assert len(reconstruction.points.positions) > 100
+
+
+def test_frames_that_the_adjustment_drops_are_reported(photos: Path, tmp_path: Path, front_end) -> None:
+    front_end.refined = staticmethod(
+        lambda poses: true_model({index: pose for index, pose in poses.items() if index != 4})
+    )
+    found, _ = run(photos, tmp_path / "out")
+    assert found.frames_placed == FRAMES - 1
+    assert [(frame.index, frame.name) for frame in found.skipped] == [(4, "0004.jpg")]
+    assert len((tmp_path / "out" / "poses.txt").read_text().splitlines()) == 1 + FRAMES - 1
+
+
+def test_frames_without_a_place_are_named_and_the_rest_is_kept(photos: Path, tmp_path: Path, front_end) -> None:
+    front_end.missing = frozenset({2, 9})
+    found, _ = run(photos, tmp_path / "out")
+    assert found.frames_placed == FRAMES - 2
+    assert [frame.index for frame in found.skipped] == [2, 9]
+    assert all(frame.reason for frame in found.skipped)
+    assert open_map(tmp_path / "out").skipped == found.skipped
+
+
+def test_chunks_that_share_nothing_are_told_and_the_larger_part_is_the_map(
+    photos: Path, tmp_path: Path, front_end
+) -> None:
+    front_end.missing = frozenset({3, 4})  # the overlap of the first two chunks
+    found, events = run(photos, tmp_path / "out")
+    assert [frame.index for frame in open_map(tmp_path / "out").frames] == [5, 6, 7, 8, 9]
+    assert [frame.index for frame in found.skipped] == [0, 1, 2, 3, 4]
+    (notice,) = (event.text for event in events if isinstance(event, Notice))
+    assert "0003.jpg to 0007.jpg could not be connected" in notice
+    assert found.notices == (notice,)
+
+
+def test_an_unreadable_image_is_left_out_and_reported(photos: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "photos"
+    mixed.mkdir()
+    for path in photos.iterdir():
+        (mixed / path.name).write_bytes(path.read_bytes())
+    (mixed / "0005.jpg").write_bytes((photos / "0005.jpg").read_bytes()[:300])
+    (mixed / "0007.jpg").write_bytes(b"")
+    found, events = run(mixed, tmp_path / "out")
+    assert (found.frames_read, found.frames_placed) == (FRAMES - 2, FRAMES - 2)
+    assert [frame.index for frame in found.skipped] == [5, 7]
+    assert found.skipped[1].reason == "the file is empty"
+    assert [event.frame for event in events if isinstance(event, FrameSkipped)] == list(found.skipped)
+
+
+@pytest.mark.parametrize(("moment", "placed"), [("chunk 1", 5), ("chunk 2", 8), ("refine", 10)])
+def test_ctrl_c_keeps_the_chunks_before_it(photos: Path, tmp_path: Path, front_end, moment: str, placed: int) -> None:
+    front_end.interrupt = moment
+    found, events = run(photos, tmp_path / "out")
+    assert found.interrupted
+    assert found.frames_placed == placed
+    assert report.read(tmp_path / "out" / "report.json").interrupted
+    reconstruction = open_map(tmp_path / "out")
+    assert not reconstruction.complete
+    assert [frame.index for frame in reconstruction.frames] == list(range(placed))
+    np.testing.assert_allclose(*centres_after_alignment(tmp_path / "out"), atol=2e-3)
+    for name in ("poses.txt", "cloud.ply", "colmap/sparse/0/images.bin"):
+        assert (tmp_path / "out" / name).is_file()
+    assert not list((tmp_path / "out").rglob("*.part"))
+    assert isinstance(events[-1], Finished)
+
+
+def test_ctrl_c_before_anything_is_finished_leaves_nothing(photos: Path, tmp_path: Path, front_end) -> None:
+    front_end.interrupt = "chunk 0"
+    events: list[Event] = []
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(str(photos), tmp_path / "out", SETTINGS, [events.append])
+    assert events[-1] == Notice("Interrupted before any frames had a place: nothing is kept.")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_ctrl_c_while_files_are_written_keeps_the_map(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recon.exports.ply._vertices", interrupted)
+    found, _ = run(photos, tmp_path / "out")
+    assert found.interrupted
+    assert found.notices[-1] == "Interrupted while writing: recon export makes the files that are missing."
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["colmap", "map", "poses.txt", "report.json"]
+    assert open_map(tmp_path / "out").complete
+    assert not (tmp_path / "out" / "map" / "features.db").exists()
+
+
+def test_no_geometry_at_all_is_an_error_and_leaves_nothing(photos: Path, tmp_path: Path, front_end) -> None:
+    front_end.missing = frozenset(range(FRAMES))
+    with pytest.raises(ReconstructionError, match=r"None of the 10 frames of .* could be placed"):
+        run(photos, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == []
+
+
+def test_a_fault_of_a_listener_is_not_swallowed(photos: Path, tmp_path: Path) -> None:
+    def broken(_: Event) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        reconstruct(str(photos), tmp_path / "out", SETTINGS, [broken])
+
+
+def test_only_what_a_run_writes_is_ever_deleted(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(OutputError, match="not empty"):
+        prepare_folder(tmp_path, overwrite=False)
+    for name in ("poses.txt", "evaluation.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "map").mkdir()
+    (tmp_path / "map" / "map.json").touch()
+    prepare_folder(tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    prepare_folder(tmp_path / "new" / "folder", overwrite=False)
+    assert (tmp_path / "new" / "folder").is_dir()
