@@ -25,8 +25,22 @@ ITERATIONS = 12
 TRAINING_FEATURES = 40_000
 IMAGES_TO_LEARN_FROM = 100
 SEED = 0
+LENGTH = 2048  # of the descriptor: 8 KB a frame, so that an hour of frames fits into memory
 VOCABULARY_VERSION = 1
 Features = NDArray[np.float32]
+
+
+def sketch(vectors: Features, length: int, seed: int = SEED) -> Features:
+    """Vectors (n, d) shortened to (n, length) so that inner products stay as they are, up to 1 / sqrt(length).
+
+    Feature hashing (Weinberger et al. 2009): the values are dealt out at random to ``length`` sums, with random signs.
+    It needs nothing learnt, so a sequence can be described from its first frame on.
+    """
+    rng, dim = np.random.default_rng(seed), vectors.shape[1]
+    signs = rng.choice(np.array([-1, 1], dtype=np.float32), dim)
+    padding = -dim % length
+    dealt = (vectors * signs)[:, rng.permutation(dim)]
+    return np.asarray(np.pad(dealt, ((0, 0), (0, padding))).reshape(len(vectors), -1, length).sum(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +101,12 @@ class VladDescriber:
         self._sift = sift or DenseSift()
         self.vocabulary = vocabulary
         self.name = f"SIFT-VLAD {digest_of_arrays(vocabulary.centres)}"
-        self.dim = vocabulary.centres.size
+        self.dim = min(LENGTH, vocabulary.centres.size)
 
     def describe(self, images: Sequence[Image]) -> Descriptors:
         rows = [self.vocabulary.aggregate(self._sift.describe(image)) for image in images]
-        return np.array(rows, dtype=np.float32).reshape(-1, self.dim)
+        vectors = np.array(rows, dtype=np.float32).reshape(-1, self.vocabulary.centres.size)
+        return normalised(sketch(vectors, self.dim))
 
 
 def learn_vlad(images: Sequence[Image], sift: DenseSift | None = None) -> VladDescriber | None:
