@@ -22,7 +22,9 @@ def loops(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of 
     typer.echo("verdict    frame  earlier  similarity  inliers  residual  before  after   reason")
     for line in ledger:
         typer.echo(_row(line))
-    counts = {verdict: sum(line.verdict == verdict for line in ledger) for verdict in ("accepted", "rejected", "retracted")}
+    counts = {
+        verdict: sum(line.verdict == verdict for line in ledger) for verdict in ("accepted", "rejected", "retracted")
+    }
     typer.echo(", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + ".")
     typer.echo("Residual: of the image's width. Before, after: standard deviations before and after the correction.")
 

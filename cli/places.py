@@ -63,7 +63,9 @@ def query(
     if notice:
         typer.echo(f"note: {notice}", err=True)
     matches = opened.query(read_image(image), count)
-    print_rows(f"Matches by {opened.describer.name}", [(f"{match.similarity:.3f}", str(match.path)) for match in matches])
+    print_rows(
+        f"Matches by {opened.describer.name}", [(f"{match.similarity:.3f}", str(match.path)) for match in matches]
+    )
     _write_sheet(sheet, image, matches)
     typer.echo(f"Picture: {sheet}")
 

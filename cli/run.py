@@ -151,9 +151,7 @@ def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:
     return LoopFinder(load_describer(weights, device) if weights else None)
 
 
-def _reconstruct(
-    source: str, out: Path, plan: Plan, viewer: str, recogniser: PlaceRecogniser | None
-) -> RunReport:
+def _reconstruct(source: str, out: Path, plan: Plan, viewer: str, recogniser: PlaceRecogniser | None) -> RunReport:
     # Only now: whatever is wrong with the input is told before seconds of imports.
     from cli.progress import ProgressBar
     from cli.recording import Recording

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from recon.places import LoopCandidate, LoopEdge, LoopRecord, PlaceRecogniser, ReadSubmap
 from recon.placement import median_depth
+from recon.places import LoopCandidate, LoopEdge, LoopRecord, PlaceRecogniser, ReadSubmap
 from recon.posegraph.agreement import closing_errors
 from recon.posegraph.graph import Edge, EdgeNoise, Optimised, PoseGraph
 from recon.posegraph.solver import optimise

@@ -27,8 +27,8 @@ from recon.events import (
 )
 from recon.exports import write_colmap, write_ply, write_tum
 from recon.frontend import GeometryFrontEnd
-from recon.places import PlaceRecogniser
 from recon.placement import Placement
+from recon.places import PlaceRecogniser
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
 from recon.settings import RunSettings
 from recon.sfm.frontend import SfmSettings, StructureFromMotion

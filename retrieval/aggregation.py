@@ -35,9 +35,7 @@ IMAGES_AT_ONCE = 8  # bounds memory
 class AggregationConfig:
     """tokens: how many aggregate. before_block: the block, counted from 0, that they enter with. Defaults: ViT-B."""
 
-    vit: VitConfig = field(
-        default_factory=lambda: VitConfig(dim=768, depth=12, heads=12, antialias=False, offset=0.1)
-    )
+    vit: VitConfig = field(default_factory=lambda: VitConfig(dim=768, depth=12, heads=12, antialias=False, offset=0.1))
     tokens: int = 8
     before_block: int = 8
 
@@ -128,7 +126,9 @@ class ImAgeDescriber:
         self.dim = network.config.dim
 
     def describe(self, images: Sequence[Image]) -> Descriptors:
-        batches = [self._batch(images[first : first + IMAGES_AT_ONCE]) for first in range(0, len(images), IMAGES_AT_ONCE)]
+        batches = [
+            self._batch(images[first : first + IMAGES_AT_ONCE]) for first in range(0, len(images), IMAGES_AT_ONCE)
+        ]
         return np.concatenate(batches) if batches else np.zeros((0, self.dim), np.float32)
 
     def _batch(self, images: Sequence[Image]) -> Descriptors:

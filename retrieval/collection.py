@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from recon.errors import MapError, OutputError, SourceError
-from recon.sources.decoding import IMAGE_SUFFIXES, UnreadableImage, read_photo
 from recon.sources.base import working_image
+from recon.sources.decoding import IMAGE_SUFFIXES, UnreadableImage, read_photo
 from recon.store import write_atomically
 from recon.types import Image
 from retrieval.describer import Descriptors, PlaceDescriber
@@ -147,7 +147,7 @@ def _readable(paths: Sequence[Path]) -> Iterator[tuple[Path, Image]]:
 
 
 def learnt_describer(folder: Path) -> PlaceDescriber:
-    """The classical describer, its vocabulary learnt from images of a folder. Raises SourceError where they are blank."""
+    """The classical describer, with a vocabulary of a folder's images. Raises SourceError where these are blank."""
     paths = list_images(folder)
     describer = learn_vlad([image for _, image in _readable(paths[:: max(1, len(paths) // IMAGES_TO_LEARN_FROM)])])
     if describer is None:

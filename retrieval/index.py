@@ -110,9 +110,7 @@ class PlaceIndex:
         index_file.write(folder, self._index, index_file.Header(self.describer, self.dim, len(self), self.is_exact))
 
     @classmethod
-    def load(
-        cls, folder: Path, describer: str, dim: int, settings: IndexSettings | None = None
-    ) -> PlaceIndex:
+    def load(cls, folder: Path, describer: str, dim: int, settings: IndexSettings | None = None) -> PlaceIndex:
         """The index in ``folder``, mapped from its file; the first change takes it into memory.
 
         Raises MapError when there is none, when it is damaged, or when it holds another describer's descriptors.
@@ -131,7 +129,7 @@ class PlaceIndex:
         return vectors
 
     def _parameters(self, skip: range) -> Any:
-        selector = faiss.IDSelectorNot(faiss.IDSelectorRange(skip.start, skip.stop)) if len(skip) else None
+        selector = faiss.IDSelectorNot(faiss.IDSelectorRange(skip.start, skip.stop)) if skip.stop > skip.start else None
         if self.is_exact:
             return faiss.SearchParameters(sel=selector) if selector else None
         probes = max(1, round(self._settings.probed * self._index.nlist))

@@ -106,9 +106,7 @@ class _Sample:
         self._kept: dict[int, np.ndarray] = {}
 
     def add(self, indices: Sequence[int], descriptors: Descriptors) -> None:
-        self._kept.update(
-            {i: row for i, row in zip(indices, descriptors, strict=True) if i % self._every == 0}
-        )
+        self._kept.update({i: row for i, row in zip(indices, descriptors, strict=True) if i % self._every == 0})
         while len(self._kept) > SAMPLE:
             self._every *= 2
             self._kept = {index: row for index, row in self._kept.items() if index % self._every == 0}

@@ -105,9 +105,7 @@ def verify(
     return Verification(None if reason else found, count, int(inliers.sum()), residual, agreement or 0.0, reason)
 
 
-def _matched(
-    first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], matcher: Matcher
-) -> tuple[_Side, _Side]:
+def _matched(first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], matcher: Matcher) -> tuple[_Side, _Side]:
     """Both ends of the matches between every frame of the one place and every frame of the other."""
     ends_a, ends_b = ([(frame, _with_depth(frame, matcher)) for frame in frames] for frames in (first, second))
     sides = []
@@ -271,7 +269,9 @@ def _dense_agreement(
     return None if best is None else best[1]
 
 
-def _same_surface(target_from_source: Sim3, source: FrameGeometry, target: FrameGeometry, max_error: float) -> tuple[float, float]:
+def _same_surface(
+    target_from_source: Sim3, source: FrameGeometry, target: FrameGeometry, max_error: float
+) -> tuple[float, float]:
     """Share of the source's depth that falls onto depth of the target, and the share of that with the same depth."""
     rows, columns = np.nonzero(source.depth[::DENSE_STEP, ::DENSE_STEP] > 0)
     points = unproject(source, rows * DENSE_STEP, columns * DENSE_STEP)

@@ -52,7 +52,9 @@ def walk(seed: int, wrong_share: float, count: int = 1000, loops: int = LOOPS) -
         poses[edge.second] = poses[edge.first] @ edge.first_from_second
     wrong = round(loops * wrong_share)
     edges = [wrong_loop(rng, count) for _ in range(wrong)]
-    edges += [Edge(i, j, noisy(rng, true[i].inverse() @ true[j], LOOP), LOOP) for i, j in meetings(rng, centres)[wrong:loops]]
+    edges += [
+        Edge(i, j, noisy(rng, true[i].inverse() @ true[j], LOOP), LOOP) for i, j in meetings(rng, centres)[wrong:loops]
+    ]
     return Walk(true, PoseGraph(poses, chain, edges), wrong)
 
 
@@ -119,7 +121,9 @@ def test_scale_drift_of_e_squared_is_closed() -> None:
 
 def test_same_graph_gives_the_same_poses() -> None:
     first, second = (optimise(walk(5, 0.1, count=200, loops=10).graph) for _ in range(2))
-    assert all(np.array_equal(first.world_from_submap[n].matrix(), p.matrix()) for n, p in second.world_from_submap.items())
+    assert all(
+        np.array_equal(first.world_from_submap[n].matrix(), p.matrix()) for n, p in second.world_from_submap.items()
+    )
 
 
 def test_graph_without_loops_stays() -> None:
@@ -149,7 +153,11 @@ def test_clique_is_one_and_as_large_as_the_largest(count: int, seed: int) -> Non
     assert len(found) >= largest - 1  # the search is greedy
 
 
-@given(st.floats(-2, 2), st.lists(st.floats(-3, 3), min_size=3, max_size=3), st.lists(st.floats(-9, 9), min_size=3, max_size=3))
+@given(
+    st.floats(-2, 2),
+    st.lists(st.floats(-3, 3), min_size=3, max_size=3),
+    st.lists(st.floats(-9, 9), min_size=3, max_size=3),
+)
 def test_gtsam_sees_the_same_similarity(log_scale: float, turn: list[float], shift: list[float]) -> None:
     ours = Sim3(float(np.exp(log_scale)), Rotation.from_rotvec(turn).as_matrix(), np.array(shift))
     point = np.array([0.3, -2.0, 5.0])

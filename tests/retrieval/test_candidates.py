@@ -53,9 +53,7 @@ def test_return_is_found_and_the_way_there_is_not() -> None:
     index.add(range(100), descriptors)
     similarities = (descriptors @ descriptors.T)[np.triu_indices(100, SETTINGS.gap)]
     threshold = Background.learn(similarities).threshold(3)
-    found = strongest(
-        supported(find_hits(index, range(100), descriptors, threshold, SETTINGS), SETTINGS), SETTINGS
-    )
+    found = strongest(supported(find_hits(index, range(100), descriptors, threshold, SETTINGS), SETTINGS), SETTINGS)
     assert found
     assert all(abs(hit.frame - 70 - hit.earlier) <= 3 for hit in found)
 

@@ -46,9 +46,7 @@ def recall_at_10(index: PlaceIndex, vectors: Descriptors, queries: Descriptors) 
     length=st.integers(0, 80),
     seed=st.integers(0, 99),
 )
-def test_search_equals_the_exhaustive_one(
-    count: int, removed: int, k: int, start: int, length: int, seed: int
-) -> None:
+def test_search_equals_the_exhaustive_one(count: int, removed: int, k: int, start: int, length: int, seed: int) -> None:
     vectors, skip = clustered(count, seed), range(start, start + length)
     ids = (3 * np.random.default_rng(seed).permutation(count)).tolist()
     index = PlaceIndex("test", DIM)

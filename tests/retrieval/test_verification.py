@@ -43,9 +43,7 @@ def test_scale_gap_of_two_chunks_is_found(here: list[FrameGeometry], again: list
     assert found.agreement > 0.9
 
 
-def test_order_of_the_places_only_inverts_the_similarity(
-    here: list[FrameGeometry], again: list[FrameGeometry]
-) -> None:
+def test_order_of_the_places_only_inverts_the_similarity(here: list[FrameGeometry], again: list[FrameGeometry]) -> None:
     forth, back = verify(here, again, SETTINGS), verify(again, here, SETTINGS)
     assert forth.first_from_second is not None
     assert back.first_from_second is not None
@@ -69,23 +67,21 @@ def test_another_part_of_the_room_is_rejected(here: list[FrameGeometry]) -> None
 
 def test_mirrored_place_is_rejected(here: list[FrameGeometry]) -> None:
     mirrored = [
-        replace(frame, colour=np.ascontiguousarray(frame.colour[:, ::-1]), depth=np.ascontiguousarray(frame.depth[:, ::-1]))
+        replace(
+            frame, colour=np.ascontiguousarray(frame.colour[:, ::-1]), depth=np.ascontiguousarray(frame.depth[:, ::-1])
+        )
         for frame in photograph([9, 11], SECOND)
     ]
     assert verify(here, mirrored, SETTINGS).first_from_second is None
 
 
-def test_same_picture_before_another_depth_is_rejected(
-    here: list[FrameGeometry], again: list[FrameGeometry]
-) -> None:
+def test_same_picture_before_another_depth_is_rejected(here: list[FrameGeometry], again: list[FrameGeometry]) -> None:
     # A poster of the place, flat on a wall: every feature matches, and the surfaces are not the same.
     poster = [replace(frame, depth=np.full_like(frame.depth, 2.0)) for frame in again]
     assert verify(here, poster, SETTINGS).first_from_second is None
 
 
-def test_frames_without_depth_or_texture_are_rejected(
-    here: list[FrameGeometry], again: list[FrameGeometry]
-) -> None:
+def test_frames_without_depth_or_texture_are_rejected(here: list[FrameGeometry], again: list[FrameGeometry]) -> None:
     blind = [replace(frame, depth=np.zeros_like(frame.depth)) for frame in again]
     blank = [replace(frame, colour=np.full_like(frame.colour, 90)) for frame in again]
     for frames in (blind, blank):
