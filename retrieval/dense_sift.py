@@ -77,4 +77,4 @@ def _orientation_planes(grey: NDArray[np.float32]) -> Planes:
 def _pool(planes: Planes, cell: int) -> Planes:
     """Mean over cells with weights that fall linearly from the middle, as SIFT interpolates: a box filter, twice."""
     pooled = np.stack([cv2.blur(cv2.blur(plane, (cell, cell)), (cell, cell)) for plane in planes])
-    return np.maximum(pooled, 0)  # running sums leave tiny negative remainders
+    return np.asarray(np.maximum(pooled, 0))  # running sums leave tiny negative remainders

@@ -83,9 +83,9 @@ class LoopFinder:
         if not all(views):
             return LoopCandidate(hit.frame, hit.earlier, hit.similarity, None, "a frame has no geometry")
         found = verify(*views, self._verification)
-        edge = found.first_from_second and LoopEdge(
-            first, second, found.first_from_second, found.inliers, found.residual
-        )
+        edge = None
+        if found.first_from_second is not None:
+            edge = LoopEdge(first, second, found.first_from_second, found.inliers, found.residual)
         return LoopCandidate(hit.frame, hit.earlier, hit.similarity, edge, found.reason)
 
 

@@ -75,8 +75,14 @@ class _Side:
     width: int
 
     def rows(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> _Side:
-        parts = (self.points, self.pixels, self.depth, self.cam_from_chunk, self.intrinsics)
-        return _Side(*(part[chosen] for part in parts), self.width)
+        return _Side(
+            points=self.points[chosen],
+            pixels=self.pixels[chosen],
+            depth=self.depth[chosen],
+            cam_from_chunk=self.cam_from_chunk[chosen],
+            intrinsics=self.intrinsics[chosen],
+            width=self.width,
+        )
 
 
 def verify(
@@ -89,20 +95,27 @@ def verify(
         return Verification(None, count, 0, 0.0, 0.0, f"only {count} features with depth match")
     found, inliers = _search(a, b, settings)
     number = int(inliers.sum())
-    if found is None or number < settings.min_inliers or number < settings.min_share * count:
+    if found is None or number < max(settings.min_inliers, settings.min_share * count):
         return Verification(None, count, number, 0.0, 0.0, f"only {number} of {count} matches agree on a similarity")
     found, inliers = _refined(found, inliers, a, b, settings)
-    errors = _errors(found, a.rows(inliers), b.rows(inliers))
-    residual, agreement = float(np.median(errors)), _dense_agreement(found, first, second, settings)
-    cells = min(_cells(side.rows(inliers), frames) for side, frames in ((a, first), (b, second)))
-    reason = ""
-    if int(inliers.sum()) < settings.min_inliers or cells < settings.min_cells:
-        reason = f"the {int(inliers.sum())} matches that agree lie in {cells} of {GRID * GRID} parts of the image"
-    elif agreement is None:
-        reason = "the two views do not overlap enough to compare their depth"
-    elif agreement < settings.min_agreement:
-        reason = f"only {agreement:.0%} of the depth agrees where both views see a surface"
-    return Verification(None if reason else found, count, int(inliers.sum()), residual, agreement or 0.0, reason)
+    if not inliers.any():
+        return Verification(None, count, 0, 0.0, 0.0, "no match agrees with the refined similarity")
+    a, b = a.rows(inliers), b.rows(inliers)
+    residual, agreement = float(np.median(_errors(found, a, b))), _dense_agreement(found, first, second, settings)
+    cells = min(_cells(a, first), _cells(b, second))
+    reason = _objection(len(a.points), cells, agreement, settings)
+    return Verification(None if reason else found, count, len(a.points), residual, agreement or 0.0, reason)
+
+
+def _objection(inliers: int, cells: int, agreement: float | None, settings: VerificationSettings) -> str:
+    """Why a similarity is not believed; empty where it is."""
+    if inliers < settings.min_inliers or cells < settings.min_cells:
+        return f"the {inliers} matches that agree lie in {cells} of {GRID * GRID} parts of the image"
+    if agreement is None:
+        return "the two views do not overlap enough to compare their depth"
+    if agreement < settings.min_agreement:
+        return f"only {agreement:.0%} of the depth agrees where both views see a surface"
+    return ""
 
 
 def _matched(first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], matcher: Matcher) -> tuple[_Side, _Side]:
@@ -145,8 +158,14 @@ def _side(geometry: FrameGeometry, features: Features, chosen: NDArray[np.int64]
 
 
 def _joined(sides: Sequence[_Side]) -> _Side:
-    names = ("points", "pixels", "depth", "cam_from_chunk", "intrinsics")
-    return _Side(*(np.concatenate([getattr(side, name) for side in sides]) for name in names), sides[0].width)
+    return _Side(
+        points=np.concatenate([side.points for side in sides]),
+        pixels=np.concatenate([side.pixels for side in sides]),
+        depth=np.concatenate([side.depth for side in sides]),
+        cam_from_chunk=np.concatenate([side.cam_from_chunk for side in sides]),
+        intrinsics=np.concatenate([side.intrinsics for side in sides]),
+        width=sides[0].width,
+    )
 
 
 def _search(a: _Side, b: _Side, settings: VerificationSettings) -> tuple[Sim3 | None, NDArray[np.bool_]]:

@@ -72,7 +72,7 @@ class Vocabulary:
         nearest = _nearest(features, self.centres)
         counts = np.bincount(nearest, minlength=len(self.centres))
         residuals = _sums(features, nearest, len(self.centres)) - counts[:, None] * self.centres
-        return normalised(normalised(residuals).reshape(1, -1))[0]
+        return np.asarray(normalised(normalised(residuals).reshape(1, -1))[0])
 
     def save(self, path: Path) -> None:
         """Write an npz file. Raises OutputError."""

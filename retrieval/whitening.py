@@ -36,7 +36,7 @@ class Whitening:
 
     @property
     def dim(self) -> int:
-        return self.projection.shape[1]
+        return int(self.projection.shape[1])
 
     def apply(self, descriptors: Descriptors) -> Descriptors:
         """Whitened descriptors (n, shorter) of length 1."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from recon.similarity import Sim3
 
@@ -53,7 +54,7 @@ class PoseGraph:
         if strangers:
             raise ValueError(f"edges lead to submaps without a pose: {sorted(strangers)}")
         order = list(self.world_from_submap)
-        expected = list(zip(order, order[1:], strict=False))
+        expected = list(pairwise(order))
         if [(edge.first, edge.second) for edge in self.chain] != expected:
             raise ValueError("the chain must join every submap to the next, once and in order")
 

@@ -33,7 +33,7 @@ def verify(folder: Path, more: Mapping[str, Comparer] = NOTHING_MORE) -> Iterato
         )
     for case in cases:
         yield from compare_case(case)
-        kind = read_json(case / CONFIG).get("kind") if (case / CONFIG).is_file() else None
+        kind = str(read_json(case / CONFIG).get("kind")) if (case / CONFIG).is_file() else ""
         if kind in more:
             yield from more[kind](case)
 
