@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cli import bench, doctor, evaluate, outputs, reference, run, weights
+from cli import bench, doctor, evaluate, loops, outputs, places, reference, run, weights
 from cli.dependencies import explain
 from recon.errors import ReconError
 
@@ -24,9 +24,11 @@ app.command("view")(outputs.view)
 app.command("export")(outputs.export)
 app.command("eval")(evaluate.evaluate)
 app.command("check")(outputs.check)
+app.command("loops")(loops.loops)
 app.command("doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")
 app.add_typer(bench.app, name="bench")
+app.add_typer(places.app, name="places")
 app.command("verify-reference")(reference.verify_reference)
 
 

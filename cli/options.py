@@ -57,6 +57,15 @@ Pixels = Annotated[int, typer.Option(help="Most pixels of an image that the netw
 MemoryFrames = Annotated[int, typer.Option(help="Earlier frames that the network remembers; 0 for all.")]
 MemoryMib = Annotated[float | None, typer.Option(help="Most memory for what the network remembers, in MiB.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first: pays off for long sequences.")]
+Loops = Annotated[
+    bool, typer.Option("--loops/--no-loops", help="Recognise places seen before, and correct the map by them.")
+]
+PlaceWeights = Annotated[
+    str | None,
+    typer.Option(
+        "--place-weights", metavar="NAME|PATH", help="Recognise places by ImAge; without, in similar light only."
+    ),
+]
 Viewer = Annotated[
     Literal["none", "record", "live"], typer.Option(help="Show the run in a window, only record it, or neither.")
 ]

@@ -20,9 +20,10 @@ def verify_reference(
 ) -> None:
     """Compare the network with stored outputs of the public code. Exits with 1 where they differ."""
     from recon.network.reference.suites import verify
+    from retrieval.reference import compare_image
 
     by_case: defaultdict[str, list[Comparison]] = defaultdict(list)
-    for comparison in verify(folder):
+    for comparison in verify(folder, {"image": compare_image}):
         by_case[comparison.case].append(comparison)
         if every:
             typer.echo(_line(comparison))

@@ -20,6 +20,7 @@ from cli.options import (
     Intrinsics,
     Lens,
     LensName,
+    Loops,
     Masks,
     MaxFrames,
     MemoryFrames,
@@ -28,6 +29,7 @@ from cli.options import (
     Overlap,
     Overwrite,
     Pixels,
+    PlaceWeights,
     Size,
     Viewer,
     Weights,
@@ -37,6 +39,7 @@ from cli.text import duration, print_rows, size
 
 if TYPE_CHECKING:
     from recon.events import Listener
+    from recon.places import PlaceRecogniser
     from recon.plan import Plan
     from recon.report import RunReport
     from recon.settings import NetworkSettings
@@ -66,6 +69,8 @@ def run(
     memory_frames: MemoryFrames = 64,
     memory_mib: MemoryMib = None,
     compile_network: Compile = False,
+    loops: Loops = True,
+    place_weights: PlaceWeights = None,
     viewer: Viewer = "record",
     overwrite: Overwrite = False,
 ) -> None:
@@ -88,7 +93,7 @@ def run(
         network=network,
     )
     _print_plan(plan)
-    report = _reconstruct(source, out, plan, viewer)
+    report = _reconstruct(source, out, plan, viewer, open_recogniser(place_weights, device) if loops else None)
     _print_summary(report, out)
     if report.interrupted:
         typer.echo("Interrupted: what was finished is kept, and every file is whole.", err=True)
@@ -138,7 +143,15 @@ def _plan(
     return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite, network), out)
 
 
-def _reconstruct(source: str, out: Path, plan: Plan, viewer: str) -> RunReport:
+def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:
+    """What finds loops: by ImAge where weights are named, else by the classical descriptor."""
+    from cli.places import load_describer
+    from retrieval.recogniser import LoopFinder
+
+    return LoopFinder(load_describer(weights, device) if weights else None)
+
+
+def _reconstruct(source: str, out: Path, plan: Plan, viewer: str, recogniser: PlaceRecogniser | None) -> RunReport:
     # Only now: whatever is wrong with the input is told before seconds of imports.
     from cli.progress import ProgressBar
     from cli.recording import Recording
@@ -149,7 +162,7 @@ def _reconstruct(source: str, out: Path, plan: Plan, viewer: str) -> RunReport:
         listeners: list[Listener] = [bar]
         if viewer != "none":
             listeners.append(stack.enter_context(Recording(out, live=viewer == "live", say=bar.say)))
-        return reconstruct(source, out, plan.settings, listeners)
+        return reconstruct(source, out, plan.settings, listeners, recogniser)
 
 
 def _print_plan(plan: Plan) -> None:
@@ -182,6 +195,7 @@ def _print_summary(report: RunReport, out: Path) -> None:
         ("frames", f"{report.frames_placed} of {report.frames_read} placed"),
         ("time", f"{duration(report.seconds)}, {report.frames_read / report.seconds:.1f} frames/s"),
         ("peak memory", size(report.peak_memory_bytes)),
+        ("loops", f"{sum(loop.verdict == 'accepted' for loop in report.loops)} of {len(report.loops)} candidates"),
     ]
     rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in report.skipped[:SKIPPED_SHOWN]]
     if len(report.skipped) > SKIPPED_SHOWN:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from recon.places import LoopRecord
 from recon.types import Frame, PlacedFrame, SkippedFrame, SparsePoints, Submap
 
 
@@ -49,6 +50,13 @@ class PosesCorrected:
 
 
 @dataclass(frozen=True)
+class LoopClosed:
+    """A place was recognised and confirmed by geometry; ``PosesCorrected`` follows."""
+
+    loop: LoopRecord
+
+
+@dataclass(frozen=True)
 class Notice:
     """A sentence the user should read: a setting lowered, a fallback taken, an ambiguity found."""
 
@@ -64,7 +72,7 @@ class Finished:
     read: int
 
 
-Event = FrameRead | FrameSkipped | Progress | ChunkReconstructed | PosesCorrected | Notice | Finished
+Event = FrameRead | FrameSkipped | Progress | ChunkReconstructed | PosesCorrected | LoopClosed | Notice | Finished
 
 
 class Listener(Protocol):

@@ -20,6 +20,7 @@ from recon.events import (
     FrameRead,
     FrameSkipped,
     Listener,
+    LoopClosed,
     Notice,
     PosesCorrected,
     Progress,
@@ -27,15 +28,17 @@ from recon.events import (
 from recon.exports import write_colmap, write_ply, write_tum
 from recon.frontend import GeometryFrontEnd
 from recon.placement import Placement
+from recon.places import PlaceRecogniser
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
 from recon.settings import RunSettings
 from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.similarity import Array
 from recon.sources import Source, open_source
 from recon.store import MapStore, images_folder, open_map
-from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints
+from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints, Submap
 
 if TYPE_CHECKING:
+    from recon.loops import LoopCloser
     from recon.network.frontend import OpenNetwork
 
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
@@ -44,9 +47,15 @@ LATER_OUTPUTS = ("evaluation.png", "colmap_undistorted", "nerfstudio", "poses_ki
 
 
 def reconstruct(
-    source: str, out: Path, settings: RunSettings | None = None, listeners: Sequence[Listener] = ()
+    source: str,
+    out: Path,
+    settings: RunSettings | None = None,
+    listeners: Sequence[Listener] = (),
+    recogniser: PlaceRecogniser | None = None,
 ) -> RunReport:
     """Reconstruct images or a video into the folder ``out`` and return what happened.
+
+    recogniser: finds loops, by which the map is corrected while it grows; None to close none.
 
     Ctrl-C stops at the next opportunity; what is finished then is exported and ``RunReport.interrupted`` is set.
     Raises KeyboardInterrupt when nothing was finished then, and ReconError: SourceError, OutputError (``out`` exists,
@@ -58,7 +67,7 @@ def reconstruct(
     prepare_folder(out, overwrite=settings.overwrite)
     opened = open_source(source, settings.source, images_folder(out))
     try:
-        return Run(source, opened, out, settings, listeners, network=network).execute()
+        return Run(source, opened, out, settings, listeners, network=network, recogniser=recogniser).execute()
     except RuntimeError as error:
         if not any(sign in str(error) for sign in DATABASE_FAULTS):
             raise
@@ -74,6 +83,15 @@ def load_network(settings: RunSettings) -> OpenNetwork | None:
     from recon.network.frontend import open_network  # noqa: PLC0415  torch takes seconds to import
 
     return open_network(settings.network)
+
+
+def open_loop_closer(recogniser: PlaceRecogniser | None) -> LoopCloser | None:
+    """What closes the loops that a recogniser finds."""
+    if recogniser is None:
+        return None
+    from recon.loops import LoopCloser  # noqa: PLC0415  gtsam is only needed here
+
+    return LoopCloser(recogniser)
 
 
 def prepare_folder(out: Path, *, overwrite: bool) -> None:
@@ -105,6 +123,7 @@ class Run:
         listeners: Sequence[Listener],
         *,
         network: OpenNetwork | None = None,
+        recogniser: PlaceRecogniser | None = None,
     ) -> None:
         self._name, self._source, self._out, self._settings = name, source, out, settings
         self._listeners = listeners
@@ -118,6 +137,7 @@ class Run:
         self._chunks: list[ChunkReport] = []
         self._notices: list[str] = []
         self._points = SparsePoints.empty()
+        self._loops = open_loop_closer(recogniser)
 
     def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:
         """The transformer where there is one, else structure from motion."""
@@ -200,6 +220,8 @@ class Run:
                 self._store.write_submap(submap, {frame.index for frame in new})
                 self._store.write_places(*self._places(), complete=False)
             self._tell(ChunkReconstructed(submap, new))
+            if self._loops is not None:
+                self._close_loops(self._loops, submap, chunk, new, new_piece=len(self._placement.pieces) > before)
         self._chunks.append(
             ChunkReport(
                 index=chunk.index,
@@ -212,6 +234,31 @@ class Run:
             )
         )
         self._tell(Progress("frames", len(self._names), self._source.description.frames))
+
+    def _close_loops(
+        self, loops: LoopCloser, submap: Submap, chunk: Chunk, new: Sequence[PlacedFrame], *, new_piece: bool
+    ) -> None:
+        """Look for places seen before, and move all submaps where one closes a loop."""
+        placed = {index: frame for piece in self._placement.pieces for index, frame in piece.items()}
+        added, known = {frame.index for frame in new}, len(loops.ledger)
+        frames = [frame for frame in chunk.frames if frame.index in added]
+        with self._watch.measure("loops"):
+            moved = loops.extend(
+                submap,
+                frames,
+                lambda number: self._store.read_submap(number, placed),
+                new_piece=new_piece,
+                revised=self._placement.revised,
+            )
+        for line in loops.ledger[known:]:
+            if line.verdict == "accepted":
+                self._tell(LoopClosed(line))
+        if not moved:
+            return
+        self._placement.move(moved)
+        with self._watch.measure("store"):
+            self._store.write_places(*self._places(), complete=False)
+        self._tell(PosesCorrected(self._places()[0], self._points))
 
     def _places(self) -> tuple[tuple[PlacedFrame, ...], tuple[SkippedFrame, ...], SparsePoints]:
         """Placed frames, all others with the reason, and the points."""
@@ -288,6 +335,7 @@ class Run:
             peak_memory_bytes=peak_memory(),
             notices=tuple(self._notices),
             interrupted=interrupted,
+            loops=self._loops.ledger if self._loops else (),
         )
 
 

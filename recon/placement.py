@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,9 @@ class Placement:
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
         self._last: Submap | None = None
+        self.revised: dict[int, Sim3] = {}  # where the newest chunk sees earlier submaps, as far as it moved them
+        self._submap_of: dict[int, int] = {}
+        self._world_from_submap: dict[int, Sim3] = {}
 
     @property
     def main(self) -> Piece:
@@ -54,16 +58,35 @@ class Placement:
         )
         piece.update({frame.index: frame for frame in new})
         self._revise(piece, submap)
+        self._submap_of.update(dict.fromkeys((frame.index for frame in new), submap.index))
+        self._world_from_submap[submap.index] = submap.world_from_chunk
         self._last = submap
         return submap, new
 
     def _revise(self, piece: Piece, submap: Submap) -> None:
         """Move earlier frames of the piece to where the submap sees them; their depth keeps its scale."""
+        self.revised = {}
         for index, pose in submap.geometry.revised.items():
             if index in piece:
                 found = submap.world_from_chunk @ Sim3.from_matrix(pose).inverse()
                 world_from_cam = Sim3(piece[index].world_from_cam.scale, found.rotation, found.translation)
+                number = self._submap_of[index]
+                moved = world_from_cam @ piece[index].world_from_cam.inverse()
+                self.revised[number] = moved @ self._world_from_submap[number]
                 piece[index] = replace(piece[index], world_from_cam=world_from_cam)
+        self._world_from_submap.update(self.revised)
+
+    def move(self, world_from_submap: Mapping[int, Sim3]) -> None:
+        """Give submaps of the newest piece, by index, other places; their frames and later submaps go along."""
+        piece = self.pieces[-1]
+        for index, frame in piece.items():
+            number = self._submap_of[index]
+            if number in world_from_submap:
+                moved = world_from_submap[number] @ self._world_from_submap[number].inverse()
+                piece[index] = replace(frame, world_from_cam=moved @ frame.world_from_cam)
+        self._world_from_submap.update(world_from_submap)
+        if self._last is not None:
+            self._last = replace(self._last, world_from_chunk=self._world_from_submap[self._last.index])
 
     def _align(self, geometry: ChunkGeometry) -> tuple[Sim3, float] | None:
         """World from this chunk and the residual relative to scene depth; None where no shared frame tells."""

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from recon.errors import MapError
+from recon.places import LoopRecord
 from recon.settings import NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
 from recon.store import write_atomically
@@ -56,7 +57,7 @@ class RunReport:
 
     versions: of Python and the main packages. frames_placed of frames_read have a pose; the others, and files that
     could not be read, are in ``skipped``. seconds: wall time. notices: sentences shown to the user. interrupted: the
-    user ended the run early, and what was finished was kept.
+    user ended the run early, and what was finished was kept. loops: every place that was thought to be seen again.
     """
 
     source: str
@@ -71,6 +72,7 @@ class RunReport:
     peak_memory_bytes: int
     notices: tuple[str, ...]
     interrupted: bool
+    loops: tuple[LoopRecord, ...] = ()
 
 
 class Stopwatch:
@@ -158,6 +160,7 @@ def _report_from_json(content: dict[str, Any]) -> RunReport:
         "chunks": tuple(ChunkReport(**row) for row in content["chunks"]),
         "stages": tuple(StageTime(**row) for row in content["stages"]),
         "notices": tuple(content["notices"]),
+        "loops": tuple(LoopRecord(**row) for row in content.get("loops", ())),
     }
     return RunReport(**(content | parts))
 

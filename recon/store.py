@@ -13,7 +13,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -109,6 +109,11 @@ class MapStore:
         path = self.folder / "map" / f"submap_{submap.index:04d}.npz"
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
+    def read_submap(self, number: int, placed: Mapping[int, PlacedFrame]) -> dict[int, FrameGeometry]:
+        """The frames that a submap added, as far as they are placed, by index. Raises MapError for a damaged file."""
+        path = self.folder / "map" / f"submap_{number:04d}.npz"
+        return {frame.index: frame for frame in _read_submap(path, placed)}
+
     def write_places(
         self,
         frames: tuple[PlacedFrame, ...],
@@ -199,7 +204,7 @@ def _read_points(path: Path) -> SparsePoints:
         raise MapError(f"{path} lacks the array {error}. Run the reconstruction again.") from error
 
 
-def _read_submap(path: Path, placed: dict[int, PlacedFrame]) -> Iterator[FrameGeometry]:
+def _read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:
     arrays = _load_arrays(path)
     try:
         for row, index in enumerate(arrays["frame_indices"].tolist()):

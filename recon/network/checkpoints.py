@@ -135,7 +135,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], stated: str) -> Non
 def misfit(shapes: Mapping[str, tuple[int, ...]], config: NetworkConfig) -> Misfit:
     """What of a file with tensors of these shapes does not fit a network of this configuration."""
     with torch.device("meta"):
-        wanted = {name: tuple(x.shape) for name, x in GeometryNetwork(config).state_dict().items()}
+        network = GeometryNetwork(config)
+    return differences(shapes, network)
+
+
+def differences(shapes: Mapping[str, tuple[int, ...]], network: torch.nn.Module) -> Misfit:
+    """How tensors of these shapes differ from the parameters of a network."""
+    wanted = {name: tuple(x.shape) for name, x in network.state_dict().items()}
     return Misfit(
         missing=tuple(sorted(wanted.keys() - shapes.keys())),
         unexpected=tuple(sorted(shapes.keys() - wanted.keys())),

@@ -1,0 +1,34 @@
+"""``recon loops``: which places a run thought to have seen again, and what became of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from recon.places import LoopRecord
+
+
+def loops(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
+    """List every loop candidate of a run with its evidence and verdict."""
+    from recon.report import read
+
+    ledger = read(folder / "report.json").loops
+    if not ledger:
+        typer.echo("No place was seen twice, or loops were not looked for.")
+        return
+    typer.echo("verdict    frame  earlier  similarity  inliers  residual  before  after   reason")
+    for line in ledger:
+        typer.echo(_row(line))
+    counts = {
+        verdict: sum(line.verdict == verdict for line in ledger) for verdict in ("accepted", "rejected", "retracted")
+    }
+    typer.echo(", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + ".")
+    typer.echo("Residual: of the image's width. Before, after: standard deviations before and after the correction.")
+
+
+def _row(line: LoopRecord) -> str:
+    numbers = f"{line.frame:>5}  {line.earlier:>7}  {line.similarity:>10.3f}  {line.inliers:>7}  {line.residual:>8.2%}"
+    return f"{line.verdict:<9}  {numbers}  {line.before:>6.1f}  {line.after:>5.1f}   {line.reason}".rstrip()

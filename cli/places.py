@@ -1,0 +1,108 @@
+"""``recon places``: search a folder of photographs by photograph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.text import print_rows
+
+if TYPE_CHECKING:
+    from retrieval.collection import Match
+    from retrieval.describer import PlaceDescriber
+
+app = typer.Typer(no_args_is_help=True, help="Recognise places: build an index of images, query it, measure recall.")
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="Describe by ImAge with these weights. Without, by a classical descriptor, which recognises a place only "
+        "in similar light and from a similar direction.",
+    ),
+]
+Device = Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda...")]
+DEFAULT_FOLDER = "places"
+
+
+@app.command()
+def build(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images, also in subfolders.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the index goes.")] = Path(DEFAULT_FOLDER),
+    weights: Weights = None,
+    device: Device = "auto",
+) -> None:
+    """Describe the images of a folder and make an index of them."""
+    from retrieval import collection
+
+    describer = load_describer(weights, device) if weights else None
+    built = collection.build(folder, out, describer, weights or "")
+    rows = [
+        ("images", str(len(built.index))),
+        ("descriptor", f"{built.describer.name}, {built.describer.dim} values"),
+        ("index", str(out)),
+    ]
+    print_rows("Places", rows)
+
+
+@app.command()
+def query(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="What recon places build made.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photograph of the place.")],
+    count: Annotated[int, typer.Option("--top", min=1, help="How many matches.")] = 5,
+    sheet: Annotated[Path, typer.Option(metavar="FILE", help="Picture of the query and its matches.")] = Path(
+        "matches.jpg"
+    ),
+    device: Device = "auto",
+) -> None:
+    """Print the images that look most like IMAGE, and write a picture of them."""
+    from retrieval.collection import open_collection, read_image
+
+    opened, notice = open_collection(index, lambda weights: load_describer(weights, device))
+    if notice:
+        typer.echo(f"note: {notice}", err=True)
+    matches = opened.query(read_image(image), count)
+    print_rows(
+        f"Matches by {opened.describer.name}", [(f"{match.similarity:.3f}", str(match.path)) for match in matches]
+    )
+    _write_sheet(sheet, image, matches)
+    typer.echo(f"Picture: {sheet}")
+
+
+@app.command("eval")
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Holds database/ and queries/, UTM in file names.")],
+    weights: Weights = None,
+    device: Device = "auto",
+) -> None:
+    """Measure recall@1, 5 and 10: a match is right within 25 m."""
+    from retrieval.benchmark import evaluate_folder
+    from retrieval.collection import learnt_describer
+
+    describer = load_describer(weights, device) if weights else learnt_describer(folder / "database")
+    result = evaluate_folder(folder, describer)
+    rows = [(f"recall@{rank}", f"{share:.1%}") for rank, share in result.recall.items()]
+    rows += [("queries", f"{result.queries}, and {result.left_out} without any right image in the database")]
+    rows += [("database", f"{result.database} images"), ("descriptor", describer.name)]
+    print_rows("Recall", rows)
+
+
+def load_describer(weights: str, device: str) -> PlaceDescriber:
+    """ImAge from a known name or a file. Raises WeightsError, DependencyError, SettingsError."""
+    from recon.network.known_weights import resolve
+    from recon.network.runtime import choose_device
+    from retrieval.aggregation import open_image_describer
+
+    return open_image_describer(resolve(weights), choose_device(device))
+
+
+def _write_sheet(path: Path, image: Path, matches: list[Match]) -> None:
+    """Images of the collection that have gone since are left out."""
+    from retrieval.collection import read_image
+    from retrieval.contact_sheet import write_contact_sheet
+
+    present = [match for match in matches if match.path.is_file()]
+    pictures = [(read_image(image), f"query {image.name}")]
+    pictures += [(read_image(match.path), f"{match.similarity:.3f} {match.path.name}") for match in present]
+    write_contact_sheet(path, pictures)

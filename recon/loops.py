@@ -1,0 +1,154 @@
+"""Closing loops as the map grows: candidates into the pose graph, corrected submaps out, and a ledger of verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from recon.placement import median_depth
+from recon.places import LoopCandidate, LoopEdge, LoopRecord, PlaceRecogniser, ReadSubmap
+from recon.posegraph.agreement import closing_errors
+from recon.posegraph.graph import Edge, EdgeNoise, Optimised, PoseGraph
+from recon.posegraph.solver import optimise
+from recon.similarity import Sim3
+from recon.types import Frame, Submap
+
+MAX_CLOSING_ERROR = 5.0  # standard deviations of the chain's drift beyond which a loop is no drift but a mistake
+# Drift from one submap to the next: generous, for a loop must never be refused because a map has drifted a little.
+DRIFT_ROTATION = 0.02  # rad
+DRIFT_TRANSLATION = 0.03  # of the way within the submap and its depth of scene
+DRIFT_LOG_SCALE = 0.03
+NOTHING_REVISED: Mapping[int, Sim3] = {}
+LOOP_ROTATION = 0.01  # rad
+LOOP_TRANSLATION = 0.02  # of the depth of scene
+LOOP_LOG_SCALE = 0.02
+
+
+class LoopCloser:
+    """The pose graph of the newest connected piece of the map, and the ledger of the whole run."""
+
+    def __init__(self, recogniser: PlaceRecogniser) -> None:
+        self._recogniser = recogniser
+        self._world_from_submap: dict[int, Sim3] = {}
+        self._chain: list[Edge] = []
+        self._loops: list[tuple[int, Edge]] = []  # row of the ledger, edge
+        self._ledger: list[LoopRecord] = []
+        self._depth: dict[int, float] = {}
+
+    @property
+    def ledger(self) -> tuple[LoopRecord, ...]:
+        """Every candidate so far, in the order in which they came up, with the verdict as it is now."""
+        return tuple(self._ledger)
+
+    def extend(
+        self,
+        submap: Submap,
+        frames: Sequence[Frame],
+        read_submap: ReadSubmap,
+        *,
+        new_piece: bool,
+        revised: Mapping[int, Sim3] = NOTHING_REVISED,
+    ) -> Mapping[int, Sim3]:
+        """Take in a submap that was just placed; returns where all submaps of its piece lie once a loop is closed.
+
+        frames: those that the submap adds. new_piece: it shares nothing with the submap before. revised: earlier
+        submaps that it sees elsewhere than they lay. The result is empty where nothing changes.
+        """
+        self._revise(revised)
+        self._append(submap, new_piece=new_piece)
+        candidates = self._recogniser.look(submap, frames, read_submap)
+        closed = sum(self._enter(candidate) for candidate in candidates)
+        return self._optimise() if closed else {}
+
+    def _revise(self, world_from_submap: Mapping[int, Sim3]) -> None:
+        """Take over poses that were estimated anew, and with them the edges of the chain that touch them."""
+        self._world_from_submap.update(
+            {number: pose for number, pose in world_from_submap.items() if number in self._world_from_submap}
+        )
+        poses = self._world_from_submap
+        for row, edge in enumerate(self._chain):
+            if edge.first in world_from_submap or edge.second in world_from_submap:
+                self._chain[row] = replace(edge, first_from_second=poses[edge.first].inverse() @ poses[edge.second])
+
+    def _append(self, submap: Submap, *, new_piece: bool) -> None:
+        self._depth[submap.index] = median_depth(submap.geometry.frames)
+        if new_piece:
+            self._world_from_submap, self._chain, self._loops = {}, [], []
+        elif self._world_from_submap:
+            last, pose = next(reversed(self._world_from_submap.items()))
+            noise = drift(submap, self._depth[submap.index])
+            self._chain.append(Edge(last, submap.index, pose.inverse() @ submap.world_from_chunk, noise))
+        self._world_from_submap[submap.index] = submap.world_from_chunk
+
+    def _enter(self, candidate: LoopCandidate) -> bool:
+        """Write a candidate into the ledger; True where it is a loop of the graph."""
+        edge, reason, before = candidate.edge, candidate.reason, 0.0
+        if edge is not None and edge.first not in self._world_from_submap:
+            reason = "it leads to a part of the map that is not connected with this one"
+        elif edge is not None:
+            loop = self._as_edge(edge)
+            (before,) = closing_errors(PoseGraph(self._world_from_submap, self._chain, [loop])).tolist()
+            if before > MAX_CLOSING_ERROR:
+                reason = f"it bends the map by {before:.0f} standard deviations of its drift"
+            else:
+                self._loops.append((len(self._ledger), loop))
+        self._ledger.append(record(candidate, before, reason))
+        return not reason and edge is not None
+
+    def _as_edge(self, edge: LoopEdge) -> Edge:
+        noise = EdgeNoise(LOOP_ROTATION, LOOP_TRANSLATION * self._depth[edge.second], LOOP_LOG_SCALE)
+        return Edge(edge.first, edge.second, edge.first_from_second, noise)
+
+    def _optimise(self) -> Mapping[int, Sim3]:
+        """Make the graph agree, judge every loop of it anew, and return where the submaps lie."""
+        found = optimise(PoseGraph(self._world_from_submap, self._chain, [edge for _, edge in self._loops]))
+        for number, (row, _) in enumerate(self._loops):
+            self._ledger[row] = judged(self._ledger[row], found, number)
+        self._world_from_submap = dict(found.world_from_submap)
+        return {} if found.refused else self._world_from_submap
+
+
+def record(candidate: LoopCandidate, before: float, reason: str) -> LoopRecord:
+    """The ledger's line for a candidate that is not judged by the pose graph yet; a ``reason`` rejects it."""
+    edge = candidate.edge
+    return LoopRecord(
+        frame=candidate.frame,
+        earlier=candidate.earlier,
+        first=edge.first if edge else -1,
+        second=edge.second if edge else -1,
+        similarity=candidate.similarity,
+        inliers=edge.inliers if edge else 0,
+        residual=edge.residual if edge else 0.0,
+        before=before,
+        after=0.0,
+        verdict="rejected" if reason or edge is None else "accepted",
+        reason=reason,
+    )
+
+
+def judged(line: LoopRecord, found: Optimised, number: int) -> LoopRecord:
+    """A loop's line after an optimisation, in which it is loop ``number``."""
+    after = found.residuals[number]
+    if found.refused:
+        return replace(line, after=after, verdict="retracted", reason=found.refused)
+    if number in found.rejected:
+        reason = f"it contradicts the rest of the map by {after:.0f} standard deviations"
+        return replace(line, after=after, verdict="retracted", reason=reason)
+    return replace(line, after=after, verdict="accepted", reason="")
+
+
+def drift(submap: Submap, depth: float) -> EdgeNoise:
+    """How far a submap may be off, seen from the one before. depth: median depth of its scene, in its own unit.
+
+    It grows with the way that the camera goes in the submap, and with the residual of the frames that they share.
+    """
+    centres = np.array([np.linalg.inv(frame.cam_from_chunk)[:3, 3] for frame in submap.geometry.frames])
+    way = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
+    residual = submap.residual
+    return EdgeNoise(
+        rotation=DRIFT_ROTATION + residual,
+        translation=(DRIFT_TRANSLATION + residual) * (way + depth),
+        log_scale=DRIFT_LOG_SCALE + residual,
+    )

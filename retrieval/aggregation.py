@@ -1,0 +1,150 @@
+"""ImAge (Lu et al., NeurIPS 2025, arXiv 2511.06024): a vision transformer that gathers its own global descriptor.
+
+A few learnable tokens are put in front of all others before one of the later blocks. They pass the remaining blocks
+together with them, and what they hold at the end, side by side, is the descriptor; there is no aggregator network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recon.errors import WeightsError
+from recon.network.aggregator import normalised as standardised
+from recon.network.attention import Backend
+from recon.network.checkpoints import Checkpoint, differences, read_checkpoint
+from recon.network.config import VitConfig
+from recon.network.runtime import precision
+from recon.network.vit import VisionTransformer
+from recon.types import Image
+from retrieval.describer import Descriptors
+from retrieval.digest import digest_of_file
+
+SIDE = 322  # px of the square that images are resized to, whatever their aspect, as in training
+FULL = 255
+IMAGES_AT_ONCE = 8  # bounds memory
+
+
+@dataclass(frozen=True)
+class AggregationConfig:
+    """tokens: how many aggregate. before_block: the block, counted from 0, that they enter with. Defaults: ViT-B."""
+
+    vit: VitConfig = field(default_factory=lambda: VitConfig(dim=768, depth=12, heads=12, antialias=False, offset=0.1))
+    tokens: int = 8
+    before_block: int = 8
+
+    @property
+    def dim(self) -> int:
+        """Length of the descriptor."""
+        return self.tokens * self.vit.dim
+
+
+class AggregatingTransformer(nn.Module):
+    """Images to global descriptors. Parameter names are those of the public files."""
+
+    def __init__(self, config: AggregationConfig, backend: Backend = "torch") -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = VisionTransformer(config.vit, backend)
+        self.learnable_aggregation_tokens = nn.Parameter(torch.zeros(1, config.tokens, config.vit.dim))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Standardised images (images, 3, height, width), sides multiples of the patch, to (images, dim) of length 1.
+
+        The aggregation tokens have no position.
+        """
+        tokens = self.backbone.tokens(images)
+        for block in self.backbone.blocks[: self.config.before_block]:
+            tokens = block(tokens)
+        tokens = torch.cat([self.learnable_aggregation_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
+        for block in self.backbone.blocks[self.config.before_block :]:
+            tokens = block(tokens)
+        gathered = self.backbone.norm(tokens[:, : self.config.tokens])
+        return functional.normalize(gathered.flatten(1).float(), dim=1)
+
+
+def initial_tokens(entering: Tensor, count: int, iterations: int = 25) -> Tensor:
+    """Where training starts the aggregation tokens (1, count, dim): centres of ``entering`` (tokens, dim).
+
+    ``entering`` are tokens of the training images as they reach the block; the centres are those of k-means, scaled
+    to length 1, as published. The start is deterministic: each further centre is the token farthest from those before.
+    Raises ValueError for fewer tokens than centres.
+    """
+    if len(entering) < count:
+        raise ValueError(f"{count} centres need as many tokens, got {len(entering)}")
+    centres = _spread_out(entering, count)
+    for _ in range(iterations):
+        nearest = torch.cdist(entering, centres).argmin(dim=1)
+        members = functional.one_hot(nearest, count).to(entering.dtype)
+        sizes = members.sum(dim=0)[:, None]
+        centres = torch.where(sizes > 0, members.T @ entering / sizes.clamp(min=1), centres)
+    return functional.normalize(centres, dim=1)[None]
+
+
+def _spread_out(tokens: Tensor, count: int) -> Tensor:
+    """``count`` of the tokens (n, dim): the one nearest the mean, then always the one farthest from those chosen."""
+    chosen = [int((tokens - tokens.mean(dim=0)).norm(dim=1).argmin())]
+    distance = (tokens - tokens[chosen[0]]).norm(dim=1)
+    while len(chosen) < count:
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (tokens - tokens[chosen[-1]]).norm(dim=1))
+    return tokens[chosen]
+
+
+def load_transformer(
+    checkpoint: Checkpoint, config: AggregationConfig | None = None, backend: Backend = "torch"
+) -> AggregatingTransformer:
+    """The network in evaluation mode with the checkpoint's own memory as parameters.
+
+    config: None for the published one, ViT-B. Raises WeightsError for a file of another network, naming what is off.
+    """
+    if not checkpoint.is_place_descriptor:
+        raise WeightsError(f"{checkpoint.path} holds no ImAge: it has no aggregation tokens. Give ImAge_Merged.pth.")
+    with torch.device("meta"):
+        network = AggregatingTransformer(config or AggregationConfig(), backend)
+    wrong = differences({name: tuple(x.shape) for name, x in checkpoint.tensors.items()}, network)
+    if wrong.count:
+        raise WeightsError(f"{checkpoint.path} does not fit ImAge on ViT-B; tensors: {wrong}. Use a published file.")
+    network.load_state_dict(dict(checkpoint.tensors), assign=True)
+    return network.eval().requires_grad_(False)
+
+
+class ImAgeDescriber:
+    """Describes images by ImAge weights."""
+
+    def __init__(self, network: AggregatingTransformer, identity: str, device: torch.device, side: int = SIDE) -> None:
+        self._network = network.to(device)
+        self._device = device
+        self._side = side
+        self.name = f"ImAge {side} px {identity}"
+        self.dim = network.config.dim
+
+    def describe(self, images: Sequence[Image]) -> Descriptors:
+        batches = [
+            self._batch(images[first : first + IMAGES_AT_ONCE]) for first in range(0, len(images), IMAGES_AT_ONCE)
+        ]
+        return np.concatenate(batches) if batches else np.zeros((0, self.dim), np.float32)
+
+    def _batch(self, images: Sequence[Image]) -> Descriptors:
+        prepared = torch.cat([prepare(image, self._side) for image in images]).to(self._device)
+        with torch.inference_mode(), precision(self._device):
+            return np.asarray(self._network(prepared).float().cpu().numpy())
+
+
+def prepare(image: Image, side: int = SIDE) -> Tensor:
+    """An RGB image (height, width, 3) as standardised input (1, 3, side, side), resized with antialiasing."""
+    pixels = torch.tensor(image).permute(2, 0, 1)[None].float() / FULL
+    size = (side, side)
+    return functional.interpolate(standardised(pixels), size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def open_image_describer(path: Path, device: torch.device, config: AggregationConfig | None = None) -> ImAgeDescriber:
+    """The describer with the weights in ``path``. Raises WeightsError for a file that is damaged or not ImAge."""
+    network = load_transformer(read_checkpoint(path), config)
+    return ImAgeDescriber(network, digest_of_file(path), device)

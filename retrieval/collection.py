@@ -1,0 +1,207 @@
+"""A folder of images that can be searched by image: ``recon places build`` makes it, ``recon places query`` asks it.
+
+    places.json, vectors-*.faiss   the index; an image's id is its row in images.json
+    images.json                    where the images lie, their names, and which describer saw them
+    descriptors.npy                from which a damaged index is made again
+    vocabulary.npz                 what the classical describer has learnt
+
+docs/formats.md describes the files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recon.errors import MapError, OutputError, SourceError
+from recon.sources.base import working_image
+from recon.sources.decoding import IMAGE_SUFFIXES, UnreadableImage, read_photo
+from recon.store import write_atomically
+from recon.types import Image
+from retrieval.describer import Descriptors, PlaceDescriber
+from retrieval.index import PlaceIndex
+from retrieval.vlad import VladDescriber, Vocabulary, learn_vlad
+
+COLLECTION_VERSION = 1
+WORKING_SIDE = 640  # px; describers shrink images further
+IMAGES_AT_ONCE = 16
+IMAGES_TO_LEARN_FROM = 100
+WeightsLoader = Callable[[str], PlaceDescriber]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """images: the folder. names: of the images, by row. describer: ``PlaceDescriber.name``; weights: the file that it
+    was loaded from, empty for the classical one."""
+
+    images: str
+    names: tuple[str, ...]
+    describer: str
+    dim: int
+    weights: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """An image of the collection that looks like the query; similarity: inner product, 1 for the same image."""
+
+    path: Path
+    similarity: float
+
+
+class Collection:
+    """The images of a folder with their descriptors and index."""
+
+    def __init__(self, listing: Listing, describer: PlaceDescriber, index: PlaceIndex) -> None:
+        self.listing, self.describer, self.index = listing, describer, index
+
+    def query(self, image: Image, count: int) -> list[Match]:
+        """The ``count`` images that look most like an RGB image, the best first."""
+        matches = self.index.search(self.describer.describe([image]), min(count, len(self.index)))
+        folder = Path(self.listing.images)
+        return [
+            Match(folder / self.listing.names[row], similarity)
+            for row, similarity in zip(matches.ids[0].tolist(), matches.similarities[0].tolist(), strict=True)
+            if row >= 0
+        ]
+
+
+def build(images: Path, out: Path, describer: PlaceDescriber | None, weights: str = "") -> Collection:
+    """Describe the images in a folder and its subfolders, and write the collection into ``out``.
+
+    describer: None for the classical one, which learns from these images. Images that cannot be read are left out.
+    Raises SourceError when there is nothing to describe, OutputError when ``out`` cannot be written.
+    """
+    paths = list_images(images)
+    describer = describer or learnt_describer(images)
+    names, rows = [], []
+    for path, descriptor in described(paths, describer):
+        names.append(str(path.relative_to(images)))
+        rows.append(descriptor)
+    if not rows:
+        raise SourceError(f"No image in {images} can be read. Give a folder of photographs.")
+    descriptors = np.array(rows, dtype=np.float32)
+    listing = Listing(str(images.resolve()), tuple(names), describer.name, describer.dim, weights)
+    _write(out, listing, descriptors, describer)
+    return Collection(listing, describer, _indexed(out, listing, descriptors))
+
+
+def open_collection(folder: Path, load_weights: WeightsLoader) -> tuple[Collection, str]:
+    """What ``build`` wrote, and a notice for the user, empty where all is well.
+
+    load_weights: makes the describer from a weight file. An index that is damaged is made again from the stored
+    descriptors. Raises MapError when there is no collection, or its describer has changed since.
+    """
+    listing = _read_listing(folder / "images.json")
+    describer = load_weights(listing.weights) if listing.weights else _stored_vlad(folder)
+    if describer.name != listing.describer:
+        raise MapError(
+            f"{folder} was described by {listing.describer}, but the weights are now {describer.name}. "
+            "Build it again: recon places build FOLDER"
+        )
+    try:
+        return Collection(listing, describer, PlaceIndex.load(folder, listing.describer, listing.dim)), ""
+    except MapError as error:
+        descriptors = _read_descriptors(folder / "descriptors.npy", listing)
+        index = _indexed(folder, listing, descriptors)
+        return Collection(listing, describer, index), f"{error} It was made again from the stored descriptors."
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files of a folder and its subfolders, sorted. Raises SourceError when there are none."""
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is no folder. Give a folder of images.")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise SourceError(f"{folder} holds no images.")
+    return paths
+
+
+def read_image(path: Path) -> Image:
+    """An upright RGB image at the working size. Raises SourceError for a file that cannot be read."""
+    try:
+        return working_image(read_photo(path).pixels, WORKING_SIDE)
+    except (UnreadableImage, OSError) as error:
+        raise SourceError(f"{path} cannot be read as an image ({error}).") from error
+
+
+def described(paths: Sequence[Path], describer: PlaceDescriber) -> Iterator[tuple[Path, Descriptors]]:
+    """Every image that can be read with its descriptor (dim,), a few images in memory at a time."""
+    for first in range(0, len(paths), IMAGES_AT_ONCE):
+        readable = list(_readable(paths[first : first + IMAGES_AT_ONCE]))
+        yield from zip(
+            [path for path, _ in readable], describer.describe([image for _, image in readable]), strict=True
+        )
+
+
+def _readable(paths: Sequence[Path]) -> Iterator[tuple[Path, Image]]:
+    for path in paths:
+        try:
+            yield path, read_image(path)
+        except SourceError:
+            continue
+
+
+def learnt_describer(folder: Path) -> PlaceDescriber:
+    """The classical describer, with a vocabulary of a folder's images. Raises SourceError where these are blank."""
+    paths = list_images(folder)
+    describer = learn_vlad([image for _, image in _readable(paths[:: max(1, len(paths) // IMAGES_TO_LEARN_FROM)])])
+    if describer is None:
+        raise SourceError(f"The images in {folder} show too little to learn from: they are blank or cannot be read.")
+    return describer
+
+
+def _indexed(out: Path, listing: Listing, descriptors: Descriptors) -> PlaceIndex:
+    index = PlaceIndex(listing.describer, listing.dim)
+    index.add(range(len(descriptors)), descriptors)
+    index.save(out)
+    return index
+
+
+def _write(out: Path, listing: Listing, descriptors: Descriptors, describer: PlaceDescriber) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot create {out}: {error.strerror}. Choose another --out.") from error
+    if isinstance(describer, VladDescriber):
+        describer.vocabulary.save(out / "vocabulary.npz")
+    write_atomically(out / "descriptors.npy", lambda file: np.save(file, descriptors))
+    text = json.dumps({"version": COLLECTION_VERSION} | asdict(listing), indent=1)
+    write_atomically(out / "images.json", lambda file: file.write(text.encode()))
+
+
+def _read_listing(path: Path) -> Listing:
+    try:
+        content = json.loads(path.read_text())
+        version = content.pop("version")
+        listing = Listing(**(content | {"names": tuple(content["names"])}))
+    except OSError as error:
+        raise MapError(
+            f"{path.parent} holds no place collection: {path.name} cannot be read. Make one: recon places build FOLDER"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MapError(f"{path} is damaged ({error}). Build it again: recon places build FOLDER") from error
+    if version != COLLECTION_VERSION:
+        raise MapError(f"{path} has version {version}, this program reads {COLLECTION_VERSION}. Build it again.")
+    return listing
+
+
+def _read_descriptors(path: Path, listing: Listing) -> Descriptors:
+    try:
+        descriptors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise MapError(f"{path} is missing or damaged ({error}). Build it again: recon places build FOLDER") from error
+    if descriptors.shape != (len(listing.names), listing.dim):
+        raise MapError(
+            f"{path} holds descriptors of shape {descriptors.shape}, images.json lists {len(listing.names)} of length "
+            f"{listing.dim}. Build it again: recon places build FOLDER"
+        )
+    return np.asarray(descriptors)
+
+
+def _stored_vlad(folder: Path) -> VladDescriber:
+    return VladDescriber(Vocabulary.load(folder / "vocabulary.npz"))

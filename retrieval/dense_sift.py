@@ -1,0 +1,80 @@
+"""SIFT descriptors on a regular grid, upright: the local features of the classical place descriptor.
+
+A grid sees walls and pavements where detectors find nothing, and sees the same spots by day and by night: behind it
+places are recognised much more often than behind detected features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.types import Image
+
+ORIENTATIONS = 8
+CELLS = 4  # along a side of the descriptor
+Planes = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DenseSift:
+    """RootSIFT (Lowe 2004; Arandjelovic and Zisserman 2012) on a grid, at several sizes.
+
+    size: longest side to which images are shrunk [px]. step: between grid points [px]. cells: sides of a descriptor's
+    cells [px]. contrast: mean gradient per pixel, in grey levels, below which a patch is blank and left out.
+    """
+
+    size: int = 320
+    step: int = 8
+    cells: tuple[int, ...] = (4, 6, 9)
+    contrast: float = 1.0
+
+    def describe(self, image: Image) -> NDArray[np.float32]:
+        """Descriptors (n, 128) of an RGB image (height, width, 3), of unit length, where there is contrast."""
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        scale = min(1.0, self.size / max(grey.shape))
+        size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
+        small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        return np.concatenate([self._at_size(small, cell) for cell in self.cells])
+
+    def _at_size(self, grey: NDArray[np.float32], cell: int) -> NDArray[np.float32]:
+        """Descriptors whose cells are ``cell`` pixels wide."""
+        histograms = _pool(_orientation_planes(cv2.GaussianBlur(grey, (0, 0), cell / 6)), cell)
+        rows, columns = (self._grid(length, cell) for length in grey.shape)
+        offsets = np.round((np.arange(CELLS) - (CELLS - 1) / 2) * cell).astype(np.int64)
+        at_rows = rows[:, None, None, None] + offsets[None, None, :, None]
+        at_columns = columns[None, :, None, None] + offsets[None, None, None, :]
+        patches = histograms[:, at_rows, at_columns]  # (orientations, rows, columns, cells, cells)
+        flat = np.moveaxis(patches, 0, -1).reshape(-1, CELLS * CELLS * ORIENTATIONS)
+        total = flat.sum(axis=1, keepdims=True)
+        kept = total[:, 0] > self.contrast * CELLS * CELLS
+        return np.asarray(np.sqrt(flat[kept] / total[kept]), dtype=np.float32)
+
+    def _grid(self, length: int, cell: int) -> NDArray[np.int64]:
+        """Centres along one side whose descriptors lie inside the image."""
+        margin = cell * CELLS // 2
+        return np.arange(margin, length - margin, self.step, dtype=np.int64)
+
+
+def _orientation_planes(grey: NDArray[np.float32]) -> Planes:
+    """Gradient magnitude (8, height, width) by orientation, shared linearly between the two nearest of eight."""
+    dx, dy = cv2.Scharr(grey, cv2.CV_32F, 1, 0, scale=1 / 32), cv2.Scharr(grey, cv2.CV_32F, 0, 1, scale=1 / 32)
+    magnitude, angle = cv2.cartToPolar(dx, dy)
+    position = angle * np.float32(ORIENTATIONS / (2 * np.pi))
+    lower = np.floor(position)
+    share = magnitude * (position - lower)
+    number = lower.astype(np.int64) % ORIENTATIONS
+    planes = np.zeros((ORIENTATIONS, *grey.shape), dtype=np.float32)
+    np.put_along_axis(planes, number[None], (magnitude - share)[None], axis=0)
+    # Every pixel's second orientation is another than its first, so nothing is overwritten.
+    np.put_along_axis(planes, ((number + 1) % ORIENTATIONS)[None], share[None], axis=0)
+    return planes
+
+
+def _pool(planes: Planes, cell: int) -> Planes:
+    """Mean over cells with weights that fall linearly from the middle, as SIFT interpolates: a box filter, twice."""
+    pooled = np.stack([cv2.blur(cv2.blur(plane, (cell, cell)), (cell, cell)) for plane in planes])
+    return np.asarray(np.maximum(pooled, 0))  # running sums leave tiny negative remainders

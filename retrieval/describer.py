@@ -1,0 +1,35 @@
+"""The seam between images and the index: whatever turns an image into one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.types import Image
+
+Descriptors = NDArray[np.float32]  # (images, dim), rows of length 1: their inner product is the similarity in -1..1
+
+
+class PlaceDescriber(Protocol):
+    """Describes the place that an image shows. Two images are compared by the inner product of their descriptors."""
+
+    @property
+    def name(self) -> str:
+        """Tells apart describers whose vectors cannot be compared: the method, and a digest of what it has learnt."""
+        ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def describe(self, images: Sequence[Image]) -> Descriptors:
+        """Descriptors (images, dim) of unit length of RGB images (height, width, 3)."""
+        ...
+
+
+def normalised(vectors: NDArray[np.floating]) -> Descriptors:
+    """Rows scaled to length 1; rows of zeros stay zeros, similar to nothing."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)

@@ -1,0 +1,120 @@
+"""The place recogniser of the pipeline: descriptors, the index, candidates, and their verification by geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from recon.places import LoopCandidate, LoopEdge, ReadSubmap
+from recon.types import Frame, FrameGeometry, Submap
+from retrieval.candidates import Background, CandidateSettings, Hit, find_hits, strongest, supported
+from retrieval.describer import Descriptors, PlaceDescriber
+from retrieval.index import PlaceIndex
+from retrieval.verification import VerificationSettings, verify
+from retrieval.vlad import learn_vlad
+
+ENOUGH_PAIRS = 300  # of frames far apart, to know how similar different places are
+SAMPLE = 256  # frames whose descriptors stand for the sequence
+NEIGHBOURS = (-2, 0, 2)  # frames around a candidate's that are matched, too
+
+
+class LoopFinder:
+    """Implements ``recon.places.PlaceRecogniser``.
+
+    describer: None for the classical one, whose vocabulary is learnt from the first submap. What is kept in memory is
+    one descriptor per frame; images and geometry are looked at once more only to verify.
+    """
+
+    def __init__(
+        self,
+        describer: PlaceDescriber | None = None,
+        candidates: CandidateSettings | None = None,
+        verification: VerificationSettings | None = None,
+    ) -> None:
+        self._describer = describer
+        self._candidates = candidates or CandidateSettings()
+        self._verification = verification or VerificationSettings()
+        self._index: PlaceIndex | None = None
+        self._sample = _Sample()
+        self._submap_of: dict[int, int] = {}
+
+    @property
+    def name(self) -> str:
+        return self._describer.name if self._describer else "SIFT-VLAD, learnt from the first frames"
+
+    def look(self, submap: Submap, frames: Sequence[Frame], read_submap: ReadSubmap) -> Sequence[LoopCandidate]:
+        images = [frame.image for frame in frames]
+        self._describer = self._describer or learn_vlad(images)
+        if self._describer is None or not frames:
+            return ()  # blank images: nothing to recognise yet
+        descriptors = self._describer.describe(images)
+        indices = [frame.index for frame in frames]
+        self._submap_of.update(dict.fromkeys(indices, submap.index))
+        hits = self._hits(indices, descriptors)
+        known: dict[int, Mapping[int, FrameGeometry]] = {
+            submap.index: {frame.index: frame for frame in submap.geometry.frames}
+        }
+        return [self._verified(hit, known, read_submap) for hit in hits]
+
+    def _hits(self, indices: list[int], descriptors: Descriptors) -> list[Hit]:
+        """Candidates by descriptors, between different submaps; the frames are in the index afterwards."""
+        if self._index is None:
+            assert self._describer is not None
+            self._index = PlaceIndex(self._describer.name, self._describer.dim)
+        self._index.add(indices, descriptors)
+        self._sample.add(indices, descriptors)
+        background = self._sample.background(self._candidates.gap)
+        if background is None:
+            return []
+        threshold = background.threshold(self._candidates.deviations)
+        hits = find_hits(self._index, indices, descriptors, threshold, self._candidates)
+        apart = [hit for hit in hits if self._submap_of[hit.frame] != self._submap_of[hit.earlier]]
+        return strongest(supported(apart, self._candidates), self._candidates)
+
+    def _verified(
+        self, hit: Hit, known: dict[int, Mapping[int, FrameGeometry]], read_submap: ReadSubmap
+    ) -> LoopCandidate:
+        """The candidate with its edge, or with the reason why there is none."""
+        first, second = self._submap_of[hit.earlier], self._submap_of[hit.frame]
+        if first not in known:
+            known[first] = read_submap(first)
+        views = around(hit.earlier, known[first]), around(hit.frame, known[second])
+        if not all(views):
+            return LoopCandidate(hit.frame, hit.earlier, hit.similarity, None, "a frame has no geometry")
+        found = verify(*views, self._verification)
+        edge = None
+        if found.first_from_second is not None:
+            edge = LoopEdge(first, second, found.first_from_second, found.inliers, found.residual)
+        return LoopCandidate(hit.frame, hit.earlier, hit.similarity, edge, found.reason)
+
+
+def around(index: int, frames: Mapping[int, FrameGeometry]) -> list[FrameGeometry]:
+    """A frame and those of its submap two places before and behind; empty where it is not among them."""
+    if index not in frames:
+        return []
+    order = sorted(frames)
+    place = order.index(index)
+    return [frames[order[place + step]] for step in NEIGHBOURS if 0 <= place + step < len(order)]
+
+
+class _Sample:
+    """Descriptors of up to SAMPLE frames spread evenly over the sequence so far."""
+
+    def __init__(self) -> None:
+        self._every = 1
+        self._kept: dict[int, np.ndarray] = {}
+
+    def add(self, indices: Sequence[int], descriptors: Descriptors) -> None:
+        self._kept.update({i: row for i, row in zip(indices, descriptors, strict=True) if i % self._every == 0})
+        while len(self._kept) > SAMPLE:
+            self._every *= 2
+            self._kept = {index: row for index, row in self._kept.items() if index % self._every == 0}
+
+    def background(self, gap: int) -> Background | None:
+        """Of pairs at least ``gap`` frames apart; None while there are too few to tell."""
+        if not self._kept:
+            return None
+        indices, rows = np.array(list(self._kept)), np.array(list(self._kept.values()))
+        similarities = (rows @ rows.T)[indices[None] - indices[:, None] >= gap]
+        return Background.learn(similarities) if len(similarities) >= ENOUGH_PAIRS else None

@@ -1,0 +1,167 @@
+"""Closing loops: what enters the graph, what the ledger says, and where the submaps end up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from recon.loops import LoopCloser
+from recon.places import LoopCandidate, LoopEdge, ReadSubmap
+from recon.similarity import Sim3
+from recon.types import Camera, ChunkGeometry, Frame, FrameGeometry, SparsePoints, Submap
+
+CAMERA = Camera("PINHOLE", 8, 6, (8.0, 8.0, 4.0, 3.0))
+FRAMES_PER_SUBMAP = 3
+RING = 12
+
+
+class Scripted:
+    """Recognises what it is told to, when a submap arrives."""
+
+    name = "script"
+
+    def __init__(self, script: Mapping[int, Sequence[LoopCandidate]]) -> None:
+        self._script = script
+
+    def look(self, submap: Submap, frames: Sequence[Frame], read_submap: ReadSubmap) -> Sequence[LoopCandidate]:
+        return self._script.get(submap.index, ())
+
+
+def true_pose(number: int, radius: float = 10.0) -> Sim3:
+    """World from submap on a ring that comes around after RING submaps."""
+    angle = 2 * np.pi * number / RING
+    rotation = Rotation.from_euler("z", angle).as_matrix()
+    return Sim3(1.0, rotation, radius * np.array([np.sin(angle), 1 - np.cos(angle), 0.0]))
+
+
+def drifted(drift: Sim3, count: int = RING + 1) -> list[Sim3]:
+    """The ring with a constant error in every step."""
+    poses = [true_pose(0)]
+    for number in range(1, count):
+        step = true_pose(number - 1).inverse() @ true_pose(number)
+        poses.append(poses[-1] @ step @ drift)
+    return poses
+
+
+DRIFT = Sim3(1.02, Rotation.from_euler("z", 0.01).as_matrix(), np.array([0.05, 0.02, 0.01]))
+
+
+def submap(number: int, world_from_chunk: Sim3) -> Submap:
+    depth = np.full((6, 8), 4.0, dtype=np.float32)
+    frames = []
+    for step in range(FRAMES_PER_SUBMAP):
+        cam_from_chunk = np.eye(4)
+        cam_from_chunk[0, 3] = -step
+        index = number * FRAMES_PER_SUBMAP + step
+        colour = np.zeros((6, 8, 3), np.uint8)
+        frames.append(FrameGeometry(index, cam_from_chunk, CAMERA, CAMERA.matrix(), depth, depth / 4, colour))
+    return Submap(number, ChunkGeometry(tuple(frames), SparsePoints.empty()), world_from_chunk, 0.0)
+
+
+def candidate(first: int, second: int, first_from_second: Sim3) -> LoopCandidate:
+    edge = LoopEdge(first, second, first_from_second, 100, 0.002)
+    return LoopCandidate(second * FRAMES_PER_SUBMAP, first * FRAMES_PER_SUBMAP, 0.8, edge)
+
+
+def true_loop(first: int, second: int) -> LoopCandidate:
+    return candidate(first, second, true_pose(first).inverse() @ true_pose(second))
+
+
+def run(closer: LoopCloser, poses: Sequence[Sim3]) -> dict[int, Sim3]:
+    """Feed submaps; later ones follow the corrections, as placement does. Returns where all lie at the end."""
+    placed: dict[int, Sim3] = {}
+    for number, pose in enumerate(poses):
+        step = poses[number - 1].inverse() @ pose if number else pose
+        placed[number] = placed[number - 1] @ step if number else pose
+        placed.update(closer.extend(submap(number, placed[number]), (), lambda _: {}, new_piece=number == 0))
+    return placed
+
+
+def errors(placed: Mapping[int, Sim3]) -> float:
+    return max(float(np.linalg.norm(pose.translation - true_pose(n).translation)) for n, pose in placed.items())
+
+
+def test_true_loop_closes_the_ring_with_its_scale() -> None:
+    poses = drifted(DRIFT)
+    before = errors(dict(enumerate(poses)))
+    closer = LoopCloser(Scripted({RING: [true_loop(0, RING)]}))
+    placed = run(closer, poses)
+    assert before > 2
+    assert errors(placed) < 0.4 * before
+    assert placed[RING].scale == pytest.approx(1, abs=0.02)
+    (line,) = closer.ledger
+    assert line.verdict == "accepted"
+    assert line.after < 1 < line.before
+
+
+def test_without_a_loop_nothing_moves() -> None:
+    closer = LoopCloser(Scripted({}))
+    poses = drifted(DRIFT)
+    placed = run(closer, poses)
+    assert all(placed[number].isclose(pose) for number, pose in enumerate(poses))
+    assert closer.ledger == ()
+
+
+def test_unverified_candidate_is_in_the_ledger_and_not_in_the_graph() -> None:
+    poses = drifted(DRIFT)
+    unverified = LoopCandidate(36, 0, 0.9, None, "only 3 features with depth match")
+    closer = LoopCloser(Scripted({RING: [unverified]}))
+    placed = run(closer, poses)
+    assert all(placed[number].isclose(pose) for number, pose in enumerate(poses))
+    (line,) = closer.ledger
+    assert (line.verdict, line.reason) == ("rejected", "only 3 features with depth match")
+
+
+def test_loop_that_bends_the_map_beyond_its_drift_is_rejected() -> None:
+    # Two rooms that look the same to the last picture: only the way between them tells that they are two.
+    poses = drifted(DRIFT)
+    closer = LoopCloser(Scripted({6: [candidate(0, 6, Sim3.identity())]}))
+    placed = run(closer, poses)
+    assert all(placed[number].isclose(pose) for number, pose in enumerate(poses))
+    (line,) = closer.ledger
+    assert line.verdict == "rejected"
+    assert "bends the map" in line.reason
+
+
+def test_loop_is_retracted_when_later_ones_contradict_it() -> None:
+    poses = drifted(DRIFT, RING + 4)
+    shift = Sim3(1.0, np.eye(3), np.array([1.5, -1.5, 1.0]))
+    doubtful = candidate(0, RING, true_pose(0).inverse() @ true_pose(RING) @ shift)
+    later = {RING + k: [true_loop(k, RING + k)] for k in (1, 2, 3)}
+    closer = LoopCloser(Scripted({RING: [doubtful], **later}))
+    placed = run(closer, poses)
+    verdicts = [line.verdict for line in closer.ledger]
+    assert verdicts == ["retracted", "accepted", "accepted", "accepted"]
+    assert "contradicts" in closer.ledger[0].reason
+    assert errors(placed) < 0.5 * errors(dict(enumerate(poses)))
+
+
+def test_edge_joins_chunk_frames_whatever_frame_was_recognised() -> None:
+    # The frames that were recognised are the last ones of their submaps: the edge must not be read as if between them.
+    last = true_loop(0, RING)
+    moved = LoopCandidate(last.frame + 2, last.earlier + 2, last.similarity, last.edge)
+    poses = drifted(DRIFT)
+    a, b = (run(LoopCloser(Scripted({RING: [loop]})), poses) for loop in (last, moved))
+    assert all(a[number].isclose(b[number]) for number in a)
+
+
+def test_loop_into_another_piece_is_rejected() -> None:
+    closer = LoopCloser(Scripted({2: [candidate(0, 2, Sim3.identity())]}))
+    for number in range(3):
+        closer.extend(submap(number, true_pose(number)), (), lambda _: {}, new_piece=number in (0, 2))
+    assert closer.ledger[0].verdict == "rejected"
+    assert "not connected" in closer.ledger[0].reason
+
+
+def test_revised_submaps_bring_new_edges() -> None:
+    closer = LoopCloser(Scripted({2: [candidate(0, 2, Sim3(1.0, np.eye(3), np.array([2.0, 0, 0])))]}))
+    shift = [Sim3(1.0, np.eye(3), np.array([x, 0.0, 0.0])) for x in (0.0, 30.0, 2.0)]
+    closer.extend(submap(0, shift[0]), (), lambda _: {}, new_piece=True)
+    closer.extend(submap(1, shift[1]), (), lambda _: {}, new_piece=False)
+    half_way = Sim3(1.0, np.eye(3), np.array([1.0, 0, 0]))
+    placed = closer.extend(submap(2, shift[2]), (), lambda _: {}, new_piece=False, revised={1: half_way})
+    assert placed[1].isclose(half_way, atol=1e-3)
+    assert closer.ledger[0].verdict == "accepted"
