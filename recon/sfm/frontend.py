@@ -24,6 +24,8 @@ WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
 WIDE_WINDOW = tuple(range(1, 21))
 CONTEXT = 60
 BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see lens_change
+SLOW_WINDOW = (24, 32, 48)
+SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
 ENOUGH_LINKS = 60
 ORDERED_SHARE = 0.7
@@ -88,7 +90,10 @@ class StructureFromMotion:
         self.database.close()
 
     def _match(self, number: int, indices: list[int]) -> None:
-        self.database.match(window_pairs(sorted({*self._context, *indices}), WINDOW))
+        frames = sorted({*self._context, *indices})
+        self.database.match(window_pairs(frames, WINDOW))
+        if shared_over(self.database, indices, WINDOW[-1]) > SLOW_SHARE:
+            self.database.match(window_pairs(frames, SLOW_WINDOW))
         if not is_ordered(self.database, indices):
             self._tell(Notice(f"Chunk {number + 1}: neighbouring images show different things; matching all pairs."))
             self.database.match(window_pairs(indices, range(1, len(indices))))
@@ -241,6 +246,12 @@ def window_pairs(indices: list[int], steps: range | tuple[int, ...]) -> list[Pai
     """Pairs of frames that are ``steps`` places apart."""
     count = len(indices)
     return [(indices[first], indices[first + step]) for step in steps for first in range(count - step)]
+
+
+def shared_over(database: MatchDatabase, indices: list[int], step: int) -> float:
+    """How many of the matches between neighbours frames ``step`` places apart still have; near 1 in slow motion."""
+    near, far = ([database.inliers(a, b) for a, b in window_pairs(indices, (gap,))] for gap in (1, step))
+    return float(np.median(far) / max(np.median(near), 1)) if far else 0.0
 
 
 def is_ordered(database: MatchDatabase, indices: list[int]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from recon.alignment import fit_similarity
 from recon.dense.views import Depth, PosedView
 from recon.events import Event
-from recon.sfm.frontend import SfmSettings, StructureFromMotion, restrict, weakest_link, window_pairs
+from recon.sfm.frontend import SfmSettings, StructureFromMotion, restrict, shared_over, weakest_link, window_pairs
 from recon.types import Camera, Chunk, ChunkGeometry, SparseModel, SparsePoints
 from tests.recon.sfm.conftest import SAMPLE, read_frame
 
@@ -133,3 +133,11 @@ def test_the_weakest_link_counts_points_seen_twice_on_either_side() -> None:
     parted = [track for track in everywhere if track[-1] <= 18 or track[0] >= 20]
     assert weakest_link(model(parted)) == 0
     assert weakest_link(model([*parted, range(8, 30, 2), range(8, 22, 2)])) == 1
+
+
+def test_slow_motion_keeps_its_matches(run: tuple[StructureFromMotion, list[ChunkGeometry], list[Event]]) -> None:
+    database = run[0].database
+    assert shared_over(database, [5, 6], 1) == 1
+    shares = [shared_over(database, list(range(14)), step) for step in (1, 4, 12)]
+    assert 1 == shares[0] > shares[1] > shares[2]
+    assert shared_over(database, [5], 1) == 0
