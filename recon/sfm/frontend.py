@@ -75,7 +75,7 @@ class StructureFromMotion:
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
         revised: dict[int, Array] = {}
         if self._context and not self._settled:
-            model = self._settle_lens(model)
+            model = self._settle_lens(model, effort)
             revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
         geometry = replace(self._densify(chunk, restrict(model, indices)), revised=revised)
         self._last = {frame.index: frame for frame in geometry.frames}
@@ -117,13 +117,15 @@ class StructureFromMotion:
                 self.database.update_cameras(model.cameras)
         return model, effort
 
-    def _escalate(self, indices: list[int], known: dict[int, Array]) -> tuple[SparseModel, Effort]:
+    def _escalate(
+        self, indices: list[int], known: dict[int, Array], efforts: tuple[Effort, ...] = EFFORTS
+    ) -> tuple[SparseModel, Effort]:
         """Try harder as long as frames are missing; every frame placed stays."""
         if not known:
             self.database.calibrate()
         frames = sorted({*known, *indices})
-        best, best_effort = NO_MODEL, EFFORTS[0]
-        for effort in EFFORTS:
+        best, best_effort = NO_MODEL, efforts[0]
+        for effort in efforts:
             model = map_frames(self.database, frames, known, effort)
             if len(model.cam_from_model) > len(best.cam_from_model):
                 best, best_effort = model, effort
@@ -131,11 +133,11 @@ class StructureFromMotion:
                 break
             if count_placed(best, indices) > 0.5 * len(indices):
                 known = best.cam_from_model
-            if effort == EFFORTS[0] and best.cam_from_model:
+            if effort == efforts[0] and best.cam_from_model:
                 self.database.match(window_pairs(frames, WIDE_WINDOW))
         return best, best_effort
 
-    def _settle_lens(self, model: SparseModel) -> SparseModel:
+    def _settle_lens(self, model: SparseModel, effort: Effort) -> SparseModel:
         """Fit the lens to the chunk and the frames before it together, until that changes it no more.
 
         A chunk alone often moves too little to tell the lens. Where it turns out to have been wrong, the map has been
@@ -149,7 +151,7 @@ class StructureFromMotion:
         self._settled = change < SETTLED
         if change < BENDING:
             return adjusted
-        anew, _ = self._escalate(sorted(model.cam_from_model), {})
+        anew, _ = self._escalate(sorted(model.cam_from_model), {}, EFFORTS[EFFORTS.index(effort) :])
         if len(anew.cam_from_model) < len(adjusted.cam_from_model):
             return adjusted
         self.database.update_cameras(anew.cameras)
