@@ -60,7 +60,7 @@ def test_recall_of_a_benchmark_folder(tmp_path: Path, recon: Recon) -> None:
     shutil.copy(names[0], tmp_path / "queries" / "@9000.0@9000.0@.jpg")
     found = recon("places", "eval", tmp_path)
     assert found.code == 0, found.err
-    assert "recall@1   100.0%" in found.out
+    assert "recall@1    100.0%" in found.out
     assert "1 without any right image" in found.out
 
 
