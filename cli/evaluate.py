@@ -14,6 +14,7 @@ from recon.errors import SettingsError
 if TYPE_CHECKING:
     from recon.depth_evaluation import CloudEvaluation, DepthEvaluation, TrueDepth
     from recon.evaluation import Evaluation
+    from recon.exports import Trajectory
     from recon.similarity import Sim3
 
 
@@ -21,6 +22,9 @@ def evaluate(
     folder: Folder,
     *,
     reference: Annotated[Path, typer.Option(metavar="POSES", help="Reference poses in TUM format.")],
+    by: Annotated[
+        Literal["time", "frame"], typer.Option(help="What the reference's first column is; the same for image folders.")
+    ] = "time",
     align: Annotated[Literal["sim3", "se3"], typer.Option(help="Alignment: with scale (sim3) or without.")] = "sim3",
     depth: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="True depth: 16-bit PNG, the frame's index in the name.")
@@ -35,10 +39,11 @@ def evaluate(
     """Compare a run's camera poses, depth and cloud with a reference."""
     from recon import evaluation
     from recon.depth_evaluation import find_true_depth
+    from recon.exports import read_tum
 
     if depth is None and intrinsics is not None:
         raise SettingsError("--intrinsics is used to measure the cloud against true depth: give --depth too.")
-    poses = evaluation.evaluate(folder / "poses.txt", reference, align)
+    poses = evaluation.compare(_estimate(folder, by), read_tum(reference), align, names=(str(folder), str(reference)))
     rows = _trajectory_rows(poses)
     if depth is not None:
         truth = find_true_depth(depth, depth_scale)
@@ -47,6 +52,16 @@ def evaluate(
     evaluation.plot(poses, picture)
     rows.append(("plot", str(picture)))
     print_rows(f"Errors after {align.upper()} alignment, lengths in the reference's unit", rows)
+
+
+def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
+    from recon.exports import read_tum
+    from recon.exports.trajectory import rigid_trajectory
+    from recon.store import open_map
+
+    if by == "time":
+        return read_tum(folder / "poses.txt")
+    return rigid_trajectory(open_map(folder), by_index=True)
 
 
 def _surface_rows(

@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # COLMAP logs every image that it registers, which would tear the progress bar apart; 0 brings that back.
     os.environ.setdefault("GLOG_minloglevel", "3")
+    # PyTorch's threads would spin while they wait for each other, which stalls a machine that has other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="recon")
     except ReconError as error:

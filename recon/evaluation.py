@@ -18,6 +18,7 @@ from recon.similarity import Array, Sim3
 from recon.store import write_atomically
 
 MIN_MATCHES = 3
+MAX_TIME_DIFFERENCE = 0.01
 Alignment = Literal["sim3", "se3"]
 
 
@@ -49,31 +50,42 @@ class Evaluation:
 
 
 def evaluate(
-    estimated: Path, reference: Path, align: Alignment = "sim3", max_time_difference: float = 0.01
+    estimated: Path, reference: Path, align: Alignment = "sim3", max_time_difference: float = MAX_TIME_DIFFERENCE
 ) -> Evaluation:
-    """Compare two TUM files row by row at equal timestamps, after a least squares alignment of the camera centres.
+    """``compare`` for two TUM files. Raises SourceError, also when a file cannot be read."""
+    names = str(estimated), str(reference)
+    return compare(read_tum(estimated), read_tum(reference), align, max_time_difference, names)
 
-    Rows match when their timestamps differ by at most ``max_time_difference``.
-    Raises SourceError when a file cannot be read, fewer than 3 rows match, or the centres lie on one line or point.
+
+def compare(
+    estimated: Trajectory,
+    reference: Trajectory,
+    align: Alignment = "sim3",
+    max_time_difference: float = MAX_TIME_DIFFERENCE,
+    names: tuple[str, str] = ("the estimate", "the reference"),
+) -> Evaluation:
+    """Compare poses at equal timestamps, after a least squares alignment of the camera centres.
+
+    Rows match when their timestamps differ by at most ``max_time_difference``. names: of the two, for errors.
+    Raises SourceError when fewer than 3 rows match, or the centres lie on one line or point.
     """
-    all_estimated, all_reference = read_tum(estimated), read_tum(reference)
-    pairs = matching_time_indices(all_estimated.timestamps, all_reference.timestamps, max_time_difference)
+    pairs = matching_time_indices(estimated.timestamps, reference.timestamps, max_time_difference)
     if len(pairs[0]) < MIN_MATCHES:
         raise SourceError(
-            f"{len(pairs[0])} rows of {estimated} (time {_time_range(all_estimated)}) match {reference} "
-            f"(time {_time_range(all_reference)}) within {max_time_difference:g} s, expected at least {MIN_MATCHES}. "
-            "Give both files the same clock, or a reference of the same frames."
+            f"{len(pairs[0])} rows of {names[0]} (time {_time_range(estimated)}) match {names[1]} "
+            f"(time {_time_range(reference)}) within {max_time_difference:g} s, expected at least {MIN_MATCHES}. "
+            "Give both the same clock, or a reference of the same frames."
         )
-    matched_estimated = _evo_trajectory(all_estimated, pairs[0])
-    matched_reference = _evo_trajectory(all_reference, pairs[1])
+    matched_estimated = _evo_trajectory(estimated, pairs[0])
+    matched_reference = _evo_trajectory(reference, pairs[1])
     try:
         rotation, translation, scale = matched_estimated.align(matched_reference, correct_scale=align == "sim3")
     except EvoException as error:
         raise SourceError(
-            f"{estimated} and {reference} cannot be aligned: the camera centres of one lie on a line or a point."
+            f"{names[0]} and {names[1]} cannot be aligned: the camera centres of one lie on a line or a point."
         ) from error
     alignment = Sim3(scale, rotation, translation)
-    return _measure(matched_estimated, matched_reference, _evo_trajectory(all_reference), alignment)
+    return _measure(matched_estimated, matched_reference, _evo_trajectory(reference), alignment)
 
 
 def plot(evaluation: Evaluation, path: Path) -> None:

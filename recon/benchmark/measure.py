@@ -16,15 +16,14 @@ from recon.benchmark.ring import Ring, measure_ring
 from recon.benchmark.sets import BenchmarkSet, Requirement
 from recon.depth_evaluation import CloudEvaluation, DepthEvaluation, evaluate_cloud, evaluate_depth, find_true_depth
 from recon.errors import ReconError
-from recon.evaluation import evaluate
-from recon.exports.trajectory import Trajectory, read_tum, rigid_trajectory, write_trajectory
+from recon.evaluation import compare
+from recon.exports.trajectory import Trajectory, read_tum, rigid_trajectory
 from recon.similarity import Sim3
 from recon.sources import SourceOptions, open_source
 from recon.store import ReconstructedMap, open_map
 from recon.types import Camera
 
 MIN_RING = 3
-POSES_BY_INDEX = "poses_by_index.txt"
 
 
 @dataclass(frozen=True)
@@ -117,8 +116,7 @@ def measure_map(member: BenchmarkSet, data: Path, folder: Path) -> Findings:
     """Measure the run of the pipeline in ``folder``. Raises ReconError when something cannot be read."""
     reconstruction, run = open_map(folder), report.read(folder / "report.json")
     poses = rigid_trajectory(reconstruction, by_index=True)
-    write_trajectory(poses, folder / POSES_BY_INDEX)
-    path = _path_error(member, data, folder / POSES_BY_INDEX)
+    path = _path_error(member, data, poses)
     depth, cloud = _surface(member, data, reconstruction, path)
     return Findings((len(reconstruction.frames),), path, depth, cloud, _ring(member, poses), run.notices)
 
@@ -128,8 +126,8 @@ def measure_colmap(member: BenchmarkSet, data: Path, folder: Path) -> Findings:
     models = tuple(json.loads((folder / MODELS).read_text()))
     if not models:
         return Findings(models)
-    ring = _ring(member, read_tum(folder / POSES))
-    return Findings(models, _path_error(member, data, folder / POSES), ring=ring)
+    poses = read_tum(folder / POSES)
+    return Findings(models, _path_error(member, data, poses), ring=_ring(member, poses))
 
 
 def shortfalls(requirement: Requirement, frames: int, run: RunResult) -> Iterator[str]:
@@ -168,10 +166,10 @@ def _keeps_the_ring(found: Findings, frames: int) -> bool:
     return found.ring.once_around or (found.posed < frames and not found.ring.folded)
 
 
-def _path_error(member: BenchmarkSet, data: Path, poses: Path) -> PathError | None:
+def _path_error(member: BenchmarkSet, data: Path, poses: Trajectory) -> PathError | None:
     if member.reference is None:
         return None
-    found = evaluate(poses, data / member.folder / member.reference)
+    found = compare(poses, read_tum(data / member.folder / member.reference))
     return PathError(
         found.ate_rmse,
         found.ate_rmse / found.extent,

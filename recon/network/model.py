@@ -146,7 +146,8 @@ class GeometryNetwork(nn.Module):
 
     def camera_tokens(self, aggregated: Aggregated) -> Tensor:
         """The first token of every frame (batch, frames, 2 dim), behind the last block."""
-        return aggregated.levels[self.last_level][:, :, 0]
+        # A copy, because callers keep these for the final pass, and a view would keep all tokens alive.
+        return aggregated.levels[self.last_level][:, :, 0].clone()
 
     def _extended(
         self, cache: DescriptorCache, aggregated: Aggregated, rule: Rule, every: int, keyframes: Collection[int]

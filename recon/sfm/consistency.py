@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from itertools import combinations, product
 
 import numpy as np
 import pycolmap
@@ -13,7 +15,7 @@ from recon.sfm.selection import select_features
 from recon.similarity import Array
 from recon.types import SparseModel
 
-MATCH_ALL_UP_TO = 80
+GRID_PAIRS = 4000
 MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
@@ -22,7 +24,7 @@ MAX_DISAGREEMENT = np.radians(20)
 def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> SparseModel:
     """Adjust all poses, lenses and points together, starting from ``cam_from_world`` (4, 4) by frame index.
 
-    Frames far apart in time are matched too. A pair whose own relative rotation contradicts the chain of poses by more
+    Frames far apart in time are matched, too. A pair whose own relative rotation contradicts the chain of poses by more
     than 20 degrees shows two places that only look alike; its matches are dropped, for they would fold the map.
     """
     drop_contradictions(database, cam_from_world, match_far_pairs(database))
@@ -78,16 +80,28 @@ def add_frames(
 
 
 def match_far_pairs(database: MatchDatabase) -> list[Pair]:
-    """Match all pairs of a small set, and frames 2^k apart in a long one; returns the verified pairs that are new."""
+    """Match a grid of all pairs of frames, and more around those that match; returns the verified pairs that are new.
+
+    The grid takes every frame of a short sequence and fewer of a long one, so that it has about GRID_PAIRS.
+    """
     frames = database.frames
-    if len(frames) <= MATCH_ALL_UP_TO:
-        steps = list(range(1, len(frames)))
-    else:
-        steps = [2**power for power in range(len(frames).bit_length())]
-    pairs = [(frames[first], frames[first + step]) for step in steps for first in range(len(frames) - step)]
-    new = [pair for pair in pairs if not database.matched(pair)]
-    database.match(new, glance=True)
-    return [pair for pair in new if database.inliers(*pair)]
+    stride = max(1, math.ceil(len(frames) / math.sqrt(2 * GRID_PAIRS)))
+    found = _match_new(database, combinations(range(0, len(frames), stride), 2))
+    around = {
+        (first + before, second + after)
+        for first, second in found
+        for before, after in product((-(stride // 2), 0, stride // 2), repeat=2)
+        if 0 <= first + before < second + after < len(frames)
+    }
+    return [(frames[a], frames[b]) for a, b in sorted({*found, *_match_new(database, around)})]
+
+
+def _match_new(database: MatchDatabase, places: Iterable[Pair]) -> list[Pair]:
+    """Match pairs of places in the sequence; returns those that are new and verified."""
+    frames = database.frames
+    new = [(a, b) for a, b in places if not database.matched((frames[a], frames[b]))]
+    database.match([(frames[a], frames[b]) for a, b in new], glance=True)
+    return [(a, b) for a, b in new if database.inliers(frames[a], frames[b])]
 
 
 def drop_contradictions(database: MatchDatabase, cam_from_world: Mapping[int, Array], pairs: list[Pair]) -> list[Pair]:

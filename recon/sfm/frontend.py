@@ -24,6 +24,10 @@ WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
 WIDE_WINDOW = tuple(range(1, 21))
 CONTEXT = 60
 BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see lens_change
+SLOW_WINDOW = (24, 32, 48)
+SLOW_SHARE = 0.4
+CLOSE_WINDOW = tuple(range(1, 11))
+ENOUGH_LINKS = 60
 ORDERED_SHARE = 0.7
 NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
 
@@ -64,6 +68,8 @@ class StructureFromMotion:
         indices = [frame.index for frame in chunk.frames]
         self._match(chunk.index, indices)
         model, effort = self._map(indices)
+        if self._strengthen(model):
+            model, effort = self._map(indices)
         if effort != self._effort:
             self._effort = effort
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
@@ -84,10 +90,20 @@ class StructureFromMotion:
         self.database.close()
 
     def _match(self, number: int, indices: list[int]) -> None:
-        self.database.match(window_pairs(sorted({*self._context, *indices}), WINDOW))
+        frames = sorted({*self._context, *indices})
+        self.database.match(window_pairs(frames, WINDOW))
+        if shared_over(self.database, indices, WINDOW[-1]) > SLOW_SHARE:
+            self.database.match(window_pairs(frames, SLOW_WINDOW))
         if not is_ordered(self.database, indices):
             self._tell(Notice(f"Chunk {number + 1}: neighbouring images show different things; matching all pairs."))
             self.database.match(window_pairs(indices, range(1, len(indices))))
+
+    def _strengthen(self, model: SparseModel) -> bool:
+        """Match closer where few points carry the scale from frame to frame; returns whether that was needed."""
+        if weakest_link(model) >= ENOUGH_LINKS:
+            return False
+        self.database.match(window_pairs(sorted(model.cam_from_model), CLOSE_WINDOW))
+        return True
 
     def _map(self, indices: list[int]) -> tuple[SparseModel, Effort]:
         """The model that places most frames, continued from the chunk before or else begun anew, and what it took."""
@@ -201,6 +217,26 @@ def restrict(model: SparseModel, indices: list[int]) -> SparseModel:
     return SparseModel(poses, {index: model.cameras[index] for index in kept}, points)
 
 
+def weakest_link(model: SparseModel) -> int:
+    """The fewest points that two or more frames see on either side of any place in the sequence.
+
+    Only such points carry the scale across. The first and last three frames are not judged.
+    """
+    frames = np.array(sorted(model.cam_from_model))
+    if len(frames) < 8:
+        return len(model.points.positions)
+    points, places = model.points.point_ids, np.searchsorted(frames, model.points.frame_indices)
+    order = np.lexsort((places, points))
+    points, places = points[order], places[order]
+    starts = np.flatnonzero(np.r_[True, points[1:] != points[:-1]])
+    ends = np.r_[starts[1:], len(points)]
+    long = ends - starts >= 4
+    # A point links the places after its second and before its last but one observation.
+    opens = np.bincount(places[starts[long] + 1], minlength=len(frames))
+    closes = np.bincount(places[ends[long] - 2], minlength=len(frames))
+    return int(np.cumsum(opens - closes)[3:-4].min())
+
+
 def count_placed(model: SparseModel, indices: list[int]) -> int:
     """How many of the frames have a pose in the model."""
     return sum(index in model.cam_from_model for index in indices)
@@ -210,6 +246,12 @@ def window_pairs(indices: list[int], steps: range | tuple[int, ...]) -> list[Pai
     """Pairs of frames that are ``steps`` places apart."""
     count = len(indices)
     return [(indices[first], indices[first + step]) for step in steps for first in range(count - step)]
+
+
+def shared_over(database: MatchDatabase, indices: list[int], step: int) -> float:
+    """How many of the matches between neighbours frames ``step`` places apart still have; near 1 in slow motion."""
+    near, far = ([database.inliers(a, b) for a, b in window_pairs(indices, (gap,))] for gap in (1, step))
+    return float(np.median(far) / max(np.median(near), 1)) if far else 0.0
 
 
 def is_ordered(database: MatchDatabase, indices: list[int]) -> bool:

@@ -20,7 +20,8 @@ class Effort:
 
     initial_angle: triangulation angle of the first two frames [degrees]. initial_inliers, registration_inliers,
     registration_ratio: matches that the first pair, or a frame to be added, must bring. refine_lens: little parallax
-    does not determine the focal length, so there it stays as first calibrated.
+    does not determine the focal length, so there it stays as first calibrated. point_angle: triangulation angle of a
+    point that is kept [degrees].
     """
 
     name: str
@@ -29,13 +30,14 @@ class Effort:
     registration_inliers: int = 30
     registration_ratio: float = 0.25
     refine_lens: bool = True
+    point_angle: float = 1.5
 
 
 EFFORTS = (
     Effort("usual parallax", 16, 100),
     Effort("small parallax", 8, 80),
-    Effort("very small parallax", 4, 50, 15, 0.15, refine_lens=False),
-    Effort("next to no parallax", 1.5, 25, 12, 0.1, refine_lens=False),
+    Effort("very small parallax", 4, 50, 15, 0.15, refine_lens=False, point_angle=0.75),
+    Effort("next to no parallax", 1.5, 25, 12, 0.1, refine_lens=False, point_angle=0.3),
 )
 
 
@@ -104,6 +106,9 @@ def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.Incremental
     mapper, triangulation = options.mapper, options.triangulation
     mapper.abs_pose_refine_focal_length = mapper.abs_pose_refine_extra_params = False
     mapper.init_min_tri_angle = effort.initial_angle
+    # With COLMAP's 12 pixels a weak link lets frames collapse onto one another, with a scale of their own.
+    mapper.abs_pose_max_error = 4.0
+    mapper.filter_min_tri_angle = triangulation.min_angle = effort.point_angle
     mapper.init_min_num_inliers = effort.initial_inliers
     mapper.abs_pose_min_num_inliers = effort.registration_inliers
     mapper.abs_pose_min_inlier_ratio = effort.registration_ratio

@@ -122,7 +122,7 @@ def test_database_that_cannot_be_made_or_grow(tmp_path: Path, limit: int) -> Non
     )
     photos, out = make_images(tmp_path / "photos", 3, (320, 240)), tmp_path / "out"
     command = [sys.executable, "-c", code, "run", str(photos), "--out", str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     expect_refusal(
         Outcome(ended.returncode, ended.stdout, ended.stderr), f"Cannot write {out}/map/features.db", out=out
     )
@@ -195,5 +195,5 @@ def test_an_option_that_does_not_exist(recon: Recon, tmp_path: Path) -> None:
 @pytest.mark.parametrize("program", [("-m", "cli"), ("-c", "import cli.main; cli.main.main()")])
 def test_the_program_tells_it_without_a_traceback(tmp_path: Path, program: tuple[str, ...]) -> None:
     command = [sys.executable, *program, "run", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     expect_refusal(Outcome(ended.returncode, ended.stdout, ended.stderr), "nowhere does not exist")

@@ -20,7 +20,7 @@ HEAVY = ("torch", "open3d", "rerun", "cv2", "pycolmap", "numpy", "scipy", "av")
 
 def _python(code: str) -> str:
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 def test_nothing_heavy_is_imported_at_start() -> None:
@@ -33,7 +33,7 @@ def test_help_answers_in_half_a_second() -> None:
     seconds = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "cli", "--help"], capture_output=True, timeout=60, check=True)
+        subprocess.run([sys.executable, "-m", "cli", "--help"], capture_output=True, timeout=300, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.5
@@ -75,7 +75,7 @@ def test_doctor_tells_how_to_get_what_is_missing(recon: Recon, monkeypatch: pyte
 
 def test_a_missing_package_is_told_in_a_sentence() -> None:
     code = "import sys; sys.modules['evo'] = None; from cli.main import main; main(['eval', '.', '--reference', 'a'])"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 2
     assert ended.stderr == "recon: The Python package evo is not installed. Install all with: pip install .\n"
 

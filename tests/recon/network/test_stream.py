@@ -176,6 +176,7 @@ def test_poses_chunk_by_chunk_come_from_all_frames_so_far_and_the_final_pass_fro
     for chunk in images.split(2, dim=1):
         prediction, cache = network.step(chunk, cache, rule)
         tokens.append(prediction.camera_tokens)
+        assert tokens[-1].untyped_storage().nbytes() == tokens[-1].nbytes  # to keep them costs no more than them
         delivered.append(prediction.encodings)
         prefix = network.poses(torch.cat(tokens, dim=1))
         torch.testing.assert_close(prediction.encodings, prefix[:, -2:], **EXACT)

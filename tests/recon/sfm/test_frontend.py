@@ -10,7 +10,7 @@ import pytest
 from recon.alignment import fit_similarity
 from recon.dense.views import Depth, PosedView
 from recon.events import Event
-from recon.sfm.frontend import SfmSettings, StructureFromMotion, restrict, window_pairs
+from recon.sfm.frontend import SfmSettings, StructureFromMotion, restrict, shared_over, weakest_link, window_pairs
 from recon.types import Camera, Chunk, ChunkGeometry, SparseModel, SparsePoints
 from tests.recon.sfm.conftest import SAMPLE, read_frame
 
@@ -117,3 +117,27 @@ def test_restrict_keeps_what_the_frames_see() -> None:
 
 def test_pairs_within_a_window() -> None:
     assert window_pairs([3, 5, 8, 9], (1, 3)) == [(3, 5), (5, 8), (8, 9), (3, 9)]
+
+
+def test_the_weakest_link_counts_points_seen_twice_on_either_side() -> None:
+    def model(tracks: list[range]) -> SparseModel:
+        ids = np.concatenate([np.full(len(track), number) for number, track in enumerate(tracks)])
+        frames = np.concatenate([np.array(track) for track in tracks])
+        nothing = np.zeros((len(ids), 2))
+        points = SparsePoints(np.zeros((len(tracks), 3)), np.zeros((len(tracks), 3), np.uint8), ids, frames, nothing)
+        return SparseModel(dict.fromkeys(range(0, 40, 2), np.eye(4)), {}, points)
+
+    everywhere = [range(start, start + 12, 2) for start in range(0, 30, 2) for _ in range(10)]
+    assert weakest_link(model(everywhere)) > 20
+    # Frames 18 and 20 are the last and first of all tracks but two: a long one, and one seen once after the gap.
+    parted = [track for track in everywhere if track[-1] <= 18 or track[0] >= 20]
+    assert weakest_link(model(parted)) == 0
+    assert weakest_link(model([*parted, range(8, 30, 2), range(8, 22, 2)])) == 1
+
+
+def test_slow_motion_keeps_its_matches(run: tuple[StructureFromMotion, list[ChunkGeometry], list[Event]]) -> None:
+    database = run[0].database
+    assert shared_over(database, [5, 6], 1) == 1
+    shares = [shared_over(database, list(range(14)), step) for step in (1, 4, 12)]
+    assert 1 == shares[0] > shares[1] > shares[2]
+    assert shared_over(database, [5], 1) == 0

@@ -1,0 +1,1 @@
+"""The project's own compact geometry network: posed views in, dense depth with calibrated confidence out."""

@@ -1,0 +1,1 @@
+"""Training of the compact network on rendered scenes with exact depth and poses; real sequences only measure it."""

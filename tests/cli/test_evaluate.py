@@ -1,0 +1,49 @@
+"""``recon eval`` on a small exact map; runs of the whole pipeline are evaluated in test_run.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recon.exports.trajectory import rigid_trajectory, write_trajectory, write_tum
+from tests.cli.conftest import Recon
+from tests.support import make_map
+
+
+@pytest.fixture
+def video_run(tmp_path: Path) -> Path:
+    """A run of a video: frames 0, 2, ... 10 at a tenth of a second each, and a reference by the frames' numbers."""
+    reconstruction = make_map(tmp_path / "out")
+    write_tum(reconstruction, tmp_path / "out" / "poses.txt")
+    write_trajectory(rigid_trajectory(reconstruction, by_index=True), tmp_path / "reference.txt")
+    return tmp_path / "out"
+
+
+def test_a_reference_by_frame_numbers(recon: Recon, video_run: Path) -> None:
+    outcome = recon("eval", video_run, "--reference", video_run.parent / "reference.txt", "--by", "frame")
+    assert outcome.code == 0
+    assert "  matched poses         6 of 6\n" in outcome.out
+    assert "  scale                 1\n" in outcome.out
+
+
+def test_by_time_it_is_refused_with_both_time_ranges(recon: Recon, video_run: Path) -> None:
+    outcome = recon("eval", video_run, "--reference", video_run.parent / "reference.txt")
+    assert outcome.code == 2
+    assert f"1 rows of {video_run} (time 0 to 0.5) match" in outcome.err
+    assert "(time 0 to 10)" in outcome.err
+    assert not (video_run / "evaluation.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--reference", "nothing.txt"), "Cannot read the trajectory nothing.txt: No such file or directory."),
+        (("--reference", "nothing.txt", "--intrinsics", "1,1,1,1"), "give --depth too"),
+    ],
+)
+def test_a_wrong_reference_is_told(recon: Recon, video_run: Path, options: tuple[str, ...], words: str) -> None:
+    outcome = recon("eval", video_run, *options)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert len(outcome.err.splitlines()) == 1
