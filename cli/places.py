@@ -77,9 +77,10 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure recall@1, 5 and 10: a match is right within 25 m."""
-    from retrieval.benchmark import evaluate_folder
+    from retrieval.benchmark import check_layout, evaluate_folder
     from retrieval.collection import learnt_describer
 
+    check_layout(folder)
     describer = load_describer(weights, device) if weights else learnt_describer(folder / "database")
     result = evaluate_folder(folder, describer)
     rows = [(f"recall@{rank}", f"{share:.1%}") for rank, share in result.recall.items()]

@@ -38,9 +38,7 @@ def evaluate_folder(folder: Path, describer: PlaceDescriber, ranks: Sequence[int
 
     Raises SourceError for a folder of another layout, and for file names without a position.
     """
-    for name in ("database", "queries"):
-        if not (folder / name).is_dir():
-            raise SourceError(f"{folder} has no folder {name}. It must hold database/ and queries/ with UTM in names.")
+    check_layout(folder)
     places, stored = _describe(list_images(folder / "database"), describer)
     wanted, queries = _describe(list_images(folder / "queries"), describer)
     index = PlaceIndex(describer.name, describer.dim)
@@ -48,6 +46,13 @@ def evaluate_folder(folder: Path, describer: PlaceDescriber, ranks: Sequence[int
     found = index.search(queries, min(max(ranks), len(index))).ids
     right = np.linalg.norm(places[None] - wanted[:, None], axis=2) <= RADIUS
     return recall_at(found, right, ranks)
+
+
+def check_layout(folder: Path) -> None:
+    """Raise SourceError for a folder that does not hold both subfolders."""
+    for name in ("database", "queries"):
+        if not (folder / name).is_dir():
+            raise SourceError(f"{folder} has no folder {name}. It must hold database/ and queries/ with UTM in names.")
 
 
 def recall_at(found: NDArray[np.int64], right: NDArray[np.bool_], ranks: Sequence[int]) -> Recall:

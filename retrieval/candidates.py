@@ -26,7 +26,7 @@ class CandidateSettings:
     agree. window: frames within which hits count as the same revisit. per_submap: most candidates of one submap."""
 
     gap: int = 60
-    deviations: float = 2.0
+    deviations: float = 1.0
     neighbours: int = 10
     support: int = 5
     window: int = 10

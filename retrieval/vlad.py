@@ -6,6 +6,7 @@ in seconds, so descriptors of two vocabularies cannot be compared; the name tell
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ class Vocabulary:
                 if int(file["version"]) != VOCABULARY_VERSION:
                     raise ValueError(f"version {int(file['version'])}, this program reads {VOCABULARY_VERSION}")
                 centres = np.asarray(file["centres"], dtype=np.float32)
-        except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise MapError(f"{path} is missing or damaged ({error}). Build the index again.") from error
         if centres.ndim != 2 or not np.isfinite(centres).all():
             raise MapError(f"{path} holds no vocabulary. Build the index again.")

@@ -1,0 +1,102 @@
+"""``recon places`` and ``recon loops``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from PIL import Image as Pillow
+
+from tests.cli.conftest import Recon
+
+SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "images"
+
+
+def some_images(folder: Path, step: int, start: int = 0) -> Path:
+    folder.mkdir(parents=True)
+    for path in sorted(SAMPLE.glob("*.jpg"))[start::step]:
+        shutil.copy(path, folder / path.name)
+    return folder
+
+
+def test_built_index_answers_with_a_picture(tmp_path: Path, recon: Recon) -> None:
+    folder, index, sheet = some_images(tmp_path / "images", 6), tmp_path / "index", tmp_path / "matches.jpg"
+    (folder / "broken.jpg").write_bytes(b"no image")
+    built = recon("places", "build", folder, "--out", index)
+    assert built.code == 0, built.err
+    assert "SIFT-VLAD" in built.out
+    asked = recon("places", "query", index, SAMPLE / "000013.jpg", "--top", 3, "--sheet", sheet)
+    assert asked.code == 0, asked.err
+    best = asked.out.splitlines()[1]
+    assert "000012.jpg" in best
+    assert len([line for line in asked.out.splitlines() if ".jpg" in line]) == 4  # three matches, and the picture
+    with Pillow.open(sheet) as picture:
+        assert picture.size[0] == 4 * 320
+
+
+def test_damaged_index_is_made_again_and_said_so(tmp_path: Path, recon: Recon) -> None:
+    folder, index = some_images(tmp_path / "images", 10), tmp_path / "index"
+    recon("places", "build", folder, "--out", index)
+    (vectors,) = index.glob("*.faiss")
+    vectors.write_bytes(b"damage")
+    asked = recon("places", "query", index, SAMPLE / "000010.jpg", "--sheet", tmp_path / "sheet.jpg")
+    assert asked.code == 0, asked.err
+    assert "made again" in asked.err
+    assert "000010.jpg" in asked.out.splitlines()[1]
+    (index / "descriptors.npy").write_bytes(b"damage")
+    next(index.glob("*.faiss")).unlink()
+    refused = recon("places", "query", index, SAMPLE / "000010.jpg", "--sheet", tmp_path / "sheet.jpg")
+    assert refused.code == 2
+    assert "descriptors.npy" in refused.err
+
+
+def test_recall_of_a_benchmark_folder(tmp_path: Path, recon: Recon) -> None:
+    names = sorted(SAMPLE.glob("*.jpg"))
+    for kind, chosen in (("database", names[::4]), ("queries", names[1::4])):
+        (tmp_path / kind).mkdir()
+        for number, path in enumerate(chosen):
+            shutil.copy(path, tmp_path / kind / f"@{1000 + 100 * number:.1f}@2000.0@.jpg")
+    shutil.copy(names[0], tmp_path / "queries" / "@9000.0@9000.0@.jpg")
+    found = recon("places", "eval", tmp_path)
+    assert found.code == 0, found.err
+    assert "recall@1    100.0%" in found.out
+    assert "1 without any right image" in found.out
+
+
+def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, recon: Recon) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    cases = [
+        (("places", "build", empty, "--out", tmp_path / "out"), "holds no images"),
+        (("places", "query", empty, SAMPLE / "000000.jpg"), "holds no place collection"),
+        (("places", "eval", empty), "database"),
+        (("places", "build", SAMPLE, "--out", tmp_path / "out", "--weights", "x.pth"), "no weight file"),
+        (("loops", empty), "report.json"),
+    ]
+    for arguments, words in cases:
+        outcome = recon(*arguments)
+        assert outcome.code == 2, arguments
+        assert words in outcome.err
+        assert outcome.err.count("\n") == 1
+
+
+def test_loops_are_listed(tmp_path: Path, recon: Recon) -> None:
+    line = {
+        "frame": 90, "earlier": 3, "first": 0, "second": 2, "similarity": 0.7, "inliers": 120, "residual": 0.004,
+        "before": 2.5, "after": 0.6, "verdict": "accepted", "reason": "",
+    }  # fmt: skip
+    content = {
+        "version": 1, "source": "x", "frames_read": 0, "frames_placed": 0, "versions": {}, "skipped": [], "chunks": [],
+        "stages": [], "seconds": 1.0, "peak_memory_bytes": 1, "notices": [], "interrupted": False,
+        "settings": {
+            "source": {"every": 1, "fps": None, "max_frames": None, "size": 640, "masks": None}, "chunk": 60,
+            "overlap": 12, "camera_model": "SIMPLE_RADIAL", "intrinsics": None, "overwrite": False, "network": None,
+        },
+        "loops": [line],
+    }  # fmt: skip
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    found = recon("loops", tmp_path)
+    assert found.code == 0, found.err
+    assert "accepted      90        3       0.700      120" in found.out
+    assert "1 accepted, 0 rejected, 0 retracted." in found.out
