@@ -73,16 +73,16 @@ def test_web_serves_on_this_machine_only_until_ctrl_c(folder: Path, tmp_path: Pa
         address = server.stdout.readline().split()[-1]
         assert address.startswith("http://127.0.0.1:")
         page, data = (int(part) for part in _ports(address))
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             assert b"<html" in answer.read()
             policy = answer.headers["Content-Security-Policy"]
         assert "connect-src 'self' http://127.0.0.1:* blob: data:" in policy
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"http://127.0.0.1:{page}/nothing", timeout=10)
+            urllib.request.urlopen(f"http://127.0.0.1:{page}/nothing", timeout=60)
         assert _listening(page) == _listening(data) == {"0100007F"}
     finally:
         os.killpg(server.pid, signal.SIGINT)
-    assert server.wait(timeout=20) == 0
+    assert server.wait(timeout=120) == 0
     assert not [path for path in home.rglob("*") if path.is_file()]
 
 
