@@ -12,7 +12,7 @@ MAX_DIFFERENCE = 0.02
 
 
 def keep_consistent(view: PosedView, depth: Depth, others: list[tuple[PosedView, Depth]]) -> Depth:
-    """Drop depth that fewer than two of the other views (one, where only one sees the point) confirm.
+    """Drop depth that fewer than two of the other views (one, where at most two see the point) confirm.
 
     A view confirms a point when its own depth there differs by at most 2%. Confidence falls to half for points that
     one view alone confirms.

@@ -16,6 +16,7 @@ from recon.sfm.matching import Features, Matcher
 from recon.types import Camera, CameraModel, Frame
 
 DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
+FISHEYE_FOCAL = 0.5  # in widths: about 115 degrees from side to side
 FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
 ENOUGH_INLIERS = 15
 MAX_TRIALS = 1500  # of COLMAP's 10000: pairs that need more are too weak to help
@@ -246,7 +247,8 @@ class MatchDatabase:
             return pycolmap.Camera(
                 model=known.model, width=width, height=height, params=known.params, has_prior_focal_length=True
             )
-        focal = frame.focal or DEFAULT_FOCAL * max(width, height)
+        usual = FISHEYE_FOCAL if self._model == "OPENCV_FISHEYE" else DEFAULT_FOCAL
+        focal = frame.focal or usual * max(width, height)
         camera = pycolmap.Camera.create_from_model_name(0, self._model, focal, width, height)
         camera.has_prior_focal_length = frame.focal > 0
         return camera
