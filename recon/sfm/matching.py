@@ -58,7 +58,7 @@ class SiftMatcher:
     def describe(self, frame: Frame) -> Features:
         grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
         mask = None if frame.mask.all() else frame.mask.astype(np.uint8)
-        sift = cv2.SIFT_create(
+        sift = cv2.SIFT.create(
             self.max_features,
             contrastThreshold=self.contrast,
             edgeThreshold=self.edge_ratio,
