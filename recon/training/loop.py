@@ -97,7 +97,7 @@ class Trainer:
         depth = batch.depth[batch.references]
         parts = losses(estimate, batch.sweep, depth)
         self._optimiser.zero_grad(set_to_none=True)
-        total(parts, self.settings.weights).backward()
+        torch.autograd.backward(total(parts, self.settings.weights))
         nn.utils.clip_grad_norm_(self.net.parameters(), CLIP)
         self._optimiser.step()
         self._update_mean()
