@@ -23,27 +23,29 @@ def allowed_matches(
     Fitting is a transfer error by homography, or a Sampson error by fundamental matrix, of at most ``max_error`` [px].
     """
     if geometry.config in PLANAR:
-        return _transfer_errors(np.asarray(geometry.H), first, second) <= max_error**2
-    return _sampson_errors(np.asarray(geometry.F), first, second) <= max_error**2
+        return _transferred(np.asarray(geometry.H), first, second, max_error)
+    return _on_epipolar_lines(np.asarray(geometry.F), first, second, max_error)
 
 
-def _transfer_errors(second_from_first: Array, first: Array, second: Array) -> NDArray[np.float32]:
-    """Squared distance [px^2] of every second pixel from every first pixel mapped by a homography (3, 3): (n, m)."""
+def _transferred(second_from_first: Array, first: Array, second: Array, max_error: float) -> NDArray[np.bool_]:
+    """Whether a homography (3, 3) maps first pixels to within ``max_error`` of second ones: (n, m)."""
     mapped = _homogeneous(first) @ second_from_first.T
     mapped = mapped[:, :2] / np.where(np.abs(mapped[:, 2:]) > 1e-12, mapped[:, 2:], 1e-12)
-    columns, rows = (
-        mapped[:, None, axis].astype(np.float32) - second[None, :, axis].astype(np.float32) for axis in (0, 1)
-    )
-    return np.asarray(columns**2 + rows**2)
+    columns, rows = (np.subtract.outer(mapped[:, axis], second[:, axis]).astype(np.float32) for axis in (0, 1))
+    return np.asarray(columns**2 + rows**2 <= max_error**2)
 
 
-def _sampson_errors(fundamental: Array, first: Array, second: Array) -> NDArray[np.float32]:
-    """Squared Sampson error [px^2] of every pair of pixels: (n, m). Hartley and Zisserman 2004, equation 11.9."""
+def _on_epipolar_lines(fundamental: Array, first: Array, second: Array, max_error: float) -> NDArray[np.bool_]:
+    """Whether the Sampson error of a pair of pixels is at most ``max_error``: (n, m).
+
+    Hartley and Zisserman 2004, equation 11.9, without its division. Single precision moves a pixel by less than 0.001.
+    """
     points_first, points_second = _homogeneous(first), _homogeneous(second)
     lines_second, lines_first = points_first @ fundamental.T, points_second @ fundamental
-    residual = (lines_second @ points_second.T).astype(np.float32)
-    spread = (lines_second[:, :2] ** 2).sum(1)[:, None] + (lines_first[:, :2] ** 2).sum(1)[None]
-    return np.asarray(residual**2 / np.maximum(spread, 1e-20).astype(np.float32))
+    residual = lines_second.astype(np.float32) @ points_second.T.astype(np.float32)
+    spreads = (max_error**2 * (lines[:, :2] ** 2).sum(1) for lines in (lines_second, lines_first))
+    bound = np.add.outer(*(spread.astype(np.float32) for spread in spreads))
+    return np.asarray(np.square(residual, out=residual) <= bound)
 
 
 def _homogeneous(pixels: Array) -> Array:
