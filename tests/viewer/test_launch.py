@@ -67,7 +67,13 @@ def test_web_serves_on_this_machine_only_until_ctrl_c(folder: Path, tmp_path: Pa
     code = f"import viewer, pathlib; viewer.show(pathlib.Path({str(folder)!r}), web=True)"
     environment = os.environ | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "XDG_DATA_HOME": str(home)}
     server = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background job ignores Ctrl-C, and so would everything that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
         address = server.stdout.readline().split()[-1]
