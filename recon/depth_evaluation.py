@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from recon.cameras import colmap_camera
 from recon.errors import SettingsError, SourceError
-from recon.exports.colmap import colmap_camera
 from recon.exports.ply import read_points
 from recon.exports.trajectory import Trajectory
 from recon.similarity import Array, Sim3

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
+from recon.cameras import colmap_camera
 from recon.similarity import Array
 from recon.types import Camera, DepthMap, Frame, Image, Mask
 
@@ -82,7 +82,6 @@ def _pixel_maps(
     intrinsics, (out_width, out_height) = pinhole(camera, longest_side)
     rows, columns = np.mgrid[:out_height, :out_width] + 0.5
     rays = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3) @ np.linalg.inv(intrinsics).T
-    lens = pycolmap.Camera(model=camera.model, width=camera.width, height=camera.height, params=camera.params)
-    pixels = np.asarray(lens.img_from_cam(rays)).reshape(out_height, out_width, 2)
+    pixels = np.asarray(colmap_camera(camera).img_from_cam(rays)).reshape(out_height, out_width, 2)
     pixels = np.nan_to_num(pixels, nan=-1e6) * [width / camera.width, height / camera.height] - 0.5
     return pixels[..., 0].astype(np.float32), pixels[..., 1].astype(np.float32)

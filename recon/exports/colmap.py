@@ -12,6 +12,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from recon.cameras import colmap_camera
 from recon.errors import OutputError
 from recon.exports.folders import new_folder, require_images, share_images
 from recon.store import ReconstructedMap
@@ -73,13 +74,6 @@ def colmap_model(reconstruction: ReconstructedMap) -> pycolmap.Reconstruction:
     _add_points(model, reconstruction, observations)
     model.update_point_3d_errors()
     return model
-
-
-def colmap_camera(camera: Camera, camera_id: int = 1) -> pycolmap.Camera:
-    """The camera for pycolmap's projection functions and model files."""
-    return pycolmap.Camera(
-        model=camera.model, width=camera.width, height=camera.height, params=list(camera.params), camera_id=camera_id
-    )
 
 
 def model_is_whole(folder: Path) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pycolmap
 
-from recon.similarity import Array
+from recon.cameras import colmap_camera
 from recon.types import Camera
 
 
@@ -17,10 +16,6 @@ def lens_change(before: Camera, after: Camera) -> float:
     width, height = before.width, before.height
     border = np.array([[x, y, 1.0] for x in (0, width / 2, width) for y in (0, height / 2, height)])
     rays = border @ np.linalg.inv(before.matrix()).T
-    shift = np.linalg.norm(_project(after, rays) - _project(before, rays), axis=1)
+    pixels = [np.asarray(colmap_camera(camera).img_from_cam(rays)) for camera in (before, after)]
+    shift = np.linalg.norm(pixels[1] - pixels[0], axis=1)
     return float(shift.max() / (0.5 * np.hypot(width, height)))
-
-
-def _project(camera: Camera, rays: Array) -> Array:
-    lens = pycolmap.Camera(model=camera.model, width=camera.width, height=camera.height, params=camera.params)
-    return np.asarray(lens.img_from_cam(rays))
