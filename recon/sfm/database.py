@@ -24,6 +24,7 @@ DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores the
 GUIDE_BELOW = 150  # inliers: better pairs have tracks enough
 FRAMES_IN_MEMORY = 64  # a megabyte each
 GLANCE_FEATURES = 300
+GLANCES_IN_MEMORY = 128  # more frames than a grid of far pairs has, a sixth of a megabyte each
 GLANCE_MATCHES = 4
 Pair = tuple[int, int]
 
@@ -52,6 +53,7 @@ class MatchDatabase:
         self._scale: dict[int, float] = {}
         self._inliers: dict[Pair, int] = {}
         self.features = lru_cache(FRAMES_IN_MEMORY)(self._read_features)
+        self._few_features = lru_cache(GLANCES_IN_MEMORY)(self._read_few_features)
 
     def close(self) -> None:
         """Give up everything; the file is deleted."""
@@ -86,6 +88,9 @@ class MatchDatabase:
         raw = np.array(self._database.read_descriptors(image_id(frame_index)).data)
         return Features(keypoints, raw.astype(np.float32) / np.float32(DESCRIPTOR_SCALE))
 
+    def _read_few_features(self, frame_index: int) -> Features:
+        return self.features(frame_index).largest(GLANCE_FEATURES)
+
     def pixel_scale(self, frame_indices: Iterable[int]) -> float:
         """Original pixels per pixel of the working image, the median over the frames: the unit of detection noise."""
         return float(np.median([self._scale[index] for index in frame_indices]))
@@ -99,18 +104,17 @@ class MatchDatabase:
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
         candidates: list[Pair] = []
         for pair in missing:
-            features = self.features(pair[0]), self.features(pair[1])
-            if glance and not self._look_alike(*features):
+            if glance and not self._look_alike(pair):
                 continue
-            matches = self._matcher.match(*features)
+            matches = self._matcher.match(self.features(pair[0]), self.features(pair[1]))
             if len(matches) >= ENOUGH_INLIERS:
                 self._database.write_matches(image_id(pair[0]), image_id(pair[1]), matches)
                 candidates.append(pair)
         self._inliers.update(dict.fromkeys(missing, 0))
         self._verify(candidates)
 
-    def _look_alike(self, first: Features, second: Features) -> bool:
-        few = [features.largest(GLANCE_FEATURES) for features in (first, second)]
+    def _look_alike(self, pair: Pair) -> bool:
+        few = [self._few_features(index) for index in pair]
         return len(self._matcher.match(few[0], few[1])) >= GLANCE_MATCHES
 
     def _verify(self, pairs: list[Pair]) -> None:
