@@ -12,7 +12,7 @@ from torch.nn import functional
 from recon.network.activations import POSE
 from recon.network.attention import Backend
 from recon.network.config import CameraHeadConfig
-from recon.network.layers import Block, Mlp
+from recon.network.layers import Mlp, plain_blocks
 
 ITERATIONS = 4
 ENCODING = 9  # translation, quaternion x y z w, vertical and horizontal field of view
@@ -31,20 +31,7 @@ class CameraHead(nn.Module):
         self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, ENCODING))
         self.embed_pose = nn.Linear(ENCODING, dim)
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 3 * dim))
-        self.trunk = nn.Sequential(
-            *(
-                Block(
-                    dim,
-                    config.heads,
-                    config.mlp_ratio,
-                    eps=EPS,
-                    qk_norm=False,
-                    layer_scale=config.layer_scale,
-                    backend=backend,
-                )
-                for _ in range(config.depth)
-            )
-        )
+        self.trunk = nn.Sequential(*plain_blocks(config, EPS, backend))
         self.trunk_norm = nn.LayerNorm(dim, eps=EPS)
         self.pose_branch = Mlp(dim, dim // 2, ENCODING)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from recon.network.attention import Backend, attend
+from recon.network.config import CameraHeadConfig, VitConfig
 from recon.network.rotary import Turn, rotate
 
 
@@ -84,6 +87,20 @@ class Attention(nn.Module):
     def _turned(x: Tensor, turn: Turn | None, like: Tensor) -> Tensor:
         # Under autocast norms and turns are float32; attention wants all three in the type of the values.
         return (x if turn is None else rotate(x, turn)).to(like.dtype)
+
+
+def plain_blocks(config: VitConfig | CameraHeadConfig, eps: float, backend: Backend) -> Iterator[Block]:
+    """The blocks of a transformer over one set of tokens: neither queries and keys normalised nor positions turned."""
+    for _ in range(config.depth):
+        yield Block(
+            config.dim,
+            config.heads,
+            config.mlp_ratio,
+            eps=eps,
+            qk_norm=False,
+            layer_scale=config.layer_scale,
+            backend=backend,
+        )
 
 
 class Block(nn.Module):

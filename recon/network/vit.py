@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from recon.network.attention import Backend
 from recon.network.config import VitConfig
-from recon.network.layers import Block
+from recon.network.layers import plain_blocks
 
 EPS = 1e-6
 
@@ -49,18 +49,7 @@ class VisionTransformer(nn.Module):
             self.register_tokens = nn.Parameter(torch.zeros(1, config.registers, dim))
         self.mask_token = nn.Parameter(torch.zeros(1, dim))  # stands in the files, serves training alone
         self.patch_embed = PatchEmbedding(config.patch_size, dim)
-        self.blocks = nn.ModuleList(
-            Block(
-                dim,
-                config.heads,
-                config.mlp_ratio,
-                eps=EPS,
-                qk_norm=False,
-                layer_scale=config.layer_scale,
-                backend=backend,
-            )
-            for _ in range(config.depth)
-        )
+        self.blocks = nn.ModuleList(plain_blocks(config, EPS, backend))
         self.norm = nn.LayerNorm(dim, eps=EPS)
 
     def forward(self, images: Tensor) -> VitTokens:
