@@ -13,21 +13,21 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
+def folder_or_skip(variable: str, beside: str, what: str) -> Path:
+    """The folder that an environment variable names, or ``beside`` the checkout; skips the test without it."""
+    folder = Path(os.environ.get(variable, Path(__file__).resolve().parents[2] / beside))
+    if not folder.is_dir():
+        pytest.skip(f"the {what} are not here: {folder} does not exist; set {variable}")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real sequences: RECON_REAL_DATA, or shared/data beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("RECON_REAL_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip(f"the real sequences are not here: {folder} does not exist; set RECON_REAL_DATA")
-    return folder
+    return folder_or_skip("RECON_REAL_DATA", "shared/data", "real sequences")
 
 
 @pytest.fixture(scope="session")
 def reference_folder() -> Path:
     """The outputs of the public code: RECON_REFERENCE, or shared/reference beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "reference"
-    folder = Path(os.environ.get("RECON_REFERENCE", beside))
-    if not folder.is_dir():
-        pytest.skip(f"the reference outputs are not here: {folder} does not exist; set RECON_REFERENCE")
-    return folder
+    return folder_or_skip("RECON_REFERENCE", "shared/reference", "reference outputs")
