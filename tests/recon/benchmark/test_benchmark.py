@@ -78,10 +78,11 @@ def test_a_program_that_fails_is_a_result(data: Path, tmp_path: Path) -> None:
 
 
 def test_time_and_memory_are_those_of_the_process(tmp_path: Path) -> None:
+    # What is held for less than the time between two looks may go unseen, so this program holds it for longer.
     process = run_measured(
-        ("-c", "import time; time.sleep(0.3); held = b'x' * 300_000_000; print('done')"), tmp_path / "a"
+        ("-c", "import time; held = b'x' * 300_000_000; time.sleep(1); print('done')"), tmp_path / "a"
     )
-    assert 0.3 < process.seconds < 10
+    assert 1 < process.seconds < 20
     assert 300e6 < process.peak_bytes < 400e6
     assert process.failure is None
     assert (tmp_path / "a.log").read_text() == "done\n"
