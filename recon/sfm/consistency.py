@@ -16,6 +16,7 @@ from recon.similarity import Array
 from recon.types import SparseModel
 
 GRID_PAIRS = 4000
+PAIRS_AROUND = 1000
 MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
@@ -82,18 +83,26 @@ def add_frames(
 def match_far_pairs(database: MatchDatabase) -> list[Pair]:
     """Match a grid of all pairs of frames, and more around those that match; returns the verified pairs that are new.
 
-    The grid takes every frame of a short sequence and fewer of a long one, so that it has about GRID_PAIRS.
+    The grid takes every frame of a short sequence and fewer of a long one, so that it has about GRID_PAIRS; of the
+    pairs between its lines, at most PAIRS_AROUND are taken, evenly, where a lot of the scene is seen again and again.
     """
     frames = database.frames
     stride = max(1, math.ceil(len(frames) / math.sqrt(2 * GRID_PAIRS)))
     found = _match_new(database, combinations(range(0, len(frames), stride), 2))
+    more = _match_new(database, pairs_around(found, stride // 2, len(frames)))
+    return [(frames[a], frames[b]) for a, b in sorted({*found, *more})]
+
+
+def pairs_around(found: list[Pair], reach: int, count: int) -> list[Pair]:
+    """At most PAIRS_AROUND pairs of ``count`` places that are ``reach`` before, at or after those found, evenly."""
     around = {
         (first + before, second + after)
         for first, second in found
-        for before, after in product((-(stride // 2), 0, stride // 2), repeat=2)
-        if 0 <= first + before < second + after < len(frames)
+        for before, after in product((-reach, 0, reach), repeat=2)
+        if 0 <= first + before < second + after < count
     }
-    return [(frames[a], frames[b]) for a, b in sorted({*found, *_match_new(database, around)})]
+    new = sorted(around.difference(found))
+    return new[:: math.ceil(len(new) / PAIRS_AROUND) or 1]
 
 
 def _match_new(database: MatchDatabase, places: Iterable[Pair]) -> list[Pair]:

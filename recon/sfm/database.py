@@ -25,7 +25,7 @@ GUIDE_BELOW = 150  # inliers: better pairs have tracks enough
 FRAMES_IN_MEMORY = 64  # a megabyte each
 GLANCE_FEATURES = 300
 GLANCES_IN_MEMORY = 128  # more frames than a grid of far pairs has, a sixth of a megabyte each
-GLANCE_MATCHES = 4
+GLANCE_MATCHES = 6
 Pair = tuple[int, int]
 
 
@@ -98,8 +98,8 @@ class MatchDatabase:
     def match(self, pairs: Iterable[Pair], *, glance: bool = False) -> None:
         """Match and verify the pairs (smaller index first) that were not matched before.
 
-        glance: give a pair up when its few largest features have nothing in common (Wu 2013, preemptive matching);
-        right for many pairs of which few overlap.
+        glance: give a pair up when its few largest features have nothing in common (Wu 2013, preemptive matching), and
+        look no second time for the matches of a weak one; right for many pairs of which few overlap.
         """
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
         candidates: list[Pair] = []
@@ -111,13 +111,13 @@ class MatchDatabase:
                 self._database.write_matches(image_id(pair[0]), image_id(pair[1]), matches)
                 candidates.append(pair)
         self._inliers.update(dict.fromkeys(missing, 0))
-        self._verify(candidates)
+        self._verify(candidates, guided=not glance)
 
     def _look_alike(self, pair: Pair) -> bool:
         few = [self._few_features(index) for index in pair]
         return len(self._matcher.match(few[0], few[1])) >= GLANCE_MATCHES
 
-    def _verify(self, pairs: list[Pair]) -> None:
+    def _verify(self, pairs: list[Pair], *, guided: bool) -> None:
         """Keep the matches that agree with one epipolar geometry or homography."""
         if not pairs:
             return
@@ -132,7 +132,7 @@ class MatchDatabase:
             pycolmap.verify_matches(self.path, listing.name, options)
         for pair in pairs:
             geometry = self._database.read_two_view_geometry(*map(image_id, pair))
-            if ENOUGH_INLIERS <= len(geometry.inlier_matches) < GUIDE_BELOW:
+            if guided and ENOUGH_INLIERS <= len(geometry.inlier_matches) < GUIDE_BELOW:
                 self._match_again(pair, geometry, options.ransac.max_error)
             self._inliers[pair] = len(geometry.inlier_matches)
 

@@ -74,7 +74,7 @@ class StructureFromMotion:
             self._effort = effort
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
         revised: dict[int, Array] = {}
-        if self._context and not self._settled:
+        if self._context and not self._settled and effort.refine_lens:
             model = self._settle_lens(model, effort)
             revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
         geometry = replace(self._densify(chunk, restrict(model, indices)), revised=revised)

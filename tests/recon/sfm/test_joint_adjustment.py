@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from recon.alignment import fit_similarity
-from recon.sfm.consistency import drop_contradictions, refine_map, rotation_angle
-from recon.sfm.database import MatchDatabase
+from recon.sfm.consistency import (
+    GRID_PAIRS,
+    PAIRS_AROUND,
+    drop_contradictions,
+    match_far_pairs,
+    pairs_around,
+    refine_map,
+    rotation_angle,
+)
+from recon.sfm.database import MatchDatabase, Pair
 from recon.similarity import Array
 from tests.recon.sfm.conftest import FRAMES, SAMPLE
 
@@ -34,6 +44,39 @@ def test_angle_of_a_rotation() -> None:
     assert rotation_angle(np.eye(3)) == 0
     assert rotation_angle(Rotation.from_rotvec([0, 0.7, 0]).as_matrix()) == pytest.approx(0.7)
     assert rotation_angle(np.diag([-1.0, -1, 1])) == pytest.approx(np.pi)
+
+
+class EverythingOverlaps:
+    """A scene in which all frames see the same, as a database sees it."""
+
+    def __init__(self, count: int) -> None:
+        self.frames = list(range(count))
+        self.pairs: set[Pair] = set()
+
+    def match(self, pairs: Iterable[Pair], *, glance: bool) -> None:
+        assert glance
+        self.pairs.update(pairs)
+
+    def matched(self, pair: Pair) -> bool:
+        return pair in self.pairs
+
+    def inliers(self, first: int, second: int) -> int:
+        return 100 * ((first, second) in self.pairs)
+
+
+@pytest.mark.parametrize("count", [40, 250, 3000])
+def test_the_pairs_matched_at_the_end_are_bounded(count: int) -> None:
+    database = EverythingOverlaps(count)
+    found = match_far_pairs(database)  # type: ignore[arg-type]
+    assert set(found) == database.pairs
+    assert len(found) <= GRID_PAIRS + PAIRS_AROUND
+    firsts = {first for first, _ in found}
+    assert max(firsts) - min(firsts) > 0.9 * count  # from everywhere in the sequence
+
+
+def test_pairs_around_are_within_reach_and_new() -> None:
+    assert pairs_around([(0, 10)], 2, 12) == [(0, 8), (2, 8), (2, 10)]
+    assert pairs_around([(0, 10)], 0, 12) == []
 
 
 def test_only_pairs_that_contradict_the_poses_are_forgotten(database: MatchDatabase) -> None:
