@@ -175,13 +175,17 @@ def _print_plan(plan: Plan) -> None:
         disk = f"about {size(plan.disk)}"
     else:
         frames, chunks, time, disk = "a number that the file does not state", "unknown", "unknown", "unknown"
+    memory = f"about {size(plan.memory)}"
     if settings.network:  # the plan is about structure from motion
+        from recon.network.known_weights import resolve
+
         time = "not estimated for a network"
+        memory = f"{size(resolve(settings.network.weights).stat().st_size)} for the weights, more for the frames"
     rows = [
         ("frames", f"{frames}, {resolution}"),
         ("chunks", chunks),
         ("time", time),
-        ("memory", f"about {size(plan.memory)} of {size(plan.machine.memory)} free"),
+        ("memory", f"{memory}, {size(plan.machine.memory)} are free"),
         ("GPU memory", size(plan.gpu_memory)),
         ("disk", f"{disk} of {size(plan.machine.disk)} free"),
     ]

@@ -96,6 +96,7 @@ def test_run_with_weights(recon: Recon, weights: Path, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     assert "6 of 6 placed" in outcome.out
     assert "v1 attention, computed by torch on cpu" in outcome.out + outcome.err
+    assert f"{weights.stat().st_size / 1e6:.0f} MB for the weights" in outcome.out
 
 
 def test_run_with_weights_and_a_known_lens(recon: Recon, weights: Path, tmp_path: Path) -> None:
