@@ -26,9 +26,10 @@ DEPTH_SIDE = 320
 PROBE_PLANES = 8
 
 # Bytes, measured with `recon run` on data/sample and on real sets of 10 to 250 images.
-PROGRAM_MEMORY = 550e6  # packages and the recording
+PROGRAM_MEMORY = 650e6  # packages and the recording
 SWEEP_MEMORY = 100e6  # cost volumes, per processor
-MEMORY_PER_FRAME = 2.5e6  # what the joint adjustment at the end holds
+MEMORY_PER_ADJUSTED_FRAME = 2.5e6  # what the joint adjustment at the end holds, of a bounded number of features
+ADJUSTED_FRAMES = 150  # that bound, in frames
 MEMORY_PER_CHUNK_FRAME = 2.5e6  # views and depth maps
 MEMORY_PER_PIXEL = 8  # of a chunk's working images
 DECODING_PER_PIXEL = 12  # of one original
@@ -40,13 +41,16 @@ CLOUD_PER_FRAME = 0.3e6
 RECORDING_PER_FRAME = 0.1e6
 JPEG_PER_PIXEL = 0.5
 
-# Time, in steps of the probe, measured on the same images: within a third of the truth from 50 images on.
-START_SECONDS = 8.0
+# Time, in steps of the probe, measured with `recon bench real`: within about a third of the truth. What it cannot know
+# beforehand is how slowly the camera moves, and so how many neighbours show the same.
+START_SECONDS = 3.0
 LOCAL_PAIRS = 11  # pairs of neighbours that a frame is matched in
-ALL_PAIRS_UP_TO = 80  # frames; in a longer source, pairs 2^k frames apart
+FAR_PAIRS = 5000  # at most, see recon.sfm.consistency
+LOOK_AT_FAR_PAIR = 0.6  # of a match: many are given up at a glance
 VERIFICATION = 0.3  # of a match
-REGISTRATION_OF_FRAME = 5  # matches' worth of registration and adjustment in the chunk
-ADJUSTMENT_OF_FRAME = 20  # matches' worth of the joint adjustment
+REGISTRATION_OF_FRAME = 18  # matches' worth of registration and adjustment in the chunk, loops and files
+CONTEXT_OF_FRAME = 12  # matches' worth of mapping the frames before a chunk along with it
+ADJUSTMENT_OF_FRAME = 15  # matches' worth of the joint adjustment, up to ADJUSTED_FRAMES
 PLANES_OF_FRAME = 64
 
 
@@ -150,7 +154,7 @@ def memory_need(description: SourceDescription, settings: RunSettings, processor
         + processors * SWEEP_MEMORY
         + original * DECODING_PER_PIXEL
         + held * (working * MEMORY_PER_PIXEL + MEMORY_PER_CHUNK_FRAME)
-        + frames * MEMORY_PER_FRAME
+        + min(frames, ADJUSTED_FRAMES) * MEMORY_PER_ADJUSTED_FRAME
     )
 
 
@@ -198,17 +202,18 @@ def _fit(
 def _chunk_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe, processors: int) -> float:
     """Until all chunks are placed. Overlaps are swept twice; the other steps use every processor by themselves."""
     pairs = min(LOCAL_PAIRS, (frames - 1) / 2)
-    placing = probe.detect + probe.match * (pairs * (1 + VERIFICATION) + REGISTRATION_OF_FRAME)
+    mapping = REGISTRATION_OF_FRAME + (CONTEXT_OF_FRAME if chunks > 1 else 0)
+    placing = probe.detect + probe.match * (pairs * (1 + VERIFICATION) + mapping)
     swept = frames + max(0, chunks - 1) * settings.overlap
     sweeping = probe.sweep * PLANES_OF_FRAME / PROBE_PLANES / processors
     return START_SECONDS + frames * placing + swept * sweeping
 
 
 def _joint_seconds(frames: int, probe: Probe) -> float:
-    """For the pairs that are far apart in time, and the joint adjustment."""
-    pairs = (frames - 1) / 2 if frames <= ALL_PAIRS_UP_TO else LOCAL_PAIRS + math.log2(frames / LOCAL_PAIRS)
-    far = max(0.0, pairs - LOCAL_PAIRS)
-    return frames * probe.match * (far * (1 + VERIFICATION) + ADJUSTMENT_OF_FRAME)
+    """For the pairs that are far apart in time, and the joint adjustment; both are bounded."""
+    far = min(FAR_PAIRS, max(0.0, frames * (frames - 1) / 2 - frames * LOCAL_PAIRS))
+    adjusted = min(frames, ADJUSTED_FRAMES)
+    return probe.match * (far * LOOK_AT_FAR_PAIR + adjusted * ADJUSTMENT_OF_FRAME)
 
 
 def run_probe(working: tuple[int, int]) -> Probe:

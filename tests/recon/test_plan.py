@@ -101,16 +101,21 @@ def test_only_videos_need_disk_for_their_originals() -> None:
     assert disk_need(VIDEO) - disk_need(as_photos) == pytest.approx(300 * 1920 * 1080 * 0.5)
 
 
-def test_time_and_disk_grow_with_the_frames_and_memory_more_slowly() -> None:
+def test_time_and_disk_grow_with_the_frames_and_memory_does_not() -> None:
     short, long = _plan(replace(VIDEO, frames=250)), _plan(replace(VIDEO, frames=1000))
-    assert 3 < long.seconds / short.seconds < 6
+    assert 3 < long.seconds / short.seconds < 4
     assert long.disk == pytest.approx(4 * short.disk)
-    assert 1 < long.memory / short.memory < 3
+    assert long.memory == short.memory
 
 
 def test_the_joint_adjustment_is_a_part_of_the_time() -> None:
     plan = _plan(PHOTOS)
     assert 0.1 < plan.joint_seconds / plan.seconds < 0.6
+
+
+def test_a_long_joint_adjustment_takes_no_longer() -> None:
+    joint = [_plan(replace(VIDEO, frames=frames)).joint_seconds for frames in (30, 60, 300, 3000)]
+    assert joint[0] < joint[1] < joint[2] == joint[3]
 
 
 def test_a_slower_machine_needs_longer() -> None:
