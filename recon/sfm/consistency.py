@@ -31,16 +31,21 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
     drop_contradictions(database, cam_from_world, match_far_pairs(database))
     # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
     loss = pycolmap.LossFunctionType.CAUCHY
-    model, cache, options = _adjusted(database, database.frames, cam_from_world, MAP_OBSERVATIONS, loss)
+    model, cache, options = _adjusted(
+        database, database.frames, cam_from_world, MAP_OBSERVATIONS, loss, distortion=True
+    )
     if len(cam_from_world) < len(database.frames):
         add_frames(cache, options, model)
     return read_model(model)
 
 
-def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array]) -> SparseModel:
-    """Adjust the poses, lenses and points of some frames together, starting from ``cam_from_model`` (4, 4)."""
-    loss = pycolmap.LossFunctionType.TRIVIAL
-    return read_model(_adjusted(database, sorted(cam_from_model), cam_from_model, WINDOW_OBSERVATIONS, loss)[0])
+def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *, distortion: bool) -> SparseModel:
+    """Adjust the poses, lenses and points of some frames together, starting from ``cam_from_model`` (4, 4).
+
+    distortion: adjust that of the lenses, too; little parallax cannot tell it from another focal length.
+    """
+    frames, loss = sorted(cam_from_model), pycolmap.LossFunctionType.TRIVIAL
+    return read_model(_adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, loss, distortion=distortion)[0])
 
 
 def _adjusted(
@@ -49,11 +54,13 @@ def _adjusted(
     cam_from_world: Mapping[int, Array],
     observations: int,
     loss: pycolmap.LossFunctionType,
+    *,
+    distortion: bool,
 ) -> tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]:
     """A model of ``frames`` with those of known pose triangulated and adjusted, and what went into it."""
     cache = database.reduced_cache(select_features(database, frames, observations))
     options = pipeline_options(EFFORTS[2], database.pixel_scale(frames))
-    options.ba_refine_focal_length = options.ba_refine_extra_params = True
+    options.ba_refine_focal_length, options.ba_refine_extra_params = True, distortion
     options.constant_cameras = database.fixed_cameras()
     model = pycolmap.Reconstruction()
     model.load(cache)

@@ -13,7 +13,7 @@ from recon.dense.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.events import Listener, Notice
 from recon.sfm.consistency import adjust_model, refine_map
 from recon.sfm.database import MatchDatabase, Pair
-from recon.sfm.lens import lens_change
+from recon.sfm.lens import largest_change
 from recon.sfm.mapping import EFFORTS, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
 from recon.similarity import Array
@@ -23,7 +23,9 @@ from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameG
 WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
 WIDE_WINDOW = tuple(range(1, 21))
 CONTEXT = 60
+UNSETTLED_CONTEXT = 180  # frames that tell the lens together
 BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see lens_change
+SETTLING_ROUNDS = 4
 SLOW_WINDOW = (24, 32, 48)
 SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
@@ -47,10 +49,10 @@ class SfmSettings:
 class StructureFromMotion:
     """Places the frames of a chunk by their local features and sweeps depth between them.
 
-    The last CONTEXT frames before a chunk are mapped along with it and keep their poses, so that a chunk comes out in
-    the frame of the one before, with its scale carried by points from a longer way than the overlap; where that
-    fails, the chunk is mapped anew in a frame of its own. Features and matches of all frames stay in a database on
-    disk.
+    The last CONTEXT frames before a chunk, more until the lens is known well, are mapped along with it and keep their
+    poses, so that a chunk comes out in the frame of the one before, with its scale carried by points from a longer way
+    than the overlap; where that fails, the chunk is mapped anew in a frame of its own. Features and matches of all
+    frames stay in a database on disk.
     """
 
     def __init__(self, folder: Path, settings: SfmSettings, listener: Listener) -> None:
@@ -75,11 +77,12 @@ class StructureFromMotion:
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
         revised: dict[int, Array] = {}
         if self._context and not self._settled and effort.refine_lens:
-            model = self._settle_lens(model, effort)
+            before, model = model, self._settle_lens(model, effort)
+            self._settled = largest_change(before, model) < SETTLED
             revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
         geometry = replace(self._densify(chunk, restrict(model, indices)), revised=revised)
         self._last = {frame.index: frame for frame in geometry.frames}
-        recent = sorted(model.cam_from_model)[-CONTEXT:]
+        recent = sorted(model.cam_from_model)[-(CONTEXT if self._settled else UNSETTLED_CONTEXT) :]
         self._context = {index: model.cam_from_model[index] for index in recent}
         return geometry
 
@@ -113,8 +116,7 @@ class StructureFromMotion:
             if count_placed(fresh, indices) > count_placed(model, indices):
                 # Later chunks and all depth build on this lens: fit it to every frame, not only to the growing model.
                 self.database.update_cameras(fresh.cameras)
-                model, effort = adjust_model(self.database, fresh.cam_from_model), fresh_effort
-                self.database.update_cameras(model.cameras)
+                model, effort = self._settle_lens(fresh, fresh_effort), fresh_effort
         return model, effort
 
     def _escalate(
@@ -140,22 +142,22 @@ class StructureFromMotion:
     def _settle_lens(self, model: SparseModel, effort: Effort) -> SparseModel:
         """Fit the lens to the chunk and the frames before it together, until that changes it no more.
 
-        A chunk alone often moves too little to tell the lens. Where it turns out to have been wrong, the map has been
-        bent by it, and is made anew as far back as the model reaches.
+        Where it turns out to have been wrong, the map has been bent by it, and holds only the points that fit the wrong
+        lens; it is made anew, as far back as the model reaches, which tells the lens better.
         """
-        adjusted = adjust_model(self.database, model.cam_from_model)
-        if not adjusted.cam_from_model:
-            return model
-        change = max(lens_change(model.cameras[index], camera) for index, camera in adjusted.cameras.items())
-        self.database.update_cameras(adjusted.cameras)
-        self._settled = change < SETTLED
-        if change < BENDING:
-            return adjusted
-        anew, _ = self._escalate(sorted(model.cam_from_model), {}, EFFORTS[EFFORTS.index(effort) :])
-        if len(anew.cam_from_model) < len(adjusted.cam_from_model):
-            return adjusted
-        self.database.update_cameras(anew.cameras)
-        return anew
+        for _ in range(SETTLING_ROUNDS):
+            adjusted = adjust_model(self.database, model.cam_from_model, distortion=effort.refine_lens)
+            if not adjusted.cam_from_model:
+                return model
+            self.database.update_cameras(adjusted.cameras)
+            if largest_change(model, adjusted) < BENDING:
+                return adjusted
+            anew, _ = self._escalate(sorted(model.cam_from_model), {}, EFFORTS[EFFORTS.index(effort) :])
+            if len(anew.cam_from_model) < len(adjusted.cam_from_model) or 2 * weakest_link(anew) < weakest_link(model):
+                return adjusted
+            self.database.update_cameras(anew.cameras)
+            model = anew
+        return model
 
     def _densify(self, chunk: Chunk, model: SparseModel) -> ChunkGeometry:
         """Depth of the placed frames; frames that kept the pose of the chunk before keep their depth, too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recon.cameras import colmap_camera
-from recon.types import Camera
+from recon.types import Camera, SparseModel
 
 
 def lens_change(before: Camera, after: Camera) -> float:
@@ -19,3 +19,9 @@ def lens_change(before: Camera, after: Camera) -> float:
     pixels = [np.asarray(colmap_camera(camera).img_from_cam(rays)) for camera in (before, after)]
     shift = np.linalg.norm(pixels[1] - pixels[0], axis=1)
     return float(shift.max() / (0.5 * np.hypot(width, height)))
+
+
+def largest_change(before: SparseModel, after: SparseModel) -> float:
+    """Of the lenses of all frames in both models, as ``lens_change`` has it."""
+    pairs = {(before.cameras[index], after.cameras[index]) for index in before.cameras.keys() & after.cameras.keys()}
+    return max((lens_change(*pair) for pair in pairs), default=0.0)
