@@ -11,6 +11,7 @@ from recon.alignment import fit_similarity
 from recon.dense.views import Depth, PosedView
 from recon.events import Event
 from recon.sfm.frontend import SfmSettings, StructureFromMotion, restrict, shared_over, weakest_link, window_pairs
+from recon.sfm.mapping import EFFORTS
 from recon.types import Camera, Chunk, ChunkGeometry, SparseModel, SparsePoints
 from tests.recon.sfm.conftest import SAMPLE, read_frame
 
@@ -93,6 +94,22 @@ def test_a_known_lens_stays_and_solved_depth_is_kept(tmp_path: Path) -> None:
     assert second.frames[-1].camera.params == known_lens().params
     front_end.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lens_twice_too_long_is_found_out_within_the_first_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With little parallax the mapper keeps the lens that it is given.
+    monkeypatch.setattr(StructureFromMotion._escalate, "__defaults__", (EFFORTS[2:],))
+    frames = tuple(replace(read_frame(index), focal=2 * FOCAL) for index in range(14))
+    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), lambda event: None)
+    geometry = front_end.reconstruct(Chunk(0, frames, 0))
+    focal, _, _, distortion = front_end.database.camera(0).params
+    front_end.close()
+    assert geometry.unplaced == {}
+    assert distortion == 0  # not told apart from the focal length yet
+    assert focal == pytest.approx(FOCAL, rel=0.03)
+    assert largest_error({frame.index: frame.cam_from_chunk for frame in geometry.frames}) < 0.03
 
 
 def known_lens() -> Camera:
