@@ -24,6 +24,7 @@ from recon.events import (
     Notice,
     PosesCorrected,
     Progress,
+    StreamStatus,
 )
 from recon.exports import write_colmap, write_ply, write_tum
 from recon.frontend import GeometryFrontEnd
@@ -35,7 +36,7 @@ from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.similarity import Array
 from recon.sources import Source, open_source
 from recon.store import MapStore, images_folder, open_map
-from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints, Submap
+from recon.types import Chunk, Frame, PassedFrame, PlacedFrame, SkippedFrame, SparsePoints, Submap
 
 if TYPE_CHECKING:
     from recon.loops import LoopCloser
@@ -63,11 +64,24 @@ def reconstruct(
     """
     settings = settings or RunSettings()
     open_source(source, settings.source)  # a wrong source must not touch an earlier run
+    opened = open_source(source, settings.source, images_folder(out))
+    return reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
+
+
+def reconstruct_source(
+    name: str,
+    source: Source,
+    out: Path,
+    settings: RunSettings,
+    *,
+    listeners: Sequence[Listener] = (),
+    recogniser: PlaceRecogniser | None = None,
+) -> RunReport:
+    """Reconstruct an opened source, also a live one; see ``reconstruct``. name: what the source is called."""
     network = load_network(settings)
     prepare_folder(out, overwrite=settings.overwrite)
-    opened = open_source(source, settings.source, images_folder(out))
     try:
-        return Run(source, opened, out, settings, listeners, network=network, recogniser=recogniser).execute()
+        return Run(name, source, out, settings, listeners, network=network, recogniser=recogniser).execute()
     except RuntimeError as error:
         if not any(sign in str(error) for sign in DATABASE_FAULTS):
             raise
@@ -133,6 +147,7 @@ class Run:
         self._front_end = self._open_front_end(network)
         self._names: dict[int, tuple[str, float]] = {}
         self._unreadable: list[SkippedFrame] = []
+        self._passed: list[PassedFrame] = []
         self._reasons: dict[int, str] = {}
         self._chunks: list[ChunkReport] = []
         self._notices: list[str] = []
@@ -194,13 +209,26 @@ class Run:
                 item = next(items, None)
             if item is None:
                 return
-            if isinstance(item, SkippedFrame):
-                self._unreadable.append(item)
-                self._tell(FrameSkipped(item))
-            else:
-                self._names[item.index] = (item.name, item.timestamp)
-                self._tell(FrameRead(item))
-                yield item
+            match item:
+                case SkippedFrame():
+                    self._unreadable.append(item)
+                    self._tell(FrameSkipped(item))
+                case PassedFrame():
+                    self._passed.append(item)
+                case Notice():
+                    self._tell(item)
+                case Frame():
+                    self._names[item.index] = (item.name, item.timestamp)
+                    self._tell(FrameRead(item))
+                    self._tell_status()
+                    yield item
+
+    def _tell_status(self) -> StreamStatus | None:
+        """How a live source is getting on, also told to the listeners."""
+        status = self._source.status
+        if status:
+            self._tell(status)
+        return status
 
     def _reconstruct(self, chunk: Chunk) -> None:
         """Find the chunk's geometry, place it and put it on disk."""
@@ -222,6 +250,7 @@ class Run:
             self._tell(ChunkReconstructed(submap, new))
             if self._loops is not None:
                 self._close_loops(self._loops, submap, chunk, new, new_piece=len(self._placement.pieces) > before)
+        status = self._tell_status()
         self._chunks.append(
             ChunkReport(
                 index=chunk.index,
@@ -231,6 +260,7 @@ class Run:
                 placed=len(geometry.frames),
                 residual=residual,
                 seconds=time.perf_counter() - start,
+                lag=status.lag if status else 0.0,
             )
         )
         self._tell(Progress("frames", len(self._names), self._source.description.frames))
@@ -336,6 +366,8 @@ class Run:
             notices=tuple(self._notices),
             interrupted=interrupted,
             loops=self._loops.ledger if self._loops else (),
+            passed_over=len(self._passed),
+            stream=self._source.status,
         )
 
 
