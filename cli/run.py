@@ -215,6 +215,8 @@ def print_summary(report: RunReport, out: Path) -> None:
     ]
     if report.stream:
         rows.insert(1, ("stream", stream_counts(report.stream)))
+    if report.passed_over:
+        rows.insert(1, ("passed over", f"{report.passed_over}, {report.passed_over_placed} posed afterwards"))
     rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in report.skipped[:SKIPPED_SHOWN]]
     if len(report.skipped) > SKIPPED_SHOWN:
         rows.append(("", f"and {len(report.skipped) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))

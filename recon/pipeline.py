@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from recon.between import FrameLocaliser
 from recon.chunks import chunks
 from recon.correction import correct
 from recon.errors import OutputError, ReconstructionError
@@ -28,13 +27,13 @@ from recon.events import (
 )
 from recon.exports import write_colmap, write_ply, write_tum
 from recon.frontend import GeometryFrontEnd
-from recon.placement import Placement
+from recon.placement import Placement, rigid
 from recon.places import PlaceRecogniser
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
 from recon.settings import RunSettings
 from recon.sfm.frontend import SfmSettings, StructureFromMotion
-from recon.similarity import Array
 from recon.sources import Source, open_source
+from recon.sources.base import Candidate
 from recon.store import MapStore, images_folder, open_map
 from recon.types import Chunk, Frame, PassedFrame, PlacedFrame, SkippedFrame, SparsePoints, Submap
 
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
 
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
+NOT_YET = "was passed over as it shows little new, and the run ended before its turn"
 LATER_OUTPUTS = ("evaluation.png", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
 
 
@@ -147,7 +147,8 @@ class Run:
         self._front_end = self._open_front_end(network)
         self._names: dict[int, tuple[str, float]] = {}
         self._unreadable: list[SkippedFrame] = []
-        self._passed: list[PassedFrame] = []
+        self._passed: dict[int, PassedFrame] = {}
+        self._between: dict[int, PlacedFrame | SkippedFrame] = {}
         self._reasons: dict[int, str] = {}
         self._chunks: list[ChunkReport] = []
         self._notices: list[str] = []
@@ -186,6 +187,7 @@ class Run:
                 self._reconstruct(chunk)
             self._require_a_map()
             self._make_consistent()
+            self._place_passed()
         except KeyboardInterrupt:
             if len(self._placement.main) < 2:
                 self._discard()
@@ -214,7 +216,7 @@ class Run:
                     self._unreadable.append(item)
                     self._tell(FrameSkipped(item))
                 case PassedFrame():
-                    self._passed.append(item)
+                    self._passed[item.index] = item
                 case Notice():
                     self._tell(item)
                 case Frame():
@@ -298,6 +300,9 @@ class Run:
             for index, (name, _) in self._names.items()
             if index not in placed
         ]
+        for index, frame in self._passed.items():
+            between = self._between.get(index, SkippedFrame(index, frame.name, NOT_YET))
+            skipped += [between] if isinstance(between, SkippedFrame) else []
         frames = tuple(placed[index] for index in sorted(placed))
         return frames, tuple(sorted(skipped + self._unreadable, key=lambda frame: frame.index)), self._points
 
@@ -337,9 +342,23 @@ class Run:
         self._points = points
         self._tell(PosesCorrected(frames, points))
 
+    def _place_passed(self) -> None:
+        """Give the frames that were passed over their poses, from another look at the source."""
+        if not self._passed:
+            return
+        with self._watch.measure("store"):
+            self._store.write_places(*self._places(), complete=False)
+        with self._watch.measure("frames between"):
+            localiser = FrameLocaliser(open_map(self._out))
+            for item in self._source.candidates():
+                if isinstance(item, Candidate) and item.frame.index in self._passed:
+                    self._between[item.frame.index] = localiser.place(item.frame)
+                    self._tell(Progress("frames between", len(self._between), len(self._passed)))
+
     def _export(self, *, complete: bool) -> None:
         with self._watch.measure("store"):
-            self._store.write_places(*self._places(), complete=complete)
+            between = tuple(frame for frame in self._between.values() if isinstance(frame, PlacedFrame))
+            self._store.write_places(*self._places(), complete=complete, between=between)
         with self._watch.measure("export"):
             reconstruction = open_map(self._out)
             for stage, writer, name in (
@@ -367,16 +386,9 @@ class Run:
             interrupted=interrupted,
             loops=self._loops.ledger if self._loops else (),
             passed_over=len(self._passed),
+            passed_over_placed=sum(isinstance(frame, PlacedFrame) for frame in self._between.values()),
             stream=self._source.status,
         )
-
-
-def rigid(frame: PlacedFrame) -> Array:
-    """cam_from_world (4, 4) of a placed frame, without the scale of its stored depth."""
-    pose = np.eye(4)
-    rotation = frame.world_from_cam.rotation.T
-    pose[:3, :3], pose[:3, 3] = rotation, -rotation @ frame.world_from_cam.translation
-    return pose
 
 
 def _span(chunk: Chunk) -> str:

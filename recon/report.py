@@ -61,7 +61,8 @@ class RunReport:
     versions: of Python and the main packages. frames_placed of frames_read have a pose; the others, and files that
     could not be read, are in ``skipped``. seconds: wall time. notices: sentences shown to the user. interrupted: the
     user ended the run early, and what was finished was kept. loops: every place that was thought to be seen again.
-    passed_over: frames that showed nothing new. stream: what became of a live source's pictures.
+    passed_over: frames that showed next to nothing new, of which passed_over_placed got a pose afterwards.
+    stream: what became of a live source's pictures.
     """
 
     source: str
@@ -78,6 +79,7 @@ class RunReport:
     interrupted: bool
     loops: tuple[LoopRecord, ...] = ()
     passed_over: int = 0
+    passed_over_placed: int = 0
     stream: StreamStatus | None = None
 
 

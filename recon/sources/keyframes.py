@@ -124,8 +124,11 @@ class _Motion:
         self._count = len(self._start)
 
     def follow(self, grey: Image) -> float:
-        """The median motion from the keyframe to the next picture, a share of its longest side; infinite where too
-        few corners can be followed so far."""
+        """How far a quarter of the corners, or more, have moved since the keyframe, a share of the longest side;
+        infinite where too few of them could be followed so far.
+
+        The median would miss a camera that goes straight ahead, where only what is beside it moves.
+        """
         if grey.shape != self._grey.shape or not len(self._now):
             return math.inf
         found, status, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, self._now, np.zeros_like(self._now), **FLOW)
@@ -134,7 +137,7 @@ class _Motion:
         self._grey, self._now, self._start = grey, found[kept], self._start[kept]
         if len(self._now) < FEWEST_FOLLOWED * self._count:
             return math.inf
-        return float(np.median(np.linalg.norm(self._now - self._start, axis=2)) / max(grey.shape))
+        return float(np.quantile(np.linalg.norm(self._now - self._start, axis=2), 0.75) / max(grey.shape))
 
 
 def small_grey(image: Image, side: int = SMALL) -> Image:
