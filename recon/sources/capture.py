@@ -22,15 +22,15 @@ from recon.sources.live import Incident
 from recon.sources.originals import write_original
 from recon.sources.video import upright_rgb
 from recon.store import make_folder
-from recon.types import Frame, Image
+from recon.types import Frame, Image, SkippedFrame
 
 OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # of silence after which a connection counts as lost
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # between attempts to connect again; doubled each time
 CaptureKind = Literal["camera", "stream", "video"]
 CONTAINER: dict[CaptureKind, dict[str, Any]] = {
     "camera": {"format": "v4l2"},
-    # By UDP, a busy machine would lose parts of pictures.
-    "stream": {"options": {"rtsp_transport": "tcp"}},
+    # By UDP, a busy machine would lose parts of pictures; where a stream is UDP, that is no reason to give it up.
+    "stream": {"options": {"rtsp_transport": "tcp", "overrun_nonfatal": "1"}},
     "video": {},
 }
 
@@ -81,6 +81,9 @@ class CaptureFeed:
                 return
             yield Notice(f"{self._address} is back after {time.monotonic() - since:.0f} s.")
             pictures = again
+
+    def again(self) -> Iterator[Candidate | SkippedFrame]:
+        return iter(())
 
     def _until_lost(self, pictures: Iterator[Any], stop: threading.Event) -> Generator[Candidate | Incident, None, str]:
         """Pass pictures on until they end, and return why they did."""

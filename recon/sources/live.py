@@ -44,6 +44,10 @@ class Feed(Protocol):
         """
         ...
 
+    def again(self) -> Iterator[Candidate | SkippedFrame]:
+        """All pictures once more, where they are still there; of a camera or stream none are."""
+        ...
+
 
 class LiveSource:
     """Frames of a feed as they come, for one iteration; see ``recon.sources.base.Source``.
@@ -58,7 +62,7 @@ class LiveSource:
         self._name, self._feed, self._options = name, feed, options
         self._waiting = Waiting(WAITING, patient=feed.patient)
         self._stop = threading.Event()
-        self._newest = time.monotonic()
+        self._start = self._newest = time.monotonic()
 
     @property
     def description(self) -> SourceDescription:
@@ -69,29 +73,33 @@ class LiveSource:
         return self._waiting.status(time.monotonic() - self._newest)
 
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
-        return iter(())
+        return (self._since_start(item) if isinstance(item, Candidate) else item for item in self._feed.again())
 
     def stop(self) -> None:
         """End the capture. Frames that wait are still handed out. May be called from a signal handler."""
         self._stop.set()
         self._waiting.close()
 
-    def __iter__(self) -> Iterator[Frame | SkippedFrame | Notice]:
-        start = time.monotonic()
+    def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
+        self._start = time.monotonic()
         threading.Thread(target=self._capture, name="capture", daemon=True).start()
-        return at_least_one_frame(self._hand_out(start), self._name)
+        return at_least_one_frame(self._hand_out(), self._name)
 
-    def _hand_out(self, start: float) -> Iterator[Frame | SkippedFrame | Notice]:
+    def _hand_out(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
         try:
             while (item := self._waiting.get()) is not None:
                 if isinstance(item, Candidate):
                     item.keep()
                     self._newest = item.frame.timestamp
-                    yield replace(item.frame, timestamp=max(0.0, self._newest - start))
+                    yield self._since_start(item).frame
                 else:
                     yield item
         finally:
             self.stop()
+
+    def _since_start(self, candidate: Candidate) -> Candidate:
+        seconds = max(0.0, candidate.frame.timestamp - self._start)
+        return replace(candidate, frame=replace(candidate.frame, timestamp=seconds))
 
     def _capture(self) -> None:
         """Fill the queue; in a thread of its own."""
@@ -117,6 +125,8 @@ class LiveSource:
                 self._waiting.put(item)
             else:
                 self._waiting.count(passed=1)
+                if self._feed.patient:  # it can be read again, to be given a pose
+                    self._waiting.put(item)
 
     def _note(self, incident: Incident) -> None:
         self._waiting.count(**{incident.kind: 1})

@@ -45,6 +45,14 @@ class WatchFeed:
         self._folder, self._options, self._images_folder = folder, options, images_folder
         self._selection = Selection(options)
         self._count = 0
+        self._files: list[tuple[int, Path, float]] = []  # index, path, when it was first seen
+
+    def again(self) -> Iterator[Candidate | SkippedFrame]:
+        for index, path, seen in self._files:
+            try:
+                yield self._candidate(index, path, seen)
+            except UnreadableImage as error:  # it was replaced or deleted since
+                yield SkippedFrame(index, path.name, str(error))
 
     def items(self, stop: threading.Event) -> Iterator[Candidate | SkippedFrame]:
         seen: set[str] = set()
@@ -62,6 +70,8 @@ class WatchFeed:
                     continue
                 del partial[path]
                 if self._selection.takes(self._count, now):
+                    if isinstance(item, Candidate):
+                        self._files.append((self._count, path, growth.seen))
                     yield item
                 self._count += 1
                 if stop.is_set() or self._selection.complete:
@@ -85,12 +95,15 @@ class WatchFeed:
     def _read(self, path: Path, growth: _Growth) -> Candidate | SkippedFrame | None:
         """The frame of a file, the reason why there is none, or None as long as the file may become whole."""
         try:
-            photo = read_photo(path)
+            return self._candidate(self._count, path, growth.seen)
         except UnreadableImage as error:
             done = time.monotonic() - growth.changed > GIVE_UP_SECONDS or not path.exists()
             return SkippedFrame(self._count, path.name, str(error)) if done else None
+
+    def _candidate(self, index: int, path: Path, seen: float) -> Candidate:
+        photo = read_photo(path)
         image = working_image(photo.pixels, self._options.size)
-        where = (self._count, growth.seen, f"{self._count:06d}_{path.stem}")
+        where = (index, seen, f"{index:06d}_{path.stem}")
         mask = np.ones(image.shape[:2], np.bool_)
         if self._images_folder:
             make_folder(self._images_folder)
