@@ -1,6 +1,6 @@
 """GStreamer's RTSP server with a bouncing ball, for Debian's Python: ``/usr/bin/python3 tests/rtsp_server.py PORT``.
 
-Needs the packages gir1.2-gst-rtsp-server-1.0, python3-gi and gstreamer1.0-plugins-good.
+Needs the packages gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer1.0-plugins-base and gstreamer1.0-plugins-good.
 """
 
 from __future__ import annotations
