@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cli import bench, doctor, evaluate, loops, outputs, places, reference, run, weights
+from cli import bench, doctor, evaluate, live, loops, outputs, places, reference, run, weights
 from cli.dependencies import explain
 from recon.errors import ReconError
 
@@ -19,6 +19,7 @@ app = typer.Typer(
     help="3D reconstruction from images or a video: camera poses, a dense colour cloud, and a map.",
 )
 app.command("run")(run.run)
+app.command("live")(live.live)
 app.command("plan")(run.plan)
 app.command("view")(outputs.view)
 app.command("export")(outputs.export)

@@ -32,6 +32,10 @@ Size = Annotated[int, typer.Option("--size", help="Longest side of the working i
 Masks = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Mask images; where they are black, the frames are ignored.")
 ]
+Keyframes = Annotated[
+    Literal["all", "auto"],
+    typer.Option(help="Take every frame, or those that show something new; the others get a pose afterwards."),
+]
 Chunk = Annotated[int, typer.Option(help="Frames that are reconstructed together.")]
 Overlap = Annotated[int, typer.Option(help="Frames that a chunk shares with the one before.")]
 Lens = Annotated[

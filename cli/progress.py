@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from cli.text import duration
-from recon.events import ChunkReconstructed, Event, FrameRead, Notice
+from recon.events import ChunkReconstructed, Event, FrameRead, Notice, StreamStatus
 from recon.events import Progress as StageProgress
 from recon.plan import Plan
 
@@ -20,15 +20,17 @@ CHUNKS_STAGE = "frames"
 class ProgressBar:
     """A listener that shows frames read, chunks, frames/s and the time left; without a terminal only notices.
 
-    The time left is the plan's, corrected by how long the chunks so far took compared with the plan.
+    The time left is the plan's, corrected by how long the chunks so far took compared with the plan. Without a plan,
+    for a live source, it shows how many pictures were left out and how far the map is behind.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan | None) -> None:
         self._plan = plan
         self._start = time.monotonic()
         self._read = 0
         self._chunks = 0
-        self._expected = plan.seconds
+        self._expected = plan.seconds if plan else 0.0
+        self._status: StreamStatus | None = None
         console = Console(stderr=True)
         self._bar = Progress(
             SpinnerColumn(),
@@ -59,6 +61,8 @@ class ProgressBar:
                 self._chunks += 1
             case StageProgress():
                 self._show_stage(event)
+            case StreamStatus():
+                self._status = event
             case Notice():
                 self.say(event.text)
         self._bar.update(self._task, figures=self.figures())
@@ -70,16 +74,33 @@ class ProgressBar:
     def figures(self) -> str:
         """What stands beside the bar."""
         elapsed = time.monotonic() - self._start
+        if self._plan is None:
+            return self._live_figures(elapsed)
         frames = f"{self._read}/{self._plan.frames} frames, {self._chunks}/{self._plan.chunks} chunks"
         if not self._plan.frames:  # the file does not say how many
             frames = f"{self._read} frames, {self._chunks} chunks"
         left = f", {duration(max(0.0, self._expected - elapsed))} left" if self._plan.frames else ""
         return f"{frames}, {self._read / max(elapsed, 1e-9):.1f} frames/s{left}"
 
+    def _live_figures(self, elapsed: float) -> str:
+        frames = f"{self._read} frames, {self._chunks} chunks, {self._read / max(elapsed, 1e-9):.1f} frames/s"
+        return f"{frames}, {stream_figures(self._status)}" if self._status else frames
+
     def _show_stage(self, progress: StageProgress) -> None:
         started = progress.done > 0 and progress.total > 0
-        if progress.stage == CHUNKS_STAGE and started:
+        if self._plan and progress.stage == CHUNKS_STAGE and started:
             planned = (self._plan.seconds - self._plan.joint_seconds) * progress.done / progress.total
             self._expected = self._plan.seconds * (time.monotonic() - self._start) / planned
         total = progress.total if started else None  # pulses
         self._bar.update(self._task, description=progress.stage, completed=progress.done, total=total)
+
+
+def stream_figures(status: StreamStatus) -> str:
+    """What became of a stream's pictures, and how far the map is behind."""
+    return f"{stream_counts(status)}, {status.lag:.0f} s behind"
+
+
+def stream_counts(status: StreamStatus) -> str:
+    """What became of a stream's pictures."""
+    counts = [(status.skipped, "skipped"), (status.passed_over, "passed over"), (status.damaged, "damaged")]
+    return ", ".join([f"{status.captured} captured", *(f"{count} {what}" for count, what in counts if count)])

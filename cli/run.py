@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from cli.options import (
     Fps,
     Input,
     Intrinsics,
+    Keyframes,
     Lens,
     LensName,
     Loops,
@@ -56,6 +58,7 @@ def run(
     fps: Fps = None,
     every: Every = 1,
     max_frames: MaxFrames = None,
+    keyframes: Keyframes = "all",
     longest_side: Size = 1024,
     masks: Masks = None,
     chunk: Chunk = 60,
@@ -78,7 +81,7 @@ def run(
     from recon.settings import NetworkSettings
     from recon.sources import SourceOptions
 
-    options = SourceOptions(every, fps, max_frames, longest_side, masks)
+    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes)
     memory = (memory_frames or None, memory_mib)
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
     plan = _plan(
@@ -93,8 +96,12 @@ def run(
         network=network,
     )
     _print_plan(plan)
-    report = _reconstruct(source, out, plan, viewer, open_recogniser(place_weights, device) if loops else None)
-    _print_summary(report, out)
+    recogniser = open_recogniser(place_weights, device) if loops else None
+    with listening(out, plan, viewer) as listeners:
+        from recon.pipeline import reconstruct
+
+        report = reconstruct(source, out, plan.settings, listeners, recogniser)
+    print_summary(report, out)
     if report.interrupted:
         typer.echo("Interrupted: what was finished is kept, and every file is whole.", err=True)
         raise typer.Exit(INTERRUPTED)
@@ -107,6 +114,7 @@ def plan(
     fps: Fps = None,
     every: Every = 1,
     max_frames: MaxFrames = None,
+    keyframes: Keyframes = "all",
     longest_side: Size = 1024,
     masks: Masks = None,
     chunk: Chunk = 60,
@@ -117,7 +125,7 @@ def plan(
     """Say what a run would take: minutes, memory and disk."""
     from recon.sources import SourceOptions
 
-    options = SourceOptions(every, fps, max_frames, longest_side, masks)
+    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes)
     _print_plan(_plan(source, out, options, chunk=chunk, overlap=overlap, lens=camera_model, intrinsics=intrinsics))
 
 
@@ -151,18 +159,19 @@ def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:
     return LoopFinder(load_describer(weights, device) if weights else None)
 
 
-def _reconstruct(source: str, out: Path, plan: Plan, viewer: str, recogniser: PlaceRecogniser | None) -> RunReport:
+@contextmanager
+def listening(out: Path, plan: Plan | None, viewer: str) -> Iterator[list[Listener]]:
+    """Progress bar and viewer of a run."""
     # Only now: whatever is wrong with the input is told before seconds of imports.
     from cli.progress import ProgressBar
     from cli.recording import Recording
-    from recon.pipeline import reconstruct
 
     with ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(plan))
         listeners: list[Listener] = [bar]
         if viewer != "none":
             listeners.append(stack.enter_context(Recording(out, live=viewer == "live", say=bar.say)))
-        return reconstruct(source, out, plan.settings, listeners, recogniser)
+        yield listeners
 
 
 def _print_plan(plan: Plan) -> None:
@@ -194,13 +203,20 @@ def _print_plan(plan: Plan) -> None:
         typer.echo(f"  note: {notice}")
 
 
-def _print_summary(report: RunReport, out: Path) -> None:
+def print_summary(report: RunReport, out: Path) -> None:
+    """What came out of a run, and what can be done with it."""
+    from cli.progress import stream_counts
+
     rows = [
         ("frames", f"{report.frames_placed} of {report.frames_read} placed"),
         ("time", f"{duration(report.seconds)}, {report.frames_read / report.seconds:.1f} frames/s"),
         ("peak memory", size(report.peak_memory_bytes)),
         ("loops", f"{sum(loop.verdict == 'accepted' for loop in report.loops)} of {len(report.loops)} candidates"),
     ]
+    if report.stream:
+        rows.insert(1, ("stream", stream_counts(report.stream)))
+    if report.passed_over:
+        rows.insert(1, ("passed over", f"{report.passed_over}, {report.passed_over_placed} posed afterwards"))
     rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in report.skipped[:SKIPPED_SHOWN]]
     if len(report.skipped) > SKIPPED_SHOWN:
         rows.append(("", f"and {len(report.skipped) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))

@@ -190,7 +190,11 @@ def _check_convention(outputs: _Outputs) -> str:
     images = sorted(outputs.model.images.items())
     world_from_cam = np.array([_matrix(image.cam_from_world().inverse()) for _, image in images])
     trajectory = outputs.trajectory
-    poses = np.array(trajectory.poses_se3)
+    posed = open_map(outputs.folder).posed
+    if trajectory.num_poses != len(posed):
+        raise CheckError(f"poses.txt has {trajectory.num_poses} rows, the map {len(posed)} frames with a pose.")
+    names = {image.name for _, image in images}  # frames that were passed over are in poses.txt alone
+    poses = np.array(trajectory.poses_se3)[[frame.name in names for frame in posed]]
     if len(poses) != len(images):
         raise CheckError(f"poses.txt has {len(poses)} rows, the COLMAP model {len(images)} images.")
     tolerance = POSE_TOLERANCE * max(1.0, float(np.abs(world_from_cam).max()))

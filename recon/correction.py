@@ -23,7 +23,7 @@ def correct(
     scales = {frame.index: frame.world_from_cam.scale for frame in reconstruction.frames}
     colours = np.zeros((len(model.points.positions), 3))
     counts = np.zeros(len(model.points.positions))
-    rows_of = _rows_by_frame(model.points)
+    rows_of = rows_by_frame(model.points)
     for _, geometry in reconstruction.geometry():
         pose = model.cam_from_model.get(geometry.index)
         if pose is None:
@@ -47,7 +47,7 @@ def correct(
     return tuple(_placed(index, model, scales, names) for index in sorted(model.cam_from_model)), points
 
 
-def _rows_by_frame(points: SparsePoints) -> dict[int, NDArray[np.int64]]:
+def rows_by_frame(points: SparsePoints) -> dict[int, NDArray[np.int64]]:
     """Rows of the observations of every frame."""
     order = np.argsort(points.frame_indices, kind="stable")
     indices, starts = np.unique(points.frame_indices[order], return_index=True)

@@ -64,6 +64,23 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class StreamStatus:
+    """How a live source is getting on; told at every frame read, and after every chunk.
+
+    captured: pictures so far. passed_over: those that showed nothing new. skipped: those left out because the
+    reconstruction was slower. damaged: those that arrived damaged. lost: how often the connection was lost.
+    lag: age of the newest frame that was read [s].
+    """
+
+    captured: int
+    passed_over: int
+    skipped: int
+    damaged: int
+    lost: int
+    lag: float
+
+
+@dataclass(frozen=True)
 class Finished:
     """The run is over; ``placed`` of ``read`` frames are in the map in ``folder``."""
 
@@ -72,7 +89,17 @@ class Finished:
     read: int
 
 
-Event = FrameRead | FrameSkipped | Progress | ChunkReconstructed | PosesCorrected | LoopClosed | Notice | Finished
+Event = (
+    FrameRead
+    | FrameSkipped
+    | Progress
+    | ChunkReconstructed
+    | PosesCorrected
+    | LoopClosed
+    | Notice
+    | StreamStatus
+    | Finished
+)
 
 
 class Listener(Protocol):

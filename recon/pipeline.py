@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from recon.between import FrameLocaliser
 from recon.chunks import chunks
 from recon.correction import correct
 from recon.errors import OutputError, ReconstructionError
@@ -24,18 +23,19 @@ from recon.events import (
     Notice,
     PosesCorrected,
     Progress,
+    StreamStatus,
 )
 from recon.exports import write_colmap, write_ply, write_tum
 from recon.frontend import GeometryFrontEnd
-from recon.placement import Placement
+from recon.placement import Placement, rigid
 from recon.places import PlaceRecogniser
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
 from recon.settings import RunSettings
 from recon.sfm.frontend import SfmSettings, StructureFromMotion
-from recon.similarity import Array
 from recon.sources import Source, open_source
+from recon.sources.base import Candidate
 from recon.store import MapStore, images_folder, open_map
-from recon.types import Chunk, Frame, PlacedFrame, SkippedFrame, SparsePoints, Submap
+from recon.types import Chunk, Frame, PassedFrame, PlacedFrame, SkippedFrame, SparsePoints, Submap
 
 if TYPE_CHECKING:
     from recon.loops import LoopCloser
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
+NOT_YET = "was passed over as it shows little new, and the run ended before its turn"
 LATER_OUTPUTS = ("evaluation.png", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
 
 
@@ -63,11 +64,24 @@ def reconstruct(
     """
     settings = settings or RunSettings()
     open_source(source, settings.source)  # a wrong source must not touch an earlier run
+    opened = open_source(source, settings.source, images_folder(out))
+    return reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
+
+
+def reconstruct_source(
+    name: str,
+    source: Source,
+    out: Path,
+    settings: RunSettings,
+    *,
+    listeners: Sequence[Listener] = (),
+    recogniser: PlaceRecogniser | None = None,
+) -> RunReport:
+    """Reconstruct an opened source, also a live one; see ``reconstruct``. name: what the source is called."""
     network = load_network(settings)
     prepare_folder(out, overwrite=settings.overwrite)
-    opened = open_source(source, settings.source, images_folder(out))
     try:
-        return Run(source, opened, out, settings, listeners, network=network, recogniser=recogniser).execute()
+        return Run(name, source, out, settings, listeners, network=network, recogniser=recogniser).execute()
     except RuntimeError as error:
         if not any(sign in str(error) for sign in DATABASE_FAULTS):
             raise
@@ -133,6 +147,8 @@ class Run:
         self._front_end = self._open_front_end(network)
         self._names: dict[int, tuple[str, float]] = {}
         self._unreadable: list[SkippedFrame] = []
+        self._passed: dict[int, PassedFrame] = {}
+        self._between: dict[int, PlacedFrame | SkippedFrame] = {}
         self._reasons: dict[int, str] = {}
         self._chunks: list[ChunkReport] = []
         self._notices: list[str] = []
@@ -171,6 +187,7 @@ class Run:
                 self._reconstruct(chunk)
             self._require_a_map()
             self._make_consistent()
+            self._place_passed()
         except KeyboardInterrupt:
             if len(self._placement.main) < 2:
                 self._discard()
@@ -194,13 +211,26 @@ class Run:
                 item = next(items, None)
             if item is None:
                 return
-            if isinstance(item, SkippedFrame):
-                self._unreadable.append(item)
-                self._tell(FrameSkipped(item))
-            else:
-                self._names[item.index] = (item.name, item.timestamp)
-                self._tell(FrameRead(item))
-                yield item
+            match item:
+                case SkippedFrame():
+                    self._unreadable.append(item)
+                    self._tell(FrameSkipped(item))
+                case PassedFrame():
+                    self._passed[item.index] = item
+                case Notice():
+                    self._tell(item)
+                case Frame():
+                    self._names[item.index] = (item.name, item.timestamp)
+                    self._tell(FrameRead(item))
+                    self._tell_status()
+                    yield item
+
+    def _tell_status(self) -> StreamStatus | None:
+        """How a live source is getting on, also told to the listeners."""
+        status = self._source.status
+        if status:
+            self._tell(status)
+        return status
 
     def _reconstruct(self, chunk: Chunk) -> None:
         """Find the chunk's geometry, place it and put it on disk."""
@@ -222,6 +252,7 @@ class Run:
             self._tell(ChunkReconstructed(submap, new))
             if self._loops is not None:
                 self._close_loops(self._loops, submap, chunk, new, new_piece=len(self._placement.pieces) > before)
+        status = self._tell_status()
         self._chunks.append(
             ChunkReport(
                 index=chunk.index,
@@ -231,6 +262,7 @@ class Run:
                 placed=len(geometry.frames),
                 residual=residual,
                 seconds=time.perf_counter() - start,
+                lag=status.lag if status else 0.0,
             )
         )
         self._tell(Progress("frames", len(self._names), self._source.description.frames))
@@ -268,6 +300,9 @@ class Run:
             for index, (name, _) in self._names.items()
             if index not in placed
         ]
+        for index, frame in self._passed.items():
+            between = self._between.get(index, SkippedFrame(index, frame.name, NOT_YET))
+            skipped += [between] if isinstance(between, SkippedFrame) else []
         frames = tuple(placed[index] for index in sorted(placed))
         return frames, tuple(sorted(skipped + self._unreadable, key=lambda frame: frame.index)), self._points
 
@@ -307,9 +342,23 @@ class Run:
         self._points = points
         self._tell(PosesCorrected(frames, points))
 
+    def _place_passed(self) -> None:
+        """Give the frames that were passed over their poses, from another look at the source."""
+        if not self._passed:
+            return
+        with self._watch.measure("store"):
+            self._store.write_places(*self._places(), complete=False)
+        with self._watch.measure("frames between"):
+            localiser = FrameLocaliser(open_map(self._out))
+            for item in self._source.candidates():
+                if isinstance(item, Candidate) and item.frame.index in self._passed:
+                    self._between[item.frame.index] = localiser.place(item.frame)
+                    self._tell(Progress("frames between", len(self._between), len(self._passed)))
+
     def _export(self, *, complete: bool) -> None:
         with self._watch.measure("store"):
-            self._store.write_places(*self._places(), complete=complete)
+            between = tuple(frame for frame in self._between.values() if isinstance(frame, PlacedFrame))
+            self._store.write_places(*self._places(), complete=complete, between=between)
         with self._watch.measure("export"):
             reconstruction = open_map(self._out)
             for stage, writer, name in (
@@ -336,15 +385,10 @@ class Run:
             notices=tuple(self._notices),
             interrupted=interrupted,
             loops=self._loops.ledger if self._loops else (),
+            passed_over=len(self._passed),
+            passed_over_placed=sum(isinstance(frame, PlacedFrame) for frame in self._between.values()),
+            stream=self._source.status,
         )
-
-
-def rigid(frame: PlacedFrame) -> Array:
-    """cam_from_world (4, 4) of a placed frame, without the scale of its stored depth."""
-    pose = np.eye(4)
-    rotation = frame.world_from_cam.rotation.T
-    pose[:3, :3], pose[:3, 3] = rotation, -rotation @ frame.world_from_cam.translation
-    return pose
 
 
 def _span(chunk: Chunk) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from recon.errors import MapError
+from recon.events import StreamStatus
 from recon.places import LoopRecord
 from recon.settings import NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
@@ -31,7 +32,8 @@ MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "py
 class ChunkReport:
     """One chunk: index of its first and last frame in the source, how many it held and placed, and its seconds.
 
-    residual: ``Submap.residual``, RMS distance of the overlap alignment as a share of scene depth.
+    residual: ``Submap.residual``, RMS distance of the overlap alignment as a share of scene depth. lag: of a live
+    source, the age of the newest frame when it had its place [s].
     """
 
     index: int
@@ -41,6 +43,7 @@ class ChunkReport:
     placed: int
     residual: float
     seconds: float
+    lag: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class RunReport:
     versions: of Python and the main packages. frames_placed of frames_read have a pose; the others, and files that
     could not be read, are in ``skipped``. seconds: wall time. notices: sentences shown to the user. interrupted: the
     user ended the run early, and what was finished was kept. loops: every place that was thought to be seen again.
+    passed_over: frames that showed next to nothing new, of which passed_over_placed got a pose afterwards.
+    stream: what became of a live source's pictures.
     """
 
     source: str
@@ -73,6 +78,9 @@ class RunReport:
     notices: tuple[str, ...]
     interrupted: bool
     loops: tuple[LoopRecord, ...] = ()
+    passed_over: int = 0
+    passed_over_placed: int = 0
+    stream: StreamStatus | None = None
 
 
 class Stopwatch:
@@ -161,6 +169,7 @@ def _report_from_json(content: dict[str, Any]) -> RunReport:
         "stages": tuple(StageTime(**row) for row in content["stages"]),
         "notices": tuple(content["notices"]),
         "loops": tuple(LoopRecord(**row) for row in content.get("loops", ())),
+        "stream": StreamStatus(**content["stream"]) if content.get("stream") else None,
     }
     return RunReport(**(content | parts))
 

@@ -59,13 +59,22 @@ def make_folder(folder: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class ReconstructedMap:
-    """A map read back: placed frames in source order, frames without a place, sparse points in the world."""
+    """A map read back: placed frames in source order, frames without a place, sparse points in the world.
+
+    between: frames that have a pose and nothing else, as they were passed over for the map.
+    """
 
     folder: Path
     frames: tuple[PlacedFrame, ...]
     skipped: tuple[SkippedFrame, ...]
     points: SparsePoints
     complete: bool
+    between: tuple[PlacedFrame, ...] = ()
+
+    @property
+    def posed(self) -> tuple[PlacedFrame, ...]:
+        """All frames with a pose, in source order."""
+        return tuple(sorted(self.frames + self.between, key=lambda frame: frame.index))
 
     @property
     def images(self) -> Path:
@@ -121,11 +130,15 @@ class MapStore:
         points: SparsePoints,
         *,
         complete: bool,
+        between: tuple[PlacedFrame, ...] = (),
     ) -> None:
-        """Store where every frame is; ``complete`` says that the run reached its end."""
+        """Store where every frame is; ``complete`` says that the run reached its end.
+
+        between: see ReconstructedMap.
+        """
         arrays = {field.name: getattr(points, field.name) for field in fields(points)}
         write_atomically(self.folder / "map" / "points.npz", lambda file: np.savez_compressed(file, **arrays))
-        text = json.dumps(_places_to_json(frames, skipped, complete), indent=1)
+        text = json.dumps(_places_to_json(frames, between, skipped, complete), indent=1)
         write_atomically(self.folder / "map" / "map.json", lambda file: file.write(text.encode()))
 
 
@@ -144,33 +157,40 @@ def open_map(folder: Path) -> ReconstructedMap:
     try:
         cameras = [_camera_from_json(camera) for camera in content["cameras"]]
         frames = tuple(_frame_from_json(row, cameras) for row in content["frames"])
+        between = tuple(_frame_from_json(row, cameras) for row in content.get("between", ()))
         skipped = tuple(SkippedFrame(**row) for row in content["skipped"])
         complete = bool(content["complete"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise MapError(f"{path} is damaged ({error!r}). Run the reconstruction again.") from error
-    return ReconstructedMap(folder, frames, skipped, _read_points(folder / "map" / "points.npz"), complete)
+    points = _read_points(folder / "map" / "points.npz")
+    return ReconstructedMap(folder, frames, skipped, points, complete, between)
 
 
 def _places_to_json(
-    frames: tuple[PlacedFrame, ...], skipped: tuple[SkippedFrame, ...], complete: bool
+    frames: tuple[PlacedFrame, ...],
+    between: tuple[PlacedFrame, ...],
+    skipped: tuple[SkippedFrame, ...],
+    complete: bool,
 ) -> dict[str, Any]:
-    cameras = list(dict.fromkeys(frame.camera for frame in frames))
+    cameras = list(dict.fromkeys(frame.camera for frame in frames + between))
     numbers = {camera: number for number, camera in enumerate(cameras)}
     return {
         "version": MAP_VERSION,
         "complete": complete,
         "cameras": [vars(camera) for camera in cameras],
-        "frames": [
-            {
-                "index": frame.index,
-                "timestamp": frame.timestamp,
-                "name": frame.name,
-                "camera": numbers[frame.camera],
-                "world_from_cam": frame.world_from_cam.matrix().tolist(),
-            }
-            for frame in frames
-        ],
+        "frames": [_frame_to_json(frame, numbers) for frame in frames],
+        "between": [_frame_to_json(frame, numbers) for frame in between],
         "skipped": [vars(frame) for frame in skipped],
+    }
+
+
+def _frame_to_json(frame: PlacedFrame, numbers: Mapping[Camera, int]) -> dict[str, Any]:
+    return {
+        "index": frame.index,
+        "timestamp": frame.timestamp,
+        "name": frame.name,
+        "camera": numbers[frame.camera],
+        "world_from_cam": frame.world_from_cam.matrix().tolist(),
     }
 
 

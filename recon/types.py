@@ -170,3 +170,12 @@ class SkippedFrame:
     index: int
     name: str
     reason: str
+
+
+@dataclass(frozen=True)
+class PassedFrame:
+    """A frame that was read but not taken into the map, because it shows next to nothing that its neighbours do not."""
+
+    index: int
+    timestamp: float
+    name: str

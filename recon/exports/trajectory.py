@@ -26,7 +26,7 @@ class Trajectory:
 
 
 def write_tum(reconstruction: ReconstructedMap, path: Path) -> None:
-    """One row per placed frame: ``timestamp tx ty tz qx qy qz qw``, camera-to-world, qw >= 0.
+    """One row per frame with a pose: ``timestamp tx ty tz qx qy qz qw``, camera-to-world, qw >= 0.
 
     Raises OutputError when ``path`` cannot be written.
     """
@@ -34,11 +34,11 @@ def write_tum(reconstruction: ReconstructedMap, path: Path) -> None:
 
 
 def rigid_trajectory(reconstruction: ReconstructedMap, *, by_index: bool = False) -> Trajectory:
-    """The rigid poses of all placed frames, over their timestamps or, with ``by_index``, over their indices."""
-    poses = np.tile(np.eye(4), (len(reconstruction.frames), 1, 1))
-    for pose, frame in zip(poses, reconstruction.frames, strict=True):
+    """The rigid poses of all frames that have one, over their timestamps or, with ``by_index``, over their indices."""
+    poses = np.tile(np.eye(4), (len(reconstruction.posed), 1, 1))
+    for pose, frame in zip(poses, reconstruction.posed, strict=True):
         pose[:3, :3], pose[:3, 3] = frame.world_from_cam.rotation, frame.world_from_cam.translation
-    times = [frame.index if by_index else frame.timestamp for frame in reconstruction.frames]
+    times = [frame.index if by_index else frame.timestamp for frame in reconstruction.posed]
     return Trajectory(np.array(times, dtype=np.float64), poses)
 
 

@@ -1,9 +1,10 @@
-"""Where frames come from: an image folder, a glob pattern, one image, or a video file."""
+"""Where frames come from: an image folder, a glob pattern, one image, a video file, or something live."""
 
 from __future__ import annotations
 
 import glob
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from natsort import natsorted, ns
 
@@ -12,7 +13,10 @@ from recon.sources.base import Source, SourceDescription, SourceKind, SourceOpti
 from recon.sources.decoding import IMAGE_SUFFIXES
 from recon.sources.images import ImageSource
 
-__all__ = ["Source", "SourceDescription", "SourceOptions", "open_source"]
+if TYPE_CHECKING:
+    from recon.sources.live import LiveSource
+
+__all__ = ["Source", "SourceDescription", "SourceOptions", "open_live_source", "open_source"]
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -39,6 +43,42 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
     if not matches:
         raise SourceError(f"No file matches {spec}. Check the pattern, and quote it so that the shell leaves it alone.")
     return _image_source("glob", spec, [match for match in matches if match.is_file()], options, images_folder)
+
+
+def open_live_source(
+    spec: str,
+    options: SourceOptions,
+    images_folder: Path | None = None,
+    *,
+    watch: bool = False,
+    realtime: bool = False,
+    patience: float = 120.0,
+) -> LiveSource:
+    """A camera (its number or /dev path), a stream's URL, a folder to ``watch``, or a video played in ``realtime``.
+
+    patience: how long a lost camera or stream is waited for [s]. Raises SourceError when it cannot be read now, and
+    SettingsError when the options do not suit it.
+    """
+    from recon.sources.cameras import device_path  # noqa: PLC0415 - only for live sources, as the others
+    from recon.sources.capture import CaptureFeed, CaptureKind  # noqa: PLC0415
+    from recon.sources.live import LiveSource  # noqa: PLC0415
+    from recon.sources.watching import WatchFeed  # noqa: PLC0415
+
+    if watch:
+        return LiveSource(spec, WatchFeed(Path(spec).expanduser(), options, images_folder), options)
+    kind: CaptureKind
+    if realtime:
+        kind = "video"
+    elif "://" in spec:
+        kind = "stream"
+    elif spec.isdecimal() or spec.startswith("/dev/"):
+        kind, spec = "camera", device_path(spec)
+    else:
+        raise SourceError(
+            f"{spec} is neither a camera's number, a /dev path nor a stream's URL. Add --watch for a folder that is "
+            "being filled, --realtime for a video; finished files are for recon run."
+        )
+    return LiveSource(spec, CaptureFeed(kind, spec, options, images_folder, patience), options)
 
 
 def _files_in(folder: Path) -> list[Path]:

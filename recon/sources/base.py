@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import cv2
 import numpy as np
 
 from recon.errors import SettingsError, SourceError
-from recon.types import Frame, Image, SkippedFrame
+from recon.events import Notice, StreamStatus
+from recon.types import Frame, Image, PassedFrame, SkippedFrame
 
-SourceKind = Literal["folder", "glob", "image", "video"]
+SourceKind = Literal["folder", "glob", "image", "video", "camera", "stream"]
 
 SMALLEST_SIZE = 64
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class SourceOptions:
 
     every: keep one frame in this many. fps: keep this many frames per second of a video. max_frames: stop after so
     many. size: longest side of the working image in pixels; smaller images are not enlarged. masks: folder of mask
-    images, see ``recon.sources.masks``. Raises SettingsError for a value that cannot work.
+    images, see ``recon.sources.masks``. keyframes: ``auto`` passes over frames that show nothing new, see
+    ``recon.sources.keyframes``. Raises SettingsError for a value that cannot work.
     """
 
     every: int = 1
@@ -33,6 +36,7 @@ class SourceOptions:
     max_frames: int | None = None
     size: int = 1024
     masks: Path | None = None
+    keyframes: Literal["all", "auto"] = "all"
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -51,8 +55,9 @@ class SourceOptions:
 class SourceDescription:
     """What a source holds, found without decoding it.
 
-    frames: how many will be read, exact for images and an estimate for a video. sizes: (width, height) of the upright
-    originals, the most frequent first. rate: frames per second of those that will be read, 0 for images.
+    frames: how many will be read, exact for images, an estimate for a video, 0 where nobody knows. sizes: (width,
+    height) of the upright originals, the most frequent first. rate: frames per second of those that will be read, 0 for
+    images and live sources.
     """
 
     kind: SourceKind
@@ -61,15 +66,66 @@ class SourceDescription:
     rate: float
 
 
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A frame that can be taken or passed over. keep: puts its original where the run wants it, when it is taken.
+
+    way: how far the picture has moved since the source's first frame, as a share of its width; the time [s] where
+    that is not measured.
+    """
+
+    frame: Frame
+    keep: Callable[[], None]
+    way: float = 0.0
+
+
 class Source(Protocol):
-    """Frames in order. Files are open only during an iteration; every iteration starts anew."""
+    """Frames in order. Files are open only during an iteration; every iteration of a file or folder starts anew."""
 
     @property
     def description(self) -> SourceDescription: ...
 
-    def __iter__(self) -> Iterator[Frame | SkippedFrame]:
-        """Yield a Frame, or a SkippedFrame for what cannot be read; raise SourceError when there was no frame."""
+    @property
+    def status(self) -> StreamStatus | None:
+        """How a live source is getting on, None for files."""
         ...
+
+    def candidates(self) -> Iterator[Candidate | SkippedFrame]:
+        """Read again all frames from which those of the iteration are chosen; none from a live source."""
+        ...
+
+    def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
+        """Yield a Frame, a SkippedFrame for what cannot be read, a PassedFrame for one that shows nothing new.
+
+        Raises SourceError when there was no frame.
+        """
+        ...
+
+
+class Selection:
+    """Which frames are kept: one in ``every``, or the first of every 1 / fps seconds."""
+
+    def __init__(self, options: SourceOptions) -> None:
+        self._options = options
+        self._taken = 0
+        self._next_time = -math.inf
+
+    @property
+    def complete(self) -> bool:
+        return self._taken == self._options.max_frames
+
+    def takes(self, index: int, time: float) -> bool:
+        fps = self._options.fps
+        if fps is None:
+            taken = index % self._options.every == 0
+        else:
+            # Presentation times are rounded to the container's clock: a thousandth of a period early is in time.
+            taken = time >= self._next_time - 0.001 / fps
+            if taken:
+                start = time if math.isinf(self._next_time) else self._next_time
+                self._next_time = start + (math.floor((time - start) * fps + 0.001) + 1) / fps
+        self._taken += taken
+        return taken
 
 
 def working_image(original: Image, size: int) -> Image:
@@ -82,14 +138,14 @@ def working_image(original: Image, size: int) -> Image:
     return np.asarray(cv2.resize(original, shape, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def at_least_one_frame(items: Iterable[Frame | SkippedFrame], where: str) -> Iterator[Frame | SkippedFrame]:
+def at_least_one_frame(items: Iterable[Item], where: str) -> Iterator[Item]:
     """Pass ``items`` on; raise SourceError when they end without a single frame."""
     first_skipped: SkippedFrame | None = None
     empty = True
     for item in items:
         if isinstance(item, SkippedFrame):
             first_skipped = first_skipped or item
-        else:
+        elif isinstance(item, Frame):
             empty = False
         yield item
     if empty:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from recon.errors import SettingsError
-from recon.sources.base import SourceDescription, SourceKind, SourceOptions, at_least_one_frame, working_image
+from recon.sources.base import (
+    Candidate,
+    SourceDescription,
+    SourceKind,
+    SourceOptions,
+    at_least_one_frame,
+    working_image,
+)
 from recon.sources.decoding import Photo, UnreadableImage, read_photo, upright_size
+from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import link_original, write_original
 from recon.store import make_folder
-from recon.types import Frame, SkippedFrame
+from recon.types import Frame, Image, Mask, PassedFrame, SkippedFrame
 
 
 class ImageSource:
@@ -53,23 +61,47 @@ class ImageSource:
                 continue
         return SourceDescription(self._kind, len(self.selected), tuple(size for size, _ in sizes.most_common()), 0.0)
 
-    def __iter__(self) -> Iterator[Frame | SkippedFrame]:
+    status = None
+
+    def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame]:
         if self._images_folder:
             make_folder(self._images_folder)
-        return at_least_one_frame((self._read(index, path) for index, path in self.selected), self._spec)
+        return at_least_one_frame(chosen(self.candidates(), self._options.keyframes), self._spec)
 
-    def _read(self, index: int, path: Path) -> Frame | SkippedFrame:
-        try:
-            photo = read_photo(path)
-        except UnreadableImage as error:
-            return SkippedFrame(index, path.name, str(error))
-        height, width = photo.pixels.shape[:2]
-        image = working_image(photo.pixels, self._options.size)
-        mask = self._masks.read(path.name, (width, height), (image.shape[0], image.shape[1]))
-        name = self._stems[index] + (photo.upright_suffix or ".jpg")
-        if self._images_folder:
-            _put_original(photo, path, self._images_folder / name)
-        return Frame(index, float(index), image, name, (width, height), photo.lens, photo.focal, mask)
+    def candidates(self) -> Iterator[Candidate | SkippedFrame]:
+        for index, path in self.selected:
+            try:
+                photo = read_photo(path)
+            except UnreadableImage as error:
+                yield SkippedFrame(index, path.name, str(error))
+                continue
+            image = working_image(photo.pixels, self._options.size)
+            height, width = photo.pixels.shape[:2]
+            mask = self._masks.read(path.name, (width, height), (image.shape[0], image.shape[1]))
+            where = (index, float(index), self._stems[index])
+            yield photo_candidate(photo, path, where, image, mask, images_folder=self._images_folder)
+
+
+def photo_candidate(
+    photo: Photo,
+    path: Path,
+    where: tuple[int, float, str],
+    image: Image,
+    mask: Mask,
+    *,
+    images_folder: Path | None,
+) -> Candidate:
+    """The frame of a photo. where: index, timestamp and stem of its name in ``images_folder``."""
+    index, timestamp, stem = where
+    name = stem + (photo.upright_suffix or ".jpg")
+    size = (photo.pixels.shape[1], photo.pixels.shape[0])
+    frame = Frame(index, timestamp, image, name, size, photo.lens, photo.focal, mask)
+    keep = partial(_put_original, photo, path, images_folder / name) if images_folder else _nothing
+    return Candidate(frame, keep, timestamp)
+
+
+def _nothing() -> None:
+    """There is no folder to put originals into."""
 
 
 def _put_original(photo: Photo, source: Path, target: Path) -> None:

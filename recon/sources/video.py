@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,19 @@ import av
 import numpy as np
 
 from recon.errors import SourceError
-from recon.sources.base import SourceDescription, SourceOptions, at_least_one_frame, working_image
+from recon.sources.base import (
+    Candidate,
+    Selection,
+    SourceDescription,
+    SourceOptions,
+    at_least_one_frame,
+    working_image,
+)
+from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import write_original
 from recon.store import make_folder
-from recon.types import Frame, Image, SkippedFrame
+from recon.types import Frame, Image, PassedFrame, SkippedFrame
 
 # A video that ends this much before its stated end was cut short; sound often outlasts the picture by less.
 MISSING_SECONDS = 0.5
@@ -44,7 +52,7 @@ class VideoSource:
     @cached_property
     def description(self) -> SourceDescription:
         with _opened(self._path) as (container, stream):
-            first = next((frame for frame in _decoded(container, stream) if frame), None)
+            first = next((frame for frame in decoded(container, stream) if frame), None)
             if first is None:
                 raise SourceError(f"No frame of {self._path} can be read.")
             size = (first.width, first.height) if _quarter_turns(first) % 2 == 0 else (first.height, first.width)
@@ -59,17 +67,19 @@ class VideoSource:
         frames = min(frames, self._options.max_frames or frames)
         return SourceDescription("video", frames, (size,), rate)
 
-    def __iter__(self) -> Iterator[Frame | SkippedFrame]:
+    status = None
+
+    def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame]:
         if self._images_folder:
             make_folder(self._images_folder)
-        return at_least_one_frame(self._frames(), str(self._path))
+        return at_least_one_frame(chosen(self.candidates(), self._options.keyframes), str(self._path))
 
-    def _frames(self) -> Iterator[Frame | SkippedFrame]:
-        selection = _Selection(self._options)
+    def candidates(self) -> Iterator[Candidate | SkippedFrame]:
+        selection = Selection(self._options)
         with _opened(self._path) as (container, stream):
             seconds, period = _stated_seconds(container, stream), 1 / float(stream.average_rate or 25)
             count, damaged, time = 0, 0, -period
-            for frame in _decoded(container, stream):
+            for frame in decoded(container, stream):
                 if frame is None:
                     damaged += 1
                     continue
@@ -87,42 +97,19 @@ class VideoSource:
             what = "1 frame of the video is" if damaged == 1 else f"{damaged} frames of the video are"
             yield SkippedFrame(count, self._path.name, f"{what} damaged")
 
-    def _read(self, index: int, time: float, frame: Any) -> Frame:
-        original = _upright_rgb(frame)
+    def _read(self, index: int, time: float, frame: Any) -> Candidate:
+        original = upright_rgb(frame)
         height, width = original.shape[:2]
         image = working_image(original, self._options.size)
         name = f"{index:06d}.jpg"
         mask = self._masks.read(name, (width, height), (image.shape[0], image.shape[1]))
+        lens = f"{self._path.name} {width}x{height}"
+        read = Frame(index, time, image, name, (width, height), lens, 0.0, mask)
+        return Candidate(read, partial(self._keep, original, name), time)
+
+    def _keep(self, original: Image, name: str) -> None:
         if self._images_folder:
             write_original(original, self._images_folder / name)
-        lens = f"{self._path.name} {width}x{height}"
-        return Frame(index, time, image, name, (width, height), lens, 0.0, mask)
-
-
-class _Selection:
-    """Which decoded frames are kept: one in ``every``, or the first of every 1 / fps seconds."""
-
-    def __init__(self, options: SourceOptions) -> None:
-        self._options = options
-        self._taken = 0
-        self._next_time = -math.inf
-
-    @property
-    def complete(self) -> bool:
-        return self._taken == self._options.max_frames
-
-    def takes(self, index: int, time: float) -> bool:
-        fps = self._options.fps
-        if fps is None:
-            taken = index % self._options.every == 0
-        else:
-            # Presentation times are rounded to the container's clock: a thousandth of a period early is in time.
-            taken = time >= self._next_time - 0.001 / fps
-            if taken:
-                start = time if math.isinf(self._next_time) else self._next_time
-                self._next_time = start + (math.floor((time - start) * fps + 0.001) + 1) / fps
-        self._taken += taken
-        return taken
 
 
 @contextmanager
@@ -154,7 +141,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     return str(error)
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+def decoded(container: Any, stream: Any) -> Iterator[Any]:
     """Every frame in order of presentation, None for one that is damaged."""
     packets = container.demux(stream)
     while True:
@@ -184,6 +171,7 @@ def _quarter_turns(frame: Any) -> int:
     return int(round(frame.rotation / 90) % 4)
 
 
-def _upright_rgb(frame: Any) -> Image:
+def upright_rgb(frame: Any) -> Image:
+    """The picture (height, width, 3) of a PyAV frame, turned as its file says."""
     pixels = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))

@@ -1,0 +1,94 @@
+"""``recon live``: reconstruction while the pictures come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.ending import ended_by_user
+from cli.options import (
+    MODELS,
+    Arithmetic,
+    Device,
+    Every,
+    Fps,
+    Intrinsics,
+    Keyframes,
+    Lens,
+    Loops,
+    MaxFrames,
+    Out,
+    Overwrite,
+    PlaceWeights,
+    Size,
+    Viewer,
+    Weights,
+    calibrated_camera,
+)
+from cli.run import INTERRUPTED, listening, open_recogniser, print_summary
+from cli.text import print_rows
+
+if TYPE_CHECKING:
+    from recon.sources import SourceDescription
+
+SOURCE_HELP = "Camera number or /dev path, stream URL (rtsp, http, udp...), folder with --watch, video with --realtime."
+
+
+def live(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
+    *,
+    out: Out,
+    watch: Annotated[bool, typer.Option("--watch", help="Take images as they come into the folder SOURCE.")] = False,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Play the video SOURCE at its own speed.")] = False,
+    reconnect: Annotated[float, typer.Option(help="Seconds to wait for a camera or stream that is lost.")] = 120.0,
+    fps: Fps = None,
+    every: Every = 1,
+    max_frames: MaxFrames = None,
+    keyframes: Keyframes = "auto",
+    longest_side: Size = 640,
+    chunk: Annotated[int, typer.Option(help="Frames that are reconstructed together; fewer come out sooner.")] = 24,
+    overlap: Annotated[int, typer.Option(help="Frames that a chunk shares with the one before.")] = 8,
+    camera_model: Lens = None,
+    intrinsics: Intrinsics = None,
+    weights: Weights = None,
+    arithmetic: Arithmetic = None,
+    device: Device = "auto",
+    loops: Loops = True,
+    place_weights: PlaceWeights = None,
+    viewer: Viewer = "record",
+    overwrite: Overwrite = False,
+) -> None:
+    """Reconstruct a camera, a stream or a growing folder into DIR while it comes in; q or Ctrl-C ends it."""
+    from recon.settings import NetworkSettings, RunSettings
+    from recon.sources import SourceOptions, open_live_source
+    from recon.store import images_folder
+
+    options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes)
+    opened = open_live_source(source, options, images_folder(out), watch=watch, realtime=realtime, patience=reconnect)
+    sizes = opened.description.sizes
+    camera = calibrated_camera(intrinsics, camera_model, sizes) if intrinsics is not None else None
+    model = camera.model if camera else MODELS[camera_model or "radial"]
+    network = NetworkSettings(weights, arithmetic, device) if weights else None
+    settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network)
+    _print_source(source, opened.description, settings.chunk)
+    recogniser = open_recogniser(place_weights, device) if loops else None
+    with listening(out, None, viewer) as listeners, ended_by_user(opened.stop):
+        from recon.pipeline import reconstruct_source
+
+        report = reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
+    print_summary(report, out)
+    if report.interrupted:
+        typer.echo("Interrupted: what was finished is kept, and every file is whole.", err=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _print_source(source: str, description: SourceDescription, chunk: int) -> None:
+    size = "{}x{}".format(*description.sizes[0]) if description.sizes else "the size of the first image"
+    rows = [
+        (description.kind, source),
+        ("frames", f"as they come, worked on at {size}"),
+        ("chunks", f"up to {chunk} frames"),
+        ("until", "q or Ctrl-C; Ctrl-C again leaves out the last adjustment"),
+    ]
+    print_rows("Live", rows)

@@ -1,0 +1,182 @@
+"""Cameras, streams and videos at their own speed, through FFmpeg."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+
+from recon.errors import SourceError
+from recon.events import Notice
+from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
+from recon.sources.cameras import why_unusable
+from recon.sources.live import Incident
+from recon.sources.originals import write_original
+from recon.sources.video import upright_rgb
+from recon.store import make_folder
+from recon.types import Frame, Image, SkippedFrame
+
+OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # of silence after which a connection counts as lost
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # between attempts to connect again; doubled each time
+CaptureKind = Literal["camera", "stream", "video"]
+CONTAINER: dict[CaptureKind, dict[str, Any]] = {
+    "camera": {"format": "v4l2"},
+    # By UDP, a busy machine would lose parts of pictures; where a stream is UDP, that is no reason to give it up.
+    "stream": {"options": {"rtsp_transport": "tcp", "overrun_nonfatal": "1"}},
+    "video": {},
+}
+
+
+class _Lost(Exception):  # noqa: N818 - a condition that is mended, not an error of the run
+    """The pictures stopped; the message is why."""
+
+
+class CaptureFeed:
+    """Pictures of a camera, of a stream, or of a video file that is played at its own speed.
+
+    Pictures are shrunk to ``options.size`` when they arrive, and that is the original that the run keeps. A camera or
+    stream that is lost is connected again, with pauses that double, for ``patience`` seconds; then the feed ends.
+    Raises SourceError when there is no connection, or no picture, to begin with.
+    """
+
+    patient = False
+
+    def __init__(
+        self,
+        kind: CaptureKind,
+        address: str,
+        options: SourceOptions,
+        images_folder: Path | None = None,
+        patience: float = 120.0,
+    ) -> None:
+        self.kind: SourceKind = kind
+        self._container = CONTAINER[kind]
+        self._address, self._options, self._images_folder, self._patience = address, options, images_folder, patience
+        self._selection = Selection(options)
+        self._count = 0
+        first, rest = self._connect()
+        self._pictures = chain([first], rest)
+        small = working_image(upright_rgb(first), options.size)
+        self.sizes: tuple[tuple[int, int], ...] = ((small.shape[1], small.shape[0]),)
+
+    def items(self, stop: threading.Event) -> Iterator[Candidate | Notice | Incident]:
+        pictures: Iterator[Any] = self._pictures
+        while True:
+            why = yield from self._until_lost(pictures, stop)
+            if stop.is_set() or self._selection.complete or self.kind == "video":
+                return
+            yield Incident("lost", f"{self._address} is lost: {why}. Connecting again for up to {self._patience:g} s.")
+            since = time.monotonic()
+            again = self._connect_again(stop)
+            if again is None:
+                yield Notice(f"{self._address} did not come back: ending with what was captured.")
+                return
+            yield Notice(f"{self._address} is back after {time.monotonic() - since:.0f} s.")
+            pictures = again
+
+    def again(self) -> Iterator[Candidate | SkippedFrame]:
+        return iter(())
+
+    def _until_lost(self, pictures: Iterator[Any], stop: threading.Event) -> Generator[Candidate | Incident, None, str]:
+        """Pass pictures on until they end, and return why they did."""
+        pace = _Pace(stop) if self.kind == "video" else None
+        try:
+            for picture in pictures:
+                if pace:
+                    pace.wait_for(picture)
+                if stop.is_set():
+                    break
+                if picture.is_corrupt:
+                    yield Incident("damaged")
+                elif self._selection.takes(self._count, time.monotonic()):
+                    yield self._candidate(picture)
+                self._count += 1
+                if self._selection.complete:
+                    break
+        except _Lost as lost:
+            return str(lost)
+        return "it ended"
+
+    def _candidate(self, picture: Any) -> Candidate:
+        now = time.monotonic()
+        image = working_image(upright_rgb(picture), self._options.size)
+        height, width = image.shape[:2]
+        name, lens = f"{self._count:06d}.jpg", f"{self._address} {width}x{height}"
+        frame = Frame(self._count, now, image, name, (width, height), lens, 0.0, np.ones((height, width), np.bool_))
+        return Candidate(frame, partial(self._keep, image, name), now)
+
+    def _keep(self, image: Image, name: str) -> None:
+        if self._images_folder:
+            make_folder(self._images_folder)
+            write_original(image, self._images_folder / name)
+
+    def _connect_again(self, stop: threading.Event) -> Iterator[Any] | None:
+        """The pictures of a new connection; None when patience or ``stop`` ended the attempts."""
+        deadline, pause = time.monotonic() + self._patience, FIRST_PAUSE
+        while not stop.wait(min(pause, max(0.0, deadline - time.monotonic()))):
+            try:
+                first, rest = self._connect()
+            except SourceError:
+                if time.monotonic() >= deadline:
+                    return None
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                return chain([first], rest)
+        return None
+
+    def _connect(self) -> tuple[Any, Iterator[Any]]:
+        """The first picture and an iterator of the others. Raises SourceError."""
+        pictures = _pictures(self._open())
+        try:
+            return next(pictures), pictures
+        except (StopIteration, _Lost) as error:
+            raise SourceError(f"{self._address} sends no pictures. {error}".rstrip()) from error
+
+    def _open(self) -> Any:
+        try:
+            return av.open(self._address, timeout=(OPEN_SECONDS, READ_SECONDS), **self._container)
+        except (av.error.FFmpegError, OSError) as error:
+            if self.kind == "camera":
+                raise SourceError(why_unusable(self._address, error)) from error
+            raise SourceError(f"{self._address} cannot be opened: {_reason(error)}. Is it running?") from error
+
+
+class _Pace:
+    """Holds pictures back until their time has come, counted from the first."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._start: float | None = None  # of the monotonic clock, when the video's time was 0
+
+    def wait_for(self, picture: Any) -> None:
+        shown = picture.time or 0.0
+        if self._start is None:
+            self._start = time.monotonic() - shown
+        self._stop.wait(max(0.0, self._start + shown - time.monotonic()))
+
+
+def _pictures(container: Any) -> Iterator[Any]:
+    """Decoded pictures, those that arrived damaged among them. Raises _Lost when the connection breaks."""
+    with container:
+        if not container.streams.video:
+            raise _Lost("It holds no video, only sound or other data.")
+        try:
+            for packet in container.demux(container.streams.video[0]):
+                with suppress(av.error.InvalidDataError):  # as when one joins a stream between two key pictures
+                    yield from packet.decode()
+        except (av.error.FFmpegError, OSError) as error:
+            raise _Lost(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, av.error.ExitError):
+        return "nothing came in time"
+    return (getattr(error, "strerror", None) or str(error)).lower()

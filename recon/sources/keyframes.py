@@ -1,0 +1,154 @@
+"""Keyframes: enough of a stream for a map, and no more.
+
+A frame is taken when the picture has moved far enough since the keyframe before, however long that took, so standing
+still costs nothing. Among neighbours that would do, the sharpest is taken. The motion is that of corners followed from
+picture to picture (Shi and Tomasi 1994; Bouguet 2000); sharpness is the variance of the Laplacian (Pertuz et al. 2013).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.sources.base import Candidate
+from recon.types import Frame, Image, PassedFrame, SkippedFrame
+
+SMALL = 320  # longest side of the pictures that are looked at [px]
+NEAR, FAR = 0.02, 0.04  # motion from which a frame may be, and must be, a keyframe; a share of the longest side
+MOST_HELD = 12  # neighbours to choose from
+CORNERS = 200
+FEWEST_FOLLOWED = 0.4  # of a keyframe's corners; with fewer the picture has changed altogether
+LOST_WAY = 0.5  # what a change of the whole picture counts as
+FLOW: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 3}
+
+
+def chosen(
+    candidates: Iterable[Candidate | SkippedFrame], keyframes: Literal["all", "auto"]
+) -> Iterator[Frame | SkippedFrame | PassedFrame]:
+    """Frames to be taken, their originals kept, and the others as PassedFrame."""
+    for item in pick(candidates) if keyframes == "auto" else candidates:
+        if isinstance(item, Candidate):
+            item.keep()
+            yield item.frame
+        else:
+            yield item
+
+
+def pick(
+    candidates: Iterable[Candidate | SkippedFrame],
+) -> Iterator[Candidate | SkippedFrame | PassedFrame]:
+    """Pass keyframes on, with the way to them, and turn all others into PassedFrame; the order stays.
+
+    No more than MOST_HELD frames are held.
+    """
+    picker = KeyframePicker()
+    for item in candidates:
+        if isinstance(item, Candidate):
+            yield from picker.take(item)
+        else:
+            yield item
+    yield from picker.finish()
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """A candidate, its small grey picture (h, w), and how sharp that is."""
+
+    candidate: Candidate
+    grey: Image
+    sharpness: float
+
+
+class KeyframePicker:
+    """Chooses keyframes among the frames that it is given one after the other."""
+
+    def __init__(self) -> None:
+        self._motion: _Motion | None = None
+        self._held: list[_Look] = []
+        self._way = 0.0
+
+    def take(self, candidate: Candidate) -> Iterator[Candidate | PassedFrame]:
+        """Look at the next frame; yields those that are decided by it."""
+        grey = small_grey(candidate.frame.image)
+        yield from self._look(_Look(candidate, grey, float(cv2.Laplacian(grey, cv2.CV_32F).var())))
+
+    def finish(self) -> Iterator[Candidate | PassedFrame]:
+        """Decide about the frames that are still held."""
+        if self._held:
+            yield from self._choose()
+
+    def _look(self, look: _Look) -> Iterator[Candidate | PassedFrame]:
+        if self._motion is None:
+            yield self._keyframe(look, 0.0)
+            return
+        moved = self._motion.follow(look.grey)
+        if not self._held and moved < NEAR:
+            yield _passed(look)
+        elif not self._held and moved >= FAR:
+            yield self._keyframe(look, moved)
+        else:
+            self._held.append(look)
+            if moved >= FAR or len(self._held) > MOST_HELD:
+                yield from self._choose()
+
+    def _choose(self) -> Iterator[Candidate | PassedFrame]:
+        """Take the sharpest of the held frames, and look at those after it anew, from there."""
+        held, self._held = self._held, []
+        # The last one is beyond FAR, or ends the source; it is no choice where there are others.
+        choice = max(range(max(1, len(held) - 1)), key=lambda row: held[row].sharpness)
+        yield from map(_passed, held[:choice])
+        yield self._keyframe(held[choice], NEAR)
+        for look in held[choice + 1 :]:
+            yield from self._look(look)
+
+    def _keyframe(self, look: _Look, moved: float) -> Candidate:
+        self._motion = _Motion(look.grey)
+        self._way += min(moved, LOST_WAY)
+        return replace(look.candidate, way=self._way)
+
+
+class _Motion:
+    """How far the picture has moved since a keyframe, by its corners."""
+
+    def __init__(self, grey: Image) -> None:
+        self._grey = grey
+        found = cv2.goodFeaturesToTrack(grey, CORNERS, qualityLevel=0.005, minDistance=7)
+        self._start: NDArray[np.float32] = np.zeros((0, 1, 2), np.float32) if found is None else found
+        self._now = self._start
+        self._count = len(self._start)
+
+    def follow(self, grey: Image) -> float:
+        """How far a quarter of the corners, or more, have moved since the keyframe, a share of the longest side;
+        infinite where too few of them could be followed so far.
+
+        The median would miss a camera that goes straight ahead, where only what is beside it moves.
+        """
+        if grey.shape != self._grey.shape or not len(self._now):
+            return math.inf
+        found, status, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, self._now, np.zeros_like(self._now), **FLOW)
+        inside = ((found > 0) & (found < grey.shape[::-1])).all(axis=(1, 2))
+        kept = (status.ravel() == 1) & inside
+        self._grey, self._now, self._start = grey, found[kept], self._start[kept]
+        if len(self._now) < FEWEST_FOLLOWED * self._count:
+            return math.inf
+        return float(np.quantile(np.linalg.norm(self._now - self._start, axis=2), 0.75) / max(grey.shape))
+
+
+def small_grey(image: Image, side: int = SMALL) -> Image:
+    """An image (height, width, 3) in grey, its longest side ``side`` pixels or less."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    scale = side / max(grey.shape)
+    if scale < 1:
+        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return np.asarray(grey, dtype=np.uint8)
+
+
+def _passed(look: _Look) -> PassedFrame:
+    frame = look.candidate.frame
+    return PassedFrame(frame.index, frame.timestamp, frame.name)

@@ -1,0 +1,134 @@
+"""A live source: a thread captures, and frames wait in a bounded queue until the reconstruction takes them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from recon.errors import SettingsError
+from recon.events import Notice, StreamStatus
+from recon.sources.base import Candidate, SourceDescription, SourceKind, SourceOptions, at_least_one_frame
+from recon.sources.keyframes import KeyframePicker
+from recon.sources.waiting import Waiting
+from recon.types import Frame, PassedFrame, SkippedFrame
+
+WAITING = 24  # frames that wait at most: about what a chunk takes
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Something that happened to a feed: a picture came damaged, or the connection was lost, which is announced."""
+
+    kind: Literal["damaged", "lost"]
+    text: str = ""
+
+
+class Feed(Protocol):
+    """Where a live source's pictures come from.
+
+    kind, sizes: as in SourceDescription. patient: whether pictures stay where they are until they are asked for, as
+    files do, so that none need be left out.
+    """
+
+    kind: SourceKind
+    sizes: tuple[tuple[int, int], ...]
+    patient: bool
+
+    def items(self, stop: threading.Event) -> Iterator[Candidate | SkippedFrame | Notice | Incident]:
+        """Pictures as they come, until they end or ``stop`` is set.
+
+        ``Frame.timestamp`` is the time of ``time.monotonic`` at which a picture was there.
+        """
+        ...
+
+    def again(self) -> Iterator[Candidate | SkippedFrame]:
+        """All pictures once more, where they are still there; of a camera or stream none are."""
+        ...
+
+
+class LiveSource:
+    """Frames of a feed as they come, for one iteration; see ``recon.sources.base.Source``.
+
+    Capture runs in a thread of its own, and memory does not grow with the length of the stream: see ``Waiting`` for
+    which frames are left out when the reconstruction is slower. Originals are kept of the frames that are read alone.
+    """
+
+    def __init__(self, name: str, feed: Feed, options: SourceOptions) -> None:
+        if options.masks is not None:
+            raise SettingsError("--masks goes by the names of files: leave it out for a live source.")
+        self._name, self._feed, self._options = name, feed, options
+        self._waiting = Waiting(WAITING, patient=feed.patient)
+        self._stop = threading.Event()
+        self._start = self._newest = time.monotonic()
+
+    @property
+    def description(self) -> SourceDescription:
+        return SourceDescription(self._feed.kind, 0, self._feed.sizes, 0.0)
+
+    @property
+    def status(self) -> StreamStatus:
+        return self._waiting.status(time.monotonic() - self._newest)
+
+    def candidates(self) -> Iterator[Candidate | SkippedFrame]:
+        return (self._since_start(item) if isinstance(item, Candidate) else item for item in self._feed.again())
+
+    def stop(self) -> None:
+        """End the capture. Frames that wait are still handed out. May be called from a signal handler."""
+        self._stop.set()
+        self._waiting.close()
+
+    def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
+        self._start = time.monotonic()
+        threading.Thread(target=self._capture, name="capture", daemon=True).start()
+        return at_least_one_frame(self._hand_out(), self._name)
+
+    def _hand_out(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
+        try:
+            while (item := self._waiting.get()) is not None:
+                if isinstance(item, Candidate):
+                    item.keep()
+                    self._newest = item.frame.timestamp
+                    yield self._since_start(item).frame
+                else:
+                    yield item
+        finally:
+            self.stop()
+
+    def _since_start(self, candidate: Candidate) -> Candidate:
+        seconds = max(0.0, candidate.frame.timestamp - self._start)
+        return replace(candidate, frame=replace(candidate.frame, timestamp=seconds))
+
+    def _capture(self) -> None:
+        """Fill the queue; in a thread of its own."""
+        picker = KeyframePicker() if self._options.keyframes == "auto" else None
+        try:
+            for item in self._feed.items(self._stop):
+                if isinstance(item, Candidate):
+                    self._waiting.count(captured=1)
+                    self._enter(picker.take(item) if picker else [item])
+                elif isinstance(item, Incident):
+                    self._note(item)
+                else:
+                    self._waiting.tell(item)
+            self._enter(picker.finish() if picker else [])
+        except Exception as error:
+            self._waiting.close(error)  # raised where the frames are read
+        finally:
+            self._waiting.close()
+
+    def _enter(self, decided: Iterable[Candidate | PassedFrame]) -> None:
+        for item in decided:
+            if isinstance(item, Candidate):
+                self._waiting.put(item)
+            else:
+                self._waiting.count(passed=1)
+                if self._feed.patient:  # it can be read again, to be given a pose
+                    self._waiting.put(item)
+
+    def _note(self, incident: Incident) -> None:
+        self._waiting.count(**{incident.kind: 1})
+        if incident.text:
+            self._waiting.tell(Notice(incident.text))

@@ -1,0 +1,133 @@
+"""A folder that another program is filling."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import watchfiles
+from natsort import natsorted, ns
+
+from recon.errors import SettingsError, SourceError
+from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
+from recon.sources.decoding import IMAGE_SUFFIXES, UnreadableImage, read_photo
+from recon.sources.images import photo_candidate
+from recon.store import make_folder
+from recon.types import SkippedFrame
+
+LOOK_AGAIN_MS = 500  # at files that were not whole yet
+GIVE_UP_SECONDS = 10.0  # after the last change of a file that is not whole
+
+
+class WatchFeed:
+    """Images in the order in which they come into a folder, those first that are there already, in natural order.
+
+    A file that cannot be read yet is looked at again until it can, or has not changed for GIVE_UP_SECONDS. None is
+    left out because the reconstruction is slow: files wait on the disk. Raises SourceError when there is no folder.
+    """
+
+    kind: SourceKind = "folder"
+    sizes: tuple[tuple[int, int], ...] = ()
+    patient = True
+
+    def __init__(self, folder: Path, options: SourceOptions, images_folder: Path | None = None) -> None:
+        if not folder.is_dir():
+            raise SourceError(f"{folder} is no folder. Give the folder that the images come into, or make it first.")
+        if options.fps is not None:
+            raise SettingsError("--fps works for videos only: choose images with --every.")
+        if images_folder and images_folder.resolve() == folder.resolve():
+            raise SettingsError(f"{folder} is where this run would put its images. Choose another --out.")
+        self._folder, self._options, self._images_folder = folder, options, images_folder
+        self._selection = Selection(options)
+        self._count = 0
+        self._files: list[tuple[int, Path, float]] = []  # index, path, when it was first seen
+
+    def again(self) -> Iterator[Candidate | SkippedFrame]:
+        for index, path, seen in self._files:
+            try:
+                yield self._candidate(index, path, seen)
+            except UnreadableImage as error:  # it was replaced or deleted since
+                yield SkippedFrame(index, path.name, str(error))
+
+    def items(self, stop: threading.Event) -> Iterator[Candidate | SkippedFrame]:
+        seen: set[str] = set()
+        partial: dict[Path, _Growth] = {}
+        for paths in self._arrivals(stop):
+            now = time.monotonic()
+            for path in paths:
+                if path.name not in seen:
+                    seen.add(path.name)
+                    partial[path] = _Growth(-1, now, now)
+            for path, growth in list(partial.items()):
+                item = self._read(path, growth)
+                if item is None:
+                    partial[path] = growth.measured(path)
+                    continue
+                del partial[path]
+                if self._selection.takes(self._count, now):
+                    if isinstance(item, Candidate):
+                        self._files.append((self._count, path, growth.seen))
+                    yield item
+                self._count += 1
+                if stop.is_set() or self._selection.complete:
+                    return
+
+    def _arrivals(self, stop: threading.Event) -> Iterator[list[Path]]:
+        """Images that are there, then, again and again, those that came or changed since; often none."""
+        watch = watchfiles.watch(
+            self._folder,
+            watch_filter=None,
+            stop_event=stop,
+            recursive=False,
+            rust_timeout=LOOK_AGAIN_MS,
+            yield_on_timeout=True,
+        )
+        first = next(watch, None)  # the watch has begun: from here on nothing can be missed
+        if first is not None:
+            yield _images(self._folder.iterdir())
+            yield from (_images(Path(name) for _, name in changes) for changes in chain([first], watch))
+
+    def _read(self, path: Path, growth: _Growth) -> Candidate | SkippedFrame | None:
+        """The frame of a file, the reason why there is none, or None as long as the file may become whole."""
+        try:
+            return self._candidate(self._count, path, growth.seen)
+        except UnreadableImage as error:
+            done = time.monotonic() - growth.changed > GIVE_UP_SECONDS or not path.exists()
+            return SkippedFrame(self._count, path.name, str(error)) if done else None
+
+    def _candidate(self, index: int, path: Path, seen: float) -> Candidate:
+        photo = read_photo(path)
+        image = working_image(photo.pixels, self._options.size)
+        where = (index, seen, f"{index:06d}_{path.stem}")
+        mask = np.ones(image.shape[:2], np.bool_)
+        if self._images_folder:
+            make_folder(self._images_folder)
+        return photo_candidate(photo, path, where, image, mask, images_folder=self._images_folder)
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """Bytes of a file that is not whole, when it was first seen, and when its size last changed, both monotonic."""
+
+    size: int
+    seen: float
+    changed: float
+
+    def measured(self, path: Path) -> _Growth:
+        """The file as it is now."""
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return self
+        return self if size == self.size else _Growth(size, self.seen, time.monotonic())
+
+
+def _images(paths: Iterable[Path]) -> list[Path]:
+    """Those that are images and not hidden, in natural order."""
+    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    return natsorted(images, alg=ns.PATH | ns.IGNORECASE)

@@ -1,0 +1,136 @@
+"""``recon live`` as a user meets it, and ``--keyframes auto``: ends by Ctrl-C or q, poses for frames passed over."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli.ending import ended_by_user
+from cli.progress import ProgressBar
+from recon import report
+from recon.events import ChunkReconstructed, FrameRead, StreamStatus
+from tests.cli.conftest import SAMPLE, Recon
+from tests.support import frame_of
+
+FRAMES = 5
+
+
+@pytest.fixture(scope="module")
+def every_frame_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with frames of the sample, each followed by a copy of itself."""
+    folder = tmp_path_factory.mktemp("twice")
+    for index in range(FRAMES):
+        for copy in range(2):
+            shutil.copy(SAMPLE / "images" / f"{2 * index:06d}.jpg", folder / f"{index:03d}_{copy}.jpg")
+    return folder
+
+
+def test_frames_passed_over_get_a_pose(recon: Recon, every_frame_twice: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--size", "320", "--keyframes", "auto", "--no-loops", "--viewer", "none")
+    outcome = recon("run", every_frame_twice, "--out", out, *options)
+    assert outcome.code == 0, outcome.err
+    assert (
+        f"  frames       {FRAMES} of {FRAMES} placed\n  passed over  {FRAMES}, {FRAMES} posed afterwards" in outcome.out
+    )
+    rows = np.loadtxt(out / "poses.txt")
+    assert rows[:, 0].tolist() == list(range(2 * FRAMES))
+    path = np.linalg.norm(np.diff(rows[::2, 1:4], axis=0), axis=1)
+    apart = np.linalg.norm(rows[1::2, 1:4] - rows[::2, 1:4], axis=1)
+    assert apart.max() < 0.05 * path.mean()
+    assert len(list((out / "colmap" / "images").iterdir())) == FRAMES
+    assert recon("check", out).code == 0
+
+
+def test_ctrl_c_ends_a_live_run_with_every_file(
+    recon: Recon, every_frame_twice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show = ProgressBar.__call__
+
+    def interrupt(self: ProgressBar, event: object) -> None:
+        show(self, event)  # type: ignore[arg-type]
+        if isinstance(event, ChunkReconstructed) and event.submap.index == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(ProgressBar, "__call__", interrupt)
+    out = tmp_path / "out"
+    options = ("--size", "320", "--chunk", "4", "--overlap", "2", "--no-loops", "--viewer", "none")
+    outcome = recon("live", every_frame_twice, "--watch", "--out", out, *options)
+    assert outcome.code == 0, outcome.err
+    assert "  stream       10 captured, 5 passed over\n" in outcome.out
+    assert len(np.loadtxt(out / "poses.txt")) == 2 * FRAMES  # the files of those are still there
+    run = report.read(out / "report.json")
+    assert not run.interrupted
+    assert run.stream
+    assert run.stream.captured == 2 * FRAMES
+    assert (run.frames_placed, run.passed_over_placed) == (FRAMES, FRAMES)
+    assert run.chunks[0].lag > 0
+    for name in ("cloud.ply", "colmap/sparse/0/images.bin", "poses.txt", "map/map.json"):
+        assert (out / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("/dev/video77", "There is no camera /dev/video77. Devices found: "),
+        ("walk.mp4", "Add --watch for a folder that is being filled, --realtime for a video"),
+    ],
+)
+def test_what_cannot_be_captured_is_told_in_a_sentence(
+    recon: Recon, tmp_path: Path, source: str, sentence: str
+) -> None:
+    outcome = recon("live", source, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert sentence in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_first_ctrl_c_stops_and_the_second_interrupts() -> None:
+    stopped: list[bool] = []
+    with ended_by_user(lambda: stopped.append(True)):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopped == [True]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+ENDING = """
+import sys, termios, threading
+from cli.ending import ended_by_user
+stopped, before = threading.Event(), termios.tcgetattr(sys.stdin)
+with ended_by_user(stopped.set):
+    print("waiting", flush=True)
+    assert stopped.wait(20)
+assert termios.tcgetattr(sys.stdin) == before
+print("ended")
+"""
+
+
+def test_q_ends_where_a_terminal_is_read() -> None:
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-c", ENDING]
+    with subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "waiting\n"
+        os.write(controller, b"xq")
+        assert process.stdout.readline() == "ended\n"
+    assert process.returncode == 0
+    os.close(controller)
+    os.close(terminal)
+
+
+def test_the_bar_shows_what_was_left_out_and_the_lag() -> None:
+    bar = ProgressBar(None)
+    bar(FrameRead(frame_of(0)))
+    bar(StreamStatus(captured=120, passed_over=70, skipped=30, damaged=0, lost=1, lag=4.2))
+    assert bar.figures().endswith("frames/s, 120 captured, 30 skipped, 70 passed over, 4 s behind")
