@@ -23,6 +23,7 @@ from cli.options import (
     Loops,
     Masks,
     MaxFrames,
+    MaxPoints,
     MemoryFrames,
     MemoryMib,
     Out,
@@ -32,6 +33,7 @@ from cli.options import (
     PlaceWeights,
     Size,
     Viewer,
+    Voxel,
     Weights,
     calibrated_camera,
 )
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from recon.places import PlaceRecogniser
     from recon.plan import Plan
     from recon.report import RunReport
-    from recon.settings import NetworkSettings
+    from recon.settings import CloudSettings, NetworkSettings
     from recon.sources import SourceOptions
 
 INTERRUPTED = 130
@@ -71,14 +73,17 @@ def run(
     compile_network: Compile = False,
     loops: Loops = True,
     place_weights: PlaceWeights = None,
+    voxel: Voxel = None,
+    max_points: MaxPoints = 10_000_000,
     viewer: Viewer = "record",
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct images or a video into DIR."""
-    from recon.settings import NetworkSettings
+    from recon.settings import CloudSettings, NetworkSettings
     from recon.sources import SourceOptions
 
     options = SourceOptions(every, fps, max_frames, longest_side, masks)
+    cloud = CloudSettings(voxel, max_points)
     memory = (memory_frames or None, memory_mib)
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
     plan = _plan(
@@ -91,6 +96,7 @@ def run(
         intrinsics=intrinsics,
         overwrite=overwrite,
         network=network,
+        cloud=cloud,
     )
     _print_plan(plan)
     report = _reconstruct(source, out, plan, viewer, open_recogniser(place_weights, device) if loops else None)
@@ -132,15 +138,17 @@ def _plan(
     intrinsics: str | None,
     overwrite: bool = False,
     network: NetworkSettings | None = None,
+    cloud: CloudSettings | None = None,
 ) -> Plan:
     from recon.plan import make_plan
-    from recon.settings import RunSettings
+    from recon.settings import CloudSettings, RunSettings
     from recon.sources import open_source
 
     description = open_source(source, options).description
     camera = calibrated_camera(intrinsics, lens, description.sizes) if intrinsics is not None else None
     model = camera.model if camera else MODELS[lens or "radial"]
-    return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite, network), out)
+    cloud = cloud or CloudSettings()
+    return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite, network, cloud), out)
 
 
 def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:
@@ -216,6 +224,6 @@ def _print_summary(report: RunReport, out: Path) -> None:
     commands = [(f"recon view {out}", "look at it")] if (out / "recording.rrd").exists() else []
     commands += [
         (f"recon check {out}", "open every file with the program it is for"),
-        (f"recon export {out} --to nerfstudio", "or ply, colmap, tum, kitti"),
+        (f"recon export {out} --to nerfstudio", "or ply, mesh, colmap, tum, kitti"),
     ]
     print_rows("Next", commands)
