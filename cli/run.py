@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,11 +34,14 @@ from cli.options import (
     PlaceWeights,
     Size,
     Viewer,
+    ViewerName,
     Voxel,
+    WebHost,
     Weights,
     calibrated_camera,
 )
 from cli.text import duration, print_rows, size
+from recon.errors import SettingsError
 
 if TYPE_CHECKING:
     from recon.events import Listener
@@ -75,13 +79,15 @@ def run(
     place_weights: PlaceWeights = None,
     voxel: Voxel = None,
     max_points: MaxPoints = 10_000_000,
-    viewer: Viewer = "record",
+    viewer: Viewer = None,
+    web_host: WebHost = "127.0.0.1",
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct images or a video into DIR."""
     from recon.settings import CloudSettings, NetworkSettings
     from recon.sources import SourceOptions
 
+    viewers = chosen_viewers(viewer, web_host)
     options = SourceOptions(every, fps, max_frames, longest_side, masks)
     cloud = CloudSettings(voxel, max_points)
     memory = (memory_frames or None, memory_mib)
@@ -99,7 +105,8 @@ def run(
         cloud=cloud,
     )
     _print_plan(plan)
-    report = _reconstruct(source, out, plan, viewer, open_recogniser(place_weights, device) if loops else None)
+    recogniser = open_recogniser(place_weights, device) if loops else None
+    report = _reconstruct(source, out, plan, viewers=viewers, web_host=web_host, recogniser=recogniser)
     _print_summary(report, out)
     if report.interrupted:
         typer.echo("Interrupted: what was finished is kept, and every file is whole.", err=True)
@@ -159,7 +166,15 @@ def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:
     return LoopFinder(load_describer(weights, device) if weights else None)
 
 
-def _reconstruct(source: str, out: Path, plan: Plan, viewer: str, recogniser: PlaceRecogniser | None) -> RunReport:
+def _reconstruct(
+    source: str,
+    out: Path,
+    plan: Plan,
+    *,
+    viewers: Sequence[ViewerName],
+    web_host: str,
+    recogniser: PlaceRecogniser | None,
+) -> RunReport:
     # Only now: whatever is wrong with the input is told before seconds of imports.
     from cli.progress import ProgressBar
     from cli.recording import Recording
@@ -168,9 +183,28 @@ def _reconstruct(source: str, out: Path, plan: Plan, viewer: str, recogniser: Pl
     with ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(plan))
         listeners: list[Listener] = [bar]
-        if viewer != "none":
-            listeners.append(stack.enter_context(Recording(out, live=viewer == "live", say=bar.say)))
+        if "none" not in viewers:
+            recording = Recording(out, say=bar.say, live="live" in viewers, web="web" in viewers, host=web_host)
+            listeners.append(stack.enter_context(recording))
         return reconstruct(source, out, plan.settings, listeners, recogniser)
+
+
+def chosen_viewers(viewers: Sequence[ViewerName] | None, web_host: str) -> Sequence[ViewerName]:
+    """The viewers that were asked for, and a warning where others will see the run.
+
+    Raises SettingsError for ``none`` beside others, and where the web viewer has nowhere to listen.
+    """
+    chosen = viewers or ["record"]
+    if "none" in chosen and len(set(chosen)) > 1:
+        raise SettingsError(f"--viewer none goes with no other viewer, got {', '.join(chosen)}.")
+    if web_host != "127.0.0.1" and "web" not in chosen:
+        raise SettingsError("--web-host says where --viewer web listens: give that too.")
+    if web_host != "127.0.0.1":
+        from viewer.launch import free_port
+
+        free_port(web_host)
+        typer.echo(f"warning: everybody who reaches {web_host} will see the images and the map, unencrypted.", err=True)
+    return chosen
 
 
 def _print_plan(plan: Plan) -> None:

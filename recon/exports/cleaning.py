@@ -112,9 +112,10 @@ def _with_neighbours(frames: Iterable[PosedGeometry]) -> Iterator[tuple[PosedGeo
 
 
 def _clean_together(posed: PosedGeometry, others: Sequence[PosedGeometry]) -> FrameGeometry:
-    """Keep what at least two of the others that see it confirm (the one, where one sees it) and fewer see through.
+    """Keep what two of the others confirm, or the only one that sees it, and no more see through; at its mean depth.
 
-    What no other sees stays. Depth becomes the mean of all that confirm it. The mean over the views is what takes the ripples out of surfaces: each view's own error of depth is its own.
+    What no other sees stays. The mean over the views takes the ripples out of surfaces: each view's own error of depth
+    is its own.
     """
     frame, geometry = posed
     seen, confirmed, through = (np.zeros(geometry.depth.shape, np.int32) for _ in range(3))
