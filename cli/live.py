@@ -23,10 +23,11 @@ from cli.options import (
     PlaceWeights,
     Size,
     Viewer,
+    WebHost,
     Weights,
     calibrated_camera,
 )
-from cli.run import INTERRUPTED, listening, open_recogniser, print_summary
+from cli.run import INTERRUPTED, chosen_viewers, listening, open_recogniser, print_summary
 from cli.text import print_rows
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def live(
     device: Device = "auto",
     loops: Loops = True,
     place_weights: PlaceWeights = None,
-    viewer: Viewer = "record",
+    viewer: Viewer = None,
+    web_host: WebHost = "127.0.0.1",
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct a camera, a stream or a growing folder into DIR while it comes in; q or Ctrl-C ends it."""
@@ -64,6 +66,7 @@ def live(
     from recon.sources import SourceOptions, open_live_source
     from recon.store import images_folder
 
+    viewers = chosen_viewers(viewer, web_host)
     options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes)
     opened = open_live_source(source, options, images_folder(out), watch=watch, realtime=realtime, patience=reconnect)
     sizes = opened.description.sizes
@@ -73,7 +76,7 @@ def live(
     settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network)
     _print_source(source, opened.description, settings.chunk)
     recogniser = open_recogniser(place_weights, device) if loops else None
-    with listening(out, None, viewer) as listeners, ended_by_user(opened.stop):
+    with listening(out, None, viewers, web_host) as listeners, ended_by_user(opened.stop):
         from recon.pipeline import reconstruct_source
 
         report = reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)

@@ -70,8 +70,27 @@ PlaceWeights = Annotated[
         "--place-weights", metavar="NAME|PATH", help="Recognise places by ImAge; without, in similar light only."
     ),
 ]
+Voxel = Annotated[
+    float | None,
+    typer.Option(help="Edge of the grid that thins the cloud, in the map's unit; without it, the size of a pixel."),
+]
+MaxPoints = Annotated[int, typer.Option(help="Most points of the cloud; where there are more, the grid gets coarser.")]
+Clean = Annotated[
+    bool, typer.Option("--clean/--no-clean", help="Leave out depth that is doubtful, at edges, or seen by one image.")
+]
+Sky = Annotated[bool, typer.Option("--sky/--no-sky", help="Keep bright, smooth areas at the top of upright images.")]
+ViewerName = Literal["none", "record", "live", "web"]
 Viewer = Annotated[
-    Literal["none", "record", "live"], typer.Option(help="Show the run in a window, only record it, or neither.")
+    list[ViewerName] | None,
+    typer.Option(
+        help="Show the run in a window (live) or a browser (web), only record it (the default), or none; repeatable."
+    ),
+]
+WebHost = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS", help="Where --viewer web listens; anybody who reaches another address sees it all."
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in DIR.")]
 

@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.options import Folder
+from cli.options import Clean, Folder, MaxPoints, Sky, Voxel
 from cli.text import print_rows
 
 CHECK_FAILED = 1
 FILE_NAMES = {
     "ply": "cloud.ply",
+    "mesh": "mesh.ply",
     "colmap": "colmap",
     "tum": "poses.txt",
     "kitti": "poses_kitti.txt",
@@ -32,16 +33,23 @@ def view(
 
 def export(
     folder: Folder,
-    to: Annotated[Literal["ply", "colmap", "tum", "kitti", "nerfstudio"], typer.Option(help="Format.")],
+    *,
+    to: Annotated[Literal["ply", "mesh", "colmap", "tum", "kitti", "nerfstudio"], typer.Option(help="Format.")],
     out: Annotated[Path | None, typer.Option(help="File or folder to write; without it, one in DIR.")] = None,
     undistort: Annotated[bool, typer.Option("--undistort", help="Pinhole copies of the images (colmap).")] = False,
+    voxel: Voxel = None,
+    max_points: MaxPoints = 10_000_000,
+    clean: Clean = True,
+    sky: Sky = True,
 ) -> None:
     """Write a run in another program's format."""
     from recon import exports
+    from recon.settings import CloudSettings
     from recon.store import open_map
 
+    cloud = CloudSettings(voxel, max_points, clean, sky)
     name = "colmap_undistorted" if undistort else FILE_NAMES[to]
-    written = exports.export(open_map(folder), to, out or folder / name, undistort)
+    written = exports.export(open_map(folder), to, out or folder / name, undistort, cloud)
     typer.echo(f"Wrote {written}")
 
 

@@ -7,22 +7,30 @@ from pathlib import Path
 from types import TracebackType
 
 import viewer
-from recon.errors import ReconError
+from recon.errors import DependencyError, ReconError
 from recon.events import Event
+from viewer.launch import LOOPBACK
 
 
 class Recording:
-    """A listener that records into ``folder``, and shows the run in a window with ``live``.
+    """A listener that records into ``folder``, and shows the run in a window and in a browser where they are asked for.
 
     It starts at the first event, because until then the folder is not made and may still be refused. A run that ends
     in a ReconError, or by Ctrl-C without a map, leaves no recording that looks finished.
     """
 
-    def __init__(self, folder: Path, *, live: bool, say: Callable[[str], None]) -> None:
-        self._path = folder / viewer.RECORDING
-        self._live = live
-        self._say = say
-        self._viewer: viewer.RerunViewer | None = None
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        say: Callable[[str], None],
+        live: bool = False,
+        web: bool = False,
+        host: str = LOOPBACK,
+    ) -> None:
+        self._folder, self._say = folder, say
+        self._live, self._web, self._host = live, web, host
+        self._viewers: list[viewer.RerunViewer] = []
 
     def __enter__(self) -> Recording:
         return self
@@ -30,21 +38,32 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._viewer is None:
-            return
-        self._viewer.close()
-        if isinstance(error, ReconError | KeyboardInterrupt):
-            self._path.unlink(missing_ok=True)
+        for opened in self._viewers:
+            opened.close()
+        if self._viewers and isinstance(error, ReconError | KeyboardInterrupt):
+            (self._folder / viewer.RECORDING).unlink(missing_ok=True)
 
     def __call__(self, event: Event, /) -> None:
-        if self._viewer is None:
-            self._viewer = self._open()
-        self._viewer(event)
+        if not self._viewers:
+            self._open()
+        for opened in self._viewers:
+            opened(event)
 
-    def _open(self) -> viewer.RerunViewer:
-        if not self._live:
-            return viewer.record(self._path)
-        opened, notice = viewer.live(self._path)
-        if notice:
-            self._say(notice.text)
-        return opened
+    def _open(self) -> None:
+        self._viewers.append(viewer.record(self._folder / viewer.RECORDING))
+        if self._live:
+            try:
+                self._viewers.append(viewer.live(self._folder))
+            except DependencyError as error:
+                self._say(f"{error} The run is recorded; look at it with: recon view {self._folder}")
+        if self._web:
+            self._open_page()
+
+    def _open_page(self) -> None:
+        try:
+            shown, address = viewer.web(self._folder, self._host)
+        except DependencyError as error:
+            self._say(f"{error} The run is recorded; look at it with: recon view {self._folder} --web")
+            return
+        self._viewers.append(shown)
+        self._say(f"Watch it at {address}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +25,7 @@ from cli.options import (
     Loops,
     Masks,
     MaxFrames,
+    MaxPoints,
     MemoryFrames,
     MemoryMib,
     Out,
@@ -34,17 +35,21 @@ from cli.options import (
     PlaceWeights,
     Size,
     Viewer,
+    ViewerName,
+    Voxel,
+    WebHost,
     Weights,
     calibrated_camera,
 )
 from cli.text import duration, print_rows, size
+from recon.errors import SettingsError
 
 if TYPE_CHECKING:
     from recon.events import Listener
     from recon.places import PlaceRecogniser
     from recon.plan import Plan
     from recon.report import RunReport
-    from recon.settings import NetworkSettings
+    from recon.settings import CloudSettings, NetworkSettings
     from recon.sources import SourceOptions
 
 INTERRUPTED = 130
@@ -74,14 +79,19 @@ def run(
     compile_network: Compile = False,
     loops: Loops = True,
     place_weights: PlaceWeights = None,
-    viewer: Viewer = "record",
+    voxel: Voxel = None,
+    max_points: MaxPoints = 10_000_000,
+    viewer: Viewer = None,
+    web_host: WebHost = "127.0.0.1",
     overwrite: Overwrite = False,
 ) -> None:
     """Reconstruct images or a video into DIR."""
-    from recon.settings import NetworkSettings
+    from recon.settings import CloudSettings, NetworkSettings
     from recon.sources import SourceOptions
 
+    viewers = chosen_viewers(viewer, web_host)
     options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes)
+    cloud = CloudSettings(voxel, max_points)
     memory = (memory_frames or None, memory_mib)
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
     plan = _plan(
@@ -94,10 +104,11 @@ def run(
         intrinsics=intrinsics,
         overwrite=overwrite,
         network=network,
+        cloud=cloud,
     )
     _print_plan(plan)
     recogniser = open_recogniser(place_weights, device) if loops else None
-    with listening(out, plan, viewer) as listeners:
+    with listening(out, plan, viewers, web_host) as listeners:
         from recon.pipeline import reconstruct
 
         report = reconstruct(source, out, plan.settings, listeners, recogniser)
@@ -140,15 +151,17 @@ def _plan(
     intrinsics: str | None,
     overwrite: bool = False,
     network: NetworkSettings | None = None,
+    cloud: CloudSettings | None = None,
 ) -> Plan:
     from recon.plan import make_plan
-    from recon.settings import RunSettings
+    from recon.settings import CloudSettings, RunSettings
     from recon.sources import open_source
 
     description = open_source(source, options).description
     camera = calibrated_camera(intrinsics, lens, description.sizes) if intrinsics is not None else None
     model = camera.model if camera else MODELS[lens or "radial"]
-    return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite, network), out)
+    cloud = cloud or CloudSettings()
+    return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite, network, cloud), out)
 
 
 def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:
@@ -160,7 +173,7 @@ def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:
 
 
 @contextmanager
-def listening(out: Path, plan: Plan | None, viewer: str) -> Iterator[list[Listener]]:
+def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_host: str) -> Iterator[list[Listener]]:
     """Progress bar and viewer of a run."""
     # Only now: whatever is wrong with the input is told before seconds of imports.
     from cli.progress import ProgressBar
@@ -169,9 +182,28 @@ def listening(out: Path, plan: Plan | None, viewer: str) -> Iterator[list[Listen
     with ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(plan))
         listeners: list[Listener] = [bar]
-        if viewer != "none":
-            listeners.append(stack.enter_context(Recording(out, live=viewer == "live", say=bar.say)))
+        if "none" not in viewers:
+            recording = Recording(out, say=bar.say, live="live" in viewers, web="web" in viewers, host=web_host)
+            listeners.append(stack.enter_context(recording))
         yield listeners
+
+
+def chosen_viewers(viewers: Sequence[ViewerName] | None, web_host: str) -> Sequence[ViewerName]:
+    """The viewers that were asked for, and a warning where others will see the run.
+
+    Raises SettingsError for ``none`` beside others, and where the web viewer has nowhere to listen.
+    """
+    chosen = viewers or ["record"]
+    if "none" in chosen and len(set(chosen)) > 1:
+        raise SettingsError(f"--viewer none goes with no other viewer, got {', '.join(chosen)}.")
+    if web_host != "127.0.0.1" and "web" not in chosen:
+        raise SettingsError("--web-host says where --viewer web listens: give that too.")
+    if web_host != "127.0.0.1":
+        from viewer.launch import free_port
+
+        free_port(web_host)
+        typer.echo(f"warning: everybody who reaches {web_host} will see the images and the map, unencrypted.", err=True)
+    return chosen
 
 
 def _print_plan(plan: Plan) -> None:
@@ -232,6 +264,6 @@ def print_summary(report: RunReport, out: Path) -> None:
     commands = [(f"recon view {out}", "look at it")] if (out / "recording.rrd").exists() else []
     commands += [
         (f"recon check {out}", "open every file with the program it is for"),
-        (f"recon export {out} --to nerfstudio", "or ply, colmap, tum, kitti"),
+        (f"recon export {out} --to nerfstudio", "or ply, mesh, colmap, tum, kitti"),
     ]
     print_rows("Next", commands)

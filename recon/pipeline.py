@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 NOT_YET = "was passed over as it shows little new, and the run ended before its turn"
-LATER_OUTPUTS = ("evaluation.png", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
+LATER_OUTPUTS = ("evaluation.png", "mesh.ply", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
 
 
 def reconstruct(
@@ -364,7 +365,7 @@ class Run:
             for stage, writer, name in (
                 ("trajectory", write_tum, "poses.txt"),
                 ("COLMAP model", write_colmap, "colmap"),
-                ("cloud", write_ply, "cloud.ply"),
+                ("cloud", partial(write_ply, settings=self._settings.cloud), "cloud.ply"),
             ):
                 self._tell(Progress(f"writing {stage}", 0, 0))
                 writer(reconstruction, self._out / name)

@@ -19,7 +19,7 @@ import psutil
 from recon.errors import MapError
 from recon.events import StreamStatus
 from recon.places import LoopRecord
-from recon.settings import NetworkSettings, RunSettings
+from recon.settings import CloudSettings, NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
 from recon.store import write_atomically
 from recon.types import Camera, SkippedFrame
@@ -181,5 +181,6 @@ def _settings_from_json(content: dict[str, Any]) -> RunSettings:
     if intrinsics is not None:
         intrinsics = Camera(**(intrinsics | {"params": tuple(intrinsics["params"])}))
     network = content.get("network") and NetworkSettings(**content["network"])
-    parts = {"source": SourceOptions(**source), "intrinsics": intrinsics, "network": network}
+    cloud = CloudSettings(**content.get("cloud", {}))
+    parts = {"source": SourceOptions(**source), "intrinsics": intrinsics, "network": network, "cloud": cloud}
     return RunSettings(**(content | parts))

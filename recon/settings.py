@@ -38,11 +38,32 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
+class CloudSettings:
+    """How depth maps become a cloud or a mesh.
+
+    voxel: edge of the grid that thins the cloud, in world units; None for the median size of a depth pixel on the
+    surface. max_points: of the cloud; when there would be more, the grid gets coarser. clean: leave out doubtful
+    depth, see ``recon.exports.cleaning``. sky: keep the sky. Raises SettingsError for numbers that are not positive.
+    """
+
+    voxel: float | None = None
+    max_points: int = 10_000_000
+    clean: bool = True
+    sky: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_points <= 0 or (self.voxel is not None and not self.voxel > 0):
+            raise SettingsError(f"--voxel and --max-points must be positive, got {self.voxel} and {self.max_points}.")
+        if not (self.clean or self.sky):
+            raise SettingsError("--no-sky is a part of cleaning: leave out --no-clean.")
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """What a run does. chunk, overlap: frames per chunk, and how many of them repeat the chunk before.
 
     intrinsics: a calibrated lens that all frames share; without it the lens is estimated as a ``camera_model``.
-    network: finds the geometry instead of structure from motion, and the lens with it.
+    network: finds the geometry instead of structure from motion, and the lens with it. cloud: how it is written.
     Raises SettingsError for values that cannot work.
     """
 
@@ -53,6 +74,7 @@ class RunSettings:
     intrinsics: Camera | None = None
     overwrite: bool = False
     network: NetworkSettings | None = None
+    cloud: CloudSettings = field(default_factory=CloudSettings)
 
     def __post_init__(self) -> None:
         if not 1 <= self.overlap < self.chunk:

@@ -6,6 +6,6 @@ viewer.show(folder)
 """
 
 from viewer.launch import RECORDING, show
-from viewer.rerun_viewer import RerunViewer, live, record
+from viewer.rerun_viewer import RerunViewer, live, record, web
 
-__all__ = ["RECORDING", "RerunViewer", "live", "record", "show"]
+__all__ = ["RECORDING", "RerunViewer", "live", "record", "show", "web"]

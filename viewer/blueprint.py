@@ -18,7 +18,7 @@ def layout(scene_depth: float) -> rrb.Blueprint:
     )
     map_view = rrb.Spatial3DView(
         origin="/world",
-        contents=["$origin/**", "- /world/camera/depth"],
+        contents=["$origin/**", "- /world/camera/depth", "- /world/camera/confidence"],
         name="Map",
         background=(24, 26, 32),
         line_grid=False,
@@ -26,13 +26,26 @@ def layout(scene_depth: float) -> rrb.Blueprint:
     )
     camera_views = rrb.Vertical(
         rrb.Spatial2DView(origin="/world/camera/image", name="Image"),
-        rrb.Spatial2DView(origin="/world/camera/depth", name="Depth"),
+        rrb.Tabs(
+            rrb.Spatial2DView(origin="/world/camera/depth", name="Depth"),
+            rrb.Spatial2DView(origin="/world/camera/confidence", name="Confidence"),
+        ),
+        rrb.Horizontal(
+            rrb.Spatial2DView(origin="/places/now", name="Place seen now"),
+            rrb.Spatial2DView(origin="/places/before", name="and before"),
+        ),
         name="Current camera",
     )
     figures = rrb.Horizontal(
-        _plot("/plots/speed", "Frames per second"),
+        rrb.Tabs(
+            _plot("/plots/speed", "Frames read per second"),
+            _plot("/plots/pace", "Seconds per frame"),
+        ),
         _plot("/plots/residual", "Overlap residual (share of depth)"),
-        _plot("/plots/memory", "Memory (MB)"),
+        rrb.Tabs(
+            _plot("/plots/memory", "Memory (MB)"),
+            _plot("/plots/lag", "Viewer behind (s)"),
+        ),
         rrb.TextLogView(origin="/log", name="Log", columns=rrb.TextLogColumns(text_log_columns=["LogLevel", "Body"])),
         column_shares=[1, 1, 1, 1.6],
     )

@@ -6,6 +6,7 @@ that besides the user's own configuration file, which is left alone.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import os
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from recon.errors import DependencyError, MapError
+from recon.errors import DependencyError, MapError, SettingsError
 from viewer.page import serve_page
 
 RECORDING = "recording.rrd"
@@ -63,13 +64,13 @@ def has_display() -> bool:
     return sys.platform in ("win32", "darwin") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
-def start_rerun(*arguments: str, own_session: bool = False) -> subprocess.Popen[bytes]:
-    """Start Rerun's program, listening on this machine only and sending no usage data.
+def start_rerun(*arguments: str, own_session: bool = False, host: str = LOOPBACK) -> subprocess.Popen[bytes]:
+    """Start Rerun's program, listening on ``host``, by default this machine only, and sending no usage data.
 
     ``own_session`` keeps it alive, and away from Ctrl-C, when this process ends. Raises DependencyError when the
     rerun-sdk package is not installed.
     """
-    command = [str(_program()), *arguments, "--bind", LOOPBACK]
+    command = [str(_program()), *arguments, "--bind", host]
     quiet = {"CI": "1", "RUST_LOG": "error"}
     return subprocess.Popen(command, env=os.environ | quiet, start_new_session=own_session, stdout=subprocess.DEVNULL)
 
@@ -85,40 +86,51 @@ def _program() -> Path:
     raise DependencyError("The Rerun viewer is not installed. Install it with: pip install rerun-sdk")
 
 
-def start_server(path: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """Serve a recording and the web viewer on this machine, the page as long as this process lives.
+def serve(path: Path | None, host: str = LOOPBACK) -> tuple[subprocess.Popen[bytes], str, str]:
+    """Serve the web viewer, with the recording ``path`` or with what is going to be logged.
 
-    Returns the process that serves the data and the address for a browser. Raises DependencyError if it fails to start.
+    host: address of this machine on which to listen. Returns the process that serves the data, the address to log to
+    and the page's address; the page is there as long as this process lives, and the server at most as long.
+    Raises SettingsError for a ``host`` that is no address of this machine, DependencyError if nothing starts.
     """
-    data, files = free_port(), free_port()
-    server = start_rerun(str(path), "--serve-web", "--port", str(data), "--web-viewer-port", str(files))
-    if not comes_up(server, data) or not comes_up(server, files):
-        raise DependencyError(f"Rerun's web viewer did not start. Open {path} with 'rerun {path.name}' elsewhere.")
-    page = serve_page(f"http://{LOOPBACK}:{files}", LOOPBACK)
-    source = quote(f"rerun+http://{LOOPBACK}:{data}/proxy", safe="")
-    return server, f"http://{LOOPBACK}:{page}?url={source}"
+    data, files, page = (free_port(host) for _ in range(3))
+    recording = [] if path is None else [str(path)]
+    ports = ("--port", str(data), "--web-viewer-port", str(files), "--cors-allow-origin", f"http://{host}:{page}")
+    server = start_rerun(*recording, "--serve-web", *ports, host=host)
+    atexit.register(server.terminate)
+    if not comes_up(server, data, host) or not comes_up(server, files, host):
+        elsewhere = "" if path is None else f" Open {path} with 'rerun {path.name}' elsewhere."
+        raise DependencyError(f"Rerun's web viewer did not start.{elsewhere}")
+    serve_page(f"http://{host}:{files}", host, page)
+    source = f"rerun+http://{host}:{data}/proxy"
+    return server, source, f"http://{host}:{page}?url={quote(source, safe='')}"
 
 
-def comes_up(process: subprocess.Popen[bytes], port: int) -> bool:
+def comes_up(process: subprocess.Popen[bytes], port: int, host: str = LOOPBACK) -> bool:
     """Wait until a started process listens on a port of this machine; one that does not in time is ended."""
     give_up = time.monotonic() + STARTS_WITHIN
     while time.monotonic() < give_up and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
             return True
         time.sleep(0.05)
     process.kill()
     return False
 
 
-def free_port() -> int:
-    """A TCP port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+def free_port(host: str = LOOPBACK) -> int:
+    """A TCP port that nothing listens on. Raises SettingsError where ``host`` is no address of this machine."""
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104  a page served under no name cannot say where its data is
+        raise SettingsError("--web-host needs the one address under which this machine is reached, not all of them.")
+    try:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise SettingsError(f"--web-host {host} is no address of this machine ({error.strerror}).") from error
 
 
 def _serve(path: Path) -> None:
-    server, address = start_server(path)
+    server, _, address = serve(path)
     print(f"Serving {path} at {address}\nPress Ctrl-C to stop.", flush=True)
     if _wait(server) != 0:
         raise DependencyError(f"Rerun's web viewer stopped. Open {path} with 'rerun {path.name}' on another machine.")

@@ -1,4 +1,4 @@
-"""Rerun's web page, served again with a policy that keeps it on this machine.
+"""Rerun's web page, served again with a policy that keeps it on the machine that serves it.
 
 In a browser the page posts usage data and looks for new releases, and has no setting against either; a
 Content-Security-Policy is what the browser itself enforces.
@@ -16,14 +16,15 @@ from typing import Any
 
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval' blob: data:; "
-    "connect-src 'self' http://127.0.0.1:* blob: data:"
+    "connect-src 'self' http://{host}:* blob: data:"
 )
 FORWARDED = ("Content-Type", "Content-Length", "Content-Encoding", "rerun-final-length")
 
 
 class _Page(BaseHTTPRequestHandler):
-    def __init__(self, origin: str, *arguments: Any) -> None:
+    def __init__(self, origin: str, host: str, *arguments: Any) -> None:
         self._origin = origin
+        self._policy = POLICY.format(host=host)
         super().__init__(*arguments)
 
     def do_GET(self) -> None:
@@ -36,7 +37,7 @@ class _Page(BaseHTTPRequestHandler):
                 for name in FORWARDED:
                     if name in answer.headers:
                         self.send_header(name, answer.headers[name])
-                self.send_header("Content-Security-Policy", POLICY)
+                self.send_header("Content-Security-Policy", self._policy)
                 self.end_headers()
                 shutil.copyfileobj(answer, self.wfile)
         except urllib.error.URLError as error:
@@ -46,8 +47,7 @@ class _Page(BaseHTTPRequestHandler):
         """Say nothing about requests on the terminal."""
 
 
-def serve_page(origin: str, host: str) -> int:
-    """Serve what ``origin`` (http://host:port) serves, until this process ends, and return the port."""
-    server = ThreadingHTTPServer((host, 0), partial(_Page, origin))
+def serve_page(origin: str, host: str, port: int) -> None:
+    """Serve at ``port`` what ``origin`` (http://host:port) serves, until this process ends."""
+    server = ThreadingHTTPServer((host, port), partial(_Page, origin, host))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server.server_port

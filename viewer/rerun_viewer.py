@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -15,26 +16,31 @@ import psutil
 import rerun as rr
 from rerun.error_utils import catch_and_log_exceptions
 
-from recon.errors import DependencyError, OutputError
+from recon.errors import OutputError
 from recon.events import (
     ChunkReconstructed,
     Event,
     Finished,
     FrameRead,
     FrameSkipped,
+    LoopClosed,
     Notice,
     PosesCorrected,
     Progress,
 )
+from recon.places import LoopRecord
 from recon.similarity import Sim3
+from recon.store import images_folder
 from recon.types import Frame, FrameGeometry, PlacedFrame, SparsePoints
 from viewer import shapes
 from viewer.blueprint import layout
-from viewer.launch import open_window
+from viewer.launch import LOOPBACK, open_window, serve
+from viewer.mailbox import Letter, Mailbox
 
 logger = logging.getLogger(__name__)
 
-POINTS_PER_SUBMAP = 60_000
+POINT_BUDGET = 5_000_000  # of all submaps together
+SUBMAP_SHARE = 0.012  # of what is left of it: 60,000 points for the first submap, 17,000 for the hundredth
 SPARSE_POINTS = 60_000
 FRUSTA = 300
 IMAGE_SIDE = 480
@@ -42,6 +48,10 @@ JPEG_QUALITY = 75
 FRUSTUM_SHARE = 0.06  # of the scene's depth
 DEPTH_STEPS = 500  # of the median depth; a step of 0.2% is finer than any colour map shows
 SPEED_WINDOW = 30  # frames
+WARNING = rr.TextLogLevel.WARN
+LOOP_COLOUR = (80, 220, 120)
+FILE_PATIENCE = 120.0  # seconds that the end of a run waits for what is still to be written
+SCREEN_PATIENCE = 10.0  # the same for what is still to be shown
 
 
 @dataclass(frozen=True)
@@ -68,65 +78,65 @@ class LoggedSubmap:
 def record(path: Path, *, strict: bool = False) -> RerunViewer:
     """A viewer that writes the recording ``path`` and starts no server. Raises OutputError if it cannot be written."""
     try:
-        return RerunViewer(_file_sink(path), strict=strict)
-    except RuntimeError as error:
-        raise OutputError(f"Cannot write {path}: {error}. Choose another --out.") from error
-
-
-def live(path: Path, *, strict: bool = False) -> tuple[RerunViewer, Notice | None]:
-    """A viewer that shows the run in a window and writes the recording ``path`` too.
-
-    Where no window opens it only records, and the notice says so. Raises OutputError if ``path`` cannot be written.
-    """
-    try:
-        address = open_window()
-    except DependencyError as error:
-        notice = Notice(f"{error} The run is recorded instead; afterwards open {path} with: recon view {path.parent}")
-        return record(path, strict=strict), notice
-    try:
-        return RerunViewer(rr.GrpcSink(address), _file_sink(path), strict=strict), None
-    except RuntimeError as error:
-        raise OutputError(f"Cannot write {path}: {error}. Choose another --out.") from error
-
-
-def _file_sink(path: Path) -> rr.FileSink:
-    try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        return RerunViewer(rr.FileSink(path), images_folder(path.parent), FILE_PATIENCE, strict=strict)
     except OSError as error:
         raise OutputError(f"Cannot create {path.parent}: {error.strerror}. Choose another --out.") from error
-    return rr.FileSink(path)
+    except RuntimeError as error:
+        raise OutputError(f"Cannot write {path}: {error}. Choose another --out.") from error
+
+
+def live(folder: Path, *, strict: bool = False) -> RerunViewer:
+    """A viewer that shows the run into ``folder`` in a window. Raises DependencyError where none can be opened."""
+    return RerunViewer(rr.GrpcSink(open_window()), images_folder(folder), SCREEN_PATIENCE, strict=strict)
+
+
+def web(folder: Path, host: str = LOOPBACK, *, strict: bool = False) -> tuple[RerunViewer, str]:
+    """A viewer that shows the run into ``folder`` in a browser, and the address of its page.
+
+    host: address of this machine on which to serve; whoever reaches it sees the run. The page is there until this
+    process ends. Raises SettingsError for a ``host`` that is no such address, DependencyError if no server starts.
+    """
+    _, data, page = serve(None, host)
+    return RerunViewer(rr.GrpcSink(data), images_folder(folder), SCREEN_PATIENCE, strict=strict), page
 
 
 class RerunViewer:
-    """Logs every event to its own recording stream. Finished closes it, and so does leaving the ``with`` block.
+    """Logs every event to its own recording stream, on its own thread, so that the run never waits for it.
 
-    A fault in here never stops a run: it is logged once and the viewer turns itself off; with ``strict`` it is raised.
+    images: where the originals lie that show two places side by side. patience: seconds that ``close`` waits for what
+    is still in the mailbox. Finished closes the viewer, and so does leaving the ``with`` block.
+    A fault in here never stops a run: it is logged once and the viewer turns itself off; with ``strict`` it is raised
+    when the viewer is closed.
     """
 
-    def __init__(self, *sinks: rr.FileSink | rr.GrpcSink, strict: bool = False) -> None:
+    def __init__(
+        self, sink: rr.FileSink | rr.GrpcSink, images: Path, patience: float = FILE_PATIENCE, *, strict: bool = False
+    ) -> None:
         self._strict = strict
-        self._open = True
+        self._patience = patience
+        self._images = images
+        self._fault: Exception | None = None
         self._frames: dict[int, PlacedFrame] = {}
         self._submaps: dict[int, LoggedSubmap] = {}
+        self._loops: list[LoopRecord] = []
+        self._points_left = POINT_BUDGET
         self._now = Instant(0, 0.0)
         self._stage = ""
         self._read_at: deque[float] = deque(maxlen=SPEED_WINDOW)
+        self._last_chunk: float | None = None
         self._process = psutil.Process()
         self._stream = rr.RecordingStream("recon")
-        self._stream.set_sinks(*sinks)
+        self._stream.set_sinks(sink)
         self._log("world", rr.ViewCoordinates.RDF)
+        self._mailbox = Mailbox()
+        self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
+        self._thread.start()
 
     def __call__(self, event: Event, /) -> None:
-        if not self._open:
-            return
-        try:
-            with catch_and_log_exceptions(strict=True):
-                self._handle(event)
-        except Exception:
-            self._open = False
-            if self._strict:
-                raise
-            logger.exception("The viewer failed and is now off; the run goes on without it.")
+        self._mailbox.put(event)
+        if isinstance(event, Finished):
+            self.close()
 
     def __enter__(self) -> RerunViewer:
         return self
@@ -136,29 +146,56 @@ class RerunViewer:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Write what is still buffered and end the recording; later events are ignored."""
-        self._open = False
-        self._stream.disconnect()
+    @property
+    def waiting(self) -> bool:
+        """Whether events wait that are not logged yet."""
+        return len(self._mailbox) > 0
 
-    def _handle(self, event: Event) -> None:
-        match event:
+    def close(self) -> None:
+        """Log what still waits, within the patience, and end the recording; later events are ignored."""
+        self._mailbox.close()
+        self._thread.join(self._patience)
+        if self._thread.is_alive():
+            logger.warning("The viewer is too slow; the run ends without showing the rest.")
+        if self._fault is not None and self._strict:
+            fault, self._fault = self._fault, None
+            raise fault
+
+    def _work(self) -> None:
+        try:
+            with catch_and_log_exceptions(strict=True):
+                while (letter := self._mailbox.take()) is not None:
+                    self._handle(letter)
+                if self._mailbox.lost:
+                    self._write(f"{self._mailbox.lost} submaps are not shown: the viewer was too slow", WARNING)
+        except Exception as error:
+            self._mailbox.close()
+            self._fault = error
+            if not self._strict:
+                logger.exception("The viewer failed and is now off; the run goes on without it.")
+        finally:
+            self._stream.disconnect()
+
+    def _handle(self, letter: Letter) -> None:
+        match letter.event:
             case FrameRead(frame):
-                self._log_speed(frame)
+                self._log_speed(frame, letter.came)
             case FrameSkipped(frame):
-                self._write(f"{frame.name} left out: {frame.reason}", rr.TextLogLevel.WARN)
+                self._write(f"{frame.name} left out: {frame.reason}", WARNING)
             case Progress(stage) if stage != self._stage:
                 self._stage = stage
                 self._write(f"Stage: {stage}")
-            case ChunkReconstructed():
-                self._log_chunk(event)
+            case ChunkReconstructed() as chunk:
+                self._log_chunk(chunk)
+                self._log_pace(chunk, letter.came)
+            case LoopClosed(loop):
+                self._log_loop(loop)
             case PosesCorrected(frames, points):
                 self._correct(frames, points)
             case Notice(text):
                 self._write(text)
             case Finished(placed=placed, read=read):
                 self._write(f"Finished: {placed} of {read} frames placed")
-                self.close()
 
     def _log(self, entity: str, *parts: rr.AsComponents, at: Instant | None = None) -> None:
         """Log at an instant, or for all time: then the newest value holds wherever the time cursor is."""
@@ -170,13 +207,20 @@ class RerunViewer:
     def _write(self, text: str, level: str = rr.TextLogLevel.INFO) -> None:
         self._log("log", rr.TextLog(text, level=level), at=self._now)
 
-    def _log_speed(self, frame: Frame) -> None:
+    def _log_speed(self, frame: Frame, came: float) -> None:
         self._now = Instant(frame.index, frame.timestamp)
-        self._read_at.append(time.monotonic())
+        self._read_at.append(came)
         elapsed = self._read_at[-1] - self._read_at[0]
         if elapsed > 0:
             self._log("plots/speed", rr.Scalars((len(self._read_at) - 1) / elapsed), at=self._now)
         self._log("plots/memory", rr.Scalars(self._process.memory_info().rss / 1e6), at=self._now)
+
+    def _log_pace(self, chunk: ChunkReconstructed, came: float) -> None:
+        """Seconds per new frame since the chunk before, and how long this one waited to be shown."""
+        if self._last_chunk is not None and chunk.frames:
+            self._log("plots/pace", rr.Scalars((came - self._last_chunk) / len(chunk.frames)), at=self._now)
+        self._last_chunk = came
+        self._log("plots/lag", rr.Scalars(time.monotonic() - came), at=self._now)
 
     def _log_chunk(self, event: ChunkReconstructed) -> None:
         placed = {frame.index: frame for frame in event.frames}
@@ -202,14 +246,15 @@ class RerunViewer:
         self._log_path()
 
     def _log_points(self, number: int, added: list[FrameGeometry], submap: LoggedSubmap) -> None:
-        positions, colours = shapes.sample_points(added, POINTS_PER_SUBMAP, seed=number)
+        positions, colours = shapes.thin_points(added, int(SUBMAP_SHARE * self._points_left), seed=number)
+        self._points_left -= len(positions)
         points = rr.Points3D(positions, colors=colours, radii=rr.Radius.ui_points(1.25))
         self._log(f"world/submaps/{number}/points", points, at=submap.start)
         self._log(f"world/submaps/{number}", _transform(submap.world_from_chunk), at=submap.start)
 
     def _log_camera(self, geometry: FrameGeometry, frame: PlacedFrame, submap: LoggedSubmap) -> None:
         at = Instant(frame.index, frame.timestamp)
-        colour, depth, intrinsics = shapes.shrink(geometry, IMAGE_SIDE)
+        colour, depth, confidence, intrinsics = shapes.shrink(geometry, IMAGE_SIDE)
         height, width = depth.shape
         pinhole = rr.Pinhole(
             image_from_camera=intrinsics,
@@ -219,6 +264,8 @@ class RerunViewer:
         )
         self._log("world/camera", pinhole, at=at)
         self._log("world/camera/image", rr.Image(colour).compress(jpeg_quality=JPEG_QUALITY), at=at)
+        doubt = rr.Image(np.round(confidence * 255).astype(np.uint8)).compress(jpeg_quality=JPEG_QUALITY)
+        self._log("world/camera/confidence", doubt, at=at)
         steps = np.clip(np.round(depth * (DEPTH_STEPS / submap.depth)), 0, np.iinfo(np.uint16).max)
         image = rr.EncodedDepthImage(
             cv2.imencode(".png", steps.astype(np.uint16))[1].tobytes(),
@@ -249,9 +296,35 @@ class RerunViewer:
                 world_from_chunk = middle.world_from_cam @ submap.cam_from_chunk[middle.index]
                 self._log(f"world/submaps/{number}", _transform(world_from_chunk), at=submap.start)
         self._log_path()
+        if self._loops:
+            self._log_loops()
         kept = slice(None, None, len(points.positions) // SPARSE_POINTS + 1)
         sparse = rr.Points3D(points.positions[kept], colors=points.colours[kept], radii=rr.Radius.ui_points(2.0))
         self._log("world/points", sparse)
+
+    def _log_loop(self, loop: LoopRecord) -> None:
+        """Both images of a recognised place side by side, and its edge in the map."""
+        now, before = self._frames.get(loop.frame), self._frames.get(loop.earlier)
+        if now is None or before is None:
+            return
+        self._loops.append(loop)
+        at = Instant(now.index, now.timestamp)
+        for entity, frame in (("places/now", now), ("places/before", before)):
+            image = shapes.read_small(self._images / frame.name, IMAGE_SIDE)
+            if image is not None:
+                self._log(entity, rr.Image(image).compress(jpeg_quality=JPEG_QUALITY), at=at)
+        evidence = f"similarity {loop.similarity:.2f}, {loop.inliers} features agree"
+        self._write(f"{now.name} shows the place of {before.name}: {evidence}")
+        self._log_loops()
+
+    def _log_loops(self) -> None:
+        ends = [(self._frames.get(loop.earlier), self._frames.get(loop.frame)) for loop in self._loops]
+        edges = [
+            [first.world_from_cam.translation, second.world_from_cam.translation]
+            for first, second in ends
+            if first is not None and second is not None
+        ]
+        self._log("world/loops", rr.LineStrips3D(edges, colors=LOOP_COLOUR, radii=rr.Radius.ui_points(2.0)))
 
     def _log_path(self) -> None:
         """The camera centres as coloured segments, and at most FRUSTA of the cameras, evenly spaced."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +15,33 @@ from recon.types import Camera, FrameGeometry, Image
 
 # The four edges of the image plane and the four to the camera centre, drawn in one stroke.
 _FRUSTUM_STROKE = (0, 1, 2, 3, 0, 4, 1, 2, 4, 3)
+OVERSAMPLING = 10
+
+
+def thin_points(frames: Sequence[FrameGeometry], budget: int, seed: int) -> tuple[Array, Image]:
+    """At most ``budget`` points (points, 3) in chunk coordinates with their colours (points, 3), one per voxel.
+
+    The voxel is as large as a pixel on the surface, or larger until the budget is kept. Which point stands for a voxel
+    is drawn as in ``sample_points``.
+    """
+    positions, colours = sample_points(frames, OVERSAMPLING * budget, seed)
+    edge = median_depth(frames) / frames[0].intrinsics[0, 0] if frames else 1.0
+    kept = one_per_voxel(positions, edge)
+    while len(kept) > max(budget, 8):  # a grid has eight voxels around its origin, however large
+        edge *= 1.05 * math.sqrt(len(kept) / max(budget, 8))
+        kept = one_per_voxel(positions, edge)
+    kept = kept[:budget]
+    return positions[kept], colours[kept]
+
+
+def one_per_voxel(positions: Array, edge: float) -> NDArray[np.intp]:
+    """Rows of the first point (points, 3) in each occupied voxel of a grid."""
+    if not len(positions):
+        return np.zeros(0, dtype=np.intp)
+    cells = np.floor(positions / edge)
+    cells -= cells.min(axis=0)
+    sides = cells.max(axis=0) + 1
+    return np.unique((cells[:, 0] * sides[1] + cells[:, 1]) * sides[2] + cells[:, 2], return_index=True)[1]
 
 
 def sample_points(frames: Sequence[FrameGeometry], budget: int, seed: int) -> tuple[Array, Image]:
@@ -65,11 +93,21 @@ def colours_along(count: int) -> Image:
     return np.asarray(rgb, dtype=np.uint8).reshape(-1, 3)[:count]
 
 
-def shrink(frame: FrameGeometry, longest: int) -> tuple[Image, NDArray[np.float32], Array]:
-    """Colour, depth and intrinsics of a frame, made smaller by a whole factor to at most ``longest`` pixels a side."""
+def shrink(frame: FrameGeometry, longest: int) -> tuple[Image, NDArray[np.float32], NDArray[np.float32], Array]:
+    """Colour, depth, confidence and intrinsics of a frame, smaller by a whole factor, at most ``longest`` pixels."""
     height, width = frame.depth.shape
     factor = math.ceil(max(height, width) / longest)
     size = (math.ceil(width / factor), math.ceil(height / factor))
     colour = np.asarray(cv2.resize(frame.colour, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     scale = np.diag([size[0] / width, size[1] / height, 1.0])
-    return colour, frame.depth[::factor, ::factor], scale @ frame.intrinsics
+    every = slice(None, None, factor)
+    return colour, frame.depth[every, every], frame.confidence[every, every], scale @ frame.intrinsics
+
+
+def read_small(path: Path, longest: int) -> Image | None:
+    """An image file (h, w, 3), made smaller to at most ``longest`` pixels a side; None where it cannot be read."""
+    stored = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if path.is_file() else None
+    if stored is None:
+        return None
+    factor = min(1.0, longest / max(stored.shape[:2]))
+    return np.asarray(cv2.resize(stored, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), dtype=np.uint8)

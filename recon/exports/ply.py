@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -11,53 +11,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import MapError
+from recon.exports.cleaning import PosedGeometry, Survey, cleaned, survey
+from recon.exports.normals import depth_normals
+from recon.settings import CloudSettings
 from recon.similarity import Array, Sim3
 from recon.store import ReconstructedMap, write_atomically
 from recon.types import FrameGeometry, Image
 
-VERTEX = np.dtype(
-    [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1"), ("confidence", "<f4")]
-)
-PROPERTIES = (
-    *(f"property float {name}" for name in "xyz"),
-    *(f"property uchar {name}" for name in ("red", "green", "blue")),
-    "property float confidence",
-)
+POSITION = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
+NORMAL = [("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4")]
+COLOUR = [("red", "u1"), ("green", "u1"), ("blue", "u1"), ("confidence", "<f4")]
+PLAIN_VERTEX = np.dtype(POSITION + COLOUR)
+VERTEX = np.dtype(POSITION + NORMAL + COLOUR)
+TYPE_NAMES = {"f4": "float", "u1": "uchar"}
 BATCH_POINTS = 2_000_000
 KEY_BITS = 21
 
 
 @dataclass(frozen=True, eq=False)
 class CloudPoints:
-    """Points of the world. positions: (points, 3). colours: (points, 3) in 0..255. confidence: (points,) in 0..1."""
+    """Points of the world. positions: (points, 3). colours: (points, 3) in 0..255. confidence: (points,) in 0..1.
+
+    normals: (points, 3) of length 1, towards the camera that saw the point; None where they are not known.
+    """
 
     positions: Array
     colours: Array | Image
     confidence: Array
+    normals: Array | None = None
 
 
-def write_ply(
-    reconstruction: ReconstructedMap,
-    path: Path,
-    voxel: float | None = None,
-    min_confidence: float = 0.0,
-    max_points: int = 10_000_000,
-) -> int:
-    """Write the cloud of all depth maps as ``x y z red green blue confidence`` and return the number of points.
+def write_ply(reconstruction: ReconstructedMap, path: Path, settings: CloudSettings | None = None) -> int:
+    """Write the cloud of all depth maps as ``x y z nx ny nz red green blue confidence``; returns the number of points.
 
-    voxel: edge of the grid that thins the cloud, in world units; by default twice the median size of a depth pixel on
-    the surface. Points of one batch of frames that share a voxel become their mean, weighted by confidence; a later
-    batch only fills voxels that are still empty. Depth with a confidence of 0 or below ``min_confidence`` is left
-    out. When more than ``max_points`` would be written, the voxel doubles until they fit, so that memory is bounded by
-    one batch and 16 bytes per written point. Points over a million voxels away from the origin are left out.
+    Points of one batch of frames that share a voxel become their mean, weighted by confidence; a later batch only
+    fills voxels that are still empty. Depth with a confidence of 0 is left out, and what ``settings`` cleans. When
+    there are too many points the voxel doubles until they fit, so that memory is bounded by one batch and 16 bytes per
+    written point. Points over a million voxels away from the origin are left out.
     Raises OutputError when ``path`` cannot be written and MapError when a submap is damaged.
     """
-    edge = voxel or 2 * median_footprint(reconstruction)
+    settings = settings or CloudSettings()
+    known = survey(reconstruction.geometry())
+    edge = settings.voxel or known.footprint
     count = 0
 
     def write(file: IO[bytes]) -> None:
         nonlocal edge, count
-        while (written := _write_cloud(file, reconstruction, edge, min_confidence, max_points)) is None:
+        written = None
+        while written is None:
+            written = _write_cloud(file, _frames(reconstruction, known, settings), edge, settings.max_points)
             edge *= 2
         count = written
 
@@ -65,35 +67,42 @@ def write_ply(
     return count
 
 
-def median_footprint(reconstruction: ReconstructedMap) -> float:
-    """Median over the frames of the size of a depth pixel on the surface, in world units; 1 where there is no depth."""
-    sizes = [
-        frame.world_from_cam.scale * float(np.median(geometry.depth[geometry.depth > 0])) / geometry.intrinsics[0, 0]
-        for frame, geometry in reconstruction.geometry()
-        if (geometry.depth > 0).any()
-    ]
-    return float(np.median(sizes)) if sizes else 1.0
+def frames_for_surfaces(reconstruction: ReconstructedMap, settings: CloudSettings) -> Iterator[PosedGeometry]:
+    """The frames that a cloud or mesh is made of, cleaned where ``settings`` says so."""
+    return _frames(reconstruction, survey(reconstruction.geometry()), settings)
 
 
-def frame_points(geometry: FrameGeometry, world_from_cam: Sim3, min_confidence: float = 0.0) -> CloudPoints:
-    """The depth map as points of the world, without pixels of confidence 0 or below ``min_confidence``."""
-    kept = (geometry.depth > 0) & (geometry.confidence > 0) & (geometry.confidence >= min_confidence)
+def _frames(reconstruction: ReconstructedMap, known: Survey, settings: CloudSettings) -> Iterator[PosedGeometry]:
+    if settings.clean:
+        return cleaned(reconstruction.geometry(), known.doubtful, sky=settings.sky)
+    return reconstruction.geometry()
+
+
+def frame_points(geometry: FrameGeometry, world_from_cam: Sim3) -> CloudPoints:
+    """The depth map as points of the world with normals, without pixels of confidence 0."""
+    kept = (geometry.depth > 0) & (geometry.confidence > 0)
     rows, columns = np.nonzero(kept)
     pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], axis=1)
     rays = pixels @ np.linalg.inv(geometry.intrinsics).T
     points_cam = rays * geometry.depth[kept][:, None].astype(np.float64)
-    confidence = geometry.confidence[kept].astype(np.float64)
-    return CloudPoints(world_from_cam.apply(points_cam), geometry.colour[kept], confidence)
+    normals_cam = depth_normals(np.where(kept, geometry.depth, np.float32(0)), geometry.intrinsics)[kept]
+    return CloudPoints(
+        positions=world_from_cam.apply(points_cam),
+        colours=geometry.colour[kept],
+        confidence=geometry.confidence[kept].astype(np.float64),
+        normals=normals_cam @ world_from_cam.rotation.T,
+    )
 
 
 def write_points(file: IO[bytes], points: CloudPoints) -> None:
-    """Write a whole PLY file of ``points`` with the columns of the cloud."""
-    file.write(_header(len(points.positions)))
-    file.write(_vertices(points).tobytes())
+    """Write a whole PLY file of ``points`` with the columns of the cloud, without normals where there are none."""
+    vertices = _vertices(points)
+    file.write(_header(len(vertices), vertices.dtype))
+    file.write(vertices.tobytes())
 
 
 def read_points(path: Path) -> CloudPoints:
-    """Read a PLY file that ``write_ply`` or ``write_points`` wrote. Raises MapError for any other, naming it."""
+    """Read a PLY file that ``write_ply`` wrote. Raises MapError for any other, naming it."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -106,29 +115,29 @@ def read_points(path: Path) -> CloudPoints:
         raise MapError(f"{path} is truncated, or no cloud of this program. Write it again with: recon export --to ply")
     vertices = np.frombuffer(body, dtype=VERTEX)
     return CloudPoints(
-        positions=np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float64),
+        positions=np.stack([vertices[axis] for axis in ("x", "y", "z")], axis=1).astype(np.float64),
         colours=np.stack([vertices[channel] for channel in ("red", "green", "blue")], axis=1),
         confidence=vertices["confidence"].astype(np.float64),
+        normals=np.stack([vertices[axis] for axis in ("nx", "ny", "nz")], axis=1).astype(np.float64),
     )
 
 
-def _header(count: int) -> bytes:
+def _header(count: int, vertex: np.dtype[np.void] = VERTEX) -> bytes:
     """The header, as long for any ``count``: the streamed cloud overwrites it once the number of points is known."""
     padding = "-" * (20 - len(str(count)))
     lines = ["ply", "format binary_little_endian 1.0", f"comment {padding}", f"element vertex {count}"]
-    return "\n".join([*lines, *PROPERTIES, "end_header\n"]).encode("ascii")
+    columns = [f"property {TYPE_NAMES[column[0].str[1:]]} {name}" for name, column in (vertex.fields or {}).items()]
+    return "\n".join([*lines, *columns, "end_header\n"]).encode("ascii")
 
 
-def _write_cloud(
-    file: IO[bytes], reconstruction: ReconstructedMap, voxel: float, min_confidence: float, max_points: int
-) -> int | None:
+def _write_cloud(file: IO[bytes], frames: Iterable[PosedGeometry], voxel: float, max_points: int) -> int | None:
     """Write header and points; None when there are more than ``max_points`` voxels."""
     file.seek(0)
     file.truncate()
     file.write(_header(0))
     occupied = np.zeros(0, dtype=np.int64)
-    for batch in _batches(reconstruction, min_confidence):
-        thinned, keys = _thin(batch, voxel)
+    for batch in _batches(frames):
+        thinned, keys = thin(batch, voxel)
         new = ~np.isin(keys, occupied, assume_unique=True)
         occupied = np.union1d(occupied, keys)
         if len(occupied) > max_points:
@@ -139,10 +148,10 @@ def _write_cloud(
     return len(occupied)
 
 
-def _batches(reconstruction: ReconstructedMap, min_confidence: float) -> Iterator[CloudPoints]:
+def _batches(frames: Iterable[PosedGeometry]) -> Iterator[CloudPoints]:
     waiting: list[CloudPoints] = []
-    for frame, geometry in reconstruction.geometry():
-        waiting.append(frame_points(geometry, frame.world_from_cam, min_confidence))
+    for frame, geometry in frames:
+        waiting.append(frame_points(geometry, frame.world_from_cam))
         if sum(len(points.positions) for points in waiting) >= BATCH_POINTS:
             yield _joined(waiting)
             waiting = []
@@ -155,10 +164,11 @@ def _joined(parts: list[CloudPoints]) -> CloudPoints:
         np.concatenate([part.positions for part in parts]),
         np.concatenate([part.colours for part in parts]),
         np.concatenate([part.confidence for part in parts]),
+        np.concatenate([part.normals for part in parts if part.normals is not None]),
     )
 
 
-def _thin(points: CloudPoints, voxel: float) -> tuple[CloudPoints, NDArray[np.int64]]:
+def thin(points: CloudPoints, voxel: float) -> tuple[CloudPoints, NDArray[np.int64]]:
     """One point per occupied voxel, the mean weighted by confidence, with the sorted keys of these voxels."""
     cells = np.floor(points.positions / voxel)
     near = np.abs(cells + 0.5).max(axis=1, initial=0) < 1 << (KEY_BITS - 1)
@@ -171,14 +181,22 @@ def _thin(points: CloudPoints, voxel: float) -> tuple[CloudPoints, NDArray[np.in
     def mean(values: Array) -> Array:
         return np.asarray(np.bincount(voxel_of, weights * values[near], len(keys)) / totals)
 
-    positions = np.stack([mean(column) for column in points.positions.T], axis=1)
-    colours = np.stack([mean(column) for column in points.colours.T], axis=1)
-    return CloudPoints(positions, colours, mean(points.confidence)), keys
+    def means(rows: Array | Image) -> Array:
+        return np.stack([mean(column) for column in rows.T], axis=1)
+
+    normals = None if points.normals is None else _unit(means(points.normals))
+    return CloudPoints(means(points.positions), means(points.colours), mean(points.confidence), normals), keys
+
+
+def _unit(normals: Array) -> Array:
+    return np.asarray(normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9))
 
 
 def _vertices(points: CloudPoints) -> NDArray[np.void]:
-    vertices = np.empty(len(points.positions), dtype=VERTEX)
+    vertices = np.empty(len(points.positions), dtype=PLAIN_VERTEX if points.normals is None else VERTEX)
     vertices["x"], vertices["y"], vertices["z"] = points.positions.T
+    if points.normals is not None:
+        vertices["nx"], vertices["ny"], vertices["nz"] = points.normals.T
     vertices["red"], vertices["green"], vertices["blue"] = np.round(points.colours).astype(np.uint8).T
     vertices["confidence"] = points.confidence
     return vertices

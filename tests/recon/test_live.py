@@ -119,7 +119,9 @@ def serving(port: int) -> Iterator[None]:
     with running(DEBIAN_PYTHON, "tests/rtsp_server.py", str(port)) as server:
         assert server.stdout
         if server.stdout.readline().strip() != "ready":
-            pytest.skip("no RTSP server: Debian's gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer1.0-plugins-{base,good}")
+            pytest.skip(
+                "no RTSP server: Debian's gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer1.0-plugins-{base,good}"
+            )
         yield
 
 

@@ -6,8 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image as PillowImage
 
-from recon.events import ChunkReconstructed, Event, Finished, FrameRead, FrameSkipped, Notice, PosesCorrected, Progress
+from recon.events import (
+    ChunkReconstructed,
+    Event,
+    Finished,
+    FrameRead,
+    FrameSkipped,
+    LoopClosed,
+    Notice,
+    PosesCorrected,
+    Progress,
+)
+from recon.places import LoopRecord
 from recon.similarity import Sim3
 from recon.types import Camera, ChunkGeometry, Frame, FrameGeometry, PlacedFrame, SkippedFrame, SparsePoints, Submap
 
@@ -74,6 +86,17 @@ def correction_event(chunks: int) -> PosesCorrected:
     )
 
 
+def original_colour(index: int) -> tuple[int, int, int]:
+    return 100, 100, 20 * index
+
+
+def write_originals(folder: Path, chunks: int) -> None:
+    """The originals of all frames, each of one colour."""
+    folder.mkdir(parents=True)
+    for index in range(CHUNK * chunks):
+        PillowImage.new("RGB", (WIDTH, HEIGHT), original_colour(index)).save(folder / f"{index}.png")
+
+
 def events(chunks: int) -> Iterator[Event]:
     yield Progress("reading", 0, 0)
     yield Progress("reading", 1, 0)
@@ -81,6 +104,7 @@ def events(chunks: int) -> Iterator[Event]:
         for index in range(CHUNK * number, CHUNK * (number + 1)):
             yield FrameRead(frame(index))
         yield chunk_event(number)
+    yield LoopClosed(LoopRecord(CHUNK * chunks - 1, 1, 0, chunks - 1, 0.7, 55, 0.002, 1.0, 0.1, "accepted", ""))
     yield FrameSkipped(SkippedFrame(99, "99.png", "too blurred"))
     yield Notice("Working size lowered to 64.")
     yield correction_event(chunks)

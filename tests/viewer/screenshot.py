@@ -9,7 +9,7 @@ from pathlib import Path
 
 from playwright.sync_api import Route, sync_playwright
 
-from viewer.launch import start_server
+from viewer.launch import serve
 
 SOFTWARE_RENDERING = [
     "--use-gl=angle",
@@ -37,7 +37,7 @@ def stay_local(route: Route) -> None:
 
 
 def main(recording: str, picture: str, browser: str = "/usr/bin/chromium") -> None:
-    server, address = start_server(Path(recording))
+    server, _, address = serve(Path(recording))
     try:
         with tempfile.TemporaryDirectory() as profile, sync_playwright() as playwright:
             context = playwright.chromium.launch_persistent_context(

@@ -1,19 +1,24 @@
 import logging
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import rerun as rr
 from rerun.chunk import Chunk, RrdReader
 
 import viewer
-from recon.errors import OutputError
+from recon.errors import DependencyError, OutputError
 from recon.events import Event
+from recon.store import images_folder
 from tests.viewer import scene
 from viewer import launch, rerun_viewer
+from viewer.mailbox import MOST_WAITING, Letter
 
 CHUNKS = 3
 FRAMES = CHUNKS * scene.CHUNK
@@ -22,10 +27,23 @@ FRAMES = CHUNKS * scene.CHUNK
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "new" / viewer.RECORDING
-    listener = viewer.record(path, strict=True)
-    for event in scene.events(CHUNKS):
-        listener(event)
+    scene.write_originals(images_folder(path.parent), CHUNKS)
+    record_all(path)
     return path
+
+
+def record_all(path: Path) -> None:
+    with viewer.record(path, strict=True) as listener:
+        for event in scene.events(CHUNKS):
+            listener(event)
+            wait_until_idle(listener)
+
+
+def wait_until_idle(listener: viewer.RerunViewer) -> None:
+    """Give the viewer's thread the time that a real run gives it, so that nothing is replaced."""
+    give_up = time.monotonic() + 60
+    while listener.waiting and time.monotonic() < give_up:
+        time.sleep(0.001)
 
 
 @pytest.fixture(scope="module")
@@ -66,21 +84,29 @@ def test_entities_and_how_often_each_is_logged(chunks: list[Chunk]) -> None:
     assert set(rows) == {
         "/__properties",
         "/log",
+        "/places/before",
+        "/places/now",
+        "/plots/lag",
         "/plots/memory",
+        "/plots/pace",
         "/plots/residual",
         "/plots/speed",
         "/world",
         "/world/camera",
+        "/world/camera/confidence",
         "/world/camera/depth",
         "/world/camera/image",
         "/world/cameras",
+        "/world/loops",
         "/world/points",
         "/world/trajectory",
         *(f"/world/submaps/{number}" for number in range(CHUNKS)),
         *(f"/world/submaps/{number}/points" for number in range(CHUNKS)),
     }
     assert rows["/world/camera/image"] == FRAMES
+    assert rows["/world/camera/confidence"] == FRAMES
     assert rows["/plots/memory"] == FRAMES
+    assert (rows["/plots/lag"], rows["/plots/pace"]) == (CHUNKS, CHUNKS - 1)
     assert [rows[f"/world/submaps/{number}/points"] for number in range(CHUNKS)] == [1] * CHUNKS
     assert [rows[f"/world/submaps/{number}"] for number in range(CHUNKS)] == [2] * CHUNKS
 
@@ -109,7 +135,9 @@ def test_points_lie_on_the_wall_with_the_colour_of_their_pixel(chunks: list[Chun
         entity = f"/world/submaps/{number}/points"
         points = np.array(column(chunks, entity, "Points3D:positions")[0][1])
         colours = np.array(column(chunks, entity, "Points3D:colors")[0][1], dtype=np.uint32)
-        assert len(points) == len(colours) == scene.CHUNK * scene.WIDTH * (scene.HEIGHT - 1)
+        assert len(points) == len(colours)
+        of_one_frame = scene.WIDTH * (scene.HEIGHT - 1)
+        assert 0.8 * of_one_frame < len(points) < 2.2 * of_one_frame  # three frames of the same wall
         in_world = scene.world_from_chunk(number).apply(points)
         np.testing.assert_allclose(in_world[:, 2], scene.WALL, atol=1e-5)
         row = in_world[:, 1] / scene.WALL * scene.FOCAL + scene.HEIGHT / 2 - 0.5
@@ -152,12 +180,13 @@ def test_log_tells_stage_skipped_frames_notices_and_the_end(chunks: list[Chunk])
     lines = [value[0] for _, value in column(chunks, "/log", "TextLog:text")]
     assert lines == [
         "Stage: reading",
+        "8.png shows the place of 1.png: similarity 0.70, 55 features agree",
         "99.png left out: too blurred",
         "Working size lowered to 64.",
         "Finished: 9 of 10 frames placed",
     ]
     levels = [value[0] for _, value in column(chunks, "/log", "TextLog:level")]
-    assert levels == ["INFO", "WARN", "INFO", "INFO"]
+    assert levels == ["INFO", "INFO", "WARN", "INFO", "INFO"]
 
 
 def test_recording_has_a_layout_and_passes_reruns_own_check(recording: Path) -> None:
@@ -208,7 +237,7 @@ def test_a_fault_is_logged_once_and_turns_the_viewer_off(
 
 def test_a_fault_inside_rerun_is_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rerun_viewer, "_transform", lambda pose: rr.Transform3D(translation="nowhere"))
-    with viewer.record(tmp_path / "a.rrd", strict=True) as listener, pytest.raises(ValueError, match="nowhere"):
+    with pytest.raises(ValueError, match="nowhere"), viewer.record(tmp_path / "a.rrd", strict=True) as listener:
         listener(scene.chunk_event(0))
 
 
@@ -220,30 +249,98 @@ def test_unwritable_recording_is_an_output_error(tmp_path: Path) -> None:
         viewer.record(tmp_path)
 
 
-def test_live_without_a_display_records_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_without_a_display_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "has_display", lambda: False)
-    listener, notice = viewer.live(tmp_path / viewer.RECORDING, strict=True)
-    with listener:
-        listener(scene.chunk_event(0))
-    assert notice is not None
-    assert notice.text.startswith("This machine has no display to open a window on. The run is recorded instead")
-    assert "/world/submaps/0" in {c.entity_path for c in RrdReader(tmp_path / viewer.RECORDING).stream().to_chunks()}
+    with pytest.raises(DependencyError, match="no display to open a window on"):
+        viewer.live(tmp_path)
 
 
-def test_closing_the_live_window_leaves_the_recording_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_that_is_closed_or_hangs_does_not_hold_up_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     port = launch.free_port()
     window = launch.start_rerun("--serve-grpc", "--port", str(port), own_session=True)
     assert launch.comes_up(window, port)
     monkeypatch.setattr(rerun_viewer, "open_window", lambda: f"rerun+http://{launch.LOOPBACK}:{port}/proxy")
-    path = tmp_path / viewer.RECORDING
-    listener, notice = viewer.live(path, strict=True)
-    assert notice is None
-    for number, event in enumerate(scene.events(CHUNKS)):
-        if number == 5:
-            window.terminate()
-            window.wait()
-        listener(event)
-    assert len(column(list(RrdReader(path).stream().to_chunks()), "/world/camera/image", "EncodedImage:blob")) == FRAMES
+    monkeypatch.setattr(rerun_viewer, "SCREEN_PATIENCE", 2.0)
+    shown = viewer.live(tmp_path)
+    slowest = 0.0
+    with viewer.record(tmp_path / viewer.RECORDING, strict=True) as recorded:
+        for number, event in enumerate(scene.events(CHUNKS)):
+            if number == 5:
+                window.kill()
+                window.wait()
+            start = time.monotonic()
+            shown(event)
+            slowest = max(slowest, time.monotonic() - start)
+            recorded(event)
+            wait_until_idle(recorded)
+    assert slowest < 10.0  # the patience at the end included
+    rows = column(
+        list(RrdReader(tmp_path / viewer.RECORDING).stream().to_chunks()), "/world/camera/image", "EncodedImage:blob"
+    )
+    assert len(rows) == FRAMES
+
+
+def test_a_slow_viewer_shows_the_newest_and_never_holds_up_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled, go_on = [], threading.Event()
+
+    def handle(listener: viewer.RerunViewer, letter: Letter) -> None:
+        go_on.wait(60)
+        handled.append(letter.event)
+
+    monkeypatch.setattr(viewer.RerunViewer, "_handle", handle)
+    corrections = [scene.correction_event(1) for _ in range(50)]
+    with viewer.record(tmp_path / "a.rrd", strict=True) as listener:
+        for number, correction in enumerate(corrections):
+            listener(scene.chunk_event(number))
+            listener(correction)
+        go_on.set()
+    assert [event for event in handled if event in corrections][-1] is corrections[-1]
+    assert len(handled) <= 1 + MOST_WAITING["submap"] + 1
+    log = column(list(RrdReader(tmp_path / "a.rrd").stream().to_chunks()), "/log", "TextLog:text")
+    assert "submaps are not shown: the viewer was too slow" in log[-1][1][0]
+
+
+def test_loop_joins_the_two_frames_and_follows_the_correction(chunks: list[Chunk]) -> None:
+    before, after = (np.array(value) for _, value in column(chunks, "/world/loops", "LineStrips3D:strips"))
+    ends = np.array([[scene.true_centre(1), scene.true_centre(8)]])
+    np.testing.assert_allclose(before, ends, atol=1e-6)
+    np.testing.assert_allclose(after, scene.CORRECTION.apply(ends[0])[None], atol=1e-5)
+
+
+def test_places_show_the_images_of_both_frames_where_the_loop_was_found(chunks: list[Chunk]) -> None:
+    for entity, index in (("/places/now", 8), ("/places/before", 1)):
+        ((at, blob),) = column(chunks, entity, "EncodedImage:blob")
+        assert at == 8
+        image = cv2.imdecode(np.array(blob[0], dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+        assert image.shape == (scene.HEIGHT, scene.WIDTH, 3)
+        assert abs(int(image[..., 2].mean()) - scene.original_colour(index)[2]) < 4
+
+
+def test_confidence_is_an_image_of_every_frame(chunks: list[Chunk]) -> None:
+    blobs = column(chunks, "/world/camera/confidence", "EncodedImage:blob")
+    assert [at for at, _ in blobs] == list(range(FRAMES))
+    image = cv2.imdecode(np.array(blobs[0][1][0], dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert image.shape == (scene.HEIGHT, scene.WIDTH)
+    assert image[0].mean() < 40 < 240 < image[10:].mean()
+
+
+def test_points_of_all_submaps_keep_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rerun_viewer, "POINT_BUDGET", 2_000)
+    monkeypatch.setattr(rerun_viewer, "SUBMAP_SHARE", 0.25)
+    with viewer.record(tmp_path / "a.rrd", strict=True) as listener:
+        for number in range(6):
+            listener(scene.chunk_event(number))
+            wait_until_idle(listener)
+    chunks = list(RrdReader(tmp_path / "a.rrd").stream().to_chunks())
+    counts = [len(column(chunks, f"/world/submaps/{number}/points", "Points3D:positions")[0][1]) for number in range(6)]
+    assert sum(counts) <= 2_000
+    assert counts == sorted(counts, reverse=True)
+    assert 350 < counts[0] <= 500
+    assert counts[-1] > 60
 
 
 def test_heavy_packages_are_imported_only_where_needed() -> None:

@@ -36,6 +36,22 @@ def test_sample_follows_confidence_and_leaves_out_what_has_none() -> None:
     assert 0.05 < np.mean(points[:, 0] > 0) < 0.2
 
 
+@settings(deadline=None, max_examples=25)
+@given(budget=st.integers(0, 5000), frames=st.integers(0, 4))
+def test_thinning_keeps_the_budget_and_uses_it(budget: int, frames: int) -> None:
+    seen_frames = [scene.geometry(index, 0) for index in range(frames)]
+    points, colours = shapes.thin_points(seen_frames, budget, seed=1)
+    assert len(points) == len(colours) <= budget
+    assert len(points) >= (0.4 * min(budget, scene.WIDTH * (scene.HEIGHT - 1)) if frames else 0)
+
+
+def test_the_first_point_of_each_voxel_stands_for_it() -> None:
+    points = np.array([[0.1, 0.1, 5.1], [0.9, 0.2, 5.9], [-0.1, 0.1, 5.1], [0.5, 1.5, 5.5], [0.6, 1.6, 5.6]])
+    assert sorted(shapes.one_per_voxel(points, 1.0)) == [0, 2, 3]
+    assert sorted(shapes.one_per_voxel(points, 100.0)) == [0, 2]
+    assert len(shapes.one_per_voxel(points[:0], 1.0)) == 0
+
+
 def test_median_depth() -> None:
     assert shapes.median_depth([scene.geometry(0, 0)]) == scene.WALL * scene.CHUNK_UNIT
     assert shapes.median_depth([]) == 1.0
@@ -65,11 +81,11 @@ def test_colours_run_from_dark_to_bright(count: int) -> None:
 
 def test_shrink_keeps_the_field_of_view() -> None:
     whole = scene.geometry(0, 0)
-    colour, depth, intrinsics = shapes.shrink(whole, longest=20)
+    colour, depth, confidence, intrinsics = shapes.shrink(whole, longest=20)
     assert colour.shape == (12, 16, 3)
-    assert depth.shape == (12, 16)
+    assert depth.shape == confidence.shape == (12, 16)
     np.testing.assert_allclose(intrinsics[0], whole.intrinsics[0] / 4)
     np.testing.assert_allclose(intrinsics[1], whole.intrinsics[1] / 4)
-    same, _, unchanged = shapes.shrink(whole, longest=scene.WIDTH)
+    same, _, _, unchanged = shapes.shrink(whole, longest=scene.WIDTH)
     np.testing.assert_array_equal(same, whole.colour)
     np.testing.assert_array_equal(unchanged, whole.intrinsics)

@@ -3,7 +3,9 @@ import open3d
 import pytest
 
 from recon.errors import MapError
-from recon.exports.ply import frame_points, median_footprint, read_points, write_ply
+from recon.exports.cleaning import survey
+from recon.exports.ply import frame_points, read_points, write_ply
+from recon.settings import CloudSettings
 from recon.store import MapStore, open_map
 from recon.types import SparsePoints
 from tests.support import DEPTH_SIZE, PLANE_DEPTH, SCALES, make_map, plane_texture
@@ -24,6 +26,14 @@ def test_open3d_reads_points_colours_and_confidence(tmp_path):
     np.testing.assert_allclose(confidence, 0.8, atol=1 / 255)
 
 
+def test_normals_stand_on_the_plane_towards_the_cameras(tmp_path):
+    write_ply(make_map(tmp_path), tmp_path / "cloud.ply")
+    normals = read_points(tmp_path / "cloud.ply").normals
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
+    assert np.degrees(np.arccos(-normals[:, 2])).max() < 15
+    assert np.degrees(np.arccos(-normals[:, 2]).mean()) < 3
+
+
 def test_frames_of_different_scales_give_one_plane_of_the_right_extent(tmp_path):
     """A writer that dropped the scale of a frame would put its points at a fraction of the distance."""
     assert len(set(SCALES)) == 6
@@ -36,29 +46,29 @@ def test_frames_of_different_scales_give_one_plane_of_the_right_extent(tmp_path)
         assert width == pytest.approx(PLANE_DEPTH * DEPTH_SIZE[1] / 70, rel=0.15)
 
 
-def test_default_voxel_is_twice_the_footprint_of_a_depth_pixel(tmp_path):
+def test_default_voxel_is_the_footprint_of_a_depth_pixel(tmp_path):
     reconstruction = make_map(tmp_path)
-    footprint = median_footprint(reconstruction)
+    footprint = survey(reconstruction.geometry()).footprint
     assert footprint == pytest.approx(PLANE_DEPTH / 70, rel=0.05)
     count = write_ply(reconstruction, tmp_path / "default.ply")
-    assert count == write_ply(reconstruction, tmp_path / "explicit.ply", voxel=2 * footprint)
+    assert count == write_ply(reconstruction, tmp_path / "explicit.ply", CloudSettings(footprint))
     positions, _, _ = read(tmp_path / "default.ply")
-    _, in_voxel = np.unique(np.floor(positions[:, :2] / (2 * footprint)), axis=0, return_counts=True)
+    _, in_voxel = np.unique(np.floor(positions[:, :2] / footprint), axis=0, return_counts=True)
     assert np.mean(in_voxel == 1) > 0.95
 
 
 def test_batches_do_not_fill_a_voxel_twice(tmp_path, monkeypatch):
     reconstruction = make_map(tmp_path)
-    whole = write_ply(reconstruction, tmp_path / "whole.ply", voxel=0.1)
+    whole = write_ply(reconstruction, tmp_path / "whole.ply", CloudSettings(0.1))
     monkeypatch.setattr("recon.exports.ply.BATCH_POINTS", 1)
-    assert write_ply(reconstruction, tmp_path / "batches.ply", voxel=0.1) == whole
+    assert write_ply(reconstruction, tmp_path / "batches.ply", CloudSettings(0.1)) == whole
     assert len(read(tmp_path / "batches.ply")[0]) == whole
 
 
 def test_points_of_a_voxel_are_averaged_by_confidence(tmp_path):
     reconstruction = make_map(tmp_path, scales=(1.0,))
     (_, geometry), *_ = reconstruction.geometry()
-    count = write_ply(reconstruction, tmp_path / "one.ply", voxel=1000.0)
+    count = write_ply(reconstruction, tmp_path / "one.ply", CloudSettings(1000.0))
     positions, _, _ = read(tmp_path / "one.ply")
     points = frame_points(geometry, reconstruction.frames[0].world_from_cam)
     octants = np.unique(np.floor(points.positions / 1000.0), axis=0)
@@ -69,23 +79,17 @@ def test_points_of_a_voxel_are_averaged_by_confidence(tmp_path):
 
 def test_too_many_points_coarsen_the_grid(tmp_path):
     reconstruction = make_map(tmp_path)
-    fine = write_ply(reconstruction, tmp_path / "cloud.ply", voxel=0.05)
-    coarse = write_ply(reconstruction, tmp_path / "cloud.ply", voxel=0.05, max_points=fine // 5)
+    fine = write_ply(reconstruction, tmp_path / "cloud.ply", CloudSettings(0.05))
+    coarse = write_ply(reconstruction, tmp_path / "cloud.ply", CloudSettings(0.05, fine // 5))
     assert fine // 20 < coarse <= fine // 5
     positions, _, _ = read(tmp_path / "cloud.ply")
     assert len(positions) == coarse
     assert np.ptp(positions[:, 0]) > 4
 
 
-def test_low_confidence_is_left_out(tmp_path):
-    reconstruction = make_map(tmp_path)
-    assert write_ply(reconstruction, tmp_path / "cloud.ply", min_confidence=0.9) == 0
-    assert (tmp_path / "cloud.ply").read_bytes().endswith(b"end_header\n")
-
-
 def test_points_beyond_the_grid_are_left_out(tmp_path):
     reconstruction = make_map(tmp_path)
-    assert write_ply(reconstruction, tmp_path / "cloud.ply", voxel=1e-7, max_points=10**8) == 0
+    assert write_ply(reconstruction, tmp_path / "cloud.ply", CloudSettings(1e-7, 10**8)) == 0
 
 
 def test_a_map_without_depth_gives_an_empty_cloud(tmp_path):
@@ -97,6 +101,9 @@ def test_reading_back_equals_open3d(tmp_path):
     write_ply(make_map(tmp_path), tmp_path / "cloud.ply")
     points = read_points(tmp_path / "cloud.ply")
     columns = (points.positions, points.colours, points.confidence)
+    assert (
+        np.asarray(open3d.io.read_point_cloud(str(tmp_path / "cloud.ply")).normals).tolist() == points.normals.tolist()
+    )
     for ours, theirs in zip(columns, read(tmp_path / "cloud.ply"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

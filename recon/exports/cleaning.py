@@ -1,0 +1,134 @@
+"""Depth maps cleaned for people's eyes, just before they become a cloud or a mesh; the map itself keeps them all.
+
+Frame by frame: depth of little confidence and flying pixels go. Then every frame is held against frames near it: what
+they do not confirm, or see through, goes, and what remains becomes the mean of what all of them say. Sky goes on
+request. docs/formats.md gives the rules with their numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.dense.consistency import look_up
+from recon.types import DepthMap, FrameGeometry, Mask, PlacedFrame
+
+PosedGeometry = tuple[PlacedFrame, FrameGeometry]
+
+DOUBTFUL_SHARE = 0.05  # of the map's depth, the least confident
+EDGE_STEP = 0.05  # of the depth, between neighbouring pixels
+NEIGHBOURS = (1, 2, 4, 8, 16)  # frames before and after
+AGREEMENT = 0.01  # of the depth
+SEEN_THROUGH = 0.03  # of the depth, by which a neighbour sees behind a point
+SKY_BRIGHTNESS = 110
+SKY_GRADIENT = 12  # grey levels per pixel
+SKY_SHARE = 0.02  # of the image
+CONFIDENCE_LEVELS = 255
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a map's depth as a whole.
+
+    footprint: median over the frames of the size of a depth pixel on the surface, in world units; 1 where there is no
+    depth. doubtful: confidence in 0..1 below which lies DOUBTFUL_SHARE of the depth.
+    """
+
+    footprint: float
+    doubtful: float
+
+
+def survey(frames: Iterable[PosedGeometry]) -> Survey:
+    """Look at all depth once."""
+    sizes = []
+    histogram = np.zeros(CONFIDENCE_LEVELS + 1, dtype=np.int64)
+    for frame, geometry in frames:
+        found = (geometry.depth > 0) & (geometry.confidence > 0)
+        if found.any():
+            depth = float(np.median(geometry.depth[found]))
+            sizes.append(frame.world_from_cam.scale * depth / geometry.intrinsics[0, 0])
+            levels = np.round(geometry.confidence[found] * CONFIDENCE_LEVELS).astype(np.int64)
+            histogram += np.bincount(levels, minlength=len(histogram))
+    if not sizes:
+        return Survey(1.0, 0.0)
+    below = np.concatenate([[0], np.cumsum(histogram)[:-1]]) / histogram.sum()  # share of the depth below each level
+    return Survey(float(np.median(sizes)), float(np.flatnonzero(below <= DOUBTFUL_SHARE).max()) / CONFIDENCE_LEVELS)
+
+
+def cleaned(frames: Iterable[PosedGeometry], doubtful: float, *, sky: bool = True) -> Iterator[PosedGeometry]:
+    """The frames with depth only where it can be trusted; ``sky`` says whether sky may keep its depth.
+
+    doubtful: least confidence that counts. Holds 33 frames at a time.
+    """
+    single = ((frame, _clean_alone(geometry, doubtful, sky=sky)) for frame, geometry in frames)
+    for frame, neighbours in _with_neighbours(single):
+        yield frame[0], _clean_together(frame, neighbours)
+
+
+def _clean_alone(geometry: FrameGeometry, doubtful: float, *, sky: bool) -> FrameGeometry:
+    kept = (geometry.confidence > 0) & (geometry.confidence >= doubtful - 1e-6) & ~at_depth_edge(geometry.depth)
+    if not sky:
+        kept &= ~sky_of(geometry.colour)
+    return replace(geometry, depth=np.where(kept, geometry.depth, np.float32(0)))
+
+
+def at_depth_edge(depth: DepthMap) -> Mask:
+    """Pixels (h, w) with a neighbour whose depth differs by more than EDGE_STEP: there depth may hang in the air."""
+    window = np.ones((3, 3), np.uint8)
+    farthest = cv2.dilate(depth, window)
+    nearest = cv2.erode(np.where(depth > 0, depth, np.float32(1e30)), window)
+    return np.asarray((depth > 0) & (farthest > (1 + EDGE_STEP) * nearest))
+
+
+def sky_of(colour: NDArray[np.uint8]) -> Mask:
+    """Pixels (h, w) of bright, smooth areas without warm colour that reach the upper border of an upright image."""
+    grey = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
+    window = np.ones((3, 3), np.uint8)
+    smooth = cv2.dilate(grey, window).astype(int) - cv2.erode(grey, window) < SKY_GRADIENT
+    red, green, blue = (colour[..., channel].astype(int) for channel in range(3))
+    pale = (grey > SKY_BRIGHTNESS) & (blue >= red - 4) & (blue >= green - 4) & smooth
+    count, areas, boxes, _ = cv2.connectedComponentsWithStats(pale.astype(np.uint8), connectivity=4)
+    enough = boxes[:, cv2.CC_STAT_AREA] >= SKY_SHARE * grey.size
+    at_top = np.isin(np.arange(count), areas[0]) & (np.arange(count) > 0)
+    # Sky ends at the roofs, where the gradient left a seam.
+    return np.asarray(cv2.dilate((at_top & enough)[areas].astype(np.uint8), window) > 0)
+
+
+def _with_neighbours(frames: Iterable[PosedGeometry]) -> Iterator[tuple[PosedGeometry, list[PosedGeometry]]]:
+    """Every frame, with those that are as far before and after it as NEIGHBOURS says."""
+    reach = max(NEIGHBOURS)
+    offsets = [reach + sign * distance for distance in NEIGHBOURS for sign in (-1, 1)]
+    window: deque[PosedGeometry | None] = deque(maxlen=2 * reach + 1)
+    for item in chain(repeat(None, reach), frames, repeat(None, reach)):
+        window.append(item)
+        if len(window) == window.maxlen and (middle := window[reach]) is not None:
+            yield middle, [other for offset in offsets if (other := window[offset]) is not None]
+
+
+def _clean_together(posed: PosedGeometry, others: Sequence[PosedGeometry]) -> FrameGeometry:
+    """Keep what two of the others confirm, or the only one that sees it, and no more see through; at its mean depth.
+
+    What no other sees stays. The mean over the views takes the ripples out of surfaces: each view's own error of depth
+    is its own.
+    """
+    frame, geometry = posed
+    seen, confirmed, through = (np.zeros(geometry.depth.shape, np.int32) for _ in range(3))
+    total = np.ones(geometry.depth.shape, np.float32)
+    for other, found in others:
+        other_from_frame = (other.world_from_cam.inverse() @ frame.world_from_cam).matrix()
+        z, stored = look_up(geometry.depth, geometry.intrinsics, found.depth, found.intrinsics, other_from_frame)
+        ratio = np.divide(stored, z, out=np.zeros_like(stored), where=stored > 0)
+        agrees = np.abs(ratio - 1) < AGREEMENT
+        seen += stored > 0
+        confirmed += agrees
+        through += ratio > 1 + SEEN_THROUGH
+        total += np.where(agrees, ratio, 0)
+    kept = (confirmed >= np.minimum(seen, 2)) & (through <= confirmed)
+    depth = np.where(kept, geometry.depth * total / (1 + confirmed), 0).astype(np.float32)
+    return replace(geometry, depth=depth)
