@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -79,7 +80,17 @@ Clean = Annotated[
     bool, typer.Option("--clean/--no-clean", help="Leave out depth that is doubtful, at edges, or seen by one image.")
 ]
 Sky = Annotated[bool, typer.Option("--sky/--no-sky", help="Keep bright, smooth areas at the top of upright images.")]
-ViewerName = Literal["none", "record", "live", "web"]
+
+
+class ViewerName(StrEnum):
+    """An option that may be given several times: typer takes no list of literals."""
+
+    NONE = "none"
+    RECORD = "record"
+    LIVE = "live"
+    WEB = "web"
+
+
 Viewer = Annotated[
     list[ViewerName] | None,
     typer.Option(

@@ -182,8 +182,9 @@ def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_h
     with ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(plan))
         listeners: list[Listener] = [bar]
-        if "none" not in viewers:
-            recording = Recording(out, say=bar.say, live="live" in viewers, web="web" in viewers, host=web_host)
+        if ViewerName.NONE not in viewers:
+            live, web = ViewerName.LIVE in viewers, ViewerName.WEB in viewers
+            recording = Recording(out, say=bar.say, live=live, web=web, host=web_host)
             listeners.append(stack.enter_context(recording))
         yield listeners
 
@@ -193,10 +194,10 @@ def chosen_viewers(viewers: Sequence[ViewerName] | None, web_host: str) -> Seque
 
     Raises SettingsError for ``none`` beside others, and where the web viewer has nowhere to listen.
     """
-    chosen = viewers or ["record"]
-    if "none" in chosen and len(set(chosen)) > 1:
+    chosen = viewers or [ViewerName.RECORD]
+    if ViewerName.NONE in chosen and len(set(chosen)) > 1:
         raise SettingsError(f"--viewer none goes with no other viewer, got {', '.join(chosen)}.")
-    if web_host != "127.0.0.1" and "web" not in chosen:
+    if web_host != "127.0.0.1" and ViewerName.WEB not in chosen:
         raise SettingsError("--web-host says where --viewer web listens: give that too.")
     if web_host != "127.0.0.1":
         from viewer.launch import free_port
