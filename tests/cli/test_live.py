@@ -95,13 +95,14 @@ def test_what_cannot_be_captured_is_told_in_a_sentence(
 
 
 def test_the_first_ctrl_c_stops_and_the_second_interrupts() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
     stopped: list[bool] = []
     with ended_by_user(lambda: stopped.append(True)):
         os.kill(os.getpid(), signal.SIGINT)
         assert stopped == [True]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 ENDING = """
