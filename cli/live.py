@@ -8,7 +8,6 @@ import typer
 
 from cli.ending import ended_by_user
 from cli.options import (
-    MODELS,
     Arithmetic,
     Device,
     Every,
@@ -25,9 +24,9 @@ from cli.options import (
     Viewer,
     WebHost,
     Weights,
-    calibrated_camera,
+    chosen_lens,
 )
-from cli.run import INTERRUPTED, chosen_viewers, listening, open_recogniser, print_summary
+from cli.run import chosen_viewers, conclude, listening, open_recogniser
 from cli.text import print_rows
 
 if TYPE_CHECKING:
@@ -69,9 +68,7 @@ def live(
     viewers = chosen_viewers(viewer, web_host)
     options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes)
     opened = open_live_source(source, options, images_folder(out), watch=watch, realtime=realtime, patience=reconnect)
-    sizes = opened.description.sizes
-    camera = calibrated_camera(intrinsics, camera_model, sizes) if intrinsics is not None else None
-    model = camera.model if camera else MODELS[camera_model or "radial"]
+    model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)
     network = NetworkSettings(weights, arithmetic, device) if weights else None
     settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network)
     _print_source(source, opened.description, settings.chunk)
@@ -80,10 +77,7 @@ def live(
         from recon.pipeline import reconstruct_source
 
         report = reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
-    print_summary(report, out)
-    if report.interrupted:
-        typer.echo("Interrupted: what was finished is kept, and every file is whole.", err=True)
-        raise typer.Exit(INTERRUPTED)
+    conclude(report, out)
 
 
 def _print_source(source: str, description: SourceDescription, chunk: int) -> None:

@@ -136,6 +136,16 @@ def calibrated_camera(text: str, lens: LensName | None, sizes: Sequence[tuple[in
     return Camera("OPENCV_FISHEYE" if lens == "fisheye" else "OPENCV", width, height, pinhole + distortion + padding)
 
 
+def chosen_lens(
+    intrinsics: str | None, lens: LensName | None, sizes: Sequence[tuple[int, int]]
+) -> tuple[CameraModel, Camera | None]:
+    """The camera model of a run, and the camera where ``--intrinsics`` gives one; see ``calibrated_camera``."""
+    if intrinsics is None:
+        return MODELS[lens or "radial"], None
+    camera = calibrated_camera(intrinsics, lens, sizes)
+    return camera.model, camera
+
+
 def _numbers(text: str) -> tuple[float, ...]:
     try:
         content = Path(text).read_text() if Path(text).is_file() else text

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import (
-    MODELS,
     Arithmetic,
     Chunk,
     Compile,
@@ -39,7 +38,7 @@ from cli.options import (
     Voxel,
     WebHost,
     Weights,
-    calibrated_camera,
+    chosen_lens,
 )
 from cli.text import duration, print_rows, size
 from recon.errors import SettingsError
@@ -112,10 +111,7 @@ def run(
         from recon.pipeline import reconstruct
 
         report = reconstruct(source, out, plan.settings, listeners, recogniser)
-    print_summary(report, out)
-    if report.interrupted:
-        typer.echo("Interrupted: what was finished is kept, and every file is whole.", err=True)
-        raise typer.Exit(INTERRUPTED)
+    conclude(report, out)
 
 
 def plan(
@@ -158,8 +154,7 @@ def _plan(
     from recon.sources import open_source
 
     description = open_source(source, options).description
-    camera = calibrated_camera(intrinsics, lens, description.sizes) if intrinsics is not None else None
-    model = camera.model if camera else MODELS[lens or "radial"]
+    model, camera = chosen_lens(intrinsics, lens, description.sizes)
     cloud = cloud or CloudSettings()
     return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite, network, cloud), out)
 
@@ -236,7 +231,15 @@ def _print_plan(plan: Plan) -> None:
         typer.echo(f"  note: {notice}")
 
 
-def print_summary(report: RunReport, out: Path) -> None:
+def conclude(report: RunReport, out: Path) -> None:
+    """Print the summary of a run. One that was interrupted ends the program with its own status."""
+    _print_summary(report, out)
+    if report.interrupted:
+        typer.echo("Interrupted: what was finished is kept, and every file is whole.", err=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _print_summary(report: RunReport, out: Path) -> None:
     """What came out of a run, and what can be done with it."""
     from cli.progress import stream_counts
 

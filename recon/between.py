@@ -16,8 +16,6 @@ import numpy as np
 import pycolmap
 
 from recon.cameras import colmap_camera
-from recon.correction import rows_by_frame
-from recon.placement import rigid
 from recon.similarity import Array, Sim3
 from recon.sources.decoding import read_photo
 from recon.sources.keyframes import small_grey
@@ -48,7 +46,7 @@ class FrameLocaliser:
 
     def __init__(self, reconstruction: ReconstructedMap) -> None:
         self._map = reconstruction
-        self._rows = rows_by_frame(reconstruction.points)
+        self._rows = reconstruction.points.rows_by_frame()
         self._frames = {frame.index: frame for frame in reconstruction.frames}
         self._indices = np.array(sorted(self._frames))
         self._keyframe = lru_cache(maxsize=3)(self._load)
@@ -63,7 +61,7 @@ class FrameLocaliser:
         around = [self._keyframe(index, size) for index in self._neighbours(frame.index)]
         camera = around[0].placed.camera
         if (camera.width, camera.height) == frame.original_size:
-            starts = [start for start in (self._cam_from_world, rigid(around[0].placed)) if start is not None]
+            starts = [start for start in (self._cam_from_world, around[0].placed.cam_from_world) if start is not None]
             poses = (locate(grey, around, camera, start) for start in starts)
             self._cam_from_world = next((pose for pose in poses if pose is not None), None)
             if self._cam_from_world is not None:

@@ -23,7 +23,7 @@ def correct(
     scales = {frame.index: frame.world_from_cam.scale for frame in reconstruction.frames}
     colours = np.zeros((len(model.points.positions), 3))
     counts = np.zeros(len(model.points.positions))
-    rows_of = rows_by_frame(model.points)
+    rows_of = model.points.rows_by_frame()
     for _, geometry in reconstruction.geometry():
         pose = model.cam_from_model.get(geometry.index)
         if pose is None:
@@ -45,14 +45,6 @@ def correct(
         pixels=model.points.pixels,
     )
     return tuple(_placed(index, model, scales, names) for index in sorted(model.cam_from_model)), points
-
-
-def rows_by_frame(points: SparsePoints) -> dict[int, NDArray[np.int64]]:
-    """Rows of the observations of every frame."""
-    order = np.argsort(points.frame_indices, kind="stable")
-    indices, starts = np.unique(points.frame_indices[order], return_index=True)
-    groups = np.split(order, starts[1:]) if len(indices) else []
-    return dict(zip(indices.tolist(), groups, strict=True))
 
 
 def _project(

@@ -28,7 +28,7 @@ from recon.events import (
 )
 from recon.exports import write_colmap, write_ply, write_tum
 from recon.frontend import GeometryFrontEnd
-from recon.placement import Placement, rigid
+from recon.placement import Placement
 from recon.places import PlaceRecogniser
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
 from recon.settings import RunSettings
@@ -64,7 +64,6 @@ def reconstruct(
     cannot be written), ReconstructionError (no geometry), WeightsError (the network's weights).
     """
     settings = settings or RunSettings()
-    open_source(source, settings.source)  # a wrong source must not touch an earlier run
     opened = open_source(source, settings.source, images_folder(out))
     return reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
 
@@ -333,7 +332,7 @@ class Run:
         placed = self._placement.main
         self._tell(Progress("bundle adjustment", 0, len(placed)))
         with self._watch.measure("bundle adjustment"):
-            model = self._front_end.refine({index: rigid(frame) for index, frame in placed.items()})
+            model = self._front_end.refine({index: frame.cam_from_world for index, frame in placed.items()})
         if not model.cam_from_model:
             return
         with self._watch.measure("correction"):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from recon.alignment import align_frames
-from recon.similarity import Array, Sim3
+from recon.similarity import Sim3
 from recon.types import Chunk, ChunkGeometry, FrameGeometry, PlacedFrame, Submap
 
 Piece = dict[int, PlacedFrame]
@@ -113,11 +113,3 @@ def median_depth(frames: tuple[FrameGeometry, ...]) -> float:
     depths = [frame.depth[frame.depth > 0] for frame in frames]
     found = np.concatenate(depths) if depths else np.zeros(0)
     return float(np.median(found)) if found.size else 1.0
-
-
-def rigid(frame: PlacedFrame) -> Array:
-    """cam_from_world (4, 4) of a placed frame, without the scale of its stored depth."""
-    pose = np.eye(4)
-    rotation = frame.world_from_cam.rotation.T
-    pose[:3, :3], pose[:3, 3] = rotation, -rotation @ frame.world_from_cam.translation
-    return pose

@@ -45,7 +45,6 @@ JPEG_PER_PIXEL = 0.5
 # beforehand is how slowly the camera moves, and so how many neighbours show the same.
 START_SECONDS = 3.0
 LOCAL_PAIRS = 11  # pairs of neighbours that a frame is matched in
-FAR_PAIRS = 5000  # at most, see recon.sfm.consistency
 LOOK_AT_FAR_PAIR = 0.6  # of a match: many are given up at a glance
 VERIFICATION = 0.3  # of a match
 REGISTRATION_OF_FRAME = 18  # matches' worth of registration and adjustment in the chunk, loops and files
@@ -211,7 +210,9 @@ def _chunk_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe
 
 def _joint_seconds(frames: int, probe: Probe) -> float:
     """For the pairs that are far apart in time, and the joint adjustment; both are bounded."""
-    far = min(FAR_PAIRS, max(0.0, frames * (frames - 1) / 2 - frames * LOCAL_PAIRS))
+    from recon.sfm.consistency import GRID_PAIRS, PAIRS_AROUND  # noqa: PLC0415 - heavy
+
+    far = min(GRID_PAIRS + PAIRS_AROUND, max(0.0, frames * (frames - 1) / 2 - frames * LOCAL_PAIRS))
     adjusted = min(frames, ADJUSTED_FRAMES)
     return probe.match * (far * LOOK_AT_FAR_PAIR + adjusted * ADJUSTMENT_OF_FRAME)
 

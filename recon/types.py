@@ -109,6 +109,13 @@ class SparsePoints:
         none = np.zeros(0, dtype=np.int64)
         return cls(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8), none, none, np.zeros((0, 2)))
 
+    def rows_by_frame(self) -> dict[int, NDArray[np.int64]]:
+        """Rows of the observations in every frame that has some, in order."""
+        order = np.argsort(self.frame_indices, kind="stable")
+        indices, starts = np.unique(self.frame_indices[order], return_index=True)
+        groups = np.split(order, starts[1:]) if len(indices) else []
+        return dict(zip(indices.tolist(), groups, strict=True))
+
 
 @dataclass(frozen=True, eq=False)
 class SparseModel:
@@ -161,6 +168,14 @@ class PlacedFrame:
     name: str
     camera: Camera
     world_from_cam: Sim3
+
+    @property
+    def cam_from_world(self) -> Array:
+        """The rigid pose (4, 4), without the scale of the stored depth."""
+        pose = np.eye(4)
+        rotation = self.world_from_cam.rotation.T
+        pose[:3, :3], pose[:3, 3] = rotation, -rotation @ self.world_from_cam.translation
+        return pose
 
 
 @dataclass(frozen=True)

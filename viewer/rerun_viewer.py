@@ -30,7 +30,7 @@ from recon.events import (
 )
 from recon.places import LoopRecord
 from recon.similarity import Sim3
-from recon.store import images_folder
+from recon.store import images_folder, make_folder
 from recon.types import Frame, FrameGeometry, PlacedFrame, SparsePoints
 from viewer import shapes
 from viewer.blueprint import layout
@@ -77,11 +77,9 @@ class LoggedSubmap:
 
 def record(path: Path, *, strict: bool = False) -> RerunViewer:
     """A viewer that writes the recording ``path`` and starts no server. Raises OutputError if it cannot be written."""
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         return RerunViewer(rr.FileSink(path), images_folder(path.parent), FILE_PATIENCE, strict=strict)
-    except OSError as error:
-        raise OutputError(f"Cannot create {path.parent}: {error.strerror}. Choose another --out.") from error
     except RuntimeError as error:
         raise OutputError(f"Cannot write {path}: {error}. Choose another --out.") from error
 

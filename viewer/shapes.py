@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.similarity import Array, Sim3
+from recon.sources.base import working_image
 from recon.types import Camera, FrameGeometry, Image
 
 # The four edges of the image plane and the four to the camera centre, drawn in one stroke.
@@ -107,7 +108,4 @@ def shrink(frame: FrameGeometry, longest: int) -> tuple[Image, NDArray[np.float3
 def read_small(path: Path, longest: int) -> Image | None:
     """An image file (h, w, 3), made smaller to at most ``longest`` pixels a side; None where it cannot be read."""
     stored = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if path.is_file() else None
-    if stored is None:
-        return None
-    factor = min(1.0, longest / max(stored.shape[:2]))
-    return np.asarray(cv2.resize(stored, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return None if stored is None else working_image(np.asarray(stored, dtype=np.uint8), longest)

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.dense.consistency import look_up
+from recon.settings import CloudSettings
+from recon.store import CONFIDENCE_LEVELS, ReconstructedMap
 from recon.types import DepthMap, FrameGeometry, Mask, PlacedFrame
 
 PosedGeometry = tuple[PlacedFrame, FrameGeometry]
@@ -29,7 +31,6 @@ SEEN_THROUGH = 0.03  # of the depth, by which a neighbour sees behind a point
 SKY_BRIGHTNESS = 110
 SKY_GRADIENT = 12  # grey levels per pixel
 SKY_SHARE = 0.02  # of the image
-CONFIDENCE_LEVELS = 255
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,13 @@ def survey(frames: Iterable[PosedGeometry]) -> Survey:
         return Survey(1.0, 0.0)
     below = np.concatenate([[0], np.cumsum(histogram)[:-1]]) / histogram.sum()  # share of the depth below each level
     return Survey(float(np.median(sizes)), float(np.flatnonzero(below <= DOUBTFUL_SHARE).max()) / CONFIDENCE_LEVELS)
+
+
+def surfaces(reconstruction: ReconstructedMap, known: Survey, settings: CloudSettings) -> Iterator[PosedGeometry]:
+    """The frames that a cloud or mesh is made of, cleaned where ``settings`` says so."""
+    if settings.clean:
+        return cleaned(reconstruction.geometry(), known.doubtful, sky=settings.sky)
+    return reconstruction.geometry()
 
 
 def cleaned(frames: Iterable[PosedGeometry], doubtful: float, *, sky: bool = True) -> Iterator[PosedGeometry]:

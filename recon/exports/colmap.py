@@ -16,7 +16,7 @@ from recon.cameras import colmap_camera
 from recon.errors import OutputError
 from recon.exports.folders import new_folder, require_images, share_images
 from recon.store import ReconstructedMap
-from recon.types import Camera, PlacedFrame
+from recon.types import Camera
 
 
 def write_colmap(reconstruction: ReconstructedMap, folder: Path) -> None:
@@ -62,7 +62,9 @@ def colmap_model(reconstruction: ReconstructedMap) -> pycolmap.Reconstruction:
     camera_ids = {camera: number for number, camera in enumerate(_cameras(reconstruction), start=1)}
     for camera, camera_id in camera_ids.items():
         model.add_camera_with_trivial_rig(colmap_camera(camera, camera_id))
-    observations = _observations_by_frame(reconstruction)
+    rows, none = reconstruction.points.rows_by_frame(), np.zeros(0, dtype=np.int64)
+    # A row's position among those of its frame is its 2D point in the COLMAP image.
+    observations = {frame.index: rows.get(frame.index, none) for frame in reconstruction.frames}
     for frame in reconstruction.frames:
         image = pycolmap.Image(
             name=frame.name,
@@ -70,7 +72,7 @@ def colmap_model(reconstruction: ReconstructedMap) -> pycolmap.Reconstruction:
             camera_id=camera_ids[frame.camera],
             image_id=frame.index + 1,
         )
-        model.add_image_with_trivial_frame(image, _cam_from_world(frame))
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(frame.cam_from_world[:3]))
     _add_points(model, reconstruction, observations)
     model.update_point_3d_errors()
     return model
@@ -104,25 +106,6 @@ def _points_end(content: bytes) -> int:
 
 def _cameras(reconstruction: ReconstructedMap) -> list[Camera]:
     return list(dict.fromkeys(frame.camera for frame in reconstruction.frames))
-
-
-def _cam_from_world(frame: PlacedFrame) -> pycolmap.Rigid3d:
-    cam_from_world = frame.world_from_cam.rotation.T
-    translation = -cam_from_world @ frame.world_from_cam.translation
-    return pycolmap.Rigid3d(pycolmap.Rotation3d(cam_from_world), translation)
-
-
-def _observations_by_frame(reconstruction: ReconstructedMap) -> dict[int, NDArray[np.int64]]:
-    """Rows of the observations in each placed frame; a row's position there is its 2D point in the COLMAP image."""
-    frame_indices = reconstruction.points.frame_indices
-    order = np.argsort(frame_indices, kind="stable")
-    indices = np.array([frame.index for frame in reconstruction.frames], dtype=np.int64)
-    starts = np.searchsorted(frame_indices[order], indices, side="left")
-    ends = np.searchsorted(frame_indices[order], indices, side="right")
-    return {
-        index: order[start:end]
-        for index, start, end in zip(indices.tolist(), starts.tolist(), ends.tolist(), strict=True)
-    }
 
 
 def _add_points(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recon.errors import OutputError
-from recon.exports.cleaning import PosedGeometry, survey
-from recon.exports.ply import frames_for_surfaces
+from recon.exports.cleaning import PosedGeometry, surfaces, survey
+from recon.exports.ply import COLOUR, NORMAL, POSITION, properties
 from recon.settings import CloudSettings
 from recon.similarity import Array
 from recon.store import ReconstructedMap, write_atomically
@@ -23,7 +23,7 @@ LEAST_VIEWS = 2.0  # that saw a piece of surface
 BLOCKS = 500  # of 16 x 16 x 16 voxels (40 MB) to begin with; the grid grows
 CRUMBS = 0.001  # of the triangles; smaller pieces are left out
 GLTF_FROM_WORLD = np.array([1, -1, -1])  # y up, z towards the viewer
-PLY_VERTEX = np.dtype([(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")] + [(c, "u1") for c in "rgb"])
+PLY_VERTEX = np.dtype(POSITION + NORMAL + COLOUR)
 PLY_FACE = np.dtype([("corners", "u1"), ("vertices", "<u4", 3)])
 GLB_MAGIC, GLB_VERSION, GLB_JSON, GLB_BINARY = 0x46546C67, 2, 0x4E4F534A, 0x004E4942
 FLOAT, UNSIGNED_INT, TRIANGLES, TO_VERTICES, TO_INDICES = 5126, 5125, 4, 34962, 34963  # glTF's numbers
@@ -39,15 +39,16 @@ def write_mesh(reconstruction: ReconstructedMap, path: Path, settings: CloudSett
     if path.suffix.lower() not in WRITERS:
         raise OutputError(f"A mesh is written as {' or '.join(WRITERS)}, not as {path.name}. Choose another --out.")
     settings = settings or CloudSettings()
-    voxel = settings.voxel or VOXEL_IN_FOOTPRINTS * survey(reconstruction.geometry()).footprint
-    mesh = _surface(reconstruction, settings, voxel)
+    known = survey(reconstruction.geometry())
+    voxel = settings.voxel or VOXEL_IN_FOOTPRINTS * known.footprint
+    mesh = _surface(surfaces(reconstruction, known, settings), voxel)
     if mesh is None or not len(mesh.triangles):
         raise OutputError(f"{reconstruction.folder} has no depth that a surface of --voxel {voxel:g} could be made of.")
     write_atomically(path, lambda file: file.write(WRITERS[path.suffix.lower()](mesh)))
     return len(mesh.triangles)
 
 
-def _surface(reconstruction: ReconstructedMap, settings: CloudSettings, voxel: float) -> Any:
+def _surface(frames: Iterable[PosedGeometry], voxel: float) -> Any:
     """Open3D's TriangleMesh of all frames, None where they have no depth."""
     from open3d.core import Device, float32  # noqa: PLC0415
     from open3d.t.geometry import VoxelBlockGrid  # noqa: PLC0415  the older ScalableTSDFVolume of 0.20 stays empty
@@ -61,7 +62,7 @@ def _surface(reconstruction: ReconstructedMap, settings: CloudSettings, voxel: f
         block_count=BLOCKS,
         device=Device("CPU:0"),
     )
-    for posed in frames_for_surfaces(reconstruction, settings):
+    for posed in frames:
         _integrate(grid, posed)
     if not grid.hashmap().size():
         return None
@@ -84,11 +85,8 @@ def _integrate(grid: Any, posed: PosedGeometry) -> None:
         return
     intrinsics = geometry.intrinsics.copy()
     intrinsics[:2, 2] -= 0.5  # Open3D counts pixels from their centres
-    cam_from_world = np.eye(4)
-    cam_from_world[:3, :3] = frame.world_from_cam.rotation.T
-    cam_from_world[:3, 3] = -frame.world_from_cam.rotation.T @ frame.world_from_cam.translation
     image, colour = Image(depth[..., None].astype(np.float32)), Image(geometry.colour.astype(np.float32) / 255)
-    lens, pose = Tensor(intrinsics), Tensor(cam_from_world)
+    lens, pose = Tensor(intrinsics), Tensor(frame.cam_from_world)
     reach = (1.0, float(depth.max()) + 1.0, TRUNCATION_IN_VOXELS)  # unit of the depth, farthest depth, truncation
     blocks = grid.compute_unique_block_coordinates(image, lens, pose, *reach)
     grid.integrate(blocks, image, colour, lens, lens, pose, *reach)
@@ -98,15 +96,14 @@ def _ply(mesh: Any) -> bytes:
     vertices = np.empty(len(mesh.vertices), dtype=PLY_VERTEX)
     vertices["x"], vertices["y"], vertices["z"] = np.asarray(mesh.vertices).T
     vertices["nx"], vertices["ny"], vertices["nz"] = np.asarray(mesh.vertex_normals).T
-    vertices["r"], vertices["g"], vertices["b"] = np.round(np.asarray(mesh.vertex_colors) * 255).T
+    vertices["red"], vertices["green"], vertices["blue"] = np.round(np.asarray(mesh.vertex_colors) * 255).T
     faces = np.empty(len(mesh.triangles), dtype=PLY_FACE)
     faces["corners"], faces["vertices"] = 3, np.asarray(mesh.triangles)
     header = [
         "ply",
         "format binary_little_endian 1.0",
         f"element vertex {len(vertices)}",
-        *(f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")),
-        *(f"property uchar {name}" for name in ("red", "green", "blue")),
+        *properties(PLY_VERTEX),
         f"element face {len(faces)}",
         "property list uchar uint vertex_indices",
         "end_header\n",

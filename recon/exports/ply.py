@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import MapError
-from recon.exports.cleaning import PosedGeometry, Survey, cleaned, survey
+from recon.exports.cleaning import PosedGeometry, surfaces, survey
 from recon.exports.normals import depth_normals
 from recon.settings import CloudSettings
 from recon.similarity import Array, Sim3
@@ -20,9 +20,10 @@ from recon.types import FrameGeometry, Image
 
 POSITION = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
 NORMAL = [("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4")]
-COLOUR = [("red", "u1"), ("green", "u1"), ("blue", "u1"), ("confidence", "<f4")]
-PLAIN_VERTEX = np.dtype(POSITION + COLOUR)
-VERTEX = np.dtype(POSITION + NORMAL + COLOUR)
+COLOUR = [("red", "u1"), ("green", "u1"), ("blue", "u1")]
+CONFIDENCE = [("confidence", "<f4")]
+PLAIN_VERTEX = np.dtype(POSITION + COLOUR + CONFIDENCE)
+VERTEX = np.dtype(POSITION + NORMAL + COLOUR + CONFIDENCE)
 TYPE_NAMES = {"f4": "float", "u1": "uchar"}
 BATCH_POINTS = 2_000_000
 KEY_BITS = 21
@@ -59,23 +60,12 @@ def write_ply(reconstruction: ReconstructedMap, path: Path, settings: CloudSetti
         nonlocal edge, count
         written = None
         while written is None:
-            written = _write_cloud(file, _frames(reconstruction, known, settings), edge, settings.max_points)
+            written = _write_cloud(file, surfaces(reconstruction, known, settings), edge, settings.max_points)
             edge *= 2
         count = written
 
     write_atomically(path, write)
     return count
-
-
-def frames_for_surfaces(reconstruction: ReconstructedMap, settings: CloudSettings) -> Iterator[PosedGeometry]:
-    """The frames that a cloud or mesh is made of, cleaned where ``settings`` says so."""
-    return _frames(reconstruction, survey(reconstruction.geometry()), settings)
-
-
-def _frames(reconstruction: ReconstructedMap, known: Survey, settings: CloudSettings) -> Iterator[PosedGeometry]:
-    if settings.clean:
-        return cleaned(reconstruction.geometry(), known.doubtful, sky=settings.sky)
-    return reconstruction.geometry()
 
 
 def frame_points(geometry: FrameGeometry, world_from_cam: Sim3) -> CloudPoints:
@@ -126,8 +116,12 @@ def _header(count: int, vertex: np.dtype[np.void] = VERTEX) -> bytes:
     """The header, as long for any ``count``: the streamed cloud overwrites it once the number of points is known."""
     padding = "-" * (20 - len(str(count)))
     lines = ["ply", "format binary_little_endian 1.0", f"comment {padding}", f"element vertex {count}"]
-    columns = [f"property {TYPE_NAMES[column[0].str[1:]]} {name}" for name, column in (vertex.fields or {}).items()]
-    return "\n".join([*lines, *columns, "end_header\n"]).encode("ascii")
+    return "\n".join([*lines, *properties(vertex), "end_header\n"]).encode("ascii")
+
+
+def properties(vertex: np.dtype[np.void]) -> list[str]:
+    """The header's lines for the columns of a vertex."""
+    return [f"property {TYPE_NAMES[column[0].str[1:]]} {name}" for name, column in (vertex.fields or {}).items()]
 
 
 def _write_cloud(file: IO[bytes], frames: Iterable[PosedGeometry], voxel: float, max_points: int) -> int | None:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +18,10 @@ from recon.events import Notice
 from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
 from recon.sources.cameras import why_unusable
 from recon.sources.live import Incident
-from recon.sources.originals import write_original
+from recon.sources.originals import keeping
 from recon.sources.video import upright_rgb
 from recon.store import make_folder
-from recon.types import Frame, Image, SkippedFrame
+from recon.types import Frame, SkippedFrame
 
 OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # of silence after which a connection counts as lost
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # between attempts to connect again; doubled each time
@@ -68,6 +67,8 @@ class CaptureFeed:
         self.sizes: tuple[tuple[int, int], ...] = ((small.shape[1], small.shape[0]),)
 
     def items(self, stop: threading.Event) -> Iterator[Candidate | Notice | Incident]:
+        if self._images_folder:
+            make_folder(self._images_folder)
         pictures: Iterator[Any] = self._pictures
         while True:
             why = yield from self._until_lost(pictures, stop)
@@ -111,12 +112,7 @@ class CaptureFeed:
         height, width = image.shape[:2]
         name, lens = f"{self._count:06d}.jpg", f"{self._address} {width}x{height}"
         frame = Frame(self._count, now, image, name, (width, height), lens, 0.0, np.ones((height, width), np.bool_))
-        return Candidate(frame, partial(self._keep, image, name), now)
-
-    def _keep(self, image: Image, name: str) -> None:
-        if self._images_folder:
-            make_folder(self._images_folder)
-            write_original(image, self._images_folder / name)
+        return Candidate(frame, keeping(image, self._images_folder, name), now)
 
     def _connect_again(self, stop: threading.Event) -> Iterator[Any] | None:
         """The pictures of a new connection; None when patience or ``stop`` ended the attempts."""

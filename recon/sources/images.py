@@ -19,7 +19,7 @@ from recon.sources.base import (
 from recon.sources.decoding import Photo, UnreadableImage, read_photo, upright_size
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
-from recon.sources.originals import link_original, write_original
+from recon.sources.originals import link_original, nothing, write_original
 from recon.store import make_folder
 from recon.types import Frame, Image, Mask, PassedFrame, SkippedFrame
 
@@ -96,12 +96,8 @@ def photo_candidate(
     name = stem + (photo.upright_suffix or ".jpg")
     size = (photo.pixels.shape[1], photo.pixels.shape[0])
     frame = Frame(index, timestamp, image, name, size, photo.lens, photo.focal, mask)
-    keep = partial(_put_original, photo, path, images_folder / name) if images_folder else _nothing
+    keep = partial(_put_original, photo, path, images_folder / name) if images_folder else nothing
     return Candidate(frame, keep, timestamp)
-
-
-def _nothing() -> None:
-    """There is no folder to put originals into."""
 
 
 def _put_original(photo: Photo, source: Path, target: Path) -> None:

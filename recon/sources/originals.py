@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import PIL.Image
@@ -31,3 +33,12 @@ def write_original(pixels: Image, target: Path) -> None:
     encoded = io.BytesIO()
     PIL.Image.fromarray(pixels).save(encoded, "JPEG", quality=JPEG_QUALITY)
     write_atomically(target, lambda file: file.write(encoded.getbuffer()))
+
+
+def keeping(pixels: Image, folder: Path | None, name: str) -> Callable[[], None]:
+    """What writes (height, width, 3) RGB as the original ``name`` into ``folder``; does nothing without a folder."""
+    return partial(write_original, pixels, folder / name) if folder else nothing
+
+
+def nothing() -> None:
+    """What keeps an original where there is no folder to put it into."""

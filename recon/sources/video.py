@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from recon.sources.base import (
 )
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
-from recon.sources.originals import write_original
+from recon.sources.originals import keeping
 from recon.store import make_folder
 from recon.types import Frame, Image, PassedFrame, SkippedFrame
 
@@ -52,7 +52,7 @@ class VideoSource:
     @cached_property
     def description(self) -> SourceDescription:
         with _opened(self._path) as (container, stream):
-            first = next((frame for frame in decoded(container, stream) if frame), None)
+            first = next((frame for frame in _decoded(container, stream) if frame), None)
             if first is None:
                 raise SourceError(f"No frame of {self._path} can be read.")
             size = (first.width, first.height) if _quarter_turns(first) % 2 == 0 else (first.height, first.width)
@@ -79,7 +79,7 @@ class VideoSource:
         with _opened(self._path) as (container, stream):
             seconds, period = _stated_seconds(container, stream), 1 / float(stream.average_rate or 25)
             count, damaged, time = 0, 0, -period
-            for frame in decoded(container, stream):
+            for frame in _decoded(container, stream):
                 if frame is None:
                     damaged += 1
                     continue
@@ -105,11 +105,7 @@ class VideoSource:
         mask = self._masks.read(name, (width, height), (image.shape[0], image.shape[1]))
         lens = f"{self._path.name} {width}x{height}"
         read = Frame(index, time, image, name, (width, height), lens, 0.0, mask)
-        return Candidate(read, partial(self._keep, original, name), time)
-
-    def _keep(self, original: Image, name: str) -> None:
-        if self._images_folder:
-            write_original(original, self._images_folder / name)
+        return Candidate(read, keeping(original, self._images_folder, name), time)
 
 
 @contextmanager
@@ -141,7 +137,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     return str(error)
 
 
-def decoded(container: Any, stream: Any) -> Iterator[Any]:
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
     """Every frame in order of presentation, None for one that is damaged."""
     packets = container.demux(stream)
     while True:

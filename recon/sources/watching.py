@@ -55,6 +55,8 @@ class WatchFeed:
                 yield SkippedFrame(index, path.name, str(error))
 
     def items(self, stop: threading.Event) -> Iterator[Candidate | SkippedFrame]:
+        if self._images_folder:
+            make_folder(self._images_folder)
         seen: set[str] = set()
         partial: dict[Path, _Growth] = {}
         for paths in self._arrivals(stop):
@@ -105,8 +107,6 @@ class WatchFeed:
         image = working_image(photo.pixels, self._options.size)
         where = (index, seen, f"{index:06d}_{path.stem}")
         mask = np.ones(image.shape[:2], np.bool_)
-        if self._images_folder:
-            make_folder(self._images_folder)
         return photo_candidate(photo, path, where, image, mask, images_folder=self._images_folder)
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from recon.between import NO_POINTS, TOO_LITTLE, FrameLocaliser, to_original, to_small
-from recon.placement import rigid
 from recon.similarity import Sim3
 from recon.store import ReconstructedMap
 from recon.types import Camera, Frame, PlacedFrame, SkippedFrame, SparsePoints
@@ -39,7 +38,7 @@ def test_frames_between_get_their_true_poses(camera: Camera, tmp_path: Path) -> 
         assert isinstance(found, PlacedFrame), found
         assert (found.index, found.timestamp, found.name) == (truth.index, truth.timestamp, truth.name)
         assert found.camera == camera
-        moved = rigid(found) @ np.linalg.inv(rigid(truth))
+        moved = found.cam_from_world @ np.linalg.inv(truth.cam_from_world)
         assert np.linalg.norm(moved[:3, 3]) < 0.02  # of a step of 0.4 between keyframes
         assert np.abs(moved[:3, :3] - np.eye(3)).max() < 0.005
 
