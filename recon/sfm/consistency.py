@@ -9,8 +9,8 @@ from itertools import combinations, product
 import numpy as np
 import pycolmap
 
-from recon.sfm.database import MatchDatabase, Pair, image_id
-from recon.sfm.mapping import EFFORTS, pipeline_options, place, read_model
+from recon.sfm.database import FOCAL_RANGE, MatchDatabase, Pair, image_id
+from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_model
 from recon.sfm.selection import select_features
 from recon.similarity import Array
 from recon.types import SparseModel
@@ -20,13 +20,15 @@ PAIRS_AROUND = 1000
 MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
+MAX_DISTORTION = 1.0
 
 
 def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> SparseModel:
     """Adjust all poses, lenses and points together, starting from ``cam_from_world`` (4, 4) by frame index.
 
     Frames far apart in time are matched, too. A pair whose own relative rotation contradicts the chain of poses by more
-    than 20 degrees shows two places that only look alike; its matches are dropped, for they would fold the map.
+    than 20 degrees shows two places that only look alike; its matches are dropped, for they would fold the map. The
+    result is empty where a lens comes out that cannot be.
     """
     drop_contradictions(database, cam_from_world, match_far_pairs(database))
     # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
@@ -34,6 +36,8 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
     model, cache, options = _adjusted(
         database, database.frames, cam_from_world, MAP_OBSERVATIONS, loss, distortion=True
     )
+    if not plausible(model):
+        return NO_MODEL
     if len(cam_from_world) < len(database.frames):
         add_frames(cache, options, model)
     return read_model(model)
@@ -42,10 +46,17 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
 def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *, distortion: bool) -> SparseModel:
     """Adjust the poses, lenses and points of some frames together, starting from ``cam_from_model`` (4, 4).
 
-    distortion: adjust that of the lenses, too; little parallax cannot tell it from another focal length.
+    distortion: adjust that of the lenses, too; little parallax cannot tell it from another focal length. The result is
+    empty where the frames do not tell the lens, which then runs away.
     """
     frames, loss = sorted(cam_from_model), pycolmap.LossFunctionType.TRIVIAL
-    return read_model(_adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, loss, distortion=distortion)[0])
+    model, *_ = _adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, loss, distortion=distortion)
+    return read_model(model) if plausible(model) else NO_MODEL
+
+
+def plausible(model: pycolmap.Reconstruction) -> bool:
+    """Whether all lenses are ones that are made."""
+    return not any(camera.has_bogus_params(*FOCAL_RANGE, MAX_DISTORTION) for camera in model.cameras.values())
 
 
 def _adjusted(
@@ -60,7 +71,6 @@ def _adjusted(
     """A model of ``frames`` with those of known pose triangulated and adjusted, and what went into it."""
     cache = database.reduced_cache(select_features(database, frames, observations))
     options = pipeline_options(EFFORTS[2], database.pixel_scale(frames))
-    options.ba_refine_focal_length, options.ba_refine_extra_params = True, distortion
     options.constant_cameras = database.fixed_cameras()
     model = pycolmap.Reconstruction()
     model.load(cache)
@@ -72,7 +82,13 @@ def _adjusted(
     adjustment = options.get_global_bundle_adjustment()
     adjustment.ceres.loss_function_type = loss
     adjustment.ceres.loss_function_scale = database.pixel_scale(frames)
-    mapper.iterative_global_refinement(5, 0.0005, options.get_mapper(), adjustment, options.triangulation, False)
+    # Freed at once, together with points that do not fit yet, the lens can run away.
+    for refine_lens, rounds in ((False, 2), (True, 5)):
+        adjustment.refine_focal_length = refine_lens
+        adjustment.refine_extra_params = refine_lens and distortion
+        mapper.iterative_global_refinement(
+            rounds, 0.0005, options.get_mapper(), adjustment, options.triangulation, False
+        )
     mapper.end_reconstruction(False)
     return model, cache, options
 

@@ -14,7 +14,7 @@ from recon.events import Listener, Notice
 from recon.sfm.consistency import adjust_model, refine_map
 from recon.sfm.database import MatchDatabase, Pair
 from recon.sfm.lens import largest_change
-from recon.sfm.mapping import EFFORTS, Effort, map_frames
+from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
 from recon.similarity import Array
 from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
@@ -31,7 +31,6 @@ SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
 ENOUGH_LINKS = 60
 ORDERED_SHARE = 0.7
-NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
 
 
 @dataclass(frozen=True)
@@ -69,16 +68,19 @@ class StructureFromMotion:
             self.database.add(frame)
         indices = [frame.index for frame in chunk.frames]
         self._match(chunk.index, indices)
-        model, effort = self._map(indices)
+        model, effort, anew = self._map(indices)
         if self._strengthen(model):
-            model, effort = self._map(indices)
+            model, effort, anew = self._map(indices)
         if effort != self._effort:
             self._effort = effort
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
         revised: dict[int, Array] = {}
-        if self._context and not self._settled and effort.refine_lens:
+        if anew:
+            # Later chunks and all depth build on this lens: fit it to every frame, not only to the growing model.
+            model = self._settle_lens(model, effort)
+        elif not self._settled and effort.refine_lens:
             before, model = model, self._settle_lens(model, effort)
-            self._settled = largest_change(before, model) < SETTLED
+            self._settled = model is not before and largest_change(before, model) < SETTLED
             revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
         geometry = replace(self._densify(chunk, restrict(model, indices)), revised=revised)
         self._last = {frame.index: frame for frame in geometry.frames}
@@ -108,16 +110,15 @@ class StructureFromMotion:
         self.database.match(window_pairs(sorted(model.cam_from_model), CLOSE_WINDOW))
         return True
 
-    def _map(self, indices: list[int]) -> tuple[SparseModel, Effort]:
-        """The model that places most frames, continued from the chunk before or else begun anew, and what it took."""
+    def _map(self, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
+        """The model that places most frames, what it took, and whether it was begun anew in a frame of its own."""
         model, effort = self._escalate(indices, self._context) if self._context else (NO_MODEL, EFFORTS[0])
         if count_placed(model, indices) < 0.5 * len(indices):
             fresh, fresh_effort = self._escalate(indices, {})
             if count_placed(fresh, indices) > count_placed(model, indices):
-                # Later chunks and all depth build on this lens: fit it to every frame, not only to the growing model.
                 self.database.update_cameras(fresh.cameras)
-                model, effort = self._settle_lens(fresh, fresh_effort), fresh_effort
-        return model, effort
+                return fresh, fresh_effort, True
+        return model, effort, False
 
     def _escalate(
         self, indices: list[int], known: dict[int, Array], efforts: tuple[Effort, ...] = EFFORTS
@@ -135,7 +136,7 @@ class StructureFromMotion:
                 break
             if count_placed(best, indices) > 0.5 * len(indices):
                 known = best.cam_from_model
-            if effort == efforts[0] and best.cam_from_model:
+            if effort == efforts[0] != efforts[-1] and best.cam_from_model:
                 self.database.match(window_pairs(frames, WIDE_WINDOW))
         return best, best_effort
 
@@ -152,7 +153,7 @@ class StructureFromMotion:
             self.database.update_cameras(adjusted.cameras)
             if largest_change(model, adjusted) < BENDING:
                 return adjusted
-            anew, _ = self._escalate(sorted(model.cam_from_model), {}, EFFORTS[EFFORTS.index(effort) :])
+            anew, _ = self._escalate(sorted(model.cam_from_model), {}, (effort,))
             if len(anew.cam_from_model) < len(adjusted.cam_from_model) or 2 * weakest_link(anew) < weakest_link(model):
                 return adjusted
             self.database.update_cameras(anew.cameras)

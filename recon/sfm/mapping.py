@@ -13,6 +13,8 @@ from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
 from recon.similarity import Array
 from recon.types import Camera, SparseModel, SparsePoints
 
+NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -71,7 +73,7 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
         pycolmap.IncrementalPipelineStatus.BAD_INITIAL_PAIR,
     ):
         mapper.end_reconstruction(True)
-        return SparseModel({}, {}, SparsePoints.empty())
+        return NO_MODEL
     mapper.end_reconstruction(False)
     undo_normalisation(model, known)
     return read_model(model)
