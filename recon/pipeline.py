@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 NOT_YET = "was passed over as it shows little new, and the run ended before its turn"
-LATER_OUTPUTS = ("evaluation.png", "mesh.ply", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
+LATER_OUTPUTS = ("evaluation.png", "loops.png", "mesh.ply", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
 
 
 def reconstruct(
