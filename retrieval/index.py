@@ -140,7 +140,7 @@ class PlaceIndex:
         return faiss.SearchParametersIVF(sel=selector, nprobe=self._probes())
 
     def _probes(self) -> int:
-        return max(1, round(self._settings.probed * self._index.nlist))
+        return max(1, round(self._settings.probed * int(self._index.nlist)))
 
     def _copied_to_gpu(self) -> Any:
         """The index as it is now on the first GPU; kept until it changes."""

@@ -122,7 +122,7 @@ class _Nearest:
     def update(self, first: int, vectors: Descriptors) -> None:
         similarities = np.hstack([self._similarities, self._queries @ vectors.T])
         ids = np.hstack([self.ids, np.broadcast_to(first + np.arange(len(vectors)), (len(self.ids), len(vectors)))])
-        best = np.argsort(-similarities, axis=1, kind="stable")[:, :NEIGHBOURS]
+        best = np.argpartition(-similarities, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
         self._similarities, self.ids = (np.take_along_axis(rows, best, axis=1) for rows in (similarities, ids))
 
 
