@@ -36,8 +36,8 @@ class CandidateSettings:
     neighbours: int = 100
     support: int = 5
     window: int = 8
-    per_submap: int = 32
-    patience: int = 6
+    per_submap: int = 48
+    patience: int = 8
 
 
 @dataclass(frozen=True)
