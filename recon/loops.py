@@ -49,6 +49,11 @@ class LoopCloser:
         """Every candidate so far, in the order in which they came up, with the verdict as it is now."""
         return tuple(self._ledger)
 
+    @property
+    def closed(self) -> tuple[tuple[int, int], ...]:
+        """The frames of every loop that holds as it is now, the earlier one first."""
+        return tuple((line.earlier, line.frame) for line in self._ledger if line.verdict == "accepted")
+
     def extend(
         self,
         submap: Submap,

@@ -347,7 +347,8 @@ class Run:
         placed = self._placement.main
         self._tell(Progress("bundle adjustment", 0, len(placed)))
         with self._watch.measure("bundle adjustment"):
-            model = self._front_end.refine({index: rigid(frame) for index, frame in placed.items()})
+            closed = self._loops.closed if self._loops else ()
+            model = self._front_end.refine({index: rigid(frame) for index, frame in placed.items()}, closed)
         if not model.cam_from_model:
             return
         with self._watch.measure("correction"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -86,8 +86,8 @@ class StructureFromMotion:
         self._context = {index: model.cam_from_model[index] for index in recent}
         return geometry
 
-    def refine(self, cam_from_world: Mapping[int, Array]) -> SparseModel:
-        return refine_map(self.database, cam_from_world)
+    def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> SparseModel:
+        return refine_map(self.database, cam_from_world, loops)
 
     def close(self) -> None:
         self.database.close()

@@ -181,6 +181,7 @@ def test_loop_is_retracted_when_later_ones_contradict_it() -> None:
     verdicts = [line.verdict for line in closer.ledger]
     assert verdicts == ["retracted", "accepted", "accepted", "accepted"]
     assert "contradicts" in closer.ledger[0].reason
+    assert closer.closed == tuple((line.earlier, line.frame) for line in closer.ledger[1:])
     assert errors(placed) < 0.5 * errors(dict(enumerate(poses)))
 
 
