@@ -23,15 +23,18 @@ WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 
 
-def refine_map(
-    database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair] = ()
-) -> SparseModel:
-    """Adjust all poses, lenses and points together, starting from ``cam_from_world`` (4, 4) by frame index.
+def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> tuple[int, int]:
+    """Match frames far apart, above all those of ``loops``; returns how many pairs match, and how many were dropped.
 
-    Frames far apart in time are matched, too, and above all those of ``loops``, which see the same place. A pair whose own relative rotation contradicts the chain of poses by more
-    than 20 degrees shows two places that only look alike; its matches are dropped, for they would fold the map.
+    A pair whose own relative rotation contradicts the chain of poses by more than 20 degrees shows two places that only
+    look alike; its matches are dropped, for they would fold the map.
     """
-    drop_contradictions(database, cam_from_world, [*match_loops(database, loops), *match_far_pairs(database)])
+    found = [*match_loops(database, loops), *match_far_pairs(database)]
+    return len(found), len(drop_contradictions(database, cam_from_world, found))
+
+
+def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> SparseModel:
+    """Adjust all poses, lenses and points together, starting from ``cam_from_world`` (4, 4) by frame index."""
     # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
     loss = pycolmap.LossFunctionType.CAUCHY
     model, cache, options = _adjusted(

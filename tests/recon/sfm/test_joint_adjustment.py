@@ -16,6 +16,7 @@ from recon.sfm.consistency import (
     drop_contradictions,
     match_far_pairs,
     match_loops,
+    match_map,
     pairs_around,
     refine_map,
     rotation_angle,
@@ -99,6 +100,14 @@ def test_however_many_loops_there_are_the_pairs_around_them_are_bounded() -> Non
 def test_pairs_around_are_within_reach_and_new() -> None:
     assert pairs_around([(0, 10)], 2, 12) == [(0, 8), (2, 8), (2, 10)]
     assert pairs_around([(0, 10)], 0, 12) == []
+
+
+def test_far_pairs_that_contradict_are_counted(database: MatchDatabase) -> None:
+    wrong = true_poses()
+    wrong[0] = turned(wrong[0], 60)
+    matched, contradicting = match_map(database, wrong, ())
+    assert 0 < contradicting < matched
+    assert all(not database.inliers(0, later) for later in (5, 7, 9, 10))
 
 
 def test_only_pairs_that_contradict_the_poses_are_forgotten(database: MatchDatabase) -> None:
