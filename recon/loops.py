@@ -10,9 +10,8 @@ import numpy as np
 from recon.doubts import ENOUGH_CARRIED, Doubts
 from recon.placement import median_depth
 from recon.places import LoopCandidate, LoopEdge, LoopRecord, PlaceRecogniser, ReadSubmap
-from recon.posegraph.agreement import closing_errors
 from recon.posegraph.graph import Edge, EdgeNoise, Optimised, PoseGraph
-from recon.posegraph.solver import optimise
+from recon.posegraph.solver import closing_error, optimise
 from recon.similarity import Array, Sim3
 from recon.types import Frame, Submap
 
@@ -109,7 +108,7 @@ class LoopCloser:
             reason = "it leads to a part of the map that is not connected with this one"
         elif edge is not None:
             loop = self._as_edge(edge)
-            (before,) = closing_errors(PoseGraph(self._world_from_node, self._chain, [loop])).tolist()
+            before = closing_error(self._stretch(loop))
             if before > MAX_CLOSING_ERROR:
                 reason = f"it bends the map by {before:.0f} standard deviations of its drift"
             else:
@@ -121,6 +120,13 @@ class LoopCloser:
         noise = EdgeNoise(LOOP_ROTATION, LOOP_TRANSLATION * self._depth[edge.second], LOOP_LOG_SCALE)
         ends = self._node_from_chunk[edge.first], self._node_from_chunk[edge.second]
         return Edge(edge.first, edge.second, ends[0] @ edge.first_from_second @ ends[1].inverse(), noise)
+
+    def _stretch(self, loop: Edge) -> PoseGraph:
+        """The part of the chain that a loop closes, with the loop."""
+        nodes = list(self._world_from_node)
+        first, second = sorted((nodes.index(loop.first), nodes.index(loop.second)))
+        poses = {node: self._world_from_node[node] for node in nodes[first : second + 1]}
+        return PoseGraph(poses, self._chain[first:second], [loop])
 
     def _optimise(self) -> Mapping[int, Sim3]:
         """Make the graph agree, judge every loop of it anew, and return where the submaps lie."""
