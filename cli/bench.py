@@ -85,8 +85,30 @@ def scaling(
     typer.echo(benchmark.table(measured))
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+@app.command()
+def index(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for index.json and index.md.")],
+    counts: Annotated[str, typer.Option(help="Numbers of descriptors, separated by commas.")] = "10000,100000,1000000",
+    dim: Annotated[int, typer.Option(help="Length of the descriptors.")] = 512,
+    queries: Annotated[int, typer.Option(help="How many queries are timed.")] = 200,
+    clock: Annotated[
+        Literal["wall", "processor"], typer.Option(help="Processor time is for machines with other work.")
+    ] = "wall",
+) -> None:
+    """Time the place index on made-up descriptors: build, query, recall@10, memory."""
+    from recon.store import make_folder
+    from retrieval import index_benchmark as benchmark
+
+    settings = benchmark.IndexBenchmark(_numbers(counts, "--counts"), dim, queries, clock)
+    make_folder(out)
+    cases = benchmark.measure(settings, lambda sentence: typer.echo(sentence, err=True))
+    benchmark.write_results(cases, settings, out)
+    typer.echo(benchmark.table(cases))
+
+
+def _numbers(text: str, option: str = "--frames") -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError as error:
-        raise SettingsError(f"--frames needs numbers such as 8,16,32, got {text}.") from error
+        raise SettingsError(f"{option} needs numbers such as 8,16,32, got {text}.") from error

@@ -34,6 +34,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="NUMBERS|FILE", help="True calibration, as for run; with --depth measures the cloud too."),
     ] = None,
+    loops: Annotated[
+        bool, typer.Option("--loops", help="Also judge the run's loops, and draw their precision and recall in DIR.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Where to draw it; without it, in DIR.")] = None,
 ) -> None:
     """Compare a run's camera poses, depth and cloud with a reference."""
@@ -43,11 +46,14 @@ def evaluate(
 
     if depth is None and intrinsics is not None:
         raise SettingsError("--intrinsics is used to measure the cloud against true depth: give --depth too.")
-    poses = evaluation.compare(_estimate(folder, by), read_tum(reference), align, names=(str(folder), str(reference)))
+    true_poses = read_tum(reference)
+    poses = evaluation.compare(_estimate(folder, by), true_poses, align, names=(str(folder), str(reference)))
     rows = _trajectory_rows(poses)
     if depth is not None:
         truth = find_true_depth(depth, depth_scale)
         rows += _surface_rows(folder, truth, poses.reference_from_estimated, reference, intrinsics)
+    if loops:
+        rows += _loop_rows(folder, by, true_poses, poses.reference_from_estimated.scale)
     picture = plot or folder / "evaluation.png"
     evaluation.plot(poses, picture)
     rows.append(("plot", str(picture)))
@@ -62,6 +68,27 @@ def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
     if by == "time":
         return read_tum(folder / "poses.txt")
     return rigid_trajectory(open_map(folder), by_index=True)
+
+
+def _loop_rows(folder: Path, by: Literal["time", "frame"], reference: Trajectory, scale: float) -> list[Row]:
+    """Judge the ledger of the run, and draw it."""
+    from recon.exports.trajectory import rigid_trajectory
+    from recon.loop_evaluation import evaluate_loops, plot_loops, reference_by_frame
+    from recon.report import read
+    from recon.store import open_map
+
+    reconstruction = open_map(folder)
+    indices = [frame.index for frame in reconstruction.frames]
+    estimated = rigid_trajectory(reconstruction, by_index=by == "frame")
+    true_poses = reference_by_frame(estimated, indices, reference)
+    result = evaluate_loops(reconstruction, read(folder / "report.json").loops, true_poses, scale)
+    plot_loops(result, folder / "loops.png")
+    return [
+        ("loop candidates", str(result.candidates)),
+        ("loops accepted", f"{result.accepted}, {result.right} of them right (precision {result.precision:.1%})"),
+        ("revisits found", f"{result.recall:.1%} of {result.revisits} pairs of frames"),
+        ("loop curves", str(folder / "loops.png")),
+    ]
 
 
 def _surface_rows(

@@ -1,7 +1,8 @@
-"""``recon loops``: which places a run thought to have seen again, and what became of each."""
+"""``recon loops``: which places a run thought to have seen again, what became of each, and which submaps to doubt."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,17 @@ if TYPE_CHECKING:
 
 
 def loops(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
-    """List every loop candidate of a run with its evidence and verdict."""
+    """List every loop candidate of a run with its evidence and verdict, and which parts of the map to doubt."""
     from recon.report import read
 
-    ledger = read(folder / "report.json").loops
+    report = read(folder / "report.json")
+    _print_ledger(report.loops)
+    for chunk in report.chunks:
+        for warning in chunk.warnings:
+            typer.echo(f"Doubt submap {chunk.index} (frames {chunk.first} to {chunk.last}): {warning}.")
+
+
+def _print_ledger(ledger: Sequence[LoopRecord]) -> None:
     if not ledger:
         typer.echo("No place was seen twice, or loops were not looked for.")
         return

@@ -253,6 +253,9 @@ def _print_summary(report: RunReport, out: Path) -> None:
         rows.insert(1, ("stream", stream_counts(report.stream)))
     if report.passed_over:
         rows.insert(1, ("passed over", f"{report.passed_over}, {report.passed_over_placed} posed afterwards"))
+    doubtful = sum(bool(chunk.warnings) for chunk in report.chunks)
+    if doubtful:
+        rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps, see recon loops {out}"))
     rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in report.skipped[:SKIPPED_SHOWN]]
     if len(report.skipped) > SKIPPED_SHOWN:
         rows.append(("", f"and {len(report.skipped) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from recon.similarity import Array
@@ -19,11 +19,12 @@ class GeometryFrontEnd(Protocol):
         """
         ...
 
-    def refine(self, cam_from_world: Mapping[int, Array]) -> SparseModel:
+    def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
         """The whole map's poses after all chunks, made consistent with each other, in the same world.
 
-        cam_from_world: rigid (4, 4) by frame index, as the chunks placed them. Frames may be missing in the result
-        where they contradict the rest, and others may have found a place. An empty result keeps everything as it is.
+        cam_from_world: rigid (4, 4) by frame index, as the chunks placed them. loops: pairs of frames (the earlier
+        first) that are known to see the same place. Frames may be missing in the result where they contradict the
+        rest, and others may have found a place. An empty result keeps everything as it is.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from recon.between import FrameLocaliser
 from recon.chunks import chunks
 from recon.correction import correct
+from recon.doubts import Doubts, find_doubts, warnings
 from recon.errors import OutputError, ReconstructionError
 from recon.events import (
     ChunkReconstructed,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 NOT_YET = "was passed over as it shows little new, and the run ended before its turn"
-LATER_OUTPUTS = ("evaluation.png", "mesh.ply", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
+LATER_OUTPUTS = ("evaluation.png", "loops.png", "mesh.ply", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
 
 
 def reconstruct(
@@ -151,6 +153,7 @@ class Run:
         self._between: dict[int, PlacedFrame | SkippedFrame] = {}
         self._reasons: dict[int, str] = {}
         self._chunks: list[ChunkReport] = []
+        self._doubts: dict[int, Doubts] = {}
         self._notices: list[str] = []
         self._points = SparsePoints.empty()
         self._loops = open_loop_closer(recogniser)
@@ -244,6 +247,8 @@ class Run:
             with self._watch.measure("alignment"):
                 submap, new = self._placement.place(chunk, geometry)
             residual = submap.residual
+            doubts = find_doubts(geometry.frames[max(0, len(geometry.frames) - len(new) - 1) :])
+            self._doubts[chunk.index] = doubts
             if 0 < before < len(self._placement.pieces):
                 self._tell(Notice(f"{_span(chunk)} could not be connected with the frames before; trying again later."))
             with self._watch.measure("store"):
@@ -251,7 +256,8 @@ class Run:
                 self._store.write_places(*self._places(), complete=False)
             self._tell(ChunkReconstructed(submap, new))
             if self._loops is not None:
-                self._close_loops(self._loops, submap, chunk, new, new_piece=len(self._placement.pieces) > before)
+                new_piece = len(self._placement.pieces) > before
+                self._close_loops(self._loops, submap, chunk, new, doubts=doubts, new_piece=new_piece)
         status = self._tell_status()
         self._chunks.append(
             ChunkReport(
@@ -268,7 +274,14 @@ class Run:
         self._tell(Progress("frames", len(self._names), self._source.description.frames))
 
     def _close_loops(
-        self, loops: LoopCloser, submap: Submap, chunk: Chunk, new: Sequence[PlacedFrame], *, new_piece: bool
+        self,
+        loops: LoopCloser,
+        submap: Submap,
+        chunk: Chunk,
+        new: Sequence[PlacedFrame],
+        *,
+        doubts: Doubts,
+        new_piece: bool,
     ) -> None:
         """Look for places seen before, and move all submaps where one closes a loop."""
         placed = {index: frame for piece in self._placement.pieces for index, frame in piece.items()}
@@ -279,6 +292,7 @@ class Run:
                 submap,
                 frames,
                 lambda number: self._store.read_submap(number, placed),
+                doubts=doubts,
                 new_piece=new_piece,
                 revised=self._placement.revised,
             )
@@ -332,7 +346,9 @@ class Run:
         placed = self._placement.main
         self._tell(Progress("bundle adjustment", 0, len(placed)))
         with self._watch.measure("bundle adjustment"):
-            model = self._front_end.refine({index: frame.cam_from_world for index, frame in placed.items()})
+            closed = self._loops.closed if self._loops else ()
+            poses = {index: frame.cam_from_world for index, frame in placed.items()}
+            model = self._front_end.refine(poses, closed)
         if not model.cam_from_model:
             return
         with self._watch.measure("correction"):
@@ -371,6 +387,7 @@ class Run:
 
     def _report(self, *, interrupted: bool) -> RunReport:
         placed, skipped, _ = self._places()
+        found = dict(zip(self._doubts, warnings(list(self._doubts.values())), strict=True))
         return RunReport(
             source=self._name,
             settings=self._settings,
@@ -378,7 +395,7 @@ class Run:
             frames_read=len(self._names),
             frames_placed=len(placed),
             skipped=skipped,
-            chunks=tuple(self._chunks),
+            chunks=tuple(replace(chunk, warnings=tuple(found.get(chunk.index, ()))) for chunk in self._chunks),
             stages=self._watch.stages,
             seconds=self._watch.seconds,
             peak_memory_bytes=peak_memory(),

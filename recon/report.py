@@ -33,7 +33,8 @@ class ChunkReport:
     """One chunk: index of its first and last frame in the source, how many it held and placed, and its seconds.
 
     residual: ``Submap.residual``, RMS distance of the overlap alignment as a share of scene depth. lag: of a live
-    source, the age of the newest frame when it had its place [s].
+    source, the age of the newest frame when it had its place [s]. warnings: why this part of the map may be wrong, see
+    ``recon.doubts``.
     """
 
     index: int
@@ -44,6 +45,7 @@ class ChunkReport:
     residual: float
     seconds: float
     lag: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def _report_from_json(content: dict[str, Any]) -> RunReport:
     parts = {
         "settings": _settings_from_json(content["settings"]),
         "skipped": tuple(SkippedFrame(**row) for row in content["skipped"]),
-        "chunks": tuple(ChunkReport(**row) for row in content["chunks"]),
+        "chunks": tuple(ChunkReport(**row | {"warnings": tuple(row.get("warnings", ()))}) for row in content["chunks"]),
         "stages": tuple(StageTime(**row) for row in content["stages"]),
         "notices": tuple(content["notices"]),
         "loops": tuple(LoopRecord(**row) for row in content.get("loops", ())),

@@ -22,15 +22,22 @@ MEDIAN_TO_DEVIATION = 1.4826  # of a normal distribution
 @dataclass(frozen=True)
 class CandidateSettings:
     """gap: frames that must lie between the two. deviations: how far a similarity stands out, in the spread of pairs of
-    other places. neighbours: hits that a query keeps. support: frames to either side within which another hit must
-    agree. window: frames within which hits count as the same revisit. per_submap: most candidates of one submap."""
+    other places. neighbours: hits that a query keeps; the most similar ones are all of one place and one moment, so
+    that other moments at the same place only come after dozens. support: frames to either side within which another
+    hit must agree. window: frames within which hits count as the same revisit. per_submap: most candidates of one
+    submap. patience: candidates in a row, from the most similar on, that geometry may refuse before it is asked no
+    more about a submap.
+
+    The bounds are wide, for geometry decides: of the places that were seen again, it confirms nine in ten that it is
+    asked about, and narrow bounds never asked about half of them."""
 
     gap: int = 60
-    deviations: float = 1.0
-    neighbours: int = 10
+    deviations: float = 0.0
+    neighbours: int = 100
     support: int = 5
-    window: int = 10
-    per_submap: int = 12
+    window: int = 8
+    per_submap: int = 48
+    patience: int = 8
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,12 @@ class LoopFinder:
         known: dict[int, Mapping[int, FrameGeometry]] = {
             submap.index: {frame.index: frame for frame in submap.geometry.frames}
         }
-        return [self._verified(hit, known, read_submap) for hit in hits]
+        candidates: list[LoopCandidate] = []
+        for hit in hits:
+            candidates.append(self._verified(hit, known, read_submap))
+            if hopeless(candidates, self._candidates.patience):
+                break
+        return candidates
 
     def _hits(self, indices: list[int], descriptors: Descriptors) -> list[Hit]:
         """Candidates by descriptors, between different submaps; the frames are in the index afterwards."""
@@ -87,6 +92,11 @@ class LoopFinder:
         if found.first_from_second is not None:
             edge = LoopEdge(first, second, found.first_from_second, found.inliers, found.residual)
         return LoopCandidate(hit.frame, hit.earlier, hit.similarity, edge, found.reason)
+
+
+def hopeless(candidates: Sequence[LoopCandidate], patience: int) -> bool:
+    """Whether geometry has refused the last ``patience`` candidates."""
+    return len(candidates) >= patience and all(candidate.edge is None for candidate in candidates[-patience:])
 
 
 def around(index: int, frames: Mapping[int, FrameGeometry]) -> list[FrameGeometry]:

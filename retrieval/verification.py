@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from recon.alignment import fit_similarity, unproject
+from recon.overlap import log_ratio, shared_surface
 from recon.sfm.matching import Features, Matcher, SiftMatcher
 from recon.similarity import Array, Sim3
 from recon.types import Frame, FrameGeometry
 
 SEED = 0
+JUDGES = 300  # matches that hypotheses are compared by
+BLOCK = 100  # hypotheses at once
+MAX_DISTORTION = 1.5  # of a triangle's sides between the two chunks
 GRID = 4  # cells along a side in which inliers are counted
-DENSE_STEP = 4  # px between points of a depth map that are compared
 
 
 @dataclass(frozen=True)
@@ -171,66 +173,96 @@ def _joined(sides: Sequence[_Side]) -> _Side:
 def _search(a: _Side, b: _Side, settings: VerificationSettings) -> tuple[Sim3 | None, NDArray[np.bool_]]:
     """The similarity of three matches that most others agree with, and which those are."""
     rng, count = np.random.default_rng(SEED), len(a.points)
-    best, best_inliers = None, np.zeros(count, dtype=bool)
-    for _ in range(settings.trials):
-        sample = rng.choice(count, 3, replace=False)
-        candidate = _from_three(a.points[sample], b.points[sample])
-        if candidate is None or not _inliers(candidate, a.rows(sample), b.rows(sample), settings).all():
-            continue
-        inliers = _inliers(candidate, a, b, settings)
-        if inliers.sum() > best_inliers.sum():
-            best, best_inliers = candidate, inliers
-    return best, best_inliers
+    samples = rng.integers(count, size=(settings.trials, 3))
+    judges = np.sort(rng.permutation(count)[:JUDGES])
+    trials = _from_threes(a.points[samples], b.points[samples])
+    if not len(trials.scale):
+        return None, np.zeros(count, dtype=bool)
+    best = trials.pick(int(_votes(trials, a.rows(judges), b.rows(judges), settings).argmax()))
+    return best, _inliers(best, a, b, settings)
 
 
-def _from_three(points_a: Array, points_b: Array) -> Sim3 | None:
-    """From three points; None where they lie on one line or too close, or differ in shape."""
-    sides_a, sides_b = (np.linalg.norm(p - np.roll(p, 1, axis=0), axis=1) for p in (points_a, points_b))
-    if min(sides_a.min(), sides_b.min()) <= 0:
-        return None
-    ratios = sides_a / sides_b
-    if ratios.max() > 1.5 * ratios.min():
-        return None
-    try:
-        return fit_similarity(points_b, points_a, np.ones(3))
-    except ValueError:
-        return None
+@dataclass(frozen=True, eq=False)
+class _Trials:
+    """Hypotheses: scale (n,), rotation (n, 3, 3) and translation (n, 3) of a_from_b."""
+
+    scale: Array
+    rotation: Array
+    translation: Array
+
+    def rows(self, chosen: slice) -> _Trials:
+        return _Trials(self.scale[chosen], self.rotation[chosen], self.translation[chosen])
+
+    def pick(self, row: int) -> Sim3:
+        return Sim3(float(self.scale[row]), self.rotation[row], self.translation[row])
+
+    def forth(self, points_b: Array) -> Array:
+        """Points (m, 3) of b in a, for every trial: (n, m, 3)."""
+        turned = points_b @ np.swapaxes(self.rotation, 1, 2)
+        return np.asarray(self.scale[:, None, None] * turned + self.translation[:, None])
+
+    def back(self, points_a: Array) -> Array:
+        """Points (m, 3) of a in b, for every trial: (n, m, 3)."""
+        return np.asarray((points_a[None] - self.translation[:, None]) @ self.rotation / self.scale[:, None, None])
+
+
+def _from_threes(points_a: Array, points_b: Array) -> _Trials:
+    """Similarities by three points each (n, 3, 3), as Umeyama 1991; those that coincide or differ in shape are out."""
+    sides_a, sides_b = (np.linalg.norm(p - np.roll(p, 1, axis=1), axis=2) for p in (points_a, points_b))
+    apart = np.minimum(sides_a.min(axis=1), sides_b.min(axis=1)) > 0
+    ratios = sides_a[apart] / sides_b[apart]
+    kept = np.flatnonzero(apart)[ratios.max(axis=1) <= MAX_DISTORTION * ratios.min(axis=1)]
+    mean_a, mean_b = points_a[kept].mean(axis=1), points_b[kept].mean(axis=1)
+    centred_a, centred_b = points_a[kept] - mean_a[:, None], points_b[kept] - mean_b[:, None]
+    left, singular, right = np.linalg.svd(np.swapaxes(centred_a, 1, 2) @ centred_b)
+    signs = np.ones((len(kept), 3))
+    signs[:, 2] = np.sign(np.linalg.det(left) * np.linalg.det(right))
+    rotation = (left * signs[:, None]) @ right
+    scale = (singular * signs).sum(axis=1) / (centred_b**2).sum(axis=(1, 2))
+    positive = scale > 0
+    scale, rotation, mean_a, mean_b = (values[positive] for values in (scale, rotation, mean_a, mean_b))
+    translation = mean_a - scale[:, None] * np.einsum("nij,nj->ni", rotation, mean_b)
+    return _Trials(scale, rotation, translation)
+
+
+def _votes(trials: _Trials, a: _Side, b: _Side, settings: VerificationSettings) -> NDArray[np.int64]:
+    """How many of the matches agree with each trial."""
+    blocks = [trials.rows(slice(first, first + BLOCK)) for first in range(0, len(trials.scale), BLOCK)]
+    agree = [_agreeing(block.forth(b.points), block.back(a.points), a, b, settings) for block in blocks]
+    return np.concatenate([rows.sum(axis=1) for rows in agree])
 
 
 def _inliers(first_from_second: Sim3, a: _Side, b: _Side, settings: VerificationSettings) -> NDArray[np.bool_]:
     """Which matches project onto each other on both sides, at the depth that was measured there."""
-    depth_a, depth_b = _depth_errors(first_from_second, a, b)
-    close = np.maximum(depth_a, depth_b) < np.log1p(settings.max_depth_error)
-    return np.asarray(close & (_errors(first_from_second, a, b) < settings.max_error))
+    back = first_from_second.inverse().apply(a.points)
+    return _agreeing(first_from_second.apply(b.points), back, a, b, settings)
+
+
+def _agreeing(forth: Array, back: Array, a: _Side, b: _Side, settings: VerificationSettings) -> NDArray[np.bool_]:
+    """(..., n): matches whose points ``forth`` (..., n, 3), of b in a's chunk, and ``back`` lie where the others do."""
+    agree = np.ones(forth.shape[:-1], dtype=bool)
+    for points, side in ((forth, a), (back, b)):
+        pixels, depth = _project(points, side)
+        agree &= np.linalg.norm(pixels - side.pixels, axis=-1) < settings.max_error * side.width
+        agree &= log_ratio(depth, side.depth) < np.log1p(settings.max_depth_error)
+    return agree
 
 
 def _errors(first_from_second: Sim3, a: _Side, b: _Side) -> Array:
     """The larger of the two reprojection errors of each match, as a share of the image's width."""
-    into_a, _ = _project(first_from_second, b.points, a)
-    into_b, _ = _project(first_from_second.inverse(), a.points, b)
+    into_a, _ = _project(first_from_second.apply(b.points), a)
+    into_b, _ = _project(first_from_second.inverse().apply(a.points), b)
     errors = [np.linalg.norm(p - s.pixels, axis=1) / s.width for p, s in ((into_a, a), (into_b, b))]
     return np.asarray(np.maximum(errors[0], errors[1]))
 
 
-def _depth_errors(first_from_second: Sim3, a: _Side, b: _Side) -> tuple[Array, Array]:
-    """|log| of projected over measured depth, on both sides; infinite behind the camera."""
-    _, into_a = _project(first_from_second, b.points, a)
-    _, into_b = _project(first_from_second.inverse(), a.points, b)
-    return _log_ratio(into_a, a.depth), _log_ratio(into_b, b.depth)
-
-
-def _log_ratio(projected: Array, measured: Array) -> Array:
-    ratio = np.maximum(projected, 1e-12) / measured
-    return np.where(projected > 0, np.abs(np.log(ratio)), np.inf)
-
-
-def _project(to_side: Sim3, points: Array, side: _Side) -> tuple[Array, Array]:
-    """Pixels (n, 2) and depth (n,) of points of the other chunk in this side's cameras."""
-    points_chunk = to_side.apply(points)
-    points_cam = np.einsum("nij,nj->ni", side.cam_from_chunk[:, :3, :3], points_chunk) + side.cam_from_chunk[:, :3, 3]
-    homogeneous = np.einsum("nij,nj->ni", side.intrinsics, points_cam)
-    depth = points_cam[:, 2]
-    return homogeneous[:, :2] / np.where(np.abs(depth) > 1e-9, depth, 1e-9)[:, None], depth
+def _project(points_chunk: Array, side: _Side) -> tuple[Array, Array]:
+    """Pixels (..., n, 2) and depth (..., n) of points (..., n, 3) of the side's chunk in its cameras."""
+    points_cam = np.einsum("nij,...nj->...ni", side.cam_from_chunk[:, :3, :3], points_chunk)
+    points_cam = points_cam + side.cam_from_chunk[:, :3, 3]
+    homogeneous = np.einsum("nij,...nj->...ni", side.intrinsics[:, :2], points_cam)
+    depth = points_cam[..., 2]
+    return homogeneous / np.where(np.abs(depth) > 1e-9, depth, 1e-9)[..., None], depth
 
 
 def _refined(
@@ -243,7 +275,7 @@ def _refined(
         moved = start @ _similarity(step)
         parts = []
         for to_side, points, side in ((moved, kept_b.points, kept_a), (moved.inverse(), kept_a.points, kept_b)):
-            pixels, depth = _project(to_side, points, side)
+            pixels, depth = _project(to_side.apply(points), side)
             parts.append(((pixels - side.pixels) / (side.width * settings.max_error)).ravel())
             parts.append(np.log(np.maximum(depth, 1e-12) / side.depth) / settings.max_depth_error)
         return np.concatenate(parts)
@@ -280,29 +312,9 @@ def _dense_agreement(
     best: tuple[float, float] | None = None
     for a in first:
         for b in second:
-            there = _same_surface(first_from_second, b, a, settings.max_depth_error)
-            back = _same_surface(first_from_second.inverse(), a, b, settings.max_depth_error)
+            there = shared_surface(first_from_second, b, a, settings.max_depth_error)
+            back = shared_surface(first_from_second.inverse(), a, b, settings.max_depth_error)
             overlap, agreement = min(there[0], back[0]), min(there[1], back[1])
             if overlap >= settings.min_overlap and (best is None or overlap > best[0]):
                 best = overlap, agreement
     return None if best is None else best[1]
-
-
-def _same_surface(
-    target_from_source: Sim3, source: FrameGeometry, target: FrameGeometry, max_error: float
-) -> tuple[float, float]:
-    """Share of the source's depth that falls onto depth of the target, and the share of that with the same depth."""
-    rows, columns = np.nonzero(source.depth[::DENSE_STEP, ::DENSE_STEP] > 0)
-    points = unproject(source, rows * DENSE_STEP, columns * DENSE_STEP)
-    points_cam = Sim3.from_matrix(target.cam_from_chunk).apply(target_from_source.apply(points))
-    points_cam = points_cam[points_cam[:, 2] > 1e-9]
-    pixels = points_cam @ target.intrinsics.T
-    pixels = np.floor(pixels[:, :2] / pixels[:, 2:]).astype(np.int64)
-    height, width = target.depth.shape
-    inside = ((pixels >= 0) & (pixels < (width, height))).all(axis=1)
-    measured = target.depth[pixels[inside, 1], pixels[inside, 0]].astype(np.float64)
-    known = measured > 0
-    if not known.any():
-        return 0.0, 0.0
-    same = _log_ratio(points_cam[inside, 2][known], measured[known]) < np.log1p(max_error)
-    return float(known.sum() / max(len(rows), 1)), float(same.mean())

@@ -105,7 +105,7 @@ class TransformerFrontEnd:
                 unplaced[frames[0].index] = NOT_FINITE
         return ChunkGeometry(tuple(placed), SparsePoints.empty(), unplaced)
 
-    def refine(self, cam_from_world: Mapping[int, Array]) -> SparseModel:
+    def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
         """Nothing: the chunks' poses stay as they were placed."""
         return SparseModel({}, {}, SparsePoints.empty())
 

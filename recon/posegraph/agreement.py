@@ -34,12 +34,6 @@ def agreement(graph: PoseGraph) -> NDArray[np.bool_]:
     return agrees
 
 
-def closing_errors(graph: PoseGraph) -> Array:
-    """How far each loop (loops,) is from what the chain alone says, in standard deviations of both together."""
-    chain = _Chain(graph)
-    return np.array([chain.closing_error(row) for row in range(len(graph.loops))])
-
-
 def largest_clique(adjacent: NDArray[np.bool_]) -> list[int]:
     """A largest set of nodes that are all adjacent, by the greedy search from every node that that paper uses.
 
@@ -102,14 +96,6 @@ class _Chain:
         return np.asarray(
             rotation**2 / variance[..., 0] + in_world**2 / variance[..., 1] + log_scale**2 / variance[..., 2]
         )
-
-    def closing_error(self, row: int) -> float:
-        """Deviation of loop ``row`` from the stretch of the chain between its ends."""
-        a, b = self._first[row : row + 1], self._second[row : row + 1]
-        rotation, translation, log_scale = _deviations(self._loops[row] @ self._inverse[b] @ self._poses[a])
-        variance = self._loop_noise[row] * _in_world(self._scales[b]) + self._stretch(a, b, self._poses[a[0], :3, 3])
-        deviations = np.stack([rotation, translation * self._scales[a], log_scale], axis=-1)
-        return float(np.sqrt((deviations**2 / variance).sum()))
 
     def _stretch(self, start: NDArray[np.int64], end: NDArray[np.int64], seen_from: Array) -> Array:
         """Variances (n, 3) of rotation, translation in the world at ``seen_from``, and log scale of stretches."""

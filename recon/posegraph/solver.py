@@ -53,6 +53,17 @@ def optimise(graph: PoseGraph) -> Optimised:
     )
 
 
+def closing_error(graph: PoseGraph) -> float:
+    """How far the loops are from what the chain says, in standard deviations of both, where the chain bends best.
+
+    Unlike a sum of variances along the chain this knows that a lost scale shortens or lengthens the way behind it, and
+    neither turns nor shifts it.
+    """
+    factors = _factors(graph, range(len(graph.loops)), None)
+    values, _ = _solve(factors, _values(graph.world_from_submap))
+    return float(np.sqrt(2 * factors.error(values)))
+
+
 def _why_refused(rejected: int, loops: int) -> str:
     if 2 * rejected <= loops:
         return ""

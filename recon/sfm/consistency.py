@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, product
 
 import numpy as np
@@ -17,20 +17,28 @@ from recon.types import SparseModel
 
 GRID_PAIRS = 4000
 PAIRS_AROUND = 1000
+LOOP_REACH = 3  # frames
 MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
 
 
+def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> tuple[int, int]:
+    """Match frames far apart, above all those of ``loops``; returns how many pairs match, and how many were dropped.
+
+    A pair whose own relative rotation contradicts the chain of poses by more than 20 degrees shows two places that only
+    look alike; its matches are dropped, for they would fold the map.
+    """
+    found = [*match_loops(database, loops), *match_far_pairs(database)]
+    return len(found), len(drop_contradictions(database, cam_from_world, found))
+
+
 def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> SparseModel:
     """Adjust all poses, lenses and points together, starting from ``cam_from_world`` (4, 4) by frame index.
 
-    Frames far apart in time are matched, too. A pair whose own relative rotation contradicts the chain of poses by more
-    than 20 degrees shows two places that only look alike; its matches are dropped, for they would fold the map. The
-    result is empty where a lens comes out that cannot be.
+    The result is empty where a lens comes out that cannot be.
     """
-    drop_contradictions(database, cam_from_world, match_far_pairs(database))
     # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
     loss = pycolmap.LossFunctionType.CAUCHY
     model, cache, options = _adjusted(
@@ -103,6 +111,18 @@ def add_frames(
     mapper.end_reconstruction(False)
 
 
+def match_loops(database: MatchDatabase, loops: Sequence[Pair]) -> list[Pair]:
+    """Match the frames of loops and at most PAIRS_AROUND pairs next to them; returns the verified pairs that are new.
+
+    Without them the grid of far pairs, wide in a long sequence, can miss a loop, and the adjustment opens it again.
+    """
+    frames = database.frames
+    places = {index: place for place, index in enumerate(frames)}
+    known = [(places[first], places[second]) for first, second in loops]
+    near = pairs_around(known, LOOP_REACH, len(frames))
+    return [(frames[a], frames[b]) for a, b in _match_new(database, [*known, *near], glance=False)]
+
+
 def match_far_pairs(database: MatchDatabase) -> list[Pair]:
     """Match a grid of all pairs of frames, and more around those that match; returns the verified pairs that are new.
 
@@ -116,7 +136,7 @@ def match_far_pairs(database: MatchDatabase) -> list[Pair]:
     return [(frames[a], frames[b]) for a, b in sorted({*found, *more})]
 
 
-def pairs_around(found: list[Pair], reach: int, count: int) -> list[Pair]:
+def pairs_around(found: Sequence[Pair], reach: int, count: int) -> list[Pair]:
     """At most PAIRS_AROUND pairs of ``count`` places that are ``reach`` before, at or after those found, evenly."""
     around = {
         (first + before, second + after)
@@ -128,11 +148,11 @@ def pairs_around(found: list[Pair], reach: int, count: int) -> list[Pair]:
     return new[:: math.ceil(len(new) / PAIRS_AROUND) or 1]
 
 
-def _match_new(database: MatchDatabase, places: Iterable[Pair]) -> list[Pair]:
+def _match_new(database: MatchDatabase, places: Iterable[Pair], *, glance: bool = True) -> list[Pair]:
     """Match pairs of places in the sequence; returns those that are new and verified."""
     frames = database.frames
     new = [(a, b) for a, b in places if not database.matched((frames[a], frames[b]))]
-    database.match([(frames[a], frames[b]) for a, b in new], glance=True)
+    database.match([(frames[a], frames[b]) for a, b in new], glance=glance)
     return [(a, b) for a, b in new if database.inliers(frames[a], frames[b])]
 
 

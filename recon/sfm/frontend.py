@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from recon.dense.plane_sweep import PlaneSweep
 from recon.dense.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.events import Listener, Notice
-from recon.sfm.consistency import adjust_model, refine_map
+from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase, Pair
 from recon.sfm.lens import largest_change
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
@@ -31,6 +31,7 @@ SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
 ENOUGH_LINKS = 60
 ORDERED_SHARE = 0.7
+AMBIGUOUS_SHARE = 0.1  # of the pairs that match
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,15 @@ class StructureFromMotion:
         self._context = {index: model.cam_from_model[index] for index in recent}
         return geometry
 
-    def refine(self, cam_from_world: Mapping[int, Array]) -> SparseModel:
+    def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> SparseModel:
+        matched, contradicting = match_map(self.database, cam_from_world, loops)
+        if contradicting > AMBIGUOUS_SHARE * matched:
+            self._tell(
+                Notice(
+                    f"Ambiguous images: {contradicting} of {matched} distant pairs that look alike contradict "
+                    "the way between them and were taken for different places. Check that nothing is folded together."
+                )
+            )
         return refine_map(self.database, cam_from_world)
 
     def close(self) -> None:

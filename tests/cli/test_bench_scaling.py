@@ -1,4 +1,4 @@
-"""``recon bench scaling``."""
+"""``recon bench scaling`` and ``recon bench index``."""
 
 from __future__ import annotations
 
@@ -29,3 +29,11 @@ def test_wrong_numbers_are_refused(recon: Recon, tmp_path: Path) -> None:
     outcome = recon("bench", "scaling", "--out", tmp_path, "--methods", "dense,sparse")
     assert outcome.code == 2
     assert "got sparse" in outcome.err
+
+
+def test_index_benchmark_writes_numbers_and_a_table(recon: Recon, tmp_path: Path) -> None:
+    outcome = recon("bench", "index", "--out", tmp_path / "out", "--counts", "100,300", "--dim", 16, "--queries", 10)
+    assert outcome.code == 0, outcome.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.json", "index.md"}
+    assert "| 300 | exact |" in outcome.out
+    assert recon("bench", "index", "--out", tmp_path, "--counts", "a").code == 2

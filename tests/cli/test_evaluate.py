@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from recon.exports.trajectory import rigid_trajectory, write_trajectory, write_tum
+from recon.places import LoopRecord
+from recon.report import RunReport, write
+from recon.settings import RunSettings
 from tests.cli.conftest import Recon
 from tests.support import make_map
 
@@ -47,3 +50,15 @@ def test_a_wrong_reference_is_told(recon: Recon, video_run: Path, options: tuple
     assert outcome.code == 2
     assert words in outcome.err
     assert len(outcome.err.splitlines()) == 1
+
+
+def test_loops_are_judged_and_drawn(recon: Recon, video_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recon.loop_evaluation.GAP", 6)
+    line = LoopRecord(8, 0, 0, 1, 0.7, 120, 0.004, 2.5, 0.6, "accepted", "")
+    report = RunReport("x", RunSettings(), {}, 6, 6, (), (), (), 1.0, 1, (), interrupted=False, loops=(line,))
+    write(report, video_run / "report.json")
+    outcome = recon("eval", video_run, "--reference", video_run.parent / "reference.txt", "--by", "frame", "--loops")
+    assert outcome.code == 0, outcome.err
+    assert "  loops accepted        1, 1 of them right (precision 100.0%)\n" in outcome.out
+    assert "  revisits found        100.0% of" in outcome.out
+    assert (video_run / "loops.png").stat().st_size > 1000

@@ -81,13 +81,16 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, recon: Recon) -> No
         assert outcome.err.count("\n") == 1
 
 
-def test_loops_are_listed(tmp_path: Path, recon: Recon) -> None:
+def test_loops_and_doubts_are_listed(tmp_path: Path, recon: Recon) -> None:
     line = {
         "frame": 90, "earlier": 3, "first": 0, "second": 2, "similarity": 0.7, "inliers": 120, "residual": 0.004,
         "before": 2.5, "after": 0.6, "verdict": "accepted", "reason": "",
     }  # fmt: skip
+    chunk = {"index": 1, "first": 48, "last": 107, "frames": 60, "placed": 60, "residual": 0.0, "seconds": 1.0,
+             "warnings": ["blurred: sharpness 4.0"]}  # fmt: skip
     content = {
-        "version": 1, "source": "x", "frames_read": 0, "frames_placed": 0, "versions": {}, "skipped": [], "chunks": [],
+        "version": 1, "source": "x", "frames_read": 0, "frames_placed": 0, "versions": {}, "skipped": [],
+        "chunks": [chunk],
         "stages": [], "seconds": 1.0, "peak_memory_bytes": 1, "notices": [], "interrupted": False,
         "settings": {
             "source": {"every": 1, "fps": None, "max_frames": None, "size": 640, "masks": None}, "chunk": 60,
@@ -100,3 +103,4 @@ def test_loops_are_listed(tmp_path: Path, recon: Recon) -> None:
     assert found.code == 0, found.err
     assert "accepted      90        3       0.700      120" in found.out
     assert "1 accepted, 0 rejected, 0 retracted." in found.out
+    assert "Doubt submap 1 (frames 48 to 107): blurred: sharpness 4.0." in found.out

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from recon.doubts import Doubts, find_doubts
 from recon.loops import LoopCloser
 from recon.places import LoopCandidate, LoopEdge, ReadSubmap
 from recon.similarity import Sim3
@@ -66,17 +68,33 @@ def candidate(first: int, second: int, first_from_second: Sim3) -> LoopCandidate
     return LoopCandidate(second * FRAMES_PER_SUBMAP, first * FRAMES_PER_SUBMAP, 0.8, edge)
 
 
+def doubts(found: Submap) -> Doubts:
+    return find_doubts(found.geometry.frames)
+
+
 def true_loop(first: int, second: int) -> LoopCandidate:
     return candidate(first, second, true_pose(first).inverse() @ true_pose(second))
 
 
-def run(closer: LoopCloser, poses: Sequence[Sim3]) -> dict[int, Sim3]:
-    """Feed submaps; later ones follow the corrections, as placement does. Returns where all lie at the end."""
+def blinded(found: Submap) -> Submap:
+    """The submap with no depth in its middle frame."""
+    first, middle, *rest = found.geometry.frames
+    dark = replace(middle, depth=np.zeros_like(middle.depth))
+    return replace(found, geometry=replace(found.geometry, frames=(first, dark, *rest)))
+
+
+def run(closer: LoopCloser, poses: Sequence[Sim3], blind: int = -1) -> dict[int, Sim3]:
+    """Feed submaps; later ones follow the corrections, as placement does. Returns where all lie at the end.
+
+    blind: a submap that has a frame without depth.
+    """
     placed: dict[int, Sim3] = {}
     for number, pose in enumerate(poses):
         step = poses[number - 1].inverse() @ pose if number else pose
         placed[number] = placed[number - 1] @ step if number else pose
-        placed.update(closer.extend(submap(number, placed[number]), (), lambda _: {}, new_piece=number == 0))
+        found = submap(number, placed[number])
+        found = blinded(found) if number == blind else found
+        placed.update(closer.extend(found, (), lambda _: {}, doubts=doubts(found), new_piece=number == 0))
     return placed
 
 
@@ -126,6 +144,33 @@ def test_loop_that_bends_the_map_beyond_its_drift_is_rejected() -> None:
     assert "bends the map" in line.reason
 
 
+def test_loop_may_close_a_jump_of_scale_that_nothing_in_the_submap_rules_out() -> None:
+    # Submap 7 has a frame without depth: what follows came out at a fifth of its size, and the loop tells.
+    poses = [true_pose(number) for number in range(RING + 1)]
+    pivot = poses[7].apply(np.array([1.0, 0, 0]))  # the camera of the middle frame
+    shrink = Sim3(0.2, np.eye(3), 0.8 * pivot)
+    shrunk = [pose if number < 7 else shrink @ pose for number, pose in enumerate(poses)]
+    seen = true_loop(0, RING)
+    sure, unsure = LoopCloser(Scripted({RING: [seen]})), LoopCloser(Scripted({RING: [seen]}))
+    assert run(sure, shrunk)[RING].scale == pytest.approx(0.2)
+    assert sure.ledger[0].verdict == "rejected"
+    placed = run(unsure, shrunk, blind=7)
+    assert unsure.ledger[0].verdict == "accepted"
+    assert placed[RING].scale == pytest.approx(1, abs=0.05)
+    assert placed[6].scale == pytest.approx(1, abs=0.05)
+    assert errors(placed) < 0.1 * errors(dict(enumerate(shrunk)))
+    assert unsure.closed == ((seen.earlier, seen.frame),)
+    assert sure.closed == ()
+
+
+def test_blind_frame_is_no_licence_to_join_two_rooms_that_look_the_same() -> None:
+    closer = LoopCloser(Scripted({6: [candidate(0, 6, Sim3.identity())]}))
+    poses = drifted(DRIFT)
+    placed = run(closer, poses, blind=4)
+    assert closer.ledger[0].verdict == "rejected"
+    assert all(placed[number].isclose(pose) for number, pose in enumerate(poses))
+
+
 def test_loop_is_retracted_when_later_ones_contradict_it() -> None:
     poses = drifted(DRIFT, RING + 4)
     shift = Sim3(1.0, np.eye(3), np.array([1.5, -1.5, 1.0]))
@@ -136,6 +181,7 @@ def test_loop_is_retracted_when_later_ones_contradict_it() -> None:
     verdicts = [line.verdict for line in closer.ledger]
     assert verdicts == ["retracted", "accepted", "accepted", "accepted"]
     assert "contradicts" in closer.ledger[0].reason
+    assert closer.closed == tuple((line.earlier, line.frame) for line in closer.ledger[1:])
     assert errors(placed) < 0.5 * errors(dict(enumerate(poses)))
 
 
@@ -151,7 +197,8 @@ def test_edge_joins_chunk_frames_whatever_frame_was_recognised() -> None:
 def test_loop_into_another_piece_is_rejected() -> None:
     closer = LoopCloser(Scripted({2: [candidate(0, 2, Sim3.identity())]}))
     for number in range(3):
-        closer.extend(submap(number, true_pose(number)), (), lambda _: {}, new_piece=number in (0, 2))
+        found = submap(number, true_pose(number))
+        closer.extend(found, (), lambda _: {}, doubts=doubts(found), new_piece=number in (0, 2))
     assert closer.ledger[0].verdict == "rejected"
     assert "not connected" in closer.ledger[0].reason
 
@@ -159,9 +206,9 @@ def test_loop_into_another_piece_is_rejected() -> None:
 def test_revised_submaps_bring_new_edges() -> None:
     closer = LoopCloser(Scripted({2: [candidate(0, 2, Sim3(1.0, np.eye(3), np.array([2.0, 0, 0])))]}))
     shift = [Sim3(1.0, np.eye(3), np.array([x, 0.0, 0.0])) for x in (0.0, 30.0, 2.0)]
-    closer.extend(submap(0, shift[0]), (), lambda _: {}, new_piece=True)
-    closer.extend(submap(1, shift[1]), (), lambda _: {}, new_piece=False)
     half_way = Sim3(1.0, np.eye(3), np.array([1.0, 0, 0]))
-    placed = closer.extend(submap(2, shift[2]), (), lambda _: {}, new_piece=False, revised={1: half_way})
+    for number, revised in enumerate(({}, {}, {1: half_way})):
+        found = submap(number, shift[number])
+        placed = closer.extend(found, (), lambda _: {}, doubts=doubts(found), new_piece=number == 0, revised=revised)
     assert placed[1].isclose(half_way, atol=1e-3)
     assert closer.ledger[0].verdict == "accepted"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ class ExactFrontEnd:
         turn = Rotation.from_rotvec([0.3 * chunk.index, 0.1, -0.2]).as_matrix()
         return chunk_geometry(placed, Sim3(1.0 + chunk.index, turn, np.array([chunk.index, 1.0, 2.0])))
 
-    def refine(self, cam_from_world: Mapping[int, Array]) -> SparseModel:
+    def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
         if self.interrupt == "refine":
             raise KeyboardInterrupt
         return type(self).refined(cam_from_world)

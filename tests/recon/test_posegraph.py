@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from recon.alignment import fit_similarity
-from recon.posegraph.agreement import agreement, closing_errors, largest_clique
+from recon.posegraph.agreement import agreement, largest_clique
 from recon.posegraph.graph import Edge, EdgeNoise, PoseGraph
-from recon.posegraph.solver import from_gtsam, optimise, to_gtsam
+from recon.posegraph.solver import closing_error, from_gtsam, optimise, to_gtsam
 from recon.similarity import Sim3
 
 CHAIN = EdgeNoise(0.016, 0.08, 0.016)
@@ -138,7 +138,28 @@ def test_true_loops_agree_with_each_other_and_with_the_chain() -> None:
     right = agrees[scene.wrong :, scene.wrong :]
     assert right.mean() > 0.9
     assert agrees[: scene.wrong, scene.wrong :].mean() < 0.3
-    assert (closing_errors(scene.graph)[scene.wrong :] < 5).all()
+    alone = [PoseGraph(scene.graph.world_from_submap, scene.graph.chain, [loop]) for loop in scene.graph.loops]
+    assert max(closing_error(graph) for graph in alone[scene.wrong :]) < 5
+    assert min(closing_error(graph) for graph in alone[: scene.wrong]) > 5
+
+
+def test_lost_scale_lets_a_loop_shrink_the_way_but_not_turn_or_shift_it() -> None:
+    step = Sim3(1.0, np.eye(3), np.array([2.0, 0.0, 0.0]))
+    lost = EdgeNoise(CHAIN.rotation, CHAIN.translation, 1.0)
+    chain = [Edge(n, n + 1, step, lost if n == 4 else CHAIN) for n in range(9)]
+    poses = {0: Sim3.identity()}
+    for edge in chain:
+        poses[edge.second] = poses[edge.first] @ step
+
+    def error(first_from_second: Sim3) -> float:
+        return closing_error(PoseGraph(poses, chain, [Edge(0, 9, first_from_second, LOOP)]))
+
+    shrunk = Sim3(0.4, np.eye(3), np.array([10 + 0.4 * 8, 0.0, 0.0]))  # all behind node 5 at two fifths of its size
+    assert error(shrunk) < 1
+    assert error(Sim3(1.0, np.eye(3), shrunk.translation)) > 5  # nearer, and not smaller
+    assert error(Sim3(0.4, np.eye(3), np.array([18.0, 0.0, 0.0]))) > 5  # smaller, and not nearer
+    assert error(Sim3(0.4, np.eye(3), shrunk.translation + np.array([0.0, 2.0, 0.0]))) > 5
+    assert error(Sim3(0.4, Rotation.from_euler("z", 0.6).as_matrix(), shrunk.translation)) > 5
 
 
 @given(st.integers(1, 9), st.integers(0, 10_000))

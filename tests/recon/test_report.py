@@ -30,7 +30,7 @@ REPORT = RunReport(
     frames_read=42,
     frames_placed=41,
     skipped=(SkippedFrame(3, "c.jpg", "the file is empty"),),
-    chunks=(ChunkReport(0, 0, 78, 40, 40, 0.0, 3.5), ChunkReport(1, 70, 82, 7, 6, 0.01, 0.5)),
+    chunks=(ChunkReport(0, 0, 78, 40, 40, 0.0, 3.5), ChunkReport(1, 70, 82, 7, 6, 0.01, 0.5, warnings=("blurred",))),
     stages=(StageTime("features", 1.25), StageTime("depth", 2.0)),
     seconds=4.5,
     peak_memory_bytes=123_456_789,

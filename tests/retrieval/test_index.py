@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from recon.errors import MapError, OutputError
 from retrieval.describer import Descriptors, normalised
-from retrieval.index import IndexSettings, PlaceIndex
+from retrieval.index import GPU_QUERIES, IndexSettings, PlaceIndex
 
 DIM = 16
 LISTED = IndexSettings(exact_up_to=500, probed=0.25)
@@ -220,3 +221,34 @@ def test_ids_and_shapes_are_checked() -> None:
     with pytest.raises(KeyError, match="9"):
         index.remove([9])
     assert len(index) == 1
+
+
+@pytest.mark.parametrize("settings", [IndexSettings(), LISTED])
+def test_many_queries_go_to_the_gpu_and_see_every_change(
+    settings: IndexSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = []
+
+    def to_gpu(_: object, device: int, index: Any) -> Any:
+        assert device == 0
+        copies.append(faiss.clone_index(index))
+        return copies[-1]
+
+    vectors = clustered(600, 0)
+    on_cpu, index = PlaceIndex("test", DIM, settings), PlaceIndex("test", DIM, settings)
+    for one in (on_cpu, index):
+        one.add(range(600), vectors)
+    queries = vectors[:GPU_QUERIES]
+    expected = on_cpu.search(queries, 5)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
+    assert np.array_equal(index.search(queries, 5).ids, expected.ids)
+    index.search(queries, 5)
+    assert len(copies) == 1
+    index.search(queries[:1], 5)
+    index.search(queries, 5, skip=range(100, 200))  # a GPU cannot skip
+    assert len(copies) == 1
+    index.remove([0])
+    assert 0 not in index.search(queries, 5).ids
+    assert len(copies) == 2

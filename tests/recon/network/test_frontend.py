@@ -205,7 +205,7 @@ def test_frames_smaller_than_a_patch_are_refused(small: GeometryNetwork) -> None
 
 
 def test_refine_changes_nothing(small: GeometryNetwork) -> None:
-    assert front_end(small)[0].refine({0: np.eye(4)}).cam_from_model == {}
+    assert front_end(small)[0].refine({0: np.eye(4)}, ()).cam_from_model == {}
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_the_second_chunk_brings_the_frames_before_it_along(
 def test_refining_keeps_every_frame(run: tuple[StructureFromMotion, list[ChunkGeometry], list[Event]]) -> None:
     front_end, geometry, _ = run
     poses = geometry[1].revised | {frame.index: frame.cam_from_chunk for frame in geometry[1].frames}
-    model = front_end.refine(poses)
+    model = front_end.refine(poses, ())
     assert sorted(model.cam_from_model) == list(range(22))
     assert largest_error(model.cam_from_model) < 0.01
 

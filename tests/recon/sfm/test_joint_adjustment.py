@@ -11,9 +11,12 @@ from scipy.spatial.transform import Rotation
 from recon.alignment import fit_similarity
 from recon.sfm.consistency import (
     GRID_PAIRS,
+    LOOP_REACH,
     PAIRS_AROUND,
     drop_contradictions,
     match_far_pairs,
+    match_loops,
+    match_map,
     pairs_around,
     refine_map,
     rotation_angle,
@@ -49,13 +52,15 @@ def test_angle_of_a_rotation() -> None:
 class EverythingOverlaps:
     """A scene in which all frames see the same, as a database sees it."""
 
-    def __init__(self, count: int) -> None:
-        self.frames = list(range(count))
+    def __init__(self, count: int, first_index: int = 0) -> None:
+        self.frames = list(range(first_index, first_index + count))
         self.pairs: set[Pair] = set()
+        self.glanced_at: set[Pair] = set()
 
     def match(self, pairs: Iterable[Pair], *, glance: bool) -> None:
-        assert glance
+        pairs = set(pairs)
         self.pairs.update(pairs)
+        self.glanced_at.update(pairs if glance else ())
 
     def matched(self, pair: Pair) -> bool:
         return pair in self.pairs
@@ -68,15 +73,41 @@ class EverythingOverlaps:
 def test_the_pairs_matched_at_the_end_are_bounded(count: int) -> None:
     database = EverythingOverlaps(count)
     found = match_far_pairs(database)  # type: ignore[arg-type]
-    assert set(found) == database.pairs
+    assert set(found) == database.pairs == database.glanced_at
     assert len(found) <= GRID_PAIRS + PAIRS_AROUND
     firsts = {first for first, _ in found}
     assert max(firsts) - min(firsts) > 0.9 * count  # from everywhere in the sequence
 
 
+def test_loops_that_the_grid_misses_are_matched_thoroughly() -> None:
+    database = EverythingOverlaps(1000, first_index=7)
+    loop = (8 + 300, 8 + 905)  # off the grid's lines of every 12th frame
+    found = match_loops(database, [loop])  # type: ignore[arg-type]
+    steps = (-LOOP_REACH, 0, LOOP_REACH)
+    assert set(found) == {(loop[0] + a, loop[1] + b) for a in steps for b in steps}
+    assert not database.glanced_at
+    assert loop not in match_far_pairs(database)  # type: ignore[arg-type]
+
+
+def test_however_many_loops_there_are_the_pairs_around_them_are_bounded() -> None:
+    loops = [(index, index + 2000) for index in range(0, 900, 2)]
+    found = match_loops(EverythingOverlaps(3000), loops)  # type: ignore[arg-type]
+    assert set(loops) <= set(found)
+    assert len(set(found)) <= len(loops) + PAIRS_AROUND
+    assert match_loops(EverythingOverlaps(30), []) == []  # type: ignore[arg-type]
+
+
 def test_pairs_around_are_within_reach_and_new() -> None:
     assert pairs_around([(0, 10)], 2, 12) == [(0, 8), (2, 8), (2, 10)]
     assert pairs_around([(0, 10)], 0, 12) == []
+
+
+def test_far_pairs_that_contradict_are_counted(database: MatchDatabase) -> None:
+    wrong = true_poses()
+    wrong[0] = turned(wrong[0], 60)
+    matched, contradicting = match_map(database, wrong, ())
+    assert 0 < contradicting < matched
+    assert all(not database.inliers(0, later) for later in (5, 7, 9, 10))
 
 
 def test_only_pairs_that_contradict_the_poses_are_forgotten(database: MatchDatabase) -> None:

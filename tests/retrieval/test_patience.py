@@ -1,0 +1,87 @@
+"""The place recogniser as the pipeline uses it, with descriptors that say what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from recon.places import LoopCandidate, LoopEdge
+from recon.similarity import Sim3
+from recon.types import Camera, ChunkGeometry, Frame, FrameGeometry, Image, SparsePoints, Submap
+from retrieval import recogniser
+from retrieval.candidates import CandidateSettings, Hit
+from retrieval.describer import Descriptors, normalised
+from retrieval.recogniser import LoopFinder, hopeless
+
+SUBMAP = 40  # frames
+CAMERA = Camera("PINHOLE", 8, 6, (8.0, 8.0, 4.0, 3.0))
+
+
+class Places:
+    """Describes a picture by the number that it shows; neighbouring numbers look alike."""
+
+    name, dim = "numbers", 64
+
+    def __init__(self) -> None:
+        steps = np.random.default_rng(0).normal(size=(260, self.dim))
+        self._of = normalised(np.array([steps[number : number + 6].sum(axis=0) for number in range(250)]))
+
+    def describe(self, images: Sequence[Image]) -> Descriptors:
+        return self._of[[int(image[0, 0, 0]) for image in images]]
+
+
+def frame(index: int, place: int) -> Frame:
+    image = np.full((6, 8, 3), place, np.uint8)
+    return Frame(index, float(index), image, f"{index}.jpg", (8, 6), "lens", 0.0, np.ones((6, 8), bool))
+
+
+def geometry(index: int) -> FrameGeometry:
+    depth = np.zeros((6, 8), np.float32)
+    return FrameGeometry(index, np.eye(4), CAMERA, CAMERA.matrix(), depth, depth, np.zeros((6, 8, 3), np.uint8))
+
+
+def walk(finder: LoopFinder, places: Sequence[int]) -> list[LoopCandidate]:
+    """Feed a walk past ``places`` submap by submap."""
+    geometries: dict[int, Mapping[int, FrameGeometry]] = {}
+    found: list[LoopCandidate] = []
+    for number, first in enumerate(range(0, len(places), SUBMAP)):
+        indices = range(first, min(first + SUBMAP, len(places)))
+        geometries[number] = {index: geometry(index) for index in indices}
+        chunk = ChunkGeometry(tuple(geometries[number].values()), SparsePoints.empty())
+        frames = [frame(index, places[index]) for index in indices]
+        found += finder.look(Submap(number, chunk, Sim3.identity(), 0.0), frames, lambda number: geometries[number])
+    return found
+
+
+THERE_AND_AGAIN = [*range(160), *range(20, 60)]
+
+
+def test_what_geometry_refuses_again_and_again_is_given_up() -> None:
+    patience = 3
+    found = walk(LoopFinder(Places(), CandidateSettings(patience=patience)), THERE_AND_AGAIN)
+    returned = [candidate for candidate in found if candidate.frame >= 160]
+    assert len(returned) == patience
+    assert all(candidate.edge is None and candidate.reason for candidate in returned)
+
+
+def test_a_long_return_is_found_all_along_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def confirm(_: LoopFinder, hit: Hit, *__: object) -> LoopCandidate:
+        same = abs(hit.frame - 140 - hit.earlier) <= 5
+        edge = LoopEdge(0, 4, Sim3.identity(), 50, 0.003) if same else None
+        return LoopCandidate(hit.frame, hit.earlier, hit.similarity, edge, "" if same else "another place")
+
+    monkeypatch.setattr(recogniser.LoopFinder, "_verified", confirm)
+    found = [one for one in walk(LoopFinder(Places()), THERE_AND_AGAIN) if one.edge is not None]
+    for index in range(160, 200):
+        assert any(abs(one.frame - index) <= 10 and abs(one.earlier - index + 140) <= 10 for one in found)
+    assert len(found) < 20  # and not every frame again
+
+
+def test_only_an_unbroken_row_of_refusals_is_hopeless() -> None:
+    no = LoopCandidate(100, 1, 0.5, None, "another place")
+    yes = LoopCandidate(101, 1, 0.5, LoopEdge(0, 1, Sim3.identity(), 50, 0.003))
+    assert hopeless([yes, no, no, no], 3)
+    assert not hopeless([no, no, yes, no, no], 3)
+    assert not hopeless([no, no], 3)
