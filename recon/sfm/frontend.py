@@ -79,7 +79,7 @@ class StructureFromMotion:
         if anew:
             # Later chunks and all depth build on this lens: fit it to every frame, not only to the growing model.
             model = self._settle_lens(model, effort)
-        elif not self._settled and effort.refine_lens:
+        elif model.cam_from_model and effort.refine_lens and not self._settled:
             before, model = model, self._settle_lens(model, effort)
             self._settled = model is not before and largest_change(before, model) < SETTLED
             revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
