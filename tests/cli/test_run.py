@@ -13,6 +13,7 @@ from cli.progress import ProgressBar
 from cli.text import duration, size
 from recon import report
 from recon.events import Progress
+from recon.exports.ply import read_points
 from recon.machine import Machine
 from recon.sources import SourceDescription
 from recon.types import Camera
@@ -109,6 +110,7 @@ def test_the_true_lens_is_for_measuring_depth(recon: Recon, finished: Path) -> N
     [
         (("--to", "tum"), "poses.txt"),
         (("--to", "kitti"), "poses_kitti.txt"),
+        (("--to", "mesh"), "mesh.ply"),
         (("--to", "nerfstudio"), "nerfstudio/transforms.json"),
         (("--to", "colmap", "--undistort"), "colmap_undistorted/sparse/0/cameras.bin"),
     ],
@@ -125,6 +127,45 @@ def test_export_writes_into_the_folder_by_default(
 def test_export_goes_where_it_is_told(recon: Recon, finished: Path, tmp_path: Path) -> None:
     assert recon("export", finished, "--to", "ply", "--out", tmp_path / "a" / "scene.ply").code == 0
     assert (tmp_path / "a" / "scene.ply").read_bytes() == (finished / "cloud.ply").read_bytes()
+
+
+def test_export_thins_and_cleans_as_it_is_told(recon: Recon, finished: Path, tmp_path: Path) -> None:
+    sizes = {}
+    for name, options in {"default": (), "few": ("--max-points", "2000"), "raw": ("--no-clean",)}.items():
+        assert recon("export", finished, "--to", "ply", "--out", tmp_path / name, *options).code == 0
+        sizes[name] = len(read_points(tmp_path / name).positions)
+    assert 200 < sizes["few"] <= 2000 < sizes["default"] < sizes["raw"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--to", "tum", "--voxel", "0.1"), "has no surface"),
+        (("--to", "ply", "--voxel", "0"), "must be positive"),
+        (("--to", "ply", "--no-clean", "--no-sky"), "leave out --no-clean"),
+        (("--to", "mesh", "--out", "mesh.obj"), "not as mesh.obj"),
+    ],
+)
+def test_export_refuses_what_makes_no_sense(recon: Recon, finished: Path, options: tuple[str, ...], words: str) -> None:
+    outcome = recon("export", finished, *options)
+    assert outcome.code == 2
+    assert words in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--viewer", "none", "--viewer", "web"), "goes with no other viewer"),
+        (("--web-host", "127.0.0.2"), "give that too"),
+        (("--viewer", "web", "--web-host", "0.0.0.0"), "not all of them"),
+        (("--viewer", "web", "--web-host", "192.0.2.1"), "no address of this machine"),
+    ],
+)
+def test_run_refuses_viewers_that_cannot_be(recon: Recon, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    outcome = recon("run", SAMPLE / "images", "--out", tmp_path / "out", *options)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_undistorted_images_are_for_colmap_only(recon: Recon, finished: Path) -> None:

@@ -92,6 +92,28 @@ def test_web_serves_on_this_machine_only_until_ctrl_c(folder: Path, tmp_path: Pa
     assert not [path for path in home.rglob("*") if path.is_file()]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there every 127.x.y.z is this machine")
+def test_another_address_serves_page_and_data_there_alone(tmp_path: Path) -> None:
+    shown, address = viewer.web(tmp_path, "127.0.0.2", strict=True)
+    with shown:
+        shown(scene.chunk_event(0))
+        page, data = (int(part) for part in _ports(address))
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            assert "connect-src 'self' http://127.0.0.2:* blob: data:" in answer.headers["Content-Security-Policy"]
+        assert address.startswith("http://127.0.0.2:")
+        assert _listening(page) == _listening(data) == {"0200007F"}
+        assert _allowed_origin(data, address.split("?")[0]) == address.split("?")[0]
+        assert _allowed_origin(data, "http://elsewhere.example") is None
+
+
+def _allowed_origin(port: int, origin: str) -> str | None:
+    """What the data's server answers a browser that asks whether a page of ``origin`` may use it."""
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    request = urllib.request.Request(f"http://127.0.0.2:{port}/", method="OPTIONS", headers=asked)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.headers["Access-Control-Allow-Origin"]
+
+
 def _ports(address: str) -> tuple[str, str]:
     page, source = address.split("?url=")
     return page.rsplit(":", 1)[1], source.split("%3A")[2].split("%2F")[0]
