@@ -10,8 +10,10 @@ import pytest
 from recon.alignment import fit_similarity
 from recon.dense.views import Depth, PosedView
 from recon.events import Event
+from recon.sfm import frontend
+from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import SfmSettings, StructureFromMotion, restrict, shared_over, weakest_link, window_pairs
-from recon.sfm.mapping import EFFORTS
+from recon.sfm.mapping import EFFORTS, NO_MODEL
 from recon.types import Camera, Chunk, ChunkGeometry, SparseModel, SparsePoints
 from tests.recon.sfm.conftest import SAMPLE, read_frame
 
@@ -110,6 +112,30 @@ def test_a_lens_twice_too_long_is_found_out_within_the_first_chunk(
     assert distortion == 0  # not told apart from the focal length yet
     assert focal == pytest.approx(FOCAL, rel=0.03)
     assert largest_error({frame.index: frame.cam_from_chunk for frame in geometry.frames}) < 0.03
+
+
+def test_a_lens_that_runs_away_stays_as_it_was_and_is_tried_again_with_more_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+
+    def run_away(_database: MatchDatabase, poses: Mapping[int, np.ndarray], *, distortion: bool) -> SparseModel:
+        assert distortion
+        asked.append(sorted(poses))
+        return NO_MODEL
+
+    monkeypatch.setattr(frontend, "adjust_model", run_away)
+    monkeypatch.setattr(frontend, "weakest_link", lambda model: 0)  # every chunk is strengthened, and settled once
+    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), lambda event: None)
+    lenses = []
+    for number in range(3):
+        frames = tuple(read_frame(index) for index in range(4 * number, 4 * number + 9))
+        geometry = front_end.reconstruct(Chunk(number, frames, 0))
+        assert geometry.unplaced == {}
+        lenses.append(front_end.database.camera(0))
+    front_end.close()
+    assert asked == [list(range(9)), list(range(13)), list(range(17))]
+    assert lenses[0] == lenses[1] == lenses[2]
 
 
 def known_lens() -> Camera:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import pycolmap
 import pytest
 from scipy.spatial.transform import Rotation
 
@@ -18,6 +19,7 @@ from recon.sfm.consistency import (
     match_loops,
     match_map,
     pairs_around,
+    plausible,
     refine_map,
     rotation_angle,
 )
@@ -67,6 +69,18 @@ class EverythingOverlaps:
 
     def inliers(self, first: int, second: int) -> int:
         return 100 * ((first, second) in self.pairs)
+
+
+@pytest.mark.parametrize(
+    ("focal", "distortion", "made"), [(500, 0.1, True), (100, 0, False), (4521, 0, False), (1500, 20.8, False)]
+)
+def test_only_lenses_that_are_made_are_plausible(focal: float, distortion: float, made: bool) -> None:
+    model = pycolmap.Reconstruction()
+    lens = pycolmap.Camera(
+        model="SIMPLE_RADIAL", width=640, height=480, params=[focal, 320, 240, distortion], camera_id=1
+    )
+    model.add_camera(lens)
+    assert plausible(model) is made
 
 
 @pytest.mark.parametrize("count", [40, 250, 3000])
