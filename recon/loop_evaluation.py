@@ -25,7 +25,8 @@ from recon.store import ReconstructedMap, write_atomically
 from recon.types import FrameGeometry
 
 REVISIT_OVERLAP = 0.3  # of the surface that either frame sees, from which on a pair is a revisit
-RIGHT_OVERLAP = 0.1  # from which on a loop between two frames is right
+RIGHT_OVERLAP = 0.05  # of what either frame sees, from which on a loop between them is right
+RIGHT_SHARE = 0.5  # of what seems to overlap that must be the same surface: two places overlap through a wall
 GAP = 100  # frames that lie between the two of a revisit
 NEARBY = 10  # frames around a revisit in which a loop finds it
 MAX_DEPTH_ERROR = 0.15
@@ -82,7 +83,7 @@ def evaluate_loops(
     revisits = find_revisits({index: views[index] for index in sampled if index in views})
     if not revisits:
         raise SourceError(f"No two frames {GAP} or more apart see the same place: there are no loops to find.")
-    right = np.array([overlap(views[line.earlier], views[line.frame]) >= RIGHT_OVERLAP for line in known], dtype=bool)
+    right = np.array([is_right(views[line.earlier], views[line.frame]) for line in known], dtype=bool)
     accepted = np.array([line.verdict == "accepted" for line in known], dtype=bool)
     pairs = np.array([(line.earlier, line.frame) for line in known], dtype=np.int64).reshape(-1, 2)
     number = int(accepted.sum())
@@ -128,12 +129,21 @@ def find_revisits(views: Mapping[int, View]) -> list[Pair]:
 
 def overlap(first: View, second: View) -> float:
     """Share of the depth of either view that is the same surface in the other, the smaller of the two."""
+    return min(seen * same for seen, same in shared_both_ways(first, second))
+
+
+def is_right(first: View, second: View) -> bool:
+    """Whether a loop between two frames joins one place: loops hold between neighbourhoods, so a corner is enough."""
+    return all(seen >= RIGHT_OVERLAP and same >= RIGHT_SHARE for seen, same in shared_both_ways(first, second))
+
+
+def shared_both_ways(first: View, second: View) -> tuple[tuple[float, float], tuple[float, float]]:
+    """``shared_surface`` of the first view in the second, and of the second in the first."""
     second_from_first = _in_chunk(second) @ _in_chunk(first).inverse()
-    shares = (
+    return (
         shared_surface(second_from_first, first.geometry, second.geometry, MAX_DEPTH_ERROR, STEP),
         shared_surface(second_from_first.inverse(), second.geometry, first.geometry, MAX_DEPTH_ERROR, STEP),
     )
-    return min(seen * same for seen, same in shares)
 
 
 def _in_chunk(view: View) -> Sim3:

@@ -14,6 +14,7 @@ from recon.loop_evaluation import (
     curve,
     evaluate_loops,
     find_revisits,
+    is_right,
     overlap,
     plot_loops,
     read_views,
@@ -57,6 +58,8 @@ def test_overlap_falls_with_the_distance_and_knows_the_scale_of_every_frame(walk
     assert 0.5 < shares[5] < 0.7
     wrong_scale = read_views(walk, true_poses(walk, 3.0), 1.0)
     assert overlap(wrong_scale[0], wrong_scale[10]) < 0.05
+    assert is_right(views[0], views[16])
+    assert not is_right(wrong_scale[0], wrong_scale[10])
 
 
 def test_loops_are_right_by_what_they_see_and_find_what_is_near(
