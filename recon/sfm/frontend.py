@@ -157,8 +157,8 @@ class StructureFromMotion:
         Its distortion is told by the first chunk with enough parallax. Later ones would take what is wrong with the map
         for distortion, and only the focal length follows them.
 
-        Where the lens turns out to have been wrong, the map has been bent by it, and holds only the points that fit the wrong
-        lens; it is made anew, as far back as the model reaches, which tells the lens better. The best of these is kept.
+        Where the lens turns out to have been wrong, the map has been bent by it, and holds only the points that fit the
+        wrong lens; it is made anew, as far back as the model reaches, which tells the lens better. The best is kept.
         """
         best, least, distortion = model, np.inf, effort.refine_lens and not self._distortion_told
         for _ in range(SETTLING_ROUNDS):
