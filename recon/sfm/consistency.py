@@ -19,6 +19,7 @@ from recon.types import SparseModel
 GRID_PAIRS = 4000
 PAIRS_AROUND = 1000
 LOOP_REACH = 3  # frames
+CLEAR_INLIERS = 50
 MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
@@ -28,13 +29,15 @@ STAGES = ((False, False), (True, False), (True, True))  # whether focal lengths 
 
 
 def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> tuple[int, int]:
-    """Match frames far apart, above all those of ``loops``; returns how many pairs match, and how many were dropped.
+    """Match frames far apart, above all those of ``loops``; returns how many match well, and how many of these lie.
 
     A pair whose own relative rotation contradicts the chain of poses by more than 20 degrees shows two places that only
-    look alike; its matches are dropped, for they would fold the map.
+    look alike; its matches are dropped, for they would fold the map. Few matches tell a rotation so badly that they
+    may be dropped wrongly, which harms nothing but says nothing either: only pairs with CLEAR_INLIERS are counted.
     """
     found = [*match_loops(database, loops), *match_far_pairs(database)]
-    return len(found), len(drop_contradictions(database, cam_from_world, found))
+    clear = {pair for pair in found if database.inliers(*pair) >= CLEAR_INLIERS}
+    return len(clear), len(clear.intersection(drop_contradictions(database, cam_from_world, found)))
 
 
 def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> SparseModel:

@@ -32,7 +32,7 @@ SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
 ENOUGH_LINKS = 60
 ORDERED_SHARE = 0.7
-AMBIGUOUS_SHARE = 0.1  # of the pairs that match
+AMBIGUOUS_SHARE = 0.1  # of the pairs that match well
 
 
 @dataclass(frozen=True)
