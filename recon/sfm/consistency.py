@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
@@ -24,8 +23,6 @@ MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
-ROUNDS = 4
-STAGES = ((False, False), (True, False), (True, True))  # whether focal lengths and distortions are adjusted
 
 
 def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> tuple[int, int]:
@@ -43,12 +40,17 @@ def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loop
 def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> SparseModel:
     """Adjust all poses, lenses and points together, starting from ``cam_from_world`` (4, 4) by frame index.
 
-    Lenses that do not fit better than before stay as they were.
+    The result is empty where a lens comes out that cannot be.
     """
-    adjusted = _adjust(database, database.frames, cam_from_world, MAP_OBSERVATIONS, distortion=True)
-    model = adjusted.new_lens if adjusted.better else adjusted.same_lens
+    # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
+    loss = pycolmap.LossFunctionType.CAUCHY
+    model, cache, options = _adjusted(
+        database, database.frames, cam_from_world, MAP_OBSERVATIONS, loss, distortion=True
+    )
+    if not plausible(model):
+        return NO_MODEL
     if len(cam_from_world) < len(database.frames):
-        add_frames(adjusted.cache, adjusted.options, model)
+        add_frames(cache, options, model)
     return read_model(model)
 
 
@@ -56,26 +58,11 @@ def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *
     """Adjust the poses, lenses and points of some frames together, starting from ``cam_from_model`` (4, 4).
 
     distortion: adjust that of the lenses, too; little parallax cannot tell it from another focal length. The result is
-    empty where the frames do not tell the lens: it may run away, to one that fits worse.
+    empty where the frames do not tell the lens, which then runs away.
     """
-    adjusted = _adjust(database, sorted(cam_from_model), cam_from_model, WINDOW_OBSERVATIONS, distortion=distortion)
-    return read_model(adjusted.new_lens) if adjusted.better else NO_MODEL
-
-
-@dataclass(frozen=True, eq=False)
-class _Adjusted:
-    """A model with its lenses as they were, the same with them adjusted, and what went into both."""
-
-    same_lens: pycolmap.Reconstruction
-    new_lens: pycolmap.Reconstruction
-    cache: pycolmap.DatabaseCache
-    options: pycolmap.IncrementalPipelineOptions
-
-    @property
-    def better(self) -> bool:
-        """Whether the adjusted lenses are ones that are made and fit at least as well."""
-        errors = [model.compute_mean_reprojection_error() for model in (self.new_lens, self.same_lens)]
-        return errors[0] <= errors[1] and plausible(self.new_lens)
+    frames, loss = sorted(cam_from_model), pycolmap.LossFunctionType.TRIVIAL
+    model, *_ = _adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, loss, distortion=distortion)
+    return read_model(model) if plausible(model) else NO_MODEL
 
 
 def plausible(model: pycolmap.Reconstruction) -> bool:
@@ -83,21 +70,19 @@ def plausible(model: pycolmap.Reconstruction) -> bool:
     return not any(camera.has_bogus_params(*FOCAL_RANGE, MAX_DISTORTION) for camera in model.cameras.values())
 
 
-def _adjust(
+def _adjusted(
     database: MatchDatabase,
     frames: list[int],
     cam_from_world: Mapping[int, Array],
     observations: int,
+    loss: pycolmap.LossFunctionType,
     *,
     distortion: bool,
-) -> _Adjusted:
-    """Triangulate and adjust those of ``frames`` that have a pose.
-
-    Lenses are freed step by step: all at once, together with points that do not fit yet, they can run away. Wrong
-    matches of repeated structure survive the pixel threshold, so their pull must not grow with their error.
-    """
+) -> tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]:
+    """A model of ``frames`` with those of known pose triangulated and adjusted, and what went into it."""
     cache = database.reduced_cache(select_features(database, frames, observations))
     options = pipeline_options(EFFORTS[2], database.pixel_scale(frames))
+    options.ba_refine_focal_length, options.ba_refine_extra_params = True, distortion
     options.constant_cameras = database.fixed_cameras()
     model = pycolmap.Reconstruction()
     model.load(cache)
@@ -107,17 +92,11 @@ def _adjust(
     for index in sorted(cam_from_world):
         mapper.triangulate_image(options.triangulation, image_id(index))
     adjustment = options.get_global_bundle_adjustment()
-    adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    adjustment.ceres.loss_function_type = loss
     adjustment.ceres.loss_function_scale = database.pixel_scale(frames)
-
-    stages = []
-    for adjustment.refine_focal_length, adjustment.refine_extra_params in STAGES[: 3 if distortion else 2]:
-        mapper.iterative_global_refinement(
-            ROUNDS, 0.0005, options.get_mapper(), adjustment, options.triangulation, False
-        )
-        stages.append(pycolmap.Reconstruction(model))
+    mapper.iterative_global_refinement(5, 0.0005, options.get_mapper(), adjustment, options.triangulation, False)
     mapper.end_reconstruction(False)
-    return _Adjusted(stages[0], stages[-1], cache, options)
+    return model, cache, options
 
 
 def add_frames(

@@ -13,7 +13,7 @@ from recon.dense.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.events import Listener, Notice
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase, Pair
-from recon.sfm.lens import largest_change, reprojection_error
+from recon.sfm.lens import largest_change
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
 from recon.similarity import Array
@@ -26,7 +26,6 @@ CONTEXT = 60
 UNSETTLED_CONTEXT = 180  # frames that tell the lens together
 BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see lens_change
 SETTLING_ROUNDS = 4
-ENOUGH_BETTER = 0.98  # of the reprojection error
 SLOW_WINDOW = (24, 32, 48)
 SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
@@ -63,7 +62,6 @@ class StructureFromMotion:
         self._last: dict[int, FrameGeometry] = {}
         self._context: dict[int, Array] = {}
         self._settled = settings.camera is not None
-        self._distortion_told = False
         self._effort = EFFORTS[0]
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
@@ -152,31 +150,24 @@ class StructureFromMotion:
         return best, best_effort
 
     def _settle_lens(self, model: SparseModel, effort: Effort) -> SparseModel:
-        """Fit the lens to the chunk and the frames before it together, until that fits them no better.
+        """Fit the lens to the chunk and the frames before it together, until that changes it no more.
 
-        Its distortion is told by the first chunk with enough parallax. Later ones would take what is wrong with the map
-        for distortion, and only the focal length follows them.
-
-        Where the lens turns out to have been wrong, the map has been bent by it, and holds only the points that fit the
-        wrong lens; it is made anew, as far back as the model reaches, which tells the lens better. The best is kept.
+        Where it turns out to have been wrong, the map has been bent by it, and holds only the points that fit the wrong
+        lens; it is made anew, as far back as the model reaches, which tells the lens better.
         """
-        best, least, distortion = model, np.inf, effort.refine_lens and not self._distortion_told
         for _ in range(SETTLING_ROUNDS):
-            adjusted = adjust_model(self.database, model.cam_from_model, distortion=distortion)
-            error = reprojection_error(adjusted)
-            if error > ENOUGH_BETTER * least or not adjusted.cam_from_model:
-                break
-            best, least = adjusted, error
+            adjusted = adjust_model(self.database, model.cam_from_model, distortion=effort.refine_lens)
+            if not adjusted.cam_from_model:
+                return model
+            self.database.update_cameras(adjusted.cameras)
             if largest_change(model, adjusted) < BENDING:
-                break
+                return adjusted
             anew, _ = self._escalate(sorted(model.cam_from_model), {}, EFFORTS[EFFORTS.index(effort) :])
-            if len(anew.cam_from_model) < len(best.cam_from_model) or 2 * weakest_link(anew) < weakest_link(model):
-                break
+            if len(anew.cam_from_model) < len(adjusted.cam_from_model) or 2 * weakest_link(anew) < weakest_link(model):
+                return adjusted
             self.database.update_cameras(anew.cameras)
             model = anew
-        self.database.update_cameras(best.cameras)
-        self._distortion_told |= distortion and least < np.inf
-        return best
+        return model
 
     def _densify(self, chunk: Chunk, model: SparseModel) -> ChunkGeometry:
         """Depth of the placed frames; frames that kept the pose of the chunk before keep their depth, too."""

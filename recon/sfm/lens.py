@@ -1,4 +1,4 @@
-"""How far two estimates of a lens are apart, and how well one fits."""
+"""How far two estimates of a lens are apart."""
 
 from __future__ import annotations
 
@@ -25,13 +25,3 @@ def largest_change(before: SparseModel, after: SparseModel) -> float:
     """Of the lenses of all frames in both models, as ``lens_change`` has it."""
     pairs = {(before.cameras[index], after.cameras[index]) for index in before.cameras.keys() & after.cameras.keys()}
     return max((lens_change(*pair) for pair in pairs), default=0.0)
-
-
-def reprojection_error(model: SparseModel) -> float:
-    """Mean distance of the points of a model from where its frames see them [px]; infinite without points."""
-    distances = []
-    for index, rows in model.points.rows_by_frame().items():
-        pose, points = model.cam_from_model[index], model.points.positions[model.points.point_ids[rows]]
-        projected = colmap_camera(model.cameras[index]).img_from_cam(points @ pose[:3, :3].T + pose[:3, 3])
-        distances.append(np.linalg.norm(np.asarray(projected) - model.points.pixels[rows], axis=1))
-    return float(np.concatenate(distances).mean()) if distances else np.inf
