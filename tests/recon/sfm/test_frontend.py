@@ -138,6 +138,19 @@ def test_a_lens_that_runs_away_stays_as_it_was_and_is_tried_again_with_more_fram
     assert lenses[0] == lenses[1] == lenses[2]
 
 
+@pytest.mark.parametrize(("contradicting", "said"), [(61, True), (16, False), (0, False)])
+def test_images_are_called_ambiguous_where_many_pairs_that_match_well_contradict(
+    contradicting: int, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frontend, "match_map", lambda *arguments: (100, contradicting))
+    monkeypatch.setattr(frontend, "refine_map", lambda *arguments: NO_MODEL)
+    events: list[Event] = []
+    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth()), events.append)
+    front_end.refine({}, ())
+    front_end.close()
+    assert [f"{contradicting} of 100 distant pairs" in str(event) for event in events] == [True] * said
+
+
 def known_lens() -> Camera:
     return Camera("PINHOLE", 640, 480, (FOCAL, FOCAL, 320.0, 240.0))
 
