@@ -34,6 +34,11 @@ def image_id(frame_index: int) -> int:
     return frame_index + 1
 
 
+def image_name(frame_index: int) -> str:
+    """Not the file's own: COLMAP separates names by spaces and takes those that begin with # for comments."""
+    return f"{frame_index:09d}"
+
+
 class MatchDatabase:
     """What structure from motion remembers between chunks.
 
@@ -48,7 +53,6 @@ class MatchDatabase:
         self._model = model
         self._known = known
         self._lenses: dict[str, int] = {}
-        self._names: dict[int, str] = {}
         self._lens_of: dict[int, int] = {}
         self._scale: dict[int, float] = {}
         self._inliers: dict[Pair, int] = {}
@@ -62,14 +66,14 @@ class MatchDatabase:
 
     @property
     def frames(self) -> list[int]:
-        return sorted(self._names)
+        return sorted(self._lens_of)
 
     def add(self, frame: Frame) -> None:
         """Find the features of a frame and store them, once."""
-        if frame.index in self._names:
+        if frame.index in self._lens_of:
             return
         camera_id = self._lens(frame)
-        image = pycolmap.Image(name=frame.name, camera_id=camera_id, image_id=image_id(frame.index))
+        image = pycolmap.Image(image_name(frame.index), camera_id=camera_id, image_id=image_id(frame.index))
         self._database.write_image(image, use_image_id=True)
         rig_frame = pycolmap.Frame(frame_id=image.image_id, rig_id=camera_id)
         rig_frame.add_data_id(image.data_id)
@@ -79,7 +83,6 @@ class MatchDatabase:
         raw = np.clip(np.round(features.descriptors * DESCRIPTOR_SCALE), 0, 255).astype(np.uint8)
         kind = pycolmap.FeatureExtractorType.UNDEFINED
         self._database.write_descriptors(image.image_id, pycolmap.FeatureDescriptors(data=raw, type=kind))
-        self._names[frame.index] = frame.name
         self._lens_of[frame.index] = camera_id
         self._scale[frame.index] = frame.original_size[0] / frame.image.shape[1]
 
@@ -125,9 +128,8 @@ class MatchDatabase:
         options.ransac.random_seed = 0
         options.ransac.max_num_trials = MAX_TRIALS
         options.ransac.max_error *= self.pixel_scale({index for pair in pairs for index in pair})
-        names = self._names
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
-            listing.write("\n".join(f"{names[first]} {names[second]}" for first, second in pairs))
+            listing.write("\n".join(" ".join(map(image_name, pair)) for pair in pairs))
             listing.flush()
             pycolmap.verify_matches(self.path, listing.name, options)
         for pair in pairs:
@@ -178,7 +180,7 @@ class MatchDatabase:
     def cache(self, frame_indices: Iterable[int]) -> pycolmap.DatabaseCache:
         """Features and verified matches of some frames, in memory."""
         options = pycolmap.DatabaseCacheOptions(min_num_matches=ENOUGH_INLIERS, load_all_images=True)
-        options.image_names = {self._names[index] for index in frame_indices}
+        options.image_names = set(map(image_name, frame_indices))
         return pycolmap.DatabaseCache.create(self._database, options)
 
     def positions(self, frame_index: int) -> NDArray[np.float64]:
@@ -208,7 +210,7 @@ class MatchDatabase:
             new_rows[index][kept] = np.arange(len(kept))
             cache.add_frame(self._database.read_frame(image_id(index)))
             lens = self._lens_of[index]
-            image = pycolmap.Image(self._names[index], positions[kept], lens, image_id(index))
+            image = pycolmap.Image(image_name(index), positions[kept], lens, image_id(index))
             image.frame_id = image_id(index)
             cache.add_image(image)
         for pair in self.verified_pairs(rows):

@@ -37,11 +37,11 @@ def write_turned(image: PillowImage.Image, path: Path) -> None:
 
 
 def write_photos(folder: Path) -> None:
-    """Eleven frames of a walk: one lying on its side, one as HEIC, three from a larger camera; and what cannot be used:
-    an image cut short, an empty one, two of elsewhere, and a text."""
+    """Eleven frames of a walk: one lying on its side, one as HEIC, three from a larger camera, one with spaces in its
+    name; and what cannot be used: an image cut short, an empty one, two of elsewhere, and a text."""
     folder.mkdir()
     for number, index in enumerate(range(0, 22, 2)):
-        path = folder / f"{number:02d}.jpg"
+        path = folder / ("06 (Größe 1).jpg" if number == 6 else f"{number:02d}.jpg")
         if number == 2:
             write_turned(sample_image(index), path)
         elif number == 4:

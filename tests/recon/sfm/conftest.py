@@ -22,7 +22,7 @@ def read_frame(index: int) -> Frame:
         index=index,
         timestamp=float(index),
         image=np.asarray(image, dtype=np.uint8),
-        name=f"{index:06d}.jpg",
+        name=f"# {index} of a walk.jpg",  # COLMAP's lists of pairs know no such names
         original_size=(width, height),
         lens="sample",
         focal=500.0,
