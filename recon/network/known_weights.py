@@ -162,17 +162,17 @@ def _download(weights: KnownWeights, path: Path) -> None:
     The hub's own ``hf_hub_download`` throws away what came before an interruption. Raises OSError when the file is not
     the one that the hub has.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url  # noqa: PLC0415
+    from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url  # noqa: PLC0415
     from huggingface_hub.file_download import http_get  # noqa: PLC0415
-    from huggingface_hub.utils import build_hf_headers  # noqa: PLC0415
 
-    url = hf_hub_url(weights.repository, weights.file)
+    url, token = hf_hub_url(weights.repository, weights.file), get_token()
+    headers = {"authorization": f"Bearer {token}"} if token else {}
     stated = get_hf_file_metadata(url)
     if path.is_file() and stated.etag == kept_checksum(path):
         return
     part = path.with_name(f"{path.name}.{(stated.etag or 'unknown')[:16]}.part")
     with part.open("ab") as file:
-        http_get(url, file, resume_size=file.tell(), headers=build_hf_headers(), expected_size=stated.size)
+        http_get(url, file, resume_size=file.tell(), headers=headers, expected_size=stated.size)
     # The hub names large files by their sha256, small ones by something else.
     if stated.etag and len(stated.etag) == SHA256_DIGITS and sha256(part) != stated.etag:
         part.unlink()

@@ -318,7 +318,7 @@ def test_pull_goes_on_where_a_broken_connection_stopped_it(folder: Path, hub: Hu
     hub.breaks_after = PIECE + 10
     hub.silent_after_first = True
     weights = known_weights.known("FlashVGGT")
-    with pytest.raises(WeightsError, match="could not be fetched .*what has come is kept"):
+    with pytest.raises(WeightsError, match=r"could not be fetched .*what has come is kept"):
         known_weights.pull(weights)
     with pytest.raises(DependencyError):
         known_weights.resolve("FlashVGGT")
