@@ -63,6 +63,7 @@ def scaling(
     """Time the network against the number of frames: dense, descriptors, the published stream, ours."""
     from recon.network import scaling as benchmark
     from recon.network.runtime import choose_device
+    from recon.store import make_folder
 
     chosen = methods.split(",") if methods else benchmark.METHODS
     unknown = set(chosen) - set(benchmark.METHODS)
@@ -77,11 +78,10 @@ def scaling(
         repeats=repeats,
         clock=clock,
     )
-    measured = benchmark.measure(settings, choose_device(device), typer.echo)
-    out.mkdir(parents=True, exist_ok=True)
-    benchmark.write_json(measured, out / "scaling.json")
-    (out / "scaling.md").write_text(benchmark.table(measured))
-    benchmark.plot(measured, out / "scaling.png")
+    make_folder(out)
+    for measured in benchmark.measure(settings, choose_device(device)):
+        typer.echo(benchmark.describe(measured.cases[-1]), err=True)
+        benchmark.write_results(measured, out)  # after every case: an interrupted benchmark keeps what it has
     typer.echo(benchmark.table(measured))
 
 

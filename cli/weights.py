@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.text import print_rows, size
+
+if TYPE_CHECKING:
+    from recon.network.checkpoints import Checkpoint
 
 app = typer.Typer(no_args_is_help=True, help="Weights of the networks: list, fetch, check, import.")
 DAMAGED = 1
@@ -42,15 +45,12 @@ def pull(name: Annotated[str, typer.Argument(help="Name from the list.")], yes: 
 @app.command()
 def verify(file: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Weights to check.")]) -> None:
     """Check that a weight file is whole and fits the network. Exits with 1 when its values or checksum are wrong."""
-    from recon.network.checkpoints import identify, read_checkpoint
+    from recon.network.checkpoints import read_checkpoint
     from recon.network.known_weights import kept_checksum, resolve, sha256, unusable_tensors
-    from recon.network.stored_config import arithmetic_of
 
     path = resolve(file)
     checkpoint = read_checkpoint(path)
-    kind = (
-        "ImAge, for places" if checkpoint.is_place_descriptor else f"geometry, {arithmetic_of(identify(checkpoint)[1])}"
-    )
+    kind = _kind(checkpoint)
     broken, checksum, kept = unusable_tensors(checkpoint), sha256(path), kept_checksum(path)
     rows = [
         ("kind", kind),
@@ -63,6 +63,18 @@ def verify(file: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Weight
     if broken or kept not in (None, checksum):
         typer.echo("The file is damaged: get it again.", err=True)
         raise typer.Exit(DAMAGED)
+
+
+def _kind(checkpoint: Checkpoint) -> str:
+    """What the weights are for. Raises WeightsError naming the tensors that do not fit."""
+    from recon.network.checkpoints import identify
+    from recon.network.stored_config import arithmetic_of
+    from retrieval.aggregation import load_transformer
+
+    if checkpoint.is_place_descriptor:
+        load_transformer(checkpoint)
+        return "ImAge, for places"
+    return f"geometry, {arithmetic_of(identify(checkpoint)[1])}"
 
 
 @app.command("import")

@@ -14,7 +14,7 @@ from recon.between import FrameLocaliser
 from recon.chunks import chunks
 from recon.correction import correct
 from recon.doubts import Doubts, find_doubts, warnings
-from recon.errors import OutputError, ReconstructionError
+from recon.errors import OutputError, ReconError, ReconstructionError
 from recon.events import (
     ChunkReconstructed,
     Event,
@@ -198,6 +198,10 @@ class Run:
                 raise
             self._tell(Notice("Interrupted: writing what is finished."))
             return False
+        except ReconError:
+            if len(self._placement.main) < 2:
+                self._discard()
+            raise
         return True
 
     def _tell(self, event: Event) -> None:
@@ -321,14 +325,19 @@ class Run:
         return frames, tuple(sorted(skipped + self._unreadable, key=lambda frame: frame.index)), self._points
 
     def _require_a_map(self) -> None:
-        """Raise ReconstructionError, and leave no half-made map, when no two frames could be placed."""
+        """Raise ReconstructionError when no two frames could be placed."""
         if len(self._placement.main) >= 2:
             return
-        self._discard()
         count = len(self._names)
         if count < 2:
             raise ReconstructionError(
                 f"{self._name} has {count} readable image; at least two from different places are needed."
+            )
+        if self._settings.network and self._reasons:
+            index, reason = min(self._reasons.items())
+            raise ReconstructionError(
+                f"Fewer than two of the {count} frames of {self._name} could be placed; {self._names[index][0]}: "
+                f"{reason}. See whether the weights are whole: recon weights verify {self._settings.network.weights}"
             )
         raise ReconstructionError(
             f"None of the {count} frames of {self._name} could be placed: they share too few features, or the camera "

@@ -86,8 +86,8 @@ class Aggregator(nn.Module):
         """
         batch, frames, _, height, width = images.shape
         rows, columns = self._grid(height, width)
-        parts = normalised(images).flatten(0, 1).split(FRAMES_AT_ONCE)
-        patches = torch.cat([self._patches(part) for part in parts])
+        parts = images.flatten(0, 1).split(FRAMES_AT_ONCE)
+        patches = torch.cat([self._patches(normalised(part)) for part in parts])
         special = torch.cat([self.camera_token, self.register_token], dim=2)
         kinds = torch.ones(frames, dtype=torch.long, device=images.device)
         kinds[0] = 0 if start else 1

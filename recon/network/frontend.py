@@ -45,7 +45,8 @@ class OpenNetwork:
 def open_network(settings: NetworkSettings) -> OpenNetwork:
     """The network with weights, rule and device as the settings say.
 
-    Raises WeightsError, DependencyError (weights not fetched yet) or SettingsError.
+    Raises WeightsError, DependencyError (weights not fetched yet), SettingsError, or ResourceError where the device's
+    memory does not hold the network.
     """
     device = choose_device(settings.device)
     backend = choose_backend(device)
@@ -53,11 +54,24 @@ def open_network(settings: NetworkSettings) -> OpenNetwork:
     config, rule = identify(checkpoint)
     if settings.arithmetic:
         rule = published_rule(settings.arithmetic, config.aggregator.depth)
-    network = load_network(checkpoint, config, backend).to(device)
+    network = _moved(load_network(checkpoint, config, backend), device)
     if settings.compile:
         compile_blocks(network)
     about = f"Geometry by {settings.weights}: {arithmetic_of(rule)} attention, computed by {backend} on {device}."
     return OpenNetwork(network, rule, settings, about)
+
+
+def _moved(network: GeometryNetwork, device: torch.device) -> GeometryNetwork:
+    try:
+        return network.to(device)
+    except RuntimeError as error:
+        if not is_shortage(error):
+            raise
+        needed = sum(x.nbytes for x in network.parameters()) / 1e9
+        raise ResourceError(
+            f"The memory of {device} does not hold the network, which takes {needed:.1f} GB. Close other programs that "
+            "use it, or use --device cpu."
+        ) from error
 
 
 class TransformerFrontEnd:
@@ -106,7 +120,10 @@ class TransformerFrontEnd:
         return ChunkGeometry(tuple(placed), SparsePoints.empty(), unplaced)
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
-        """Nothing: the chunks' poses stay as they were placed."""
+        """Nothing but to tell what the stream holds: the chunks' poses stay as they were placed."""
+        if self._cache.length and not isinstance(self._rule, Dense):
+            kept, held = len(self._cache.frames), self.cache_bytes / 1e6
+            self._tell(Notice(f"The stream remembers {kept} of {self._cache.length} frames, in {held:.1f} MB."))
         return SparseModel({}, {}, SparsePoints.empty())
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from recon.network.stored_config import to_text
 FOLDER_VARIABLE = "RECON_WEIGHTS"
 CHECKSUMS = "checksums.json"
 BLOCK = 2**20
+SHA256_DIGITS = 64
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class KnownWeights:
     file: str
     licence: str
     about: str
+
+    @property
+    def for_places(self) -> bool:
+        return self.name == "ImAge"
 
     @property
     def page(self) -> str:
@@ -92,16 +97,26 @@ def known(name: str) -> KnownWeights:
 def stored_path(weights: KnownWeights) -> Path | None:
     """The copy of known weights in the folder, None where there is none."""
     folder = weights_folder() / weights.name
-    candidates = [folder / weights.file, folder / f"{weights.name}.safetensors"]
+    candidates = [folder / weights.file, imported_path(weights.name)]
     return next((path for path in candidates if path.is_file()), None)
 
 
+def imported_path(name: str) -> Path:
+    """Where ``import_file`` puts a file that is called so."""
+    return weights_folder() / name / f"{name}.safetensors"
+
+
 def resolve(name_or_path: str) -> Path:
-    """The file that the user means. Raises WeightsError for an unknown name, DependencyError for one not fetched."""
+    """The file that the user means: a path, known weights, or the name of a file that was imported.
+
+    Raises WeightsError for an unknown name, DependencyError for one not fetched.
+    """
     if Path(name_or_path).exists():
         return Path(name_or_path)
     if "/" in name_or_path or Path(name_or_path).suffix:
         raise WeightsError(f"There is no weight file {name_or_path}. Known ones are listed by: recon weights list")
+    if imported_path(name_or_path).is_file():
+        return imported_path(name_or_path)
     weights = known(name_or_path)
     path = stored_path(weights)
     if path is None:
@@ -121,35 +136,63 @@ def pull(weights: KnownWeights) -> Path:
             f"{weights.name} is not on huggingface.co. Download {weights.file} from {weights.page}, then: "
             f"recon weights import {weights.file} --name {weights.name}"
         )
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415  heavy, and only needed here
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import GatedRepoError  # noqa: PLC0415  heavy, and only needed here
 
+    path = weights_folder() / weights.name / weights.file
     try:
-        path = Path(hf_hub_download(weights.repository, weights.file, local_dir=weights_folder() / weights.name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _download(weights, path)
     except GatedRepoError as error:
         raise WeightsError(
             f"{weights.name} is given out on request. Accept its licence at {weights.page}, log in with "
             "`hf auth login`, and pull again."
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the client lets exceptions of its HTTP library through, whichever that is
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
-            f"{weights.name} could not be fetched from {weights.page} ({reason}). Check the connection and pull again; "
-            "or download it elsewhere and use: recon weights import"
+            f"{weights.name} could not be fetched from {weights.page} ({reason}). Check the connection and pull again: "
+            "what has come is kept. Or download it elsewhere and use: recon weights import"
         ) from error
-    keep_checksum(path)
     return path
+
+
+def _download(weights: KnownWeights, path: Path) -> None:
+    """Fetch a file by way of a ``.part`` beside it, which a later call goes on with; nothing when it is here already.
+
+    The hub's own ``hf_hub_download`` throws away what came before an interruption. Raises OSError when the file is not
+    the one that the hub has.
+    """
+    from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url  # noqa: PLC0415
+    from huggingface_hub.file_download import http_get  # noqa: PLC0415
+
+    url, token = hf_hub_url(weights.repository, weights.file), get_token()
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    stated = get_hf_file_metadata(url)
+    if path.is_file() and stated.etag == kept_checksum(path):
+        return
+    part = path.with_name(f"{path.name}.{(stated.etag or 'unknown')[:16]}.part")
+    with part.open("ab") as file:
+        http_get(url, file, resume_size=file.tell(), headers=headers, expected_size=stated.size)
+    # The hub names large files by their sha256, small ones by something else.
+    if stated.etag and len(stated.etag) == SHA256_DIGITS and sha256(part) != stated.etag:
+        part.unlink()
+        raise OSError("what came differs from the file there")
+    part.replace(path)
+    keep_checksum(path)
 
 
 def import_file(path: Path, name: str | None) -> Path:
     """Copy a weight file into the folder as safetensors that says what it is, and keep the copy's checksum.
 
     name: of the known weights that it is, or None for the file's own name. Raises WeightsError as ``read_checkpoint``
-    and ``identify`` do.
+    and ``identify`` do, and where places are given for geometry or the other way round.
     """
     label = known(name).name if name else path.stem
     checkpoint = read_checkpoint(path)
-    target = weights_folder() / label / f"{label}.safetensors"
+    if name and checkpoint.is_place_descriptor != known(name).for_places:
+        kind = "ImAge, which recognises places" if checkpoint.is_place_descriptor else "no ImAge"
+        raise WeightsError(f"{path} holds {kind}, so it cannot be {label}. Choose another --name.")
+    target = imported_path(label)
     stated = "" if checkpoint.is_place_descriptor else to_text(*identify(checkpoint))
     write_tensors(target, checkpoint.tensors, stated)
     keep_checksum(target)

@@ -11,7 +11,8 @@ from recon.network.model import GeometryNetwork
 from recon.report import peak_memory
 
 KINDS = ("cpu", "cuda")
-CPU_SHORTAGE = "can't allocate memory"  # PyTorch's words; on the CPU it has no exception of its own for this
+# What PyTorch says where it has no exception of its own for this: on the CPU, and where a CUDA library runs short.
+SHORTAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -51,7 +52,7 @@ def compile_blocks(network: GeometryNetwork, backend: str = "inductor") -> None:
 
 def is_shortage(error: RuntimeError) -> bool:
     """Whether PyTorch ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or CPU_SHORTAGE in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in SHORTAGES)
 
 
 def device_name(device: torch.device) -> str:

@@ -9,8 +9,8 @@ import json
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -106,18 +106,25 @@ class Scaling:
         return next(found, None)
 
 
-def measure(settings: ScalingSettings, device: torch.device, say: Callable[[str], None]) -> Scaling:
-    """Measure all cases, with random weights and images; ``say`` hears of each."""
+def measure(settings: ScalingSettings, device: torch.device) -> Iterator[Scaling]:
+    """Measure all cases, with random weights and images: what is known after each of them.
+
+    The dearest method of a number of frames comes last, as it may take longer than all others together.
+    """
     network = random_network(settings, device)
     images = _images(settings, device)
-    cases = []
+    found = _nothing_yet(settings, device)
     with torch.inference_mode(), precision(device):
         for _ in _steps("our stream", network, images, settings.chunk, settings):
             pass  # warm-up
         for frames in settings.frames:
-            for method in settings.methods:
-                cases.append(_measure(method, network, images, frames, settings))
-                say(describe(cases[-1]))
+            for method in reversed(settings.methods):
+                case = _measure(method, network, images, frames, settings)
+                found = replace(found, cases=(*found.cases, case))
+                yield found
+
+
+def _nothing_yet(settings: ScalingSettings, device: torch.device) -> Scaling:
     return Scaling(
         settings=settings,
         device=device_name(device),
@@ -126,7 +133,7 @@ def measure(settings: ScalingSettings, device: torch.device, say: Callable[[str]
         backend=choose_backend(device),
         torch=metadata.version("torch"),
         commit=current_commit(),
-        cases=tuple(cases),
+        cases=(),
     )
 
 
@@ -241,10 +248,12 @@ def describe(case: Case) -> str:
     return f"{case.method}, {case.frames} frames: {case.seconds:.2f} s, median of {case.runs}"
 
 
-def write_json(scaling: Scaling, path: Path) -> None:
-    """Everything that was measured. Raises OutputError when it cannot be written."""
+def write_results(scaling: Scaling, folder: Path) -> None:
+    """``scaling.json`` with everything that was measured, ``scaling.md`` and ``scaling.png``. Raises OutputError."""
     text = json.dumps({"version": VERSION} | asdict(scaling), indent=1)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(folder / "scaling.json", lambda file: file.write(text.encode()))
+    write_atomically(folder / "scaling.md", lambda file: file.write(table(scaling).encode()))
+    plot(scaling, folder / "scaling.png")
 
 
 def table(scaling: Scaling) -> str:

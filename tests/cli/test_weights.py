@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from recon.network.checkpoints import METADATA, save_checkpoint
 from recon.network.config import DescriptorsV1
 from recon.network.known_weights import FOLDER_VARIABLE
+from recon.network.model import GeometryNetwork
 from recon.network.stored_config import to_text
-from tests.cli.conftest import SAMPLE, Recon
+from tests.cli.conftest import SAMPLE, Outcome, Recon, make_images
 from tests.network_support import SMALL, random_network
 
 RULE = DescriptorsV1(2)
@@ -29,6 +31,27 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def weights(tmp_path: Path) -> Path:
     save_checkpoint(tmp_path / "small.safetensors", random_network(), RULE)
     return tmp_path / "small.safetensors"
+
+
+@pytest.fixture
+def image_weights(tmp_path: Path) -> Path:
+    """A file that says by its names that it is ImAge."""
+    state = {"module.learnable_aggregation_tokens": torch.zeros(1, 8, 16), "module.backbone.cls_token": torch.zeros(1)}
+    torch.save({"model_state_dict": state}, tmp_path / "ImAge.pth")
+    return tmp_path / "ImAge.pth"
+
+
+@pytest.fixture
+def run_small(recon: Recon, weights: Path, tmp_path: Path) -> Recon:
+    """``recon run`` of a few small frames by the small network; further arguments come behind and win."""
+
+    def run(*more: object) -> Outcome:
+        return recon(
+            "run", SAMPLE / "images", "--out", tmp_path / "out", "--weights", weights, "--max-frames", 5,
+            "--size", 160, "--pixels", 70 * 56, "--device", "cpu", "--viewer", "none", "--no-loops", *more,
+        )  # fmt: skip
+
+    return run
 
 
 def test_list_names_licences_and_what_is_here(recon: Recon, weights: Path) -> None:
@@ -66,6 +89,12 @@ def test_verify_of_another_network_exits_2(recon: Recon, tmp_path: Path) -> None
     outcome = recon("weights", "verify", tmp_path / "other.safetensors")
     assert outcome.code == 2
     assert "does not fit the network" in outcome.err
+
+
+def test_verify_of_an_ImAge_file_names_what_does_not_fit(recon: Recon, image_weights: Path) -> None:
+    outcome = recon("weights", "verify", image_weights)
+    assert outcome.code == 2
+    assert "does not fit ImAge on ViT-B; tensors: 175 missing" in outcome.err
 
 
 def test_pull_asks_for_the_licence_first(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,3 +144,91 @@ def test_run_without_the_weights(recon: Recon, tmp_path: Path, given: str, sente
     assert outcome.code == 2
     assert sentence in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+class Malicious:
+    """Would make a folder when unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("pwned",)
+
+
+def test_run_with_a_place_descriptor_as_geometry(run_small: Recon, image_weights: Path, tmp_path: Path) -> None:
+    outcome = run_small("--weights", image_weights)
+    assert outcome.code == 2
+    assert f"{image_weights} holds ImAge, which recognises places but finds no geometry" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_with_a_truncated_file(run_small: Recon, weights: Path, tmp_path: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    outcome = run_small()
+    assert outcome.code == 2
+    assert f"{weights} is damaged or no weight file" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "verify", "import"])
+def test_code_in_a_weight_file_is_not_run(
+    run_small: Recon, recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Malicious()}, tmp_path / "evil.pt")
+    outcome = run_small("--weights", "evil.pt") if command == "run" else recon("weights", command, "evil.pt")
+    assert outcome.code == 2
+    assert "evil.pt holds more than tensors, which could run code" in outcome.err
+    assert not (tmp_path / "pwned").exists()
+
+
+def limit_memory(monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
+    """Let the network run out of memory above a number of frames."""
+    step = GeometryNetwork.step
+
+    def short(self: GeometryNetwork, images: torch.Tensor, *rest: object) -> object:
+        if images.shape[1] > frames:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(self, images, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(GeometryNetwork, "step", short)
+
+
+def test_run_out_of_memory_halves_the_chunk(run_small: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_memory(monkeypatch, 2)
+    outcome = run_small()
+    assert outcome.code == 0, outcome.err
+    assert "does not hold 5 frames at once; going on with 2" in outcome.out + outcome.err
+    assert "5 of 5 placed" in outcome.out
+
+
+def test_run_without_memory_for_one_frame(run_small: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_memory(monkeypatch, 0)
+    outcome = run_small()
+    assert outcome.code == 2
+    assert "does not hold a single frame. Lower --pixels (now 3920) or --memory-frames, or use --device" in outcome.err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_run_without_finite_numbers(run_small: Recon, weights: Path, tmp_path: Path) -> None:
+    network = random_network()
+    network.camera_head.pose_branch.fc2.bias.fill_(torch.nan)  # type: ignore[union-attr]
+    save_checkpoint(weights, network, RULE)
+    outcome = run_small()
+    assert outcome.code == 2
+    assert "Fewer than two of the 5 frames" in outcome.err
+    assert "the network gave no finite numbers for it" in outcome.err
+    assert f"recon weights verify {weights}" in outcome.err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [((40, 10), "Frames of 40 x 10 px are smaller than a patch"), ((20, 20), "too small for descriptors of 2 x 2")],
+)
+def test_run_of_frames_smaller_than_a_patch(
+    recon: Recon, weights: Path, tmp_path: Path, size: tuple[int, int], sentence: str
+) -> None:
+    images = make_images(tmp_path / "tiny", size=size)
+    outcome = recon("run", images, "--out", tmp_path / "out", "--weights", weights, "--device", "cpu", "--no-loops")
+    assert outcome.code == 2
+    assert sentence in outcome.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"recording.rrd"}

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -30,9 +34,11 @@ from recon.network.config import (
 from recon.network.model import GeometryNetwork
 from recon.network.stored_config import from_text, published_rule, to_text
 from recon.network.vit import VisionTransformer
+from tests.hub import Hub, random_bytes
 from tests.network_support import SMALL, random_images, random_network
 
 V1 = DescriptorsV1(2)
+PIECE = 10_000  # bytes that the hub's client takes at once
 
 
 @pytest.mark.parametrize(
@@ -253,6 +259,22 @@ def test_imported_weights_are_found_by_name(folder: Path, tmp_path: Path) -> Non
     assert identify(read_checkpoint(imported)) == (SMALL, V1)
 
 
+def test_a_file_imported_under_its_own_name_is_found_by_it(folder: Path, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "mine.safetensors", random_network(), V1)
+    assert known_weights.import_file(tmp_path / "mine.safetensors", None) == known_weights.resolve("mine")
+
+
+def test_places_are_not_imported_as_geometry_nor_geometry_as_places(folder: Path, tmp_path: Path) -> None:
+    torch.save({"learnable_aggregation_tokens": torch.zeros(1, 8, 16)}, tmp_path / "ImAge.pth")
+    save_checkpoint(tmp_path / "mine.safetensors", random_network(), V1)
+    with pytest.raises(WeightsError, match=r"ImAge\.pth holds ImAge, .* so it cannot be FlashVGGT"):
+        known_weights.import_file(tmp_path / "ImAge.pth", "FlashVGGT")
+    with pytest.raises(WeightsError, match=r"mine\.safetensors holds no ImAge, so it cannot be ImAge"):
+        known_weights.import_file(tmp_path / "mine.safetensors", "ImAge")
+    assert not folder.exists()
+    assert known_weights.import_file(tmp_path / "ImAge.pth", "ImAge") == known_weights.resolve("ImAge")
+
+
 def test_unknown_names_and_paths(folder: Path) -> None:
     with pytest.raises(WeightsError, match=r"No weights are called VGGT-2B\. Known are VGGT-1B, .*ImAge"):
         known_weights.resolve("VGGT-2B")
@@ -269,35 +291,60 @@ def test_checksum_record_that_is_damaged(folder: Path) -> None:
     assert known_weights.kept_checksum(folder / "elsewhere" / "x.pt") is None
 
 
-def test_pull_goes_through_the_hub_and_keeps_a_checksum(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub  # noqa: PLC0415
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine in place of huggingface.co."""
+    with Hub(random_bytes(PIECE * 3)) as running:
+        monkeypatch.setattr(constants, "ENDPOINT", running.address)
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", PIECE)
+        monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda *parts: "/".join((running.address, *parts)))
+        monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's own attempts
+        yield running
 
-    def download(repository: str, file: str, local_dir: Path) -> str:
-        assert (repository, file) == ("ZipW/FlashVGGT", "flashvggt_stream.pt")
-        local_dir.mkdir(parents=True)
-        torch.save({"x": torch.zeros(1)}, local_dir / file)
-        return str(local_dir / file)
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+def test_pull_fetches_the_file_once_and_keeps_its_checksum(folder: Path, hub: Hub) -> None:
     weights = known_weights.known("flashvggt-stream")
     path = known_weights.pull(weights)
     assert path == known_weights.resolve("FlashVGGT-stream")
+    assert path.read_bytes() == hub.content
     assert known_weights.kept_checksum(path) == known_weights.sha256(path)
+    assert [file.name for file in path.parent.iterdir() if file.name.endswith(".part")] == []
+    assert hub.asked == [("/ZipW/FlashVGGT/flashvggt_stream.pt", 0)]
+    known_weights.pull(weights)
+    assert len(hub.asked) == 1
+
+
+def test_pull_goes_on_where_a_broken_connection_stopped_it(folder: Path, hub: Hub) -> None:
+    hub.breaks_after = PIECE + 10
+    hub.silent_after_first = True
+    weights = known_weights.known("FlashVGGT")
+    with pytest.raises(WeightsError, match=r"could not be fetched .*what has come is kept"):
+        known_weights.pull(weights)
+    with pytest.raises(DependencyError):
+        known_weights.resolve("FlashVGGT")
+    hub.breaks_after, hub.silent_after_first = None, False
+    hub.asked.clear()
+    assert known_weights.pull(weights).read_bytes() == hub.content
+    assert [first for _, first in hub.asked] == [PIECE]
+
+
+def test_what_is_not_the_hubs_file_is_not_kept(folder: Path, hub: Hub) -> None:
+    hub.etag = "0" * 64
+    with pytest.raises(WeightsError, match="what came differs from the file there"):
+        known_weights.pull(known_weights.known("FlashVGGT"))
+    assert list((folder / "FlashVGGT").iterdir()) == []
 
 
 def test_what_stands_in_the_way_of_a_download_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub  # noqa: PLC0415
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError  # noqa: PLC0415
-
     gated = GatedRepoError.__new__(GatedRepoError)  # its constructor wants a response of the hub's HTTP client
-    faults = [gated, LocalEntryNotFoundError("no connection"), OSError("no room")]
-    sentences = ["Accept its licence at https://huggingface.co/facebook", "no connection", "no room"]
+    faults = [gated, LocalEntryNotFoundError("no connection"), OSError("no room"), Exception("protocol broken")]
+    sentences = ["Accept its licence at https://huggingface.co/facebook", "no connection", "no room", "protocol broken"]
     for fault, sentence in zip(faults, sentences, strict=True):
 
-        def download(*_: object, error: Exception = fault, **__: object) -> str:
+        def metadata(*_: object, error: Exception = fault, **__: object) -> str:
             raise error
 
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
         with pytest.raises(WeightsError, match=sentence):
             known_weights.pull(known_weights.known("VGGT-1B-Commercial"))
     with pytest.raises(WeightsError, match=r"ImAge is not on huggingface\.co\. Download ImAge_Merged\.pth"):

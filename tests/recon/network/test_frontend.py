@@ -204,8 +204,15 @@ def test_frames_smaller_than_a_patch_are_refused(small: GeometryNetwork) -> None
         front_end(small)[0].reconstruct(make_chunk(make_frame(0, (13, 40))))
 
 
-def test_refine_changes_nothing(small: GeometryNetwork) -> None:
-    assert front_end(small)[0].refine({0: np.eye(4)}, ()).cam_from_model == {}
+def test_refine_changes_nothing_and_tells_what_the_stream_holds(small: GeometryNetwork) -> None:
+    stream, told = front_end(small, V1, replace(SETTINGS, memory_frames=2))
+    stream.reconstruct(make_chunk(*map(make_frame, range(3))))
+    assert stream.refine({0: np.eye(4)}, ()).cam_from_model == {}
+    assert told[-1] == f"The stream remembers 2 of 3 frames, in {stream.cache_bytes / 1e6:.1f} MB."
+    alone, told = front_end(small, Dense())
+    alone.reconstruct(make_chunk(make_frame(0)))
+    alone.refine({}, ())
+    assert told == ["about"]
 
 
 @pytest.fixture
@@ -227,6 +234,15 @@ def test_open_network_follows_the_settings(weights: Path) -> None:
             open_network(NetworkSettings(str(weights), device=device))
     with pytest.raises(SettingsError, match="positive numbers"):
         NetworkSettings(str(weights), memory_frames=-1)
+
+
+def test_a_network_too_large_for_the_device_is_a_sentence(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(GeometryNetwork, "to", full)
+    with pytest.raises(ResourceError, match=r"memory of cpu does not hold the network, which takes 0\.0 GB"):
+        open_network(NetworkSettings(str(weights), device="cpu"))
 
 
 def test_poses_that_cannot_be_read_are_not_finite(small: GeometryNetwork) -> None:
@@ -285,5 +301,6 @@ def test_wrong_weights_leave_an_earlier_run_alone(weights: Path, tmp_path: Path)
 def test_a_run_without_any_finite_frame_says_so(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recon.network.frontend.finite_frames", lambda prediction: np.zeros(1, dtype=bool))
     settings = RunSettings(SourceOptions(max_frames=3, size=160), network=NetworkSettings(str(weights), device="cpu"))
-    with pytest.raises(ReconstructionError):
+    with pytest.raises(ReconstructionError, match=f"of the 3 frames of .*: {NOT_FINITE}.*weights verify"):
         reconstruct(str(SAMPLE), tmp_path / "out", settings)
+    assert list((tmp_path / "out").iterdir()) == []

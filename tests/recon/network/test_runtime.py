@@ -71,6 +71,8 @@ def test_compiled_blocks_compute_the_same() -> None:
 def test_shortage() -> None:
     assert is_shortage(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_shortage(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    assert is_shortage(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_shortage(RuntimeError("CUDA error: out of memory"))
     assert not is_shortage(RuntimeError("shapes do not match"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,15 @@ from PIL import Image
 from recon.errors import SettingsError
 from recon.network import scaling as benchmark
 from recon.network.model import GeometryNetwork
-from recon.network.scaling import METHODS, ScalingSettings, measure, plot, table, write_json
+from recon.network.scaling import METHODS, ScalingSettings, describe, measure, table, write_results
 
 CPU = torch.device("cpu")
 QUICK = ScalingSettings(frames=(2, 6), chunk=1, memory_frames=2, repeats=1)
+
+
+def last(results: Iterator[benchmark.Scaling]) -> benchmark.Scaling:
+    *_, final = results
+    return final
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,7 +34,7 @@ def _smaller_images() -> object:
 
 @pytest.fixture(scope="module")
 def measured() -> benchmark.Scaling:
-    return measure(QUICK, CPU, lambda line: None)
+    return last(measure(QUICK, CPU))
 
 
 def test_every_method_is_measured(measured: benchmark.Scaling) -> None:
@@ -40,7 +46,7 @@ def test_every_method_is_measured(measured: benchmark.Scaling) -> None:
 
 
 def test_results_say_where_they_are_from(measured: benchmark.Scaling, tmp_path: Path) -> None:
-    write_json(measured, tmp_path / "scaling.json")
+    write_results(measured, tmp_path)
     content = json.loads((tmp_path / "scaling.json").read_text())
     assert content["version"] == 1
     assert content["settings"]["seed"] == 0
@@ -56,8 +62,9 @@ def test_table_has_a_row_per_number_of_frames_and_the_flatness(measured: benchma
     assert [line for line in lines if line.startswith("- our stream, 6 frames: last chunk")]
 
 
-def test_plot_is_a_picture(measured: benchmark.Scaling, tmp_path: Path) -> None:
-    plot(measured, tmp_path / "scaling.png")
+def test_table_and_plot_are_files(measured: benchmark.Scaling, tmp_path: Path) -> None:
+    write_results(measured, tmp_path)
+    assert (tmp_path / "scaling.md").read_text() == table(measured)
     with Image.open(tmp_path / "scaling.png") as image:
         assert image.size == (720, 480)
 
@@ -72,9 +79,8 @@ def test_a_case_without_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(GeometryNetwork, "aggregate", short)
     settings = ScalingSettings(frames=(2, 3), methods=("dense",), repeats=1, clock="processor")
-    told: list[str] = []
-    measured = measure(settings, CPU, told.append)
-    assert told[1] == "dense, 3 frames: out of memory"
+    measured = last(measure(settings, CPU))
+    assert describe(measured.cases[1]) == "dense, 3 frames: out of memory"
     assert "| 3 | out of memory |" in table(measured)
     assert measured.case("dense", 3) is None
 
@@ -85,7 +91,16 @@ def test_other_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(GeometryNetwork, "aggregate", broken)
     with pytest.raises(RuntimeError, match="broken"):
-        measure(ScalingSettings(frames=(1,), methods=("dense",)), CPU, lambda line: None)
+        last(measure(ScalingSettings(frames=(1,), methods=("dense",)), CPU))
+
+
+def test_results_are_known_after_every_case_and_dense_comes_last(tmp_path: Path) -> None:
+    results = measure(ScalingSettings(frames=(1, 2), methods=("dense", "our stream"), chunk=1, repeats=1), CPU)
+    write_results(next(results), tmp_path)
+    assert "| 1 |  | 0." in (tmp_path / "scaling.md").read_text()
+    assert [(case.method, case.frames) for case in last(results).cases] == [
+        ("our stream", 1), ("dense", 1), ("our stream", 2), ("dense", 2),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", [{"frames": (0,)}, {"chunk": 0}, {"repeats": 0}])
