@@ -18,6 +18,8 @@ PACKAGES = (
     ("av", "av"),
     ("cv2", "opencv-python-headless"),
     ("evo", "evo"),
+    ("faiss", "faiss-cpu"),
+    ("gtsam", "gtsam"),
     ("numpy", "numpy"),
     ("open3d", "open3d"),
     ("PIL", "pillow"),
@@ -27,6 +29,7 @@ PACKAGES = (
     ("safetensors", "safetensors"),
     ("scipy", "scipy"),
     ("torch", "torch"),
+    ("watchfiles", "watchfiles"),
 )
 PROBLEM = 1
 
@@ -69,15 +72,16 @@ def _accelerators() -> str:
 
 
 def _weights() -> Iterator[Row]:
-    """Known weights that are here."""
+    """Known weights that are here, and how to get the others."""
     try:
         from recon.network.known_weights import KNOWN, stored_path
     except (ImportError, OSError):  # told under the packages
         return
-    for weights in KNOWN:
-        path = stored_path(weights)
-        if path:
-            yield weights.name, str(path)
+    paths = {weights.name: stored_path(weights) for weights in KNOWN}
+    yield from ((name, str(path)) for name, path in paths.items() if path)
+    missing = ", ".join(name for name, path in paths.items() if not path)
+    if missing:
+        yield "not here", f"{missing}; recon weights list says where they are, recon weights pull gets them"
 
 
 def _machine() -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -212,18 +213,18 @@ def _print_plan(plan: Plan) -> None:
         disk = f"about {size(plan.disk)}"
     else:
         frames, chunks, time, disk = "a number that the file does not state", "unknown", "unknown", "unknown"
-    memory = f"about {size(plan.memory)}"
+    memory, gpu_memory = f"about {size(plan.memory)}", size(plan.gpu_memory)
     if settings.network:  # the plan is about structure from motion
         from recon.network.known_weights import resolve
 
-        time = "not estimated for a network"
+        time = gpu_memory = "not estimated for a network"
         memory = f"{size(resolve(settings.network.weights).stat().st_size)} for the weights, more for the frames"
     rows = [
         ("frames", f"{frames}, {resolution}"),
         ("chunks", chunks),
         ("time", time),
         ("memory", f"{memory}, {size(plan.machine.memory)} are free"),
-        ("GPU memory", size(plan.gpu_memory)),
+        ("GPU memory", gpu_memory),
         ("disk", f"{disk} of {size(plan.machine.disk)} free"),
     ]
     print_rows("Plan", rows)
@@ -243,6 +244,7 @@ def _print_summary(report: RunReport, out: Path) -> None:
     """What came out of a run, and what can be done with it."""
     from cli.progress import stream_counts
 
+    quoted = shlex.quote(str(out))
     rows = [
         ("frames", f"{report.frames_placed} of {report.frames_read} placed"),
         ("time", f"{duration(report.seconds)}, {report.frames_read / report.seconds:.1f} frames/s"),
@@ -255,7 +257,7 @@ def _print_summary(report: RunReport, out: Path) -> None:
         rows.insert(1, ("passed over", f"{report.passed_over}, {report.passed_over_placed} posed afterwards"))
     doubtful = sum(bool(chunk.warnings) for chunk in report.chunks)
     if doubtful:
-        rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps, see recon loops {out}"))
+        rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps, see recon loops {quoted}"))
     rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in report.skipped[:SKIPPED_SHOWN]]
     if len(report.skipped) > SKIPPED_SHOWN:
         rows.append(("", f"and {len(report.skipped) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))
@@ -268,9 +270,9 @@ def _print_summary(report: RunReport, out: Path) -> None:
         ("report", "report.json"),
     )
     print_rows("Files", [(label, str(out / name)) for label, name in files if (out / name).exists()])
-    commands = [(f"recon view {out}", "look at it")] if (out / "recording.rrd").exists() else []
+    commands = [(f"recon view {quoted}", "look at it")] if (out / "recording.rrd").exists() else []
     commands += [
-        (f"recon check {out}", "open every file with the program it is for"),
-        (f"recon export {out} --to nerfstudio", "or ply, mesh, colmap, tum, kitti"),
+        (f"recon check {quoted}", "open every file with the program it is for"),
+        (f"recon export {quoted} --to nerfstudio", "or ply, mesh, colmap, tum, kitti"),
     ]
     print_rows("Next", commands)

@@ -32,7 +32,7 @@ VERIFY_SECONDS = 600
 MAX_PLY_HEADER = 4096
 PLY_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
 
-NO_POINTS = "The map has no sparse points to compare, as its geometry comes from a network."
+NO_POINTS = "The map has no sparse points to compare: a network made it, or the run was interrupted."
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Outputs:
 
     @cached_property
     def map_has_points(self) -> bool:
-        """Whether the map has sparse points; geometry from a network has none."""
+        """Whether the map has sparse points; geometry from a network and interrupted runs have none."""
         return len(open_map(self.folder).points.positions) > 0
 
     def cloud_sample(self) -> Array:

@@ -14,7 +14,7 @@ from recon.between import FrameLocaliser
 from recon.chunks import chunks
 from recon.correction import correct
 from recon.doubts import Doubts, find_doubts, warnings
-from recon.errors import OutputError, ReconError, ReconstructionError
+from recon.errors import OutputError, ReconError, ReconstructionError, SettingsError
 from recon.events import (
     ChunkReconstructed,
     Event,
@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
+ALONE = "has too little in common with the rest of the map"
 NOT_YET = "was passed over as it shows little new, and the run ended before its turn"
+UNFINISHED = "was read, but the run ended before its turn"
 LATER_OUTPUTS = ("evaluation.png", "loops.png", "mesh.ply", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
 
 
@@ -81,6 +83,7 @@ def reconstruct_source(
 ) -> RunReport:
     """Reconstruct an opened source, also a live one; see ``reconstruct``. name: what the source is called."""
     network = load_network(settings)
+    refuse_own_outputs(name, out)
     prepare_folder(out, overwrite=settings.overwrite)
     try:
         return Run(name, source, out, settings, listeners, network=network, recogniser=recogniser).execute()
@@ -108,6 +111,13 @@ def open_loop_closer(recogniser: PlaceRecogniser | None) -> LoopCloser | None:
     from recon.loops import LoopCloser  # noqa: PLC0415  gtsam is only needed here
 
     return LoopCloser(recogniser)
+
+
+def refuse_own_outputs(source: str, out: Path) -> None:
+    """Raise SettingsError for a source inside what a run in ``out`` deletes before it starts."""
+    outputs = [(out / name).resolve() for name in RUN_OUTPUTS + LATER_OUTPUTS]
+    if any(Path(source).expanduser().resolve().is_relative_to(output) for output in outputs):
+        raise SettingsError(f"{source} is part of what this run would replace in {out}. Choose another --out.")
 
 
 def prepare_folder(out: Path, *, overwrite: bool) -> None:
@@ -244,7 +254,7 @@ class Run:
         start = time.perf_counter()
         with self._watch.measure("geometry"):
             geometry = self._front_end.reconstruct(chunk)
-        self._reasons.update(geometry.unplaced)
+        self._reasons.update({frame.index: ALONE for frame in chunk.frames} | geometry.unplaced)
         residual = 0.0
         if geometry.frames:
             before = len(self._placement.pieces)
@@ -314,7 +324,7 @@ class Run:
         """Placed frames, all others with the reason, and the points."""
         placed = self._placement.main
         skipped = [
-            SkippedFrame(index, name, self._reasons.get(index, "has too little in common with the rest of the map"))
+            SkippedFrame(index, name, self._reasons.get(index, UNFINISHED))
             for index, (name, _) in self._names.items()
             if index not in placed
         ]

@@ -82,6 +82,14 @@ def test_overwrite_deletes_nothing_that_is_not_of_a_run(recon: Recon, tmp_path: 
     assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("source", ["colmap/walk", "colmap_undistorted/images", "nerfstudio/images/*.png"])
+def test_a_source_that_overwrite_would_delete(recon: Recon, tmp_path: Path, source: str) -> None:
+    photos = make_images((tmp_path / source).parent if source.endswith(".png") else tmp_path / source)
+    outcome = recon("run", tmp_path / source, "--out", tmp_path, "--overwrite")
+    expect_refusal(outcome, source, "this run would replace", "--out")
+    assert len(list(photos.iterdir())) == 3
+
+
 def test_folder_under_a_regular_file(recon: Recon, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "file" / "out")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +64,23 @@ def test_doctor_finds_everything_that_the_tests_need(recon: Recon) -> None:
     assert outcome.code == 0
     assert "Nothing is missing." in outcome.out
     assert "pycolmap" in outcome.out
+
+
+def test_doctor_names_every_package_that_is_needed(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("faiss", "gtsam"):
+        monkeypatch.setitem(sys.modules, package, None)
+    outcome = recon("doctor")
+    assert outcome.code == 1
+    for package in ("faiss", "gtsam"):
+        assert f"The Python package {package} is not installed" in outcome.out
+
+
+def test_doctor_says_which_weights_are_not_here_and_how_to_get_them(
+    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECON_WEIGHTS", str(tmp_path))
+    outcome = recon("doctor")
+    assert re.search("not here +VGGT-1B, .*FlashVGGT.*, ImAge; recon weights list", outcome.out)
 
 
 def test_doctor_tells_how_to_get_what_is_missing(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,6 +198,8 @@ def test_ctrl_c_keeps_the_chunks_before_it(photos: Path, tmp_path: Path, front_e
     reconstruction = open_map(tmp_path / "out")
     assert not reconstruction.complete
     assert [frame.index for frame in reconstruction.frames] == list(range(placed))
+    assert {frame.reason for frame in reconstruction.skipped} <= {"was read, but the run ended before its turn"}
+    assert len(reconstruction.skipped) == found.frames_read - placed
     np.testing.assert_allclose(*centres_after_alignment(tmp_path / "out"), atol=2e-3)
     for name in ("poses.txt", "cloud.ply", "colmap/sparse/0/images.bin"):
         assert (tmp_path / "out" / name).is_file()

@@ -9,11 +9,11 @@ import pytest
 
 from recon.alignment import fit_similarity
 from recon.dense.views import Depth, PosedView
-from recon.events import Event
+from recon.events import Event, Notice
 from recon.sfm import frontend
 from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import SfmSettings, StructureFromMotion, restrict, shared_over, weakest_link, window_pairs
-from recon.sfm.mapping import EFFORTS, NO_MODEL
+from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.types import Camera, Chunk, ChunkGeometry, SparseModel, SparsePoints
 from tests.recon.sfm.conftest import SAMPLE, read_frame
 
@@ -96,6 +96,24 @@ def test_a_known_lens_stays_and_solved_depth_is_kept(tmp_path: Path) -> None:
     assert second.frames[-1].camera.params == known_lens().params
     front_end.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_demands_are_relaxed_step_by_step_and_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Effort] = []
+
+    def only_the_third(database: MatchDatabase, frames: list[int], known: dict, effort: Effort) -> SparseModel:
+        tried.append(effort)
+        return map_frames(database, frames, known, effort) if effort == EFFORTS[2] else NO_MODEL
+
+    monkeypatch.setattr(frontend, "map_frames", only_the_third)
+    events: list[Event] = []
+    settings = SfmSettings(camera=known_lens(), depth_stage=FlatDepth(), depth_size=64)
+    front_end = StructureFromMotion(tmp_path, settings, events.append)
+    geometry = front_end.reconstruct(Chunk(0, tuple(read_frame(index) for index in range(9)), 0))
+    front_end.close()
+    assert tuple(tried[:3]) == EFFORTS[:3]
+    assert geometry.unplaced == {}
+    assert events == [Notice("Chunk 1: frames are placed with the settings for very small parallax.")]
 
 
 def test_a_lens_twice_too_long_is_found_out_within_the_first_chunk(
