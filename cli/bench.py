@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 import typer
 
 from cli.text import print_rows
+from recon.benchmark.clock import Clock
 from recon.errors import SettingsError
 
 FELL_SHORT = 1
+ClockOption = Annotated[Clock, typer.Option(help="Processor time is for machines with other work.")]
 
 app = typer.Typer(no_args_is_help=True, help="Measure this program on this machine.")
 
@@ -56,9 +58,7 @@ def scaling(
     chunk: Annotated[int, typer.Option(help="Frames per chunk of the streams.")] = 8,
     memory_frames: Annotated[int, typer.Option(help="Earlier frames that our stream remembers.")] = 32,
     repeats: Annotated[int, typer.Option(help="Runs per case; fewer for slow ones.")] = 3,
-    clock: Annotated[
-        Literal["wall", "processor"], typer.Option(help="Processor time is for machines with other work.")
-    ] = "wall",
+    clock: ClockOption = "wall",
 ) -> None:
     """Time the network against the number of frames: dense, descriptors, the published stream, ours."""
     from recon.network import scaling as benchmark
@@ -92,9 +92,7 @@ def index(
     counts: Annotated[str, typer.Option(help="Numbers of descriptors, separated by commas.")] = "10000,100000,1000000",
     dim: Annotated[int, typer.Option(help="Length of the descriptors.")] = 512,
     queries: Annotated[int, typer.Option(help="How many queries are timed.")] = 200,
-    clock: Annotated[
-        Literal["wall", "processor"], typer.Option(help="Processor time is for machines with other work.")
-    ] = "wall",
+    clock: ClockOption = "wall",
 ) -> None:
     """Time the place index on made-up descriptors: build, query, recall@10, memory."""
     from recon.store import make_folder

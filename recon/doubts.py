@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from recon.alignment import unproject
-from recon.similarity import Array, Sim3
+from recon.overlap import depth_at
+from recon.similarity import Sim3
 from recon.types import FrameGeometry, Image
 
 STEP = 4  # px between points of a depth map that are looked at
@@ -61,19 +62,9 @@ def link(before: FrameGeometry, after: FrameGeometry) -> tuple[float, float]:
     """
     rows, columns = np.nonzero(before.depth[::STEP, ::STEP] > 0)
     points = Sim3.from_matrix(after.cam_from_chunk).apply(unproject(before, rows * STEP, columns * STEP))
-    expected, seen = _depth_at(points[points[:, 2] > 1e-9], after)
+    expected, seen = depth_at(points, after)
     ratio = float(np.median(np.log(seen / expected))) if len(seen) >= ENOUGH_POINTS else 0.0
     return len(seen) / before.depth[::STEP, ::STEP].size, ratio
-
-
-def _depth_at(points_cam: Array, frame: FrameGeometry) -> tuple[Array, Array]:
-    """Depth of points (n, 3) in front of a frame's camera, and the depth map's where they fall and it has any."""
-    pixels = points_cam @ frame.intrinsics.T
-    columns, rows = np.floor(pixels[:, :2] / pixels[:, 2:]).T
-    height, width = frame.depth.shape
-    inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height)
-    seen = frame.depth[rows[inside].astype(np.int64), columns[inside].astype(np.int64)].astype(np.float64)
-    return points_cam[inside, 2][seen > 0], seen[seen > 0]
 
 
 def sharpness(image: Image) -> float:

@@ -20,17 +20,24 @@ def shared_surface(
     rows, columns = np.nonzero(source.depth[::step, ::step] > 0)
     points = unproject(source, rows * step, columns * step)
     points_cam = Sim3.from_matrix(target.cam_from_chunk).apply(target_from_source.apply(points))
-    points_cam = points_cam[points_cam[:, 2] > 1e-9]
-    pixels = points_cam @ target.intrinsics.T
-    pixels = np.floor(pixels[:, :2] / pixels[:, 2:]).astype(np.int64)
-    height, width = target.depth.shape
-    inside = ((pixels >= 0) & (pixels < (width, height))).all(axis=1)
-    measured = target.depth[pixels[inside, 1], pixels[inside, 0]].astype(np.float64)
-    known = measured > 0
-    if not known.any():
+    expected, measured = depth_at(points_cam, target)
+    if not len(measured):
         return 0.0, 0.0
-    same = log_ratio(points_cam[inside, 2][known], measured[known]) < np.log1p(max_error)
-    return float(known.sum() / max(len(rows), 1)), float(same.mean())
+    same = log_ratio(expected, measured) < np.log1p(max_error)
+    return float(len(measured) / max(len(rows), 1)), float(same.mean())
+
+
+def depth_at(points_cam: Array, frame: FrameGeometry) -> tuple[Array, Array]:
+    """Depth of points (n, 3) in a frame's camera, and the depth map's, of those that fall where it has any: (m,)."""
+    points_cam = points_cam[points_cam[:, 2] > 1e-9]
+    pixels = points_cam @ frame.intrinsics.T
+    pixels = np.floor(pixels[:, :2] / pixels[:, 2:])
+    height, width = frame.depth.shape
+    inside = ((pixels >= 0) & (pixels < (width, height))).all(axis=1)
+    columns, rows = pixels[inside].astype(np.int64).T
+    measured = frame.depth[rows, columns].astype(np.float64)
+    known = measured > 0
+    return points_cam[inside, 2][known], measured[known]
 
 
 def log_ratio(projected: Array, measured: Array) -> Array:

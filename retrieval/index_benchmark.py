@@ -10,15 +10,14 @@ import json
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import faiss
 import numpy as np
 
+from recon.benchmark.clock import CLOCKS, Clock
 from recon.errors import SettingsError
 from recon.store import write_atomically
 from retrieval.describer import Descriptors, normalised
@@ -29,8 +28,6 @@ CLUSTER = 20
 SPREAD = 0.7  # of a member around its cluster's centre: two members are 0.67 similar, as neighbouring frames are
 BATCH = 20_000
 NEIGHBOURS = 10
-Clock = Literal["wall", "processor"]
-CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -18,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from recon.benchmark.clock import CLOCKS, Clock
 from recon.errors import SettingsError
 from recon.network.attention import choose_backend
 from recon.network.cache import DescriptorCache, MemoryBudget
@@ -30,7 +30,6 @@ from recon.store import write_atomically
 
 VERSION = 1
 Shape = Literal["compact", "vggt-1b"]
-Clock = Literal["wall", "processor"]
 Method = Literal["dense", "descriptors", "published stream", "our stream"]
 METHODS: tuple[Method, ...] = ("dense", "descriptors", "published stream", "our stream")
 CONFIGS: dict[Shape, NetworkConfig] = {
@@ -180,7 +179,7 @@ def _measure(method: Method, network: GeometryNetwork, images: Tensor, frames: i
 
 def _timed(steps: Iterator[None], device: torch.device, clock: Clock) -> Iterator[float]:
     """Seconds that each step takes, with the GPU's work finished."""
-    now = time.process_time if clock == "processor" else time.perf_counter
+    now = CLOCKS[clock]
     while True:
         start = now()
         if next(steps, steps) is steps:
