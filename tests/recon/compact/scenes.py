@@ -34,13 +34,15 @@ class Views:
         return Geometry.between(matrices, matrices.expand(1, len(others), 3, 3), source_from_reference[None], extent)
 
 
-def room_views(count: int = 3) -> Views:
-    """Views of a furnished room, 12 cm apart."""
+def room_views(count: int = 3, zoom: int = 1) -> Views:
+    """Views of a furnished room, 12 cm apart, ``zoom`` times as large as HEIGHT and WIDTH."""
     scene = random_room(torch.Generator().manual_seed(3), 1)
     sideways = torch.arange(count)[:, None] * torch.tensor([0.12, 0.03, 0.02])
     eyes = torch.tensor([-1.0, -0.5, 1.4]) + sideways
     targets = torch.tensor([2.5, 1.5, 0.8]) + 0.8 * sideways
     cam_from_world = inverse_rigid(look_at(eyes, targets))
-    intrinsics = torch.tensor([[50.0, 0, WIDTH / 2], [0, 50.0, HEIGHT / 2], [0, 0, 1]])
-    rendering = render_single(scene, cam_from_world[None], intrinsics, HEIGHT, WIDTH)
+    intrinsics = torch.diag(torch.tensor([zoom, zoom, 1.0])) @ torch.tensor(
+        [[50.0, 0, WIDTH / 2], [0, 50.0, HEIGHT / 2], [0, 0, 1]]
+    )
+    rendering = render_single(scene, cam_from_world[None], intrinsics, zoom * HEIGHT, zoom * WIDTH)
     return Views(rendering.colour[0], rendering.depth[0], cam_from_world, intrinsics)

@@ -2,22 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from recon.compact.stage import FilledSweep, LearnedSweep, confidence
+from recon.compact.weights import load_weights
 from recon.dense.views import Depth, PosedView
 from tests.recon.compact.scenes import HEIGHT, WIDTH, room_views
 from tests.recon.compact.test_network import tiny_net
 
 CPU = torch.device("cpu")
+WEIGHTS = Path(__file__).parents[3] / "data" / "weights" / "posed-depth.safetensors"
 
 
-def posed_views() -> list[PosedView]:
+def posed_views(zoom: int = 1) -> list[PosedView]:
     """Three views of a room; its points are pixels of the middle view, seen by all."""
-    views = room_views()
-    rows, columns = (np.random.default_rng(0).integers(4, limit - 4, 60) for limit in (HEIGHT, WIDTH))
+    views = room_views(zoom=zoom)
+    height, width = zoom * HEIGHT, zoom * WIDTH
+    rows, columns = (np.random.default_rng(0).integers(4, limit - 4, 60) for limit in (height, width))
     pixels = np.column_stack([columns + 0.5, rows + 0.5, np.ones(60)])
     intrinsics, poses = views.intrinsics.double().numpy(), views.cam_from_world.double().numpy()
     points_cam = pixels @ np.linalg.inv(intrinsics).T * views.depth[1].numpy()[rows, columns, None]
@@ -26,7 +30,7 @@ def posed_views() -> list[PosedView]:
         PosedView(
             index=10 + number,
             image=(255 * views.colour[number].numpy()).astype(np.uint8),
-            mask=np.ones((HEIGHT, WIDTH), dtype=bool),
+            mask=np.ones((height, width), dtype=bool),
             intrinsics=intrinsics,
             cam_from_chunk=poses[number],
             sparse=_seen(points @ poses[number].T, intrinsics),
@@ -50,6 +54,15 @@ def test_every_usable_pixel_gets_depth_and_confidence() -> None:
         assert ((depth.depth > 0) == view.mask).all()
         assert ((depth.confidence > 0) == view.mask).all()
         assert (depth.confidence <= 1).all()
+
+
+def test_the_weights_in_data_know_the_depth_of_a_rendered_room() -> None:
+    views, truth = posed_views(zoom=4), room_views(zoom=4).depth.numpy()
+    stage = LearnedSweep(load_weights(WEIGHTS, CPU), CPU)
+    found = np.stack([depth.depth for depth in stage.depth(views, {})])
+    error = np.median(np.abs(found / truth - 1))
+    constant = np.median(np.abs(np.median(truth) / truth - 1))
+    assert error < 0.3 * constant
 
 
 def test_views_without_partners_or_points_get_no_depth() -> None:
