@@ -17,11 +17,12 @@ from recon.errors import ReconError
 FORMAT = "recon posed-depth 1"
 
 
-def save_weights(net: PosedDepthNet, path: Path) -> None:
-    """Write the network in float16, through a temporary name."""
+def save_weights(net: PosedDepthNet, path: Path, steps: int = 0) -> None:
+    """Write the network in float16, through a temporary name. steps: of training behind it."""
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in net.state_dict().items()}
     temporary = path.with_suffix(".part")
-    save_file(tensors, temporary, {"format": FORMAT, "config": json.dumps(asdict(net.config))})
+    about = {"format": FORMAT, "config": json.dumps(asdict(net.config)), "steps": str(steps)}
+    save_file(tensors, temporary, about)
     temporary.rename(path)
 
 
@@ -45,6 +46,12 @@ def load_weights(path: Path, device: torch.device) -> PosedDepthNet:
     _check(path, net, tensors)
     net.load_state_dict(tensors)
     return net.to(device).eval()
+
+
+def trained_steps(path: Path) -> int:
+    """Steps of training behind a file that ``load_weights`` reads."""
+    with safe_open(path, framework="pt") as file:
+        return int(file.metadata().get("steps", 0))
 
 
 def _config(text: str) -> PosedDepthConfig:

@@ -52,8 +52,9 @@ class TrainingSettings:
     def batch_at(self, step: int) -> BatchSettings:
         return [stage.batch for stage in self.stages if stage.start <= step][-1]
 
-    def rate_at(self, step: int) -> float:
-        return self.rate * min(1.0, (step + 1) / self.warm_up) * math.sqrt(self.hold / max(self.hold, step))
+    def rate_at(self, step: int, first: int = 0) -> float:
+        """Rate at a step; the optimiser knew nothing at step ``first``."""
+        return self.rate * min(1.0, (step - first + 1) / self.warm_up) * math.sqrt(self.hold / max(self.hold, step))
 
 
 class Trainer:
@@ -74,7 +75,7 @@ class Trainer:
     ) -> None:
         torch.manual_seed(settings.seed)
         self.settings = settings
-        self.steps = 0
+        self.steps = self._first = 0
         self.seconds_for_data = 0.0
         self.net = PosedDepthNet(config).to(device)
         self.mean = PosedDepthNet(config).to(device).eval()
@@ -92,7 +93,7 @@ class Trainer:
         batch = self._ahead.take(self.steps).to(self._device)
         self.seconds_for_data += time.perf_counter() - start
         for group in self._optimiser.param_groups:
-            group["lr"] = self.settings.rate_at(self.steps)
+            group["lr"] = self.settings.rate_at(self.steps, self._first)
         estimate = run_batch(self.net, batch, half=self.settings.half)
         depth = batch.depth[batch.references]
         parts = losses(estimate, batch.sweep, depth)
@@ -121,6 +122,12 @@ class Trainer:
         """Write everything a resumed run needs."""
         save(path, self._state())
 
+    def start_from(self, net: PosedDepthNet, steps: int) -> None:
+        """Continue, with a fresh optimiser, from a network that was trained for so many steps."""
+        for own in (self.net, self.mean):
+            own.load_state_dict(net.state_dict())
+        self.steps = self._first = steps
+
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint of ``save``."""
         state = torch.load(path, map_location=self._device, weights_only=True)
@@ -128,6 +135,7 @@ class Trainer:
         self.mean.load_state_dict(state["mean"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.steps = int(state["steps"])
+        self._first = int(state["first"])
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -135,6 +143,7 @@ class Trainer:
             "mean": self.mean.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "steps": self.steps,
+            "first": self._first,
         }
 
 

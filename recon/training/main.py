@@ -2,7 +2,7 @@
 
     python -m recon.training.main runs/posed-depth --textures FOLDER --minutes 9.5
 
-The same command continues the run. ``--export`` writes the best network of the run as a weight file instead.
+The same command continues the run. ``--start`` begins one with the weights of a file. ``--export`` writes the best network of the run as a weight file instead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from recon.compact.weights import save_weights
+from recon.compact.weights import load_weights, save_weights, trained_steps
 from recon.training.atlas import Atlas, procedural_tiles, read_photos
 from recon.training.held_out import HeldOut
 from recon.training.loop import Limits, Trainer, train
@@ -31,9 +31,11 @@ def main() -> None:
     if options.export:
         state = torch.load(options.folder / "best.pt", map_location="cpu", weights_only=True)
         trainer.mean.load_state_dict(state["mean"])
-        save_weights(trainer.mean, options.export)
+        save_weights(trainer.mean, options.export, state["steps"])
         print(f"{options.export}: the weights of step {state['steps']}")
     else:
+        if options.start:
+            trainer.start_from(load_weights(options.start, device), trained_steps(options.start))
         held_out = make_held_out(preset, options.folder, device)
         limits = Limits(minutes=options.minutes)
         train(trainer, held_out, options.folder, limits, lambda text: print(text, flush=True))
@@ -65,6 +67,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="core", help="sizes and schedule")
     parser.add_argument("--textures", type=Path, help="folder of material photographs (.jpg), none by default")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop by itself after so long; 0 = never")
+    parser.add_argument("--start", type=Path, help="weight file that a new run begins with, instead of random weights")
     parser.add_argument("--export", type=Path, help="write the best weights of the run to this file, and stop")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of every tensor operation on the CPU")
