@@ -20,6 +20,7 @@ from cli.options import (
     Out,
     Overwrite,
     PlaceWeights,
+    Refine,
     Size,
     Viewer,
     WebHost,
@@ -56,6 +57,7 @@ def live(
     device: Device = "auto",
     loops: Loops = True,
     place_weights: PlaceWeights = None,
+    refine: Refine = "auto",
     viewer: Viewer = None,
     web_host: WebHost = "127.0.0.1",
     overwrite: Overwrite = False,
@@ -70,7 +72,7 @@ def live(
     opened = open_live_source(source, options, images_folder(out), watch=watch, realtime=realtime, patience=reconnect)
     model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)
     network = NetworkSettings(weights, arithmetic, device) if weights else None
-    settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network)
+    settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network, refine=refine)
     _print_source(source, opened.description, settings.chunk)
     recogniser = open_recogniser(place_weights, device) if loops else None
     with listening(out, None, viewers, web_host) as listeners, ended_by_user(opened.stop):

@@ -33,6 +33,7 @@ from cli.options import (
     Overwrite,
     Pixels,
     PlaceWeights,
+    Refine,
     Size,
     Viewer,
     ViewerName,
@@ -79,6 +80,7 @@ def run(
     compile_network: Compile = False,
     loops: Loops = True,
     place_weights: PlaceWeights = None,
+    refine: Refine = "auto",
     voxel: Voxel = None,
     max_points: MaxPoints = 10_000_000,
     viewer: Viewer = None,
@@ -105,6 +107,7 @@ def run(
         overwrite=overwrite,
         network=network,
         cloud=cloud,
+        refine=refine,
     )
     _print_plan(plan)
     recogniser = open_recogniser(place_weights, device) if loops else None
@@ -149,6 +152,7 @@ def _plan(
     overwrite: bool = False,
     network: NetworkSettings | None = None,
     cloud: CloudSettings | None = None,
+    refine: Refine = "auto",
 ) -> Plan:
     from recon.plan import make_plan
     from recon.settings import CloudSettings, RunSettings
@@ -157,7 +161,8 @@ def _plan(
     description = open_source(source, options).description
     model, camera = chosen_lens(intrinsics, lens, description.sizes)
     cloud = cloud or CloudSettings()
-    return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite, network, cloud), out)
+    settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network, cloud, refine)
+    return make_plan(description, settings, out)
 
 
 def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:

@@ -199,7 +199,8 @@ class Run:
             for chunk in chunks(self._read(), self._settings.chunk, self._settings.overlap):
                 self._reconstruct(chunk)
             self._require_a_map()
-            self._make_consistent()
+            if self._settings.refine != "none":
+                self._make_consistent()
             self._place_passed()
         except KeyboardInterrupt:
             if len(self._placement.main) < 2:

@@ -9,6 +9,8 @@ from recon.errors import SettingsError
 from recon.sources.base import SourceOptions
 from recon.types import Camera, CameraModel
 
+Refine = Literal["auto", "none"]
+
 
 @dataclass(frozen=True)
 class NetworkSettings:
@@ -64,7 +66,8 @@ class RunSettings:
 
     intrinsics: a calibrated lens that all frames share; without it the lens is estimated as a ``camera_model``.
     network: finds the geometry instead of structure from motion, and the lens with it. cloud: how it is written.
-    Raises SettingsError for values that cannot work.
+    refine: ``none`` leaves the map as it grew, without the adjustment of all poses together at the end. Raises
+    SettingsError for values that cannot work.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -75,6 +78,7 @@ class RunSettings:
     overwrite: bool = False
     network: NetworkSettings | None = None
     cloud: CloudSettings = field(default_factory=CloudSettings)
+    refine: Refine = "auto"
 
     def __post_init__(self) -> None:
         if not 1 <= self.overlap < self.chunk:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from recon.compact.weights import load_weights, save_weights, trained_steps
 from recon.training.held_out import HeldOut
 from recon.training.loop import Limits, Trainer, TrainingSettings, train
 from recon.training.main import make_held_out, make_trainer
@@ -89,3 +90,31 @@ def test_stages_follow_each_other() -> None:
     stage = TINY.training.stages[0]
     settings = replace(TINY.training, stages=(stage, replace(stage, start=5, batch=replace(stage.batch, views=3))))
     assert [settings.batch_at(step).views for step in (0, 4, 5, 9)] == [2, 2, 3, 3]
+
+
+def test_a_run_begins_with_the_weights_of_a_file(folder: Path, tmp_path: Path) -> None:
+    trained = trainer(folder)
+    trained.restore(folder / "checkpoint.pt")
+    save_weights(trained.mean, tmp_path / "trained.safetensors", trained.steps)
+    begun = trainer(folder)
+    begun.start_from(load_weights(tmp_path / "trained.safetensors", torch.device("cpu")), STEPS)
+    assert trained_steps(tmp_path / "trained.safetensors") == begun.steps == STEPS
+    for own in (begun.net, begun.mean):
+        for name, tensor in trained.mean.state_dict().items():
+            assert torch.equal(own.state_dict()[name], tensor.half().float()), name
+    begun.step()
+    begun.save(tmp_path / "checkpoint.pt")
+    resumed = trainer(folder)
+    resumed.restore(tmp_path / "checkpoint.pt")
+    begun.step()
+    resumed.step()  # warms up from the same step on
+    assert all(
+        torch.equal(tensor, begun.net.state_dict()[name]) for name, tensor in resumed.net.state_dict().items()
+    )
+
+
+def test_the_rate_warms_up_again_after_a_start() -> None:
+    settings = TrainingSettings(rate=1e-3, warm_up=100, hold=10_000)
+    assert settings.rate_at(5_000, 5_000) == pytest.approx(1e-5)
+    assert settings.rate_at(5_099, 5_000) == pytest.approx(1e-3)
+    assert settings.rate_at(40_000, 5_000) == pytest.approx(5e-4)
