@@ -300,7 +300,7 @@ class Run:
     ) -> None:
         """Look for places seen before, and move all submaps where one closes a loop."""
         placed = {index: frame for piece in self._placement.pieces for index, frame in piece.items()}
-        added, known = {frame.index for frame in new}, len(loops.ledger)
+        added, known = {frame.index for frame in new}, set(loops.closed)
         frames = [frame for frame in chunk.frames if frame.index in added]
         with self._watch.measure("loops"):
             moved = loops.extend(
@@ -311,12 +311,15 @@ class Run:
                 new_piece=new_piece,
                 revised=self._placement.revised,
             )
-        for line in loops.ledger[known:]:
-            if line.verdict == "accepted":
+        for line in loops.ledger:
+            if line.verdict == "accepted" and (line.earlier, line.frame) not in known:
                 self._tell(LoopClosed(line))
         if not moved:
             return
+        pieces = len(self._placement.pieces)
         self._placement.move(moved)
+        if len(self._placement.pieces) < pieces:
+            self._tell(Notice(f"{_span(chunk)} connect two parts of the map: they show places seen before."))
         with self._watch.measure("store"):
             self._store.write_places(*self._places(), complete=False)
         self._tell(PosesCorrected(self._places()[0], self._points))

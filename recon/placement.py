@@ -77,13 +77,20 @@ class Placement:
         self._world_from_submap.update(self.revised)
 
     def move(self, world_from_submap: Mapping[int, Sim3]) -> None:
-        """Give submaps of the newest piece, by index, other places; their frames and later submaps go along."""
-        piece = self.pieces[-1]
+        """Give submaps, by index, other places; their frames and later submaps go along.
+
+        They are connected: where they belong to several pieces, these become one.
+        """
+        connected = [
+            piece for piece in self.pieces if any(self._submap_of[index] in world_from_submap for index in piece)
+        ]
+        piece = {index: frame for part in connected for index, frame in part.items()}
         for index, frame in piece.items():
             number = self._submap_of[index]
             if number in world_from_submap:
                 moved = world_from_submap[number] @ self._world_from_submap[number].inverse()
                 piece[index] = replace(frame, world_from_cam=moved @ frame.world_from_cam)
+        self.pieces = [other for other in self.pieces if other not in connected] + [piece]
         self._world_from_submap.update(world_from_submap)
         if self._last is not None:
             self._last = replace(self._last, world_from_chunk=self._world_from_submap[self._last.index])

@@ -203,6 +203,54 @@ def test_loop_into_another_piece_is_rejected() -> None:
     assert "not connected" in closer.ledger[0].reason
 
 
+def two_pieces(script: Mapping[int, Sequence[LoopCandidate]], elsewhere: Sim3) -> tuple[LoopCloser, dict[int, Sim3]]:
+    """Once around the ring, and from there on a second time in a world of its own."""
+    closer, placed = LoopCloser(Scripted(script)), dict[int, Sim3]()
+    for number in range(2 * RING):
+        pose = true_pose(number) if number < RING else elsewhere @ true_pose(number)
+        if number > RING and placed[number - 1].isclose(true_pose(number - 1)):
+            pose = true_pose(number)  # placement follows the corrections
+        placed[number] = pose
+        found = submap(number, pose)
+        new_piece = number in (0, RING)
+        placed.update(closer.extend(found, (), lambda _: {}, doubts=doubts(found), new_piece=new_piece))
+    return closer, placed
+
+
+ELSEWHERE = Sim3(3.0, Rotation.from_euler("xyz", [0.3, 1.0, -0.5]).as_matrix(), np.array([50.0, -7.0, 2.0]))
+
+
+def test_loops_that_agree_connect_two_pieces() -> None:
+    wrong = candidate(6, RING + 1, Sim3.identity())
+    script = {RING: [true_loop(0, RING)], RING + 1: [wrong, true_loop(1, RING + 1)], RING + 2: [true_loop(1, RING + 2)]}
+    closer, placed = two_pieces(script, ELSEWHERE)
+    assert [line.verdict for line in closer.ledger] == ["accepted", "rejected", "accepted", "accepted"]
+    assert "contradict" in closer.ledger[1].reason
+    assert all(pose.isclose(true_pose(number), atol=1e-6) for number, pose in placed.items())
+
+
+def test_two_loops_connect_no_pieces() -> None:
+    script = {RING: [true_loop(0, RING)], RING + 2: [true_loop(1, RING + 2)]}
+    closer, placed = two_pieces(script, ELSEWHERE)
+    assert {line.verdict for line in closer.ledger} == {"rejected"}
+    assert placed[RING].isclose(ELSEWHERE @ true_pose(RING))
+
+
+def test_loops_that_contradict_each_other_connect_no_pieces() -> None:
+    loops = [candidate(first, RING, Sim3.identity()) for first in (0, 3, 6, 9)]
+    closer, placed = two_pieces({RING: loops}, ELSEWHERE)
+    assert {line.verdict for line in closer.ledger} == {"rejected"}
+    assert placed[RING].isclose(ELSEWHERE @ true_pose(RING))
+
+
+def test_the_loop_of_a_connected_map_may_lead_to_either_part() -> None:
+    bridges = {RING + n: [true_loop(n, RING + n)] for n in range(3)}
+    bent = candidate(3, RING + 4, true_pose(3).inverse() @ ELSEWHERE @ true_pose(RING + 4))
+    script = bridges | {RING + 4: [bent, true_loop(5, RING + 4)]}
+    closer, _ = two_pieces(script, ELSEWHERE)
+    assert [line.verdict for line in closer.ledger[-2:]] in (["retracted", "accepted"], ["rejected", "accepted"])
+
+
 def test_revised_submaps_bring_new_edges() -> None:
     closer = LoopCloser(Scripted({2: [candidate(0, 2, Sim3(1.0, np.eye(3), np.array([2.0, 0, 0])))]}))
     shift = [Sim3(1.0, np.eye(3), np.array([x, 0.0, 0.0])) for x in (0.0, 30.0, 2.0)]

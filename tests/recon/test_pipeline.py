@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,14 @@ def centres_after_alignment(out: Path) -> tuple[Array, Array]:
     found = np.array([frame.world_from_cam.translation for frame in frames])
     truth = np.array([true_pose(frame.index).translation for frame in frames])
     return fit_similarity(found, truth, np.ones(len(frames))).apply(found), truth
+
+
+def test_a_map_is_left_as_it_grew_on_request(photos: Path, tmp_path: Path, front_end) -> None:
+    front_end.interrupt = "refine"
+    finished, events = run(photos, tmp_path / "out", replace(SETTINGS, refine="none"))
+    assert not finished.interrupted
+    assert finished.frames_placed == FRAMES
+    assert not any(isinstance(event, PosesCorrected) for event in events)
 
 
 def test_events_come_in_the_order_in_which_things_happen(photos: Path, tmp_path: Path, front_end) -> None:

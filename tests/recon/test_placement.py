@@ -85,6 +85,21 @@ def test_a_chunk_that_shares_no_frames_begins_a_piece_of_its_own() -> None:
     assert sorted(placement.main) == [3, 4, 5, 6, 7]
 
 
+def test_submaps_that_move_together_become_one_piece() -> None:
+    placement = Placement()
+    first, _ = placement.place(chunk(range(3)), chunk_geometry(range(3), FIRST))
+    second, _ = placement.place(chunk(range(3, 8), 1), chunk_geometry(range(3, 8), SECOND))
+    true = first.world_from_chunk @ FIRST @ SECOND.inverse()
+    placement.move({0: first.world_from_chunk, 1: true})
+    (piece,) = placement.pieces
+    assert sorted(piece) == list(range(8))
+    placement.place(chunk(range(6, 10), 2, overlap=2), chunk_geometry(range(6, 10), FIRST))
+    (piece,) = placement.pieces
+    whole = map_from_truth(piece[0], FIRST)
+    for index, frame in piece.items():
+        assert map_from_truth(frame, SECOND if 3 <= index < 8 else FIRST).isclose(whole, atol=1e-3), index
+
+
 def test_of_two_pieces_of_a_size_the_earlier_is_the_map() -> None:
     placement = Placement()
     assert placement.main == {}

@@ -97,8 +97,9 @@ def test_a_run_begins_with_the_weights_of_a_file(folder: Path, tmp_path: Path) -
     trained.restore(folder / "checkpoint.pt")
     save_weights(trained.mean, tmp_path / "trained.safetensors", trained.steps)
     begun = trainer(folder)
-    begun.start_from(load_weights(tmp_path / "trained.safetensors", torch.device("cpu")), STEPS)
-    assert trained_steps(tmp_path / "trained.safetensors") == begun.steps == STEPS
+    begun.start_from(load_weights(tmp_path / "trained.safetensors", torch.device("cpu")), trained.steps)
+    assert trained_steps(tmp_path / "trained.safetensors") == trained.steps
+    assert begun.steps == trained.steps
     for own in (begun.net, begun.mean):
         for name, tensor in trained.mean.state_dict().items():
             assert torch.equal(own.state_dict()[name], tensor.half().float()), name
@@ -108,9 +109,7 @@ def test_a_run_begins_with_the_weights_of_a_file(folder: Path, tmp_path: Path) -
     resumed.restore(tmp_path / "checkpoint.pt")
     begun.step()
     resumed.step()  # warms up from the same step on
-    assert all(
-        torch.equal(tensor, begun.net.state_dict()[name]) for name, tensor in resumed.net.state_dict().items()
-    )
+    assert all(torch.equal(tensor, begun.net.state_dict()[name]) for name, tensor in resumed.net.state_dict().items())
 
 
 def test_the_rate_warms_up_again_after_a_start() -> None:
