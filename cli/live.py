@@ -9,6 +9,7 @@ import typer
 from cli.ending import ended_by_user
 from cli.options import (
     Arithmetic,
+    DenseDepth,
     Device,
     Every,
     Fps,
@@ -58,6 +59,7 @@ def live(
     loops: Loops = True,
     place_weights: PlaceWeights = None,
     refine: Refine = "auto",
+    depth: DenseDepth = "filled",
     viewer: Viewer = None,
     web_host: WebHost = "127.0.0.1",
     overwrite: Overwrite = False,
@@ -72,7 +74,7 @@ def live(
     opened = open_live_source(source, options, images_folder(out), watch=watch, realtime=realtime, patience=reconnect)
     model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)
     network = NetworkSettings(weights, arithmetic, device) if weights else None
-    settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network, refine=refine)
+    settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network, refine=refine, depth=depth)
     _print_source(source, opened.description, settings.chunk)
     recogniser = open_recogniser(place_weights, device) if loops else None
     with listening(out, None, viewers, web_host) as listeners, ended_by_user(opened.stop):

@@ -65,6 +65,10 @@ Compile = Annotated[bool, typer.Option("--compile", help="Compile the network fi
 Loops = Annotated[
     bool, typer.Option("--loops/--no-loops", help="Recognise places seen before, and correct the map by them.")
 ]
+DenseDepth = Annotated[
+    Literal["filled", "classical"],
+    typer.Option(help="Plane sweep with its gaps filled by the learned stage (filled), or plane sweep alone."),
+]
 Refine = Annotated[
     Literal["auto", "none"],
     typer.Option(help="Adjust all poses together at the end (auto), or leave the map as it grew (none)."),

@@ -14,6 +14,7 @@ from cli.options import (
     Arithmetic,
     Chunk,
     Compile,
+    DenseDepth,
     Device,
     Every,
     Fps,
@@ -81,6 +82,7 @@ def run(
     loops: Loops = True,
     place_weights: PlaceWeights = None,
     refine: Refine = "auto",
+    depth: DenseDepth = "filled",
     voxel: Voxel = None,
     max_points: MaxPoints = 10_000_000,
     viewer: Viewer = None,
@@ -108,6 +110,7 @@ def run(
         network=network,
         cloud=cloud,
         refine=refine,
+        depth=depth,
     )
     _print_plan(plan)
     recogniser = open_recogniser(place_weights, device) if loops else None
@@ -153,6 +156,7 @@ def _plan(
     network: NetworkSettings | None = None,
     cloud: CloudSettings | None = None,
     refine: Refine = "auto",
+    depth: DenseDepth = "filled",
 ) -> Plan:
     from recon.plan import make_plan
     from recon.settings import CloudSettings, RunSettings
@@ -161,7 +165,7 @@ def _plan(
     description = open_source(source, options).description
     model, camera = chosen_lens(intrinsics, lens, description.sizes)
     cloud = cloud or CloudSettings()
-    settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network, cloud, refine)
+    settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network, cloud, refine, depth)
     return make_plan(description, settings, out)
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from recon.between import FrameLocaliser
 from recon.chunks import chunks
 from recon.correction import correct
+from recon.dense.plane_sweep import PlaneSweep
+from recon.dense.views import DepthStage
 from recon.doubts import Doubts, find_doubts, warnings
 from recon.errors import OutputError, ReconError, ReconstructionError, SettingsError
 from recon.events import (
@@ -33,7 +35,7 @@ from recon.frontend import GeometryFrontEnd
 from recon.placement import Placement
 from recon.places import PlaceRecogniser
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
-from recon.settings import RunSettings
+from recon.settings import DenseDepth, RunSettings
 from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.sources import Source, open_source
 from recon.sources.base import Candidate
@@ -104,6 +106,19 @@ def load_network(settings: RunSettings) -> OpenNetwork | None:
     return open_network(settings.network)
 
 
+def open_depth_stage(kind: DenseDepth, tell: Listener) -> DepthStage:
+    """What makes dense depth of frames with poses; the classical stage alone where the learned one's weights lack."""
+    if kind == "classical":
+        return PlaneSweep()
+    from recon.compact.stage import filled_sweep  # noqa: PLC0415  torch takes seconds to import
+    from recon.compact.weights import BUNDLED  # noqa: PLC0415
+
+    if not BUNDLED.is_file():
+        tell(Notice(f"{BUNDLED} is missing: depth has gaps where the plane sweep finds none."))
+        return PlaneSweep()
+    return filled_sweep(BUNDLED)
+
+
 def open_loop_closer(recogniser: PlaceRecogniser | None) -> LoopCloser | None:
     """What closes the loops that a recogniser finds."""
     if recogniser is None:
@@ -171,7 +186,8 @@ class Run:
     def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:
         """The transformer where there is one, else structure from motion."""
         if network is None:
-            sfm = SfmSettings(model=self._settings.camera_model, camera=self._settings.intrinsics)
+            stage = open_depth_stage(self._settings.depth, self._tell)
+            sfm = SfmSettings(self._settings.camera_model, self._settings.intrinsics, depth_stage=stage)
             return StructureFromMotion(self._out / "map", sfm, self._tell)
         from recon.network.frontend import TransformerFrontEnd  # noqa: PLC0415  torch takes seconds to import
 

@@ -51,6 +51,7 @@ REGISTRATION_OF_FRAME = 18  # matches' worth of registration and adjustment in t
 CONTEXT_OF_FRAME = 12  # matches' worth of mapping the frames before a chunk along with it
 ADJUSTMENT_OF_FRAME = 15  # matches' worth of the joint adjustment, up to ADJUSTED_FRAMES
 PLANES_OF_FRAME = 64
+LEARNED_SWEEP = 0.9  # of the time of the classical one
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,8 @@ def _chunk_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe
     mapping = REGISTRATION_OF_FRAME + (CONTEXT_OF_FRAME if chunks > 1 else 0)
     placing = probe.detect + probe.match * (pairs * (1 + VERIFICATION) + mapping)
     swept = frames + max(0, chunks - 1) * settings.overlap
-    sweeping = probe.sweep * PLANES_OF_FRAME / PROBE_PLANES / processors
+    stages = 1 + (LEARNED_SWEEP if settings.depth == "filled" else 0)
+    sweeping = stages * probe.sweep * PLANES_OF_FRAME / PROBE_PLANES / processors
     return START_SECONDS + frames * placing + swept * sweeping
 
 

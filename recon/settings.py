@@ -10,6 +10,7 @@ from recon.sources.base import SourceOptions
 from recon.types import Camera, CameraModel
 
 Refine = Literal["auto", "none"]
+DenseDepth = Literal["filled", "classical"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class RunSettings:
 
     intrinsics: a calibrated lens that all frames share; without it the lens is estimated as a ``camera_model``.
     network: finds the geometry instead of structure from motion, and the lens with it. cloud: how it is written.
-    refine: ``none`` leaves the map as it grew, without the adjustment of all poses together at the end. Raises
+    refine: ``none`` leaves the map as it grew, without the adjustment of all poses together at the end. depth: of
+    structure from motion; ``filled`` has the learned stage fill what the ``classical`` one leaves empty. Raises
     SettingsError for values that cannot work.
     """
 
@@ -79,6 +81,7 @@ class RunSettings:
     network: NetworkSettings | None = None
     cloud: CloudSettings = field(default_factory=CloudSettings)
     refine: Refine = "auto"
+    depth: DenseDepth = "filled"
 
     def __post_init__(self) -> None:
         if not 1 <= self.overlap < self.chunk:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from torch.nn import functional
 from recon.compact.network import Estimate, PosedDepthNet, Sweep
 from recon.compact.stem import EIGHTH, Features
 from recon.compact.sweep import Geometry
+from recon.compact.weights import load_weights
 from recon.dense.consistency import keep_consistent
-from recon.dense.plane_sweep import depth_hypotheses, select_sources
+from recon.dense.plane_sweep import PlaneSweep, depth_hypotheses, select_sources
 from recon.dense.views import Depth, DepthStage, PosedView
 
 GOOD = 0.05  # confidence is the probability that the depth is right within this share
@@ -104,6 +106,12 @@ class FilledSweep:
         """Depth of every view, see ``DepthStage``."""
         pairs = zip(self.first.depth(views, solved), self.second.depth(views, solved), strict=True)
         return [_filled(first, second) for first, second in pairs]
+
+
+def filled_sweep(weights: Path) -> FilledSweep:
+    """The plane sweep, with its gaps filled by the network of a weight file. See ``load_weights`` for errors."""
+    device = torch.device("cpu")
+    return FilledSweep(PlaneSweep(), LearnedSweep(load_weights(weights, device), device))
 
 
 def _filled(first: Depth, second: Depth) -> Depth:

@@ -15,6 +15,7 @@ from recon.compact.network import PosedDepthConfig, PosedDepthNet
 from recon.errors import ReconError
 
 FORMAT = "recon posed-depth 1"
+BUNDLED = Path(__file__).resolve().parents[2] / "data" / "weights" / "posed-depth.safetensors"
 
 
 def save_weights(net: PosedDepthNet, path: Path, steps: int = 0) -> None:

@@ -13,9 +13,11 @@ from scipy.spatial.transform import Rotation
 
 from recon import report
 from recon.alignment import fit_similarity
+from recon.compact.stage import FilledSweep, LearnedSweep
+from recon.dense.plane_sweep import PlaneSweep
 from recon.errors import OutputError, ReconstructionError
 from recon.events import ChunkReconstructed, Event, Finished, FrameRead, FrameSkipped, Notice, PosesCorrected, Progress
-from recon.pipeline import prepare_folder, reconstruct
+from recon.pipeline import open_depth_stage, prepare_folder, reconstruct
 from recon.report import RunReport
 from recon.settings import RunSettings
 from recon.similarity import Array, Sim3
@@ -267,3 +269,18 @@ def test_only_what_a_run_writes_is_ever_deleted(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     prepare_folder(tmp_path / "new" / "folder", overwrite=False)
     assert (tmp_path / "new" / "folder").is_dir()
+
+
+def test_depth_is_filled_by_the_bundled_network_where_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    filled = open_depth_stage("filled", events.append)
+    assert isinstance(filled, FilledSweep)
+    assert isinstance(filled.first, PlaneSweep)
+    assert isinstance(filled.second, LearnedSweep)
+    assert isinstance(open_depth_stage("classical", events.append), PlaneSweep)
+    assert events == []
+    monkeypatch.setattr("recon.compact.weights.BUNDLED", Path("nowhere.safetensors"))
+    assert isinstance(open_depth_stage("filled", events.append), PlaneSweep)
+    (notice,) = events
+    assert isinstance(notice, Notice)
+    assert "nowhere.safetensors is missing" in notice.text

@@ -88,7 +88,7 @@ def test_a_chunk_that_shares_no_frames_begins_a_piece_of_its_own() -> None:
 def test_submaps_that_move_together_become_one_piece() -> None:
     placement = Placement()
     first, _ = placement.place(chunk(range(3)), chunk_geometry(range(3), FIRST))
-    second, _ = placement.place(chunk(range(3, 8), 1), chunk_geometry(range(3, 8), SECOND))
+    placement.place(chunk(range(3, 8), 1), chunk_geometry(range(3, 8), SECOND))
     true = first.world_from_chunk @ FIRST @ SECOND.inverse()
     placement.move({0: first.world_from_chunk, 1: true})
     (piece,) = placement.pieces

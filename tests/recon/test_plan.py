@@ -128,3 +128,8 @@ def test_the_probe_times_every_step() -> None:
     assert 0 < probe.detect < 10
     assert 0 < probe.match < 10
     assert 0 < probe.sweep < 10
+
+
+def test_filling_gaps_of_depth_takes_time() -> None:
+    filled, classical = (_plan(PHOTOS, RunSettings(depth=kind)) for kind in ("filled", "classical"))
+    assert 1.05 < filled.seconds / classical.seconds < 1.5

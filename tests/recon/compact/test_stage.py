@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from recon.compact.stage import FilledSweep, LearnedSweep, confidence
-from recon.compact.weights import load_weights
+from recon.compact.weights import BUNDLED, load_weights
 from recon.dense.views import Depth, PosedView
 from tests.recon.compact.scenes import HEIGHT, WIDTH, room_views
 from tests.recon.compact.test_network import tiny_net
 
 CPU = torch.device("cpu")
-WEIGHTS = Path(__file__).parents[3] / "data" / "weights" / "posed-depth.safetensors"
 
 
 def posed_views(zoom: int = 1) -> list[PosedView]:
@@ -58,7 +56,7 @@ def test_every_usable_pixel_gets_depth_and_confidence() -> None:
 
 def test_the_weights_in_data_know_the_depth_of_a_rendered_room() -> None:
     views, truth = posed_views(zoom=4), room_views(zoom=4).depth.numpy()
-    stage = LearnedSweep(load_weights(WEIGHTS, CPU), CPU)
+    stage = LearnedSweep(load_weights(BUNDLED, CPU), CPU)
     found = np.stack([depth.depth for depth in stage.depth(views, {})])
     error = np.median(np.abs(found / truth - 1))
     constant = np.median(np.abs(np.median(truth) / truth - 1))
