@@ -105,6 +105,22 @@ def index(
     typer.echo(benchmark.table(cases))
 
 
+@app.command()
+def walk(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for walk.json, walk.md and the map.")],
+    frames: Annotated[int, typer.Option(min=100, help="Length of the walk.")] = 2000,
+    laps: Annotated[int, typer.Option(min=1, help="How often it goes around the room.")] = 4,
+) -> None:
+    """Walk through a rendered room with odometry that drifts, with loops and without: error and memory."""
+    from recon.benchmark import walk as benchmark
+
+    settings = benchmark.WalkSettings(frames, laps)
+    result = benchmark.measure(settings, out, lambda at: typer.echo(f"{at.frames} of {frames} frames", err=True))
+    benchmark.write_results(result, out)
+    typer.echo(benchmark.table(result))
+
+
 def _numbers(text: str, option: str = "--frames") -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
