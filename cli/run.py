@@ -33,6 +33,7 @@ from cli.options import (
     Overwrite,
     Pixels,
     PlaceWeights,
+    Resume,
     Size,
     Viewer,
     ViewerName,
@@ -84,6 +85,7 @@ def run(
     viewer: Viewer = None,
     web_host: WebHost = "127.0.0.1",
     overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Reconstruct images or a video into DIR."""
     from recon.settings import CloudSettings, NetworkSettings
@@ -103,6 +105,7 @@ def run(
         lens=camera_model,
         intrinsics=intrinsics,
         overwrite=overwrite,
+        resume=resume,
         network=network,
         cloud=cloud,
     )
@@ -147,6 +150,7 @@ def _plan(
     lens: LensName | None,
     intrinsics: str | None,
     overwrite: bool = False,
+    resume: bool = False,
     network: NetworkSettings | None = None,
     cloud: CloudSettings | None = None,
 ) -> Plan:
@@ -157,7 +161,8 @@ def _plan(
     description = open_source(source, options).description
     model, camera = chosen_lens(intrinsics, lens, description.sizes)
     cloud = cloud or CloudSettings()
-    return make_plan(description, RunSettings(options, chunk, overlap, model, camera, overwrite, network, cloud), out)
+    settings = RunSettings(options, chunk, overlap, model, camera, overwrite, resume, network, cloud)
+    return make_plan(description, settings, out)
 
 
 def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:
