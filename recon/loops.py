@@ -21,6 +21,7 @@ DRIFT_ROTATION = 0.02  # rad
 DRIFT_TRANSLATION = 0.03  # of the way within the submap and its depth of scene
 DRIFT_LOG_SCALE = 0.03
 LOST_LOG_SCALE = 1.0  # where nothing carries the scale, as when the camera turns before a blank wall
+OTHER_PIECE = "it leads to a part of the map that is not connected with this one"
 NOTHING_REVISED: Mapping[int, Sim3] = {}
 LOOP_ROTATION = 0.01  # rad
 LOOP_TRANSLATION = 0.02  # of the depth of scene
@@ -49,9 +50,16 @@ class LoopCloser:
         return tuple(self._ledger)
 
     @property
-    def closed(self) -> tuple[tuple[int, int], ...]:
-        """The frames of every loop that holds as it is now, the earlier one first."""
-        return tuple((line.earlier, line.frame) for line in self._ledger if line.verdict == "accepted")
+    def confirmed(self) -> tuple[tuple[int, int], ...]:
+        """The frames of every loop that holds as it is now, the earlier one first, and of those between two pieces.
+
+        No graph tells whether the latter are true, but they are where the joint adjustment can connect the pieces.
+        """
+        return tuple(
+            (line.earlier, line.frame)
+            for line in self._ledger
+            if line.verdict == "accepted" or line.reason == OTHER_PIECE
+        )
 
     def extend(
         self,
@@ -105,7 +113,7 @@ class LoopCloser:
         """Write a candidate into the ledger; True where it is a loop of the graph."""
         edge, reason, before = candidate.edge, candidate.reason, 0.0
         if edge is not None and edge.first not in self._world_from_node:
-            reason = "it leads to a part of the map that is not connected with this one"
+            reason = OTHER_PIECE
         elif edge is not None:
             loop = self._as_edge(edge)
             before = closing_error(self._stretch(loop))

@@ -268,6 +268,8 @@ class Run:
 
     def _build_chunks(self) -> None:
         settings, finished = self._settings, [(len(old.frames), old.overlap) for old in self._journal.finished]
+        if finished:
+            self._tell(Notice(self._resumption()))
         for chunk in chunks(self._read(), settings.chunk, settings.overlap, finished):
             self._reconstruct(chunk)
         if self._is_recalling:
@@ -275,6 +277,12 @@ class Run:
                 f"{self._name} has fewer frames than the run in {self._out} has of it already. Give it as it was, or "
                 "begin anew with --overwrite."
             )
+
+    def _resumption(self) -> str:
+        """The sentence about what goes on."""
+        known, first = self._journal.frames, self._journal.parts[-1].first
+        follow = f"the frames of {self._name} follow from number {first} on" if first else "the rest follows"
+        return f"Resuming: {len(known)} frames of the run in {self._out} are read back; {follow}."
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Notice):
@@ -450,9 +458,9 @@ class Run:
         placed = self._placement.main
         self._tell(Progress("bundle adjustment", 0, len(placed)))
         with self._watch.measure("bundle adjustment"):
-            closed = self._loops.closed if self._loops else ()
+            loops = self._loops.confirmed if self._loops else ()
             poses = {index: frame.cam_from_world for index, frame in placed.items()}
-            model = self._front_end.refine(poses, closed)
+            model = self._front_end.refine(poses, loops)
         if not model.cam_from_model:
             return
         with self._watch.measure("correction"):

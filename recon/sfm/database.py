@@ -61,7 +61,7 @@ class MatchDatabase:
     ) -> None:
         self._inliers: dict[Pair, int] = trim(path, finished) if finished else {}
         if not finished:
-            path.unlink(missing_ok=True)
+            delete(path)
         self.path = path
         self._database = pycolmap.Database.open(path)
         self._matcher = matcher
@@ -288,6 +288,13 @@ class MatchDatabase:
         camera = pycolmap.Camera.create_from_model_name(0, self._model, focal, width, height)
         camera.has_prior_focal_length = frame.focal > 0
         return camera
+
+
+def delete(path: Path) -> None:
+    """Delete an SQLite file with the journal that a killed process leaves beside it, which would be played into a new
+    file of that name."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def trim(path: Path, frames: Sequence[int]) -> dict[Pair, int]:

@@ -17,6 +17,8 @@ from recon.sources.decoding import UnreadableImage, read_photo
 from recon.store import images_folder, incoming_folder
 from recon.types import Frame, PassedFrame, SkippedFrame
 
+Item = Frame | SkippedFrame | PassedFrame | Notice
+
 
 class ResumedSource:
     """The frames that earlier parts of a map have, from its image folder, and then those of ``source``, behind them.
@@ -50,25 +52,28 @@ class ResumedSource:
             else:
                 yield replace(item, index=self._part.first + item.index)
 
-    def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
+    def __iter__(self) -> Iterator[Item]:
         yield from (frame for frame in self._skipped if frame.index < self._part.first)
         yield from (self._read(frame) for index, frame in self._known.items() if index < self._part.first)
-        for item in self._source:
-            if isinstance(item, Notice):
-                yield item
-            elif isinstance(item, Frame):
+        try:
+            yield from map(self._continued, self._source)
+        finally:
+            shutil.rmtree(self._incoming, ignore_errors=True)
+
+    def _continued(self, item: Item) -> Item:
+        """An item of the source behind those of the map; the original of a frame is moved to its place."""
+        match item:
+            case Notice():
+                return item
+            case SkippedFrame():
+                return replace(item, index=self._part.first + item.index)
+            case PassedFrame(index, timestamp, name):
+                index += self._part.first
+                return PassedFrame(index, self._shift + timestamp, self._name(index, name))
+            case Frame():
                 frame = self._behind(item)
                 (self._incoming / item.name).replace(self._images / frame.name)
-                yield frame
-            else:
-                yield self._renumbered(item)
-        shutil.rmtree(self._incoming, ignore_errors=True)
-
-    def _renumbered(self, item: SkippedFrame | PassedFrame) -> SkippedFrame | PassedFrame:
-        index = self._part.first + item.index
-        if isinstance(item, SkippedFrame):
-            return replace(item, index=index)
-        return PassedFrame(index, self._shift + item.timestamp, self._name(index, item.name))
+                return frame
 
     def _behind(self, frame: Frame) -> Frame:
         """The frame with index, name and timestamp as the map has them or is to have them."""
