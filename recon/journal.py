@@ -19,11 +19,21 @@ from typing import Any
 
 import numpy as np
 
+from recon.between import PASSED
 from recon.errors import MapError, OutputError, SettingsError, SourceError
 from recon.report import settings_from_json
 from recon.settings import RunSettings
-from recon.store import FrameArrays, read_arrays, write_atomically
-from recon.types import Camera, Chunk, ChunkGeometry, Frame, FrameGeometry, SparsePoints
+from recon.store import FrameArrays, open_map, read_arrays, write_atomically
+from recon.types import (
+    Camera,
+    Chunk,
+    ChunkGeometry,
+    Frame,
+    FrameGeometry,
+    PassedFrame,
+    SkippedFrame,
+    SparsePoints,
+)
 
 JOURNAL_VERSION = 1
 ANEW = "Begin anew with --overwrite."
@@ -69,15 +79,21 @@ class ChunkRecord:
 class Journal:
     """The journal of the run in a folder. Of the finished chunks it keeps the frames' names and poses in memory."""
 
-    def __init__(self, folder: Path, parts: tuple[Part, ...], chunks: tuple[ChunkRecord, ...]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        parts: tuple[Part, ...],
+        chunks: tuple[ChunkRecord, ...] = (),
+        others: tuple[SkippedFrame | PassedFrame, ...] = (),
+    ) -> None:
         self._folder = folder
         self.parts = parts
-        self.finished = chunks  # before this run began
+        self.finished, self.others = chunks, others  # before this run began
 
     @classmethod
     def begin(cls, folder: Path, source: str, settings: RunSettings) -> Journal:
         """The journal of a new run in ``folder``, an existing one. Raises OutputError."""
-        journal = cls(folder / "map", (Part(source, settings),), ())
+        journal = cls(folder / "map", (Part(source, settings),))
         journal._write_parts()
         return journal
 
@@ -98,12 +114,10 @@ class Journal:
                 f"The map in {folder} has frames of {source} already, and {last.source} came after it. Put what is new "
                 "into a folder of its own."
             )
+        others = _read_others(folder, frames_of(chunks))
         if same:
-            return cls(folder / "map", parts, chunks)
-        known = frames_of(chunks)
-        behind = known[max(known)] if known else None
-        part = Part(source, settings, behind.index + 1, behind.timestamp + 1) if behind else Part(source, settings)
-        journal = cls(folder / "map", (*parts, part), chunks)
+            return cls(folder / "map", parts, chunks, others)
+        journal = cls(folder / "map", (*parts, _part_behind(source, settings, chunks, others)), chunks, others)
         journal._write_parts()
         return journal
 
@@ -170,6 +184,16 @@ def frames_of(chunks: Sequence[ChunkRecord]) -> dict[int, FrameRecord]:
     return {frame.index: frame for chunk in chunks for frame in chunk.frames}
 
 
+def _part_behind(
+    source: str, settings: RunSettings, chunks: Sequence[ChunkRecord], others: Sequence[SkippedFrame | PassedFrame]
+) -> Part:
+    """A part whose frames follow all that a map has or has left out, the first one a second after the last."""
+    known = frames_of(chunks).values()
+    times = [frame.timestamp for frame in known] + [item.timestamp for item in others if isinstance(item, PassedFrame)]
+    indices = [frame.index for frame in known] + [item.index for item in others]
+    return Part(source, settings, max(indices, default=-1) + 1, max(times, default=-1.0) + 1)
+
+
 def _identity(frame: Frame | FrameRecord) -> tuple[int, str, tuple[int, int]]:
     return frame.index, frame.name, frame.original_size
 
@@ -226,6 +250,20 @@ def _read_chunks(folder: Path) -> tuple[ChunkRecord, ...]:
         except (KeyError, TypeError) as error:
             raise MapError(f"{path} is damaged ({error!r}). {ANEW}") from error
     return tuple(chunks)
+
+
+def _read_others(folder: Path, known: Mapping[int, FrameRecord]) -> tuple[SkippedFrame | PassedFrame, ...]:
+    """What a map has besides the frames of its finished chunks: what could not be read, and what was passed over."""
+    if not (folder / "map" / "map.json").is_file():
+        return ()
+    earlier = open_map(folder)
+    between = [PassedFrame(frame.index, frame.timestamp, frame.name) for frame in earlier.between]
+    skipped = [
+        PassedFrame(frame.index, 0.0, frame.name) if frame.reason.startswith(PASSED) else frame
+        for frame in earlier.skipped
+        if frame.index not in known
+    ]
+    return (*between, *skipped)
 
 
 def _load(path: Path) -> Row:

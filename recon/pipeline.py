@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recon.between import FrameLocaliser
+from recon.between import PASSED, FrameLocaliser
 from recon.chunks import chunks
 from recon.correction import correct
 from recon.doubts import Doubts, find_doubts, warnings
@@ -59,8 +59,7 @@ if TYPE_CHECKING:
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 ALONE = "has too little in common with the rest of the map"
-NOT_YET = "was passed over as it shows little new, and the run ended before its turn"
-NO_MORE = "was passed over as it shows little new, and its source is not read any more"
+NOT_YET = PASSED + "the run ended before its turn, or its source is gone"
 UNFINISHED = "was read, but the run ended before its turn"
 LATER_OUTPUTS = ("evaluation.png", "loops.png", "mesh.ply", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
 
@@ -100,7 +99,7 @@ def reconstruct_source(
     refuse_own_outputs(name, out)
     journal = open_journal(name, source, out, settings)
     if settings.resume:
-        source = ResumedSource(source, out, journal, left_out(out, journal))
+        source = ResumedSource(source, out, journal)
     try:
         return Run(
             name, source, out, settings, listeners, journal=journal, network=network, recogniser=recogniser
@@ -168,15 +167,6 @@ def open_journal(name: str, source: Source, out: Path, settings: RunSettings) ->
     prepare_folder(out, overwrite=settings.overwrite)
     make_folder(out / "map")
     return Journal.begin(out, where, settings)
-
-
-def left_out(out: Path, journal: Journal) -> tuple[SkippedFrame, ...]:
-    """What the parts of a map before its last have without a place in it, nor in a chunk."""
-    if not (out / "map" / "map.json").is_file():
-        return ()
-    earlier = open_map(out)
-    between = (SkippedFrame(frame.index, frame.name, NO_MORE) for frame in earlier.between)
-    return tuple(frame for frame in (*earlier.skipped, *between) if frame.index not in journal.frames)
 
 
 class Run:
@@ -480,8 +470,11 @@ class Run:
         with self._watch.measure("frames between"):
             localiser = FrameLocaliser(open_map(self._out))
             for item in self._source.candidates():
-                if isinstance(item, Candidate) and item.frame.index in self._passed:
-                    self._between[item.frame.index] = localiser.place(item.frame)
+                if not isinstance(item, Candidate):
+                    continue
+                frame, passed = item.frame, self._passed.get(item.frame.index)
+                if passed is not None and passed.name == frame.name:
+                    self._between[frame.index] = localiser.place(frame)
                     self._tell(Progress("frames between", len(self._between), len(self._passed)))
 
     def _export(self, *, complete: bool) -> None:

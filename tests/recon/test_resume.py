@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from recon.events import ChunkReconstructed, Event, FrameRead
 from recon.pipeline import reconstruct
 from recon.report import RunReport
 from recon.settings import NetworkSettings, RunSettings
+from recon.similarity import Sim3
 from recon.sources import SourceOptions
-from recon.store import open_map
-from recon.types import Chunk, ChunkGeometry
-from tests.support import ExactFrontEnd, placed_frame, render
+from recon.store import ReconstructedMap, open_map
+from recon.types import Chunk, ChunkGeometry, Frame, PlacedFrame
+from tests.support import RADIAL, ExactFrontEnd, placed_frame, render
 
 FRAMES = 10
 SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
@@ -182,6 +184,39 @@ def test_another_source_follows_behind(photos: Path, tmp_path: Path, front_end: 
     for number, frame in enumerate(new):
         assert (open_map(out).images / frame.name).read_bytes() == (more / f"{number:04d}.jpg").read_bytes()
     assert not (out / "map" / "incoming").exists()
+
+
+class Anywhere:
+    """Places every frame that was passed over, somewhere."""
+
+    def __init__(self, _: ReconstructedMap) -> None:
+        pass
+
+    def place(self, frame: Frame) -> PlacedFrame:
+        return PlacedFrame(frame.index, frame.timestamp, frame.name, RADIAL, Sim3.identity())
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_an_earlier_source_passed_over_gets_a_pose_again_where_it_is_still_there(
+    tmp_path: Path, front_end: type[Watched], monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    monkeypatch.setattr("recon.pipeline.FrameLocaliser", Anywhere)
+    twice, out = tmp_path / "twice", tmp_path / "out"
+    twice.mkdir()
+    for number in range(FRAMES):  # every picture comes twice
+        PillowImage.fromarray(render(placed_frame(number // 2))).save(twice / f"{number:04d}.jpg")
+    run(twice, out, replace(SETTINGS, source=SourceOptions(keyframes="auto")))
+    assert [frame.index for frame in open_map(out).between] == [1, 3, 5, 7, 9]
+    more = write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3))
+    killed(more, out, front_end, "refine", AGAIN)
+    if gone:
+        shutil.rmtree(twice)
+    found, _ = run(more, out)
+    whole = open_map(out)
+    assert [frame.index for frame in whole.frames] == [0, 2, 4, 6, 8, 10, 11, 12]
+    assert [frame.index for frame in whole.between] == ([] if gone else [1, 3, 5, 7, 9])
+    assert [frame.index for frame in whole.skipped] == ([1, 3, 5, 7, 9] if gone else [])
+    assert found.passed_over == 5
 
 
 def test_what_an_earlier_source_could_not_give_stays_listed(photos: Path, tmp_path: Path) -> None:
