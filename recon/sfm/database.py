@@ -300,9 +300,9 @@ def delete(path: Path) -> None:
 def trim(path: Path, frames: Sequence[int]) -> dict[Pair, int]:
     """Delete what a file of COLMAP holds of other frames, and matches that were not verified yet.
 
-    So it is as it was when the last of ``frames`` were done with, except for the lenses. Returns the verified matches
-    of every pair; those with too few matches to be verified are not told, and are matched again on request. Raises
-    MapError when the file is missing or damaged, or lacks features of one of them.
+    So it is as it was behind ``frames``, except for the lenses, and for pairs of these frames that were matched later.
+    Returns the verified matches of every pair; those with too few matches to be verified are not told, and are matched
+    again on request. Raises MapError when the file is missing or damaged, or lacks features of one of them.
     """
     if not path.is_file():
         raise MapError(f"{path} is missing, without which the run cannot be resumed. Begin anew with --overwrite.")

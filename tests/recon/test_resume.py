@@ -22,7 +22,7 @@ from recon.similarity import Sim3
 from recon.sources import SourceOptions
 from recon.store import ReconstructedMap, open_map
 from recon.types import Chunk, ChunkGeometry, Frame, PlacedFrame
-from tests.support import RADIAL, ExactFrontEnd, placed_frame, render
+from tests.support import RADIAL, ExactFrontEnd, placed_frame, render, true_model
 
 FRAMES = 10
 SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
@@ -184,6 +184,26 @@ def test_another_source_follows_behind(photos: Path, tmp_path: Path, front_end: 
     for number, frame in enumerate(new):
         assert (open_map(out).images / frame.name).read_bytes() == (more / f"{number:04d}.jpg").read_bytes()
     assert not (out / "map" / "incoming").exists()
+
+
+def test_a_source_that_shows_nothing_of_the_map_is_a_piece_of_its_own(
+    photos: Path, tmp_path: Path, front_end: type[Watched]
+) -> None:
+    out = tmp_path / "out"
+    run(photos, out, SETTINGS)
+    front_end.missing = frozenset({8, 9})  # what the first new chunk repeats
+    more = write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3))
+    found, _ = run(more, out)
+    assert any("could not be connected with the frames before" in notice for notice in found.notices)
+    assert found.frames_placed == FRAMES
+    assert [frame.index for frame in found.skipped] == [10, 11, 12]
+    assert {frame.reason for frame in found.skipped} == {"has too little in common with the rest of the map"}
+    # The joint adjustment finds their places in the end.
+    front_end.refined = staticmethod(lambda _: true_model({index: np.eye(4) for index in range(FRAMES + 3)}))
+    assert run(more, out)[0].frames_placed == FRAMES + 3
+    scales = {frame.index: frame.world_from_cam.scale for frame in open_map(out).frames}
+    assert scales[0] == pytest.approx(1, rel=5e-3)  # a chunk's unit is 1 + its number
+    assert scales[12] == pytest.approx(1 / 4, rel=5e-3)
 
 
 class Anywhere:
