@@ -106,15 +106,17 @@ class Journal:
         of the run, or it cannot be resumed.
         """
         parts, chunks = _read_parts(folder), _read_chunks(folder / "map")
-        last = parts[-1]
-        same = again and source == last.source
-        _refuse_other_settings(folder, last.settings, settings, same=same)
+        known = frames_of(chunks)
+        parts = tuple(part for part in parts if part.first <= max(known, default=-1))  # those that came to something
+        same = again and bool(parts) and source == parts[-1].source
+        if parts:
+            _refuse_other_settings(folder, parts[-1].settings, settings, same=same)
         if again and not same and source in {part.source for part in parts}:
             raise SettingsError(
-                f"The map in {folder} has frames of {source} already, and {last.source} came after it. Put what is new "
-                "into a folder of its own."
+                f"The map in {folder} has frames of {source} already, and {parts[-1].source} came after it. Put what "
+                "is new into a folder of its own."
             )
-        others = _read_others(folder, frames_of(chunks))
+        others = _read_others(folder, known)
         if same:
             return cls(folder / "map", parts, chunks, others)
         journal = cls(folder / "map", (*parts, _part_behind(source, settings, chunks, others)), chunks, others)

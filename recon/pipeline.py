@@ -363,8 +363,10 @@ class Run:
         """Put a submap on disk, with frames that it sees otherwise than the chunk before did, and where all lie."""
         added = {frame.index for frame in new}
         others = [frame for frame in submap.geometry.frames if frame.index not in added]
+        changed = [frame for frame in others if self._before.get(frame.index) is not frame]
+        if self._settings.network:
+            changed = []  # such a run cannot be resumed
         with self._watch.measure("store"):
-            changed = [frame for frame in others if self._before.get(frame.index) is not frame]
             self._store.write_submap(submap, added, changed)
             self._store.write_places(*self._places(), complete=False)
 

@@ -314,6 +314,12 @@ def test_only_the_last_source_can_be_gone_on_with(photos: Path, tmp_path: Path) 
         run(photos, tmp_path / "out")
 
 
+def test_a_source_that_came_to_nothing_is_forgotten(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
+    killed(photos, tmp_path / "out", front_end, "chunk 1")
+    killed(write_photos(tmp_path / "more", range(3)), tmp_path / "out", front_end, "chunk 1", AGAIN)
+    assert run(photos, tmp_path / "out")[0].frames_placed == FRAMES
+
+
 def test_options_that_contradict() -> None:
     with pytest.raises(SettingsError, match="--overwrite would delete"):
         replace(AGAIN, overwrite=True)
