@@ -22,6 +22,7 @@ from cli.options import (
     Overwrite,
     PlaceWeights,
     Refine,
+    Resume,
     Size,
     Viewer,
     WebHost,
@@ -63,18 +64,22 @@ def live(
     viewer: Viewer = None,
     web_host: WebHost = "127.0.0.1",
     overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Reconstruct a camera, a stream or a growing folder into DIR while it comes in; q or Ctrl-C ends it."""
     from recon.settings import NetworkSettings, RunSettings
     from recon.sources import SourceOptions, open_live_source
-    from recon.store import images_folder
+    from recon.store import incoming_folder
 
     viewers = chosen_viewers(viewer, web_host)
     options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes)
-    opened = open_live_source(source, options, images_folder(out), watch=watch, realtime=realtime, patience=reconnect)
+    incoming = incoming_folder(out, resume=resume)
+    opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)
     model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)
     network = NetworkSettings(weights, arithmetic, device) if weights else None
-    settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network, refine=refine, depth=depth)
+    settings = RunSettings(
+        options, chunk, overlap, model, camera, overwrite, resume, network, refine=refine, depth=depth
+    )
     _print_source(source, opened.description, settings.chunk)
     recogniser = open_recogniser(place_weights, device) if loops else None
     with listening(out, None, viewers, web_host) as listeners, ended_by_user(opened.stop):

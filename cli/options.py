@@ -112,6 +112,10 @@ WebHost = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in DIR.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with the run in DIR: with the rest of its source, or with another source."),
+]
 
 MAX_DISTORTION = 4
 

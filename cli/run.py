@@ -35,6 +35,7 @@ from cli.options import (
     Pixels,
     PlaceWeights,
     Refine,
+    Resume,
     Size,
     Viewer,
     ViewerName,
@@ -88,6 +89,7 @@ def run(
     viewer: Viewer = None,
     web_host: WebHost = "127.0.0.1",
     overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Reconstruct images or a video into DIR."""
     from recon.settings import CloudSettings, NetworkSettings
@@ -107,6 +109,7 @@ def run(
         lens=camera_model,
         intrinsics=intrinsics,
         overwrite=overwrite,
+        resume=resume,
         network=network,
         cloud=cloud,
         refine=refine,
@@ -153,6 +156,7 @@ def _plan(
     lens: LensName | None,
     intrinsics: str | None,
     overwrite: bool = False,
+    resume: bool = False,
     network: NetworkSettings | None = None,
     cloud: CloudSettings | None = None,
     refine: Refine = "auto",
@@ -165,7 +169,9 @@ def _plan(
     description = open_source(source, options).description
     model, camera = chosen_lens(intrinsics, lens, description.sizes)
     cloud = cloud or CloudSettings()
-    settings = RunSettings(options, chunk, overlap, model, camera, overwrite, network, cloud, refine, depth)
+    settings = RunSettings(
+        options, chunk, overlap, model, camera, overwrite, resume, network, cloud, refine=refine, depth=depth
+    )
     return make_plan(description, settings, out)
 
 

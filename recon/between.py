@@ -27,8 +27,9 @@ MOST_POINTS = 400  # of one keyframe
 FEWEST_INLIERS = 12
 MAX_ERROR = 2.0  # [px] of the small picture
 FLOW: dict[str, Any] = {"winSize": (17, 17), "maxLevel": 2, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
-TOO_LITTLE = "was passed over as it shows little new, and too little of the map was found in it"
-NO_POINTS = "was passed over as it shows little new, and the map has no points to place it by"
+PASSED = "was passed over as it shows little new, and "
+TOO_LITTLE = PASSED + "too little of the map was found in it"
+NO_POINTS = PASSED + "the map has no points to place it by"
 
 
 @dataclass(frozen=True, eq=False)

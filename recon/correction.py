@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,16 +20,18 @@ def correct(
     """Placed frames and coloured points (in the world) of the refined ``model``.
 
     names: name and timestamp by frame index. The scale of a frame is the median ratio of its sparse points' depth to
-    its stored dense depth at the same pixels; where too few pixels tell, it stays as it was.
+    its stored dense depth at the same pixels; where too few pixels tell, it stays as it was. Frames that only the model
+    has placed may have depth as well, in the unit of a piece of their own.
     """
     scales = {frame.index: frame.world_from_cam.scale for frame in reconstruction.frames}
+    everywhere = replace(
+        reconstruction, frames=tuple(_placed(index, model, scales, names) for index in model.cam_from_model)
+    )
     colours = np.zeros((len(model.points.positions), 3))
     counts = np.zeros(len(model.points.positions))
     rows_of = model.points.rows_by_frame()
-    for _, geometry in reconstruction.geometry():
-        pose = model.cam_from_model.get(geometry.index)
-        if pose is None:
-            continue
+    for _, geometry in everywhere.geometry():
+        pose = model.cam_from_model[geometry.index]
         ids = model.points.point_ids[rows_of.get(geometry.index, np.zeros(0, np.int64))]
         ids, rows, columns, depth = _project(model.points.positions, ids, pose, geometry)
         np.add.at(colours, ids, geometry.colour[rows, columns])

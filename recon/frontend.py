@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from recon.similarity import Array
 from recon.types import Chunk, ChunkGeometry, SparseModel
@@ -19,6 +19,18 @@ class GeometryFrontEnd(Protocol):
         """
         ...
 
+    @property
+    def memory(self) -> Mapping[str, Any]:
+        """What the front end goes on with behind the last chunk, besides that chunk's geometry, as JSON has it."""
+        ...
+
+    def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
+        """Take over a chunk that ``reconstruct`` saw in an earlier run, with the ``memory`` behind it.
+
+        Called for all finished chunks in order, before others are reconstructed.
+        """
+        ...
+
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
         """The whole map's poses after all chunks, made consistent with each other, in the same world.
 
@@ -29,5 +41,5 @@ class GeometryFrontEnd(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up what was kept between chunks; the front end cannot be used afterwards."""
+        """Give up what was kept in memory between chunks; the front end cannot be used afterwards."""
         ...

@@ -85,6 +85,15 @@ class LoopCloser:
         """The frames of every loop that holds as it is now, the earlier one first."""
         return tuple((line.earlier, line.frame) for line in self._ledger if line.verdict == "accepted")
 
+    @property
+    def confirmed(self) -> tuple[tuple[int, int], ...]:
+        """Those of ``closed``, and of the loops to other pieces, which are too few to tell whether they are true.
+
+        They are where the joint adjustment may connect the pieces.
+        """
+        bridges = ((line.earlier, line.frame) for line in self._ledger if line.reason == OTHER_PIECE)
+        return (*self.closed, *bridges)
+
     def extend(
         self,
         submap: Submap,

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recon.between import FrameLocaliser
+from recon.between import PASSED, FrameLocaliser
 from recon.chunks import chunks
 from recon.correction import correct
 from recon.dense.plane_sweep import PlaneSweep
 from recon.dense.views import DepthStage
 from recon.doubts import Doubts, find_doubts, warnings
-from recon.errors import OutputError, ReconError, ReconstructionError, SettingsError
+from recon.errors import OutputError, ReconError, ReconstructionError, SettingsError, SourceError
 from recon.events import (
     ChunkReconstructed,
     Event,
@@ -32,6 +32,7 @@ from recon.events import (
 )
 from recon.exports import write_colmap, write_ply, write_tum
 from recon.frontend import GeometryFrontEnd
+from recon.journal import Journal
 from recon.placement import Placement
 from recon.places import PlaceRecogniser
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
@@ -39,8 +40,19 @@ from recon.settings import DenseDepth, RunSettings
 from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.sources import Source, open_source
 from recon.sources.base import Candidate
-from recon.store import MapStore, images_folder, open_map
-from recon.types import Chunk, Frame, PassedFrame, PlacedFrame, SkippedFrame, SparsePoints, Submap
+from recon.sources.resumed import ResumedSource
+from recon.store import MapStore, incoming_folder, make_folder, open_map
+from recon.types import (
+    Chunk,
+    ChunkGeometry,
+    Frame,
+    FrameGeometry,
+    PassedFrame,
+    PlacedFrame,
+    SkippedFrame,
+    SparsePoints,
+    Submap,
+)
 
 if TYPE_CHECKING:
     from recon.loops import LoopCloser
@@ -49,7 +61,7 @@ if TYPE_CHECKING:
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 ALONE = "has too little in common with the rest of the map"
-NOT_YET = "was passed over as it shows little new, and the run ended before its turn"
+NOT_YET = PASSED + "the run ended before its turn, or its source is gone"
 UNFINISHED = "was read, but the run ended before its turn"
 LATER_OUTPUTS = ("evaluation.png", "loops.png", "mesh.ply", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
 
@@ -67,10 +79,11 @@ def reconstruct(
 
     Ctrl-C stops at the next opportunity; what is finished then is exported and ``RunReport.interrupted`` is set.
     Raises KeyboardInterrupt when nothing was finished then, and ReconError: SourceError, OutputError (``out`` exists,
-    cannot be written), ReconstructionError (no geometry), WeightsError (the network's weights).
+    cannot be written, holds no run to resume), MapError (that run is damaged), ReconstructionError (no geometry),
+    WeightsError (the network's weights).
     """
     settings = settings or RunSettings()
-    opened = open_source(source, settings.source, images_folder(out))
+    opened = open_source(source, settings.source, incoming_folder(out, resume=settings.resume))
     return reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
 
 
@@ -86,9 +99,13 @@ def reconstruct_source(
     """Reconstruct an opened source, also a live one; see ``reconstruct``. name: what the source is called."""
     network = load_network(settings)
     refuse_own_outputs(name, out)
-    prepare_folder(out, overwrite=settings.overwrite)
+    journal = open_journal(name, source, out, settings)
+    if settings.resume:
+        source = ResumedSource(source, out, journal)
     try:
-        return Run(name, source, out, settings, listeners, network=network, recogniser=recogniser).execute()
+        return Run(
+            name, source, out, settings, listeners, journal=journal, network=network, recogniser=recogniser
+        ).execute()
     except RuntimeError as error:
         if not any(sign in str(error) for sign in DATABASE_FAULTS):
             raise
@@ -152,6 +169,21 @@ def prepare_folder(out: Path, *, overwrite: bool) -> None:
         raise OutputError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from error
 
 
+def open_journal(name: str, source: Source, out: Path, settings: RunSettings) -> Journal:
+    """The journal of a new run in ``out``, or of the one to resume; see ``prepare_folder`` and ``Journal.resume``.
+
+    Files give the same frames each time, and so does a folder that is watched; cameras, streams and videos at their own
+    speed do not.
+    """
+    again = source.status is None or source.description.kind == "folder"
+    where = str(Path(name).expanduser().resolve()) if again else name
+    if settings.resume:
+        return Journal.resume(out, where, settings, again=again)
+    prepare_folder(out, overwrite=settings.overwrite)
+    make_folder(out / "map")
+    return Journal.begin(out, where, settings)
+
+
 class Run:
     """One reconstruction, from the source to the exports."""
 
@@ -163,11 +195,13 @@ class Run:
         settings: RunSettings,
         listeners: Sequence[Listener],
         *,
+        journal: Journal,
         network: OpenNetwork | None = None,
         recogniser: PlaceRecogniser | None = None,
     ) -> None:
         self._name, self._source, self._out, self._settings = name, source, out, settings
         self._listeners = listeners
+        self._journal = journal
         self._watch = Stopwatch()
         self._store = MapStore(out)
         self._placement = Placement()
@@ -178,6 +212,7 @@ class Run:
         self._between: dict[int, PlacedFrame | SkippedFrame] = {}
         self._reasons: dict[int, str] = {}
         self._chunks: list[ChunkReport] = []
+        self._before: dict[int, FrameGeometry] = {}  # of the last chunk
         self._doubts: dict[int, Doubts] = {}
         self._notices: list[str] = []
         self._points = SparsePoints.empty()
@@ -188,7 +223,7 @@ class Run:
         if network is None:
             stage = open_depth_stage(self._settings.depth, self._tell)
             sfm = SfmSettings(self._settings.camera_model, self._settings.intrinsics, depth_stage=stage)
-            return StructureFromMotion(self._out / "map", sfm, self._tell)
+            return StructureFromMotion(self._out / "map", sfm, self._tell, sorted(self._journal.frames))
         from recon.network.frontend import TransformerFrontEnd  # noqa: PLC0415  torch takes seconds to import
 
         return TransformerFrontEnd(network, self._tell)
@@ -212,13 +247,15 @@ class Run:
     def _build(self) -> bool:
         """Build the map; False when Ctrl-C ended that early. Raises KeyboardInterrupt when there is nothing to keep."""
         try:
-            for chunk in chunks(self._read(), self._settings.chunk, self._settings.overlap):
-                self._reconstruct(chunk)
+            self._build_chunks()
             self._require_a_map()
             if self._settings.refine != "none":
                 self._make_consistent()
             self._place_passed()
         except KeyboardInterrupt:
+            if self._is_recalling:
+                self._tell(Notice("Interrupted before the map was read back: it is as it was."))
+                raise
             if len(self._placement.main) < 2:
                 self._discard()
                 self._tell(Notice("Interrupted before any frames had a place: nothing is kept."))
@@ -230,6 +267,29 @@ class Run:
                 self._discard()
             raise
         return True
+
+    @property
+    def _is_recalling(self) -> bool:
+        """Whether chunks of an earlier run are still to be read back."""
+        return len(self._chunks) < len(self._journal.finished)
+
+    def _build_chunks(self) -> None:
+        settings, finished = self._settings, [(len(old.frames), old.overlap) for old in self._journal.finished]
+        if finished:
+            self._tell(Notice(self._resumption()))
+        for chunk in chunks(self._read(), settings.chunk, settings.overlap, finished):
+            self._reconstruct(chunk)
+        if self._is_recalling:
+            raise SourceError(
+                f"{self._name} has fewer frames than the run in {self._out} has of it already. Give it as it was, or "
+                "begin anew with --overwrite."
+            )
+
+    def _resumption(self) -> str:
+        """The sentence about what goes on."""
+        known, first = self._journal.frames, self._journal.parts[-1].first
+        follow = f"the frames of {self._name} follow from number {first} on" if first else "the rest follows"
+        return f"Resuming: {len(known)} frames of the run in {self._out} are read back; {follow}."
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Notice):
@@ -268,9 +328,8 @@ class Run:
 
     def _reconstruct(self, chunk: Chunk) -> None:
         """Find the chunk's geometry, place it and put it on disk."""
-        start = time.perf_counter()
-        with self._watch.measure("geometry"):
-            geometry = self._front_end.reconstruct(chunk)
+        start, recalled = time.perf_counter(), self._is_recalling
+        geometry = self._recall(chunk) if recalled else self._find_geometry(chunk)
         self._reasons.update({frame.index: ALONE for frame in chunk.frames} | geometry.unplaced)
         residual = 0.0
         if geometry.frames:
@@ -282,13 +341,15 @@ class Run:
             self._doubts[chunk.index] = doubts
             if 0 < before < len(self._placement.pieces):
                 self._tell(Notice(f"{_span(chunk)} could not be connected with the frames before; trying again later."))
-            with self._watch.measure("store"):
-                self._store.write_submap(submap, {frame.index for frame in new})
-                self._store.write_places(*self._places(), complete=False)
+            if not recalled:
+                self._write_submap(submap, new)
             self._tell(ChunkReconstructed(submap, new))
             if self._loops is not None:
                 new_piece = len(self._placement.pieces) > before
                 self._close_loops(self._loops, submap, chunk, new, doubts=doubts, new_piece=new_piece)
+        if not recalled:
+            self._journal.write(chunk, geometry, self._front_end.memory)
+        self._before = {frame.index: frame for frame in geometry.frames}
         status = self._tell_status()
         self._chunks.append(
             ChunkReport(
@@ -303,6 +364,28 @@ class Run:
             )
         )
         self._tell(Progress("frames", len(self._names), self._source.description.frames))
+
+    def _find_geometry(self, chunk: Chunk) -> ChunkGeometry:
+        with self._watch.measure("geometry"):
+            return self._front_end.reconstruct(chunk)
+
+    def _recall(self, chunk: Chunk) -> ChunkGeometry:
+        """The geometry that an earlier run found."""
+        with self._watch.measure("reading back"):
+            geometry = self._journal.recall(chunk, self._before)
+            self._front_end.recall(chunk, geometry, self._journal.finished[chunk.index].memory)
+        return geometry
+
+    def _write_submap(self, submap: Submap, new: Sequence[PlacedFrame]) -> None:
+        """Put a submap on disk, with frames that it sees otherwise than the chunk before did, and where all lie."""
+        added = {frame.index for frame in new}
+        others = [frame for frame in submap.geometry.frames if frame.index not in added]
+        changed = [frame for frame in others if self._before.get(frame.index) is not frame]
+        if self._settings.network:
+            changed = []  # such a run cannot be resumed
+        with self._watch.measure("store"):
+            self._store.write_submap(submap, added, changed)
+            self._store.write_places(*self._places(), complete=False)
 
     def _close_loops(
         self,
@@ -375,7 +458,9 @@ class Run:
         )
 
     def _discard(self) -> None:
-        """Delete what a run without a map has written."""
+        """Delete what a run without a map has written, but nothing of an earlier one."""
+        if self._journal.finished:
+            return
         self._front_end.close()
         for name in ("map", "colmap"):
             shutil.rmtree(self._out / name, ignore_errors=True)
@@ -385,12 +470,13 @@ class Run:
         placed = self._placement.main
         self._tell(Progress("bundle adjustment", 0, len(placed)))
         with self._watch.measure("bundle adjustment"):
-            closed = self._loops.closed if self._loops else ()
+            loops = self._loops.confirmed if self._loops else ()
             poses = {index: frame.cam_from_world for index, frame in placed.items()}
-            model = self._front_end.refine(poses, closed)
+            model = self._front_end.refine(poses, loops)
         if not model.cam_from_model:
             return
         with self._watch.measure("correction"):
+            self._store.write_places(*self._places(), complete=False)
             frames, points = correct(open_map(self._out), model, self._names)
         placed.clear()
         placed.update({frame.index: frame for frame in frames})
@@ -406,8 +492,11 @@ class Run:
         with self._watch.measure("frames between"):
             localiser = FrameLocaliser(open_map(self._out))
             for item in self._source.candidates():
-                if isinstance(item, Candidate) and item.frame.index in self._passed:
-                    self._between[item.frame.index] = localiser.place(item.frame)
+                if not isinstance(item, Candidate):
+                    continue
+                frame, passed = item.frame, self._passed.get(item.frame.index)
+                if passed is not None and passed.name == frame.name:
+                    self._between[frame.index] = localiser.place(frame)
                     self._tell(Progress("frames between", len(self._between), len(self._passed)))
 
     def _export(self, *, complete: bool) -> None:

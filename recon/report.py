@@ -165,7 +165,7 @@ def read(path: Path) -> RunReport:
 
 def _report_from_json(content: dict[str, Any]) -> RunReport:
     parts = {
-        "settings": _settings_from_json(content["settings"]),
+        "settings": settings_from_json(content["settings"]),
         "skipped": tuple(SkippedFrame(**row) for row in content["skipped"]),
         "chunks": tuple(ChunkReport(**row | {"warnings": tuple(row.get("warnings", ()))}) for row in content["chunks"]),
         "stages": tuple(StageTime(**row) for row in content["stages"]),
@@ -176,7 +176,8 @@ def _report_from_json(content: dict[str, Any]) -> RunReport:
     return RunReport(**(content | parts))
 
 
-def _settings_from_json(content: dict[str, Any]) -> RunSettings:
+def settings_from_json(content: dict[str, Any]) -> RunSettings:
+    """Settings from what ``asdict`` and JSON made of them. Raises KeyError or TypeError for anything else."""
     source, intrinsics = content["source"], content["intrinsics"]
     if source["masks"] is not None:
         source = source | {"masks": Path(source["masks"])}

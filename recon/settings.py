@@ -66,6 +66,7 @@ class RunSettings:
     """What a run does. chunk, overlap: frames per chunk, and how many of them repeat the chunk before.
 
     intrinsics: a calibrated lens that all frames share; without it the lens is estimated as a ``camera_model``.
+    overwrite, resume: replace the run in the folder, or go on with it.
     network: finds the geometry instead of structure from motion, and the lens with it. cloud: how it is written.
     refine: ``none`` leaves the map as it grew, without the adjustment of all poses together at the end. depth: of
     structure from motion; ``filled`` has the learned stage fill what the ``classical`` one leaves empty. Raises
@@ -78,6 +79,7 @@ class RunSettings:
     camera_model: CameraModel = "SIMPLE_RADIAL"
     intrinsics: Camera | None = None
     overwrite: bool = False
+    resume: bool = False
     network: NetworkSettings | None = None
     cloud: CloudSettings = field(default_factory=CloudSettings)
     refine: Refine = "auto"
@@ -88,5 +90,9 @@ class RunSettings:
             raise SettingsError(
                 f"--overlap must be at least 1 and smaller than --chunk, got {self.overlap} and {self.chunk}."
             )
+        if self.resume and self.overwrite:
+            raise SettingsError("--resume goes on with a run that --overwrite would delete. Leave one out.")
+        if self.resume and self.network:
+            raise SettingsError("--resume does not go with --weights: what a network remembers is not kept.")
         if self.network and self.intrinsics:
             raise SettingsError("--intrinsics does not go with --weights: the network finds the lens. Leave one out.")

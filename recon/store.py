@@ -13,7 +13,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 
 from recon.errors import MapError, OutputError
 from recon.similarity import Sim3
-from recon.types import Camera, FrameGeometry, PlacedFrame, SkippedFrame, SparsePoints, Submap
+from recon.types import Camera, DepthMap, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
 
 MAP_VERSION = 1
 CONFIDENCE_LEVELS = 255
@@ -94,6 +94,14 @@ def images_folder(folder: Path) -> Path:
     return folder / "colmap" / "images"
 
 
+def incoming_folder(folder: Path, *, resume: bool) -> Path:
+    """Where the source of a run in ``folder`` puts upright originals.
+
+    Those of a resumed run come into the images folder only when they have names that no frame of the map has.
+    """
+    return folder / "map" / "incoming" if resume else images_folder(folder)
+
+
 class MapStore:
     """Writes the map of one run. Only what is on disk belongs to the map; the store keeps nothing in memory."""
 
@@ -101,8 +109,11 @@ class MapStore:
         self.folder = folder
         make_folder(folder / "map")
 
-    def write_submap(self, submap: Submap, new_frames: set[int]) -> None:
-        """Store depth, confidence and colour of the frames in ``new_frames``; the others belong to earlier submaps."""
+    def write_submap(self, submap: Submap, new_frames: set[int], other_frames: Sequence[FrameGeometry] = ()) -> None:
+        """Store depth, confidence and colour of the frames in ``new_frames``; the others belong to earlier submaps.
+
+        other_frames: those that have other depth here than there. It is no part of the map, but see ``recon.journal``.
+        """
         kept = [frame for frame in submap.geometry.frames if frame.index in new_frames]
         arrays: dict[str, Any] = {
             "version": np.int64(MAP_VERSION),
@@ -111,7 +122,7 @@ class MapStore:
             "intrinsics": np.array([frame.intrinsics for frame in kept]).reshape(-1, 3, 3),
             "world_from_chunk": submap.world_from_chunk.matrix(),
         }
-        for frame in kept:
+        for frame in [*kept, *other_frames]:
             arrays[f"depth_{frame.index}"] = frame.depth.astype(np.float16)
             arrays[f"confidence_{frame.index}"] = np.round(frame.confidence * CONFIDENCE_LEVELS).astype(np.uint8)
             arrays[f"colour_{frame.index}"] = frame.colour
@@ -140,6 +151,25 @@ class MapStore:
         write_atomically(self.folder / "map" / "points.npz", lambda file: np.savez_compressed(file, **arrays))
         text = json.dumps(_places_to_json(frames, between, skipped, complete), indent=1)
         write_atomically(self.folder / "map" / "map.json", lambda file: file.write(text.encode()))
+
+
+@dataclass(frozen=True, eq=False)
+class FrameArrays:
+    """depth, confidence, colour of a frame, as in FrameGeometry."""
+
+    depth: DepthMap
+    confidence: DepthMap
+    colour: Image
+
+
+def read_arrays(path: Path) -> dict[int, FrameArrays]:
+    """What a submap's file holds of every frame, by index. Raises MapError for a file that is missing or damaged."""
+    arrays = _load_arrays(path)
+    indices = [int(name.removeprefix("depth_")) for name in arrays if name.startswith("depth_")]
+    try:
+        return {index: _frame_arrays(arrays, index) for index in indices}
+    except KeyError as error:
+        raise MapError(f"{path} lacks the array {error}. Run the reconstruction again.") from error
 
 
 def open_map(folder: Path) -> ReconstructedMap:
@@ -230,14 +260,23 @@ def _read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[Fram
         for row, index in enumerate(arrays["frame_indices"].tolist()):
             if index not in placed:
                 continue
+            stored = _frame_arrays(arrays, index)
             yield FrameGeometry(
                 index=index,
                 cam_from_chunk=arrays["cam_from_chunk"][row],
                 camera=placed[index].camera,
                 intrinsics=arrays["intrinsics"][row],
-                depth=arrays[f"depth_{index}"].astype(np.float32),
-                confidence=arrays[f"confidence_{index}"].astype(np.float32) / np.float32(CONFIDENCE_LEVELS),
-                colour=arrays[f"colour_{index}"],
+                depth=stored.depth,
+                confidence=stored.confidence,
+                colour=stored.colour,
             )
     except KeyError as error:
         raise MapError(f"{path} lacks the array {error}. Run the reconstruction again.") from error
+
+
+def _frame_arrays(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:
+    return FrameArrays(
+        depth=arrays[f"depth_{index}"].astype(np.float32),
+        confidence=arrays[f"confidence_{index}"].astype(np.float32) / np.float32(CONFIDENCE_LEVELS),
+        colour=arrays[f"colour_{index}"],
+    )

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 from PIL import Image as PillowImage
+from scipy.spatial.transform import Rotation
 
 from recon.similarity import Array, Sim3
 from recon.store import MapStore, ReconstructedMap, images_folder, open_map
 from recon.types import (
     Camera,
+    Chunk,
     ChunkGeometry,
     Frame,
     FrameGeometry,
     Image,
     PlacedFrame,
     SkippedFrame,
+    SparseModel,
     SparsePoints,
     Submap,
 )
@@ -192,3 +195,49 @@ def pixel_centres(width: int, height: int) -> Array:
     """Homogeneous pixel centres (height, width, 3)."""
     u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     return np.stack([u, v, np.ones_like(u)], axis=-1)
+
+
+class ExactFrontEnd:
+    """Geometry of the walk along the plane. Every chunk comes out in a frame and unit of its own."""
+
+    missing: frozenset[int] = frozenset()  # frames that cannot be placed in any chunk
+    interrupt: str = ""  # "chunk 1" or "refine": where the run ends
+    ending: type[BaseException] = KeyboardInterrupt  # and how: by Ctrl-C
+    refined: Callable[[Mapping[int, Array]], SparseModel] = staticmethod(
+        lambda poses: SparseModel({}, {}, SparsePoints.empty())
+    )
+
+    def __init__(self, folder: Path, *_: object) -> None:
+        (folder / "features.db").touch()
+        self._chunk = -1
+
+    def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
+        if self.interrupt == f"chunk {chunk.index}":
+            raise self.ending
+        self._chunk = chunk.index
+        placed = [frame.index for frame in chunk.frames if frame.index not in self.missing]
+        turn = Rotation.from_rotvec([0.3 * chunk.index, 0.1, -0.2]).as_matrix()
+        return chunk_geometry(placed, Sim3(1.0 + chunk.index, turn, np.array([chunk.index, 1.0, 2.0])))
+
+    @property
+    def memory(self) -> dict[str, int]:
+        return {"chunk": self._chunk}
+
+    def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, int]) -> None:
+        assert memory["chunk"] == chunk.index == self._chunk + 1
+        self._chunk = chunk.index
+
+    def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
+        if self.interrupt == "refine":
+            raise self.ending
+        return type(self).refined(cam_from_world)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def true_model(cam_from_world: Mapping[int, Array]) -> SparseModel:
+    """The exact model of the frames given, in the world of the scene."""
+    frames = tuple(placed_frame(index) for index in cam_from_world)
+    poses = {frame.index: frame.world_from_cam.inverse().matrix() for frame in frames}
+    return SparseModel(poses, dict.fromkeys(poses, RADIAL), sparse_points(frames))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,6 +119,15 @@ class TransformerFrontEnd:
             else:
                 unplaced[frames[0].index] = NOT_FINITE
         return ChunkGeometry(tuple(placed), SparsePoints.empty(), unplaced)
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """Nothing: what the stream remembers is too large to be written down behind every chunk."""
+        return {}
+
+    def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
+        """Never asked for: the journal refuses to resume a run with a network."""
+        raise NotImplementedError
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
         """Nothing but to tell what the stream holds: the chunks' poses stay as they were placed."""

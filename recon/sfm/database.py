@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from recon.errors import MapError
 from recon.sfm.guidance import allowed_matches
 from recon.sfm.matching import Features, Matcher
 from recon.types import Camera, CameraModel, Frame
@@ -27,6 +30,7 @@ GLANCE_FEATURES = 300
 GLANCES_IN_MEMORY = 128  # more frames than a grid of far pairs has, a sixth of a megabyte each
 GLANCE_MATCHES = 6
 Pair = tuple[int, int]
+ID_LIMIT = 2**31 - 1  # COLMAP's number of a pair is the first image's id times this, plus the second's
 
 
 def image_id(frame_index: int) -> int:
@@ -43,10 +47,21 @@ class MatchDatabase:
     """What structure from motion remembers between chunks.
 
     Pixels are those of the originals. Two frames are matched and verified at most once, except on request.
+    finished: the frames of an earlier run whose features and matches are kept, where ``path`` is its file; it can be
+    one that was killed at any moment. Raises MapError where the file is missing or damaged then.
     """
 
-    def __init__(self, path: Path, matcher: Matcher, model: CameraModel, known: Camera | None) -> None:
-        path.unlink(missing_ok=True)
+    def __init__(
+        self,
+        path: Path,
+        matcher: Matcher,
+        model: CameraModel,
+        known: Camera | None,
+        finished: Sequence[int] = (),
+    ) -> None:
+        self._inliers: dict[Pair, int] = trim(path, finished) if finished else {}
+        if not finished:
+            delete(path)
         self.path = path
         self._database = pycolmap.Database.open(path)
         self._matcher = matcher
@@ -55,14 +70,12 @@ class MatchDatabase:
         self._lenses: dict[str, int] = {}
         self._lens_of: dict[int, int] = {}
         self._scale: dict[int, float] = {}
-        self._inliers: dict[Pair, int] = {}
         self.features = lru_cache(FRAMES_IN_MEMORY)(self._read_features)
         self._few_features = lru_cache(GLANCES_IN_MEMORY)(self._read_few_features)
 
     def close(self) -> None:
-        """Give up everything; the file is deleted."""
+        """Close the file. It stays, so that the map can be gone on with."""
         self._database.close()
-        self.path.unlink(missing_ok=True)
 
     @property
     def frames(self) -> list[int]:
@@ -71,6 +84,11 @@ class MatchDatabase:
     def add(self, frame: Frame) -> None:
         """Find the features of a frame and store them, once."""
         if frame.index in self._lens_of:
+            return
+        self._scale[frame.index] = frame.original_size[0] / frame.image.shape[1]
+        if self._database.exists_image(image_id(frame.index)):  # of an earlier run
+            camera_id = self._database.read_image(image_id(frame.index)).camera_id
+            self._lens_of[frame.index] = self._lenses[frame.lens] = camera_id
             return
         camera_id = self._lens(frame)
         image = pycolmap.Image(image_name(frame.index), camera_id=camera_id, image_id=image_id(frame.index))
@@ -84,7 +102,6 @@ class MatchDatabase:
         kind = pycolmap.FeatureExtractorType.UNDEFINED
         self._database.write_descriptors(image.image_id, pycolmap.FeatureDescriptors(data=raw, type=kind))
         self._lens_of[frame.index] = camera_id
-        self._scale[frame.index] = frame.original_size[0] / frame.image.shape[1]
 
     def _read_features(self, frame_index: int) -> Features:
         keypoints = self._database.read_keypoints(image_id(frame_index))
@@ -163,6 +180,19 @@ class MatchDatabase:
         for frame_index, camera in cameras.items():
             lens = self.camera(frame_index)
             lens.params, lens.has_prior_focal_length = camera.params, True
+            self._database.update_camera(lens)
+
+    @property
+    def lenses(self) -> dict[int, tuple[list[float], bool]]:
+        """Parameters of every lens by its number, and whether they are more than a guess."""
+        found = self._database.read_all_cameras()
+        return {camera.camera_id: (camera.params.tolist(), camera.has_prior_focal_length) for camera in found}
+
+    def restore_lenses(self, lenses: Mapping[int, tuple[list[float], bool]]) -> None:
+        """Set the lenses to what ``lenses`` was before."""
+        for number, (params, told) in lenses.items():
+            lens = self._database.read_camera(number)
+            lens.params, lens.has_prior_focal_length = params, told
             self._database.update_camera(lens)
 
     def calibrate(self) -> None:
@@ -258,3 +288,47 @@ class MatchDatabase:
         camera = pycolmap.Camera.create_from_model_name(0, self._model, focal, width, height)
         camera.has_prior_focal_length = frame.focal > 0
         return camera
+
+
+def delete(path: Path) -> None:
+    """Delete an SQLite file with the journal that a killed process leaves beside it, which would be played into a new
+    file of that name."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def trim(path: Path, frames: Sequence[int]) -> dict[Pair, int]:
+    """Delete what a file of COLMAP holds of other frames, and matches that were not verified yet.
+
+    So it is as it was behind ``frames``, except for the lenses, and for pairs of these frames that were matched later.
+    Returns the verified matches of every pair; those with too few matches to be verified are not told, and are matched
+    again on request. Raises MapError when the file is missing or damaged, or lacks features of one of them.
+    """
+    if not path.is_file():
+        raise MapError(f"{path} is missing, without which the run cannot be resumed. Begin anew with --overwrite.")
+    try:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("PRAGMA foreign_keys = ON")
+            (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if sound != "ok":
+                raise sqlite3.DatabaseError(sound)
+            _trim(connection, frames)
+            (count,) = connection.execute("SELECT COUNT(*) FROM images JOIN descriptors USING (image_id)").fetchone()
+            pairs = connection.execute("SELECT pair_id, rows FROM two_view_geometries").fetchall()
+    except sqlite3.Error as error:
+        raise MapError(f"{path} is damaged ({error}). Begin anew with --overwrite.") from error
+    if count != len(frames):
+        raise MapError(f"{path} lacks the features of {len(frames) - count} frames. Begin anew with --overwrite.")
+    return {(number // ID_LIMIT - 1, number % ID_LIMIT - 1): rows for number, rows in pairs}
+
+
+def _trim(connection: sqlite3.Connection, frames: Sequence[int]) -> None:
+    connection.execute("CREATE TEMP TABLE kept (id INTEGER PRIMARY KEY)")
+    connection.executemany("INSERT INTO kept VALUES (?)", [(image_id(index),) for index in frames])
+    connection.execute("DELETE FROM images WHERE image_id NOT IN kept")
+    connection.execute("DELETE FROM frames WHERE frame_id NOT IN kept")
+    of_others = "DELETE FROM two_view_geometries WHERE pair_id / ? NOT IN kept OR pair_id % ? NOT IN kept"
+    connection.execute(of_others, (ID_LIMIT, ID_LIMIT))
+    connection.execute("DELETE FROM matches WHERE pair_id NOT IN (SELECT pair_id FROM two_view_geometries)")
+    connection.execute("DELETE FROM cameras WHERE camera_id NOT IN (SELECT camera_id FROM images)")
+    connection.execute("DELETE FROM rigs WHERE rig_id NOT IN (SELECT rig_id FROM frames)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,13 +53,14 @@ class StructureFromMotion:
     The last CONTEXT frames before a chunk, more until the lens is known well, are mapped along with it and keep their
     poses, so that a chunk comes out in the frame of the one before, with its scale carried by points from a longer way
     than the overlap; where that fails, the chunk is mapped anew in a frame of its own. Features and matches of all
-    frames stay in a database on disk.
+    frames stay in a database on disk, also those of the frames that were ``finished`` in an earlier run.
     """
 
-    def __init__(self, folder: Path, settings: SfmSettings, listener: Listener) -> None:
+    def __init__(self, folder: Path, settings: SfmSettings, listener: Listener, finished: Sequence[int] = ()) -> None:
         self._settings = settings
         self._tell = listener
-        self.database = MatchDatabase(folder / "features.db", settings.matcher, settings.model, settings.camera)
+        path, matcher = folder / "features.db", settings.matcher
+        self.database = MatchDatabase(path, matcher, settings.model, settings.camera, finished)
         self._last: dict[int, FrameGeometry] = {}
         self._context: dict[int, Array] = {}
         self._settled = settings.camera is not None
@@ -88,6 +90,23 @@ class StructureFromMotion:
         recent = sorted(model.cam_from_model)[-(CONTEXT if self._settled else UNSETTLED_CONTEXT) :]
         self._context = {index: model.cam_from_model[index] for index in recent}
         return geometry
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        return {
+            "context": {index: pose.tolist() for index, pose in self._context.items()},
+            "settled": self._settled,
+            "effort": EFFORTS.index(self._effort),
+            "lenses": self.database.lenses,
+        }
+
+    def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
+        for frame in chunk.frames:
+            self.database.add(frame)
+        self.database.restore_lenses({int(number): lens for number, lens in memory["lenses"].items()})
+        self._last = {frame.index: frame for frame in geometry.frames}
+        self._context = {int(index): np.array(pose) for index, pose in memory["context"].items()}
+        self._settled, self._effort = memory["settled"], EFFORTS[memory["effort"]]
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> SparseModel:
         matched, contradicting = match_map(self.database, cam_from_world, loops)

@@ -36,6 +36,16 @@ def test_chunks_of_four_with_overlap_two(count: int, expected: list[list[int]]) 
     assert indices(count, size=4, overlap=2) == expected
 
 
+def test_chunks_behind_those_of_an_earlier_run() -> None:
+    found = chunks(map(frame, range(12)), 4, 1, [(3, 0), (5, 2)])
+    assert [([item.index for item in chunk.frames], chunk.overlap) for chunk in found] == [
+        ([0, 1, 2], 0),
+        ([1, 2, 3, 4, 5], 2),
+        ([5, 6, 7, 8], 1),
+        ([8, 9, 10, 11], 1),
+    ]
+
+
 @given(st.data())
 def test_every_frame_once_in_order_and_overlaps_repeat(data: st.DataObject) -> None:
     count = data.draw(st.integers(0, 60))

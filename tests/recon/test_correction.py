@@ -86,6 +86,13 @@ def test_frames_that_the_model_dropped_are_gone_and_those_it_added_are_there(tmp
     assert frames[-1].world_from_cam.scale == pytest.approx(1)  # it has no depth yet
 
 
+def test_depth_of_a_frame_that_only_the_model_placed_gets_its_scale(tmp_path: Path) -> None:
+    reconstruction = make_map(tmp_path)
+    piece = replace(reconstruction, frames=reconstruction.frames[:3])  # the others were a piece of their own
+    frames, _ = correct(piece, model_of(reconstruction.frames), NAMES)
+    assert [frame.world_from_cam.scale for frame in frames] == pytest.approx(SCALES, rel=2e-3)
+
+
 def test_a_model_without_points_changes_poses_only(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
     model = replace(model_of(reconstruction.frames), points=SparsePoints.empty())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
-from scipy.spatial.transform import Rotation
 
 from recon import report
 from recon.alignment import fit_similarity
@@ -20,49 +18,12 @@ from recon.events import ChunkReconstructed, Event, Finished, FrameRead, FrameSk
 from recon.pipeline import open_depth_stage, prepare_folder, reconstruct
 from recon.report import RunReport
 from recon.settings import RunSettings
-from recon.similarity import Array, Sim3
+from recon.similarity import Array
 from recon.store import open_map
-from recon.types import Chunk, ChunkGeometry, SparseModel, SparsePoints
-from tests.support import RADIAL, chunk_geometry, placed_frame, render, sparse_points, true_pose
+from tests.support import ExactFrontEnd, placed_frame, render, true_model, true_pose
 
 FRAMES = 10
 SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
-
-
-class ExactFrontEnd:
-    """Geometry of the walk along the plane. Every chunk comes out in a frame and unit of its own."""
-
-    missing: frozenset[int] = frozenset()  # frames that cannot be placed in any chunk
-    interrupt: str = ""  # "chunk 1" or "refine": where Ctrl-C arrives
-    refined: Callable[[Mapping[int, Array]], SparseModel] = staticmethod(
-        lambda poses: SparseModel({}, {}, SparsePoints.empty())
-    )
-
-    def __init__(self, folder: Path, *_: object) -> None:
-        self._features = folder / "features.db"
-        self._features.touch()
-
-    def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
-        if self.interrupt == f"chunk {chunk.index}":
-            raise KeyboardInterrupt
-        placed = [frame.index for frame in chunk.frames if frame.index not in self.missing]
-        turn = Rotation.from_rotvec([0.3 * chunk.index, 0.1, -0.2]).as_matrix()
-        return chunk_geometry(placed, Sim3(1.0 + chunk.index, turn, np.array([chunk.index, 1.0, 2.0])))
-
-    def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
-        if self.interrupt == "refine":
-            raise KeyboardInterrupt
-        return type(self).refined(cam_from_world)
-
-    def close(self) -> None:
-        self._features.unlink(missing_ok=True)
-
-
-def true_model(cam_from_world: Mapping[int, Array]) -> SparseModel:
-    """The exact model of the frames given, in the world of the scene."""
-    frames = tuple(placed_frame(index) for index in cam_from_world)
-    poses = {frame.index: frame.world_from_cam.inverse().matrix() for frame in frames}
-    return SparseModel(poses, dict.fromkeys(poses, RADIAL), sparse_points(frames))
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +97,6 @@ def test_chunks_in_frames_of_their_own_become_one_map(photos: Path, tmp_path: Pa
     assert [(chunk.first, chunk.last, chunk.placed) for chunk in found.chunks] == [(0, 4, 5), (3, 7, 5), (6, 9, 4)]
     assert max(chunk.residual for chunk in found.chunks) < 1e-3
     assert found == report.read(tmp_path / "out" / "report.json")
-    assert not (tmp_path / "out" / "map" / "features.db").exists()
 
 
 def test_the_joint_adjustment_decides_where_frames_lie(photos: Path, tmp_path: Path, front_end) -> None:
@@ -239,7 +199,6 @@ def test_ctrl_c_while_files_are_written_keeps_the_map(
     assert found.notices[-1] == "Interrupted while writing: recon export makes the files that are missing."
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["colmap", "map", "poses.txt", "report.json"]
     assert open_map(tmp_path / "out").complete
-    assert not (tmp_path / "out" / "map" / "features.db").exists()
 
 
 def test_no_geometry_at_all_is_an_error_and_leaves_nothing(photos: Path, tmp_path: Path, front_end) -> None:

@@ -1,5 +1,6 @@
 """Structure from motion as a front end: two chunks of the sample through an unknown lens."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -95,7 +96,26 @@ def test_a_known_lens_stays_and_solved_depth_is_kept(tmp_path: Path) -> None:
     assert second.frames[0] is first.frames[5]
     assert second.frames[-1].camera.params == known_lens().params
     front_end.close()
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["features.db"]  # the run can be resumed
+
+
+def test_another_process_goes_on_like_the_same_one(tmp_path: Path) -> None:
+    settings = SfmSettings(camera=known_lens(), depth_stage=FlatDepth(), depth_size=64)
+    frames = [read_frame(index) for index in range(9)]
+    chunks = Chunk(0, tuple(frames[:6]), 0), Chunk(1, tuple(frames[4:]), 2)
+    first = StructureFromMotion(tmp_path, settings, lambda event: None)
+    known, memory = first.reconstruct(chunks[0]), json.loads(json.dumps(first.memory))
+    expected = first.reconstruct(chunks[1])
+    first.close()
+    second = StructureFromMotion(tmp_path, settings, lambda event: None, range(6))
+    second.recall(chunks[0], known, memory)
+    found = second.reconstruct(chunks[1])
+    assert second.memory["context"].keys() == set(range(9))
+    second.close()
+    assert [frame.index for frame in found.frames] == [4, 5, 6, 7, 8]
+    assert found.frames[0] is known.frames[4]
+    for a, b in zip(found.frames, expected.frames, strict=True):
+        np.testing.assert_allclose(a.cam_from_chunk, b.cam_from_chunk, atol=1e-6)
 
 
 def test_demands_are_relaxed_step_by_step_and_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,93 @@
+"""The database of a run that was killed, opened again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recon.errors import MapError
+from recon.sfm.database import MatchDatabase, image_id
+from recon.sfm.matching import SiftMatcher
+from recon.types import Camera
+from tests.recon.sfm.conftest import read_frame
+
+FINISHED = [0, 1, 2]
+PAIRS = list(combinations(FINISHED, 2))
+
+
+def opened(path: Path, finished: list[int]) -> MatchDatabase:
+    return MatchDatabase(path, SiftMatcher(), "SIMPLE_RADIAL", None, finished)
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[int, int], int], dict]:
+    """Files of a run that was killed in its second chunk, and the inliers and lenses behind the first."""
+    folder = tmp_path_factory.mktemp("killed")
+    database = opened(folder / "features.db", [])
+    for index in FINISHED:
+        database.add(read_frame(index))
+    database.match(PAIRS)
+    inliers, lenses = {pair: database.inliers(*pair) for pair in PAIRS}, json.loads(json.dumps(database.lenses))
+    # The second chunk: a new frame, matched, but not with all verified; the lens is another; a pair was forgotten.
+    database.add(read_frame(3))
+    database.match([(2, 3)])
+    database._database.write_matches(image_id(1), image_id(3), np.zeros((20, 2), np.uint32))
+    database.update_cameras({0: Camera("SIMPLE_RADIAL", 640, 480, (321.0, 320.0, 240.0, 0.1))})
+    database.forget((0, 1))
+    shutil.copytree(folder, folder / "left")  # with SQLite's own journal, as a kill leaves it
+    database.close()
+    return folder / "left", inliers, lenses
+
+
+@pytest.fixture
+def path(left: tuple[Path, dict, dict], tmp_path: Path) -> Path:
+    shutil.copytree(left[0], tmp_path / "map")
+    return tmp_path / "map" / "features.db"
+
+
+def test_it_is_as_it_was_behind_the_last_finished_frame(path: Path, left: tuple[Path, dict, dict]) -> None:
+    _, inliers, lenses = left
+    assert path.with_name("features.db-wal").is_file()
+    database = opened(path, FINISHED)
+    for index in FINISHED:
+        database.add(read_frame(index))
+    database.restore_lenses({int(number): lens for number, lens in lenses.items()})
+    assert database.frames == FINISHED
+    assert database.lenses == {int(number): tuple(lens) for number, lens in lenses.items()}
+    assert {pair: database.inliers(*pair) for pair in PAIRS if pair != (0, 1)} == {
+        pair: count for pair, count in inliers.items() if pair != (0, 1)
+    }
+    assert [database.matched(pair) for pair in ((0, 1), (2, 3), (1, 3))] == [False, False, False]
+    database.add(read_frame(3))
+    database.match([(0, 1), (2, 3), (1, 3)])
+    assert database.inliers(0, 1) == inliers[0, 1]
+    assert min(database.inliers(2, 3), database.inliers(1, 3)) > 100
+    assert database.pixel_scale(FINISHED) == 1
+    database.close()
+
+
+def test_a_new_run_is_not_told_what_a_killed_one_left(path: Path) -> None:
+    path.unlink()
+    database = opened(path, [])
+    assert database.frames == []
+    database.add(read_frame(0))
+    assert not database.matched((0, 1))
+    database.close()
+
+
+def test_a_missing_or_damaged_file_is_named(path: Path) -> None:
+    with pytest.raises(MapError, match="lacks the features of 1 frames"):
+        opened(path, [*FINISHED, 9])
+    content = bytearray(path.read_bytes())
+    content[: len(content) // 2] = bytes(len(content) // 2)
+    path.write_bytes(content)
+    with pytest.raises(MapError, match="is damaged"):
+        opened(path, FINISHED)
+    path.unlink()
+    with pytest.raises(MapError, match=r"features.db is missing.*--overwrite"):
+        opened(path, FINISHED)
