@@ -2,7 +2,8 @@
 
     python -m recon.training.main runs/posed-depth --textures FOLDER --minutes 9.5
 
-The same command continues the run. ``--start`` begins one with the weights of a file. ``--export`` writes the best network of the run as a weight file instead.
+The same command continues the run. ``--start`` begins one with the weights of a file. ``--export`` writes the best
+network of the run as a weight file instead.
 """
 
 from __future__ import annotations
