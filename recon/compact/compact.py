@@ -136,7 +136,7 @@ class CompactNet(nn.Module):
         cache = cache or CompactCache.empty()
         past, frames = cache.descriptors, images.shape[1]
         _require_sides(images)
-        features = self.depth.encode(images.flatten(0, 1))
+        features = self.depth.encode(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         sixteenth = features.context_sixteenth.unflatten(0, images.shape[:2])
         embedded = self.trunk.embed(sixteenth, start=past.length == 0)
         layout = embedded.layout
