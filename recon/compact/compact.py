@@ -232,7 +232,10 @@ class CompactNet(nn.Module):
         )
         kept = evict(joined, budget)
         all_maps = cache.with_maps(maps[:, :: budget.drop_rate])
-        return CompactCache(kept, all_maps[:, [joined.frames.index(frame) for frame in kept.frames]])
+        if kept.frames != joined.frames:
+            rows = [joined.frames.index(frame) for frame in kept.frames]
+            all_maps = all_maps[:, torch.tensor(rows, device=maps.device)]
+        return CompactCache(kept, all_maps)
 
 
 def _layer(past: DescriptorCache, number: int) -> KeysValues | None:

@@ -53,7 +53,7 @@ def evidence(similarity: Tensor, temperature: Tensor, size: tuple[int, int]) -> 
     Channels: the similarities around the best cell by rows (0 outside), the expected offset x, y in units of the longer
     side, the peak of the dual softmax, and how spread it is, 0 to 1. No gradient: the maps learn from their own loss.
     """
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(similarity.device.type, enabled=False):
         dual = dual_softmax(similarity * temperature)
         peak, best = dual.max(2)
         shares = dual / dual.sum(2, keepdim=True).clamp(min=1e-12)

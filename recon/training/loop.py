@@ -147,7 +147,7 @@ class Trainer(Generic[Net, Data]):
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint of ``save``."""
-        state = torch.load(path, map_location=self._device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)  # the optimiser wants its counts there
         self.net.load_state_dict(state["net"])
         self.mean.load_state_dict(state["mean"])
         self._optimiser.load_state_dict(state["optimiser"])

@@ -159,18 +159,18 @@ def camera_loss(encodings: Tensor, batch: SequenceBatch) -> Tensor:
 def relative_loss(batch: SequenceBatch, run: Run) -> Tensor:
     """Likelihood of the pairs' rotation and direction errors [rad] under a Laplace distribution of the scale said."""
     poses = batch.seen.cam_from_world.unflatten(0, batch.images.shape[:2])
-    costs, first = [], 0
+    costs, apart, first = [], [], 0
     for size, known, prediction in zip(batch.chunks, run.known, run.predictions, strict=True):
-        frames = list(range(first, first + size))
-        true = poses[:, frames][:, :, None] @ torch.linalg.inv(poses[:, known])[:, None]
-        error = rotation_error(prediction.relative[..., :4], true) + direction_error(
-            prediction.relative[..., 4:7], true
-        )
-        log_scale = prediction.relative[..., 7].clamp(-6, 3)
-        others = torch.tensor([[other != frame for other in known] for frame in frames], device=error.device)
-        costs.append((error * (-log_scale).exp() + log_scale)[:, others].flatten())
+        seen = torch.tensor(known, device=poses.device)
+        frames = torch.arange(first, first + size, device=poses.device)
+        true = poses[:, frames, None] @ torch.linalg.inv(poses[:, seen])[:, None]
+        quaternion, direction, log_scale = prediction.relative.split([4, 3, 1], -1)
+        error = rotation_error(quaternion, true) + direction_error(direction, true)
+        log_scale = log_scale[..., 0].clamp(-6, 3)
+        costs.append((error * (-log_scale).exp() + log_scale).flatten())
+        apart.append((frames[:, None] != seen).expand_as(error).flatten())
         first += size
-    return torch.cat(costs).mean()
+    return _mean(torch.cat(costs), torch.cat(apart))
 
 
 def rotation_error(quaternion: Tensor, true: Tensor) -> Tensor:
