@@ -183,6 +183,18 @@ class CompactNet(nn.Module):
         refined = refine(first_fine[None], second_fine[None], pixels[None], guesses[None], self.fine_temperature)[0]
         return Matches(pixels, refined, cells.confidence)
 
+    def every_cell(self, prediction: CompactPrediction, first: int, second: int) -> tuple[Tensor, Tensor]:
+        """Pixels (cells, 2) in the second frame of the best cell of every cell of the first one, and refined.
+
+        Frames are of the prediction's first sequence. What has no match gets one all the same.
+        """
+        (own, own_fine), (other, other_fine) = (self.matchable(prediction, frame) for frame in (first, second))
+        best = cosines(own[None], other[None])[0].argmax(1)
+        cells = torch.arange(len(best), device=best.device)
+        pixels, guesses = cell_centres(cells, own.shape[2]), cell_centres(best, other.shape[2])
+        refined = refine(own_fine[None], other_fine[None], pixels[None], guesses[None], self.fine_temperature)[0]
+        return guesses, refined
+
     def _correlate(
         self, maps: Tensor, tokens: Tensor, cache: CompactCache, layout: FrameLayout
     ) -> tuple[Correlation | None, Tensor]:
@@ -233,8 +245,8 @@ class CompactNet(nn.Module):
         kept = evict(joined, budget)
         all_maps = cache.with_maps(maps[:, :: budget.drop_rate])
         if kept.frames != joined.frames:
-            rows = [joined.frames.index(frame) for frame in kept.frames]
-            all_maps = all_maps[:, torch.tensor(rows, device=maps.device)]
+            chosen = [joined.frames.index(frame) for frame in kept.frames]
+            all_maps = all_maps[:, torch.tensor(chosen, device=maps.device)]
         return CompactCache(kept, all_maps)
 
 
