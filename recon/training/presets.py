@@ -80,7 +80,7 @@ TINY = Preset(
 # ``--stages`` sets others once the speed is known.
 COMPACT = WholePreset(
     CompactConfig(),
-    PoolSettings(height=240, width=320, scenes=8, views=16, first=16, shards=96, refresh_every=12),
+    PoolSettings(height=240, width=320, scenes=8, views=16, first=16, shards=48, refresh_every=12),
     Curriculum(
         stages=(
             # S0: pairs of small images that overlap well; matching first.

@@ -153,7 +153,7 @@ def camera_loss(encodings: Tensor, batch: SequenceBatch) -> Tensor:
     true = encoding_from_matrices(batch.seen.cam_from_world[:, :3], batch.seen.intrinsics, size)
     true = true.unflatten(0, encodings.shape[:2])
     error = torch.cat([encodings[..., :7] - true[..., :7], (encodings[..., 7:] / true[..., 7:]).log()], -1)
-    return functional.smooth_l1_loss(error, torch.zeros_like(error), beta=HUBER) / HUBER
+    return functional.smooth_l1_loss(error, torch.zeros_like(error), beta=HUBER)
 
 
 def relative_loss(batch: SequenceBatch, run: Run) -> Tensor:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,12 @@ from recon.training.presets import COMPACT, COMPACT_TINY
 from recon.training.whole import WholeHeldOut
 
 CPU = torch.device("cpu")
+WITHOUT_OTHERS = """
+import sys
+for name in ("cv2", "scipy", "pycolmap", "gtsam", "open3d", "rerun", "av", "faiss", "xformers", "PIL", "typer"):
+    sys.modules[name] = None
+import recon.training.main
+"""
 STEPS = 48
 
 
@@ -146,3 +154,7 @@ def test_the_batches_of_every_stage_of_the_large_preset_have_256_images_or_fewer
         assert batch.height % 16 == batch.width % 16 == 0
         assert batch.height <= COMPACT.pool.height
         assert batch.planes == COMPACT.network.depth.planes
+
+
+def test_training_starts_with_numpy_torch_and_safetensors_alone() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_OTHERS], check=True, cwd=Path(__file__).parents[3])
