@@ -240,7 +240,7 @@ def train(
             trainer.save(checkpoint)
             saved = time.monotonic()
     trainer.save(checkpoint)
-    if not best.known:
+    if limits.finish or not best.known:
         report(best.measure(trainer))
 
 
