@@ -12,7 +12,7 @@ from torch.nn import functional
 LUMA = (0.299, 0.587, 0.114)
 BLUR_REACH = 3  # pixels
 BLOCK = 8  # of the compression
-COARSENESS = 6.0  # growth of the quantisation from the mean of a block to its finest pattern
+GROWTH = 6.0  # growth of the quantisation from the mean of a block to its finest pattern
 
 
 class _Draw:
@@ -42,7 +42,7 @@ def relight(images: Tensor, generator: torch.Generator, strength: float) -> Tens
     deviation = share * 0.06 * draw.uniform().square()
     images = images + deviation * draw.normal(*images.shape[1:])
     images = _erased(images, draw, share).clamp(0, 1)
-    return torch.where(draw.chance(0.4 * share), _compressed(images, draw), images)
+    return torch.where(draw.chance(0.4 * share), compressed(images, draw.uniform(0.01, 0.08)), images)
 
 
 def _colours(images: Tensor, draw: _Draw, share: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def _colours(images: Tensor, draw: _Draw, share: Tensor) -> Tensor:
     grey = (images * luma).sum(1, keepdim=True)
     images = grey + (1 + share * draw.uniform(-1, 1)) * (images - grey)
     turn = draw.uniform(-1.5, 1.5) * draw.chance(0.3 * share)
-    images = torch.einsum("nij,njhw->nihw", _hue_rotation(turn[:, 0, 0, 0]), images)
+    images = torch.einsum("nij,njhw->nihw", hue_rotation(turn[:, 0, 0, 0]), images)
     balance = (share * 0.15 * draw.normal(3, 1, 1)).exp()
     gamma = (share * draw.uniform(-0.4, 0.4)).exp()
     contrast = (share * draw.uniform(-0.7, 0.5)).exp()
@@ -60,7 +60,7 @@ def _colours(images: Tensor, draw: _Draw, share: Tensor) -> Tensor:
     return images * _shade(images, draw, share)
 
 
-def _hue_rotation(angle: Tensor) -> Tensor:
+def hue_rotation(angle: Tensor) -> Tensor:
     """Rotations (n, 3, 3) of colours about the grey axis (Rodrigues)."""
     axis = 3**-0.5
     cross = axis * angle.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
@@ -106,17 +106,17 @@ def _erased(images: Tensor, draw: _Draw, share: Tensor) -> Tensor:
     return images
 
 
-def _compressed(images: Tensor, draw: _Draw) -> Tensor:
+def compressed(images: Tensor, coarseness: Tensor) -> Tensor:
     """Cosine transforms of blocks, rounded more coarsely the finer the pattern: what JPEG does to images.
 
-    Rows and columns beyond the last whole block stay as they are.
+    coarseness: (n, 1, 1, 1), step of the slowest pattern. What lies beyond the last whole block stays as it is.
     """
     height, width = (size // BLOCK * BLOCK for size in images.shape[-2:])
-    basis = _cosines(images.device)
+    basis = cosine_basis(images.device)
     blocks = images[..., :height, :width].unflatten(3, (-1, BLOCK)).unflatten(2, (-1, BLOCK)).transpose(3, 4)
     frequency = torch.arange(BLOCK, device=images.device)
-    step = 1 + COARSENESS * (frequency[:, None] + frequency) / (2 * BLOCK - 2)
-    step = step * draw.uniform(0.01, 0.08)[..., None, None]
+    step = 1 + GROWTH * (frequency[:, None] + frequency) / (2 * BLOCK - 2)
+    step = step * coarseness[..., None, None]
     coefficients = basis @ blocks @ basis.T
     restored = basis.T @ ((coefficients / step).round() * step) @ basis
     images = images.clone()
@@ -124,7 +124,7 @@ def _compressed(images: Tensor, draw: _Draw) -> Tensor:
     return images
 
 
-def _cosines(device: torch.device) -> Tensor:
+def cosine_basis(device: torch.device) -> Tensor:
     """The orthonormal cosine transform (BLOCK, BLOCK) of columns."""
     index = torch.arange(BLOCK, device=device)
     basis = torch.cos(torch.pi / BLOCK * (index + 0.5) * index[:, None]) * (2 / BLOCK) ** 0.5

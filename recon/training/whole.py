@@ -18,7 +18,7 @@ from recon.compact.stem import EIGHTH
 from recon.network.pose_encoding import rotation_from_quaternion
 from recon.training.held_out import SEED, held_out_tiles
 from recon.training.loop import Outcome, Schedule
-from recon.training.pool import CPU, Pool, PoolSettings
+from recon.training.pool import Pool, PoolSettings
 from recon.training.sequence_losses import STILL, Pairs, SequenceWeights, all_pairs, sequence_losses, weighted
 from recon.training.sequences import (
     Run,
@@ -125,7 +125,7 @@ class WholeHeldOut:
         self._settings = replace(batch, streamed=0.0, references=max(1, batch.references))
         shards = max(HELD_OUT_SHARDS, batch.parts)
         settings = replace(pool, first=shards, shards=shards, refresh_every=1 << 40, seed=SEED)
-        self._pool = Pool(settings, folder, held_out_tiles, CPU if device.type == "cpu" else device, device)
+        self._pool = Pool(settings, folder, held_out_tiles, device, device)
         self._device = device
         self._batches: list[SequenceBatch] = []
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from recon.training.light import _compressed, _cosines, _Draw, _hue_rotation, relight
+from recon.training.light import compressed, cosine_basis, hue_rotation, relight
 
 
 def images(count: int = 6) -> torch.Tensor:
@@ -29,17 +29,17 @@ def test_no_strength_changes_nothing() -> None:
 
 
 def test_hue_turns_about_grey() -> None:
-    rotation = _hue_rotation(torch.tensor([0.7, torch.pi * 2 / 3]))
+    rotation = hue_rotation(torch.tensor([0.7, torch.pi * 2 / 3]))
     grey = torch.full((3,), 0.4)
     torch.testing.assert_close(rotation @ grey, grey.expand(2, 3))
     torch.testing.assert_close(rotation[1] @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0]), atol=1e-6, rtol=0)
 
 
 def test_compression_keeps_means_and_loses_fine_patterns() -> None:
-    basis = _cosines(torch.device("cpu"))
+    basis = cosine_basis(torch.device("cpu"))
     torch.testing.assert_close(basis @ basis.T, torch.eye(8), atol=1e-6, rtol=0)
     noisy = (images() + 0.02 * torch.randn((6, 3, 40, 56), generator=generator(1))).clamp(0, 1)
-    restored = _compressed(noisy, _Draw(6, generator()))
+    restored = compressed(noisy, torch.full((6, 1, 1, 1), 0.05))
     assert (restored - noisy).abs().max() > 0.01
     assert (restored.mean((2, 3)) - noisy.mean((2, 3))).abs().max() < 0.01
     small = [(basis @ image[..., :8, :8] @ basis.T)[..., 6:, 6:].abs() < 1e-5 for image in (noisy, restored)]
