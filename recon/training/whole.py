@@ -88,13 +88,14 @@ def draw_batch(pool: Pool, settings: SequenceSettings, step: int, seed: int, dev
 @dataclass(frozen=True)
 class WholeFigures:
     """On held-out scenes. Shares of covisible cells: ``cell``, matched within one cell, and ``near``, within 4 px after
-    refinement; ``still`` within one cell if all moved by the pair's mean motion. Medians over pairs of the regressed
-    rotation and direction [degrees], beside those of standing still and of the mean direction; of the relative depth
-    error with true poses, beside that of a constant depth.
+    refinement; ``streamed``, within one cell where the views come in two chunks; ``still``, if all cells moved by the
+    pair's mean motion. Medians over pairs of the regressed rotation and direction [degrees], beside those of standing
+    still and of the mean direction; of the relative depth error with true poses, beside that of a constant depth.
     """
 
     cell: float
     near: float
+    streamed: float
     still: float
     rotation: float
     no_rotation: float
@@ -110,7 +111,7 @@ class WholeFigures:
 
     def __str__(self) -> str:
         return (
-            f"matches within a cell {self.cell:.1%} (mean motion {self.still:.1%}), "
+            f"matches within a cell {self.cell:.1%} (in two chunks {self.streamed:.1%}, mean motion {self.still:.1%}), "
             f"within {NEAR_PX:g} px {self.near:.1%}; "
             f"rotation {self.rotation:.1f} deg (none {self.no_rotation:.1f}), "
             f"direction {self.direction:.0f} deg (mean {self.mean_direction:.0f}); "
@@ -148,6 +149,7 @@ class _Measured:
 
     coarse: Tensor
     fine: Tensor
+    streamed: Tensor
     still: Tensor
     rotation: Tensor
     no_rotation: Tensor
@@ -163,6 +165,7 @@ def _figures(measured: Sequence[_Measured]) -> WholeFigures:
     return WholeFigures(
         cell=_share(joined["coarse"], EIGHTH),
         near=_share(joined["fine"], NEAR_PX),
+        streamed=_share(joined["streamed"], EIGHTH),
         still=_share(joined["still"], EIGHTH),
         rotation=float(joined["rotation"].median()),
         no_rotation=float(joined["no_rotation"].median()),
@@ -181,6 +184,8 @@ def _measure(net: CompactNet, batch: SequenceBatch) -> _Measured:
     run = run_sequences(net, batch, half=False)
     pairs = all_pairs(batch, run)
     coarse, fine, still = _match_errors(net, pairs, run)
+    in_chunks = replace(batch, chunks=_halves(batch.images.shape[1]))
+    streamed = run_sequences(net, in_chunks, half=False)
     rotation, no_rotation, direction, true_direction = _pose_errors(batch, run)
     estimate = estimate_depth(net, batch, run, half=False)
     depth = batch.seen.depth[batch.references]
@@ -189,6 +194,7 @@ def _measure(net: CompactNet, batch: SequenceBatch) -> _Measured:
     return _Measured(
         coarse,
         fine,
+        _match_errors(net, all_pairs(in_chunks, streamed), streamed)[0],
         still,
         rotation,
         no_rotation,
@@ -197,6 +203,10 @@ def _measure(net: CompactNet, batch: SequenceBatch) -> _Measured:
         (1 / estimate.inverse_depth[known] / depth[known] - 1).abs(),
         (middle[known] / depth[known] - 1).abs(),
     )
+
+
+def _halves(views: int) -> tuple[int, int]:
+    return views - views // 2, views // 2
 
 
 def _match_errors(net: CompactNet, pairs: Pairs, run: Run) -> tuple[Tensor, Tensor, Tensor]:

@@ -159,3 +159,15 @@ def test_the_batches_of_every_stage_of_the_large_preset_have_256_images_or_fewer
 
 def test_training_starts_with_numpy_torch_and_safetensors_alone() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_OTHERS], check=True, cwd=Path(__file__).parents[3])
+
+
+def test_figures_on_held_out_scenes_repeat_and_know_the_trivial_answers(folder: Path) -> None:
+    net = trainer(folder).net.eval()
+    judge = held_out(folder)
+    figures = judge.measure(net)
+    assert figures == judge.measure(net)
+    assert figures.cell < figures.still  # of small images seen from nearby, before anything is learned
+    assert abs(figures.streamed - figures.cell) < 0.3
+    assert figures.rotation == pytest.approx(figures.no_rotation, rel=1e-3)  # untrained cameras stand still
+    assert figures.error == pytest.approx(1 - figures.cell + figures.depth)
+    assert str(figures).startswith(f"matches within a cell {figures.cell:.1%}")
