@@ -1,1 +1,1 @@
-"""The project's own compact geometry network: posed views in, dense depth with calibrated confidence out."""
+"""The project's own compact geometry network: a stream of frames in; matches, poses, places and dense depth out."""

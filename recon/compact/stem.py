@@ -19,14 +19,15 @@ class Features:
     """Maps of a batch of images.
 
     coarse, fine: (batch, channels, h / 8, w / 8) and (.., h / 4, w / 4) of unit length, for matching.
-    context_eighth, context_quarter: what guides smoothing and up-sampling, at the same sizes. grey: (batch, 1, h / 2,
-    w / 2), the standardised image, for correlation of patches.
+    context_eighth, context_quarter: what guides smoothing and up-sampling, at the same sizes; context_sixteenth: what
+    the trunk's tokens are made of. grey: (batch, 1, h / 2, w / 2), the standardised image, for correlation of patches.
     """
 
     coarse: Tensor
     fine: Tensor
     context_eighth: Tensor
     context_quarter: Tensor
+    context_sixteenth: Tensor
     grey: Tensor
 
     def __getitem__(self, selected: Tensor) -> Features:
@@ -68,12 +69,13 @@ class Stem(nn.Module):
         for level in reversed(range(len(maps) - 1)):
             from_below = resize_like(self.lateral[level](maps[level + 1]), maps[level])
             maps[level] = functional.relu(self.smooth[level](maps[level] + from_below), inplace=True)
-        quarter, eighth = maps[0], maps[1]
+        quarter, eighth, sixteenth, _ = maps
         return Features(
             functional.normalize(self.coarse(eighth).float(), dim=1),
             functional.normalize(self.fine(quarter).float(), dim=1),
             eighth,
             quarter,
+            sixteenth,
             functional.avg_pool2d(standard.mean(1, keepdim=True), HALF),
         )
 

@@ -89,10 +89,7 @@ class Aggregator(nn.Module):
         parts = images.flatten(0, 1).split(FRAMES_AT_ONCE)
         patches = torch.cat([self._patches(normalised(part)) for part in parts])
         special = torch.cat([self.camera_token, self.register_token], dim=2)
-        kinds = torch.ones(frames, dtype=torch.long, device=images.device)
-        kinds[0] = 0 if start else 1
-        special = special[:, kinds].expand(batch, -1, -1, -1)
-        tokens = torch.cat([special, patches.unflatten(0, (batch, frames))], dim=2)
+        tokens = with_special_tokens(patches.unflatten(0, (batch, frames)), special, start=start)
         layout = frame_layout(
             special.shape[2],
             rows,
@@ -131,7 +128,7 @@ class Aggregator(nn.Module):
         for kind, layer in self.schedule():
             block = self.frame_blocks[layer] if kind == "frame" else self.global_blocks[layer]
             if kind == "global" and rule.looks_across(layer):
-                tokens, seen = _across(block, tokens, layout, offer, past[layer] if past else None)
+                tokens, seen = across(block, tokens, layout, offer, past[layer] if past else None)
                 layers[layer] = seen if remember and rule.remembers else None
             else:
                 tokens = block(tokens.flatten(0, 1), layout.turn).unflatten(0, tokens.shape[:2])
@@ -154,10 +151,22 @@ def normalised(images: Tensor) -> Tensor:
     return (images - images.new_tensor(IMAGE_MEAN).view(3, 1, 1)) / images.new_tensor(IMAGE_STD).view(3, 1, 1)
 
 
-def _across(
+def with_special_tokens(patches: Tensor, special: Tensor, *, start: bool) -> Tensor:
+    """Patch tokens (batch, frames, patches, dim) behind their frame's special ones.
+
+    special: (1, 2, tokens, dim), those of the first frame of a sequence and those of all others. start: whether frame
+    0 is the first.
+    """
+    batch, frames = patches.shape[:2]
+    kinds = torch.ones(frames, dtype=torch.long, device=patches.device)
+    kinds[0] = 0 if start else 1
+    return torch.cat([special[:, kinds].expand(batch, -1, -1, -1), patches], dim=2)
+
+
+def across(
     block: nn.Module, tokens: Tensor, layout: FrameLayout, offer: Offer, past: KeysValues | None
 ) -> tuple[Tensor, KeysValues]:
-    """A block whose tokens attend to what all frames offer, in this chunk and before."""
+    """A block whose tokens attend to what all frames offer, in this chunk and before; and all that was seen."""
     assert isinstance(block, Block)
     query, seen = offered(block.attn, block.norm1(tokens), layout, offer)
     if past:

@@ -74,6 +74,40 @@ class DescriptorCache:
         anchors = sum(layer.bytes * self.anchor_tokens // layer.tokens for layer in self.layers if layer)
         return self.bytes - anchors
 
+    def tokens_with(self, camera_tokens: Tensor) -> Tensor:
+        """The camera tokens of the kept frames and, behind them, those of a chunk (batch, frames, dim)."""
+        if not self.camera_tokens.numel():
+            return camera_tokens.clone()
+        return torch.cat([self.camera_tokens, camera_tokens], dim=1)
+
+    def extended(
+        self,
+        layers: tuple[KeysValues | None, ...],
+        camera_tokens: Tensor,
+        keyframes: Iterable[int],
+        *,
+        every: int,
+        anchor_tokens: int,
+        tokens_per_frame: int,
+        grid: tuple[int, int],
+    ) -> DescriptorCache:
+        """The state behind a chunk whose blocks attended to ``layers``, before anything is forgotten.
+
+        camera_tokens: of all frames of the chunk; frames 0, every, 2 every... are kept. keyframes: counted inside the
+        chunk.
+        """
+        frames = (*self.frames, *range(self.length, self.length + camera_tokens.shape[1], every))
+        return DescriptorCache(
+            layers=layers,
+            camera_tokens=self.tokens_with(camera_tokens[:, ::every]),
+            frames=frames,
+            keyframes=self.keyframes.union(self.length + frame for frame in keyframes).intersection(frames),
+            length=self.length + camera_tokens.shape[1],
+            anchor_tokens=anchor_tokens,
+            tokens_per_frame=tokens_per_frame,
+            grid=grid,
+        )
+
     def tokens_held(self) -> tuple[int, ...]:
         """Key tokens per global block."""
         return tuple(layer.tokens if layer else 0 for layer in self.layers)

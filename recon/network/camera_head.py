@@ -14,7 +14,6 @@ from recon.network.attention import Backend
 from recon.network.config import CameraHeadConfig
 from recon.network.layers import Mlp, plain_blocks
 
-ITERATIONS = 4
 ENCODING = 9  # translation, quaternion x y z w, vertical and horizontal field of view
 EPS = 1e-5
 STEERED_EPS = 1e-6
@@ -45,7 +44,7 @@ class CameraHead(nn.Module):
         pose = self.empty_pose_tokens.expand(*tokens.shape[:2], -1)
         raw = torch.zeros_like(pose)
         poses = []
-        for _ in range(ITERATIONS):
+        for _ in range(self.config.iterations):
             raw = raw + self._change(tokens, pose)
             pose = raw  # the pose fed back is the one before activation
             poses.append(self._activated(raw))

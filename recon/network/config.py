@@ -125,7 +125,7 @@ class AggregatorConfig:
 
 @dataclass(frozen=True)
 class CameraHeadConfig:
-    """Iterative pose regression. activations: of translation, of the quaternion, of the fields of view."""
+    """Iterative pose regression in rounds. activations: of translation, of the quaternion, of the fields of view."""
 
     dim: int = 2048
     depth: int = 4
@@ -133,6 +133,7 @@ class CameraHeadConfig:
     mlp_ratio: float = 4.0
     layer_scale: bool = True
     activations: tuple[PoseActivation, PoseActivation, PoseActivation] = ("linear", "linear", "relu")
+    iterations: int = 4
 
 
 @dataclass(frozen=True)

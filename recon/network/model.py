@@ -77,8 +77,7 @@ class GeometryNetwork(nn.Module):
         """
         aggregated, joined = self.extend(images, cache, rule, budget, keyframes, levels=self.levels_read())
         camera_tokens = self.camera_tokens(aggregated)
-        known = _join(cache.camera_tokens, camera_tokens)
-        encodings = self.poses(known)[:, -images.shape[1] :]
+        encodings = self.poses(cache.tokens_with(camera_tokens))[:, -images.shape[1] :]
         return self._prediction(aggregated, camera_tokens, encodings), evict(joined, budget)
 
     def poses(self, camera_tokens: Tensor) -> Tensor:
@@ -155,14 +154,11 @@ class GeometryNetwork(nn.Module):
         layout, tokens = aggregated.layout, self.camera_tokens(aggregated)
         grid = (layout.rows, layout.columns)
         descriptors = grid if rule.factor == 1 else layout.descriptor_grid(rule.factor)
-        count = tokens.shape[1]
-        frames = (*cache.frames, *range(cache.length, cache.length + count, every))
-        return DescriptorCache(
-            layers=aggregated.layers,
-            camera_tokens=_join(cache.camera_tokens, tokens[:, ::every]),
-            frames=frames,
-            keyframes=cache.keyframes.union(cache.length + frame for frame in keyframes).intersection(frames),
-            length=cache.length + count,
+        return cache.extended(
+            aggregated.layers,
+            tokens,
+            keyframes,
+            every=every,
             anchor_tokens=layout.rows * layout.columns if rule.factor > 1 else 0,
             tokens_per_frame=layout.special + descriptors[0] * descriptors[1],
             grid=grid,
@@ -176,8 +172,3 @@ class GeometryNetwork(nn.Module):
             depth = self.depth_head(levels, layout)
             points = self.point_head(levels, layout) if self.point_head else None
         return Prediction(encodings, depth, points, camera_tokens)
-
-
-def _join(earlier: Tensor, later: Tensor) -> Tensor:
-    """Camera tokens of both; earlier ones may be none at all."""
-    return torch.cat([earlier, later], dim=1) if earlier.numel() else later.clone()

@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -123,6 +122,8 @@ def read_photos(folder: Path) -> Tensor:
 
 
 def _read_photo(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    import cv2  # noqa: PLC0415 (only photographs need it)
+
     image = cv2.imread(str(path))
     if image is None:
         raise ReconError(f"{path} is not a readable image: remove it or fetch it again.")

@@ -12,11 +12,9 @@ from torch.nn import functional
 
 from recon.compact.network import Estimate, PosedDepthNet, Sweep
 from recon.compact.sweep import Geometry
-from recon.training.augment import jitter
 from recon.training.pool import Shard
 from recon.training.scenes import euler
 
-SMALLEST_OVERLAP = 0.3
 EDGE = 0.06  # neighbouring depths that differ by more lie on two surfaces
 
 
@@ -34,6 +32,11 @@ class Batch:
     sources: Tensor
     sweep: Sweep
 
+    @property
+    def samples(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
     def to(self, device: torch.device) -> Batch:
         return Batch(
             self.images.to(device, memory_format=torch.channels_last),
@@ -49,7 +52,8 @@ class BatchSettings:
     """How batches are drawn; scenes x views images of height x width pixels.
 
     noise: share of the batches whose poses are wrong by up to 1 degree and 10% of the baseline. sparse: share
-    with sparse points. strength: of the photometric jitter. planes: depth hypotheses.
+    with sparse points. strength: of the photometric jitter. planes: depth hypotheses. overlap: share of each view that
+    the others of its scene see, at least, where such views are found.
     """
 
     scenes: int = 4
@@ -60,6 +64,7 @@ class BatchSettings:
     sparse: float = 0.5
     strength: float = 1.0
     planes: int = 48
+    overlap: float = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +86,9 @@ def run_batch(net: PosedDepthNet, batch: Batch, *, half: bool) -> Estimate:
 
 def make_batch(shard: Shard, settings: BatchSettings, generator: torch.Generator) -> Batch:
     """A batch from one shard; everything random comes from the generator, a CPU one."""
-    views = choose_views(shard, settings, generator)
-    views = crop(views, settings, generator)
-    views = mirror(views) if torch.rand((), generator=generator) < 0.5 else views
+    from recon.training.augment import jitter  # noqa: PLC0415 (OpenCV, which the whole network's training needs not)
+
+    views = draw_views(shard, settings, generator)
     random = np.random.default_rng(int(torch.randint(1 << 60, (), generator=generator)))
     strength = settings.strength * float(torch.rand((), generator=generator).sqrt())
     images = np.stack([jitter(image, random, strength) for image in views.colour.flatten(0, 1).numpy()])
@@ -97,6 +102,12 @@ def make_batch(shard: Shard, settings: BatchSettings, generator: torch.Generator
     )
 
 
+def draw_views(shard: Shard, settings: BatchSettings, generator: torch.Generator) -> Views:
+    """Chosen, cropped, and half of the time mirrored, on the device of the shard's images. A CPU generator."""
+    views = crop(choose_views(shard, settings, generator), settings, generator)
+    return mirror(views) if torch.rand((), generator=generator) < 0.5 else views
+
+
 def all_references(scenes: int, views: int) -> tuple[Tensor, Tensor]:
     """Rows of every view as the reference (scenes * views,), and of its sources, the other views of its scene."""
     references = torch.arange(scenes * views)
@@ -106,9 +117,14 @@ def all_references(scenes: int, views: int) -> tuple[Tensor, Tensor]:
 
 
 def choose_views(shard: Shard, settings: BatchSettings, generator: torch.Generator) -> Views:
-    """Scenes and views at random; a scene's views overlap where such are found in a few tries."""
-    scenes = torch.randperm(len(shard.colour), generator=generator)[: settings.scenes]
-    chosen = torch.stack([_overlapping(shard.overlap[scene], settings.views, generator) for scene in scenes])
+    """Scenes and views at random; a scene's views overlap where such are found in a few tries.
+
+    Where more scenes are asked for than the shard has, they come several times, with views of their own.
+    """
+    rounds = math.ceil(settings.scenes / len(shard.colour))
+    scenes = torch.cat([torch.randperm(len(shard.colour), generator=generator) for _ in range(rounds)])
+    scenes = scenes[: settings.scenes]
+    chosen = torch.stack([_overlapping(shard.overlap[scene], settings, generator) for scene in scenes])
     rows = scenes[:, None]
     return Views(
         shard.colour[rows, chosen].float() / 255,
@@ -118,12 +134,12 @@ def choose_views(shard: Shard, settings: BatchSettings, generator: torch.Generat
     )
 
 
-def _overlapping(overlap: Tensor, views: int, generator: torch.Generator) -> Tensor:
-    best, best_overlap = torch.arange(views), -1.0
+def _overlapping(overlap: Tensor, settings: BatchSettings, generator: torch.Generator) -> Tensor:
+    best, best_overlap = torch.arange(settings.views), -1.0
     for _ in range(4):
-        chosen = torch.randperm(len(overlap), generator=generator)[:views]
+        chosen = torch.randperm(len(overlap), generator=generator)[: settings.views]
         smallest = float(overlap[chosen][:, chosen].min())
-        if smallest > SMALLEST_OVERLAP:
+        if smallest > settings.overlap:
             return chosen
         if smallest > best_overlap:
             best, best_overlap = chosen, smallest
@@ -184,25 +200,41 @@ def _sweep(
     if torch.rand((), generator=generator) < settings.noise:
         poses = noisy_poses(poses, generator)
     flat = poses.flatten(0, 1)
-    source_from_world = flat[sources].reshape(len(references), -1, 4, 4)
-    source_from_reference = source_from_world @ torch.linalg.inv(flat[references])[:, None]
-    intrinsics = views.intrinsics.expand(len(references), 3, 3)
-    pairs = source_from_world.shape[:2]
-    extent = torch.tensor([settings.width, settings.height]).expand(*pairs, 2)
-    geometry = Geometry.between(intrinsics, views.intrinsics.expand(*pairs, 3, 3), source_from_reference, extent)
+    intrinsics = views.intrinsics.expand(len(flat), 3, 3)
     depth = views.depth.flatten(0, 1)[references][:, None]
     return Sweep(
-        geometry,
+        geometry_between(flat, intrinsics, references, sources, (settings.height, settings.width)),
         random_planes(depth, settings.planes, generator),
         sparse_points(depth, generator, settings.sparse),
     )
 
 
-def noisy_poses(cam_from_world: Tensor, generator: torch.Generator) -> Tensor:
-    """Poses (scenes, views, 4, 4) turned by 0.05 to 1 degree and moved by 1 to 10% of the largest baseline."""
+def geometry_between(
+    cam_from_world: Tensor, intrinsics: Tensor, references: Tensor, sources: Tensor, size: tuple[int, int]
+) -> Geometry:
+    """Of references and sources, which are rows of poses (rows, 4, 4) and intrinsics (rows, 3, 3); see ``Batch``.
+
+    size: height and width of all images.
+    """
+    grouped = sources.reshape(len(references), -1)
+    source_from_reference = cam_from_world[grouped] @ torch.linalg.inv(cam_from_world[references])[:, None]
+    extent = torch.tensor([size[1], size[0]], device=cam_from_world.device).expand(*grouped.shape, 2)
+    return Geometry.between(intrinsics[references], intrinsics[grouped], source_from_reference, extent)
+
+
+def noisy_poses(
+    cam_from_world: Tensor, generator: torch.Generator, degrees: tuple[float, float] = (0.05, 1.0)
+) -> Tensor:
+    """Poses (scenes, views, 4, 4) turned by so many degrees and moved by 1 to 10% of the largest baseline."""
     scenes, count = cam_from_world.shape[:2]
     share = torch.rand((scenes, 1, 1), generator=generator).square()
-    turn = (0.05 + 0.95 * share) * math.pi / 180 * torch.randn((scenes, count, 3), generator=generator) / 3**0.5
+    turn = (
+        (degrees[0] + (degrees[1] - degrees[0]) * share)
+        * math.pi
+        / 180
+        * torch.randn((scenes, count, 3), generator=generator)
+        / 3**0.5
+    )
     baseline = (cam_from_world[:, :, :3, 3] - cam_from_world[:, :1, :3, 3]).norm(dim=2).amax(1)[:, None, None]
     move = (0.01 + 0.09 * share) * baseline * torch.randn((scenes, count, 3), generator=generator) / 3**0.5
     wrong = torch.eye(4).repeat(scenes, count, 1, 1)
@@ -215,23 +247,24 @@ def random_planes(depth: Tensor, count: int, generator: torch.Generator) -> Tens
     """Inverse depths (n, count), far to near, around true depths (n, 1, h, w) with margins drawn at random."""
     inverse = torch.where(depth > 0, 1 / depth.clamp(min=1e-9), torch.nan).flatten(1)
     low, high = (inverse.nanquantile(share, 1) for share in (0.01, 0.99))
-    random = torch.rand((2, len(depth)), generator=generator)
+    random = torch.rand((2, len(depth)), generator=generator).to(depth.device)
     far = low * (1 - 0.9 * random[0].square() - 0.05)
     near = high * (1.1 + 1.5 * random[1].square())
-    return far[:, None] + (near - far)[:, None] * torch.linspace(0, 1, count)
+    return far[:, None] + (near - far)[:, None] * torch.linspace(0, 1, count, device=depth.device)
 
 
 def sparse_points(depth: Tensor, generator: torch.Generator, share: float) -> Tensor:
     """Inverse depth (n, 1, h, w) at a few random pixels of depth (n, 1, h, w), 0 elsewhere; none for 1 - share of n.
 
-    Up to a tenth of the points are wrong, and all are a little.
+    Up to a tenth of the points are wrong, and all are a little. The generator is one of the depth's device.
     """
-    n = len(depth)
-    random = torch.rand((3, *depth.shape), generator=generator)
-    density = 10 ** (-3.3 + 1.5 * torch.rand((n, 1, 1, 1), generator=generator))
-    present = (torch.rand((n, 1, 1, 1), generator=generator) < share) & (random[0] < density) & (depth > 0)
-    outliers = 0.1 * torch.rand((n, 1, 1, 1), generator=generator)
-    factor = torch.exp(0.01 * torch.randn(depth.shape, generator=generator))
+    n, device = len(depth), depth.device
+    random = torch.rand((3, *depth.shape), generator=generator, device=device)
+    density = 10 ** (-3.3 + 1.5 * torch.rand((n, 1, 1, 1), generator=generator, device=device))
+    chosen = torch.rand((n, 1, 1, 1), generator=generator, device=device) < share
+    present = chosen & (random[0] < density) & (depth > 0)
+    outliers = 0.1 * torch.rand((n, 1, 1, 1), generator=generator, device=device)
+    factor = torch.exp(0.01 * torch.randn(depth.shape, generator=generator, device=device))
     wrong = torch.exp(1.4 * (2 * random[2] - 1))
     factor = torch.where(random[1] < outliers, wrong, factor)
     return torch.where(present, factor / depth.clamp(min=1e-9), 0)

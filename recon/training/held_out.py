@@ -23,6 +23,9 @@ class HeldOutFigures:
     error: float
     constant: float
 
+    def __str__(self) -> str:
+        return f"error {self.error:.3f}, constant {self.constant:.3f}"
+
 
 class HeldOut:
     """A few fixed batches of scenes of their own."""
@@ -30,7 +33,7 @@ class HeldOut:
     def __init__(self, pool: PoolSettings, batch: BatchSettings, folder: Path, device: torch.device) -> None:
         self._settings = replace(batch, noise=0.0)
         settings = replace(pool, first=4, shards=4, refresh_every=1 << 40, seed=SEED)
-        self._pool = Pool(settings, folder, _tiles, torch.device("cpu"))
+        self._pool = Pool(settings, folder, held_out_tiles, torch.device("cpu"))
         self._device = device
         self._batches: list[Batch] = []
 
@@ -54,5 +57,6 @@ class HeldOut:
         return make_batch(self._pool.draw(0, generator), self._settings, generator).to(self._device)
 
 
-def _tiles() -> Atlas:
+def held_out_tiles() -> Atlas:
+    """Surfaces that no training has."""
     return Atlas.of(procedural_tiles(torch.Generator().manual_seed(SEED), TILES))

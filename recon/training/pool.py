@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,11 @@ from recon.training.scenes import random_scenes
 
 SHADOWS = 0.35  # share of the shards that have them: they cost a third of the rendering
 SLACK = 2  # shards kept beyond their time: batches may be made a little out of order
+CPU = torch.device("cpu")
 SAME_SURFACE = 0.05  # relative depth difference up to which two views see the same point
+
+
+RAYS_PER_BLOCK = {"cpu": 1 << 12, "cuda": 1 << 19}  # small blocks for a processor's cache, large ones for a GPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,10 @@ class Shard:
     cam_from_world: Tensor
     intrinsics: Tensor
     overlap: Tensor
+
+    def with_images_on(self, device: torch.device) -> Shard:
+        """Colour and depth on a device; poses stay where views are chosen, on the CPU."""
+        return replace(self, colour=self.colour.to(device), depth=self.depth.to(device))
 
     def save(self, path: Path) -> None:
         """Write through a temporary name, so that a killed run leaves no half file."""
@@ -76,9 +84,20 @@ class PoolSettings:
 
 
 class Pool:
-    """Scenes for every step: ``draw`` gives the shard a batch is taken from. Threads may share a pool."""
+    """Scenes for every step: ``draw`` gives the shard a batch is taken from. Threads may share a pool.
 
-    def __init__(self, settings: PoolSettings, folder: Path, atlas: Callable[[], Atlas], device: torch.device) -> None:
+    device: that renders. resident: where the images lie that ``draw`` gives.
+    """
+
+    def __init__(
+        self,
+        settings: PoolSettings,
+        folder: Path,
+        atlas: Callable[[], Atlas],
+        device: torch.device,
+        resident: torch.device = CPU,
+    ) -> None:
+        self._resident = resident
         self._settings = settings
         self._folder = folder
         self._atlas = atlas  # called when something is to be rendered
@@ -107,7 +126,7 @@ class Pool:
         path = self._path(number)
         if not path.exists():
             render_shard(self._settings, number, self._atlas(), self._device).save(path)
-        return Shard.load(path)
+        return Shard.load(path).with_images_on(self._resident)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"shard-{number:06d}.npz"
@@ -121,7 +140,7 @@ def render_shard(settings: PoolSettings, number: int, atlas: Atlas, device: torc
     cam_from_world = inverse_rigid(scenes.world_from_cam)
     paint = atlas.to(device).paint
     colours, depths = [], []
-    for index in range(settings.scenes):  # one by one: small blocks stay in the processor's cache
+    for index in range(settings.scenes):
         rendering = render_single(
             scenes.scene[index].to(device),
             cam_from_world[index : index + 1].to(device),
@@ -130,6 +149,7 @@ def render_shard(settings: PoolSettings, number: int, atlas: Atlas, device: torc
             scenes.width,
             paint=paint,
             shadows=shadows,
+            rays_per_block=RAYS_PER_BLOCK[device.type],
         )
         colours.append((255 * rendering.colour).round().to(torch.uint8).cpu())
         depths.append(rendering.depth.cpu())

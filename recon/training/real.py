@@ -60,10 +60,13 @@ MEASURED_SETS = (MeasuredSet("seven-scenes", 4, 525.0), MeasuredSet("hololens-00
 
 
 def read_chunk(folder: Path, measured: MeasuredSet, count: int, longest_side: int) -> MeasuredViews:
-    """The first ``count`` views (0 = all), scaled down, with points matched and triangulated with the true poses.
+    """As ``read_views``, with points matched and triangulated with the true poses."""
+    read = read_views(folder, measured, count, longest_side)
+    return MeasuredViews(with_sparse_points(read.views), read.depth)
 
-    Raises ReconError where a file is missing.
-    """
+
+def read_views(folder: Path, measured: MeasuredSet, count: int, longest_side: int) -> MeasuredViews:
+    """The first ``count`` views (0 = all), scaled down, without points. Raises ReconError where a file is missing."""
     fx, fy, cx, cy = _numbers(folder / "intrinsics.txt")[0]
     of_depth = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     of_images = of_depth.copy()
@@ -74,8 +77,7 @@ def read_chunk(folder: Path, measured: MeasuredSet, count: int, longest_side: in
     height, width = _read_image(images[0]).shape[:2]
     stored = (width, height)
     indices = range(0, len(images), measured.step)[: count or None]
-    bare = [_view(images[index], index, poses[index], of_images, longest_side) for index in indices]
-    views = with_sparse_points(bare)
+    views = [_view(images[index], index, poses[index], of_images, longest_side) for index in indices]
     depth = {
         view.index: _true_depth(folder, view, of_depth @ np.linalg.inv(of_images), stored)
         for view in views
@@ -152,6 +154,11 @@ def with_sparse_points(views: list[PosedView]) -> list[PosedView]:
                 found[chosen].extend(row for row in rows if np.isfinite(row[2]))
             number += len(points)
     return [_with_points(view, rows) for view, rows in zip(views, found, strict=True)]
+
+
+def sift_matches(first: PosedView, second: PosedView) -> tuple[Array, Array]:
+    """Pixels (n, 2) in both views of SIFT features that match."""
+    return _matches(_detect(first), _detect(second))
 
 
 def _with_points(view: PosedView, rows: list[tuple[float, float, float, int]]) -> PosedView:

@@ -3,25 +3,29 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from recon.compact.weights import load_weights, save_weights, trained_steps
 from recon.training.held_out import HeldOut
-from recon.training.loop import Limits, Trainer, TrainingSettings, train
+from recon.training.loop import Limits, Trainer, train
 from recon.training.main import make_held_out, make_trainer
-from recon.training.presets import TINY, Preset
+from recon.training.posed import TrainingSettings
+from recon.training.presets import TINY
 
 STEPS = 45
 
 
-def trainer(folder: Path, preset: Preset = TINY) -> Trainer:
-    return make_trainer(preset, folder, None, torch.device("cpu"))
+def trainer(folder: Path) -> Trainer[Any, Any]:
+    return make_trainer(TINY, folder, None, torch.device("cpu"))
 
 
 def held_out(folder: Path) -> HeldOut:
-    return make_held_out(TINY, folder, torch.device("cpu"))
+    judge = make_held_out(TINY, folder, torch.device("cpu"))
+    assert isinstance(judge, HeldOut)
+    return judge
 
 
 @pytest.fixture(scope="module")
