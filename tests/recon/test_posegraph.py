@@ -174,6 +174,26 @@ def test_clique_is_one_and_as_large_as_the_largest(count: int, seed: int) -> Non
     assert len(found) >= largest - 1  # the search is greedy
 
 
+def plain_clique(adjacent: np.ndarray) -> list[int]:
+    """The search written out: from every node, with all counts made anew in every step."""
+    best: list[int] = []
+    for start in range(len(adjacent)):
+        clique, candidates = [start], {node for node in np.flatnonzero(adjacent[start]) if node != start}
+        while candidates:
+            chosen = max(sorted(candidates), key=lambda node: sum(adjacent[node, other] for other in candidates))
+            clique.append(int(chosen))
+            candidates = {node for node in candidates if adjacent[node, chosen] and node != chosen}
+        best = max(best, clique, key=len)
+    return sorted(best)
+
+
+@given(st.integers(2, 30), st.floats(0.3, 1.0), st.integers(0, 10_000))
+def test_clique_is_that_of_the_plain_search(count: int, share: float, seed: int) -> None:
+    adjacent = np.triu(np.random.default_rng(seed).random((count, count)) < share, 1)
+    adjacent = adjacent | adjacent.T | np.eye(count, dtype=bool)
+    assert largest_clique(adjacent) == plain_clique(adjacent)
+
+
 @given(
     st.floats(-2, 2),
     st.lists(st.floats(-3, 3), min_size=3, max_size=3),

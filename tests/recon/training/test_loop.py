@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from recon.compact.weights import load_weights, save_weights, trained_steps
+from recon.compact.weights import save_weights, start_weights
 from recon.training.held_out import HeldOut
 from recon.training.loop import Limits, Trainer, train
 from recon.training.main import make_held_out, make_trainer
@@ -101,8 +101,7 @@ def test_a_run_begins_with_the_weights_of_a_file(folder: Path, tmp_path: Path) -
     trained.restore(folder / "checkpoint.pt")
     save_weights(trained.mean, tmp_path / "trained.safetensors", trained.steps)
     begun = trainer(folder)
-    begun.start_from(load_weights(tmp_path / "trained.safetensors", torch.device("cpu")), trained.steps)
-    assert trained_steps(tmp_path / "trained.safetensors") == trained.steps
+    begun.start_from(*start_weights(tmp_path / "trained.safetensors", begun.net))
     assert begun.steps == trained.steps
     for own in (begun.net, begun.mean):
         for name, tensor in trained.mean.state_dict().items():
