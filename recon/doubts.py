@@ -42,7 +42,8 @@ class Doubts:
 
 def find_doubts(frames: Sequence[FrameGeometry]) -> Doubts:
     """Of the frames that a submap adds, in order, behind the last one that it shares; at least one."""
-    links = [(*link(before, after), after.index) for before, after in pairwise(frames)]
+    sure = (frame.sure() for frame in frames)
+    links = [(*link(before, after), after.index) for before, after in pairwise(sure)]
     carried = min(((share, index) for share, _, index in links), default=(1.0, frames[0].index))
     jump = max(((abs(ratio), index) for _, ratio, index in links), default=(0.0, frames[0].index))
     return Doubts(

@@ -108,11 +108,11 @@ def reference_by_frame(estimated: Trajectory, indices: Sequence[int], reference:
 
 
 def read_views(reconstruction: ReconstructedMap, reference: Mapping[int, Array], scale: float) -> dict[int, View]:
-    """The frames of the map that have a reference pose and depth."""
+    """The frames of the map that have a reference pose, and depth that is sure."""
     return {
-        placed.index: View(geometry, _scaled(reference[placed.index], scale * placed.world_from_cam.scale))
+        placed.index: View(geometry.sure(), _scaled(reference[placed.index], scale * placed.world_from_cam.scale))
         for placed, geometry in reconstruction.geometry()
-        if placed.index in reference and (geometry.depth > 0).any()
+        if placed.index in reference and (geometry.sure().depth > 0).any()
     }
 
 

@@ -5,7 +5,7 @@ docs/conventions.md explains axes, pixels and names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,8 @@ from recon.similarity import Array, Sim3
 Image = NDArray[np.uint8]
 DepthMap = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+
+SURE = 0.5  # confidence
 
 CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE"]
 
@@ -78,7 +80,8 @@ class FrameGeometry:
 
     cam_from_chunk: (4, 4) rigid. camera: the lens at the original resolution, with its distortion.
     intrinsics: (3, 3) pinhole of the three arrays below, which are undistorted. depth: (h, w) float32 along z in the
-    chunk's unit, 0 = none. confidence: (h, w) float32 in 0..1, 0 where there is no depth. colour: (h, w, 3) uint8 RGB.
+    chunk's unit, 0 = none. confidence: (h, w) float32 in 0..1, 0 where there is no depth; from SURE on depth is good
+    enough to place things by. colour: (h, w, 3) uint8 RGB.
     """
 
     index: int
@@ -88,6 +91,10 @@ class FrameGeometry:
     depth: DepthMap
     confidence: DepthMap
     colour: Image
+
+    def sure(self) -> FrameGeometry:
+        """The same without the depth that only fills gaps."""
+        return replace(self, depth=np.where(self.confidence >= SURE, self.depth, np.float32(0)))
 
 
 @dataclass(frozen=True, eq=False)

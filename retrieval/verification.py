@@ -90,7 +90,8 @@ class _Side:
 def verify(
     first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], settings: VerificationSettings
 ) -> Verification:
-    """Compare two places, each seen by a few frames of one chunk."""
+    """Compare two places, each seen by a few frames of one chunk, by depth that is sure."""
+    first, second = ([frame.sure() for frame in frames] for frames in (first, second))
     a, b = _matched(first, second, settings.matcher)
     count = len(a.points)
     if count < settings.min_inliers:

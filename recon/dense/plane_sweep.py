@@ -48,7 +48,7 @@ class PlaneSweep:
             found = dict(solved) | {view.index: depth for view, depth in zip(new, raw, strict=True)}
             checks = [[(other, found[other.index]) for other in chosen] for chosen in neighbours]
             kept = pool.map(keep_consistent, new, raw, checks)
-            found |= {view.index: depth for view, depth in zip(new, kept, strict=True)}
+            found |= {view.index: depth.all_sure() for view, depth in zip(new, kept, strict=True)}
         return [found[view.index] for view in views]
 
     def _sweep(self, view: PosedView, sources: list[PosedView]) -> Depth:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recon.cameras import colmap_camera
 from recon.similarity import Array
-from recon.types import Camera, DepthMap, Frame, Image, Mask
+from recon.types import SURE, Camera, DepthMap, Frame, Image, Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,11 @@ class Depth:
 
     depth: DepthMap
     confidence: DepthMap
+
+    def all_sure(self) -> Depth:
+        """The same with confidence from 0..1 squeezed into SURE..1: another view has confirmed what there is."""
+        confidence = np.where(self.confidence > 0, SURE + (1 - SURE) * self.confidence, 0)
+        return Depth(self.depth, confidence.astype(np.float32))
 
 
 class DepthStage(Protocol):

@@ -57,6 +57,27 @@ def test_the_way_behind_a_blank_wall_carries_no_scale(frames: list[FrameGeometry
     assert "frame 4" in warning
 
 
+def test_depth_that_only_fills_gaps_says_nothing(frames: list[FrameGeometry]) -> None:
+    guessed = [
+        replace(
+            frame, depth=frame.depth * np.float32(1 + 0.5 * (number % 2)), confidence=np.full_like(frame.depth, 0.4)
+        )
+        for number, frame in enumerate(frames)
+    ]
+    doubts = find_doubts(guessed)
+    assert (doubts.carried, doubts.scale_jump) == (0.0, 0.0)
+    half = frames[0].depth.shape[1] // 2
+    mixed = [
+        replace(
+            frame,
+            depth=np.where(np.arange(2 * half) < half, frame.depth, guess.depth),
+            confidence=np.where(np.arange(2 * half) < half, frame.confidence, guess.confidence),
+        )
+        for frame, guess in zip(frames, guessed, strict=True)
+    ]
+    assert find_doubts(mixed).scale_jump < 0.005
+
+
 def test_frames_that_look_away_from_each_other_share_nothing(frames: list[FrameGeometry]) -> None:
     behind = np.diag([-1.0, 1, -1, 1]) @ frames[1].cam_from_chunk
     assert link(frames[0], replace(frames[1], cam_from_chunk=behind)) == (0.0, 0.0)

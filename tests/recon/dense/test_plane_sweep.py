@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from recon.dense.consistency import keep_consistent
 from recon.dense.plane_sweep import PlaneSweep, semi_global, sub_plane_offset
 from recon.dense.views import Depth, PosedView
+from recon.types import SURE
 
 SAMPLE = Path(__file__).parents[3] / "data" / "sample"
 INTRINSICS = np.array([[125.0, 0, 80], [0, 125, 60], [0, 0, 1]])  # the sample's lens at a quarter of its size
@@ -63,6 +64,7 @@ def test_depth_of_a_textured_room_is_right(views: list[PosedView]) -> None:
     assert np.median(error) < 0.01
     assert (error < 0.05).mean() > 0.9
     assert (found.confidence[~kept] == 0).all()
+    assert (found.confidence[kept] >= SURE).all()
 
 
 def test_masked_pixels_get_no_depth(views: list[PosedView]) -> None:
