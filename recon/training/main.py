@@ -46,6 +46,8 @@ def main() -> None:
     if isinstance(preset, WholePreset):
         limits = replace(limits, measure_every=preset.measure_every)
     held_out = make_held_out(preset, options.folder, device)
+    if isinstance(held_out, WholeHeldOut):
+        print(held_out.check(), flush=True)
     train(trainer, held_out, options.folder, limits, lambda text: print(text, flush=True))
 
 

@@ -48,17 +48,33 @@ def correspondence(first: Seen, second: Seen) -> Correspondence:
     depth = first.depth[:, 0, middle::EIGHTH, middle::EIGHTH].flatten(1)
     rows = torch.arange(middle, height, EIGHTH, device=depth.device) + 0.5
     columns = torch.arange(middle, width, EIGHTH, device=depth.device) + 0.5
-    v, u = (grid.flatten() for grid in torch.meshgrid(rows, columns, indexing="ij"))
-    rays = torch.linalg.inv(first.intrinsics) @ torch.stack([u, v, torch.ones_like(u)])
-    second_from_first = second.cam_from_world @ torch.linalg.inv(first.cam_from_world)
-    points = second_from_first[:, :3, :3] @ (rays * depth[:, None]) + second_from_first[:, :3, 3:]
-    x, y, z = (second.intrinsics @ points).unbind(1)
-    pixels = torch.stack([x, y], -1) / z.clamp(min=1e-6)[..., None]
+    own = torch.stack([grid.flatten() for grid in torch.meshgrid(columns, rows, indexing="xy")], -1)
+    pixels, z = _moved(first, second, own.expand(len(depth), -1, 2), depth)
     known = depth > 0
     inside = (z > 1e-6) & (pixels >= 0).all(2) & (pixels < pixels.new_tensor([width, height])).all(2)
     there = _depth_at(second.depth, pixels)
     covisible = known & inside & (there > 0) & ((there - z).abs() < SAME_SURFACE * z)
     return Correspondence(pixels - 0.5, known, covisible, len(columns))
+
+
+def round_trip(first: Seen, second: Seen) -> Tensor:
+    """Errors [px] (m,) of all covisible cells after the way into the second views and, by the depth there, back."""
+    there = correspondence(first, second)
+    pixels = there.pixels + 0.5
+    back, _ = _moved(second, first, pixels, _depth_at(second.depth, pixels))
+    # The way back from what the first views see in themselves is where it began.
+    own = correspondence(first, first).pixels + 0.5
+    errors: Tensor = (back - own).norm(dim=2)[there.covisible]
+    return errors
+
+
+def _moved(first: Seen, second: Seen, pixels: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (n, points, 2) of the first views with their depth (n, points), in the second ones; and depth there."""
+    rays = torch.linalg.inv(first.intrinsics) @ torch.cat([pixels, torch.ones_like(pixels[..., :1])], 2).mT
+    second_from_first = second.cam_from_world @ torch.linalg.inv(first.cam_from_world)
+    points = second_from_first[:, :3, :3] @ (rays * depth[:, None]) + second_from_first[:, :3, 3:]
+    x, y, z = (second.intrinsics @ points).unbind(1)
+    return torch.stack([x, y], -1) / z.clamp(min=1e-6)[..., None], z
 
 
 def _depth_at(depth: Tensor, pixels: Tensor) -> Tensor:

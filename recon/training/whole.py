@@ -15,6 +15,7 @@ from recon.compact.compact import CompactConfig, CompactNet
 from recon.compact.matches import refine
 from recon.compact.matching import cell_positions
 from recon.compact.stem import EIGHTH
+from recon.errors import ReconError
 from recon.network.pose_encoding import rotation_from_quaternion
 from recon.training.held_out import SEED, held_out_tiles
 from recon.training.loop import Outcome, Schedule
@@ -28,10 +29,12 @@ from recon.training.sequences import (
     make_sequences,
     run_sequences,
 )
+from recon.training.truth import round_trip
 
 HELD_OUT_BATCHES = 4
 HELD_OUT_SHARDS = 8
 NEAR_PX = 4.0
+LARGEST_ROUND_TRIP = 0.5  # px, median
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,23 @@ class WholeHeldOut:
             self._batches = [self._batch(number) for number in range(HELD_OUT_BATCHES)]
         with torch.inference_mode():
             return _figures([_measure(net, batch) for batch in self._batches])
+
+    def check(self) -> str:
+        """See whether this machine makes sound batches: the sentence that says so.
+
+        Raises ReconError where images are not finite, or views of one scene do not fit each other.
+        """
+        batch = self._batch(0)
+        views = batch.images.shape[1]
+        rows = torch.arange(len(batch.seen.depth), device=self._device)
+        neighbours = rows.view(-1, views).roll(1, 1).flatten()
+        error = float(round_trip(batch.seen[rows], batch.seen[neighbours]).median())
+        if not (torch.isfinite(batch.images).all() and error < LARGEST_ROUND_TRIP):
+            raise ReconError(
+                f"Rendered views do not fit each other on {self._device}: {error:.2f} px, or images that are not "
+                "finite. Train on another device."
+            )
+        return f"views fit each other to {error:.3f} px"
 
     def _batch(self, number: int) -> SequenceBatch:
         """With true poses: of the next few seeds the first that draws them."""

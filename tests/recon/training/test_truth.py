@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from recon.training.truth import Seen, correspondence
+from recon.training.truth import Seen, correspondence, round_trip
 from tests.recon.compact.scenes import HEIGHT, WIDTH, room_views
 
 
@@ -43,3 +43,14 @@ def test_corresponding_pixels_of_rendered_views_have_the_same_colour() -> None:
         found = functional.grid_sample(colour[1:], grid, align_corners=False)[0, :, 0]
         errors.append((found - own).abs().mean(0)[truth.covisible[0]].median())
     assert errors[0] < 0.5 * errors[1]
+
+
+def test_the_way_there_and_back_ends_where_it_began() -> None:
+    assert round_trip(wall(2.0, 0.0), wall(2.0, 0.5)).max() < 1e-4
+    views = room_views(2)
+    seen = Seen(views.depth[:, None], views.intrinsics.expand(2, 3, 3), views.cam_from_world)
+    errors = round_trip(seen[torch.tensor([0])], seen[torch.tensor([1])])
+    assert len(errors) > 10
+    assert errors.median() < 0.3
+    deeper = Seen(torch.cat([seen.depth[:1], 1.04 * seen.depth[1:]]), seen.intrinsics, seen.cam_from_world)
+    assert round_trip(deeper[torch.tensor([0])], deeper[torch.tensor([1])]).median() > 4 * errors.median()

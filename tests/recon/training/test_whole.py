@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -171,3 +172,10 @@ def test_figures_on_held_out_scenes_repeat_and_know_the_trivial_answers(folder: 
     assert figures.rotation == pytest.approx(figures.no_rotation, rel=1e-3)  # untrained cameras stand still
     assert figures.error == pytest.approx(1 - figures.cell + figures.depth)
     assert str(figures).startswith(f"matches within a cell {figures.cell:.1%}")
+
+
+def test_batches_are_checked_before_the_first_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert re.fullmatch(r"views fit each other to 0\.\d+ px", held_out(folder).check())
+    monkeypatch.setattr("recon.training.whole.LARGEST_ROUND_TRIP", 0.0)
+    with pytest.raises(ReconError, match="do not fit each other on cpu"):
+        held_out(folder).check()
