@@ -27,6 +27,7 @@ PROBE_PLANES = 8
 
 # Bytes, measured with `recon run` on data/sample and on real sets of 10 to 250 images.
 PROGRAM_MEMORY = 650e6  # packages and the recording
+LEARNED_MEMORY = 300e6  # PyTorch, and the learned depth stage's maps of a chunk
 SWEEP_MEMORY = 100e6  # cost volumes, per processor
 MEMORY_PER_ADJUSTED_FRAME = 2.5e6  # what the joint adjustment at the end holds, of a bounded number of features
 ADJUSTED_FRAMES = 150  # that bound, in frames
@@ -151,6 +152,7 @@ def memory_need(description: SourceDescription, settings: RunSettings, processor
     held = min(settings.chunk, frames)
     return round(
         PROGRAM_MEMORY
+        + (LEARNED_MEMORY if settings.depth == "filled" else 0)
         + processors * SWEEP_MEMORY
         + original * DECODING_PER_PIXEL
         + held * (working * MEMORY_PER_PIXEL + MEMORY_PER_CHUNK_FRAME)

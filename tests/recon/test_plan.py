@@ -130,6 +130,7 @@ def test_the_probe_times_every_step() -> None:
     assert 0 < probe.sweep < 10
 
 
-def test_filling_gaps_of_depth_takes_time() -> None:
+def test_filling_gaps_of_depth_takes_time_and_memory() -> None:
     filled, classical = (_plan(PHOTOS, RunSettings(depth=kind)) for kind in ("filled", "classical"))
     assert 1.05 < filled.seconds / classical.seconds < 1.5
+    assert filled.memory - classical.memory == 300_000_000
