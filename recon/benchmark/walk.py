@@ -145,24 +145,20 @@ def drifting(world_from_cam: Array, settings: WalkSettings) -> list[Sim3]:
 
 
 class GrowingMap:
-    """Chunks placed one after the other, with loops or without."""
+    """Chunks placed one after the other and put into a store, while loops are closed."""
 
-    def __init__(self, loops: LoopCloser | None, store: MapStore | None) -> None:
+    def __init__(self, loops: LoopCloser, store: MapStore) -> None:
         self.placement = Placement()
         self._loops, self._store = loops, store
 
     def add(self, chunk: Chunk, geometry: ChunkGeometry) -> None:
         submap, new = self.placement.place(chunk, geometry)
-        if self._loops is None or self._store is None:
-            return
-        store, added = self._store, {frame.index for frame in new}
-        store.write_submap(submap, added)
-        placed = self.placement.main
-        frames = [frame for frame in chunk.frames if frame.index in added]
+        added, placed = {frame.index for frame in new}, self.placement.main
+        self._store.write_submap(submap, added)
         moved = self._loops.extend(
             submap,
-            frames,
-            lambda number: store.read_submap(number, placed),
+            [frame for frame in chunk.frames if frame.index in added],
+            lambda number: self._store.read_submap(number, placed),
             doubts=find_doubts(geometry.frames),
             new_piece=chunk.index == 0,
         )
@@ -178,32 +174,36 @@ def measure(settings: WalkSettings, out: Path, report: Callable[[Milestone], Non
     start = time.perf_counter()
     camera, closer = DriftingCamera(settings), LoopCloser(LoopFinder())
     make_folder(out / "map")
-    plain, corrected = GrowingMap(None, None), GrowingMap(closer, MapStore(out))
+    plain, corrected = Placement(), GrowingMap(closer, MapStore(out))
     every = settings.frames / settings.laps / 2
     milestones: list[Milestone] = []
     for chunk in chunks(camera.frames(), CHUNK, OVERLAP):
         geometry = camera.reconstruct(chunk)
-        plain.add(chunk, geometry)
+        plain.place(chunk, geometry)
         corrected.add(chunk, geometry)
         done = chunk.frames[-1].index + 1
         if done >= every * (len(milestones) + 1) or done == settings.frames:
-            milestones.append(_milestone(camera, plain, corrected, done))
+            milestones.append(_milestone(camera, plain, corrected.placement, done))
             report(milestones[-1])
     wrong = sum(camera.overlap(*ends) < SHARED for ends in closer.closed)
     seconds = time.perf_counter() - start
     return WalkResult(settings, tuple(milestones), len(closer.ledger), len(closer.closed), wrong, seconds)
 
 
-def _milestone(camera: DriftingCamera, plain: GrowingMap, corrected: GrowingMap, frames: int) -> Milestone:
+def _milestone(camera: DriftingCamera, plain: Placement, corrected: Placement, frames: int) -> Milestone:
     truth = camera.world_from_cam.numpy()
-    without, closed = (rmse(list(grown.placement.main.values()), truth) for grown in (plain, corrected))
+    without, closed = (rmse(list(placement.main.values()), truth) for placement in (plain, corrected))
     return Milestone(frames, without, closed, psutil.Process().memory_info().rss / MEGABYTE)
 
 
 def rmse(frames: Sequence[PlacedFrame], world_from_cam: Array) -> float:
     """RMSE of camera centres after alignment by a similarity."""
     found = np.array([frame.world_from_cam.translation for frame in frames])
-    truth = world_from_cam[[frame.index for frame in frames], :3, 3]
+    return aligned_rmse(found, world_from_cam[[frame.index for frame in frames], :3, 3])
+
+
+def aligned_rmse(found: Array, truth: Array) -> float:
+    """RMSE of points (n, 3) after alignment by a similarity."""
     aligned = fit_similarity(found, truth, np.ones(len(truth))).apply(found)
     return float(np.sqrt(((aligned - truth) ** 2).sum(axis=1).mean()))
 

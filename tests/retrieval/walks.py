@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from recon.alignment import fit_similarity
+from recon.benchmark.walk import aligned_rmse
 from recon.doubts import find_doubts
 from recon.loops import LoopCloser
 from recon.places import LoopRecord
@@ -132,5 +132,4 @@ def _error(
     found = np.array(
         [world_from_chunk[n].apply(true[n].inverse().apply(centre)) for (n, _), centre in zip(rows, truth, strict=True)]
     )
-    aligned = fit_similarity(found, truth, np.ones(len(truth))).apply(found)
-    return float(np.sqrt(((aligned - truth) ** 2).sum(axis=1).mean()))
+    return aligned_rmse(found, truth)

@@ -9,7 +9,6 @@ import pytest
 
 from recon.benchmark.walk import (
     DriftingCamera,
-    GrowingMap,
     Milestone,
     WalkResult,
     WalkSettings,
@@ -18,6 +17,7 @@ from recon.benchmark.walk import (
     rmse,
     table,
 )
+from recon.placement import Placement
 from recon.similarity import Sim3
 from recon.types import Chunk
 
@@ -56,10 +56,10 @@ def chunks_of(settings: WalkSettings) -> tuple[DriftingCamera, list[Chunk]]:
 @pytest.mark.parametrize(("settings", "low", "high"), [(EXACT, 0.0, 1e-4), (DRIFTING, 3e-3, 0.1)])
 def test_chunks_in_units_of_their_own_make_one_map(settings: WalkSettings, low: float, high: float) -> None:
     camera, chunks = chunks_of(settings)
-    grown = GrowingMap(None, None)
+    grown = Placement()
     for chunk in chunks:
-        grown.add(chunk, camera.reconstruct(chunk))
-    placed = list(grown.placement.main.values())
+        grown.place(chunk, camera.reconstruct(chunk))
+    placed = list(grown.main.values())
     assert [frame.index for frame in placed] == list(range(8))
     assert low <= rmse(placed, camera.world_from_cam.numpy()) < high
 

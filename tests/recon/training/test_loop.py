@@ -14,6 +14,7 @@ from recon.training.loop import Limits, Trainer, train
 from recon.training.main import make_held_out, make_trainer
 from recon.training.posed import TrainingSettings
 from recon.training.presets import TINY
+from tests.recon.training.resuming import assert_resumes_exactly
 
 STEPS = 45
 
@@ -49,21 +50,7 @@ def test_eight_scenes_are_learned(folder: Path) -> None:
 
 
 def test_a_resumed_run_equals_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
-    whole, part = trainer(folder), trainer(folder)
-    for _ in range(4):
-        whole.step()
-    for _ in range(2):
-        part.step()
-    part.save(tmp_path / "checkpoint.pt")
-    resumed = trainer(folder)
-    resumed.restore(tmp_path / "checkpoint.pt")
-    for _ in range(2):
-        resumed.step()
-    assert resumed.steps == whole.steps == 4
-    for name, tensor in whole.net.state_dict().items():
-        assert torch.equal(resumed.net.state_dict()[name], tensor), name
-    for name, tensor in whole.mean.state_dict().items():
-        assert torch.equal(resumed.mean.state_dict()[name], tensor), name
+    assert_resumes_exactly(lambda: trainer(folder), 4, tmp_path)
 
 
 def test_a_run_continues_from_its_checkpoint(folder: Path) -> None:

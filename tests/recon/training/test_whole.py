@@ -19,6 +19,7 @@ from recon.training.loop import Limits, Trainer, parameter_groups, train
 from recon.training.main import export, make_held_out, make_trainer, with_stages
 from recon.training.presets import COMPACT, COMPACT_TINY
 from recon.training.whole import WholeHeldOut
+from tests.recon.training.resuming import assert_resumes_exactly
 
 CPU = torch.device("cpu")
 WITHOUT_OTHERS = """
@@ -57,20 +58,7 @@ def test_six_scenes_are_learned_through_the_cache_too(folder: Path) -> None:
 
 
 def test_a_resumed_run_equals_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
-    whole, part = trainer(folder), trainer(folder)
-    for _ in range(14):
-        whole.step()
-    for _ in range(12):
-        part.step()
-    part.save(tmp_path / "checkpoint.pt")
-    resumed = trainer(folder)
-    resumed.restore(tmp_path / "checkpoint.pt")
-    for _ in range(2):
-        resumed.step()
-    assert resumed.steps == whole.steps == 14
-    for own, other in ((resumed.net, whole.net), (resumed.mean, whole.mean)):
-        for name, tensor in own.state_dict().items():
-            assert torch.equal(other.state_dict()[name], tensor), name
+    assert_resumes_exactly(lambda: trainer(folder), 14, tmp_path)
 
 
 def test_a_step_in_half_precision_is_finite(folder: Path) -> None:
