@@ -172,7 +172,7 @@ def disk_need(description: SourceDescription) -> int:
 def _fit(
     description: SourceDescription, settings: RunSettings, machine: Machine
 ) -> tuple[RunSettings, tuple[str, ...]]:
-    """Settings whose memory fits: a smaller chunk first, then smaller working images."""
+    """Settings whose memory fits: a smaller chunk first, then smaller working images, and else no learned depth."""
 
     def fits(candidate: RunSettings) -> bool:
         return memory_need(description, candidate, machine.processors) <= machine.memory
@@ -184,6 +184,9 @@ def _fit(
     while not fits(fitting) and fitting.source.size > SMALLEST_SIZE:
         smaller = max(SMALLEST_SIZE, fitting.source.size * 3 // 4)
         fitting = replace(fitting, source=replace(fitting.source, size=smaller))
+    if not fits(fitting) and settings.depth == "filled":
+        fitting, notices = _fit(description, replace(settings, depth="classical"), machine)
+        return fitting, (_lowered("--depth", "filled", "classical", machine), *notices)
     if not fits(fitting):
         need = memory_need(description, fitting, machine.processors)
         raise ResourceError(
@@ -194,11 +197,11 @@ def _fit(
         ("--chunk", settings.chunk, fitting.chunk),
         ("--size", settings.source.size, fitting.source.size),
     )
-    lowered = [(name, asked, got) for name, asked, got in changes if got != asked]
-    return fitting, tuple(
-        f"{name} is lowered from {asked} to {got}: {machine.memory / 1e9:.1f} GB of memory are free."
-        for name, asked, got in lowered
-    )
+    return fitting, tuple(_lowered(name, asked, got, machine) for name, asked, got in changes if got != asked)
+
+
+def _lowered(option: str, asked: object, got: object, machine: Machine) -> str:
+    return f"{option} is lowered from {asked} to {got}: {machine.memory / 1e9:.1f} GB of memory are free."
 
 
 def _chunk_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe, processors: int) -> float:

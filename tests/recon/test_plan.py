@@ -69,6 +69,17 @@ def test_the_size_is_lowered_when_a_small_chunk_is_not_enough() -> None:
     assert [notice.split()[0] for notice in plan.notices] == ["--chunk", "--size"]
 
 
+def test_depth_is_not_filled_where_nothing_else_makes_room() -> None:
+    smallest = RunSettings(chunk=20, source=SourceOptions(size=480))
+    free = memory_need(PHOTOS, smallest, 2) - 1
+    plan = _plan(PHOTOS, machine=replace(ROOMY, memory=free))
+    assert plan.settings.depth == "classical"
+    assert plan.memory <= free
+    assert plan.notices[0].startswith("--depth is lowered from filled to classical")
+    assert plan.settings.chunk >= 20
+    assert plan.settings.source.size > 480  # what filling would have taken is free for the images
+
+
 def test_a_chunk_is_never_lowered_to_its_overlap() -> None:
     settings = RunSettings(chunk=60, overlap=40)
     need = memory_need(PHOTOS, settings, 2)
