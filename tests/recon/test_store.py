@@ -140,8 +140,8 @@ def test_json_of_another_shape_is_named(stored: Path, change: dict[str, object])
 
 def test_another_version_is_refused(stored: Path) -> None:
     path = stored / "map" / "map.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
-    with pytest.raises(MapError, match=r"map\.json has version 2, this program reads 1"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 3}))
+    with pytest.raises(MapError, match=r"map\.json has version 3, this program reads 2"):
         open_map(stored)
 
 
