@@ -39,6 +39,8 @@ def ended_by_signals(stop: Callable[[], None] | None = None) -> Iterator[Ending]
     Ctrl-C that is ignored stays so: a shell protects what it runs in the background from it. Raises typer.Exit where
     SIGTERM ended what was run without a result.
     """
+    import pycolmap  # noqa: F401  it takes SIGTERM for itself when it is imported, so that has to come first
+
     ending = Ending()
 
     def first(number: int, frame: FrameType | None) -> None:

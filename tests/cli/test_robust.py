@@ -39,6 +39,24 @@ def test_the_first_signal_stops_and_the_second_interrupts() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+TERMINATED = """
+import os, signal, typer
+from cli.ending import ended_by_signals
+try:
+    with ended_by_signals():
+        import pycolmap
+        os.kill(os.getpid(), signal.SIGTERM)
+except typer.Exit as ended:
+    print(ended.exit_code)
+"""
+
+
+def test_pycolmap_does_not_take_sigterm_away() -> None:
+    command = [sys.executable, "-c", TERMINATED]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "143\n", "")
+
+
 def test_ctrl_c_stays_what_it_is_and_a_run_that_was_ignoring_it_goes_on() -> None:
     with pytest.raises(KeyboardInterrupt), ended_by_signals():
         os.kill(os.getpid(), signal.SIGINT)
