@@ -43,9 +43,11 @@ def ended_by_signals(stop: Callable[[], None] | None = None) -> Iterator[Ending]
 
     ending = Ending()
 
+    heard = [signal.SIGTERM] if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else [signal.SIGINT, signal.SIGTERM]
+
     def first(number: int, frame: FrameType | None) -> None:
         ending.terminated |= number == signal.SIGTERM
-        for other in before:
+        for other in heard:
             signal.signal(other, again)
         if stop is None:
             raise KeyboardInterrupt
@@ -55,7 +57,6 @@ def ended_by_signals(stop: Callable[[], None] | None = None) -> Iterator[Ending]
         ending.terminated |= number == signal.SIGTERM
         raise KeyboardInterrupt
 
-    heard = [signal.SIGTERM] if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else [signal.SIGINT, signal.SIGTERM]
     before = {number: signal.signal(number, first) for number in heard}
     try:
         yield ending
@@ -65,7 +66,7 @@ def ended_by_signals(stop: Callable[[], None] | None = None) -> Iterator[Ending]
         raise
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None where it is not Python's
 
 
 @contextmanager
