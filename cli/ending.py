@@ -1,4 +1,7 @@
-"""How a user ends a live run: by q or Ctrl-C, which finish the map, or by Ctrl-C again, which interrupts that."""
+"""How a run is ended from outside: by Ctrl-C or SIGTERM, a live one also by q.
+
+The first finishes the map of a live run, and interrupts another one; the second interrupts in either case.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,72 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+import typer
+
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 LOOK_SECONDS = 0.2
 
 
+class Ending:
+    """How a run is being ended from outside."""
+
+    def __init__(self) -> None:
+        self.terminated = False
+
+    @property
+    def code(self) -> int:
+        """The exit code of a run that was cut short: that of Ctrl-C, or of SIGTERM."""
+        return TERMINATED if self.terminated else INTERRUPTED
+
+
 @contextmanager
-def ended_by_user(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` at the first Ctrl-C, or at q where a terminal is read; a second Ctrl-C is a KeyboardInterrupt."""
+def ended_by_signals(stop: Callable[[], None] | None = None) -> Iterator[Ending]:
+    """Let SIGTERM do what Ctrl-C does: interrupt, or call ``stop`` first and interrupt when it comes again.
+
+    Ctrl-C that is ignored stays so: a shell protects what it runs in the background from it. Raises typer.Exit where
+    SIGTERM ended what was run without a result.
+    """
+    import pycolmap  # noqa: F401  it takes SIGTERM for itself when it is imported, so that has to come first
+
+    ending = Ending()
+
+    heard = [signal.SIGTERM] if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else [signal.SIGINT, signal.SIGTERM]
 
     def first(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.default_int_handler)
+        ending.terminated |= number == signal.SIGTERM
+        for other in heard:
+            signal.signal(other, again)
+        if stop is None:
+            raise KeyboardInterrupt
         stop()
 
-    before = signal.signal(signal.SIGINT, first)
+    def again(number: int, frame: FrameType | None) -> None:
+        ending.terminated |= number == signal.SIGTERM
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, first) for number in heard}
+    try:
+        yield ending
+    except KeyboardInterrupt:
+        if ending.terminated:
+            raise typer.Exit(TERMINATED) from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None where it is not Python's
+
+
+@contextmanager
+def ended_by_user(stop: Callable[[], None]) -> Iterator[Ending]:
+    """As ``ended_by_signals``; q does as well, where a terminal is read."""
     done = threading.Event()
     try:
-        with _single_keys() as keys:
+        with ended_by_signals(stop) as ending, _single_keys() as keys:
             if keys:
                 threading.Thread(target=_wait_for_q, args=(stop, done), daemon=True).start()
-            yield
+            yield ending
     finally:
         done.set()
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -82,11 +82,11 @@ def live(
     )
     _print_source(source, opened.description, settings.chunk)
     recogniser = open_recogniser(place_weights, device) if loops else None
-    with listening(out, None, viewers, web_host) as listeners, ended_by_user(opened.stop):
+    with listening(out, None, viewers, web_host) as listeners, ended_by_user(opened.stop) as ending:
         from recon.pipeline import reconstruct_source
 
         report = reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
-    conclude(report, out)
+    conclude(report, out, ending)
 
 
 def _print_source(source: str, description: SourceDescription, chunk: int) -> None:

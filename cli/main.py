@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import typer
 
 from cli import bench, doctor, evaluate, live, loops, outputs, places, reference, run, weights
 from cli.dependencies import explain
-from recon.errors import ReconError
+from recon.errors import ReconError, UnexpectedError
+
+UNEXPECTED = 3
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,23 +40,33 @@ app.command("verify-reference")(reference.verify_reference)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program with ``arguments``, or those of the command line, and exit.
 
-    Exit codes: 0 done, 1 a check failed, 2 an error that the user can mend, told in a sentence, 130 interrupted.
+    Exit codes: 0 done, 1 a check failed or a file could not be written, 2 an error that the user can mend, told in a
+    sentence, 3 an unexpected error, 130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     # COLMAP logs every image that it registers, which would tear the progress bar apart; 0 brings that back.
     os.environ.setdefault("GLOG_minloglevel", "3")
     # PyTorch's threads would spin while they wait for each other, which stalls a machine that has other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="recon")
+    except UnexpectedError as error:
+        _fail(_explained(error.__cause__) or error)
     except ReconError as error:
         _fail(error)
-    except (ImportError, OSError) as error:
-        explained = explain(error)
+    except Exception as error:
+        explained = _explained(error)
         if explained is None:
-            raise
-        _fail(explained)
+            traceback.print_exc()
+        _fail(explained or UnexpectedError(f"Unexpected error: {error!r}."))
+
+
+def _explained(error: BaseException | None) -> ReconError | None:
+    return explain(error) if isinstance(error, ImportError | OSError) else None
 
 
 def _fail(error: ReconError) -> None:
     print(f"recon: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(UNEXPECTED if isinstance(error, UnexpectedError) else 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,12 +45,18 @@ def export(
 ) -> None:
     """Write a run in another program's format."""
     from recon import exports
+    from recon.lock import sole_writer
     from recon.settings import CloudSettings
     from recon.store import open_map
 
     cloud = CloudSettings(voxel, max_points, clean, sky)
     name = "colmap_undistorted" if undistort else FILE_NAMES[to]
-    written = exports.export(open_map(folder), to, out or folder / name, undistort, cloud)
+    target = out or folder / name
+    reconstruction = open_map(folder)
+    # A run in that folder writes the same files; elsewhere a map that is still growing may be exported.
+    inside = target.resolve().is_relative_to(folder.resolve())
+    with sole_writer(folder, "export") if inside else nullcontext():
+        written = exports.export(reconstruction, to, target, undistort, cloud)
     typer.echo(f"Wrote {written}")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.ending import Ending, ended_by_signals
 from cli.options import (
     Arithmetic,
     Chunk,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from recon.settings import CloudSettings, NetworkSettings
     from recon.sources import SourceOptions
 
-INTERRUPTED = 130
+UNWRITTEN = 1
 SKIPPED_SHOWN = 5
 
 
@@ -117,11 +118,11 @@ def run(
     )
     _print_plan(plan)
     recogniser = open_recogniser(place_weights, device) if loops else None
-    with listening(out, plan, viewers, web_host) as listeners:
+    with ended_by_signals() as ending, listening(out, plan, viewers, web_host) as listeners:
         from recon.pipeline import reconstruct
 
         report = reconstruct(source, out, plan.settings, listeners, recogniser)
-    conclude(report, out)
+    conclude(report, out, ending)
 
 
 def plan(
@@ -247,12 +248,14 @@ def _print_plan(plan: Plan) -> None:
         typer.echo(f"  note: {notice}")
 
 
-def conclude(report: RunReport, out: Path) -> None:
-    """Print the summary of a run. One that was interrupted ends the program with its own status."""
+def conclude(report: RunReport, out: Path, ending: Ending) -> None:
+    """Print the summary of a run. One that was cut short, or could not write a file, exits with a code of its own."""
     _print_summary(report, out)
     if report.interrupted:
         typer.echo("Interrupted: what was finished is kept, and every file is whole.", err=True)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(ending.code)
+    if report.unwritten:
+        raise typer.Exit(UNWRITTEN)
 
 
 def _print_summary(report: RunReport, out: Path) -> None:

@@ -17,6 +17,7 @@ from evo.tools.file_interface import read_tum_trajectory_file
 from PIL import Image as PillowImage
 from scipy.spatial import KDTree
 
+from recon.colmap_log import quiet
 from recon.errors import ReconError
 from recon.exports.colmap import model_is_whole
 from recon.similarity import Array
@@ -106,6 +107,7 @@ class _Outputs:
         return path
 
 
+@quiet()
 def check_folder(folder: Path) -> CheckReport:
     """Check ``cloud.ply``, ``colmap``, ``poses.txt`` and ``recording.rrd`` in the folder of a run.
 

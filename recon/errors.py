@@ -1,6 +1,6 @@
 """The errors a user can cause. Each message says what happened, where, and what to do.
 
-The CLI prints the message alone and exits with 2.
+The CLI prints the message alone and exits with 2, or with 3 for an UnexpectedError.
 """
 
 
@@ -38,3 +38,7 @@ class DependencyError(ReconError):
 
 class WeightsError(ReconError):
     """A weight file is damaged, unsafe, or not of the network that it was given for."""
+
+
+class UnexpectedError(ReconError):
+    """A run ended in an error of another kind, its cause. What was finished is kept."""

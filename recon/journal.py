@@ -21,6 +21,7 @@ import numpy as np
 
 from recon.between import PASSED
 from recon.errors import MapError, OutputError, SettingsError, SourceError
+from recon.names import refuse_to_leave
 from recon.report import settings_from_json
 from recon.settings import RunSettings
 from recon.store import FrameArrays, open_map, read_arrays, write_atomically
@@ -231,10 +232,16 @@ def _chunk_path(folder: Path, number: int) -> Path:
     return folder / f"chunk_{number:04d}.json"
 
 
-def _read_parts(folder: Path) -> tuple[Part, ...]:
+def require_run(folder: Path) -> Path:
+    """The file that a run to resume has. Raises OutputError where it is missing."""
     path = folder / "map" / "run.json"
     if not path.is_file():
         raise OutputError(f"There is no run to resume in {folder}: {path} is missing. Leave out --resume.")
+    return path
+
+
+def _read_parts(folder: Path) -> tuple[Part, ...]:
+    path = require_run(folder)
     content = _load(path)
     try:
         return tuple(Part(**row | {"settings": settings_from_json(row["settings"])}) for row in content["parts"])
@@ -251,6 +258,8 @@ def _read_chunks(folder: Path) -> tuple[ChunkRecord, ...]:
             chunks.append(ChunkRecord(tuple(FrameRecord(**row) for row in rows), content["overlap"], content))
         except (KeyError, TypeError) as error:
             raise MapError(f"{path} is damaged ({error!r}). {ANEW}") from error
+        for frame in chunks[-1].frames:
+            refuse_to_leave(frame.name, path)
     return tuple(chunks)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recon.between import PASSED, FrameLocaliser
 from recon.chunks import chunks
+from recon.colmap_log import quiet
 from recon.correction import correct
 from recon.dense.plane_sweep import PlaneSweep
 from recon.dense.views import DepthStage
@@ -30,9 +31,11 @@ from recon.events import (
     Progress,
     StreamStatus,
 )
-from recon.exports import write_colmap, write_ply, write_tum
+from recon.exports.outputs import write_outputs
+from recon.failures import ERROR_FILE, explained, note_traceback, short
 from recon.frontend import GeometryFrontEnd
-from recon.journal import Journal
+from recon.journal import Journal, require_run
+from recon.lock import LOCK, sole_writer
 from recon.placement import Placement
 from recon.places import PlaceRecogniser
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
@@ -63,7 +66,15 @@ DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says whe
 ALONE = "has too little in common with the rest of the map"
 NOT_YET = PASSED + "the run ended before its turn, or its source is gone"
 UNFINISHED = "was read, but the run ended before its turn"
-LATER_OUTPUTS = ("evaluation.png", "loops.png", "mesh.ply", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
+LATER_OUTPUTS = (
+    "evaluation.png",
+    "loops.png",
+    "mesh.ply",
+    "colmap_undistorted",
+    "nerfstudio",
+    "poses_kitti.txt",
+    ERROR_FILE,
+)
 
 
 def reconstruct(
@@ -78,9 +89,10 @@ def reconstruct(
     recogniser: finds loops, by which the map is corrected while it grows; None to close none.
 
     Ctrl-C stops at the next opportunity; what is finished then is exported and ``RunReport.interrupted`` is set.
+    An output that cannot be written is reported in ``RunReport.unwritten``; the others are written.
     Raises KeyboardInterrupt when nothing was finished then, and ReconError: SourceError, OutputError (``out`` exists,
-    cannot be written, holds no run to resume), MapError (that run is damaged), ReconstructionError (no geometry),
-    WeightsError (the network's weights).
+    is in use by another run, cannot be written, holds no run to resume), MapError (that run is damaged),
+    ReconstructionError (no geometry), WeightsError (the network's weights), UnexpectedError (anything else).
     """
     settings = settings or RunSettings()
     opened = open_source(source, settings.source, incoming_folder(out, resume=settings.resume))
@@ -99,13 +111,23 @@ def reconstruct_source(
     """Reconstruct an opened source, also a live one; see ``reconstruct``. name: what the source is called."""
     network = load_network(settings)
     refuse_own_outputs(name, out)
-    journal = open_journal(name, source, out, settings)
     if settings.resume:
-        source = ResumedSource(source, out, journal)
+        require_run(out)
+    with quiet(), sole_writer(out, "run"):
+        journal = open_journal(name, source, out, settings)
+        if settings.resume:
+            source = ResumedSource(source, out, journal)
+        with explained(out, resumable=network is None), _full_disk_told(out):
+            return Run(
+                name, source, out, settings, listeners, journal=journal, network=network, recogniser=recogniser
+            ).execute()
+
+
+@contextmanager
+def _full_disk_told(out: Path) -> Iterator[None]:
+    """Say in a sentence what pycolmap's database makes of a full disk."""
     try:
-        return Run(
-            name, source, out, settings, listeners, journal=journal, network=network, recogniser=recogniser
-        ).execute()
+        yield
     except RuntimeError as error:
         if not any(sign in str(error) for sign in DATABASE_FAULTS):
             raise
@@ -159,7 +181,7 @@ def prepare_folder(out: Path, *, overwrite: bool) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        present = {path.name for path in out.iterdir()}
+        present = {path.name for path in out.iterdir()} - {LOCK}
         if present and not overwrite:
             raise OutputError(f"{out} is not empty. Choose another --out, or --overwrite to replace the run in it.")
         for name in present.intersection(RUN_OUTPUTS + LATER_OUTPUTS):
@@ -200,7 +222,8 @@ class Run:
         recogniser: PlaceRecogniser | None = None,
     ) -> None:
         self._name, self._source, self._out, self._settings = name, source, out, settings
-        self._listeners = listeners
+        self._listeners = list(listeners)
+        self._unwritten: tuple[str, ...] = ()
         self._journal = journal
         self._watch = Stopwatch()
         self._store = MapStore(out)
@@ -237,8 +260,7 @@ class Run:
             except KeyboardInterrupt:
                 complete = False
                 self._tell(Notice("Interrupted while writing: recon export makes the files that are missing."))
-            report = self._report(interrupted=not complete)
-            write(report, self._out / "report.json")
+            report = self._write_report(interrupted=not complete)
         finally:
             self._front_end.close()
         self._tell(Finished(self._out, report.frames_placed, report.frames_read))
@@ -294,8 +316,14 @@ class Run:
     def _tell(self, event: Event) -> None:
         if isinstance(event, Notice):
             self._notices.append(event.text)
-        for listener in self._listeners:
-            listener(event)
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception as error:
+                self._listeners.remove(listener)
+                note_traceback(error, self._out)
+                name = type(listener).__name__
+                self._tell(Notice(f"{name} has failed and is left out: {short(error)}, see {self._out / ERROR_FILE}."))
 
     def _read(self) -> Iterator[Frame]:
         """The source's frames; what cannot be read is reported and left out."""
@@ -504,14 +532,16 @@ class Run:
             between = tuple(frame for frame in self._between.values() if isinstance(frame, PlacedFrame))
             self._store.write_places(*self._places(), complete=complete, between=between)
         with self._watch.measure("export"):
-            reconstruction = open_map(self._out)
-            for stage, writer, name in (
-                ("trajectory", write_tum, "poses.txt"),
-                ("COLMAP model", write_colmap, "colmap"),
-                ("cloud", partial(write_ply, settings=self._settings.cloud), "cloud.ply"),
-            ):
-                self._tell(Progress(f"writing {stage}", 0, 0))
-                writer(reconstruction, self._out / name)
+            self._unwritten = write_outputs(open_map(self._out), self._settings.cloud, self._tell)
+
+    def _write_report(self, *, interrupted: bool) -> RunReport:
+        report = self._report(interrupted=interrupted)
+        try:
+            write(report, self._out / "report.json")
+        except OutputError as error:
+            self._tell(Notice(str(error)))
+            report = replace(report, unwritten=(*report.unwritten, str(error)))
+        return report
 
     def _report(self, *, interrupted: bool) -> RunReport:
         placed, skipped, _ = self._places()
@@ -533,6 +563,7 @@ class Run:
             passed_over=len(self._passed),
             passed_over_placed=sum(isinstance(frame, PlacedFrame) for frame in self._between.values()),
             stream=self._source.status,
+            unwritten=self._unwritten,
         )
 
 

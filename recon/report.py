@@ -63,6 +63,7 @@ class RunReport:
     versions: of Python and the main packages. frames_placed of frames_read have a pose; the others, and files that
     could not be read, are in ``skipped``. seconds: wall time. notices: sentences shown to the user. interrupted: the
     user ended the run early, and what was finished was kept. loops: every place that was thought to be seen again.
+    unwritten: a sentence for each file that could not be written.
     passed_over: frames that showed next to nothing new, of which passed_over_placed got a pose afterwards.
     stream: what became of a live source's pictures.
     """
@@ -83,6 +84,7 @@ class RunReport:
     passed_over: int = 0
     passed_over_placed: int = 0
     stream: StreamStatus | None = None
+    unwritten: tuple[str, ...] = ()
 
 
 class Stopwatch:
@@ -143,7 +145,7 @@ def main_versions() -> dict[str, str]:
 def write(report: RunReport, path: Path) -> None:
     """Write ``path`` as a whole. Raises OutputError when it cannot be written."""
     text = json.dumps({"version": REPORT_VERSION} | asdict(report), indent=1, ensure_ascii=False, default=os.fspath)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))  # of paths: still JSON
 
 
 def read(path: Path) -> RunReport:
@@ -170,6 +172,7 @@ def _report_from_json(content: dict[str, Any]) -> RunReport:
         "chunks": tuple(ChunkReport(**row | {"warnings": tuple(row.get("warnings", ()))}) for row in content["chunks"]),
         "stages": tuple(StageTime(**row) for row in content["stages"]),
         "notices": tuple(content["notices"]),
+        "unwritten": tuple(content.get("unwritten", ())),
         "loops": tuple(LoopRecord(**row) for row in content.get("loops", ())),
         "stream": StreamStatus(**content["stream"]) if content.get("stream") else None,
     }

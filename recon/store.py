@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -21,11 +19,14 @@ from typing import IO, Any
 
 import numpy as np
 
+from recon.archive import load_arrays, save_arrays
 from recon.errors import MapError, OutputError
+from recon.names import refuse_to_leave
 from recon.similarity import Sim3
 from recon.types import Camera, DepthMap, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
 
-MAP_VERSION = 1
+MAP_VERSION = 2
+VERSIONS_READ = (1, 2)  # 1 is compressed by zlib
 CONFIDENCE_LEVELS = 255
 
 
@@ -127,7 +128,7 @@ class MapStore:
             arrays[f"confidence_{frame.index}"] = np.round(frame.confidence * CONFIDENCE_LEVELS).astype(np.uint8)
             arrays[f"colour_{frame.index}"] = frame.colour
         path = self.folder / "map" / f"submap_{submap.index:04d}.npz"
-        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+        write_atomically(path, lambda file: save_arrays(file, arrays))
 
     def read_submap(self, number: int, placed: Mapping[int, PlacedFrame]) -> dict[int, FrameGeometry]:
         """The frames that a submap added, as far as they are placed, by index. Raises MapError for a damaged file."""
@@ -148,7 +149,7 @@ class MapStore:
         between: see ReconstructedMap.
         """
         arrays = {field.name: getattr(points, field.name) for field in fields(points)}
-        write_atomically(self.folder / "map" / "points.npz", lambda file: np.savez_compressed(file, **arrays))
+        write_atomically(self.folder / "map" / "points.npz", lambda file: save_arrays(file, arrays))
         text = json.dumps(_places_to_json(frames, between, skipped, complete), indent=1)
         write_atomically(self.folder / "map" / "map.json", lambda file: file.write(text.encode()))
 
@@ -164,7 +165,7 @@ class FrameArrays:
 
 def read_arrays(path: Path) -> dict[int, FrameArrays]:
     """What a submap's file holds of every frame, by index. Raises MapError for a file that is missing or damaged."""
-    arrays = _load_arrays(path)
+    arrays = load_arrays(path)
     indices = [int(name.removeprefix("depth_")) for name in arrays if name.startswith("depth_")]
     try:
         return {index: _frame_arrays(arrays, index) for index in indices}
@@ -182,7 +183,7 @@ def open_map(folder: Path) -> ReconstructedMap:
         version = content["version"]
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise MapError(f"{path} is damaged ({error}). Run the reconstruction again.") from error
-    if version != MAP_VERSION:
+    if version not in VERSIONS_READ:
         raise MapError(f"{path} has version {version}, this program reads {MAP_VERSION}. Run the reconstruction again.")
     try:
         cameras = [_camera_from_json(camera) for camera in content["cameras"]]
@@ -192,6 +193,8 @@ def open_map(folder: Path) -> ReconstructedMap:
         complete = bool(content["complete"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise MapError(f"{path} is damaged ({error!r}). Run the reconstruction again.") from error
+    for named in (*frames, *between):
+        refuse_to_leave(named.name, path)
     points = _read_points(folder / "map" / "points.npz")
     return ReconstructedMap(folder, frames, skipped, points, complete, between)
 
@@ -238,16 +241,8 @@ def _frame_from_json(row: dict[str, Any], cameras: list[Camera]) -> PlacedFrame:
     )
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
-        raise MapError(f"{path} is missing or damaged ({error}). Run the reconstruction again.") from error
-
-
 def _read_points(path: Path) -> SparsePoints:
-    arrays = _load_arrays(path)
+    arrays = load_arrays(path)
     try:
         return SparsePoints(**{field.name: arrays[field.name] for field in fields(SparsePoints)})
     except KeyError as error:
@@ -255,7 +250,7 @@ def _read_points(path: Path) -> SparsePoints:
 
 
 def _read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:
-    arrays = _load_arrays(path)
+    arrays = load_arrays(path)
     try:
         for row, index in enumerate(arrays["frame_indices"].tolist()):
             if index not in placed:

@@ -194,7 +194,7 @@ def _read_descriptors(path: Path, listing: Listing) -> Descriptors:
     try:
         descriptors = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise MapError(f"{path} is missing or damaged ({error}). Build it again: recon places build FOLDER") from error
+        raise MapError(f"{path} is missing or damaged. Build it again: recon places build FOLDER") from error
     if descriptors.shape != (len(listing.names), listing.dim):
         raise MapError(
             f"{path} holds descriptors of shape {descriptors.shape}, images.json lists {len(listing.names)} of length "

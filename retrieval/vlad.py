@@ -89,7 +89,9 @@ class Vocabulary:
                     raise ValueError(f"version {int(file['version'])}, this program reads {VOCABULARY_VERSION}")
                 centres = np.asarray(file["centres"], dtype=np.float32)
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-            raise MapError(f"{path} is missing or damaged ({error}). Build the index again.") from error
+            raise MapError(
+                f"{path} is missing, damaged, or not of version {VOCABULARY_VERSION}. Build the index again."
+            ) from error
         if centres.ndim != 2 or not np.isfinite(centres).all():
             raise MapError(f"{path} holds no vocabulary. Build the index again.")
         return cls(centres)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from recon.colmap_log import quiet
 from recon.errors import SettingsError
 from recon.exports.colmap import write_colmap, write_undistorted
 from recon.exports.mesh import write_mesh
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 
+@quiet()
 def export(
     reconstruction: ReconstructedMap,
     target: Target,

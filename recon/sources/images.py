@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from recon.errors import SettingsError
+from recon.names import image_stem, printable
 from recon.sources.base import (
     Candidate,
     SourceDescription,
@@ -73,7 +74,7 @@ class ImageSource:
             try:
                 photo = read_photo(path)
             except UnreadableImage as error:
-                yield SkippedFrame(index, path.name, str(error))
+                yield SkippedFrame(index, printable(path.name), str(error))
                 continue
             image = working_image(photo.pixels, self._options.size)
             height, width = photo.pixels.shape[:2]
@@ -112,7 +113,7 @@ def _sortable_stems(paths: Sequence[Path]) -> list[str]:
 
     Trainers and COLMAP sort by plain text, so IMG_2 and IMG_10 need a number in front.
     """
-    stems = [path.stem for path in paths]
+    stems = [image_stem(path.stem) for path in paths]
     unique = len({stem.casefold() for stem in stems}) == len(stems)
     if unique and sorted(stems, key=lambda stem: stem + ".") == stems:
         return stems

@@ -14,6 +14,7 @@ import av
 import numpy as np
 
 from recon.errors import SourceError
+from recon.names import printable
 from recon.sources.base import (
     Candidate,
     Selection,
@@ -92,10 +93,10 @@ class VideoSource:
         end = time + period - (stream.start_time or 0) * float(stream.time_base or 0)
         if seconds - end > max(MISSING_SECONDS, MISSING_SHARE * seconds):
             reason = f"the video is cut short: it ends at {end:.2f} s of {seconds:.2f} s"
-            yield SkippedFrame(count, self._path.name, reason)
+            yield SkippedFrame(count, printable(self._path.name), reason)
         elif damaged:
             what = "1 frame of the video is" if damaged == 1 else f"{damaged} frames of the video are"
-            yield SkippedFrame(count, self._path.name, f"{what} damaged")
+            yield SkippedFrame(count, printable(self._path.name), f"{what} damaged")
 
     def _read(self, index: int, time: float, frame: Any) -> Candidate:
         original = upright_rgb(frame)

@@ -14,6 +14,7 @@ import watchfiles
 from natsort import natsorted, ns
 
 from recon.errors import SettingsError, SourceError
+from recon.names import image_stem, printable
 from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
 from recon.sources.decoding import IMAGE_SUFFIXES, UnreadableImage, read_photo
 from recon.sources.images import photo_candidate
@@ -52,7 +53,7 @@ class WatchFeed:
             try:
                 yield self._candidate(index, path, seen)
             except UnreadableImage as error:  # it was replaced or deleted since
-                yield SkippedFrame(index, path.name, str(error))
+                yield SkippedFrame(index, printable(path.name), str(error))
 
     def items(self, stop: threading.Event) -> Iterator[Candidate | SkippedFrame]:
         if self._images_folder:
@@ -100,12 +101,12 @@ class WatchFeed:
             return self._candidate(self._count, path, growth.seen)
         except UnreadableImage as error:
             done = time.monotonic() - growth.changed > GIVE_UP_SECONDS or not path.exists()
-            return SkippedFrame(self._count, path.name, str(error)) if done else None
+            return SkippedFrame(self._count, printable(path.name), str(error)) if done else None
 
     def _candidate(self, index: int, path: Path, seen: float) -> Candidate:
         photo = read_photo(path)
         image = working_image(photo.pixels, self._options.size)
-        where = (index, seen, f"{index:06d}_{path.stem}")
+        where = (index, seen, f"{index:06d}_{image_stem(path.stem)}")
         mask = np.ones(image.shape[:2], np.bool_)
         return photo_candidate(photo, path, where, image, mask, images_folder=self._images_folder)
 

@@ -13,7 +13,6 @@ import pytest
 
 from cli import run
 from cli.dependencies import explain
-from cli.main import main
 from recon.settings import RunSettings
 from tests.cli.conftest import Recon
 
@@ -122,10 +121,12 @@ def test_our_own_faults_keep_their_traceback(error: ImportError | OSError) -> No
     assert explain(error) is None
 
 
-def test_an_unknown_exception_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_exception_is_not_swallowed(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("recon.sources.open_source", broken)
-    with pytest.raises(ZeroDivisionError):
-        main(["plan", "somewhere"])
+    outcome = recon("plan", "somewhere")
+    assert outcome.code == 3
+    assert "in broken\n    raise ZeroDivisionError" in outcome.err
+    assert outcome.err.endswith("\nrecon: Unexpected error: ZeroDivisionError().\n")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from recon.archive import load_arrays
 from recon.errors import MapError, OutputError
 from recon.similarity import Sim3
 from recon.store import MapStore, open_map, write_atomically
@@ -140,8 +141,8 @@ def test_json_of_another_shape_is_named(stored: Path, change: dict[str, object])
 
 def test_another_version_is_refused(stored: Path) -> None:
     path = stored / "map" / "map.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
-    with pytest.raises(MapError, match=r"map\.json has version 2, this program reads 1"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 3}))
+    with pytest.raises(MapError, match=r"map\.json has version 3, this program reads 2"):
         open_map(stored)
 
 
@@ -175,6 +176,41 @@ def test_missing_array_is_named(stored: Path) -> None:
     np.savez(stored / "map" / "points.npz", positions=np.zeros((0, 3)))
     with pytest.raises(MapError, match=r"points\.npz lacks the array 'colours'"):
         open_map(stored)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\5\6" + bytes(18), b"\x80\x04N.", b"\x93NUMPY\1\0"])
+def test_no_advice_to_load_a_damaged_file_unsafely(stored: Path, content: bytes) -> None:
+    """NumPy's own words name allow_pickle, which runs what is in the file."""
+    for name, read in (
+        ("points", lambda: open_map(stored)),
+        ("submap_0000", lambda: list(open_map(stored).geometry())),
+    ):
+        path = stored / "map" / f"{name}.npz"
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(MapError, match=rf"{name}\.npz (is missing or damaged|lacks the array)") as refused:
+            read()
+        assert "pickle" not in str(refused.value)
+        path.write_bytes(whole)
+
+
+def test_objects_are_not_loaded(stored: Path) -> None:
+    np.savez(stored / "map" / "points.npz", positions=np.array([{}, []], dtype=object))
+    with pytest.raises(MapError, match=r"points\.npz is missing or damaged: it is not a whole archive of plain arrays"):
+        open_map(stored)
+
+
+def test_a_map_of_version_1_is_read(stored: Path) -> None:
+    """As it was written before Zstandard: by NumPy alone."""
+    for path in (stored / "map").glob("*.npz"):
+        arrays = load_arrays(path)
+        if "version" in arrays:
+            arrays["version"] = np.int64(1)
+        np.savez_compressed(path, **arrays)
+    places = stored / "map" / "map.json"
+    places.write_text(json.dumps(json.loads(places.read_text()) | {"version": 1}))
+    test_places_come_back_exactly(stored)
+    test_geometry_comes_back_within_its_stored_precision(stored)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

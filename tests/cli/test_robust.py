@@ -1,0 +1,187 @@
+"""What ends a run or gets in its way, as a user meets it: signals, other runs, names, faults, other programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+import typer
+
+from cli.ending import ended_by_signals
+from recon import report
+from recon.lock import sole_writer
+from recon.store import open_map
+from tests.cases.robust import FRAMES, foreign, odd, renamed
+from tests.cli.conftest import Recon, make_images
+from tests.support import ExactFrontEnd, half_size_sample
+
+SMALL = ("--size", "320", "--depth", "classical", "--no-loops", "--viewer", "none")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_first_signal_stops_and_the_second_interrupts() -> None:
+    stopped: list[int] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(typer.Exit) as ended, ended_by_signals(lambda: stopped.append(1)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopped == [1]
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the second SIGTERM interrupts")
+    assert ended.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+TERMINATED = """
+import os, signal, typer
+from cli.ending import ended_by_signals
+try:
+    with ended_by_signals():
+        import pycolmap
+        os.kill(os.getpid(), signal.SIGTERM)
+except typer.Exit as ended:
+    print(ended.exit_code)
+"""
+
+
+def test_pycolmap_does_not_take_sigterm_away() -> None:
+    command = [sys.executable, "-c", TERMINATED]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "143\n", "")
+
+
+def test_ctrl_c_stays_what_it_is_and_a_run_that_was_ignoring_it_goes_on() -> None:
+    with pytest.raises(KeyboardInterrupt), ended_by_signals():
+        os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ended_by_signals() as ending:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert ending.code == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_sigterm_ends_a_run_of_a_script_as_ctrl_c_does(tmp_path: Path) -> None:
+    """With SIGINT ignored, as a shell starts what stands before an ampersand."""
+    photos, out = half_size_sample(tmp_path / "in", 9) / "images", tmp_path / "out"
+    options = (*SMALL, "--chunk", "5", "--overlap", "2")
+    command = f"{sys.executable} -m cli run {photos} --out {out} {' '.join(options)} & echo $!; wait $!"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as shell:
+        assert shell.stdout is not None
+        process, deadline = int(shell.stdout.readline()), time.monotonic() + 120
+        while not (out / "map" / "chunk_0000.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process, signal.SIGTERM)
+        _, said = shell.communicate(timeout=120)
+    assert shell.returncode == 143, said
+    assert "Interrupted: what was finished is kept, and every file is whole." in said
+    found = report.read(out / "report.json")
+    assert found.interrupted
+    assert 5 <= found.frames_placed == len(open_map(out).frames) == len(np.loadtxt(out / "poses.txt"))
+    assert not (out / ".lock").exists()
+
+
+def test_a_second_run_is_refused_before_it_touches_anything(recon: Recon, tmp_path: Path) -> None:
+    photos, out = make_images(tmp_path / "photos"), tmp_path / "out"
+    (out / "map").mkdir(parents=True)
+    (out / "map" / "map.json").write_text("of the first run")
+    for option in ("--overwrite", "--resume"):
+        (out / "map" / "run.json").touch()
+        with sole_writer(out, "run"):
+            outcome = recon("run", photos, "--out", out, *SMALL, option)
+        assert outcome.code == 2
+        assert f"recon: {out} is in use by another run (process {os.getpid()} on " in outcome.err
+        assert sorted(path.name for path in (out / "map").iterdir()) == ["map.json", "run.json"]
+        assert (out / "map" / "map.json").read_text() == "of the first run"
+        assert [path.name for path in out.iterdir()] == ["map"]
+
+
+def test_odd_names_are_the_same_in_every_file(recon: Recon, tmp_path: Path) -> None:
+    made = renamed(tmp_path / "in", lambda number: foreign(number) if number % 3 == 1 else odd(number))
+    out = tmp_path / "out"
+    outcome = recon("run", made.source, "--out", out, *SMALL[:-2])
+    assert outcome.code == 0, outcome.err
+    assert f"{FRAMES} of {FRAMES} placed" in outcome.out
+    names = [frame.name for frame in open_map(out).frames]
+    assert all(one.isprintable() and " " not in one for one in names)
+    assert sorted(path.name for path in (out / "colmap" / "images").iterdir()) == sorted(names)
+    model = pycolmap.Reconstruction(out / "colmap" / "sparse" / "0")
+    (tmp_path / "text").mkdir()
+    model.write_text(tmp_path / "text")
+    again = pycolmap.Reconstruction()
+    again.read_text(tmp_path / "text")
+    for read in (model, again):
+        assert [read.images[number + 1].name for number in range(FRAMES)] == names
+    assert recon("export", out, "--to", "nerfstudio").code == 0
+    frames = json.loads((out / "nerfstudio" / "transforms.json").read_text(encoding="utf-8"))["frames"]
+    assert [frame["file_path"] for frame in frames] == [f"images/{one}" for one in names]
+    assert "%" in "".join(names)
+
+
+class Faulty(ExactFrontEnd):
+    interrupt, ending = "chunk 1", MemoryError
+
+
+def test_an_unexpected_error_has_its_own_exit_code(
+    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recon.pipeline.StructureFromMotion", Faulty)
+    photos, out = make_images(tmp_path / "photos", 7), tmp_path / "out"
+    outcome = recon("run", photos, "--out", out, *SMALL, "--chunk", "5", "--overlap", "2")
+    assert outcome.code == 3
+    assert outcome.err.startswith(f"recon: Unexpected error (MemoryError), see {out}/error.txt. Nothing that was fin")
+    assert outcome.err.count("\n") == 1
+    assert "MemoryError" in (out / "error.txt").read_text()
+
+
+def test_a_file_that_could_not_be_written_has_an_exit_code(
+    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("recon.pipeline.StructureFromMotion", ExactFrontEnd)
+    monkeypatch.setattr("recon.exports.outputs.write_tum", full)
+    photos, out = make_images(tmp_path / "photos", 7), tmp_path / "out"
+    outcome = recon("run", photos, "--out", out, *SMALL)
+    assert outcome.code == 1
+    assert "note: poses.txt is missing: OSError: [Errno 28] No space left on device. Make it again" in outcome.err
+    assert (out / "cloud.ply").is_file()
+    assert recon("export", out, "--to", "tum").code == 0
+    assert (out / "poses.txt").is_file()
+
+
+LIBRARY = """
+import pycolmap, sys
+from pathlib import Path
+import viewer
+from recon.pipeline import reconstruct
+from recon.settings import RunSettings
+from recon.sources import SourceOptions
+out = Path(sys.argv[2])
+out.mkdir()
+with viewer.record(out.parent / "run.rrd") as recording:
+    settings = RunSettings(SourceOptions(size=320), depth="classical")
+    print(reconstruct(sys.argv[1], out, settings, [recording]).frames_placed)
+"""
+
+
+def test_a_program_that_has_imported_pycolmap_first_gets_a_map_and_no_log_lines(tmp_path: Path) -> None:
+    photos = half_size_sample(tmp_path / "in", 4) / "images"
+    environment = {key: value for key, value in os.environ.items() if key != "GLOG_minloglevel"}
+    ended = subprocess.run(
+        [sys.executable, "-c", LIBRARY, str(photos), str(tmp_path / "out")],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "4\n", "")
+    assert len(list(open_map(tmp_path / "out").geometry())) == 4
