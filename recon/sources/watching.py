@@ -15,8 +15,9 @@ from natsort import natsorted, ns
 
 from recon.errors import SettingsError, SourceError
 from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
-from recon.sources.decoding import IMAGE_SUFFIXES, UnreadableImage, read_photo
+from recon.sources.decoding import UnreadableImage, read_photo
 from recon.sources.images import photo_candidate
+from recon.sources.kinds import is_image
 from recon.store import make_folder
 from recon.types import SkippedFrame
 
@@ -105,7 +106,7 @@ class WatchFeed:
     def _candidate(self, index: int, path: Path, seen: float) -> Candidate:
         photo = read_photo(path)
         image = working_image(photo.pixels, self._options.size)
-        where = (index, seen, f"{index:06d}_{path.stem}")
+        where = (index, seen, f"{index:06d}_{'_'.join(path.stem.split())}")
         mask = np.ones(image.shape[:2], np.bool_)
         return photo_candidate(photo, path, where, image, mask, images_folder=self._images_folder)
 
@@ -129,5 +130,5 @@ class _Growth:
 
 def _images(paths: Iterable[Path]) -> list[Path]:
     """Those that are images and not hidden, in natural order."""
-    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    images = [path for path in paths if not path.name.startswith(".") and path.is_file() and is_image(path)]
     return natsorted(images, alg=ns.PATH | ns.IGNORECASE)
