@@ -29,7 +29,7 @@ FIELDS: dict[CameraModel, int] = {
     "SIMPLE_PINHOLE": 3, "PINHOLE": 4, "SIMPLE_RADIAL": 4, "RADIAL": 5, "OPENCV": 8, "OPENCV_FISHEYE": 8,
 }  # fmt: skip
 FIRST_PIXEL = 0.5  # from OpenCV's pixels to ours
-FIT_ERROR = 0.3  # most that a distortion of more terms may lose by fewer [px]
+FIT_ERROR = 0.5  # most that a distortion of more terms may lose by fewer [px]
 FORMATS = "COLMAP's cameras.txt, nerfstudio's transforms.json, and YAML or XML of OpenCV, ROS or Kalibr"
 
 
@@ -207,7 +207,7 @@ def _kalibr_lens(fields: Any, image_size: Size, name: str) -> Lens:
     if len(intrinsics) != 4:
         raise _Fault(f"intrinsics of {name} need 4 numbers, got {len(intrinsics)}")
     fx, fy, cx, cy = intrinsics
-    names = ("distortioncoeffs", "distortioncoefficients")
+    names = ("distortion_coeffs", "distortion_coefficients")
     coefficients = _values(fields, *names) if _find(fields, *names) is not None else []
     size = _stated_size(fields)
     pinhole = (fx, fy, cx + FIRST_PIXEL, cy + FIRST_PIXEL)
@@ -276,14 +276,18 @@ def _distorted(points: NDArray[np.float64], coefficients: NDArray[np.float64]) -
     return np.asarray(projected, dtype=np.float64).reshape(-1, 2)
 
 
-MATRIX = ("cameramatrix", "k", "mtx", "intrinsicmatrix")
-COEFFICIENTS = ("distortioncoefficients", "distcoeffs", "distortioncoeffs", "d", "dist", "distortion")
+MATRIX = ("camera_matrix", "k", "mtx", "intrinsic_matrix")
+COEFFICIENTS = ("distortion_coefficients", "distortion_coeffs", "dist_coeffs", "d", "dist", "distortion")
 
 
 def _find(fields: Document, *names: str) -> Any:
-    """The value of a field by any of its usual names, in lower case without underscores."""
-    by_name = {re.sub(r"[_\- ]", "", str(key)).lower(): value for key, value in fields.items()}
-    return next((by_name[name] for name in names if name in by_name), None)
+    """The value of a field by any of its usual names; upper case and underscores do not count."""
+    by_name = {_plain(str(key)): value for key, value in fields.items()}
+    return next((by_name[_plain(name)] for name in names if _plain(name) in by_name), None)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def _values(fields: Document, *names: str) -> list[float]:
@@ -291,9 +295,11 @@ def _values(fields: Document, *names: str) -> list[float]:
     found = _find(fields, *names)
     found = found.get("data") if isinstance(found, dict) else found
     try:
+        if not isinstance(found, list):
+            raise TypeError
         return np.asarray(found, dtype=np.float64).ravel().tolist()
     except (TypeError, ValueError):
-        raise _Fault(f"{names[0]} is not a list of numbers") from None
+        raise _Fault(f"{names[0]} must be a list of numbers") from None
 
 
 def _number(fields: Document, name: str, default: float | None = None) -> float:
@@ -304,9 +310,9 @@ def _number(fields: Document, name: str, default: float | None = None) -> float:
 
 
 def _stated_size(fields: Document) -> Size | None:
-    both = _find(fields, "resolution", "imagesize", "size")
+    both = _find(fields, "resolution", "image_size", "size")
     if both is None:
-        both = [_find(fields, "imagewidth", "width", "w"), _find(fields, "imageheight", "height", "h")]
+        both = [_find(fields, "image_width", "width", "w"), _find(fields, "image_height", "height", "h")]
     if both == [None, None]:
         return None
     if not (isinstance(both, list | tuple) and len(both) == 2):

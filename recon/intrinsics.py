@@ -49,7 +49,7 @@ def _numbers(text: str) -> tuple[float, ...] | None:
         raise SettingsError(f"--intrinsics: the file {text} cannot be read as text ({error}).") from error
     words = " ".join(line.split("#")[0].replace(",", " ") for line in content.splitlines()).split()
     try:
-        return tuple(float(word) for word in words)
+        return tuple(float(word) for word in words) or None
     except ValueError:
         return None
 
