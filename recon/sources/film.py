@@ -20,6 +20,8 @@ from recon.sources.levels import eight_bit, is_dull
 from recon.types import Image
 
 NO_FILM = ("attached_pic", "timed_thumbnails", "still_image", "dependent")  # dispositions of a stream beside the film
+# The upper field is kept, whichever is said to come first: many files say it wrong, and half a frame matters little.
+DEINTERLACING = "mode=send_frame:parity=tff:deint=interlaced"
 PACKETS_COUNTED = 400  # to tell a film from a thumbnail
 LONGEST_PIXEL = 5  # sides of a pixel; a file that states more is damaged
 DEEP_GREY = "gray16le"
@@ -94,7 +96,8 @@ def _longest(container: Any, streams: Sequence[Any]) -> set[int]:
     """Indices of the streams with the most packets at the start of the file, or half as many."""
     counts = Counter({stream.index: 0 for stream in streams})
     with suppress(av.error.FFmpegError):  # the damage is told when the frames are read
-        counts.update(packet.stream_index for packet in islice(container.demux(streams), PACKETS_COUNTED))
+        packets = islice(container.demux(streams), PACKETS_COUNTED)
+        counts.update(packet.stream_index for packet in packets if packet.size)
     most = max(counts.values())
     return {index for index, count in counts.items() if 2 * count >= most}
 
@@ -113,7 +116,7 @@ def _best(films: Sequence[Any]) -> Any:
 class Pictures:
     """Makes pictures (height, width, 3) uint8 RGB of the decoded frames of one stream.
 
-    Interlaced frames become whole ones at the time of their first field, one per frame; oblong pixels become square,
+    Interlaced frames become whole ones of their upper field, one per frame; oblong pixels become square,
     by more pixels in the shorter direction; the picture is then turned as its file says.
     count: of the pictures made. combed: how many of these look interlaced without saying so.
     """
@@ -175,7 +178,7 @@ class Pictures:
         source = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or self._time_base
         )
-        graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
+        graph.link_nodes(source, graph.add("bwdif", DEINTERLACING), graph.add("buffersink"))
         graph.configure()
         return graph
 

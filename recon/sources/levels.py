@@ -20,18 +20,18 @@ def eight_bit(values: NDArray[Any], *, linear: bool = False) -> Image:
 
     White is the smallest usual depth that holds the values, so that 12-bit sensors do not come out black. Where next
     to no contrast is left by that, as of thermal cameras, the range of this picture is stretched instead.
-    linear: values are light, as in OpenEXR, rather than levels for a screen.
+    linear: values are light in any unit, as in OpenEXR, rather than levels for a screen.
     """
     floats = values.astype(np.float32)
     known = floats[np.isfinite(floats)]
     if not known.size:
         return np.zeros(values.shape, np.uint8)
     with np.errstate(over="ignore", invalid="ignore"):
-        white = _white(float(known.max()), values.dtype.kind == "f")
+        low, high = np.percentile(known, (FEW, 100 - FEW))
+        white = float(high) if linear and high > 0 else _white(float(known.max()), values.dtype.kind == "f")
         plain = _scaled(floats, 0.0, white, linear=linear)
         if not is_dull(plain) and (known < 0).mean() < NEGATIVE:
             return plain
-        low, high = np.percentile(known, (FEW, 100 - FEW))
         return _scaled(floats, float(low), float(high), linear=linear) if high > low else plain
 
 
