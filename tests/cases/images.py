@@ -80,7 +80,7 @@ CASES = (
     Case("celsius", celsius, "contrast is stretched", placed=COUNT, ate=0.03),
     Case("without suffix", without_suffix, "read by content", placed=COUNT, ate=0.02),
     Case("brackets", brackets, "the folder is found", placed=COUNT, ate=0.02),
-    Case("doubles", doubles, "all placed, and a note", placed=20, ate=0.03, says="Images of one name and several types"),
+    Case("doubles", doubles, "all placed, and a note", placed=20, ate=0.03, says="several types are all read"),
     Case(
         "calibration of another size", calibration_of_other_size, "refused", exit_code=2,
         says="is the calibration for 1280x960?",
