@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-
-from recon.errors import SettingsError
 
 if TYPE_CHECKING:
     from recon.types import Camera, CameraModel
@@ -46,7 +43,9 @@ Intrinsics = Annotated[
     str | None,
     typer.Option(
         metavar="NUMBERS|FILE",
-        help="Known calibration: fx,fy,cx,cy[,distortion...] in pixels of the originals, or a file with them.",
+        help="Known calibration: fx,fy,cx,cy[,distortion...] in pixels of the originals, or a file with them, COLMAP's "
+        "cameras.txt, nerfstudio's transforms.json, or OpenCV's, ROS's or Kalibr's YAML; files that state their size "
+        "are scaled to the images.",
     ),
 ]
 Weights = Annotated[
@@ -117,35 +116,15 @@ Resume = Annotated[
     typer.Option("--resume", help="Go on with the run in DIR: with the rest of its source, or with another source."),
 ]
 
-MAX_DISTORTION = 4
-
 
 def calibrated_camera(text: str, lens: LensName | None, sizes: Sequence[tuple[int, int]]) -> Camera:
-    """The camera that ``--intrinsics`` describes, for images of which ``sizes`` are the different (width, height).
+    """The camera that ``--intrinsics`` describes, and a note for the user; see ``recon.intrinsics.given_camera``."""
+    from recon.intrinsics import given_camera
 
-    Up to four distortion numbers follow fx, fy, cx, cy: OpenCV's k1, k2, p1, p2, or k1 to k4 of a fisheye lens.
-    Raises SettingsError for numbers that make no camera, and unless there is exactly one size.
-    """
-    from recon.types import Camera
-
-    numbers = _numbers(text)
-    pinhole, distortion = numbers[:4], numbers[4:]
-    if len(pinhole) < 4 or len(distortion) > MAX_DISTORTION:
-        raise SettingsError(
-            f"--intrinsics needs fx,fy,cx,cy and at most {MAX_DISTORTION} distortion numbers, got {len(numbers)}."
-        )
-    if not (all(math.isfinite(number) for number in numbers) and min(pinhole) > 0):
-        raise SettingsError(f"--intrinsics needs positive fx, fy, cx, cy and finite numbers, got {text}.")
-    if distortion and lens == "pinhole":
-        raise SettingsError("--camera-model pinhole has no distortion, but --intrinsics gives some. Leave one out.")
-    if len(sizes) != 1:
-        listed = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) or "none that can be opened"
-        raise SettingsError(f"--intrinsics needs images of one size, but there are {listed}. Leave it out.")
-    width, height = sizes[0]
-    if lens != "fisheye" and not distortion:
-        return Camera("PINHOLE", width, height, pinhole)
-    padding = (0.0,) * (MAX_DISTORTION - len(distortion))
-    return Camera("OPENCV_FISHEYE" if lens == "fisheye" else "OPENCV", width, height, pinhole + distortion + padding)
+    camera, note = given_camera(text, MODELS[lens] if lens else None, sizes)
+    if note:
+        typer.echo(f"note: {note}", err=True)
+    return camera
 
 
 def chosen_lens(
@@ -156,17 +135,3 @@ def chosen_lens(
         return MODELS[lens or "radial"], None
     camera = calibrated_camera(intrinsics, lens, sizes)
     return camera.model, camera
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        content = Path(text).read_text() if Path(text).is_file() else text
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--intrinsics: the file {text} cannot be read as text ({error}).") from error
-    lines = [line.split("#")[0].replace(",", " ") for line in content.splitlines()]
-    try:
-        return tuple(float(word) for line in lines for word in line.split())
-    except ValueError as error:
-        raise SettingsError(
-            f"--intrinsics: {text} is neither a file nor numbers such as 500,500,320,240 ({error})."
-        ) from error

@@ -19,7 +19,8 @@ import numpy as np
 
 from recon.errors import MapError, OutputError, SourceError
 from recon.sources.base import working_image
-from recon.sources.decoding import IMAGE_SUFFIXES, UnreadableImage, read_photo
+from recon.sources.decoding import UnreadableImage, read_photo
+from recon.sources.kinds import is_image
 from recon.store import write_atomically
 from recon.types import Image
 from retrieval.describer import Descriptors, PlaceDescriber
@@ -115,7 +116,7 @@ def list_images(folder: Path) -> list[Path]:
     """Image files of a folder and its subfolders, sorted. Raises SourceError when there are none."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is no folder. Give a folder of images.")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    paths = sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file() and is_image(p))
     if not paths:
         raise SourceError(f"{folder} holds no images.")
     return paths

@@ -10,22 +10,22 @@ from natsort import natsorted, ns
 
 from recon.errors import SourceError
 from recon.sources.base import Source, SourceDescription, SourceKind, SourceOptions
-from recon.sources.decoding import IMAGE_SUFFIXES
+from recon.sources.decoding import UnreadableImage, opened_image
 from recon.sources.images import ImageSource
+from recon.sources.kinds import IMAGE_SUFFIXES, RAW_SUFFIXES, VIDEO_SUFFIXES, is_image, is_text
 
 if TYPE_CHECKING:
     from recon.sources.live import LiveSource
 
 __all__ = ["Source", "SourceDescription", "SourceOptions", "open_live_source", "open_source"]
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-
 
 def open_source(spec: str, options: SourceOptions | None = None, images_folder: Path | None = None) -> Source:
     """The source that ``spec`` names: an image folder, a quoted glob pattern, an image file or a video file.
 
-    Images are taken in natural order (2 before 10), from the folder itself and not from its subfolders; hidden files
-    and files of other types are passed over. With ``images_folder``, the upright original of every frame that is read
+    A name that exists is taken before it is looked at as a pattern. Images are taken in natural order (2 before 10),
+    from the folder itself and not from its subfolders; what is an image is told by suffix or content, and hidden files
+    and others are passed over. With ``images_folder``, the upright original of every frame that is read
     is put there under ``Frame.name``: a hard link where the file is already an upright JPEG or PNG, else a JPEG.
 
     Raises SourceError when there is nothing to read, SettingsError when the options do not suit this source, and,
@@ -39,10 +39,27 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
         return _file_source(path, options, images_folder)
     if not glob.has_magic(spec):
         raise SourceError(f"{spec} does not exist. Give an image folder, a pattern such as 'a/*.jpg', or a video.")
-    matches = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - the pattern may be absolute
-    if not matches:
-        raise SourceError(f"No file matches {spec}. Check the pattern, and quote it so that the shell leaves it alone.")
-    return _image_source("glob", spec, [match for match in matches if match.is_file()], options, images_folder)
+    return _image_source("glob", spec, _matches(path, spec), options, images_folder)
+
+
+def _matches(path: Path, spec: str) -> list[Path]:
+    """Files that a pattern stands for; where there are none, those for which its brackets are taken as they are."""
+    for pattern in dict.fromkeys((_literal_parents(path), str(path).replace("[", "[[]"))):
+        names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern may be absolute
+        if names:
+            return [Path(name) for name in names if Path(name).is_file()]
+    brackets = ""
+    if "[" in spec:
+        brackets = " Brackets stand for one of the characters in them; write [[] for an opening bracket itself."
+    raise SourceError(
+        f"No file matches {spec}. Check the pattern, and quote it so that the shell leaves it alone.{brackets}"
+    )
+
+
+def _literal_parents(path: Path) -> str:
+    """A pattern in which the folders at its start that exist under that very name are taken as they are."""
+    known = next((parent for parent in path.parents if parent.is_dir()), Path())
+    return str(Path(glob.escape(str(known))) / path.relative_to(known))
 
 
 def open_live_source(
@@ -93,27 +110,63 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _file_source(path: Path, options: SourceOptions, images_folder: Path | None) -> Source:
     suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES:
-        from recon.sources.video import VideoSource  # noqa: PLC0415 - PyAV is slow to import
-
-        return VideoSource(path, options, images_folder)
-    if suffix in IMAGE_SUFFIXES:
+    if is_image(path) and not _is_animated(path):
         return ImageSource("image", str(path), [path], options, images_folder)
-    raise SourceError(
-        f"{path} is of a type that is not read. Images: {_listed(IMAGE_SUFFIXES)}; videos: {_listed(VIDEO_SUFFIXES)}."
-    )
+    if suffix in RAW_SUFFIXES:
+        raise SourceError(f"{path} is a raw photo. Develop it to JPEG or TIFF first.")
+    if suffix not in VIDEO_SUFFIXES and is_text(path):
+        raise SourceError(
+            f"{path} is of a type that is not read. "
+            f"Images: {_listed(IMAGE_SUFFIXES)}; videos: {_listed(VIDEO_SUFFIXES)}."
+        )
+    from recon.sources.video import VideoSource  # noqa: PLC0415 - PyAV is slow to import
+
+    return VideoSource(path, options, images_folder)
+
+
+def _is_animated(path: Path) -> bool:
+    """Whether an image file is a short film that FFmpeg reads."""
+    try:
+        with opened_image(path) as image:
+            return image.format in ("GIF", "PNG") and getattr(image, "is_animated", False)
+    except UnreadableImage:
+        return False
 
 
 def _image_source(
     kind: SourceKind, spec: str, files: list[Path], options: SourceOptions, images_folder: Path | None
 ) -> Source:
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    images = [path for path in files if is_image(path)]
+    videos = natsorted(path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
     if not images:
         others = f"{len(files)} other file" + ("s" if len(files) != 1 else "")
-        raise SourceError(f"{spec} holds no images, only {others}. Images that are read: {_listed(IMAGE_SUFFIXES)}.")
+        advice = f" For the video {videos[0]}, name it itself." if videos else ""
+        raise SourceError(
+            f"{spec} holds no images, only {others}. Images that are read: {_listed(IMAGE_SUFFIXES)}.{advice}"
+        )
     # Sorted by plain text first, so that names equal but for case always come in the same order.
     ordered = natsorted(sorted(images), alg=ns.PATH | ns.IGNORECASE)
-    return ImageSource(kind, spec, ordered, options, images_folder)
+    raw = natsorted(path.name for path in files if path.suffix.lower() in RAW_SUFFIXES)
+    return ImageSource(kind, spec, ordered, options, images_folder, notes=_notes(ordered, videos, raw))
+
+
+def _notes(images: list[Path], videos: list[str], raw: list[str]) -> list[str]:
+    """What the user may not expect about the files of a folder."""
+    notes = []
+    if videos:
+        notes.append(f"Videos beside the images are passed over, {len(videos)} in all, first {videos[0]}.")
+    if raw:
+        notes.append(f"Raw photos are passed over, {len(raw)} in all, first {raw[0]}: develop them to JPEG or TIFF.")
+    by_stem: dict[Path, list[str]] = {}
+    for path in images:
+        by_stem.setdefault(path.with_name(path.stem.casefold()), []).append(path.name)
+    doubles = [names for names in by_stem.values() if len(names) > 1]
+    if doubles:
+        notes.append(
+            f"Images of one name and several types are all read, {len(doubles)} names in all, first "
+            f"{' and '.join(doubles[0])}; where these are the same picture, leave one type away for speed."
+        )
+    return notes
 
 
 def _listed(suffixes: tuple[str, ...]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +17,9 @@ from recon.errors import SourceError
 from recon.events import Notice
 from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
 from recon.sources.cameras import why_unusable
+from recon.sources.film import Pictures, film_of, opened_film
 from recon.sources.live import Incident
 from recon.sources.originals import keeping
-from recon.sources.video import upright_rgb
 from recon.store import make_folder
 from recon.types import Frame, SkippedFrame
 
@@ -30,7 +30,6 @@ CONTAINER: dict[CaptureKind, dict[str, Any]] = {
     "camera": {"format": "v4l2"},
     # By UDP, a busy machine would lose parts of pictures; where a stream is UDP, that is no reason to give it up.
     "stream": {"options": {"rtsp_transport": "tcp", "overrun_nonfatal": "1"}},
-    "video": {},
 }
 
 
@@ -57,13 +56,14 @@ class CaptureFeed:
         patience: float = 120.0,
     ) -> None:
         self.kind: SourceKind = kind
-        self._container = CONTAINER[kind]
+        self._container = CONTAINER.get(kind, {})
         self._address, self._options, self._images_folder, self._patience = address, options, images_folder, patience
         self._selection = Selection(options)
         self._count = 0
+        self._film: Pictures  # of the present connection
         first, rest = self._connect()
         self._pictures = chain([first], rest)
-        small = working_image(upright_rgb(first), options.size)
+        small = working_image(self._film.upright(first), options.size)
         self.sizes: tuple[tuple[int, int], ...] = ((small.shape[1], small.shape[0]),)
 
     def items(self, stop: threading.Event) -> Iterator[Candidate | Notice | Incident]:
@@ -91,11 +91,11 @@ class CaptureFeed:
         pace = _Pace(stop) if self.kind == "video" else None
         try:
             for picture in pictures:
-                if pace:
+                if pace and picture:
                     pace.wait_for(picture)
                 if stop.is_set():
                     break
-                if picture.is_corrupt:
+                if picture is None:
                     yield Incident("damaged")
                 elif self._selection.takes(self._count, time.monotonic()):
                     yield self._candidate(picture)
@@ -108,7 +108,7 @@ class CaptureFeed:
 
     def _candidate(self, picture: Any) -> Candidate:
         now = time.monotonic()
-        image = working_image(upright_rgb(picture), self._options.size)
+        image = working_image(self._film.upright(picture), self._options.size)
         height, width = image.shape[:2]
         name, lens = f"{self._count:06d}.jpg", f"{self._address} {width}x{height}"
         frame = Frame(self._count, now, image, name, (width, height), lens, 0.0, np.ones((height, width), np.bool_))
@@ -130,11 +130,26 @@ class CaptureFeed:
 
     def _connect(self) -> tuple[Any, Iterator[Any]]:
         """The first picture and an iterator of the others. Raises SourceError."""
-        pictures = _pictures(self._open())
+        pictures = self._decoded()
         try:
-            return next(pictures), pictures
+            return next(picture for picture in pictures if picture), pictures
         except (StopIteration, _Lost) as error:
             raise SourceError(f"{self._address} sends no pictures. {error}".rstrip()) from error
+
+    def _decoded(self) -> Iterator[Any]:
+        """Whole frames of a new connection, None for damaged ones. Raises SourceError or _Lost."""
+        with self._opened() as (container, stream):
+            self._film = Pictures(stream)
+            yield from self._film.all(_frames(container, stream))
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Any]]:
+        if self.kind == "video":
+            with opened_film(Path(self._address)) as opened:
+                yield opened
+            return
+        with self._open() as container:
+            yield container, film_of(container, self._address)
 
     def _open(self) -> Any:
         try:
@@ -159,17 +174,14 @@ class _Pace:
         self._stop.wait(max(0.0, self._start + shown - time.monotonic()))
 
 
-def _pictures(container: Any) -> Iterator[Any]:
-    """Decoded pictures, those that arrived damaged among them. Raises _Lost when the connection breaks."""
-    with container:
-        if not container.streams.video:
-            raise _Lost("It holds no video, only sound or other data.")
-        try:
-            for packet in container.demux(container.streams.video[0]):
-                with suppress(av.error.InvalidDataError):  # as when one joins a stream between two key pictures
-                    yield from packet.decode()
-        except (av.error.FFmpegError, OSError) as error:
-            raise _Lost(_reason(error)) from error
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Decoded frames, None for those that arrived damaged. Raises _Lost when the connection breaks."""
+    try:
+        for packet in container.demux(stream):
+            with suppress(av.error.InvalidDataError):  # as when one joins a stream between two key pictures
+                yield from (None if frame.is_corrupt else frame for frame in packet.decode())
+    except (av.error.FFmpegError, OSError) as error:
+        raise _Lost(_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

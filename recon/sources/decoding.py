@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
+import cv2
 import numpy as np
 import PIL.Image
 import pillow_heif
-from numpy.typing import NDArray
 from PIL import ExifTags
 
+from recon.sources.kinds import is_light
+from recon.sources.levels import eight_bit, is_dull
 from recon.types import Image
 
-IMAGE_SUFFIXES = (".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Formats of pictures alone: Pillow would also run the programs in EPS files, and ask for others' plugins.
+FORMATS = ("JPEG", "PNG", "TIFF", "HEIF", "WEBP", "AVIF", "JPEG2000", "BMP", "PPM", "GIF", "PSD", "QOI", "TGA")
+DEEP_COLOUR = ("PNG", "PPM", "TIFF")  # formats whose colours of more than 8 bit Pillow cuts down by itself
 MAX_PIXELS = 200_000_000
 FILM_DIAGONAL_MM = 43.27
 MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
@@ -57,19 +62,28 @@ class Photo:
 
 def read_photo(path: Path) -> Photo:
     """Decode the whole file. Raises UnreadableImage with the reason."""
+    if is_light(path):
+        pixels = _light(path)
+        return Photo(pixels, _lens({}, 0.0, pixels), 0.0, None)
     with opened_image(path) as image:
         image.load()
         tags = _exif_tags(image)
         orientation = _orientation(tags)
         focal = _focal_in_pixels(tags, image.size)
         pixels = rgb_from(_upright(image, orientation))
-        plain = image.mode in ("RGB", "L") and not image.has_transparency_data and orientation == 1
+        deep = _deep_colour(path) if image.format in DEEP_COLOUR and image.mode == "RGB" and is_dull(pixels) else None
+        if deep is not None:
+            pixels = np.array(_upright(PIL.Image.fromarray(deep), orientation))
+        plain = deep is None and image.mode in ("RGB", "L") and not image.has_transparency_data and orientation == 1
         suffix = _suffix(path, image.format) if plain else None
     return Photo(pixels, _lens(tags, focal, pixels), focal, suffix)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
     """(width, height) after rotation, from the header alone. Raises UnreadableImage with the reason."""
+    if is_light(path):
+        with _light_stream(path) as (_, stream):
+            return stream.codec_context.width, stream.codec_context.height
     with opened_image(path) as image:
         width, height = image.size
         if image.format == "TIFF":  # Pillow turns TIFF by itself, and states the turned size
@@ -87,7 +101,7 @@ def opened_image(path: Path) -> Iterator[PIL.Image.Image]:
             raise UnreadableImage("the file is empty")
         with warnings.catch_warnings(), _without_pillow_pixel_limit():
             warnings.simplefilter("ignore")  # broken EXIF is not worth a line on the terminal
-            with PIL.Image.open(path) as image:
+            with PIL.Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnreadableImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
                 yield image
@@ -114,7 +128,7 @@ def _without_pillow_pixel_limit() -> Iterator[None]:
 def rgb_from(image: PIL.Image.Image) -> Image:
     """(height, width, 3) uint8: grey and palettes to RGB, transparency over black, deep images to 8 bit."""
     if image.mode.startswith(("I", "F")):
-        grey = _to_8_bit(np.asarray(image))
+        grey = eight_bit(np.asarray(image))
         return np.repeat(grey[..., None], 3, axis=2)
     if image.has_transparency_data:
         black = PIL.Image.new("RGBA", image.size, (0, 0, 0, 255))
@@ -122,13 +136,37 @@ def rgb_from(image: PIL.Image.Image) -> Image:
     return np.array(image.convert("RGB"))
 
 
-def _to_8_bit(values: NDArray[Any]) -> Image:
-    """Scale by the smallest usual bit depth that holds the values, so that 12-bit sensors do not come out black."""
-    grey = np.clip(np.nan_to_num(values.astype(np.float32)), 0, None)
-    largest = float(grey.max())
-    depths = [1.0] if values.dtype.kind == "f" else []
-    white = next((depth for depth in [*depths, 255.0, 4095.0, 65535.0] if largest <= depth), largest)
-    return np.round(grey * (255 / white)).astype(np.uint8)
+def _deep_colour(path: Path) -> Image | None:
+    """Colours (height, width, 3) of more than 8 bit, stretched; None where the file has no more than 8."""
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if stored is None or stored.ndim != 3 or stored.shape[2] != 3 or stored.dtype == np.uint8:
+        return None
+    return eight_bit(stored[..., ::-1])
+
+
+@contextmanager
+def _light_stream(path: Path) -> Iterator[tuple[Any, Any]]:
+    """OpenEXR and the like through FFmpeg; whatever goes wrong inside the block becomes UnreadableImage."""
+    try:
+        with av.open(f"file:{path}") as container:
+            stream = container.streams.video[0]
+            size = (stream.codec_context.width, stream.codec_context.height)
+            if size[0] * size[1] > MAX_PIXELS:
+                raise UnreadableImage(f"{size[0]} x {size[1]} pixels are more than {MAX_PIXELS:,}")
+            yield container, stream
+    except (av.error.FFmpegError, OSError, ValueError, IndexError, StopIteration) as error:
+        raise UnreadableImage(f"the image is damaged or cut short ({error})") from error
+
+
+def _light(path: Path) -> Image:
+    """The picture (height, width, 3) of a file of light, as a screen would show it."""
+    with _light_stream(path) as (container, stream):
+        frame = next(container.decode(stream))
+        if frame.is_corrupt:
+            raise UnreadableImage("the image is damaged or cut short")
+        values = frame.to_ndarray(format="gbrpf32le")
+    return eight_bit(values, linear=True)
 
 
 def _upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from recon.errors import SettingsError
+from recon.events import Notice
 from recon.names import image_stem, printable
 from recon.sources.base import (
     Candidate,
@@ -29,6 +30,7 @@ class ImageSource:
     """Image files in the given order; see ``recon.sources.open_source``.
 
     The position in ``paths`` is the frame's index and timestamp. selected: index and path of the files that are read.
+    notes: what the user should know about the files before they are read.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class ImageSource:
         paths: Sequence[Path],
         options: SourceOptions,
         images_folder: Path | None = None,
+        *,
+        notes: Sequence[str] = (),
     ) -> None:
         if options.fps is not None:
             raise SettingsError("--fps works for videos only: choose images with --every.")
@@ -46,6 +50,7 @@ class ImageSource:
         self._kind = kind
         self._spec = spec
         self._options = options
+        self._notes = notes
         self._images_folder = images_folder
         self.selected = list(enumerate(paths))[:: options.every][: options.max_frames]
         self._stems = _sortable_stems(paths)
@@ -64,10 +69,11 @@ class ImageSource:
 
     status = None
 
-    def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame]:
+    def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
         if self._images_folder:
             make_folder(self._images_folder)
-        return at_least_one_frame(chosen(self.candidates(), self._options.keyframes), self._spec)
+        yield from map(Notice, self._notes)
+        yield from at_least_one_frame(chosen(self.candidates(), self._options.keyframes), self._spec)
 
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
         for index, path in self.selected:
@@ -111,7 +117,8 @@ def _put_original(photo: Photo, source: Path, target: Path) -> None:
 def _sortable_stems(paths: Sequence[Path]) -> list[str]:
     """The files' own stems where they are unique and plain text order is the source's order, else numbered ones.
 
-    Trainers and COLMAP sort by plain text, so IMG_2 and IMG_10 need a number in front.
+    Trainers and COLMAP sort by plain text, so IMG_2 and IMG_10 need a number in front; and COLMAP's text files end a
+    name at the first space.
     """
     stems = [image_stem(path.stem) for path in paths]
     unique = len({stem.casefold() for stem in stems}) == len(stems)

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from recon.errors import SettingsError
-from recon.sources.decoding import IMAGE_SUFFIXES, UnreadableImage, opened_image
+from recon.sources.decoding import UnreadableImage, opened_image
+from recon.sources.kinds import is_image
 from recon.types import Mask
 
 
@@ -29,7 +30,7 @@ class Masks:
             return
         if not folder.is_dir():
             raise SettingsError(f"The folder of masks {folder} does not exist.")
-        images = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
+        images = (path for path in sorted(folder.iterdir()) if path.is_file() and is_image(path))
         self._paths = {path.stem: path for path in images}
         if not any(map(fits, self._paths)):
             raise SettingsError(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 
 from recon.errors import SourceError
+from recon.events import Notice
 from recon.names import printable
 from recon.sources.base import (
     Candidate,
@@ -23,6 +22,7 @@ from recon.sources.base import (
     at_least_one_frame,
     working_image,
 )
+from recon.sources.film import Pictures, opened_film
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import keeping
@@ -32,6 +32,7 @@ from recon.types import Frame, Image, PassedFrame, SkippedFrame
 # A video that ends this much before its stated end was cut short; sound often outlasts the picture by less.
 MISSING_SECONDS = 0.5
 MISSING_SHARE = 0.02
+MANY_COMBED = 0.2  # of the frames
 
 
 class VideoSource:
@@ -47,16 +48,17 @@ class VideoSource:
         self._options = options
         self._images_folder = images_folder
         self._masks = Masks(options.masks, fits=lambda stem: bool(re.fullmatch(r"\d{6}(\.jpg)?", stem)))
-        with _opened(path):
+        self._pictures: Pictures | None = None  # of the last iteration
+        with opened_film(path):
             pass
 
     @cached_property
     def description(self) -> SourceDescription:
-        with _opened(self._path) as (container, stream):
+        with opened_film(self._path) as (container, stream):
             first = next((frame for frame in _decoded(container, stream) if frame), None)
             if first is None:
                 raise SourceError(f"No frame of {self._path} can be read.")
-            size = (first.width, first.height) if _quarter_turns(first) % 2 == 0 else (first.height, first.width)
+            size = Pictures(stream).size(first)
             seconds, rate = _stated_seconds(container, stream), float(stream.average_rate or 0)
             total = stream.frames or math.ceil(seconds * rate)
         if self._options.fps is not None and self._options.fps < rate:
@@ -70,23 +72,29 @@ class VideoSource:
 
     status = None
 
-    def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame]:
+    def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
         if self._images_folder:
             make_folder(self._images_folder)
-        return at_least_one_frame(chosen(self.candidates(), self._options.keyframes), str(self._path))
+        yield from at_least_one_frame(chosen(self.candidates(), self._options.keyframes), str(self._path))
+        if self._pictures and self._pictures.combed > MANY_COMBED * self._pictures.count:
+            yield Notice(
+                f"{self._path} has the comb lines of interlaced video, but is not marked as such: they cost accuracy. "
+                f"Deinterlace it first, such as by ffmpeg -i {self._path.name} -vf bwdif OUT.mp4."
+            )
 
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
         selection = Selection(self._options)
-        with _opened(self._path) as (container, stream):
+        with opened_film(self._path) as (container, stream):
+            self._pictures = Pictures(stream)
             seconds, period = _stated_seconds(container, stream), 1 / float(stream.average_rate or 25)
-            count, damaged, time = 0, 0, -period
-            for frame in _decoded(container, stream):
+            count, damaged, time = 0, 0, -math.inf
+            for frame in self._pictures.all(_decoded(container, stream)):
                 if frame is None:
                     damaged += 1
                     continue
-                time = frame.time if frame.time is not None else time + period
+                time = _next_time(frame.time, time, period)
                 if selection.takes(count, time):
-                    yield self._read(count, time, frame)
+                    yield self._read(count, time, self._pictures.upright(frame))
                     if selection.complete:
                         return
                 count += 1
@@ -98,8 +106,7 @@ class VideoSource:
             what = "1 frame of the video is" if damaged == 1 else f"{damaged} frames of the video are"
             yield SkippedFrame(count, printable(self._path.name), f"{what} damaged")
 
-    def _read(self, index: int, time: float, frame: Any) -> Candidate:
-        original = upright_rgb(frame)
+    def _read(self, index: int, time: float, original: Image) -> Candidate:
         height, width = original.shape[:2]
         image = working_image(original, self._options.size)
         name = f"{index:06d}.jpg"
@@ -107,35 +114,6 @@ class VideoSource:
         lens = f"{self._path.name} {width}x{height}"
         read = Frame(index, time, image, name, (width, height), lens, 0.0, mask)
         return Candidate(read, keeping(original, self._images_folder, name), time)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container and its first video stream. Raises SourceError with the likely reason."""
-    try:
-        container = av.open(str(path))
-    except (av.error.FFmpegError, OSError) as error:
-        raise SourceError(f"{path} cannot be read as a video: {_why_unreadable(path, error)}.") from error
-    with container:
-        if not container.streams.video:
-            raise SourceError(f"{path} holds no video, only sound or other data.")
-        # Frame threads stay off: they delay errors, so that a damaged packet would take good frames with it.
-        yield container, container.streams.video[0]
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    try:
-        with path.open("rb") as file:
-            start = file.read(12)
-    except OSError as unreadable:
-        return unreadable.strerror or str(unreadable)
-    if not start:
-        return "the file is empty"
-    if start[4:8] in (b"ftyp", b"mdat", b"wide"):
-        return "it was cut short before its index (the moov atom) was written; copy it again from the camera"
-    if isinstance(error, av.error.InvalidDataError):
-        return "its content is not a video"
-    return str(error)
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
@@ -153,6 +131,13 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
             yield None if frame.is_corrupt else frame
 
 
+def _next_time(stated: float | None, last: float, period: float) -> float:
+    """When a frame is shown [s]; clocks that stop or jump back, as where recordings were joined, go on instead."""
+    if stated is not None and stated > last:
+        return stated
+    return last + period if math.isfinite(last) else 0.0
+
+
 def _stated_seconds(container: Any, stream: Any) -> float:
     """The longest of the lengths that the file states, 0 when it states none."""
     by_count = stream.frames / float(stream.average_rate) if stream.average_rate else 0.0
@@ -161,14 +146,3 @@ def _stated_seconds(container: Any, stream: Any) -> float:
     else:
         by_clock = float(container.duration or 0) / av.time_base
     return max(by_count, by_clock)
-
-
-def _quarter_turns(frame: Any) -> int:
-    """Counter-clockwise quarter turns that make the frame upright, from the file's display matrix."""
-    return int(round(frame.rotation / 90) % 4)
-
-
-def upright_rgb(frame: Any) -> Image:
-    """The picture (height, width, 3) of a PyAV frame, turned as its file says."""
-    pixels = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))

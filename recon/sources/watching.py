@@ -16,8 +16,9 @@ from natsort import natsorted, ns
 from recon.errors import SettingsError, SourceError
 from recon.names import image_stem, printable
 from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
-from recon.sources.decoding import IMAGE_SUFFIXES, UnreadableImage, read_photo
+from recon.sources.decoding import UnreadableImage, read_photo
 from recon.sources.images import photo_candidate
+from recon.sources.kinds import is_image
 from recon.store import make_folder
 from recon.types import SkippedFrame
 
@@ -130,5 +131,5 @@ class _Growth:
 
 def _images(paths: Iterable[Path]) -> list[Path]:
     """Those that are images and not hidden, in natural order."""
-    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    images = [path for path in paths if not path.name.startswith(".") and path.is_file() and is_image(path)]
     return natsorted(images, alg=ns.PATH | ns.IGNORECASE)

@@ -165,7 +165,7 @@ def test_images_that_do_not_overlap(recon: Recon, tmp_path: Path) -> None:
         (("--masks", "nowhere"), ("nowhere",)),
         (("--intrinsics", "500,500,320"), ("--intrinsics needs fx,fy,cx,cy", "got 3")),
         (("--intrinsics", "1,2,3,4,5,6,7,8,9"), ("at most 4 distortion numbers", "got 9")),
-        (("--intrinsics", "a,b,c,d"), ("neither a file nor numbers", "'a'")),
+        (("--intrinsics", "a,b,c,d"), ("a,b,c,d is neither a file nor numbers", "cameras.txt")),
         (("--intrinsics", "0,500,320,240"), ("positive fx",)),
         (("--intrinsics", "nan,500,320,240"), ("finite numbers",)),
         (("--intrinsics", "500,500,80,60,0.1", "--camera-model", "pinhole"), ("pinhole has no distortion",)),

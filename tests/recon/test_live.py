@@ -245,7 +245,7 @@ class TestRealtime:
 
     def test_no_video_is_no_source(self, tmp_path: Path) -> None:
         (tmp_path / "a.mp4").write_bytes(b"nothing")
-        with pytest.raises(SourceError, match=r"a\.mp4 cannot be opened"):
+        with pytest.raises(SourceError, match=r"a\.mp4 cannot be read as a video: its content is not a video"):
             open_live_source(str(tmp_path / "a.mp4"), SourceOptions(), realtime=True)
 
 

@@ -16,6 +16,7 @@ import pytest
 from PIL import ExifTags
 
 from recon.errors import OutputError, SettingsError, SourceError
+from recon.events import Notice
 from recon.sources import SourceOptions, decoding, open_source
 from recon.types import Frame, Image, SkippedFrame
 
@@ -39,7 +40,8 @@ def save(path: Path, pixels: Image | None = None, **options: object) -> Path:
 
 
 def frames_of(spec: object, options: SourceOptions | None = None, images_folder: Path | None = None) -> list[Frame]:
-    items = list(open_source(str(spec), options, images_folder))
+    found = open_source(str(spec), options, images_folder)
+    items = [item for item in found if not isinstance(item, Notice)]
     assert all(isinstance(item, Frame) for item in items), items
     return [item for item in items if isinstance(item, Frame)]
 
@@ -88,7 +90,7 @@ class TestWhatIsNoSource:
     def test_folder_without_images(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("hello")
         (tmp_path / "poses.csv").write_text("1,2")
-        self.refused(tmp_path, "holds no images, only 2 other files", "bmp heic heif jpeg jpg png tif tiff webp")
+        self.refused(tmp_path, "holds no images, only 2 other files", " jpe jpeg jpg ")
 
     def test_unsupported_file(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("hello")

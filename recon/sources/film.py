@@ -1,0 +1,225 @@
+"""The film in a container: which of its streams that is, and its pictures whole, in square pixels and upright."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+import av.filter
+import cv2
+import numpy as np
+
+from recon.errors import SourceError
+from recon.sources.levels import eight_bit, is_dull
+from recon.types import Image
+
+NO_FILM = ("attached_pic", "timed_thumbnails", "still_image", "dependent")  # dispositions of a stream beside the film
+# The upper field is kept, whichever is said to come first: many files say it wrong, and half a frame matters little.
+DEINTERLACING = "mode=send_frame:parity=tff:deint=interlaced"
+PACKETS_COUNTED = 400  # to tell a film from a thumbnail
+LONGEST_PIXEL = 5  # sides of a pixel; a file that states more is damaged
+DEEP_GREY = "gray16le"
+COMBED = 1.2  # difference between neighbouring lines over that between lines of one field; 0.6 or so without combs
+
+
+@contextmanager
+def opened_film(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The container of a file and the stream that is its film.
+
+    Raises SourceError where the file cannot be opened, with the likely reason, and where it holds no film.
+    """
+    with _opened(path) as container:
+        streams = _films(container, str(path))
+        if len(streams) == 1:
+            yield container, streams[0]
+            return
+        films = _longest(container, streams)
+    with _opened(path) as container:
+        yield container, _best([stream for stream in container.streams.video if stream.index in films])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        container = av.open(f"file:{path}")  # else a name with a colon is taken for a protocol
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise SourceError(f"{path} cannot be read as a video: {_why_unreadable(path, error)}.") from error
+    with container:
+        yield container
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError as unreadable:
+        return unreadable.strerror or str(unreadable)
+    if not start:
+        return "the file is empty"
+    if start[4:8] in (b"ftyp", b"mdat", b"wide"):
+        return "it was cut short before its index (the moov atom) was written; copy it again from the camera"
+    if isinstance(error, av.error.InvalidDataError):
+        return "its content is not a video"
+    return str(error)
+
+
+def film_of(container: Any, where: str) -> Any:
+    """The stream of something live that is its film. Raises SourceError."""
+    return _best(_films(container, where))
+
+
+def _films(container: Any, where: str) -> list[Any]:
+    """Video streams that may be the film and can be decoded. Raises SourceError where there is none."""
+    streams = list(container.streams.video)
+    films = [stream for stream in streams if not _is_beside(stream)]
+    decodable = [stream for stream in films if stream.codec_context is not None]
+    if decodable:
+        return decodable
+    if films:
+        raise SourceError(f"{where} is of a video codec that cannot be decoded here. Convert it to H.264.")
+    if streams:
+        raise SourceError(f"{where} holds no film, only a cover picture or thumbnails.")
+    raise SourceError(f"{where} holds no video, only sound or other data.")
+
+
+def _is_beside(stream: Any) -> bool:
+    return any(getattr(av.stream.Disposition, name) in stream.disposition for name in NO_FILM)
+
+
+def _longest(container: Any, streams: Sequence[Any]) -> set[int]:
+    """Indices of the streams with the most packets at the start of the file, or half as many."""
+    counts = Counter({stream.index: 0 for stream in streams})
+    with suppress(av.error.FFmpegError):  # the damage is told when the frames are read
+        packets = islice(container.demux(streams), PACKETS_COUNTED)
+        counts.update(packet.stream_index for packet in packets if packet.size)
+    most = max(counts.values())
+    return {index for index, count in counts.items() if 2 * count >= most}
+
+
+def _best(films: Sequence[Any]) -> Any:
+    """Of several films the largest; among equals one in colour, then the one that players take, then the first."""
+
+    def rank(stream: Any) -> tuple[int, bool, bool]:
+        context = stream.codec_context
+        colour = not (context.pix_fmt or "").startswith("gray")
+        return context.width * context.height, colour, av.stream.Disposition.default in stream.disposition
+
+    return max(films, key=rank)
+
+
+class Pictures:
+    """Makes pictures (height, width, 3) uint8 RGB of the decoded frames of one stream.
+
+    Interlaced frames become whole ones of their upper field, one per frame; oblong pixels become square,
+    by more pixels in the shorter direction; the picture is then turned as its file says.
+    count: of the pictures made. combed: how many of these look interlaced without saying so.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._context = stream.codec_context
+        self._aspect = _plausible(stream.sample_aspect_ratio)
+        self._stated = (self._context.width, self._context.height)
+        self._time_base = stream.time_base
+        self._graph: av.filter.Graph | None = None
+        self._kind: tuple[object, ...] = ()
+        self.count = self.combed = 0
+
+    def all(self, frames: Iterable[Any]) -> Iterator[Any]:
+        """The frames, whole ones, in the same order; None where one is damaged."""
+        for frame in frames:
+            if frame is None:
+                yield None
+            else:
+                yield from self._whole(frame)
+        yield from self._drain()
+
+    def _whole(self, frame: Any) -> Iterator[Any]:
+        """The frames that are whole now, usually the one before where frames are interlaced."""
+        kind = (frame.width, frame.height, frame.format.name)
+        if self._graph is not None and kind != self._kind:
+            yield from self._drain()
+        if self._graph is None and not frame.interlaced_frame:
+            yield frame
+            return
+        if self._graph is None:
+            self._graph, self._kind = self._new_graph(frame), kind
+        self._graph.push(frame)
+        yield from self._pulled()
+
+    def upright(self, frame: Any) -> Image:
+        """The picture of a whole frame."""
+        pixels = _rgb(frame)
+        width, height = self._square(frame.width, frame.height)
+        if (width, height) != (frame.width, frame.height):
+            pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+        self.count += 1
+        self.combed += not frame.interlaced_frame and self._graph is None and _is_combed(pixels)
+        return np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))
+
+    def size(self, frame: Any) -> tuple[int, int]:
+        """(width, height) of the picture of a frame."""
+        width, height = self._square(frame.width, frame.height)
+        return (width, height) if _quarter_turns(frame) % 2 == 0 else (height, width)
+
+    def _square(self, width: int, height: int) -> tuple[int, int]:
+        # What the container says is about the size it states; a frame of another size goes by what its codec says.
+        stated = (width, height) == self._stated
+        aspect = self._aspect if stated else _plausible(self._context.sample_aspect_ratio)
+        return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+
+    def _new_graph(self, frame: Any) -> av.filter.Graph:
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or self._time_base
+        )
+        graph.link_nodes(source, graph.add("bwdif", DEINTERLACING), graph.add("buffersink"))
+        graph.configure()
+        return graph
+
+    def _drain(self) -> Iterator[Any]:
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from self._pulled()
+            self._graph = None
+
+    def _pulled(self) -> Iterator[Any]:
+        while self._graph is not None:
+            try:
+                yield self._graph.vpull()
+            except (BlockingIOError, EOFError):  # nothing yet, or nothing more
+                return
+
+
+def _plausible(aspect: Fraction | None) -> Fraction:
+    """Width over height of a pixel, 1 where none or nonsense is stated."""
+    return aspect if aspect and Fraction(1, LONGEST_PIXEL) <= aspect <= LONGEST_PIXEL else Fraction(1)
+
+
+def _rgb(frame: Any) -> Image:
+    """The frame in colours of 8 bit; grey of more bits, as of thermal cameras, is stretched where it is dull."""
+    name = frame.format.name
+    pixels = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+    if name.startswith("gray") and frame.format.components[0].bits > 8 and is_dull(pixels):
+        deep = frame.to_ndarray() if frame.format.name == DEEP_GREY else frame.reformat(format=DEEP_GREY).to_ndarray()
+        return np.repeat(eight_bit(deep)[..., None], 3, axis=2)
+    return pixels
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Counter-clockwise quarter turns that make the frame upright, from the file's display matrix."""
+    return int(round(frame.rotation / 90) % 4)
+
+
+def _is_combed(pixels: Image) -> bool:
+    """Whether neighbouring lines differ more than lines two apart, as in two fields of a moving camera."""
+    grey = pixels[..., 1].astype(np.int16)
+    if len(grey) < 8:
+        return False
+    near, far = np.abs(np.diff(grey, axis=0)).mean(), np.abs(grey[2:] - grey[:-2]).mean()
+    return bool(near > COMBED * far and near > 1)
