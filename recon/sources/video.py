@@ -22,6 +22,7 @@ from recon.sources.base import (
     at_least_one_frame,
     working_image,
 )
+from recon.sources.identity import content_hash
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import keeping
@@ -74,6 +75,13 @@ class VideoSource:
             make_folder(self._images_folder)
         return at_least_one_frame(chosen(self.candidates(), self._options.keyframes), str(self._path))
 
+    @cached_property
+    def _content(self) -> str:
+        return content_hash(self._path)
+
+    def file_of(self, index: int) -> Path | None:
+        return self._path
+
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
         selection = Selection(self._options)
         with _opened(self._path) as (container, stream):
@@ -104,7 +112,7 @@ class VideoSource:
         name = f"{index:06d}.jpg"
         mask = self._masks.read(name, (width, height), (image.shape[0], image.shape[1]))
         lens = f"{self._path.name} {width}x{height}"
-        read = Frame(index, time, image, name, (width, height), lens, 0.0, mask)
+        read = Frame(index, time, image, name, (width, height), lens, 0.0, mask, self._content)
         return Candidate(read, keeping(original, self._images_folder, name), time)
 
 
