@@ -14,7 +14,7 @@ from recon.errors import SettingsError
 FELL_SHORT = 1
 ClockOption = Annotated[Clock, typer.Option(help="Processor time is for machines with other work.")]
 
-app = typer.Typer(no_args_is_help=True, help="Measure this program on this machine.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure this program on this machine.")
 
 
 @app.command()
@@ -25,7 +25,10 @@ def real(
     sets: Annotated[str | None, typer.Option(metavar="A,B", help="Only these sets; all without it.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Runs of each program; the table gives medians.")] = 1,
 ) -> None:
-    """Run recon and plain COLMAP in turn on each set and compare them. Exits with 1 when recon falls short."""
+    """Compare recon with plain COLMAP on real sequences.
+
+    Runs both in turn on each set. Exits with 1 when recon falls short.
+    """
     from recon.benchmark.measure import SetResult, measure_set
     from recon.benchmark.sets import chosen_sets
     from recon.benchmark.tables import BenchmarkResult, circumstances, to_markdown, write_results
@@ -60,7 +63,10 @@ def scaling(
     repeats: Annotated[int, typer.Option(help="Runs per case; fewer for slow ones.")] = 3,
     clock: ClockOption = "wall",
 ) -> None:
-    """Time the network against the number of frames: dense, descriptors, the published stream, ours."""
+    """Time the network against the number of frames.
+
+    By method: dense, descriptors, the published stream, ours.
+    """
     from recon.network import scaling as benchmark
     from recon.network.runtime import choose_device
     from recon.store import make_folder
@@ -94,7 +100,10 @@ def index(
     queries: Annotated[int, typer.Option(help="How many queries are timed.")] = 200,
     clock: ClockOption = "wall",
 ) -> None:
-    """Time the place index on made-up descriptors: build, query, recall@10, memory."""
+    """Time the place index on made-up descriptors.
+
+    Measures build, query, recall@10 and memory.
+    """
     from recon.store import make_folder
     from retrieval import index_benchmark as benchmark
 
@@ -112,7 +121,10 @@ def walk(
     frames: Annotated[int, typer.Option(min=100, help="Length of the walk.")] = 2000,
     laps: Annotated[int, typer.Option(min=1, help="How often it goes around the room.")] = 4,
 ) -> None:
-    """Walk through a rendered room with odometry that drifts, with loops and without: error and memory."""
+    """Measure what loops mend on a walk that drifts.
+
+    Walks through a rendered room, with loops and without; tells error and memory.
+    """
     from recon.benchmark import walk as benchmark
 
     settings = benchmark.WalkSettings(frames, laps)

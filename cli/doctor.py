@@ -35,7 +35,10 @@ PROBLEM = 1
 
 
 def doctor() -> None:
-    """Say what is installed, which accelerators are seen, and what is missing. Exits with 1 when something is."""
+    """Say what is installed and what is missing.
+
+    Also which accelerators and weights are seen. Exits with 1 when something is missing.
+    """
     rows, problems = _packages()
     print_rows("Packages", [("python", platform.python_version()), *rows])
     print_rows("Accelerators", [("torch", _accelerators()), ("needed", "none; structure from motion runs on the CPU")])

@@ -37,9 +37,11 @@ def evaluate(
     loops: Annotated[
         bool, typer.Option("--loops", help="Also judge the run's loops, and draw their precision and recall in DIR.")
     ] = False,
-    plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Where to draw it; without it, in DIR.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Where to draw the errors; without it, DIR/evaluation.png.")
+    ] = None,
 ) -> None:
-    """Compare a run's camera poses, depth and cloud with a reference."""
+    """Compare a run's poses, depth and cloud with a reference."""
     from recon import evaluation
     from recon.depth_evaluation import find_true_depth
     from recon.exports import read_tum
@@ -72,15 +74,12 @@ def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
 
 def _loop_rows(folder: Path, by: Literal["time", "frame"], reference: Trajectory, scale: float) -> list[Row]:
     """Judge the ledger of the run, and draw it."""
-    from recon.exports.trajectory import rigid_trajectory
     from recon.loop_evaluation import evaluate_loops, plot_loops, reference_by_frame
     from recon.report import read
     from recon.store import open_map
 
     reconstruction = open_map(folder)
-    indices = [frame.index for frame in reconstruction.frames]
-    estimated = rigid_trajectory(reconstruction, by_index=by == "frame")
-    true_poses = reference_by_frame(estimated, indices, reference)
+    true_poses = reference_by_frame(reconstruction, reference, by_index=by == "frame")
     result = evaluate_loops(reconstruction, read(folder / "report.json").loops, true_poses, scale)
     plot_loops(result, folder / "loops.png")
     return [

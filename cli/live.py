@@ -66,7 +66,10 @@ def live(
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
-    """Reconstruct a camera, a stream or a growing folder into DIR while it comes in; q or Ctrl-C ends it."""
+    """Reconstruct a camera, stream or growing folder live.
+
+    The map grows in DIR while pictures come in; q or Ctrl-C ends it.
+    """
     from recon.settings import NetworkSettings, RunSettings
     from recon.sources import SourceOptions, open_live_source
     from recon.store import incoming_folder

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def loops(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
-    """List every loop candidate of a run with its evidence and verdict, and which parts of the map to doubt."""
+    """List a run's loops, and which parts to doubt.
+
+    Every loop candidate comes with its evidence and verdict.
+    """
     from recon.report import read
 
     report = read(folder / "report.json")

@@ -7,6 +7,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -16,14 +18,17 @@ from recon.errors import ReconError, UnexpectedError
 
 UNEXPECTED = 3
 
+HELP_WIDTH = 120
+
+# Without markup, typer's help tells switches from options with a value, and uses the width that there is.
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="3D reconstruction from images or a video: camera poses, a dense colour cloud, and a map.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
 )
-app.command("run")(run.run)
-app.command("live")(live.live)
+app.command("run", options_metavar="--out DIR [OPTIONS]")(run.run)
+app.command("live", options_metavar="--out DIR [OPTIONS]")(live.live)
 app.command("plan")(run.plan)
 app.command("view")(outputs.view)
 app.command("export")(outputs.export)
@@ -35,6 +40,29 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(bench.app, name="bench")
 app.add_typer(places.app, name="places")
 app.command("verify-reference")(reference.verify_reference)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"recon {metadata.version('recon')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Reconstruct a place in 3D from images or a video.
+
+    Finds camera poses, a dense colour cloud, and a map that can grow. To begin:
+
+    \b
+      recon plan photos/             what a run would take
+      recon run photos/ --out room   reconstruct
+      recon view room                look at it
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

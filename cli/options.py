@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -101,7 +102,8 @@ class ViewerName(StrEnum):
 Viewer = Annotated[
     list[ViewerName] | None,
     typer.Option(
-        help="Show the run in a window (live) or a browser (web), only record it (the default), or none; repeatable."
+        metavar="none|record|live|web",
+        help="Show the run in a window (live) or a browser (web), only record it (the default), or none; repeatable.",
     ),
 ]
 WebHost = Annotated[
@@ -113,8 +115,24 @@ WebHost = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in DIR.")]
 Resume = Annotated[
     bool,
-    typer.Option("--resume", help="Go on with the run in DIR: with the rest of its source, or with another source."),
+    typer.Option("--resume", help="Resume the run in DIR, with the rest of its source or with another."),
 ]
+
+Command = Callable[..., None]
+
+
+def takes_options_of(shared: Callable[..., object]) -> Callable[[Command], Command]:
+    """Give a command that takes ``**options`` the options of ``shared`` behind its own: typer reads signatures."""
+
+    def extended(command: Any) -> Command:
+        own, others = (inspect.signature(function, eval_str=True) for function in (command, shared))
+        named = [option for option in own.parameters.values() if option.kind is not option.VAR_KEYWORD]
+        named += [option for name, option in others.parameters.items() if name not in own.parameters]
+        command.__signature__ = own.replace(parameters=named)
+        command.__annotations__ = {option.name: option.annotation for option in named}
+        return command  # type: ignore[no-any-return]
+
+    return extended
 
 
 def calibrated_camera(text: str, lens: LensName | None, sizes: Sequence[tuple[int, int]]) -> Camera:

@@ -61,7 +61,10 @@ def export(
 
 
 def check(folder: Folder) -> None:
-    """Open every file of a run with the program it is for, and compare them. Exits with 1 when something is wrong."""
+    """Check that every file of a run is whole.
+
+    Opens each with the program it is for, and compares them. Exits with 1 when something is wrong.
+    """
     from recon.check import check_folder
     from recon.store import open_map
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from retrieval.collection import Match
     from retrieval.describer import PlaceDescriber
 
-app = typer.Typer(no_args_is_help=True, help="Recognise places: build an index of images, query it, measure recall.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Recognise places: index, query, measure.")
 Weights = Annotated[
     str | None,
     typer.Option(
@@ -51,12 +51,12 @@ def query(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="What recon places build made.")],
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photograph of the place.")],
     count: Annotated[int, typer.Option("--top", min=1, help="How many matches.")] = 5,
-    sheet: Annotated[Path, typer.Option(metavar="FILE", help="Picture of the query and its matches.")] = Path(
-        "matches.jpg"
-    ),
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw the query and its matches into this picture.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """Print the images that look most like IMAGE, and write a picture of them."""
+    """Print the images that look most like IMAGE."""
     from retrieval.collection import open_collection, read_image
 
     opened, notice = open_collection(index, lambda weights: load_describer(weights, device))
@@ -66,8 +66,9 @@ def query(
     print_rows(
         f"Matches by {opened.describer.name}", [(f"{match.similarity:.3f}", str(match.path)) for match in matches]
     )
-    _write_sheet(sheet, image, matches)
-    typer.echo(f"Picture: {sheet}")
+    if sheet is not None:
+        _write_sheet(sheet, image, matches)
+        typer.echo(f"Picture: {sheet}")
 
 
 @app.command("eval")

@@ -18,7 +18,10 @@ def verify_reference(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of reference suites.")],
     every: Annotated[bool, typer.Option("--all", help="Print every output, not only the worst of each case.")] = False,
 ) -> None:
-    """Compare the network with stored outputs of the public code. Exits with 1 where they differ."""
+    """Compare the network with outputs of public code.
+
+    Reads suites of stored outputs. Exits with 1 where they differ.
+    """
     from recon.network.reference.suites import verify
     from retrieval.reference import compare_image
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +24,6 @@ from cli.options import (
     Intrinsics,
     Keyframes,
     Lens,
-    LensName,
     Loops,
     Masks,
     MaxFrames,
@@ -44,6 +44,7 @@ from cli.options import (
     WebHost,
     Weights,
     chosen_lens,
+    takes_options_of,
 )
 from cli.text import duration, print_rows, size
 from recon.errors import SettingsError
@@ -53,17 +54,25 @@ if TYPE_CHECKING:
     from recon.places import PlaceRecogniser
     from recon.plan import Plan
     from recon.report import RunReport
-    from recon.settings import CloudSettings, NetworkSettings
-    from recon.sources import SourceOptions
 
 UNWRITTEN = 1
 SKIPPED_SHOWN = 5
 
 
-def run(
-    source: Input,
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start. plan: with its settings. open_recogniser: makes what finds loops, None for none."""
+
+    plan: Plan
+    viewers: Sequence[ViewerName]
+    web_host: str
+    open_recogniser: Callable[[], PlaceRecogniser | None]
+
+
+def prepare(
+    source: str,
+    out: Path,
     *,
-    out: Out,
     fps: Fps = None,
     every: Every = 1,
     max_frames: MaxFrames = None,
@@ -91,89 +100,52 @@ def run(
     web_host: WebHost = "127.0.0.1",
     overwrite: Overwrite = False,
     resume: Resume = False,
-) -> None:
-    """Reconstruct images or a video into DIR."""
-    from recon.settings import CloudSettings, NetworkSettings
-    from recon.sources import SourceOptions
+) -> Prepared:
+    """The options of ``recon run`` and ``recon plan``, and what they ask for. Raises ReconError for what is wrong."""
+    from recon.plan import make_plan
+    from recon.settings import CloudSettings, NetworkSettings, RunSettings
+    from recon.sources import SourceOptions, open_source
 
     viewers = chosen_viewers(viewer, web_host)
     options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes)
-    cloud = CloudSettings(voxel, max_points)
     memory = (memory_frames or None, memory_mib)
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
-    plan = _plan(
-        source,
-        out,
-        options,
-        chunk=chunk,
-        overlap=overlap,
-        lens=camera_model,
-        intrinsics=intrinsics,
-        overwrite=overwrite,
-        resume=resume,
-        network=network,
-        cloud=cloud,
-        refine=refine,
-        depth=depth,
+    description = open_source(source, options).description
+    model, camera = chosen_lens(intrinsics, camera_model, description.sizes)
+    cloud = CloudSettings(voxel, max_points)
+    settings = RunSettings(
+        options, chunk, overlap, model, camera, overwrite, resume, network, cloud, refine=refine, depth=depth
     )
-    _print_plan(plan)
-    recogniser = open_recogniser(place_weights, device) if loops else None
-    with ended_by_signals() as ending, listening(out, plan, viewers, web_host) as listeners:
+    plan = make_plan(description, settings, out, recorded=ViewerName.NONE not in viewers)
+    return Prepared(plan, viewers, web_host, lambda: open_recogniser(place_weights, device) if loops else None)
+
+
+@takes_options_of(prepare)
+def run(source: Input, *, out: Out, **options: Any) -> None:
+    """Reconstruct images or a video into DIR."""
+    prepared = prepare(source, out, **options)
+    _print_plan(prepared.plan)
+    recogniser = prepared.open_recogniser()
+    listeners_of_run = listening(out, prepared.plan, prepared.viewers, prepared.web_host)
+    with ended_by_signals() as ending, listeners_of_run as listeners:
         from recon.pipeline import reconstruct
 
-        report = reconstruct(source, out, plan.settings, listeners, recogniser)
+        report = reconstruct(source, out, prepared.plan.settings, listeners, recogniser)
     conclude(report, out, ending)
 
 
+@takes_options_of(prepare)
 def plan(
     source: Input,
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results would go.")] = Path(),
-    fps: Fps = None,
-    every: Every = 1,
-    max_frames: MaxFrames = None,
-    keyframes: Keyframes = "all",
-    longest_side: Size = 1024,
-    masks: Masks = None,
-    chunk: Chunk = 60,
-    overlap: Overlap = 12,
-    camera_model: Lens = None,
-    intrinsics: Intrinsics = None,
+    **options: Any,
 ) -> None:
-    """Say what a run would take: minutes, memory and disk."""
-    from recon.sources import SourceOptions
+    """Say what a run would take: minutes, memory and disk.
 
-    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes)
-    _print_plan(_plan(source, out, options, chunk=chunk, overlap=overlap, lens=camera_model, intrinsics=intrinsics))
-
-
-def _plan(
-    source: str,
-    out: Path,
-    options: SourceOptions,
-    *,
-    chunk: int,
-    overlap: int,
-    lens: LensName | None,
-    intrinsics: str | None,
-    overwrite: bool = False,
-    resume: bool = False,
-    network: NetworkSettings | None = None,
-    cloud: CloudSettings | None = None,
-    refine: Refine = "auto",
-    depth: DenseDepth = "filled",
-) -> Plan:
-    from recon.plan import make_plan
-    from recon.settings import CloudSettings, RunSettings
-    from recon.sources import open_source
-
-    description = open_source(source, options).description
-    model, camera = chosen_lens(intrinsics, lens, description.sizes)
-    cloud = cloud or CloudSettings()
-    settings = RunSettings(
-        options, chunk, overlap, model, camera, overwrite, resume, network, cloud, refine=refine, depth=depth
-    )
-    return make_plan(description, settings, out)
+    Takes every option of recon run, and changes nothing.
+    """
+    _print_plan(prepare(source, out, **options).plan)
 
 
 def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:

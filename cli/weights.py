@@ -12,7 +12,9 @@ from cli.text import print_rows, size
 if TYPE_CHECKING:
     from recon.network.checkpoints import Checkpoint
 
-app = typer.Typer(no_args_is_help=True, help="Weights of the networks: list, fetch, check, import.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Weights of the networks: list, fetch, check, import."
+)
 DAMAGED = 1
 Agreed = Annotated[bool, typer.Option("--yes", help="Accept the licence without being asked.")]
 
@@ -31,7 +33,10 @@ def list_weights() -> None:
 
 
 @app.command()
-def pull(name: Annotated[str, typer.Argument(help="Name from the list.")], yes: Agreed = False) -> None:
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that recon weights list knows.")],
+    yes: Agreed = False,
+) -> None:
     """Fetch known weights, once you have accepted their licence."""
     from recon.network import known_weights
 
@@ -79,10 +84,10 @@ def _kind(checkpoint: Checkpoint) -> str:
 
 @app.command("import")
 def import_weights(
-    path: Annotated[Path, typer.Argument(help="Weight file: safetensors or PyTorch.")],
-    name: Annotated[str | None, typer.Option(help="Which of the known weights it is.")] = None,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Weight file: safetensors or PyTorch.")],
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Which of the known weights it is.")] = None,
 ) -> None:
-    """Copy a weight file to where ``--weights NAME`` finds it."""
+    """Copy a weight file to where --weights NAME finds it."""
     from recon.network.known_weights import import_file
 
     typer.echo(f"Imported as {import_file(path, name)}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from recon.errors import MapError, OutputError, SettingsError, SourceError
 from recon.names import refuse_to_leave
 from recon.report import settings_from_json
 from recon.settings import RunSettings
+from recon.sources.base import Source
+from recon.sources.identity import content_hash
 from recon.store import FrameArrays, open_map, read_arrays, write_atomically
 from recon.types import (
     Camera,
@@ -36,8 +38,9 @@ from recon.types import (
     SparsePoints,
 )
 
-JOURNAL_VERSION = 1
-ANEW = "Begin anew with --overwrite."
+JOURNAL_VERSION = 2  # since then with the content of frames
+ANEW = "Rebuild the map with --overwrite."
+AS_IT_WAS = "Give the source as it was, choose another --out, or rebuild the map with --overwrite."
 Row = dict[str, Any]
 
 
@@ -53,7 +56,7 @@ class Part:
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """A ``Frame`` without its pixels, which are in the run's image folder."""
+    """A ``Frame`` without its pixels, which are in the run's image folder. content: tells other pictures from it."""
 
     index: int
     timestamp: float
@@ -61,6 +64,7 @@ class FrameRecord:
     original_size: tuple[int, int]
     lens: str
     focal: float
+    content: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,7 @@ class Journal:
         self._folder = folder
         self.parts = parts
         self.finished, self.others = chunks, others  # before this run began
+        self._parts_written = parts
 
     @classmethod
     def begin(cls, folder: Path, source: str, settings: RunSettings) -> Journal:
@@ -99,29 +104,32 @@ class Journal:
         return journal
 
     @classmethod
-    def resume(cls, folder: Path, source: str, settings: RunSettings, *, again: bool) -> Journal:
-        """The journal of the run in ``folder``, to be gone on with by the rest of its last source, or by another.
+    def resume(cls, folder: Path, source: str, settings: RunSettings, opened: Source | None) -> Journal:
+        """The journal of the run in ``folder``, to be resumed with the rest of its last source, or with another.
 
-        again: whether ``source`` gives the same frames each time; without, it always counts as another. Raises
-        OutputError when there is no run, MapError when it is damaged, and SettingsError when the settings are not those
-        of the run, or it cannot be resumed.
+        opened: the source where it gives the same frames each time; else None, and it always counts as another. A
+        source with the same content at another place is the same. Writes nothing. Raises OutputError when there is no
+        run, MapError when it is damaged, SettingsError when the settings are not those of the run or it cannot be
+        resumed, and SourceError when the source has other frames than the run has of it.
         """
         parts, chunks = _read_parts(folder), _read_chunks(folder / "map")
         known = frames_of(chunks)
         parts = tuple(part for part in parts if part.first <= max(known, default=-1))  # those that came to something
-        same = again and bool(parts) and source == parts[-1].source
+        change = _first_change(opened, parts[-1], known) if opened and parts else None
+        same = opened is not None and bool(parts) and (source == parts[-1].source or change is None)
         if parts:
             _refuse_other_settings(folder, parts[-1].settings, settings, same=same)
-        if again and not same and source in {part.source for part in parts}:
+        if same and change:
+            raise SourceError(f"{source} has changed since the run in {folder}: {change}. {AS_IT_WAS}")
+        if opened and not same and source in {part.source for part in parts}:
             raise SettingsError(
                 f"The map in {folder} has frames of {source} already, and {parts[-1].source} came after it. Put what "
                 "is new into a folder of its own."
             )
         others = _read_others(folder, known)
-        if same:
-            return cls(folder / "map", parts, chunks, others)
-        journal = cls(folder / "map", (*parts, _part_behind(source, settings, chunks, others)), chunks, others)
-        journal._write_parts()
+        now = replace(parts[-1], source=source) if same else _part_behind(source, settings, chunks, others)
+        journal = cls(folder / "map", (*(parts[:-1] if same else parts), now), chunks, others)
+        journal._parts_written = parts
         return journal
 
     @property
@@ -135,6 +143,8 @@ class Journal:
 
     def write(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
         """Write down a chunk whose submap is stored. Raises OutputError."""
+        if self._parts_written != self.parts:
+            self._write_parts()
         content = {
             "version": JOURNAL_VERSION,
             "overlap": chunk.overlap,
@@ -165,21 +175,26 @@ class Journal:
         return ChunkGeometry(frames, SparsePoints.empty(), unplaced, revised)
 
     def _changed(self, chunk: Chunk, finished: ChunkRecord) -> str:
-        """The sentence for a source that gives other frames than it did."""
+        """The sentence for a source that gives other frames than it did, though its files seemed the same."""
         now = {frame.index: frame for frame in chunk.frames}
         was = next(frame for frame in finished.frames if now.get(frame.index) is None or _differs(frame, now))
         source = self.part_of(was.index).source
-        return f"{source} has changed since the run in {self._folder.parent}: {was.name} is not what it was. {ANEW}"
+        return (
+            f"{source} has changed since the run in {self._folder.parent}: {was.name} is not what it was. {AS_IT_WAS}"
+        )
 
     def _write_parts(self) -> None:
         content = {"version": JOURNAL_VERSION, "parts": [asdict(part) for part in self.parts]}
         text = json.dumps(content, indent=1, default=os.fspath)
         write_atomically(self._folder / "run.json", lambda file: file.write(text.encode()))
+        self._parts_written = self.parts
 
 
 def record(frame: Frame) -> FrameRecord:
     """What the journal keeps of a frame."""
-    return FrameRecord(frame.index, frame.timestamp, frame.name, frame.original_size, frame.lens, frame.focal)
+    return FrameRecord(
+        frame.index, frame.timestamp, frame.name, frame.original_size, frame.lens, frame.focal, frame.content
+    )
 
 
 def frames_of(chunks: Sequence[ChunkRecord]) -> dict[int, FrameRecord]:
@@ -197,8 +212,31 @@ def _part_behind(
     return Part(source, settings, max(indices, default=-1) + 1, max(times, default=-1.0) + 1)
 
 
-def _identity(frame: Frame | FrameRecord) -> tuple[int, str, tuple[int, int]]:
-    return frame.index, frame.name, frame.original_size
+def _first_change(source: Source, part: Part, known: Mapping[int, FrameRecord]) -> str | None:
+    """What is the first frame of a part that a source does not give as it was; None where it gives all."""
+    hashes: dict[Path, str] = {}
+    for index, frame in known.items():
+        if index < part.first:
+            continue
+        path = source.file_of(index - part.first)
+        if path is None:
+            return f"it has fewer frames, and {frame.name} is gone"
+        if path not in hashes:
+            hashes[path] = _hash_or_nothing(path)
+        if hashes[path] != frame.content:
+            return f"{path} is not what frame {index} of the map ({frame.name}) was made from"
+    return None
+
+
+def _hash_or_nothing(path: Path) -> str:
+    try:
+        return content_hash(path)
+    except OSError:  # it cannot be read now, though it could
+        return ""
+
+
+def _identity(frame: Frame | FrameRecord) -> tuple[int, str, tuple[int, int], str]:
+    return frame.index, frame.name, frame.original_size, frame.content
 
 
 def _differs(was: FrameRecord, now: Mapping[int, Frame]) -> bool:

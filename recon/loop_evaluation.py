@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recon.errors import SourceError
 from recon.evaluation import MAX_TIME_DIFFERENCE
-from recon.exports.trajectory import Trajectory
+from recon.exports.trajectory import Trajectory, rigid_trajectory
 from recon.overlap import shared_surface
 from recon.places import LoopRecord
 from recon.similarity import Array, Sim3
@@ -72,9 +72,10 @@ def evaluate_loops(
 ) -> LoopEvaluation:
     """Judge the ledger of a run.
 
-    reference: true world_from_cam (4, 4) by frame index. scale: reference units per unit of the map.
-    Raises SourceError when no frame is seen again, so that there is nothing to find.
+    reference: true world_from_cam (4, 4) by frame index; frames between have no depth and do not count. scale:
+    reference units per unit of the map. Raises SourceError when no frame is seen again: there is nothing to find then.
     """
+    reference = {frame.index: reference[frame.index] for frame in reconstruction.frames if frame.index in reference}
     sampled = sorted(reference)[:: -(-len(reference) // SAMPLED_FRAMES) or 1]
     known = [line for line in ledger if line.frame in reference and line.earlier in reference]
     wanted = {*sampled, *(line.frame for line in known), *(line.earlier for line in known)}
@@ -101,10 +102,15 @@ def evaluate_loops(
     )
 
 
-def reference_by_frame(estimated: Trajectory, indices: Sequence[int], reference: Trajectory) -> dict[int, Array]:
-    """Reference poses of the frames ``indices`` whose rows of ``estimated`` have the time of one of the reference."""
+def reference_by_frame(reconstruction: ReconstructedMap, reference: Trajectory, *, by_index: bool) -> dict[int, Array]:
+    """Reference poses of the map's frames, those between included, by index.
+
+    by_index: whether the reference's timestamps are indices of frames; else both have the same clock.
+    """
+    estimated = rigid_trajectory(reconstruction, by_index=by_index)
     rows, reference_rows = matching_time_indices(estimated.timestamps, reference.timestamps, MAX_TIME_DIFFERENCE)
-    return {indices[row]: reference.world_from_cam[other] for row, other in zip(rows, reference_rows, strict=True)}
+    indices = estimated.indices[rows].tolist() if estimated.indices is not None else []
+    return dict(zip(indices, reference.world_from_cam[reference_rows], strict=True))
 
 
 def read_views(reconstruction: ReconstructedMap, reference: Mapping[int, Array], scale: float) -> dict[int, View]:

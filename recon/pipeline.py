@@ -34,7 +34,7 @@ from recon.events import (
 from recon.exports.outputs import write_outputs
 from recon.failures import ERROR_FILE, explained, note_traceback, short
 from recon.frontend import GeometryFrontEnd
-from recon.journal import Journal, require_run
+from recon.journal import AS_IT_WAS, Journal, require_run
 from recon.lock import LOCK, sole_writer
 from recon.placement import Placement
 from recon.places import PlaceRecogniser
@@ -134,6 +134,8 @@ def _full_disk_told(out: Path) -> Iterator[None]:
         raise OutputError(
             f"Cannot write {out / 'map' / 'features.db'}; is the disk full? Free some space or choose another --out."
         ) from error
+    finally:
+        shutil.rmtree(incoming_folder(out, resume=True), ignore_errors=True)
 
 
 def load_network(settings: RunSettings) -> OpenNetwork | None:
@@ -200,7 +202,7 @@ def open_journal(name: str, source: Source, out: Path, settings: RunSettings) ->
     again = source.status is None or source.description.kind == "folder"
     where = str(Path(name).expanduser().resolve()) if again else name
     if settings.resume:
-        return Journal.resume(out, where, settings, again=again)
+        return Journal.resume(out, where, settings, source if again else None)
     prepare_folder(out, overwrite=settings.overwrite)
     make_folder(out / "map")
     return Journal.begin(out, where, settings)
@@ -303,8 +305,7 @@ class Run:
             self._reconstruct(chunk)
         if self._is_recalling:
             raise SourceError(
-                f"{self._name} has fewer frames than the run in {self._out} has of it already. Give it as it was, or "
-                "begin anew with --overwrite."
+                f"{self._name} has fewer frames than the run in {self._out} has of it already. {AS_IT_WAS}"
             )
 
     def _resumption(self) -> str:
@@ -447,8 +448,9 @@ class Run:
         self._placement.move(moved)
         if len(self._placement.pieces) < pieces:
             self._tell(Notice(f"{_span(chunk)} connect two parts of the map: they show places seen before."))
-        with self._watch.measure("store"):
-            self._store.write_places(*self._places(), complete=False)
+        if not self._is_recalling:
+            with self._watch.measure("store"):
+                self._store.write_places(*self._places(), complete=False)
         self._tell(PosesCorrected(self._places()[0], self._points))
 
     def _places(self) -> tuple[tuple[PlacedFrame, ...], tuple[SkippedFrame, ...], SparsePoints]:

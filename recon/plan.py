@@ -14,7 +14,7 @@ import numpy as np
 
 from recon.errors import ResourceError, SourceError
 from recon.machine import Machine, look_at_machine
-from recon.settings import RunSettings
+from recon.settings import CloudSettings, RunSettings
 from recon.sources.base import SourceDescription
 from recon.types import Frame, Image
 
@@ -39,6 +39,7 @@ MATCHES_PER_FRAME = 0.3e6
 SPARSE_PER_FRAME = 0.1e6  # the COLMAP model and points.npz
 DEPTH_PER_PIXEL = 2 + 1 + 3  # depth, confidence and colour, before compression
 CLOUD_PER_FRAME = 0.3e6
+BYTES_PER_POINT = 31  # of cloud.ply
 RECORDING_PER_FRAME = 0.1e6
 JPEG_PER_PIXEL = 0.5
 
@@ -94,17 +95,19 @@ def make_plan(
     out: Path,
     machine: Machine | None = None,
     probe: Probe | None = None,
+    *,
+    recorded: bool = True,
 ) -> Plan:
     """Lower ``settings`` until they fit into this machine's memory, and say what the run will take.
 
-    machine, probe: measured when not given, which takes up to two seconds.
+    machine, probe: measured when not given, which takes up to two seconds. recorded: whether a viewer records the run.
     Raises SourceError when no image could be opened, and ResourceError when not even small settings fit.
     """
     if not description.sizes:
         raise SourceError(f"None of the {description.frames} images can be opened; all are damaged or empty.")
     machine = machine or look_at_machine(out)
     fitting, notices = _fit(description, settings, machine)
-    disk = disk_need(description)
+    disk = disk_need(description, settings.cloud, recorded=recorded)
     if disk > machine.disk:
         raise ResourceError(
             f"The run needs about {disk / 1e9:.1f} GB of disk, {machine.disk / 1e9:.1f} GB are free at {out}. "
@@ -114,7 +117,7 @@ def make_plan(
     working = scaled(original, fitting.source.size)
     count = chunk_count(description.frames, fitting)
     probe = probe or run_probe(working)
-    joint = _joint_seconds(description.frames, probe)
+    joint = 0.0 if settings.refine == "none" else _joint_seconds(description.frames, probe)
     return Plan(
         frames=description.frames,
         original=original,
@@ -150,23 +153,27 @@ def memory_need(description: SourceDescription, settings: RunSettings, processor
     working = max(math.prod(scaled(size, settings.source.size)) for size in description.sizes)
     frames = description.frames or settings.chunk  # at least a chunk, where the file does not say
     held = min(settings.chunk, frames)
+    adjusted = 0 if settings.refine == "none" else min(frames, ADJUSTED_FRAMES)
     return round(
         PROGRAM_MEMORY
         + (LEARNED_MEMORY if settings.depth == "filled" else 0)
         + processors * SWEEP_MEMORY
         + original * DECODING_PER_PIXEL
         + held * (working * MEMORY_PER_PIXEL + MEMORY_PER_CHUNK_FRAME)
-        + min(frames, ADJUSTED_FRAMES) * MEMORY_PER_ADJUSTED_FRAME
+        + adjusted * MEMORY_PER_ADJUSTED_FRAME
     )
 
 
-def disk_need(description: SourceDescription) -> int:
+def disk_need(description: SourceDescription, cloud: CloudSettings | None = None, *, recorded: bool = True) -> int:
     """Expected bytes on disk. Images are linked where they are upright and on the same disk, so only videos count."""
+    most_points = (cloud or CloudSettings()).max_points
     original = description.sizes[0]
     pictures = math.prod(original) * JPEG_PER_PIXEL if description.kind == "video" else 0.0
     depth = math.prod(scaled(original, DEPTH_SIDE)) * DEPTH_PER_PIXEL
     found = FEATURES_PER_FRAME + MATCHES_PER_FRAME + SPARSE_PER_FRAME
-    return round(description.frames * (pictures + depth + found + CLOUD_PER_FRAME + RECORDING_PER_FRAME))
+    recording = RECORDING_PER_FRAME if recorded else 0.0
+    points = min(description.frames * CLOUD_PER_FRAME, most_points * BYTES_PER_POINT)
+    return round(description.frames * (pictures + depth + found + recording) + points)
 
 
 def _fit(

@@ -19,10 +19,14 @@ TUM_COLUMNS = "timestamp tx ty tz qx qy qz qw"
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """Poses over time. timestamps: (poses,) in seconds or frame numbers. world_from_cam: (poses, 4, 4), rigid."""
+    """Poses over time. timestamps: (poses,) in seconds or frame numbers. world_from_cam: (poses, 4, 4), rigid.
+
+    indices: (poses,) of the frames that the poses belong to; None for a file, which does not say.
+    """
 
     timestamps: Array
     world_from_cam: Array
+    indices: NDArray[np.int64] | None = None
 
 
 def write_tum(reconstruction: ReconstructedMap, path: Path) -> None:
@@ -38,8 +42,9 @@ def rigid_trajectory(reconstruction: ReconstructedMap, *, by_index: bool = False
     poses = np.tile(np.eye(4), (len(reconstruction.posed), 1, 1))
     for pose, frame in zip(poses, reconstruction.posed, strict=True):
         pose[:3, :3], pose[:3, 3] = frame.world_from_cam.rotation, frame.world_from_cam.translation
-    times = [frame.index if by_index else frame.timestamp for frame in reconstruction.posed]
-    return Trajectory(np.array(times, dtype=np.float64), poses)
+    indices = np.array([frame.index for frame in reconstruction.posed], dtype=np.int64)
+    times = indices if by_index else [frame.timestamp for frame in reconstruction.posed]
+    return Trajectory(np.array(times, dtype=np.float64), poses, indices)
 
 
 def write_trajectory(trajectory: Trajectory, path: Path) -> None:

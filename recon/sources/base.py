@@ -90,6 +90,10 @@ class Source(Protocol):
         """How a live source is getting on, None for files."""
         ...
 
+    def file_of(self, index: int) -> Path | None:
+        """The file that a frame comes from; None where there is none (any more), and for cameras and streams."""
+        ...
+
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
         """Read again all frames from which those of the iteration are chosen; none from a live source."""
         ...

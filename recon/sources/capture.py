@@ -83,6 +83,9 @@ class CaptureFeed:
             yield Notice(f"{self._address} is back after {time.monotonic() - since:.0f} s.")
             pictures = again
 
+    def file_of(self, index: int) -> Path | None:
+        return None
+
     def again(self) -> Iterator[Candidate | SkippedFrame]:
         return iter(())
 

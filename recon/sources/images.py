@@ -19,6 +19,7 @@ from recon.sources.base import (
     working_image,
 )
 from recon.sources.decoding import Photo, UnreadableImage, read_photo, upright_size
+from recon.sources.identity import content_hash
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import link_original, nothing, write_original
@@ -53,6 +54,7 @@ class ImageSource:
         self._notes = notes
         self._images_folder = images_folder
         self.selected = list(enumerate(paths))[:: options.every][: options.max_frames]
+        self._files = dict(self.selected)
         self._stems = _sortable_stems(paths)
         names = {name for _, path in self.selected for name in (path.name, path.stem)}
         self._masks = Masks(options.masks, fits=names.__contains__)
@@ -74,6 +76,9 @@ class ImageSource:
             make_folder(self._images_folder)
         yield from map(Notice, self._notes)
         yield from at_least_one_frame(chosen(self.candidates(), self._options.keyframes), self._spec)
+
+    def file_of(self, index: int) -> Path | None:
+        return self._files.get(index)
 
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
         for index, path in self.selected:
@@ -102,7 +107,7 @@ def photo_candidate(
     index, timestamp, stem = where
     name = stem + (photo.upright_suffix or ".jpg")
     size = (photo.pixels.shape[1], photo.pixels.shape[0])
-    frame = Frame(index, timestamp, image, name, size, photo.lens, photo.focal, mask)
+    frame = Frame(index, timestamp, image, name, size, photo.lens, photo.focal, mask, content_hash(path))
     keep = partial(_put_original, photo, path, images_folder / name) if images_folder else nothing
     return Candidate(frame, keep, timestamp)
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 from recon.errors import SettingsError
@@ -44,6 +45,10 @@ class Feed(Protocol):
         """
         ...
 
+    def file_of(self, index: int) -> Path | None:
+        """As of ``Source``."""
+        ...
+
     def again(self) -> Iterator[Candidate | SkippedFrame]:
         """All pictures once more, where they are still there; of a camera or stream none are."""
         ...
@@ -71,6 +76,9 @@ class LiveSource:
     @property
     def status(self) -> StreamStatus:
         return self._waiting.status(time.monotonic() - self._newest)
+
+    def file_of(self, index: int) -> Path | None:
+        return self._feed.file_of(index)
 
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
         return (self._since_start(item) if isinstance(item, Candidate) else item for item in self._feed.again())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +48,9 @@ class ResumedSource:
     def status(self) -> StreamStatus | None:
         return self._source.status
 
+    def file_of(self, index: int) -> Path | None:
+        return self._source.file_of(index - self._part.first)
+
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
         passed = {self._journal.part_of(item.index) for item in self._others if isinstance(item, PassedFrame)}
         for part in self._journal.parts[:-1]:
@@ -59,10 +61,7 @@ class ResumedSource:
     def __iter__(self) -> Iterator[Item]:
         yield from self._others
         yield from (self._read(frame) for index, frame in self._known.items() if index < self._part.first)
-        try:
-            yield from map(self._continued, self._source)
-        finally:
-            shutil.rmtree(self._incoming, ignore_errors=True)
+        yield from map(self._continued, self._source)
 
     def _continued(self, item: Item) -> Item:
         """An item of the source behind those of the map; the original of a frame is moved to its place."""
@@ -90,7 +89,15 @@ class ResumedSource:
         image = working_image(pixels, self._journal.part_of(frame.index).settings.source.size)
         mask = np.ones(image.shape[:2], dtype=np.bool_)
         return Frame(
-            frame.index, frame.timestamp, image, frame.name, frame.original_size, frame.lens, frame.focal, mask
+            frame.index,
+            frame.timestamp,
+            image,
+            frame.name,
+            frame.original_size,
+            frame.lens,
+            frame.focal,
+            mask,
+            frame.content,
         )
 
 

@@ -23,6 +23,7 @@ from recon.sources.base import (
     working_image,
 )
 from recon.sources.film import Pictures, opened_film
+from recon.sources.identity import content_hash
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import keeping
@@ -82,6 +83,13 @@ class VideoSource:
                 f"Deinterlace it first, such as by ffmpeg -i {self._path.name} -vf bwdif OUT.mp4."
             )
 
+    @cached_property
+    def _content(self) -> str:
+        return content_hash(self._path)
+
+    def file_of(self, index: int) -> Path | None:
+        return self._path
+
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
         selection = Selection(self._options)
         with opened_film(self._path) as (container, stream):
@@ -112,7 +120,7 @@ class VideoSource:
         name = f"{index:06d}.jpg"
         mask = self._masks.read(name, (width, height), (image.shape[0], image.shape[1]))
         lens = f"{self._path.name} {width}x{height}"
-        read = Frame(index, time, image, name, (width, height), lens, 0.0, mask)
+        read = Frame(index, time, image, name, (width, height), lens, 0.0, mask, self._content)
         return Candidate(read, keeping(original, self._images_folder, name), time)
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -48,6 +49,14 @@ class WatchFeed:
         self._selection = Selection(options)
         self._count = 0
         self._files: list[tuple[int, Path, float]] = []  # index, path, when it was first seen
+
+    @cached_property
+    def _present(self) -> list[Path]:
+        return _images(self._folder.iterdir())
+
+    def file_of(self, index: int) -> Path | None:
+        """Of those that are there at the start: they come first, in this order."""
+        return self._present[index] if index < len(self._present) else None
 
     def again(self) -> Iterator[Candidate | SkippedFrame]:
         for index, path, seen in self._files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from recon.exports.trajectory import rigid_trajectory, write_trajectory, write_t
 from recon.places import LoopRecord
 from recon.report import RunReport, write
 from recon.settings import RunSettings
+from recon.store import MapStore, open_map
 from tests.cli.conftest import Recon
 from tests.support import make_map
 
@@ -62,3 +64,27 @@ def test_loops_are_judged_and_drawn(recon: Recon, video_run: Path, monkeypatch: 
     assert "  loops accepted        1, 1 of them right (precision 100.0%)\n" in outcome.out
     assert "  revisits found        100.0% of" in outcome.out
     assert (video_run / "loops.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("by", ["frame", "time"])
+def test_loops_of_a_run_with_frames_between_have_the_same_figures(
+    recon: Recon, video_run: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setattr("recon.loop_evaluation.GAP", 6)
+    loop = LoopRecord(8, 0, 0, 1, 0.7, 120, 0.004, 2.5, 0.6, "accepted", "")
+    report = RunReport("x", RunSettings(), {}, 6, 6, (), (), (), 1.0, 1, (), interrupted=False, loops=(loop,))
+    write(report, video_run / "report.json")
+    whole = open_map(video_run)
+    between = tuple(
+        replace(frame, index=frame.index + 1, timestamp=frame.timestamp + 0.05, name=f"{frame.index + 1}.jpg")
+        for frame in whole.frames[:3]
+    )
+    MapStore(video_run).write_places(whole.frames, whole.skipped, whole.points, complete=True, between=between)
+    write_tum(open_map(video_run), video_run / "poses.txt")
+    reference = video_run.parent / "reference.txt"
+    write_trajectory(rigid_trajectory(open_map(video_run), by_index=by == "frame"), reference)
+    outcome = recon("eval", video_run, "--reference", reference, "--by", by, "--loops")
+    assert outcome.code == 0, outcome.err
+    assert "  matched poses         9 of 9\n" in outcome.out
+    assert "  loops accepted        1, 1 of them right (precision 100.0%)\n" in outcome.out
+    assert "  revisits found        100.0% of 6 pairs of frames\n" in outcome.out

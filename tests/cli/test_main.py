@@ -7,15 +7,22 @@ import re
 import resource
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from cli import run
 from cli.dependencies import explain
+from cli.main import app
 from recon.settings import RunSettings
 from tests.cli.conftest import Recon
 
+ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "open3d", "rerun", "cv2", "pycolmap", "numpy", "scipy", "av")
 
 
@@ -45,6 +52,55 @@ def test_help_names_every_command(recon: Recon) -> None:
     assert outcome.code == 0
     for command in ("run", "plan", "view", "export", "eval", "check", "doctor", "bench"):
         assert f" {command} " in outcome.out
+
+
+def test_the_version_is_that_of_the_package(recon: Recon) -> None:
+    outcome = recon("--version")
+    assert (outcome.code, outcome.out) == (0, f"recon {metadata.version('recon')}\n")
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert outcome.out == f"recon {pyproject['project']['version']}\n"
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command and group below ``group``, itself included."""
+    yield path
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, (*path, name))
+
+
+COMMANDS = tuple(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("columns", [80, 120])
+def test_every_help_fits_and_shows_switches_as_switches(
+    recon: Recon, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    outcome = recon(*words, "--help")
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"Usage: {' '.join(('recon', *words))} ")
+    assert "bool" not in outcome.out
+    assert "..." not in outcome.out.partition("Commands:")[2], "a summary is cut off"
+    assert max(map(len, outcome.out.splitlines())) <= columns
+
+
+def test_help_of_run_shows_each_switch_with_its_sentence(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    lines = [" ".join(line.split()) for line in recon("run", "--help").out.splitlines()]
+    assert lines[0] == "Usage: recon run --out DIR [OPTIONS] {SOURCE}"
+    assert "--overwrite Replace an earlier run in DIR." in lines
+    assert "--resume Resume the run in DIR, with the rest of its source or with another." in lines
+    assert "--compile Compile the network first: pays off for long sequences." in lines
+    assert any(line.startswith("--loops / --no-loops Recognise places seen before") for line in lines)
+    assert "--every <int> Take one frame in this many. [default: 1]" in lines
+
+
+def test_plan_takes_every_option_of_run() -> None:
+    of_run, of_plan = (inspect.signature(command).parameters for command in (run.run, run.plan))
+    assert list(of_plan) == list(of_run)
+    assert [name for name in of_run if of_plan[name].default != of_run[name].default] == ["out"]
+    assert of_plan["out"].default == Path()
 
 
 @pytest.mark.parametrize("command", [run.run, run.plan])

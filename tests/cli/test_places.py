@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from PIL import Image as Pillow
 
 from tests.cli.conftest import Recon
@@ -31,8 +32,22 @@ def test_built_index_answers_with_a_picture(tmp_path: Path, recon: Recon) -> Non
     best = asked.out.splitlines()[1]
     assert "000012.jpg" in best
     assert len([line for line in asked.out.splitlines() if ".jpg" in line]) == 4  # three matches, and the picture
+    assert asked.out.endswith(f"Picture: {sheet}\n")
     with Pillow.open(sheet) as picture:
         assert picture.size[0] == 4 * 320
+
+
+def test_a_query_writes_nothing_unasked(tmp_path: Path, recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, index = some_images(tmp_path / "images", 20), tmp_path / "index"
+    recon("places", "build", folder, "--out", index)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    asked = recon("places", "query", index, SAMPLE / "000020.jpg", "--top", 2)
+    assert asked.code == 0, asked.err
+    assert asked.out.splitlines()[1].split()[1].endswith("000020.jpg")
+    assert "Picture" not in asked.out
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_damaged_index_is_made_again_and_said_so(tmp_path: Path, recon: Recon) -> None:

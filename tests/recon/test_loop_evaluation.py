@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +104,33 @@ def test_a_walk_that_never_returns_cannot_be_judged(walk: ReconstructedMap, monk
         evaluate_loops(walk, [], true_poses(walk), 1.0)
 
 
-def test_reference_rows_are_given_to_frames_by_time() -> None:
-    estimated = Trajectory(np.array([0.0, 0.1, 0.2]), np.tile(np.eye(4), (3, 1, 1)))
-    reference = Trajectory(np.array([0.2, 0.0]), np.stack([2 * np.eye(4), 3 * np.eye(4)]))
-    found = reference_by_frame(estimated, [5, 7, 9], reference)
-    assert {index: pose[0, 0] for index, pose in found.items()} == {9: 2.0, 5: 3.0}
+def with_frames_between(walk: ReconstructedMap, skip: int = 2) -> ReconstructedMap:
+    """The walk with a frame behind every ``skip``-th one that has a pose alone, and a name and time of its own."""
+    between = [
+        replace(frame, index=frame.index + 1, timestamp=frame.timestamp + 0.05, name=f"between_{frame.index}.jpg")
+        for frame in walk.frames[::skip]
+    ]
+    return replace(walk, between=tuple(between))
+
+
+@pytest.mark.parametrize("by_index", [True, False])
+def test_reference_rows_are_given_to_their_frames_where_some_lie_between(
+    walk: ReconstructedMap, by_index: bool
+) -> None:
+    whole = with_frames_between(walk)
+    times = [float(frame.index) if by_index else frame.timestamp for frame in whole.posed]
+    marked = np.array([np.diag([frame.index + 1.0, 1, 1, 1]) for frame in whole.posed])
+    reference = Trajectory(np.array(times[::-1]), marked[::-1])
+    found = reference_by_frame(whole, reference, by_index=by_index)
+    assert sorted(found) == [frame.index for frame in whole.posed]
+    assert all(pose[0, 0] == index + 1 for index, pose in found.items())
+
+
+def test_frames_between_change_no_figure(walk: ReconstructedMap) -> None:
+    ledger = [line(0, 8, "accepted"), line(0, 34, "accepted"), line(4, 12, "rejected")]
+    whole = with_frames_between(walk)
+    reference = rigid_trajectory(whole, by_index=True)
+    true = reference_by_frame(whole, reference, by_index=True)
+    plain, mixed = evaluate_loops(walk, ledger, true_poses(walk), 1.0), evaluate_loops(whole, ledger, true, 1.0)
+    assert (mixed.revisits, mixed.right, mixed.recall) == (plain.revisits, plain.right, plain.recall)
+    assert mixed.revisits > 0

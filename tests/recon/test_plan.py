@@ -14,7 +14,7 @@ from recon.chunks import chunks
 from recon.errors import ResourceError, SourceError
 from recon.machine import Machine
 from recon.plan import Plan, Probe, chunk_count, disk_need, make_plan, memory_need, run_probe, scaled
-from recon.settings import RunSettings
+from recon.settings import CloudSettings, RunSettings
 from recon.sources import SourceDescription, SourceOptions
 from recon.sources.base import working_image
 
@@ -139,6 +139,19 @@ def test_the_probe_times_every_step() -> None:
     assert 0 < probe.detect < 10
     assert 0 < probe.match < 10
     assert 0 < probe.sweep < 10
+
+
+def test_without_the_joint_adjustment_a_run_takes_less_time_and_memory() -> None:
+    adjusted, grown = (_plan(VIDEO, RunSettings(refine=kind)) for kind in ("auto", "none"))
+    assert grown.joint_seconds == 0
+    assert adjusted.seconds - grown.seconds == pytest.approx(adjusted.joint_seconds)
+    assert adjusted.memory - grown.memory == 150 * 2_500_000
+
+
+def test_a_small_cloud_and_no_recording_take_less_disk() -> None:
+    whole = disk_need(VIDEO)
+    assert whole - disk_need(VIDEO, CloudSettings(max_points=1000)) == 300 * 300_000 - 1000 * 31
+    assert whole - disk_need(VIDEO, recorded=False) == 300 * 100_000
 
 
 def test_filling_gaps_of_depth_takes_time_and_memory() -> None:

@@ -267,9 +267,9 @@ def damage(name: str) -> Callable[[Path, Path], None]:
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        (shrink, SourceError, "0009.jpg is not what it was"),
-        (shrink_to_two_chunks, SourceError, "has fewer frames than the run"),
-        (exchange, SourceError, "0003.jpg is not what it was"),
+        (shrink, SourceError, "it has fewer frames, and 0009.jpg is gone"),
+        (shrink_to_two_chunks, SourceError, "it has fewer frames, and 0008.jpg is gone"),
+        (exchange, SourceError, "photos/0003.jpg is not what frame 3 of the map"),
         (damage("run.json"), MapError, "run.json is damaged"),
         (damage("chunk_0001.json"), MapError, "chunk_0001.json is damaged"),
         (damage("submap_0001.npz"), MapError, "submap_0001.npz is missing or damaged"),
