@@ -33,6 +33,7 @@ from recon.events import (
 from recon.exports import write_colmap, write_ply, write_tum
 from recon.frontend import GeometryFrontEnd
 from recon.journal import Journal
+from recon.overlay import OverlayFinder
 from recon.placement import Placement
 from recon.places import PlaceRecogniser
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
@@ -205,6 +206,7 @@ class Run:
         self._watch = Stopwatch()
         self._store = MapStore(out)
         self._placement = Placement()
+        self._overlay = OverlayFinder(self._tell)
         self._front_end = self._open_front_end(network)
         self._names: dict[int, tuple[str, float]] = {}
         self._unreadable: list[SkippedFrame] = []
@@ -329,6 +331,7 @@ class Run:
     def _reconstruct(self, chunk: Chunk) -> None:
         """Find the chunk's geometry, place it and put it on disk."""
         start, recalled = time.perf_counter(), self._is_recalling
+        chunk = self._overlay.leave_out(chunk)
         geometry = self._recall(chunk) if recalled else self._find_geometry(chunk)
         self._reasons.update({frame.index: ALONE for frame in chunk.frames} | geometry.unplaced)
         residual = 0.0
