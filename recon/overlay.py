@@ -2,8 +2,9 @@
 
 Where the picture's gradient points the same way in nearly all of a dozen different views, it belongs to no scene: a
 burnt-in clock, a half transparent logo, the edge of a bonnet. Directions count and not values, so that a background
-may shine through. What such edges cut off from the scene, such as a black bar, belongs to them unless it is as lively as
-the scene. Views are different where most parts of the picture have changed: a camera that stands still tells nothing.
+may shine through. What such edges cut off from the scene, such as a black bar, belongs to them unless it is about as
+lively as the scene. Views are different where most parts of the picture have changed: a camera that stands still tells
+nothing.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ class Evidence:
         self.brightest = np.maximum(self.brightest, grey)
         self.views += 1
         if self.views > MEMORY:
-            self.views, self.total, self.squares = self.views / 2, self.total / 2, self.squares / 2
+            self.views /= 2
+            self.total *= np.float32(0.5)
+            self.squares *= np.float32(0.5)
 
     def overlay(self) -> Mask | None:
         """Where (h, w) something stays in place; None while too few views, or too similar ones, tell."""
@@ -119,7 +122,7 @@ def _grown(steady: Mask, bars: Mask, lively: Field) -> Mask:
     joined = cv2.dilate((steady | bars).astype(np.uint8), disc)
     count, labels = cv2.connectedComponents(joined)
     pixels = np.bincount(labels[steady | bars], minlength=count)
-    found = (pixels >= FEWEST_PIXELS)[labels] & (joined > 0)
+    found = np.asarray((pixels >= FEWEST_PIXELS)[labels] & (joined > 0), dtype=np.bool_)
     if not found.any():
         return found
     count, pockets = cv2.connectedComponents((~found).astype(np.uint8), connectivity=4)

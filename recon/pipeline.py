@@ -15,7 +15,7 @@ from recon.chunks import chunks
 from recon.correction import correct
 from recon.dense.plane_sweep import PlaneSweep
 from recon.dense.views import DepthStage
-from recon.doubts import Doubts, find_doubts, warnings
+from recon.doubts import Doubts, find_doubts, unjudged, warnings
 from recon.errors import OutputError, ReconError, ReconstructionError, SettingsError, SourceError
 from recon.events import (
     ChunkReconstructed,
@@ -32,6 +32,7 @@ from recon.events import (
 )
 from recon.exports import write_colmap, write_ply, write_tum
 from recon.frontend import GeometryFrontEnd
+from recon.helping import Helpers
 from recon.journal import Journal
 from recon.overlay import OverlayFinder
 from recon.placement import Placement
@@ -206,6 +207,8 @@ class Run:
         self._watch = Stopwatch()
         self._store = MapStore(out)
         self._placement = Placement()
+        self._notices: list[str] = []
+        self._helpers = Helpers(out / "map" / "faults.log", self._tell)
         self._overlay = OverlayFinder(self._tell)
         self._front_end = self._open_front_end(network)
         self._names: dict[int, tuple[str, float]] = {}
@@ -216,9 +219,8 @@ class Run:
         self._chunks: list[ChunkReport] = []
         self._before: dict[int, FrameGeometry] = {}  # of the last chunk
         self._doubts: dict[int, Doubts] = {}
-        self._notices: list[str] = []
         self._points = SparsePoints.empty()
-        self._loops = open_loop_closer(recogniser)
+        self._loops = self._helpers.attempt("loops", lambda: open_loop_closer(recogniser))
 
     def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:
         """The transformer where there is one, else structure from motion."""
@@ -296,8 +298,8 @@ class Run:
     def _tell(self, event: Event) -> None:
         if isinstance(event, Notice):
             self._notices.append(event.text)
-        for listener in self._listeners:
-            listener(event)
+        for number, listener in enumerate(self._listeners):
+            self._helpers.attempt(type(listener).__name__, partial(listener, event), key=number)
 
     def _read(self) -> Iterator[Frame]:
         """The source's frames; what cannot be read is reported and left out."""
@@ -331,7 +333,7 @@ class Run:
     def _reconstruct(self, chunk: Chunk) -> None:
         """Find the chunk's geometry, place it and put it on disk."""
         start, recalled = time.perf_counter(), self._is_recalling
-        chunk = self._overlay.leave_out(chunk)
+        chunk = self._helpers.attempt("the search for overlays", partial(self._overlay.leave_out, chunk)) or chunk
         geometry = self._recall(chunk) if recalled else self._find_geometry(chunk)
         self._reasons.update({frame.index: ALONE for frame in chunk.frames} | geometry.unplaced)
         residual = 0.0
@@ -340,8 +342,7 @@ class Run:
             with self._watch.measure("alignment"):
                 submap, new = self._placement.place(chunk, geometry)
             residual = submap.residual
-            doubts = find_doubts(geometry.frames[max(0, len(geometry.frames) - len(new) - 1) :])
-            self._doubts[chunk.index] = doubts
+            doubts = self._judge(chunk, geometry.frames[max(0, len(geometry.frames) - len(new) - 1) :])
             if 0 < before < len(self._placement.pieces):
                 self._tell(Notice(f"{_span(chunk)} could not be connected with the frames before; trying again later."))
             if not recalled:
@@ -367,6 +368,14 @@ class Run:
             )
         )
         self._tell(Progress("frames", len(self._names), self._source.description.frames))
+
+    def _judge(self, chunk: Chunk, frames: Sequence[FrameGeometry]) -> Doubts:
+        """What speaks against the frames that a chunk adds."""
+        found = self._helpers.attempt("doubts", lambda: find_doubts(frames))
+        if found is None:
+            return unjudged(frames)
+        self._doubts[chunk.index] = found
+        return found
 
     def _find_geometry(self, chunk: Chunk) -> ChunkGeometry:
         with self._watch.measure("geometry"):
@@ -404,15 +413,17 @@ class Run:
         placed = {index: frame for piece in self._placement.pieces for index, frame in piece.items()}
         added, known = {frame.index for frame in new}, set(loops.closed)
         frames = [frame for frame in chunk.frames if frame.index in added]
+        extend = partial(
+            loops.extend,
+            submap,
+            frames,
+            lambda number: self._store.read_submap(number, placed),
+            doubts=doubts,
+            new_piece=new_piece,
+            revised=self._placement.revised,
+        )
         with self._watch.measure("loops"):
-            moved = loops.extend(
-                submap,
-                frames,
-                lambda number: self._store.read_submap(number, placed),
-                doubts=doubts,
-                new_piece=new_piece,
-                revised=self._placement.revised,
-            )
+            moved = self._helpers.attempt("loops", extend)
         for line in loops.ledger:
             if line.verdict == "accepted" and (line.earlier, line.frame) not in known:
                 self._tell(LoopClosed(line))
@@ -518,7 +529,8 @@ class Run:
 
     def _report(self, *, interrupted: bool) -> RunReport:
         placed, skipped, _ = self._places()
-        found = dict(zip(self._doubts, warnings(list(self._doubts.values())), strict=True))
+        sentences = self._helpers.attempt("doubts", lambda: warnings(list(self._doubts.values()))) or []
+        found = dict(zip(self._doubts, sentences, strict=False))
         return RunReport(
             source=self._name,
             settings=self._settings,

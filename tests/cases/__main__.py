@@ -15,10 +15,10 @@ import numpy as np
 from recon import report
 from recon.alignment import fit_similarity
 from recon.store import ReconstructedMap, open_map
-from tests.cases import order
+from tests.cases import order, overlays
 from tests.cases.case import Case, Input
 
-CASES: tuple[Case, ...] = (*order.CASES,)
+CASES: tuple[Case, ...] = (*order.CASES, *overlays.CASES)
 TIMEOUT = 900.0
 
 
@@ -68,7 +68,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
 
 
 def centre_error(found: ReconstructedMap, made: Input) -> float | None:
-    """RMSE of the camera centres after Sim(3) alignment; None without a truth, or where the centres fix no alignment."""
+    """RMSE of the camera centres after Sim(3) alignment; None without a truth, or where they fix no alignment."""
     if made.truth is None:
         return None
     known = [frame for frame in found.posed if frame.index in made.truth]
