@@ -56,6 +56,12 @@ def find_doubts(frames: Sequence[FrameGeometry]) -> Doubts:
     )
 
 
+def unjudged(frames: Sequence[FrameGeometry]) -> Doubts:
+    """Of frames that could not be judged: whether anything carries scale to them is not known."""
+    first = frames[0].index
+    return Doubts(0.0, first, 0.0, first, 0.0, 0.0)
+
+
 def link(before: FrameGeometry, after: FrameGeometry) -> tuple[float, float]:
     """Share of the first frame's pixels that have depth in both frames, and the log of how much deeper the second is.
 

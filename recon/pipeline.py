@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from recon.colmap_log import quiet
 from recon.correction import correct
 from recon.dense.plane_sweep import PlaneSweep
 from recon.dense.views import DepthStage
-from recon.doubts import Doubts, find_doubts, warnings
+from recon.doubts import Doubts, find_doubts, unjudged, warnings
 from recon.errors import OutputError, ReconError, ReconstructionError, SettingsError, SourceError
 from recon.events import (
     ChunkReconstructed,
@@ -32,10 +33,12 @@ from recon.events import (
     StreamStatus,
 )
 from recon.exports.outputs import write_outputs
-from recon.failures import ERROR_FILE, explained, note_traceback, short
+from recon.failures import ERROR_FILE, explained
 from recon.frontend import GeometryFrontEnd
+from recon.helping import Helpers
 from recon.journal import AS_IT_WAS, Journal, require_run
 from recon.lock import LOCK, sole_writer
+from recon.overlay import OverlayFinder
 from recon.placement import Placement
 from recon.places import PlaceRecogniser
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
@@ -230,6 +233,9 @@ class Run:
         self._watch = Stopwatch()
         self._store = MapStore(out)
         self._placement = Placement()
+        self._notices: list[str] = []
+        self._helpers = Helpers(out, self._tell)
+        self._overlay = OverlayFinder(self._tell)
         self._front_end = self._open_front_end(network)
         self._names: dict[int, tuple[str, float]] = {}
         self._unreadable: list[SkippedFrame] = []
@@ -239,9 +245,8 @@ class Run:
         self._chunks: list[ChunkReport] = []
         self._before: dict[int, FrameGeometry] = {}  # of the last chunk
         self._doubts: dict[int, Doubts] = {}
-        self._notices: list[str] = []
         self._points = SparsePoints.empty()
-        self._loops = open_loop_closer(recogniser)
+        self._loops = self._helpers.attempt("loops", lambda: open_loop_closer(recogniser))
 
     def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:
         """The transformer where there is one, else structure from motion."""
@@ -317,14 +322,8 @@ class Run:
     def _tell(self, event: Event) -> None:
         if isinstance(event, Notice):
             self._notices.append(event.text)
-        for listener in tuple(self._listeners):
-            try:
-                listener(event)
-            except Exception as error:
-                self._listeners.remove(listener)
-                note_traceback(error, self._out)
-                name = type(listener).__name__
-                self._tell(Notice(f"{name} has failed and is left out: {short(error)}, see {self._out / ERROR_FILE}."))
+        for number, listener in enumerate(self._listeners):
+            self._helpers.attempt(type(listener).__name__, partial(listener, event), key=number)
 
     def _read(self) -> Iterator[Frame]:
         """The source's frames; what cannot be read is reported and left out."""
@@ -358,6 +357,7 @@ class Run:
     def _reconstruct(self, chunk: Chunk) -> None:
         """Find the chunk's geometry, place it and put it on disk."""
         start, recalled = time.perf_counter(), self._is_recalling
+        chunk = self._helpers.attempt("the search for overlays", partial(self._overlay.leave_out, chunk)) or chunk
         geometry = self._recall(chunk) if recalled else self._find_geometry(chunk)
         self._reasons.update({frame.index: ALONE for frame in chunk.frames} | geometry.unplaced)
         residual = 0.0
@@ -366,8 +366,7 @@ class Run:
             with self._watch.measure("alignment"):
                 submap, new = self._placement.place(chunk, geometry)
             residual = submap.residual
-            doubts = find_doubts(geometry.frames[max(0, len(geometry.frames) - len(new) - 1) :])
-            self._doubts[chunk.index] = doubts
+            doubts = self._judge(chunk, geometry.frames[max(0, len(geometry.frames) - len(new) - 1) :])
             if 0 < before < len(self._placement.pieces):
                 self._tell(Notice(f"{_span(chunk)} could not be connected with the frames before; trying again later."))
             if not recalled:
@@ -393,6 +392,14 @@ class Run:
             )
         )
         self._tell(Progress("frames", len(self._names), self._source.description.frames))
+
+    def _judge(self, chunk: Chunk, frames: Sequence[FrameGeometry]) -> Doubts:
+        """What speaks against the frames that a chunk adds."""
+        found = self._helpers.attempt("doubts", lambda: find_doubts(frames))
+        if found is None:
+            return unjudged(frames)
+        self._doubts[chunk.index] = found
+        return found
 
     def _find_geometry(self, chunk: Chunk) -> ChunkGeometry:
         with self._watch.measure("geometry"):
@@ -430,15 +437,17 @@ class Run:
         placed = {index: frame for piece in self._placement.pieces for index, frame in piece.items()}
         added, known = {frame.index for frame in new}, set(loops.closed)
         frames = [frame for frame in chunk.frames if frame.index in added]
+        extend = partial(
+            loops.extend,
+            submap,
+            frames,
+            lambda number: self._store.read_submap(number, placed),
+            doubts=doubts,
+            new_piece=new_piece,
+            revised=self._placement.revised,
+        )
         with self._watch.measure("loops"):
-            moved = loops.extend(
-                submap,
-                frames,
-                lambda number: self._store.read_submap(number, placed),
-                doubts=doubts,
-                new_piece=new_piece,
-                revised=self._placement.revised,
-            )
+            moved = self._helpers.attempt("loops", extend)
         for line in loops.ledger:
             if line.verdict == "accepted" and (line.earlier, line.frame) not in known:
                 self._tell(LoopClosed(line))
@@ -547,7 +556,8 @@ class Run:
 
     def _report(self, *, interrupted: bool) -> RunReport:
         placed, skipped, _ = self._places()
-        found = dict(zip(self._doubts, warnings(list(self._doubts.values())), strict=True))
+        sentences = self._helpers.attempt("doubts", lambda: warnings(list(self._doubts.values()))) or []
+        found = dict(zip(self._doubts, sentences, strict=False))
         return RunReport(
             source=self._name,
             settings=self._settings,

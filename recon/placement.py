@@ -36,7 +36,8 @@ class Placement:
     def place(self, chunk: Chunk, geometry: ChunkGeometry) -> tuple[Submap, tuple[PlacedFrame, ...]]:
         """Place a chunk that has at least one frame; returns the submap and the frames that are new in the map.
 
-        A chunk that shares nothing with the one before begins a new piece.
+        A chunk that shares nothing with the one before begins a new piece. A frame stays with the submap, and so with
+        the piece, that placed it first, also where the frames of an overlap come again in a new piece.
         """
         aligned = self._align(geometry)
         if aligned is None:
@@ -54,7 +55,7 @@ class Placement:
                 world_from_cam=submap.world_from_chunk @ Sim3.from_matrix(found.cam_from_chunk).inverse(),
             )
             for found in geometry.frames
-            if found.index not in piece
+            if found.index not in self._submap_of
         )
         piece.update({frame.index: frame for frame in new})
         self._revise(piece, submap)

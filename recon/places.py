@@ -75,6 +75,7 @@ class PlaceRecogniser(Protocol):
         """Remember the places that a new submap adds, and compare them with all before.
 
         frames: the newly placed ones. read_submap: gives the geometry of earlier submaps' own frames, so that nothing
-        of them need be kept in memory. Every candidate's ``frame`` is among ``frames``.
+        of them need be kept in memory. Every candidate's ``frame`` is among ``frames``. A frame that comes again stays
+        with the submap that brought it first.
         """
         ...

@@ -23,7 +23,8 @@ class LoopFinder:
     """Implements ``recon.places.PlaceRecogniser``.
 
     describer: None for the classical one, whose vocabulary is learnt from the first submap. What is kept in memory is
-    one descriptor per frame; images and geometry are looked at once more only to verify.
+    one descriptor per frame, the first where a frame comes again; images and geometry are looked at once more only to
+    verify.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class LoopFinder:
         return self._describer.name if self._describer else "SIFT-VLAD, learnt from the first frames"
 
     def look(self, submap: Submap, frames: Sequence[Frame], read_submap: ReadSubmap) -> Sequence[LoopCandidate]:
+        frames = [frame for frame in frames if frame.index not in self._submap_of]
         images = [frame.image for frame in frames]
         self._describer = self._describer or learn_vlad(images)
         if self._describer is None or not frames:

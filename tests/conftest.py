@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from recon.helping import STRICT
+
+os.environ.setdefault(STRICT, "1")  # a fault of what only helps a run must not go unseen here
+
 # The same examples in every run, however slow the machine.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")

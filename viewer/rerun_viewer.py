@@ -170,7 +170,9 @@ class RerunViewer:
             self._mailbox.close()
             self._fault = error
             if not self._strict:
-                logger.exception("The viewer failed and is now off; the run goes on without it.")
+                reason = f"{type(error).__name__}: {error}"
+                logger.error("The viewer failed (%s) and is now off; the run continues without it.", reason)
+                logger.debug("", exc_info=error)
         finally:
             self._stream.disconnect()
 

@@ -151,6 +151,9 @@ class MatchDatabase:
             pycolmap.verify_matches(self.path, listing.name, options)
         for pair in pairs:
             geometry = self._database.read_two_view_geometry(*map(image_id, pair))
+            if geometry.config == pycolmap.TwoViewGeometryConfiguration.WATERMARK:
+                self.forget(pair)  # what matches is a text or logo in the picture, not the scene
+                continue
             if guided and ENOUGH_INLIERS <= len(geometry.inlier_matches) < GUIDE_BELOW:
                 self._match_again(pair, geometry, options.ransac.max_error)
             self._inliers[pair] = len(geometry.inlier_matches)
@@ -159,6 +162,8 @@ class MatchDatabase:
         """More matches for a weak pair: those that its geometry allows need not stand out among all features."""
         first, second = (self.features(index) for index in pair)
         allowed = allowed_matches(geometry, self.positions(pair[0]), self.positions(pair[1]), max_error)
+        if allowed is None:
+            return
         matches = self._matcher.match(first, second, allowed)
         if len(matches) > len(geometry.inlier_matches):
             geometry.inlier_matches = matches

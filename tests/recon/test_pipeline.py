@@ -208,19 +208,6 @@ def test_no_geometry_at_all_is_an_error_and_leaves_nothing(photos: Path, tmp_pat
     assert [path.name for path in (tmp_path / "out").iterdir()] == []
 
 
-def test_a_listener_that_fails_is_left_out_and_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
-    events: list[Event] = []
-
-    def broken(_: Event) -> None:
-        raise ZeroDivisionError("no colours left")
-
-    found = reconstruct(str(photos), tmp_path / "out", SETTINGS, [broken, events.append])
-    assert (found.frames_placed, found.unwritten) == (FRAMES, ())
-    assert sum("ZeroDivisionError: no colours left" in notice for notice in found.notices) == 1
-    assert isinstance(events[-1], Finished)
-    assert "in broken" in (tmp_path / "out" / "error.txt").read_text()
-
-
 def test_only_what_a_run_writes_is_ever_deleted(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("precious")
     with pytest.raises(OutputError, match="not empty"):

@@ -100,6 +100,47 @@ def test_submaps_that_move_together_become_one_piece() -> None:
         assert map_from_truth(frame, SECOND if 3 <= index < 8 else FIRST).isclose(whole, atol=1e-3), index
 
 
+def without_depth(geometry: ChunkGeometry, indices: range) -> ChunkGeometry:
+    frames = (
+        replace(frame, depth=np.zeros_like(frame.depth)) if frame.index in indices else frame
+        for frame in geometry.frames
+    )
+    return ChunkGeometry(tuple(frames), geometry.points)
+
+
+def test_a_frame_that_comes_again_in_a_new_piece_stays_where_it_was() -> None:
+    placement = Placement()
+    _, first = placement.place(chunk(range(6)), chunk_geometry(range(6), FIRST))
+    blind = without_depth(chunk_geometry(range(4, 10), SECOND), range(4, 6))
+    submap, new = placement.place(chunk(range(4, 10), 1, 2), blind)
+    assert [frame.index for frame in new] == [6, 7, 8, 9]
+    assert [sorted(piece) for piece in placement.pieces] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9]]
+    before = dict(placement.pieces[0])
+    elsewhere = Sim3(2.0, np.eye(3), np.array([5.0, 0, 0])) @ submap.world_from_chunk
+    placement.move({1: elsewhere})  # a loop within the second piece
+    assert len(placement.pieces) == 2
+    assert placement.pieces[0] == before
+    _, new = placement.place(chunk(range(8, 12), 2, 2), chunk_geometry(range(8, 12), FIRST))
+    assert [frame.index for frame in new] == [10, 11]
+    for frame in new:
+        assert map_from_truth(frame, FIRST).isclose(map_from_truth(placement.pieces[1][6], SECOND), atol=1e-3)
+    true = first[0].world_from_cam @ Sim3(FIRST.scale, np.eye(3), np.zeros(3)) @ true_pose(0).inverse()
+    placement.move({0: true @ FIRST.inverse(), 1: true @ SECOND.inverse(), 2: true @ FIRST.inverse()})
+    (piece,) = placement.pieces
+    assert sorted(piece) == list(range(12))
+    for index, frame in piece.items():
+        whole = map_from_truth(frame, SECOND if 6 <= index < 10 else FIRST)
+        assert whole.isclose(map_from_truth(piece[0], FIRST), atol=1e-3), index
+
+
+def test_a_chunk_of_frames_that_all_came_before_adds_none() -> None:
+    placement = Placement()
+    placement.place(chunk(range(4)), chunk_geometry(range(4), FIRST))
+    _, new = placement.place(chunk(range(2, 4), 1, 2), without_depth(chunk_geometry(range(2, 4), SECOND), range(2, 4)))
+    assert new == ()
+    assert sorted(placement.main) == [0, 1, 2, 3]
+
+
 def test_of_two_pieces_of_a_size_the_earlier_is_the_map() -> None:
     placement = Placement()
     assert placement.main == {}

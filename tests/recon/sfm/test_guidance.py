@@ -1,7 +1,9 @@
 """Guided matching: the errors equal their formulas written out, and true matches are allowed."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pycolmap
 import pytest
@@ -56,6 +58,28 @@ def test_planar_guidance_is_the_distance_from_the_mapped_pixel() -> None:
     exact = mapped[:, :2] / mapped[:, 2:]
     assert allowed_matches(geometry, first, exact + np.array([3.9, 0]), 4.0).diagonal().all()
     assert not allowed_matches(geometry, first, exact + np.array([0, 4.1]), 4.0).diagonal().any()
+
+
+def test_a_pair_without_a_geometry_guides_nothing() -> None:
+    pixels = np.random.default_rng(2).uniform(0, 400, (5, 2))
+    kinds = pycolmap.TwoViewGeometryConfiguration
+    for kind in (kinds.UNDEFINED, kinds.DEGENERATE, kinds.WATERMARK, kinds.MULTIPLE, kinds.UNCALIBRATED, kinds.PLANAR):
+        geometry = pycolmap.TwoViewGeometry()
+        geometry.config = kind
+        assert allowed_matches(geometry, pixels, pixels, 4.0) is None
+
+
+def test_pairs_that_have_only_a_text_in_common_have_no_matches(tmp_path: Path) -> None:
+    found = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
+    random = np.random.default_rng(3)
+    for index in range(2):
+        noise = cv2.resize(random.integers(60, 200, (60, 80, 3), np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
+        cv2.putText(noise, "35 km/h N52.00000 E13.00000 FRONT", (8, 465), 0, 0.6, (255, 255, 255), 2)
+        found.add(replace(read_frame(index), image=noise))
+    found.match([(0, 1)])
+    assert len(found._database.read_matches(1, 2)) >= 15
+    assert found.inliers(0, 1) == 0
+    assert found.verified_pairs([0, 1]) == []
 
 
 def test_the_matcher_stays_among_the_allowed() -> None:
