@@ -12,6 +12,7 @@ import typer
 
 from cli.options import (
     Arithmetic,
+    CameraCount,
     Chunk,
     Compile,
     DenseDepth,
@@ -72,6 +73,7 @@ def run(
     chunk: Chunk = 60,
     overlap: Overlap = 12,
     camera_model: Lens = None,
+    cameras: CameraCount = "auto",
     intrinsics: Intrinsics = None,
     weights: Weights = None,
     arithmetic: Arithmetic = None,
@@ -96,7 +98,7 @@ def run(
     from recon.sources import SourceOptions
 
     viewers = chosen_viewers(viewer, web_host)
-    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes)
+    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras)
     cloud = CloudSettings(voxel, max_points)
     memory = (memory_frames or None, memory_mib)
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
@@ -137,12 +139,13 @@ def plan(
     chunk: Chunk = 60,
     overlap: Overlap = 12,
     camera_model: Lens = None,
+    cameras: CameraCount = "auto",
     intrinsics: Intrinsics = None,
 ) -> None:
     """Say what a run would take: minutes, memory and disk."""
     from recon.sources import SourceOptions
 
-    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes)
+    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras)
     _print_plan(_plan(source, out, options, chunk=chunk, overlap=overlap, lens=camera_model, intrinsics=intrinsics))
 
 

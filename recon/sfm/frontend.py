@@ -15,9 +15,11 @@ from recon.events import Listener, Notice
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase, Pair
 from recon.sfm.lens import largest_change
+from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
 from recon.similarity import Array
+from recon.sources.base import Cameras
 from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
 
 # Near neighbours only: frames far apart that look alike may be two places, and only the whole map can tell.
@@ -38,13 +40,14 @@ AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repea
 @dataclass(frozen=True)
 class SfmSettings:
     """How structure from motion works. camera: a calibrated lens that is kept as it is; depth_size: longest side of
-    the depth maps [px]."""
+    the depth maps [px]. cameras: how it is decided which frames share a lens."""
 
     model: CameraModel = "SIMPLE_RADIAL"
     camera: Camera | None = None
     depth_size: int = 320
     matcher: Matcher = field(default_factory=SiftMatcher)
     depth_stage: DepthStage = field(default_factory=PlaneSweep)
+    cameras: Cameras = "auto"
 
 
 class StructureFromMotion:
@@ -60,7 +63,7 @@ class StructureFromMotion:
         self._settings = settings
         self._tell = listener
         path, matcher = folder / "features.db", settings.matcher
-        self.database = MatchDatabase(path, matcher, settings.model, settings.camera, finished)
+        self.database = MatchDatabase(path, matcher, settings.model, settings.camera, finished, settings.cameras)
         self._last: dict[int, FrameGeometry] = {}
         self._context: dict[int, Array] = {}
         self._settled = settings.camera is not None
@@ -71,7 +74,7 @@ class StructureFromMotion:
             self.database.add(frame)
         indices = [frame.index for frame in chunk.frames]
         self._match(chunk.index, indices)
-        model, effort, anew = self._map(indices)
+        model, effort, anew = self._map_with_lenses(chunk.index, indices)
         if self._strengthen(model):
             model, effort, anew = self._map(indices)
         if effort != self._effort:
@@ -98,12 +101,16 @@ class StructureFromMotion:
             "settled": self._settled,
             "effort": EFFORTS.index(self._effort),
             "lenses": self.database.lenses,
+            "lens_of": self.database.lens_of,
         }
 
     def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
         for frame in chunk.frames:
             self.database.add(frame)
-        self.database.restore_lenses({int(number): lens for number, lens in memory["lenses"].items()})
+        lenses, lens_of = (
+            {int(number): value for number, value in memory.get(name, {}).items()} for name in ("lenses", "lens_of")
+        )
+        self.database.restore_lenses(lenses, lens_of)
         self._last = {frame.index: frame for frame in geometry.frames}
         self._context = {int(index): np.array(pose) for index, pose in memory["context"].items()}
         self._settled, self._effort = memory["settled"], EFFORTS[memory["effort"]]
@@ -137,6 +144,26 @@ class StructureFromMotion:
             return False
         self.database.match(window_pairs(sorted(model.cam_from_model), CLOSE_WINDOW))
         return True
+
+    def _map_with_lenses(self, number: int, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
+        """Like ``_map``, with as many lenses as the matches speak for, where the map agrees."""
+        database, before, settled = self.database, remember(self.database), self._settled
+        if not divide(database, sorted({*self._context, *indices}), self._context):
+            return self._map(indices)
+        self._settled = False
+        divided = self._map(indices)
+        if database.cameras == "per-image":
+            return divided
+        after = remember(database)
+        restore(database, before)
+        lend_focals(database, divided[0])
+        shared = self._map(indices)
+        if not clearly_better(divided[0], shared[0]):
+            self._settled = settled
+            return shared
+        restore(database, after)
+        self._tell(Notice(f"Chunk {number + 1}: one lens does not fit all frames of one size; they have {len(set(after.lens_of.values()))}."))
+        return divided
 
     def _map(self, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
         """The model that places most frames, what it took, and whether it was begun anew in a frame of its own."""

@@ -16,7 +16,7 @@ from natsort import natsorted, ns
 from recon.errors import SettingsError, SourceError
 from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
 from recon.sources.decoding import IMAGE_SUFFIXES, UnreadableImage, read_photo
-from recon.sources.images import photo_candidate
+from recon.sources.images import as_told, photo_candidate
 from recon.store import make_folder
 from recon.types import SkippedFrame
 
@@ -103,7 +103,7 @@ class WatchFeed:
             return SkippedFrame(self._count, path.name, str(error)) if done else None
 
     def _candidate(self, index: int, path: Path, seen: float) -> Candidate:
-        photo = read_photo(path)
+        photo = as_told(read_photo(path), path, self._options.cameras)
         image = working_image(photo.pixels, self._options.size)
         where = (index, seen, f"{index:06d}_{path.stem}")
         mask = np.ones(image.shape[:2], np.bool_)
