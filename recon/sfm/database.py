@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -24,6 +25,7 @@ DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assum
 FISHEYE_FOCAL = 0.5  # in widths: about 115 degrees from side to side
 FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
 ENOUGH_INLIERS = 15
+ENOUGH_IMAGES = 4  # that tell a lens while the map grows
 MAX_TRIALS = 1500  # of COLMAP's 10000: pairs that need more are too weak to help
 DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores them
 GUIDE_BELOW = 150  # inliers: better pairs have tracks enough
@@ -61,6 +63,7 @@ class MatchDatabase:
         model: CameraModel,
         known: Camera | None,
         finished: Sequence[int] = (),
+        *,
         cameras: Cameras = "auto",
     ) -> None:
         self._inliers: dict[Pair, int] = trim(path, finished) if finished else {}
@@ -74,6 +77,7 @@ class MatchDatabase:
         self.cameras: Cameras = "one" if known else cameras
         self._lenses: dict[str, int] = {}
         self._lens_of: dict[int, int] = {}
+        self._chosen: set[int] = set()
         self._frames: dict[int, Frame] = {}  # without pixels
         self._scale: dict[int, float] = {}
         self.features = lru_cache(FRAMES_IN_MEMORY)(self._read_features)
@@ -215,6 +219,7 @@ class MatchDatabase:
             lens.params[row] = focal
         lens.has_prior_focal_length = True
         self._database.update_camera(lens)
+        self._chosen.add(number)
 
     def two_views(self, pair: Pair) -> pycolmap.TwoViewGeometry:
         """What is known about a verified pair."""
@@ -235,6 +240,11 @@ class MatchDatabase:
     def fixed_cameras(self) -> set[int]:
         """Ids of lenses the user has calibrated."""
         return set(self._lenses.values()) if self._known else set()
+
+    def rare_lenses(self, frame_indices: Iterable[int]) -> set[int]:
+        """Ids of lenses with a chosen focal length that few of the frames have: a growing map does not tell them."""
+        counts = Counter(self._lens_of[index] for index in frame_indices)
+        return {number for number, count in counts.items() if count < ENOUGH_IMAGES and number in self._chosen}
 
     def cache(self, frame_indices: Iterable[int]) -> pycolmap.DatabaseCache:
         """Features and verified matches of some frames, in memory."""
@@ -310,6 +320,10 @@ class MatchDatabase:
     def lens_of(self) -> dict[int, int]:
         """Number of the lens of every frame."""
         return dict(self._lens_of)
+
+    def lens_cameras(self, numbers: Iterable[int]) -> dict[int, pycolmap.Camera]:
+        """Lenses by their numbers."""
+        return {number: self._database.read_camera(number) for number in numbers}
 
     def add_lens(self, frame_index: int) -> int:
         """Number of a new lens that suits what is known about a frame."""

@@ -15,6 +15,7 @@ from recon.events import Listener, Notice
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase, Pair
 from recon.sfm.lens import largest_change
+from recon.sfm.lens_check import join_equal, reassign
 from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
@@ -63,7 +64,9 @@ class StructureFromMotion:
         self._settings = settings
         self._tell = listener
         path, matcher = folder / "features.db", settings.matcher
-        self.database = MatchDatabase(path, matcher, settings.model, settings.camera, finished, settings.cameras)
+        self.database = MatchDatabase(
+            path, matcher, settings.model, settings.camera, finished, cameras=settings.cameras
+        )
         self._last: dict[int, FrameGeometry] = {}
         self._context: dict[int, Array] = {}
         self._settled = settings.camera is not None
@@ -154,6 +157,8 @@ class StructureFromMotion:
         divided = self._map(indices)
         if database.cameras == "per-image":
             return divided
+        if not join_equal(database, divided[0]) and count_placed(divided[0], indices) == len(indices):
+            return self._reassigned(number, indices, divided)
         after = remember(database)
         restore(database, before)
         lend_focals(database, divided[0])
@@ -162,8 +167,22 @@ class StructureFromMotion:
             self._settled = settled
             return shared
         restore(database, after)
-        self._tell(Notice(f"Chunk {number + 1}: one lens does not fit all frames of one size; they have {len(set(after.lens_of.values()))}."))
-        return divided
+        return self._reassigned(number, indices, divided)
+
+    def _reassigned(
+        self, number: int, indices: list[int], mapped: tuple[SparseModel, Effort, bool]
+    ) -> tuple[SparseModel, Effort, bool]:
+        """Frames that the map shows with another lens than their pairs did get that, and a new place."""
+        model, effort, anew = mapped
+        changed = reassign(self.database, model, [index for index in indices if index not in self._context])
+        if changed:
+            known = {index: pose for index, pose in model.cam_from_model.items() if index not in changed}
+            again, effort_again = self._escalate(indices, known)
+            if count_placed(again, indices) >= count_placed(model, indices):
+                model, effort = again, effort_again
+        lenses = len(set(self.database.lens_of.values()))
+        self._tell(Notice(f"Chunk {number + 1}: one lens does not fit all images of one size; the map has {lenses}."))
+        return model, effort, anew
 
     def _map(self, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
         """The model that places most frames, what it took, and whether it was begun anew in a frame of its own."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pycolmap
+from numpy.typing import NDArray
 
 from recon.sfm.database import ENOUGH_INLIERS, MatchDatabase
 from recon.sfm.lenses import Lenses, PairTerms, find_lenses
@@ -131,7 +132,7 @@ def _may_differ(database: MatchDatabase, frames: Sequence[int], placed: Collecti
     return any(kinds.count(database.kind(index)) > 1 for index in frames if index not in placed)
 
 
-def _start(database: MatchDatabase, frames: Sequence[int], free: Array) -> Lenses:
+def _start(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_]) -> Lenses:
     """The lenses as they are. Those of placed frames are fixed."""
     numbers, rows = np.unique([database.lens_of[index] for index in frames], return_inverse=True)
     names = [database.kind(index) if database.cameras == "auto" else "" for index in frames]
@@ -142,14 +143,14 @@ def _start(database: MatchDatabase, frames: Sequence[int], free: Array) -> Lense
     return Lenses(rows, focals, kinds, np.isin(np.arange(len(numbers)), rows[~free]))
 
 
-def _take_over(database: MatchDatabase, frames: Sequence[int], free: Array, found: Lenses) -> bool:
+def _take_over(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_], found: Lenses) -> bool:
     """Write the lenses that were found into the database; returns whether any frame has another one than before."""
     before = database.lens_of
     lens_of: dict[int, int] = {}
     focals: dict[int, float] = {}
     taken = {before[index] for index, is_free in zip(frames, free, strict=True) if not is_free}
     for row in np.argsort(-np.bincount(found.of_frame, minlength=len(found.focals)), kind="stable"):
-        members = [frames[place] for place in np.flatnonzero(found.of_frame == row)]
+        members = [frames[place] for place in np.flatnonzero(found.of_frame == row).tolist()]
         placed = [index for index in members if not free[frames.index(index)]]
         number = before[(placed or members)[0]] if members else None
         if number is None:

@@ -22,7 +22,7 @@ NOISE = 0.005  # of the inequality of singular values, in pairs with the right f
 PENALTY = 20.0  # of a lens, in the unit of the misfit
 ROUNDS = 6
 SUSPICIOUS = 1.5  # mean misfit; pairs of one lens have less
-ZOOM_WEIGHT = 2.0  # of the misfit, for a focal length e times the guessed one
+ZOOM_WEIGHT = 10.0  # of the misfit, for a focal length e times the guessed one
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class PairTerms:
         product = a * b * (minors[:, 0] + a * minors[:, 1] + b * minors[:, 2] + a * b * minors[:, 3])
         twice = 2 * np.sqrt(product)
         unequal = np.maximum(total - twice, 0) / np.maximum(total + twice, 1e-300)
-        return np.log1p(unequal / NOISE**2)
+        return np.asarray(np.log1p(unequal / NOISE**2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +75,7 @@ def misfit(terms: PairTerms, lenses: Lenses) -> float:
     return float(_misfit(terms, lenses, np.arange(len(terms.frames))))
 
 
-def find_lenses(
-    terms: PairTerms, start: Lenses, free: NDArray[np.bool_], zooms: Callable[[], Array]
-) -> Lenses:
+def find_lenses(terms: PairTerms, start: Lenses, free: NDArray[np.bool_], zooms: Callable[[], Array]) -> Lenses:
     """The fewest lenses that suit the pairs; those of ``start``, fitted, where they are good enough.
 
     free: (frames,) those that may have another lens than ``start`` says. zooms: guesses the ratios of the frames' focal
@@ -107,9 +105,11 @@ def fit(terms: PairTerms, lenses: Lenses) -> Lenses:
     focals = lenses.focals.copy()
     for _ in range(ROUNDS):
         before = focals.copy()
-        for lens in np.flatnonzero(~lenses.fixed):
+        for lens in np.flatnonzero(~lenses.fixed).tolist():
             candidates = np.clip(focals[lens] * STEPS, GRID[0], GRID[-1])
-            focals[lens] = candidates[_candidate_misfits(terms, replace(lenses, focals=focals), lens, candidates).argmin()]
+            focals[lens] = candidates[
+                _candidate_misfits(terms, replace(lenses, focals=focals), lens, candidates).argmin()
+            ]
         if np.allclose(before, focals, rtol=1e-3):
             break
     return replace(lenses, focals=focals)
@@ -195,7 +195,7 @@ def _with_merged(terms: PairTerms, lenses: Lenses, row: int) -> tuple[float, Len
     keep = np.delete(np.arange(len(lenses.focals)), row + 1)
     of_frame = lenses.of_frame - (lenses.of_frame > row)
     merged = Lenses(of_frame, lenses.focals[keep], lenses.kinds[keep], lenses.fixed[keep])
-    candidates = np.geomspace(*lenses.focals[row : row + 2], 9)
+    candidates = np.geomspace(lenses.focals[row], lenses.focals[row + 1], 9)
     if (fixed := lenses.fixed[row : row + 2]).any():
         candidates = lenses.focals[row : row + 2][fixed]
         merged.fixed[row] = True

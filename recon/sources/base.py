@@ -31,7 +31,8 @@ class SourceOptions:
     many. size: longest side of the working image in pixels; smaller images are not enlarged. masks: folder of mask
     images, see ``recon.sources.masks``. keyframes: ``auto`` passes over frames that show nothing new, see
     ``recon.sources.keyframes``. cameras: which frames share a lens: those of one size (``one``) or of one size and
-    folder (``per-folder``), none (``per-image``), or as EXIF and the matches say (``auto``). Raises SettingsError for a value that cannot work.
+    folder (``per-folder``), none (``per-image``), or as EXIF and the matches say (``auto``). Raises SettingsError for
+    a value that cannot work.
     """
 
     every: int = 1
