@@ -15,7 +15,7 @@ from recon.events import Listener, Notice
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase, Pair
 from recon.sfm.lens import largest_change
-from recon.sfm.lens_check import join_equal, reassign
+from recon.sfm.lens_check import join_equal, reassign, several_lenses
 from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
@@ -35,6 +35,10 @@ SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
 ENOUGH_LINKS = 60
 ORDERED_SHARE = 0.7
+MAY_DIFFER = (
+    "one lens may not fit all images of one size, but several bring no better map. If there were several cameras or "
+    "zooms, give --cameras per-image or per-folder."
+)
 AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repeated print, at most 16% elsewhere
 
 
@@ -91,6 +95,7 @@ class StructureFromMotion:
             before, model = model, self._settle_lens(model, effort)
             self._settled = model is not before and largest_change(before, model) < SETTLED
             revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
+        join_equal(self.database, model)
         geometry = replace(self._densify(chunk, restrict(model, indices)), revised=revised)
         self._last = {frame.index: frame for frame in geometry.frames}
         recent = sorted(model.cam_from_model)[-(CONTEXT if self._settled else UNSETTLED_CONTEXT) :]
@@ -150,27 +155,32 @@ class StructureFromMotion:
 
     def _map_with_lenses(self, number: int, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
         """Like ``_map``, with as many lenses as the matches speak for, where the map agrees."""
-        database, before, settled = self.database, remember(self.database), self._settled
-        if not divide(database, sorted({*self._context, *indices}), self._context):
-            return self._map(indices)
-        self._settled = False
-        divided = self._map(indices)
-        if database.cameras == "per-image":
-            return divided
-        if not join_equal(database, divided[0]) and count_placed(divided[0], indices) == len(indices):
-            return self._reassigned(number, indices, divided)
-        after = remember(database)
-        restore(database, before)
-        lend_focals(database, divided[0])
-        shared = self._map(indices)
-        if not clearly_better(divided[0], shared[0]):
-            self._settled = settled
-            return shared
-        restore(database, after)
-        return self._reassigned(number, indices, divided)
+        before = remember(self.database)
+        if not divide(self.database, sorted({*self._context, *indices}), self._context):
+            return self._reassigned(indices, self._map(indices))
+        settled, self._settled = self._settled, False
+        mapped = self._map(indices)
+        if self.database.cameras == "per-image":
+            return mapped
+        join_equal(self.database, mapped[0])
+        if not several_lenses(self.database) or count_placed(mapped[0], indices) < len(indices):
+            after = remember(self.database)
+            restore(self.database, before)
+            lend_focals(self.database, mapped[0])
+            shared = self._map(indices)
+            if not clearly_better(mapped[0], shared[0]):
+                self._settled = settled
+                self._tell(Notice(f"Chunk {number + 1}: {MAY_DIFFER}"))
+                return shared
+            restore(self.database, after)
+        mapped = self._reassigned(indices, mapped)
+        lenses = len(set(self.database.lens_of.values()))
+        if lenses > len(set(before.lens_of.values())):
+            self._tell(Notice(f"Chunk {number + 1}: one lens does not fit all images of one size; they have {lenses}."))
+        return mapped
 
     def _reassigned(
-        self, number: int, indices: list[int], mapped: tuple[SparseModel, Effort, bool]
+        self, indices: list[int], mapped: tuple[SparseModel, Effort, bool]
     ) -> tuple[SparseModel, Effort, bool]:
         """Frames that the map shows with another lens than their pairs did get that, and a new place."""
         model, effort, anew = mapped
@@ -179,9 +189,7 @@ class StructureFromMotion:
             known = {index: pose for index, pose in model.cam_from_model.items() if index not in changed}
             again, effort_again = self._escalate(indices, known)
             if count_placed(again, indices) >= count_placed(model, indices):
-                model, effort = again, effort_again
-        lenses = len(set(self.database.lens_of.values()))
-        self._tell(Notice(f"Chunk {number + 1}: one lens does not fit all images of one size; the map has {lenses}."))
+                return again, effort_again, anew
         return model, effort, anew
 
     def _map(self, indices: list[int]) -> tuple[SparseModel, Effort, bool]:

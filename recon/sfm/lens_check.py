@@ -21,8 +21,13 @@ MAX_ERROR = 4.0  # of a point [px of the working image]
 Views = tuple[Array, Array]  # pixels (n, 2) and points (n, 3)
 
 
-def join_equal(database: MatchDatabase, model: SparseModel) -> bool:
-    """Make lenses of one kind that a map gives the same focal length one; returns whether that were any."""
+def several_lenses(database: MatchDatabase) -> bool:
+    """Whether frames of any one kind have more than one lens."""
+    return any(len(numbers) > 1 for numbers in _lenses_by_kind(database).values())
+
+
+def join_equal(database: MatchDatabase, model: SparseModel) -> None:
+    """Make lenses of one kind that a map gives the same focal length one."""
     focals: dict[tuple[str, float], int] = {}
     for index, camera in model.cameras.items():
         focals[database.kind(index), camera.params[0]] = database.lens_of[index]
@@ -32,7 +37,6 @@ def join_equal(database: MatchDatabase, model: SparseModel) -> bool:
             number = focals[kind, focal]
             joined[focals[next_kind, next_focal]] = joined.get(number, number)
     database.use_lenses({index: joined[number] for index, number in database.lens_of.items() if number in joined})
-    return bool(joined)
 
 
 def reassign(database: MatchDatabase, model: SparseModel, frames: Sequence[int]) -> list[int]:
@@ -40,11 +44,10 @@ def reassign(database: MatchDatabase, model: SparseModel, frames: Sequence[int])
 
     Returns those that have another one now.
     """
-    lens_of = database.lens_of
-    lenses: dict[str, set[int]] = {}
-    for index, number in lens_of.items():
-        lenses.setdefault(database.kind(index), set()).add(number)
+    lens_of, lenses = database.lens_of, _lenses_by_kind(database)
     doubtful = [index for index in frames if len(lenses[database.kind(index)]) > 1]
+    if not doubtful:
+        return []
     views = points_seen(database, model, doubtful)
     changed = {}
     for index in doubtful:
@@ -71,6 +74,13 @@ def points_seen(database: MatchDatabase, model: SparseModel, frames: Collection[
                 points = ids[pair[1 - side]][matches[:, 1 - side]]
                 found[index].append(np.column_stack([matches[:, side], points])[points >= 0])
     return {index: _views(database.positions(index), model.points.positions, seen) for index, seen in found.items()}
+
+
+def _lenses_by_kind(database: MatchDatabase) -> dict[str, set[int]]:
+    lenses: dict[str, set[int]] = {}
+    for index, number in database.lens_of.items():
+        lenses.setdefault(database.kind(index), set()).add(number)
+    return lenses
 
 
 def _views(pixels: Array, points: Array, seen: list[NDArray[np.int64]]) -> Views:
