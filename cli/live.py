@@ -9,6 +9,7 @@ import typer
 from cli.ending import ended_by_user
 from cli.options import (
     Arithmetic,
+    CameraCount,
     DenseDepth,
     Device,
     Every,
@@ -53,6 +54,7 @@ def live(
     chunk: Annotated[int, typer.Option(help="Frames that are reconstructed together; fewer come out sooner.")] = 24,
     overlap: Annotated[int, typer.Option(help="Frames that a chunk shares with the one before.")] = 8,
     camera_model: Lens = None,
+    cameras: CameraCount = "auto",
     intrinsics: Intrinsics = None,
     weights: Weights = None,
     arithmetic: Arithmetic = None,
@@ -75,7 +77,7 @@ def live(
     from recon.store import incoming_folder
 
     viewers = chosen_viewers(viewer, web_host)
-    options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes)
+    options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes, cameras)
     incoming = incoming_folder(out, resume=resume)
     opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)
     model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)

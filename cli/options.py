@@ -35,6 +35,13 @@ Keyframes = Annotated[
     Literal["all", "auto"],
     typer.Option(help="Take every frame, or those that show something new; the others get a pose afterwards."),
 ]
+CameraCount = Annotated[
+    Literal["auto", "one", "per-image", "per-folder"],
+    typer.Option(
+        "--cameras",
+        help="Lenses to estimate: as EXIF and the images tell (auto), one for each image size, image, or folder.",
+    ),
+]
 Chunk = Annotated[int, typer.Option(help="Frames that are reconstructed together.")]
 Overlap = Annotated[int, typer.Option(help="Frames that a chunk shares with the one before.")]
 Lens = Annotated[

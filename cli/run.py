@@ -14,6 +14,7 @@ import typer
 from cli.ending import Ending, ended_by_signals
 from cli.options import (
     Arithmetic,
+    CameraCount,
     Chunk,
     Compile,
     DenseDepth,
@@ -82,6 +83,7 @@ def prepare(
     chunk: Chunk = 60,
     overlap: Overlap = 12,
     camera_model: Lens = None,
+    cameras: CameraCount = "auto",
     intrinsics: Intrinsics = None,
     weights: Weights = None,
     arithmetic: Arithmetic = None,
@@ -107,7 +109,7 @@ def prepare(
     from recon.sources import SourceOptions, open_source
 
     viewers = chosen_viewers(viewer, web_host)
-    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes)
+    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras)
     memory = (memory_frames or None, memory_mib)
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
     description = open_source(source, options).description

@@ -257,7 +257,8 @@ def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, 
 
 def _comparable(settings: RunSettings, *, same: bool) -> Row:
     """The settings by option that must not change: all that make the map of one source, few for those of another."""
-    lens = {"camera_model": settings.camera_model, "intrinsics": settings.intrinsics}
+    cameras = settings.source.cameras
+    lens = {"camera_model": settings.camera_model, "intrinsics": settings.intrinsics, "cameras": cameras}
     own = {"chunk": settings.chunk, "overlap": settings.overlap} | asdict(settings.source)
     return {f"--{name.replace('_', '-')}": value for name, value in (lens | (own if same else {})).items()}
 

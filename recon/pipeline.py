@@ -252,7 +252,10 @@ class Run:
         """The transformer where there is one, else structure from motion."""
         if network is None:
             stage = open_depth_stage(self._settings.depth, self._tell)
-            sfm = SfmSettings(self._settings.camera_model, self._settings.intrinsics, depth_stage=stage)
+            cameras = self._settings.source.cameras
+            sfm = SfmSettings(
+                self._settings.camera_model, self._settings.intrinsics, depth_stage=stage, cameras=cameras
+            )
             return StructureFromMotion(self._out / "map", sfm, self._tell, sorted(self._journal.frames))
         from recon.network.frontend import TransformerFrontEnd  # noqa: PLC0415  torch takes seconds to import
 

@@ -96,3 +96,6 @@ class RunSettings:
             raise SettingsError("--resume does not go with --weights: what a network remembers is not kept.")
         if self.network and self.intrinsics:
             raise SettingsError("--intrinsics does not go with --weights: the network finds the lens. Leave one out.")
+        if self.source.cameras != "auto" and (self.network or self.intrinsics):
+            other = "--weights: the network finds the lens" if self.network else "--intrinsics, one lens for all images"
+            raise SettingsError(f"--cameras {self.source.cameras} does not go with {other}. Leave one out.")

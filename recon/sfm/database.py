@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,12 +18,14 @@ from numpy.typing import NDArray
 from recon.errors import MapError
 from recon.sfm.guidance import allowed_matches
 from recon.sfm.matching import Features, Matcher
+from recon.sources.base import Cameras
 from recon.types import Camera, CameraModel, Frame
 
 DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
 FISHEYE_FOCAL = 0.5  # in widths: about 115 degrees from side to side
 FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
 ENOUGH_INLIERS = 15
+ENOUGH_IMAGES = 4  # that tell a lens while the map grows
 MAX_TRIALS = 1500  # of COLMAP's 10000: pairs that need more are too weak to help
 DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores them
 GUIDE_BELOW = 150  # inliers: better pairs have tracks enough
@@ -29,6 +33,7 @@ FRAMES_IN_MEMORY = 64  # a megabyte each
 GLANCE_FEATURES = 300
 GLANCES_IN_MEMORY = 128  # more frames than a grid of far pairs has, a sixth of a megabyte each
 GLANCE_MATCHES = 6
+NO_IMAGE, NO_MASK = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_)
 Pair = tuple[int, int]
 ID_LIMIT = 2**31 - 1  # COLMAP's number of a pair is the first image's id times this, plus the second's
 
@@ -58,6 +63,8 @@ class MatchDatabase:
         model: CameraModel,
         known: Camera | None,
         finished: Sequence[int] = (),
+        *,
+        cameras: Cameras = "auto",
     ) -> None:
         self._inliers: dict[Pair, int] = trim(path, finished) if finished else {}
         if not finished:
@@ -67,8 +74,11 @@ class MatchDatabase:
         self._matcher = matcher
         self._model = model
         self._known = known
+        self.cameras: Cameras = "one" if known else cameras
         self._lenses: dict[str, int] = {}
         self._lens_of: dict[int, int] = {}
+        self._chosen: set[int] = set()
+        self._frames: dict[int, Frame] = {}  # without pixels
         self._scale: dict[int, float] = {}
         self.features = lru_cache(FRAMES_IN_MEMORY)(self._read_features)
         self._few_features = lru_cache(GLANCES_IN_MEMORY)(self._read_few_features)
@@ -86,16 +96,15 @@ class MatchDatabase:
         if frame.index in self._lens_of:
             return
         self._scale[frame.index] = frame.original_size[0] / frame.image.shape[1]
+        self._frames[frame.index] = replace(frame, image=NO_IMAGE, mask=NO_MASK)
         if self._database.exists_image(image_id(frame.index)):  # of an earlier run
             camera_id = self._database.read_image(image_id(frame.index)).camera_id
-            self._lens_of[frame.index] = self._lenses[frame.lens] = camera_id
+            self._lens_of[frame.index] = self._lenses[self.kind(frame.index)] = camera_id
             return
         camera_id = self._lens(frame)
         image = pycolmap.Image(image_name(frame.index), camera_id=camera_id, image_id=image_id(frame.index))
         self._database.write_image(image, use_image_id=True)
-        rig_frame = pycolmap.Frame(frame_id=image.image_id, rig_id=camera_id)
-        rig_frame.add_data_id(image.data_id)
-        self._database.write_frame(rig_frame, use_frame_id=True)
+        self._database.write_frame(_rig_frame(image), use_frame_id=True)
         features = self._matcher.describe(frame)
         self._database.write_keypoints(image.image_id, features.keypoints)
         raw = np.clip(np.round(features.descriptors * DESCRIPTOR_SCALE), 0, 255).astype(np.uint8)
@@ -193,12 +202,37 @@ class MatchDatabase:
         found = self._database.read_all_cameras()
         return {camera.camera_id: (camera.params.tolist(), camera.has_prior_focal_length) for camera in found}
 
-    def restore_lenses(self, lenses: Mapping[int, tuple[list[float], bool]]) -> None:
-        """Set the lenses to what ``lenses`` was before."""
+    def restore_lenses(self, lenses: Mapping[int, tuple[list[float], bool]], lens_of: Mapping[int, int]) -> None:
+        """Set the lenses, and which frame has which, to what ``lenses`` and ``lens_of`` were before."""
+        owners = {number: index for index, number in lens_of.items()}
         for number, (params, told) in lenses.items():
+            if not self._database.exists_camera(number):  # no frame had it any more, and it was deleted
+                if number not in owners:
+                    continue
+                camera = self._new_camera(self._frames[owners[number]])
+                camera.camera_id = number
+                self._write_camera(camera, self._database.write_camera(camera, use_camera_id=True))
             lens = self._database.read_camera(number)
             lens.params, lens.has_prior_focal_length = params, told
             self._database.update_camera(lens)
+        self.use_lenses(lens_of)
+
+    def set_focal(self, number: int, focal: float) -> None:
+        """Give a lens a focal length [px] that is more than a guess."""
+        lens = self._database.read_camera(number)
+        for row in lens.focal_length_idxs():
+            lens.params[row] = focal
+        lens.has_prior_focal_length = True
+        self._database.update_camera(lens)
+        self._chosen.add(number)
+
+    def two_views(self, pair: Pair) -> pycolmap.TwoViewGeometry:
+        """What is known about a verified pair."""
+        return self._database.read_two_view_geometry(*map(image_id, pair))
+
+    def scales(self, frame_index: int) -> NDArray[np.float64]:
+        """Sizes (n,) of the features of a frame [px]."""
+        return np.asarray(self._database.read_keypoints(image_id(frame_index))[:, 2], dtype=np.float64)
 
     def calibrate(self) -> None:
         """Estimate the focal lengths that nobody has told, from the epipolar geometry of all pairs."""
@@ -211,6 +245,11 @@ class MatchDatabase:
     def fixed_cameras(self) -> set[int]:
         """Ids of lenses the user has calibrated."""
         return set(self._lenses.values()) if self._known else set()
+
+    def rare_lenses(self, frame_indices: Iterable[int]) -> set[int]:
+        """Ids of lenses with a chosen focal length that few of the frames have: a growing map does not tell them."""
+        counts = Counter(self._lens_of[index] for index in frame_indices)
+        return {number for number, count in counts.items() if count < ENOUGH_IMAGES and number in self._chosen}
 
     def cache(self, frame_indices: Iterable[int]) -> pycolmap.DatabaseCache:
         """Features and verified matches of some frames, in memory."""
@@ -271,15 +310,55 @@ class MatchDatabase:
         self._database.delete_two_view_geometry(image_id(pair[0]), image_id(pair[1]))
         self._inliers[pair] = 0
 
+    def kind(self, frame_index: int) -> str:
+        """What the source says about a frame's lens: frames with another text have another lens."""
+        frame = self._frames[frame_index]
+        match self.cameras:
+            case "one":
+                return "{}x{}".format(*frame.original_size)
+            case "per-image":
+                return str(frame_index)
+            case _:
+                return frame.lens
+
+    @property
+    def lens_of(self) -> dict[int, int]:
+        """Number of the lens of every frame."""
+        return dict(self._lens_of)
+
+    def lens_cameras(self, numbers: Iterable[int]) -> dict[int, pycolmap.Camera]:
+        """Lenses by their numbers."""
+        return {number: self._database.read_camera(number) for number in numbers}
+
+    def add_lens(self, frame_index: int) -> int:
+        """Number of a new lens that suits what is known about a frame."""
+        camera = self._new_camera(self._frames[frame_index])
+        return self._write_camera(camera, self._database.write_camera(camera))
+
+    def use_lenses(self, lens_of: Mapping[int, int]) -> None:
+        """Say which lens, by its number, took which frame."""
+        for index, number in lens_of.items():
+            if self._lens_of[index] == number:
+                continue
+            image = self._database.read_image(image_id(index))
+            image.camera_id = number
+            self._database.update_frame(_rig_frame(image))
+            self._database.update_image(image)
+            self._lens_of[index] = self._lenses[self.kind(index)] = number
+
     def _lens(self, frame: Frame) -> int:
-        if frame.lens not in self._lenses:
-            camera = self._new_camera(frame)
-            camera.camera_id = self._database.write_camera(camera)
-            rig = pycolmap.Rig(rig_id=camera.camera_id)
-            rig.add_ref_sensor(camera.sensor_id)
-            self._database.write_rig(rig, use_rig_id=True)
-            self._lenses[frame.lens] = camera.camera_id
-        return self._lenses[frame.lens]
+        kind = self.kind(frame.index)
+        if kind not in self._lenses:
+            self._lenses[kind] = self.add_lens(frame.index)
+        return self._lenses[kind]
+
+    def _write_camera(self, camera: pycolmap.Camera, number: int) -> int:
+        """Give a camera that is in the file its rig."""
+        camera.camera_id = number
+        rig = pycolmap.Rig(rig_id=number)
+        rig.add_ref_sensor(camera.sensor_id)
+        self._database.write_rig(rig, use_rig_id=True)
+        return number
 
     def _new_camera(self, frame: Frame) -> pycolmap.Camera:
         width, height = frame.original_size
@@ -293,6 +372,13 @@ class MatchDatabase:
         camera = pycolmap.Camera.create_from_model_name(0, self._model, focal, width, height)
         camera.has_prior_focal_length = frame.focal > 0
         return camera
+
+
+def _rig_frame(image: pycolmap.Image) -> pycolmap.Frame:
+    """COLMAP's frame of an image: the rig has the number of its only camera."""
+    frame = pycolmap.Frame(frame_id=image.image_id, rig_id=image.camera_id)
+    frame.add_data_id(image.data_id)
+    return frame
 
 
 def delete(path: Path) -> None:

@@ -15,9 +15,12 @@ from recon.events import Listener, Notice
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase, Pair
 from recon.sfm.lens import largest_change
+from recon.sfm.lens_check import join_equal, reassign, several_lenses
+from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
 from recon.similarity import Array
+from recon.sources.base import Cameras
 from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
 
 # Near neighbours only: frames far apart that look alike may be two places, and only the whole map can tell.
@@ -32,19 +35,24 @@ SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
 ENOUGH_LINKS = 60
 ORDERED_SHARE = 0.7
+MAY_DIFFER = (
+    "one lens may not fit all images of one size, but several bring no better map. If there were several cameras or "
+    "zooms, give --cameras per-image or per-folder."
+)
 AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repeated print, at most 16% elsewhere
 
 
 @dataclass(frozen=True)
 class SfmSettings:
     """How structure from motion works. camera: a calibrated lens that is kept as it is; depth_size: longest side of
-    the depth maps [px]."""
+    the depth maps [px]. cameras: how it is decided which frames share a lens."""
 
     model: CameraModel = "SIMPLE_RADIAL"
     camera: Camera | None = None
     depth_size: int = 320
     matcher: Matcher = field(default_factory=SiftMatcher)
     depth_stage: DepthStage = field(default_factory=PlaneSweep)
+    cameras: Cameras = "auto"
 
 
 class StructureFromMotion:
@@ -60,7 +68,9 @@ class StructureFromMotion:
         self._settings = settings
         self._tell = listener
         path, matcher = folder / "features.db", settings.matcher
-        self.database = MatchDatabase(path, matcher, settings.model, settings.camera, finished)
+        self.database = MatchDatabase(
+            path, matcher, settings.model, settings.camera, finished, cameras=settings.cameras
+        )
         self._last: dict[int, FrameGeometry] = {}
         self._context: dict[int, Array] = {}
         self._settled = settings.camera is not None
@@ -71,7 +81,7 @@ class StructureFromMotion:
             self.database.add(frame)
         indices = [frame.index for frame in chunk.frames]
         self._match(chunk.index, indices)
-        model, effort, anew = self._map(indices)
+        model, effort, anew = self._map_with_lenses(chunk.index, indices)
         if self._strengthen(model):
             model, effort, anew = self._map(indices)
         if effort != self._effort:
@@ -85,6 +95,7 @@ class StructureFromMotion:
             before, model = model, self._settle_lens(model, effort)
             self._settled = model is not before and largest_change(before, model) < SETTLED
             revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
+        join_equal(self.database, model)
         geometry = replace(self._densify(chunk, restrict(model, indices)), revised=revised)
         self._last = {frame.index: frame for frame in geometry.frames}
         recent = sorted(model.cam_from_model)[-(CONTEXT if self._settled else UNSETTLED_CONTEXT) :]
@@ -98,12 +109,16 @@ class StructureFromMotion:
             "settled": self._settled,
             "effort": EFFORTS.index(self._effort),
             "lenses": self.database.lenses,
+            "lens_of": self.database.lens_of,
         }
 
     def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
         for frame in chunk.frames:
             self.database.add(frame)
-        self.database.restore_lenses({int(number): lens for number, lens in memory["lenses"].items()})
+        lenses, lens_of = (
+            {int(number): value for number, value in memory.get(name, {}).items()} for name in ("lenses", "lens_of")
+        )
+        self.database.restore_lenses(lenses, lens_of)
         self._last = {frame.index: frame for frame in geometry.frames}
         self._context = {int(index): np.array(pose) for index, pose in memory["context"].items()}
         self._settled, self._effort = memory["settled"], EFFORTS[memory["effort"]]
@@ -137,6 +152,45 @@ class StructureFromMotion:
             return False
         self.database.match(window_pairs(sorted(model.cam_from_model), CLOSE_WINDOW))
         return True
+
+    def _map_with_lenses(self, number: int, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
+        """Like ``_map``, with as many lenses as the matches speak for, where the map agrees."""
+        before = remember(self.database)
+        if not divide(self.database, sorted({*self._context, *indices}), self._context):
+            return self._reassigned(indices, self._map(indices))
+        settled, self._settled = self._settled, False
+        mapped = self._map(indices)
+        if self.database.cameras == "per-image":
+            return mapped
+        join_equal(self.database, mapped[0])
+        if not several_lenses(self.database) or count_placed(mapped[0], indices) < len(indices):
+            after = remember(self.database)
+            restore(self.database, before)
+            lend_focals(self.database, mapped[0])
+            shared = self._map(indices)
+            if not clearly_better(mapped[0], shared[0]):
+                self._settled = settled
+                self._tell(Notice(f"Chunk {number + 1}: {MAY_DIFFER}"))
+                return shared
+            restore(self.database, after)
+        mapped = self._reassigned(indices, mapped)
+        lenses = len(set(self.database.lens_of.values()))
+        if lenses > len(set(before.lens_of.values())):
+            self._tell(Notice(f"Chunk {number + 1}: one lens does not fit all images of one size; they have {lenses}."))
+        return mapped
+
+    def _reassigned(
+        self, indices: list[int], mapped: tuple[SparseModel, Effort, bool]
+    ) -> tuple[SparseModel, Effort, bool]:
+        """Frames that the map shows with another lens than their pairs did get that, and a new place."""
+        model, effort, anew = mapped
+        changed = reassign(self.database, model, [index for index in indices if index not in self._context])
+        if changed:
+            known = {index: pose for index, pose in model.cam_from_model.items() if index not in changed}
+            again, effort_again = self._escalate(indices, known)
+            if count_placed(again, indices) >= count_placed(model, indices):
+                return again, effort_again, anew
+        return model, effort, anew
 
     def _map(self, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
         """The model that places most frames, what it took, and whether it was begun anew in a frame of its own."""

@@ -51,7 +51,7 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
     """
     cache = database.cache(frames)
     options = pipeline_options(effort, database.pixel_scale(frames))
-    options.constant_cameras = database.fixed_cameras()
+    options.constant_cameras = database.fixed_cameras() | database.rare_lenses(frames)
     if known:
         # Known poses were found with the lens as it is; another one would bend the map at the seam.
         options.ba_refine_focal_length = options.ba_refine_extra_params = False

@@ -17,6 +17,8 @@ from recon.types import Frame, Image, PassedFrame, SkippedFrame
 
 SourceKind = Literal["folder", "glob", "image", "video", "camera", "stream"]
 
+Cameras = Literal["auto", "one", "per-image", "per-folder"]
+
 SMALLEST_SIZE = 64
 Item = TypeVar("Item")
 
@@ -28,7 +30,9 @@ class SourceOptions:
     every: keep one frame in this many. fps: keep this many frames per second of a video. max_frames: stop after so
     many. size: longest side of the working image in pixels; smaller images are not enlarged. masks: folder of mask
     images, see ``recon.sources.masks``. keyframes: ``auto`` passes over frames that show nothing new, see
-    ``recon.sources.keyframes``. Raises SettingsError for a value that cannot work.
+    ``recon.sources.keyframes``. cameras: which frames share a lens: those of one size (``one``) or of one size and
+    folder (``per-folder``), none (``per-image``), or as EXIF and the matches say (``auto``). Raises SettingsError for
+    a value that cannot work.
     """
 
     every: int = 1
@@ -37,6 +41,7 @@ class SourceOptions:
     size: int = 1024
     masks: Path | None = None
     keyframes: Literal["all", "auto"] = "all"
+    cameras: Cameras = "auto"
 
     def __post_init__(self) -> None:
         if self.every < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from recon.errors import SettingsError
 from recon.events import Notice
 from recon.names import image_stem, printable
 from recon.sources.base import (
+    Cameras,
     Candidate,
     SourceDescription,
     SourceKind,
@@ -87,11 +89,19 @@ class ImageSource:
             except UnreadableImage as error:
                 yield SkippedFrame(index, printable(path.name), str(error))
                 continue
+            photo = as_told(photo, path, self._options.cameras)
             image = working_image(photo.pixels, self._options.size)
             height, width = photo.pixels.shape[:2]
             mask = self._masks.read(path.name, (width, height), (image.shape[0], image.shape[1]))
             where = (index, float(index), self._stems[index])
             yield photo_candidate(photo, path, where, image, mask, images_folder=self._images_folder)
+
+
+def as_told(photo: Photo, path: Path, cameras: Cameras) -> Photo:
+    """The photo with its folder for a lens, where the user says that every folder has one."""
+    if cameras != "per-folder":
+        return photo
+    return replace(photo, lens="{} {}x{}".format(path.parent.resolve(), *photo.pixels.shape[1::-1]))
 
 
 def photo_candidate(

@@ -18,7 +18,7 @@ from recon.errors import SettingsError, SourceError
 from recon.names import image_stem, printable
 from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
 from recon.sources.decoding import UnreadableImage, read_photo
-from recon.sources.images import photo_candidate
+from recon.sources.images import as_told, photo_candidate
 from recon.sources.kinds import is_image
 from recon.store import make_folder
 from recon.types import SkippedFrame
@@ -114,7 +114,7 @@ class WatchFeed:
             return SkippedFrame(self._count, printable(path.name), str(error)) if done else None
 
     def _candidate(self, index: int, path: Path, seen: float) -> Candidate:
-        photo = read_photo(path)
+        photo = as_told(read_photo(path), path, self._options.cameras)
         image = working_image(photo.pixels, self._options.size)
         where = (index, seen, f"{index:06d}_{image_stem(path.stem)}")
         mask = np.ones(image.shape[:2], np.bool_)

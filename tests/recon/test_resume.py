@@ -299,6 +299,7 @@ def test_nothing_to_resume(photos: Path, tmp_path: Path) -> None:
         (replace(AGAIN, chunk=6), "with --chunk 5, not 6"),
         (replace(AGAIN, source=SourceOptions(every=2)), "with --every 1, not 2"),
         (replace(AGAIN, camera_model="OPENCV"), "with --camera-model SIMPLE_RADIAL, not OPENCV"),
+        (replace(AGAIN, source=SourceOptions(cameras="one")), "with --cameras auto, not one"),
     ],
 )
 def test_other_settings_are_refused(photos: Path, tmp_path: Path, settings: RunSettings, words: str) -> None:

@@ -56,7 +56,7 @@ def test_it_is_as_it_was_behind_the_last_finished_frame(path: Path, left: tuple[
     database = opened(path, FINISHED)
     for index in FINISHED:
         database.add(read_frame(index))
-    database.restore_lenses({int(number): lens for number, lens in lenses.items()})
+    database.restore_lenses({int(number): lens for number, lens in lenses.items()}, {})
     assert database.frames == FINISHED
     assert database.lenses == {int(number): tuple(lens) for number, lens in lenses.items()}
     assert {pair: database.inliers(*pair) for pair in PAIRS if pair != (0, 1)} == {

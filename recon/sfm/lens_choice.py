@@ -1,0 +1,168 @@
+"""Which frames share a lens, told by the matches in a database of features."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from recon.sfm.database import ENOUGH_INLIERS, MatchDatabase
+from recon.sfm.lenses import Lenses, PairTerms, find_lenses
+from recon.similarity import Array
+from recon.types import SparseModel
+
+EPIPOLAR = (
+    pycolmap.TwoViewGeometryConfiguration.CALIBRATED,
+    pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED,
+)
+FEWEST_MATCHES = 2 * ENOUGH_INLIERS
+CLEARLY_MORE = 1.03  # observations that several lenses must bring against one
+
+
+@dataclass(frozen=True)
+class LensState:
+    """Parameters of all lenses by number, whether they are more than a guess, and which frame has which."""
+
+    lenses: Mapping[int, tuple[list[float], bool]]
+    lens_of: Mapping[int, int]
+
+
+def remember(database: MatchDatabase) -> LensState:
+    """The lenses as they are."""
+    return LensState(database.lenses, database.lens_of)
+
+
+def restore(database: MatchDatabase, state: LensState) -> None:
+    """Set the lenses to what they were."""
+    database.restore_lenses(state.lenses, state.lens_of)
+
+
+def lend_focals(database: MatchDatabase, model: SparseModel) -> None:
+    """Give lenses whose focal length is a guess that of a model with more lenses, so that both can be compared."""
+    focals: dict[int, list[float]] = {}
+    for index, camera in model.cameras.items():
+        if not database.camera(index).has_prior_focal_length:
+            focals.setdefault(database.lens_of[index], []).append(camera.params[0])
+    for number, found in focals.items():
+        database.set_focal(number, float(np.median(found)))
+
+
+def divide(database: MatchDatabase, frames: Sequence[int], placed: Collection[int]) -> bool:
+    """Give frames the lenses that their matches speak for; returns whether that needed any but those that they have.
+
+    placed: those of the frames whose lens is known. Frames of different kinds never share a lens. With a lens for every
+    image, these get focal lengths to begin with.
+    """
+    free = np.array([index not in placed for index in frames])
+    if database.cameras not in ("auto", "per-image"):
+        return False
+    apart = database.cameras == "per-image"
+    if not free.any() or (not apart and not _may_differ(database, frames, placed)):
+        return False
+    terms = pair_terms(database, frames)
+    start = _start(database, frames, free)
+    found = find_lenses(terms, start, free, lambda: zooms(database, frames))
+    if apart:
+        for index, row in zip(frames, found.of_frame, strict=True):
+            if index not in placed:
+                database.set_focal(database.lens_of[index], float(found.focals[row]) * longest_side(database, index))
+        return True
+    return _take_over(database, frames, free, found)
+
+
+def pair_terms(database: MatchDatabase, frames: Sequence[int]) -> PairTerms:
+    """What the epipolar geometry of pairs of ``frames`` says; rows of the terms are places in ``frames``."""
+    places = {index: place for place, index in enumerate(frames)}
+    pairs, fundamentals = [], []
+    for pair in sorted(database.verified_pairs(frames)):
+        geometry = database.two_views(pair)
+        if geometry.config in EPIPOLAR and len(geometry.inlier_matches) >= FEWEST_MATCHES and geometry.F is not None:
+            first, second = (_pixels_from_centre(database, index) for index in pair)
+            fundamental = second.T @ np.asarray(geometry.F) @ first
+            pairs.append([places[index] for index in pair])
+            fundamentals.append(fundamental / np.linalg.norm(fundamental))
+    return PairTerms.of(
+        np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array(fundamentals, dtype=np.float64).reshape(-1, 3, 3)
+    )
+
+
+def zooms(database: MatchDatabase, frames: Sequence[int]) -> Array:
+    """Guessed ratios (frames,) of focal lengths, of median 1: by the sizes of matched features, as if none came nearer.
+
+    In units of the frames' longest sides.
+    """
+    places = {index: place for place, index in enumerate(frames)}
+    scales = {index: np.log(database.scales(index) / longest_side(database, index)) for index in frames}
+    rows, ratios = [1e-3 * np.ones(len(frames))], [0.0]
+    for pair in database.verified_pairs(frames):
+        first, second = (scales[index][of] for index, of in zip(pair, database.verified_matches(pair).T, strict=True))
+        row = np.zeros(len(frames))
+        row[[places[index] for index in pair]] = np.sqrt(len(first)) * np.array([1, -1])
+        rows.append(row)
+        ratios.append(float(np.sqrt(len(first)) * np.median(first - second)))
+    logarithms = np.linalg.lstsq(np.array(rows), np.array(ratios))[0]
+    return np.asarray(np.exp(logarithms - np.median(logarithms)))
+
+
+def longest_side(database: MatchDatabase, frame_index: int) -> int:
+    """Of a frame's original [px]."""
+    camera = database.camera(frame_index)
+    return int(max(camera.width, camera.height))
+
+
+def clearly_better(several: SparseModel, one: SparseModel) -> bool:
+    """Whether several lenses are worth having: they place more frames, or explain clearly more with as many."""
+    if len(several.cam_from_model) != len(one.cam_from_model):
+        return len(several.cam_from_model) > len(one.cam_from_model)
+    return len(several.points.point_ids) > CLEARLY_MORE * len(one.points.point_ids)
+
+
+def _pixels_from_centre(database: MatchDatabase, frame_index: int) -> Array:
+    """(3, 3) from coordinates about the centre, in longest sides, to pixels."""
+    camera, side = database.camera(frame_index), longest_side(database, frame_index)
+    return np.array([[side, 0, camera.width / 2], [0, side, camera.height / 2], [0, 0, 1.0]])
+
+
+def _may_differ(database: MatchDatabase, frames: Sequence[int], placed: Collection[int]) -> bool:
+    """Whether frames that are not placed share their kind with another."""
+    kinds = [database.kind(index) for index in frames]
+    return any(kinds.count(database.kind(index)) > 1 for index in frames if index not in placed)
+
+
+def _start(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_]) -> Lenses:
+    """The lenses as they are. Those of placed frames are fixed."""
+    numbers, rows = np.unique([database.lens_of[index] for index in frames], return_inverse=True)
+    names = [database.kind(index) if database.cameras == "auto" else "" for index in frames]
+    kinds, focals = np.zeros(len(numbers), dtype=np.int64), np.ones(len(numbers))
+    for row, index, name in zip(rows, frames, names, strict=True):
+        kinds[row] = names.index(name)
+        focals[row] = database.camera(index).mean_focal_length() / longest_side(database, index)
+    return Lenses(rows, focals, kinds, np.isin(np.arange(len(numbers)), rows[~free]))
+
+
+def _take_over(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_], found: Lenses) -> bool:
+    """Write the lenses that were found into the database; returns whether any frame has another one than before."""
+    before = database.lens_of
+    lens_of: dict[int, int] = {}
+    focals: dict[int, float] = {}
+    taken = {before[index] for index, is_free in zip(frames, free, strict=True) if not is_free}
+    for row in np.argsort(-np.bincount(found.of_frame, minlength=len(found.focals)), kind="stable"):
+        members = [frames[place] for place in np.flatnonzero(found.of_frame == row).tolist()]
+        placed = [index for index in members if not free[frames.index(index)]]
+        number = before[(placed or members)[0]] if members else None
+        if number is None:
+            continue
+        if not placed:
+            number = number if number not in taken else database.add_lens(members[0])
+            focals[number] = float(found.focals[row]) * longest_side(database, members[0])
+        taken.add(number)
+        lens_of.update(dict.fromkeys(members, number))
+    if all(before[index] == number for index, number in lens_of.items()):
+        return False
+    database.use_lenses(lens_of)
+    for number, focal in focals.items():
+        database.set_focal(number, focal)
+    return True

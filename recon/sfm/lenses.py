@@ -1,0 +1,230 @@
+"""How many lenses took the frames: focal lengths by the epipolar geometry of pairs, and as few as explain it.
+
+A fundamental matrix with the right focal lengths is an essential one, whose two singular values are equal (Hartley and
+Zisserman 2004, section 9.6). The search starts from a lens per frame and merges those that pairs do not tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.similarity import Array
+
+Rows = NDArray[np.int64]
+
+GRID = np.geomspace(0.25, 4.0, 94)  # focal lengths [longest sides], 3% apart
+STEPS = np.exp(np.unique(np.r_[np.linspace(-0.5, 0.5, 41), np.linspace(-0.02, 0.02, 9)]))
+NOISE = 0.005  # of the inequality of singular values, in pairs with the right focal lengths
+PENALTY = 20.0  # of a lens, in the unit of the misfit
+ROUNDS = 6
+SUSPICIOUS = 1.5  # mean misfit; pairs of one lens have less
+ZOOM_WEIGHT = 10.0  # of the misfit, for a focal length e times the guessed one
+
+
+@dataclass(frozen=True, eq=False)
+class PairTerms:
+    """What pairs of frames say about focal lengths.
+
+    frames: (pairs, 2) rows of the frames. squares, minors: (pairs, 4), factors by which the squared norms of the
+    essential matrix and of its minors depend on the two focal lengths.
+    """
+
+    frames: Rows
+    squares: Array
+    minors: Array
+
+    @classmethod
+    def of(cls, frames: Rows, fundamentals: Array) -> PairTerms:
+        """fundamentals: (pairs, 3, 3) from the first to the second frame, with pixels counted from the centre of each
+        picture in units of its longest side."""
+        cofactors = np.cross(np.roll(fundamentals, -1, axis=1), np.roll(fundamentals, -2, axis=1))
+        return cls(frames, _block_norms(fundamentals), _block_norms(cofactors))
+
+    def misfit(self, rows: Rows, first: Array, second: Array) -> Array:
+        """How badly focal lengths suit pairs, 0 for perfectly; broadcasts against (rows, 1)."""
+        a, b = np.square(first), np.square(second)
+        squares, minors = self.squares[rows][:, :, None], self.minors[rows][:, :, None]
+        total = a * b * squares[:, 0] + b * squares[:, 1] + a * squares[:, 2] + squares[:, 3]
+        product = a * b * (minors[:, 0] + a * minors[:, 1] + b * minors[:, 2] + a * b * minors[:, 3])
+        twice = 2 * np.sqrt(product)
+        unequal = np.maximum(total - twice, 0) / np.maximum(total + twice, 1e-300)
+        return np.asarray(np.log1p(unequal / NOISE**2))
+
+
+@dataclass(frozen=True, eq=False)
+class Lenses:
+    """Which lens took which frame. of_frame: (frames,) row of the lens. focals: (lenses,) in longest sides. kinds:
+    (lenses,) lenses of one kind may turn out to be one. fixed: (lenses,) whether its focal length is known."""
+
+    of_frame: Rows
+    focals: Array
+    kinds: Rows
+    fixed: NDArray[np.bool_]
+
+    def of(self, frames: Rows) -> Array:
+        """Focal lengths (..., 1) of frames."""
+        return np.asarray(self.focals[self.of_frame[frames]])[..., None]
+
+
+def misfit(terms: PairTerms, lenses: Lenses) -> float:
+    """Of all pairs."""
+    return float(_misfit(terms, lenses, np.arange(len(terms.frames))))
+
+
+def find_lenses(terms: PairTerms, start: Lenses, free: NDArray[np.bool_], zooms: Callable[[], Array]) -> Lenses:
+    """The fewest lenses that suit the pairs; those of ``start``, fitted, where they are good enough.
+
+    free: (frames,) those that may have another lens than ``start`` says. zooms: guesses the ratios of the frames' focal
+    lengths, (frames,); only asked where the pairs look suspicious.
+    """
+    shared = fit(terms, _best_of_grid(terms, start))
+    best, least = shared, misfit(terms, shared) + PENALTY * len(shared.focals)
+    if not free.any() or not len(terms.frames):
+        return shared
+    alike = np.ones(len(free))
+    apart = fit(terms, _apart(shared, free))
+    suspicious = misfit(terms, shared) > SUSPICIOUS * len(terms.frames)
+    if misfit(terms, shared) - misfit(terms, apart) < PENALTY and not suspicious:
+        return shared
+    guess = zooms()
+    zoomed = fit(terms, _best_scale(terms, _apart(shared, free), guess, free))
+    for begun, ratios in ((apart, alike), (zoomed, guess)):
+        merged = _merged(terms, _rounded(begun))
+        found = _merged(terms, _reassigned(terms, merged, free, ratios))
+        if (bound := misfit(terms, found) + PENALTY * len(found.focals)) < least:
+            best, least = found, bound
+    return best
+
+
+def fit(terms: PairTerms, lenses: Lenses) -> Lenses:
+    """Improve the focal length of every lens that is not fixed in turn."""
+    focals = lenses.focals.copy()
+    for _ in range(ROUNDS):
+        before = focals.copy()
+        for lens in np.flatnonzero(~lenses.fixed).tolist():
+            candidates = np.clip(focals[lens] * STEPS, GRID[0], GRID[-1])
+            focals[lens] = candidates[
+                _candidate_misfits(terms, replace(lenses, focals=focals), lens, candidates).argmin()
+            ]
+        if np.allclose(before, focals, rtol=1e-3):
+            break
+    return replace(lenses, focals=focals)
+
+
+def _misfit(terms: PairTerms, lenses: Lenses, rows: Rows) -> float:
+    return float(terms.misfit(rows, *(lenses.of(terms.frames[rows, side]) for side in (0, 1))).sum())
+
+
+def _candidate_misfits(terms: PairTerms, lenses: Lenses, lens: int, candidates: Array) -> Array:
+    """Misfit (candidates,) of the pairs of one lens for other focal lengths of it."""
+    own = lenses.of_frame[terms.frames] == lens
+    rows = np.flatnonzero(own.any(axis=1))
+    sides = (np.where(own[rows, side, None], candidates, lenses.of(terms.frames[rows, side])) for side in (0, 1))
+    return np.asarray(terms.misfit(rows, *sides).sum(axis=0))
+
+
+def _best_of_grid(terms: PairTerms, lenses: Lenses) -> Lenses:
+    """One focal length for all lenses that are not fixed."""
+    tried = [replace(lenses, focals=np.where(lenses.fixed, lenses.focals, focal)) for focal in GRID]
+    return min(tried, key=lambda lenses: misfit(terms, lenses))
+
+
+def _best_scale(terms: PairTerms, lenses: Lenses, zooms: Array, free: NDArray[np.bool_]) -> Lenses:
+    """The focal lengths of the lenses of free frames by their ratios."""
+    ratios = np.ones(len(lenses.focals))
+    ratios[lenses.of_frame[free]] = zooms[free]
+    tried = [
+        replace(lenses, focals=np.where(lenses.fixed, lenses.focals, np.clip(focal * ratios, GRID[0], GRID[-1])))
+        for focal in GRID
+    ]
+    return min(tried, key=lambda lenses: misfit(terms, lenses))
+
+
+def _apart(lenses: Lenses, free: NDArray[np.bool_]) -> Lenses:
+    """A lens of its own for every free frame, behind the lenses of the others."""
+    kept, kept_rows = np.unique(lenses.of_frame[~free], return_inverse=True)
+    of_frame = np.empty(len(free), dtype=np.int64)
+    of_frame[~free], of_frame[free] = kept_rows, len(kept) + np.arange(free.sum())
+    own = lenses.of_frame[free]
+    return Lenses(
+        of_frame,
+        np.r_[lenses.focals[kept], lenses.focals[own]],
+        np.r_[lenses.kinds[kept], lenses.kinds[own]],
+        np.r_[lenses.fixed[kept], np.zeros(len(own), dtype=np.bool_)],
+    )
+
+
+def _rounded(lenses: Lenses) -> Lenses:
+    """Lenses in order of kind and focal length; those that are next to equal are one, so that merging takes less."""
+    cells = np.searchsorted(GRID, lenses.focals * 1.015)
+    keys = np.stack([lenses.kinds, cells, np.where(lenses.fixed, np.arange(len(cells)) + 1, 0)], axis=1)
+    _, first, rows = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    order = np.lexsort((lenses.focals[first], lenses.kinds[first]))
+    places = np.argsort(order)
+    chosen = first[order]
+    return Lenses(
+        places[rows.ravel()[lenses.of_frame]], lenses.focals[chosen], lenses.kinds[chosen], lenses.fixed[chosen]
+    )
+
+
+def _merged(terms: PairTerms, lenses: Lenses) -> Lenses:
+    """Merge neighbours among lenses in order, the least missed first, as long as that costs less than a lens."""
+    while True:
+        tried = [
+            _with_merged(terms, lenses, row)
+            for row in range(len(lenses.focals) - 1)
+            if lenses.kinds[row] == lenses.kinds[row + 1] and not lenses.fixed[row : row + 2].all()
+        ]
+        if not tried:
+            return lenses
+        loss, merged = min(tried, key=lambda trial: trial[0])
+        if loss > PENALTY:
+            return lenses
+        lenses = fit(terms, merged) if len(merged.focals) <= 6 else merged
+
+
+def _with_merged(terms: PairTerms, lenses: Lenses, row: int) -> tuple[float, Lenses]:
+    """Lenses with ``row`` and the one behind it as one, and by how much the misfit grows."""
+    both = np.isin(lenses.of_frame, (row, row + 1))
+    rows = np.flatnonzero(both[terms.frames].any(axis=1))
+    before = _misfit(terms, lenses, rows)
+    keep = np.delete(np.arange(len(lenses.focals)), row + 1)
+    of_frame = lenses.of_frame - (lenses.of_frame > row)
+    merged = Lenses(of_frame, lenses.focals[keep], lenses.kinds[keep], lenses.fixed[keep])
+    candidates = np.geomspace(lenses.focals[row], lenses.focals[row + 1], 9)
+    if (fixed := lenses.fixed[row : row + 2]).any():
+        candidates = lenses.focals[row : row + 2][fixed]
+        merged.fixed[row] = True
+    misfits = _candidate_misfits(terms, merged, row, candidates)
+    merged.focals[row] = candidates[misfits.argmin()]
+    return float(misfits.min()) - before, merged
+
+
+def _reassigned(terms: PairTerms, lenses: Lenses, free: NDArray[np.bool_], zooms: Array) -> Lenses:
+    """Every free frame in turn with the lens that suits its pairs best; their guessed ratio decides between equals."""
+    for _ in range(ROUNDS):
+        of_frame = lenses.of_frame.copy()
+        unit = np.median(lenses.of(np.flatnonzero(free))[:, 0] / zooms[free])
+        for frame in np.flatnonzero(free):
+            rows = np.flatnonzero((terms.frames == frame).any(axis=1))
+            choices = np.flatnonzero(lenses.kinds == lenses.kinds[of_frame[frame]])
+            misfits = []
+            for lens in choices:
+                of_frame[frame] = lens
+                misfits.append(_misfit(terms, replace(lenses, of_frame=of_frame), rows))
+            far = np.abs(np.log(lenses.focals[choices] / (unit * zooms[frame])))
+            of_frame[frame] = choices[(misfits + ZOOM_WEIGHT * far).argmin()]
+        if (of_frame == lenses.of_frame).all():
+            break
+        lenses = fit(terms, replace(lenses, of_frame=of_frame))
+    return lenses
+
+
+def _block_norms(matrices: Array) -> Array:
+    """Squared norms (n, 4) of the upper left 2x2, upper right, lower left and lower right part of (n, 3, 3)."""
+    s = np.square(matrices)
+    return np.stack([s[:, :2, :2].sum((1, 2)), s[:, :2, 2].sum(1), s[:, 2, :2].sum(1), s[:, 2, 2]], axis=1)
