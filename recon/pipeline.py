@@ -35,7 +35,9 @@ from recon.frontend import GeometryFrontEnd
 from recon.journal import Journal
 from recon.placement import Placement
 from recon.places import PlaceRecogniser
+from recon.refusal import refusal
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
+from recon.sanity import InsaneMapError, examine
 from recon.settings import DenseDepth, RunSettings
 from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.sources import Source, open_source
@@ -53,6 +55,7 @@ from recon.types import (
     SparsePoints,
     Submap,
 )
+from recon.world import depth_seen, final_from_grown, forget_finished, keep_finished, moved, moved_points, typical_depth
 
 if TYPE_CHECKING:
     from recon.loops import LoopCloser
@@ -217,6 +220,9 @@ class Run:
         self._notices: list[str] = []
         self._points = SparsePoints.empty()
         self._loops = open_loop_closer(recogniser)
+        self._depths: dict[int, float] = {}  # of frames, see recon.world
+        self._earlier = keep_finished(out) if settings.resume else {}
+        self._suspicions: tuple[str, ...] = ()
 
     def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:
         """The transformer where there is one, else structure from motion."""
@@ -251,6 +257,8 @@ class Run:
             self._require_a_map()
             if self._settings.refine != "none":
                 self._make_consistent()
+            self._settle_world()
+            self._require_sanity()
             self._place_passed()
         except KeyboardInterrupt:
             if self._is_recalling:
@@ -261,9 +269,10 @@ class Run:
                 self._tell(Notice("Interrupted before any frames had a place: nothing is kept."))
                 raise
             self._tell(Notice("Interrupted: writing what is finished."))
+            self._settle_world()
             return False
-        except ReconError:
-            if len(self._placement.main) < 2:
+        except ReconError as error:
+            if len(self._placement.main) < 2 or isinstance(error, InsaneMapError):
                 self._discard()
             raise
         return True
@@ -337,6 +346,8 @@ class Run:
             with self._watch.measure("alignment"):
                 submap, new = self._placement.place(chunk, geometry)
             residual = submap.residual
+            added = {frame.index for frame in new}
+            self._depths.update({f.index: typical_depth(f) for f in geometry.frames if f.index in added})
             doubts = find_doubts(geometry.frames[max(0, len(geometry.frames) - len(new) - 1) :])
             self._doubts[chunk.index] = doubts
             if 0 < before < len(self._placement.pieces):
@@ -452,10 +463,7 @@ class Run:
                 f"Fewer than two of the {count} frames of {self._name} could be placed; {self._names[index][0]}: "
                 f"{reason}. See whether the weights are whole: recon weights verify {self._settings.network.weights}"
             )
-        raise ReconstructionError(
-            f"None of the {count} frames of {self._name} could be placed: they share too few features, or the camera "
-            "only turned on the spot. Record with sideways motion, more overlap and more light."
-        )
+        raise ReconstructionError(refusal(self._name, count, self._reasons.values()))
 
     def _discard(self) -> None:
         """Delete what a run without a map has written, but nothing of an earlier one."""
@@ -481,7 +489,19 @@ class Run:
         placed.clear()
         placed.update({frame.index: frame for frame in frames})
         self._points = points
-        self._tell(PosesCorrected(frames, points))
+
+    def _settle_world(self) -> None:
+        """Give the map its final frame and unit."""
+        placed = self._placement.main
+        change = final_from_grown(placed, self._depths, self._earlier)
+        placed.update({index: moved(frame, change) for index, frame in placed.items()})
+        self._points = moved_points(self._points, change)
+        self._tell(PosesCorrected(self._places()[0], self._points))
+
+    def _require_sanity(self) -> None:
+        """Raise InsaneMapError where what came out can be no map; what is merely doubtful is reported."""
+        placed = self._placement.main
+        self._suspicions = examine(placed, self._points, depth_seen(placed, self._depths))
 
     def _place_passed(self) -> None:
         """Give the frames that were passed over their poses, from another look at the source."""
@@ -503,6 +523,8 @@ class Run:
         with self._watch.measure("store"):
             between = tuple(frame for frame in self._between.values() if isinstance(frame, PlacedFrame))
             self._store.write_places(*self._places(), complete=complete, between=between)
+        if complete:
+            forget_finished(self._out)
         with self._watch.measure("export"):
             reconstruction = open_map(self._out)
             for stage, writer, name in (
@@ -527,6 +549,7 @@ class Run:
             stages=self._watch.stages,
             seconds=self._watch.seconds,
             peak_memory_bytes=peak_memory(),
+            suspicions=self._suspicions,
             notices=tuple(self._notices),
             interrupted=interrupted,
             loops=self._loops.ledger if self._loops else (),

@@ -64,7 +64,7 @@ class RunReport:
     could not be read, are in ``skipped``. seconds: wall time. notices: sentences shown to the user. interrupted: the
     user ended the run early, and what was finished was kept. loops: every place that was thought to be seen again.
     passed_over: frames that showed next to nothing new, of which passed_over_placed got a pose afterwards.
-    stream: what became of a live source's pictures.
+    stream: what became of a live source's pictures. suspicions: why the whole map may be wrong, see ``recon.sanity``.
     """
 
     source: str
@@ -83,6 +83,7 @@ class RunReport:
     passed_over: int = 0
     passed_over_placed: int = 0
     stream: StreamStatus | None = None
+    suspicions: tuple[str, ...] = ()
 
 
 class Stopwatch:
@@ -170,6 +171,7 @@ def _report_from_json(content: dict[str, Any]) -> RunReport:
         "chunks": tuple(ChunkReport(**row | {"warnings": tuple(row.get("warnings", ()))}) for row in content["chunks"]),
         "stages": tuple(StageTime(**row) for row in content["stages"]),
         "notices": tuple(content["notices"]),
+        "suspicions": tuple(content.get("suspicions", ())),
         "loops": tuple(LoopRecord(**row) for row in content.get("loops", ())),
         "stream": StreamStatus(**content["stream"]) if content.get("stream") else None,
     }
