@@ -22,6 +22,7 @@ from recon.types import Camera
 
 FEW_FEATURES = 60  # in a frame
 ENOUGH_MATCHES = 30
+STILL_MANY = 0.25
 FEWEST_PAIRS = 3  # one or two homographies are of the form that turning gives for some lens
 NEARLY_ALL = 0.8  # of the pairs that tell
 PAIRS_FOR_LENS, MATCHES_FOR_LENS = 12, 80
@@ -67,12 +68,18 @@ def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera 
 
 
 def far_pairs(database: MatchDatabase, frames: Sequence[int]) -> list[Pair]:
-    """For every frame the last one after it with which it has many verified matches."""
-    last: dict[int, int] = {}
+    """For every frame the last one after it with which it still has many of the matches that it has with any.
+
+    Fewer may be those of two places that look alike.
+    """
+    partners: dict[int, dict[int, int]] = {}
     for first, second in database.verified_pairs(frames):
-        if database.inliers(first, second) >= ENOUGH_MATCHES:
-            last[first] = max(second, last.get(first, second))
-    return sorted(last.items())
+        partners.setdefault(first, {})[second] = database.inliers(first, second)
+    pairs = []
+    for first, counts in sorted(partners.items()):
+        enough = max(ENOUGH_MATCHES, STILL_MANY * max(counts.values()))
+        pairs += [(first, second) for second in sorted(counts) if counts[second] >= enough][-1:]
+    return pairs
 
 
 def _verified(database: MatchDatabase, pair: Pair) -> _Views:
