@@ -66,6 +66,7 @@ DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says whe
 ALONE = "has too little in common with the rest of the map"
 NOT_YET = PASSED + "the run ended before its turn, or its source is gone"
 UNFINISHED = "was read, but the run ended before its turn"
+UNADJUSTED = "all frames together tell of a lens that cannot be, so the poses are those of the growing map"
 LATER_OUTPUTS = ("evaluation.png", "loops.png", "mesh.ply", "colmap_undistorted", "nerfstudio", "poses_kitti.txt")
 
 
@@ -482,6 +483,8 @@ class Run:
             poses = {index: frame.cam_from_world for index, frame in placed.items()}
             model = self._front_end.refine(poses, loops)
         if not model.cam_from_model:
+            if not self._settings.network:
+                self._suspicions += (UNADJUSTED,)
             return
         with self._watch.measure("correction"):
             self._store.write_places(*self._places(), complete=False)
@@ -501,7 +504,7 @@ class Run:
     def _require_sanity(self) -> None:
         """Raise InsaneMapError where what came out can be no map; what is merely doubtful is reported."""
         placed = self._placement.main
-        self._suspicions = examine(placed, self._points, depth_seen(placed, self._depths))
+        self._suspicions += examine(placed, self._points, depth_seen(placed, self._depths))
 
     def _place_passed(self) -> None:
         """Give the frames that were passed over their poses, from another look at the source."""

@@ -139,6 +139,13 @@ def tripod(folder: Path, count: int = 12) -> Input:
     return static_start(folder, still=count, moving=0)
 
 
+def blank(folder: Path, count: int = 4) -> Input:
+    """A white wall."""
+    noise = np.random.default_rng(6)
+    plain = [np.clip(noise.normal(230, 1, (240, 320, 3)), 0, 255).astype(np.uint8) for _ in range(count)]
+    return Input(write(folder / "images", [cv2.GaussianBlur(image, (0, 0), 4) for image in plain]))
+
+
 def two(folder: Path) -> Input:
     """Two photographs, half a metre apart in a room."""
     return Input(write(folder / "photos", [picture(index) for index in (0, 3)]), sample_truth((0, 3)))
@@ -154,5 +161,6 @@ CASES = (
     Case("still camera", tripod, "refused: the camera stood still", exit_code=2, says="the camera stood still, and"),
     Case("turntable", turntable, "refused: use masks", exit_code=2, says="leave the background out with --masks"),
     Case("still at first", static_start, "32 of 32", placed=32, ate=0.02),
+    Case("white wall", blank, "refused: no detail", exit_code=2, says="they show too little detail"),
     Case("two photographs", two, "refused: three are needed", exit_code=2, says="a map needs three or more"),
 )

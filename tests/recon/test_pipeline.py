@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from cli.run import conclude
 from recon import report
 from recon.alignment import fit_similarity
+from recon.check import check_folder
 from recon.compact.stage import FilledSweep, LearnedSweep
 from recon.dense.plane_sweep import PlaneSweep
 from recon.errors import OutputError, ReconstructionError
@@ -20,6 +24,7 @@ from recon.report import RunReport
 from recon.settings import RunSettings
 from recon.similarity import Array, Sim3
 from recon.store import open_map
+from recon.types import SparseModel
 from tests.support import ExactFrontEnd, chunk_geometry, placed_frame, render, true_model, true_pose
 
 FRAMES = 10
@@ -253,3 +258,60 @@ def test_depth_is_filled_by_the_bundled_network_where_its_weights_are(monkeypatc
     (notice,) = events
     assert isinstance(notice, Notice)
     assert "nowhere.safetensors is missing" in notice.text
+
+
+def test_poses_that_can_be_no_map_are_refused_and_nothing_is_left(photos: Path, tmp_path: Path, front_end) -> None:
+    def almost_nothing(poses: Mapping[int, Array]) -> SparseModel:
+        model = true_model(poses)
+        few = model.points.point_ids < 3
+        rows = {name: getattr(model.points, name)[few] for name in ("point_ids", "frame_indices", "pixels")}
+        return replace(model, points=replace(model.points, **rows))
+
+    front_end.refined = staticmethod(almost_nothing)
+    with pytest.raises(ReconstructionError, match="belong to no real scene: half of the frames see"):
+        run(photos, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_is_doubtful_stands_first(photos: Path, tmp_path: Path, front_end, capsys) -> None:
+    def blurred(poses: Mapping[int, Array]) -> SparseModel:
+        model = true_model(poses)
+        return replace(model, points=replace(model.points, pixels=model.points.pixels + 40.0))
+
+    front_end.refined = staticmethod(blurred)
+    found, _ = run(photos, tmp_path / "out")
+    (suspicion,) = found.suspicions
+    assert "of the image's width from where they should be" in suspicion
+    conclude(found, tmp_path / "out")
+    assert capsys.readouterr().out.splitlines()[1].split() == ["DOUBTFUL", *f"{suspicion}.".split()]
+    (item,) = (item for item in check_folder(tmp_path / "out").items if item.name == "sanity")
+    assert not item.ok
+    assert suspicion in item.sentence
+
+
+def test_a_resumed_map_keeps_its_unit_and_frame(photos: Path, tmp_path: Path, front_end) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    for index in range(7):
+        shutil.copy(photos / f"{index:04d}.jpg", first)
+    front_end.refined = staticmethod(true_model)
+    run(first, tmp_path / "out")
+    before = {frame.index: frame.world_from_cam.translation for frame in open_map(tmp_path / "out").frames}
+    for index in range(7, FRAMES):
+        shutil.copy(photos / f"{index:04d}.jpg", first)
+    front_end.refined = staticmethod(elsewhere)
+    run(first, tmp_path / "out", replace(SETTINGS, resume=True))
+    after = {frame.index: frame.world_from_cam.translation for frame in open_map(tmp_path / "out").frames}
+    assert len(after) == FRAMES
+    for index, centre in before.items():
+        np.testing.assert_allclose(after[index], centre, atol=2e-3)
+    assert not (tmp_path / "out" / "map" / "finished.json").exists()
+
+
+def elsewhere(poses: Mapping[int, Array]) -> SparseModel:
+    """The exact model, moved, turned and 1000 times as large."""
+    model, change = true_model(poses), Sim3(1e3, np.diag([1.0, -1, -1]), np.array([7.0, 8, 9]))
+    moved = {index: change @ Sim3.from_matrix(pose).inverse() for index, pose in model.cam_from_model.items()}
+    rigid = {index: Sim3(1.0, pose.rotation, pose.translation).inverse().matrix() for index, pose in moved.items()}
+    points = replace(model.points, positions=change.apply(model.points.positions))
+    return replace(model, cam_from_model=rigid, points=points)
