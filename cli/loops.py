@@ -20,6 +20,8 @@ def loops(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of 
     from recon.report import read
 
     report = read(folder / "report.json")
+    for suspicion in report.suspicions:
+        typer.echo(f"Doubt the map: {suspicion}.")
     _print_ledger(report.loops)
     for chunk in report.chunks:
         for warning in chunk.warnings:

@@ -17,6 +17,7 @@ from evo.tools.file_interface import read_tum_trajectory_file
 from PIL import Image as PillowImage
 from scipy.spatial import KDTree
 
+from recon import report
 from recon.colmap_log import quiet
 from recon.errors import ReconError
 from recon.exports.colmap import model_is_whole
@@ -123,9 +124,19 @@ def check_folder(folder: Path) -> CheckReport:
         ("cloud in cameras", _check_cloud_in_cameras),
         ("cloud on points", _check_cloud_on_points),
         ("recording", _check_recording),
+        ("sanity", _check_sanity),
     )
     outputs = _Outputs(folder)
     return CheckReport(folder, tuple(_item(name, check, outputs) for name, check in checks))
+
+
+def _check_sanity(outputs: _Outputs) -> str:
+    """The run found its map believable."""
+    path = outputs.folder / "report.json"
+    suspicions = report.read(path).suspicions if path.is_file() else ()
+    if suspicions:
+        raise CheckError("The map is doubtful: " + "; ".join(suspicions) + ".")
+    return "Nothing about the whole map is doubtful."
 
 
 def _check_cloud(outputs: _Outputs) -> str:

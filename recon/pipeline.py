@@ -41,7 +41,9 @@ from recon.lock import LOCK, sole_writer
 from recon.overlay import OverlayFinder
 from recon.placement import Placement
 from recon.places import PlaceRecogniser
+from recon.refusal import refusal
 from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
+from recon.sanity import InsaneMapError, examine
 from recon.settings import DenseDepth, RunSettings
 from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.sources import Source, open_source
@@ -59,6 +61,7 @@ from recon.types import (
     SparsePoints,
     Submap,
 )
+from recon.world import depth_seen, final_from_grown, forget_finished, keep_finished, moved, moved_points, typical_depth
 
 if TYPE_CHECKING:
     from recon.loops import LoopCloser
@@ -78,6 +81,7 @@ LATER_OUTPUTS = (
     "poses_kitti.txt",
     ERROR_FILE,
 )
+UNADJUSTED = "all frames together tell of a lens that cannot be, so the poses are those of the growing map"
 
 
 def reconstruct(
@@ -247,6 +251,9 @@ class Run:
         self._doubts: dict[int, Doubts] = {}
         self._points = SparsePoints.empty()
         self._loops = self._helpers.attempt("loops", lambda: open_loop_closer(recogniser))
+        self._depths: dict[int, float] = {}  # of frames, see recon.world
+        self._earlier = keep_finished(out) if settings.resume else {}
+        self._suspicions: tuple[str, ...] = ()
 
     def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:
         """The transformer where there is one, else structure from motion."""
@@ -283,6 +290,8 @@ class Run:
             self._require_a_map()
             if self._settings.refine != "none":
                 self._make_consistent()
+            self._settle_world()
+            self._require_sanity()
             self._place_passed()
         except KeyboardInterrupt:
             if self._is_recalling:
@@ -293,9 +302,10 @@ class Run:
                 self._tell(Notice("Interrupted before any frames had a place: nothing is kept."))
                 raise
             self._tell(Notice("Interrupted: writing what is finished."))
+            self._settle_world()
             return False
-        except ReconError:
-            if len(self._placement.main) < 2:
+        except ReconError as error:
+            if len(self._placement.main) < 2 or isinstance(error, InsaneMapError):
                 self._discard()
             raise
         return True
@@ -370,6 +380,8 @@ class Run:
                 submap, new = self._placement.place(chunk, geometry)
             residual = submap.residual
             doubts = self._judge(chunk, geometry.frames[max(0, len(geometry.frames) - len(new) - 1) :])
+            added = {frame.index for frame in new}
+            self._depths.update({f.index: typical_depth(f) for f in geometry.frames if f.index in added})
             if 0 < before < len(self._placement.pieces):
                 self._tell(Notice(f"{_span(chunk)} could not be connected with the frames before; trying again later."))
             if not recalled:
@@ -494,10 +506,7 @@ class Run:
                 f"Fewer than two of the {count} frames of {self._name} could be placed; {self._names[index][0]}: "
                 f"{reason}. See whether the weights are whole: recon weights verify {self._settings.network.weights}"
             )
-        raise ReconstructionError(
-            f"None of the {count} frames of {self._name} could be placed: they share too few features, or the camera "
-            "only turned on the spot. Record with sideways motion, more overlap and more light."
-        )
+        raise ReconstructionError(refusal(self._name, count, self._reasons.values()))
 
     def _discard(self) -> None:
         """Delete what a run without a map has written, but nothing of an earlier one."""
@@ -516,6 +525,8 @@ class Run:
             poses = {index: frame.cam_from_world for index, frame in placed.items()}
             model = self._front_end.refine(poses, loops)
         if not model.cam_from_model:
+            if not self._settings.network:
+                self._suspicions += (UNADJUSTED,)
             return
         with self._watch.measure("correction"):
             self._store.write_places(*self._places(), complete=False)
@@ -523,7 +534,19 @@ class Run:
         placed.clear()
         placed.update({frame.index: frame for frame in frames})
         self._points = points
-        self._tell(PosesCorrected(frames, points))
+
+    def _settle_world(self) -> None:
+        """Give the map its final frame and unit."""
+        placed = self._placement.main
+        change = final_from_grown(placed, self._depths, self._earlier)
+        placed.update({index: moved(frame, change) for index, frame in placed.items()})
+        self._points = moved_points(self._points, change)
+        self._tell(PosesCorrected(self._places()[0], self._points))
+
+    def _require_sanity(self) -> None:
+        """Raise InsaneMapError where what came out can be no map; what is merely doubtful is reported."""
+        placed = self._placement.main
+        self._suspicions += examine(placed, self._points, depth_seen(placed, self._depths))
 
     def _place_passed(self) -> None:
         """Give the frames that were passed over their poses, from another look at the source."""
@@ -545,6 +568,8 @@ class Run:
         with self._watch.measure("store"):
             between = tuple(frame for frame in self._between.values() if isinstance(frame, PlacedFrame))
             self._store.write_places(*self._places(), complete=complete, between=between)
+        if complete:
+            forget_finished(self._out)
         with self._watch.measure("export"):
             self._unwritten = write_outputs(open_map(self._out), self._settings.cloud, self._tell)
 
@@ -572,6 +597,7 @@ class Run:
             stages=self._watch.stages,
             seconds=self._watch.seconds,
             peak_memory_bytes=peak_memory(),
+            suspicions=self._suspicions,
             notices=tuple(self._notices),
             interrupted=interrupted,
             loops=self._loops.ledger if self._loops else (),

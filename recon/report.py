@@ -65,7 +65,7 @@ class RunReport:
     user ended the run early, and what was finished was kept. loops: every place that was thought to be seen again.
     unwritten: a sentence for each file that could not be written.
     passed_over: frames that showed next to nothing new, of which passed_over_placed got a pose afterwards.
-    stream: what became of a live source's pictures.
+    stream: what became of a live source's pictures. suspicions: why the whole map may be wrong, see ``recon.sanity``.
     """
 
     source: str
@@ -85,6 +85,7 @@ class RunReport:
     passed_over_placed: int = 0
     stream: StreamStatus | None = None
     unwritten: tuple[str, ...] = ()
+    suspicions: tuple[str, ...] = ()
 
 
 class Stopwatch:
@@ -173,6 +174,7 @@ def _report_from_json(content: dict[str, Any]) -> RunReport:
         "stages": tuple(StageTime(**row) for row in content["stages"]),
         "notices": tuple(content["notices"]),
         "unwritten": tuple(content.get("unwritten", ())),
+        "suspicions": tuple(content.get("suspicions", ())),
         "loops": tuple(LoopRecord(**row) for row in content.get("loops", ())),
         "stream": StreamStatus(**content["stream"]) if content.get("stream") else None,
     }

@@ -271,6 +271,13 @@ class MatchDatabase:
         geometry = self._database.read_two_view_geometry(image_id(pair[0]), image_id(pair[1]))
         return np.asarray(geometry.inlier_matches, dtype=np.int64).reshape(-1, 2)
 
+    def raw_matches(self, pair: Pair) -> NDArray[np.int64]:
+        """Like ``verified_matches``, of a pair that was matched, but before its geometry was asked."""
+        if not self._database.exists_matches(image_id(pair[0]), image_id(pair[1])):
+            return np.zeros((0, 2), dtype=np.int64)
+        matches = self._database.read_matches(image_id(pair[0]), image_id(pair[1]))
+        return np.asarray(matches, dtype=np.int64).reshape(-1, 2)
+
     def reduced_cache(self, rows: Mapping[int, NDArray[np.int64]]) -> pycolmap.DatabaseCache:
         """Like ``cache``, with only some rows of the features of every frame index."""
         cache = pycolmap.DatabaseCache()

@@ -12,8 +12,10 @@ import numpy as np
 from recon.dense.plane_sweep import PlaneSweep
 from recon.dense.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.events import Listener, Notice
+from recon.refusal import INVENTED, UNCONNECTED
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase, Pair
+from recon.sfm.evidence import find_hindrance
 from recon.sfm.lens import largest_change
 from recon.sfm.lens_check import join_equal, reassign, several_lenses
 from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
@@ -75,6 +77,7 @@ class StructureFromMotion:
         self._context: dict[int, Array] = {}
         self._settled = settings.camera is not None
         self._effort = EFFORTS[0]
+        self._hindrance = ""
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         for frame in chunk.frames:
@@ -148,7 +151,7 @@ class StructureFromMotion:
 
     def _strengthen(self, model: SparseModel) -> bool:
         """Match closer where few points carry the scale from frame to frame; returns whether that was needed."""
-        if weakest_link(model) >= ENOUGH_LINKS:
+        if not model.cam_from_model or weakest_link(model) >= ENOUGH_LINKS:
             return False
         self.database.match(window_pairs(sorted(model.cam_from_model), CLOSE_WINDOW))
         return True
@@ -195,7 +198,11 @@ class StructureFromMotion:
     def _map(self, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
         """The model that places most frames, what it took, and whether it was begun anew in a frame of its own."""
         model, effort = self._escalate(indices, self._context) if self._context else (NO_MODEL, EFFORTS[0])
+        self._hindrance = ""
         if count_placed(model, indices) < 0.5 * len(indices):
+            self._hindrance = find_hindrance(self.database, indices, self._settings.camera)
+            if self._hindrance in INVENTED:  # a map would be invented
+                return model, effort, False
             fresh, fresh_effort = self._escalate(indices, {})
             if count_placed(fresh, indices) > count_placed(model, indices):
                 self.database.update_cameras(fresh.cameras)
@@ -262,7 +269,7 @@ class StructureFromMotion:
             )
             for view, depth in zip(views, depths, strict=True)
         )
-        reason = "too few features in common with the frames around it"
+        reason = self._hindrance or UNCONNECTED
         unplaced = {frame.index: reason for frame in chunk.frames if frame.index not in model.cam_from_model}
         return ChunkGeometry(placed, model.points, unplaced)
 

@@ -15,10 +15,19 @@ import numpy as np
 from recon import report
 from recon.alignment import fit_similarity
 from recon.store import ReconstructedMap, open_map
-from tests.cases import images, lenses, order, overlays, robust, videos
+from tests.cases import images, lenses, motion, order, overlays, robust, videos
 from tests.cases.case import Case, Input
 
-CASES: tuple[Case, ...] = (*order.CASES, *lenses.CASES, *robust.CASES, *overlays.CASES, *images.CASES, *videos.CASES)
+CASES: tuple[Case, ...] = (
+    *order.CASES,
+    *motion.CASES,
+    *motion.CASES,
+    *lenses.CASES,
+    *robust.CASES,
+    *overlays.CASES,
+    *images.CASES,
+    *videos.CASES,
+)
 TIMEOUT = 900.0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from cli.run import conclude
 from recon import report
 from recon.alignment import fit_similarity
+from recon.check import check_folder
 from recon.compact.stage import FilledSweep, LearnedSweep
 from recon.dense.plane_sweep import PlaneSweep
 from recon.errors import OutputError, ReconstructionError
@@ -18,9 +22,10 @@ from recon.events import ChunkReconstructed, Event, Finished, FrameRead, FrameSk
 from recon.pipeline import open_depth_stage, prepare_folder, reconstruct
 from recon.report import RunReport
 from recon.settings import RunSettings
-from recon.similarity import Array
+from recon.similarity import Array, Sim3
 from recon.store import open_map
-from tests.support import ExactFrontEnd, placed_frame, render, true_model, true_pose
+from recon.types import SparseModel
+from tests.support import ExactFrontEnd, chunk_geometry, placed_frame, render, true_model, true_pose
 
 FRAMES = 10
 SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
@@ -55,12 +60,18 @@ def centres_after_alignment(out: Path) -> tuple[Array, Array]:
     return fit_similarity(found, truth, np.ones(len(frames))).apply(found), truth
 
 
+def median_depth_in_the_true_world() -> float:
+    """Median over the frames of the median depth that each sees [m]."""
+    geometry = chunk_geometry(range(FRAMES), Sim3.identity())
+    return float(np.median([np.median(frame.depth[frame.depth > 0]) for frame in geometry.frames]))
+
+
 def test_a_map_is_left_as_it_grew_on_request(photos: Path, tmp_path: Path, front_end) -> None:
     front_end.interrupt = "refine"
     finished, events = run(photos, tmp_path / "out", replace(SETTINGS, refine="none"))
     assert not finished.interrupted
     assert finished.frames_placed == FRAMES
-    assert not any(isinstance(event, PosesCorrected) for event in events)
+    assert not any(isinstance(event, Progress) and event.stage == "bundle adjustment" for event in events)
 
 
 def test_events_come_in_the_order_in_which_things_happen(photos: Path, tmp_path: Path, front_end) -> None:
@@ -103,14 +114,18 @@ def test_the_joint_adjustment_decides_where_frames_lie(photos: Path, tmp_path: P
     front_end.refined = staticmethod(true_model)
     run(photos, tmp_path / "out")
     reconstruction = open_map(tmp_path / "out")
+    unit = median_depth_in_the_true_world()
     for frame in reconstruction.frames:
-        np.testing.assert_allclose(frame.world_from_cam.translation, true_pose(frame.index).translation, atol=1e-9)
+        centre = true_pose(frame.index).translation
+        np.testing.assert_allclose(unit * frame.world_from_cam.translation, centre, atol=4e-3)
         # Stored depth keeps the unit of its chunk, and the frame's scale makes up for it.
     for frame, geometry in reconstruction.geometry():
         rows, columns = np.nonzero(geometry.depth)
         pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], axis=1)
         points_cam = pixels @ np.linalg.inv(geometry.intrinsics).T * geometry.depth[rows, columns, None]
-        np.testing.assert_allclose(frame.world_from_cam.apply(points_cam)[:, 2], 4.0, rtol=5e-3)
+        np.testing.assert_allclose(unit * frame.world_from_cam.apply(points_cam)[:, 2], 4.0, rtol=5e-3)
+    seen = [frame.world_from_cam.scale * np.median(found.depth) for frame, found in reconstruction.geometry()]
+    assert np.median(seen) == pytest.approx(1.0, rel=1e-2)
     assert len(reconstruction.points.positions) > 100
 
 
@@ -235,3 +250,60 @@ def test_depth_is_filled_by_the_bundled_network_where_its_weights_are(monkeypatc
     (notice,) = events
     assert isinstance(notice, Notice)
     assert "nowhere.safetensors is missing" in notice.text
+
+
+def test_poses_that_can_be_no_map_are_refused_and_nothing_is_left(photos: Path, tmp_path: Path, front_end) -> None:
+    def almost_nothing(poses: Mapping[int, Array]) -> SparseModel:
+        model = true_model(poses)
+        few = model.points.point_ids < 3
+        rows = {name: getattr(model.points, name)[few] for name in ("point_ids", "frame_indices", "pixels")}
+        return replace(model, points=replace(model.points, **rows))
+
+    front_end.refined = staticmethod(almost_nothing)
+    with pytest.raises(ReconstructionError, match="belong to no real scene: half of the frames see"):
+        run(photos, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_is_doubtful_stands_first(photos: Path, tmp_path: Path, front_end, capsys) -> None:
+    def blurred(poses: Mapping[int, Array]) -> SparseModel:
+        model = true_model(poses)
+        return replace(model, points=replace(model.points, pixels=model.points.pixels + 40.0))
+
+    front_end.refined = staticmethod(blurred)
+    found, _ = run(photos, tmp_path / "out")
+    (suspicion,) = found.suspicions
+    assert "of the image's width from where they should be" in suspicion
+    conclude(found, tmp_path / "out")
+    assert capsys.readouterr().out.splitlines()[1].split() == ["DOUBTFUL", *f"{suspicion}.".split()]
+    (item,) = (item for item in check_folder(tmp_path / "out").items if item.name == "sanity")
+    assert not item.ok
+    assert suspicion in item.sentence
+
+
+def test_a_resumed_map_keeps_its_unit_and_frame(photos: Path, tmp_path: Path, front_end) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    for index in range(7):
+        shutil.copy(photos / f"{index:04d}.jpg", first)
+    front_end.refined = staticmethod(true_model)
+    run(first, tmp_path / "out")
+    before = {frame.index: frame.world_from_cam.translation for frame in open_map(tmp_path / "out").frames}
+    for index in range(7, FRAMES):
+        shutil.copy(photos / f"{index:04d}.jpg", first)
+    front_end.refined = staticmethod(elsewhere)
+    run(first, tmp_path / "out", replace(SETTINGS, resume=True))
+    after = {frame.index: frame.world_from_cam.translation for frame in open_map(tmp_path / "out").frames}
+    assert len(after) == FRAMES
+    for index, centre in before.items():
+        np.testing.assert_allclose(after[index], centre, atol=2e-3)
+    assert not (tmp_path / "out" / "map" / "finished.json").exists()
+
+
+def elsewhere(poses: Mapping[int, Array]) -> SparseModel:
+    """The exact model, moved, turned and 1000 times as large."""
+    model, change = true_model(poses), Sim3(1e3, np.diag([1.0, -1, -1]), np.array([7.0, 8, 9]))
+    moved = {index: change @ Sim3.from_matrix(pose).inverse() for index, pose in model.cam_from_model.items()}
+    rigid = {index: Sim3(1.0, pose.rotation, pose.translation).inverse().matrix() for index, pose in moved.items()}
+    points = replace(model.points, positions=change.apply(model.points.positions))
+    return replace(model, cam_from_model=rigid, points=points)

@@ -1,0 +1,199 @@
+"""What the matches of some frames say about how the camera moved, before anything is mapped.
+
+Two views of a camera that only turns differ by the homography ``K R K^-1``, whatever the scene looks like. A flat scene
+seen from several places gives homographies, too, but these are of that form for no one lens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import cv2
+import numpy as np
+
+from recon.cameras import colmap_camera
+from recon.refusal import APART, FEATURELESS, STILL, TURNED, TURNTABLE
+from recon.sfm.database import MatchDatabase, Pair
+from recon.sfm.mapping import read_camera
+from recon.similarity import Array
+from recon.types import Camera
+
+FEW_FEATURES = 60  # in a frame
+ENOUGH_MATCHES = 30
+STILL_MANY = 0.25
+FEWEST_PAIRS = 3  # one or two homographies are of the form that turning gives for some lens
+NEARLY_ALL = 0.8  # of the pairs that tell
+PAIRS_FOR_LENS, MATCHES_FOR_LENS = 12, 80
+FOCALS = np.geomspace(0.3, 2.0, 24)  # in widths; beyond, turning and a shift along a plane look the same
+REFINEMENTS = (1.05, 1.025, 1.012, 1.006)
+NO_PARALLAX = np.radians(0.25)  # a sixth of the angle that the easiest mapping needs
+STANDS_STILL = 1.5  # px
+ENOUGH_MOVING = 0.1  # of the matches
+ROUNDS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """Matches of one pair of frames: pixels (n, 2) in either."""
+
+    first: Array
+    second: Array
+
+    def thinned(self, count: int) -> _Views:
+        rows = np.random.default_rng(0).permutation(len(self.first))[:count]
+        return _Views(self.first[rows], self.second[rows])
+
+
+def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera | None) -> str:
+    """Why these frames, at least two, can give no map, one of ``recon.refusal``; empty where nothing speaks against it.
+
+    lens: the calibrated one, None where it is to be found.
+    """
+    if np.median([len(database.positions(index)) for index in frames]) < FEW_FEATURES:
+        return FEATURELESS
+    scale = database.pixel_scale(frames)
+    if still := _find_stillness(database, frames, scale):
+        return still
+    pairs = far_pairs(database, frames)
+    if not pairs:
+        return APART
+    if len(pairs) < FEWEST_PAIRS:
+        return ""
+    views = [_verified(database, pair) for pair in pairs]
+    if not only_turned(views, read_camera(database.camera(frames[0])), scale, known=lens is not None):
+        return ""
+    return TURNED
+
+
+def far_pairs(database: MatchDatabase, frames: Sequence[int]) -> list[Pair]:
+    """For every frame the last one after it with which it still has many of the matches that it has with any.
+
+    Fewer may be those of two places that look alike.
+    """
+    partners: dict[int, dict[int, int]] = {}
+    for first, second in database.verified_pairs(frames):
+        partners.setdefault(first, {})[second] = database.inliers(first, second)
+    pairs = []
+    for first, counts in sorted(partners.items()):
+        enough = max(ENOUGH_MATCHES, STILL_MANY * max(counts.values()))
+        pairs += [(first, second) for second in sorted(counts) if counts[second] >= enough][-1:]
+    return pairs
+
+
+def _verified(database: MatchDatabase, pair: Pair) -> _Views:
+    rows = database.verified_matches(pair)
+    return _Views(database.positions(pair[0])[rows[:, 0]], database.positions(pair[1])[rows[:, 1]])
+
+
+def only_turned(pairs: Sequence[_Views], camera: Camera, scale: float, *, known: bool) -> bool:
+    """Whether rotations of one lens explain nearly all pairs as well as any homography, or any parallax, does.
+
+    scale: pixels of the original per pixel that was looked at. known: ``camera`` is calibrated, else only its size
+    counts.
+    """
+    lens = _KnownLens(camera) if known else _find_lens(pairs, camera)
+    explained = [_explained(lens, views, scale) for views in pairs]
+    weights = [len(views.first) for views in pairs]
+    return float(np.average(explained, weights=weights)) >= NEARLY_ALL
+
+
+def _explained(lens: _Lens, views: _Views, scale: float) -> bool:
+    angle = float(np.median(rotation_residuals(lens.rays(views.first)[None], lens.rays(views.second)[None])))
+    return angle < NO_PARALLAX and angle * lens.focal < 3 * _homography_residual(views, scale) + 0.3 * scale
+
+
+def _homography_residual(views: _Views, scale: float) -> float:
+    """Median distance [px] that the best homography leaves."""
+    homography, _ = cv2.findHomography(views.first, views.second, cv2.RANSAC, 4 * scale)
+    if homography is None:
+        return np.inf
+    mapped = cv2.perspectiveTransform(views.first[None], homography)[0]
+    return float(np.median(np.linalg.norm(mapped - views.second, axis=1)))
+
+
+@dataclass(frozen=True)
+class _SimpleLens:
+    """focal [px]; bend: of the radius with its square, from the distorted to the straight image."""
+
+    width: int
+    height: int
+    focal: float
+    bend: float = 0.0
+
+    def rays(self, pixels: Array) -> Array:
+        """Directions (..., 3) of pixels (..., 2)."""
+        plane = (pixels - (self.width / 2, self.height / 2)) / self.focal
+        plane = plane * (1 + self.bend * (plane**2).sum(axis=-1, keepdims=True))
+        return np.concatenate([plane, np.ones_like(plane[..., :1])], axis=-1)
+
+
+@dataclass(frozen=True)
+class _KnownLens:
+    camera: Camera
+
+    @property
+    def focal(self) -> float:
+        return float(self.camera.matrix()[0, 0])
+
+    def rays(self, pixels: Array) -> Array:
+        """Directions (n, 3) of pixels (n, 2)."""
+        return np.column_stack([colmap_camera(self.camera).cam_from_img(pixels), np.ones(len(pixels))])
+
+
+_Lens = _SimpleLens | _KnownLens
+
+
+def _find_lens(pairs: Sequence[_Views], camera: Camera) -> _SimpleLens:
+    """The lens with which rotations explain the pairs best."""
+    some = [views for views in pairs[:: max(1, len(pairs) // PAIRS_FOR_LENS)] if len(views.first) >= ENOUGH_MATCHES]
+    count = min(MATCHES_FOR_LENS, *(len(views.first) for views in some))
+    thinned = [views.thinned(count) for views in some]
+    first, second = np.stack([views.first for views in thinned]), np.stack([views.second for views in thinned])
+
+    def cost(lens: _SimpleLens) -> float:
+        residuals = np.median(rotation_residuals(lens.rays(first), lens.rays(second)), axis=-1)
+        return float(np.minimum(lens.focal * residuals, 0.03 * camera.width).mean())
+
+    size = camera.width, camera.height
+    best = min((_SimpleLens(*size, share * max(size)) for share in FOCALS), key=cost)
+    for step in REFINEMENTS:
+        for _ in range(2):
+            near = product((best.focal / step, best.focal, best.focal * step), (1 - step, 0, step - 1))
+            best = min((_SimpleLens(*size, focal, best.bend + change) for focal, change in near), key=cost)
+    return best
+
+
+def rotation_residuals(first: Array, second: Array) -> Array:
+    """Angles (pairs, n) [rad] that the best rotation of each pair leaves between rays (pairs, n, 3).
+
+    Fitted by Kabsch's method, reweighted by Geman and McClure's kernel.
+    """
+    first, second = (rays / np.linalg.norm(rays, axis=-1, keepdims=True) for rays in (first, second))
+    weights = np.ones(first.shape[:2])
+    residuals = weights
+    for _ in range(ROUNDS):
+        left, _, right = np.linalg.svd(np.einsum("pn,pni,pnj->pij", weights, second, first))
+        left[:, :, 2] *= np.sign(np.linalg.det(left) * np.linalg.det(right))[:, None]
+        residuals = np.linalg.norm(first @ (left @ right).mT - second, axis=-1)
+        widths = 1.5 * np.maximum(np.median(residuals, axis=-1, keepdims=True), 1e-9)
+        weights = 1 / (1 + (residuals / widths) ** 2) ** 2
+    return residuals
+
+
+def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float) -> str:
+    """STILL or TURNTABLE where most of what frames far apart show has not moved, else nothing."""
+    shifts = [_shifts(database, pair) for pair in zip(frames, frames[len(frames) // 2 :], strict=False)]
+    shares = [float((shift < STANDS_STILL * scale).mean()) for shift in shifts if len(shift) >= ENOUGH_MATCHES]
+    if not shares or np.median(shares) < 0.5:
+        return ""
+    neighbours = [_shifts(database, pair) for pair in pairwise(frames)]
+    moving = [float((shift > 2 * STANDS_STILL * scale).mean()) for shift in neighbours if len(shift)]
+    return TURNTABLE if np.median(moving) > ENOUGH_MOVING else STILL
+
+
+def _shifts(database: MatchDatabase, pair: Pair) -> Array:
+    """How far (n,) the matches of a pair [px of the original] lie from each other, before any geometry is asked."""
+    rows = database.raw_matches(pair)
+    return np.linalg.norm(database.positions(pair[0])[rows[:, 0]] - database.positions(pair[1])[rows[:, 1]], axis=1)

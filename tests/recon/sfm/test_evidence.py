@@ -1,0 +1,108 @@
+"""Evidence about the camera's motion: turning, standing still, and a change of place told from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from recon.refusal import FEATURELESS, STILL, TURNED, TURNTABLE
+from recon.sfm.database import MatchDatabase
+from recon.sfm.evidence import _find_lens, _Views, find_hindrance, only_turned, rotation_residuals
+from recon.sfm.matching import SiftMatcher
+from recon.similarity import Array
+from recon.sources import SourceOptions, open_source
+from recon.types import Camera, Frame
+from tests.cases import motion
+from tests.cases.case import Input
+
+SIZE = (320, 240)
+CAMERA = Camera("SIMPLE_RADIAL", 640, 480, (768.0, 320.0, 240.0, 0.0))
+FOCAL = 560.0
+
+
+def seen(points: Array, cam_from_world: Array) -> Array:
+    """Pixels (n, 2) of points (n, 3)."""
+    points_cam = points @ cam_from_world[:3, :3].T + cam_from_world[:3, 3]
+    return points_cam[:, :2] / points_cam[:, 2:] * FOCAL + (320, 240)
+
+
+def views(points: Array, shift: Sequence[float], count: int = 5) -> list[_Views]:
+    """Pairs of views: turned by 3 to 15 degrees, and shifted by so much each [m], with 0.3 px of noise."""
+    noise = np.random.default_rng(0)
+    found = []
+    for number in range(1, count + 1):
+        second = np.eye(4)
+        second[:3, :3] = Rotation.from_euler("yxz", [3 * number, 4, number], degrees=True).as_matrix()
+        second[:3, 3] = number * np.array(shift)
+        pixels = [seen(points, pose) + noise.normal(0, 0.3, (len(points), 2)) for pose in (np.eye(4), second)]
+        found.append(_Views(*pixels))
+    return found
+
+
+@pytest.fixture
+def cloud() -> Array:
+    """Points (200, 3), 2 to 6 m away."""
+    random = np.random.default_rng(3)
+    depth = random.uniform(2, 6, (200, 1))
+    return np.hstack([random.uniform(-0.4, 0.4, (200, 2)) * depth, depth])
+
+
+def test_rotations_are_fitted_in_spite_of_outliers(cloud: Array) -> None:
+    rays = cloud / cloud[:, 2:]
+    turned = rays @ Rotation.from_euler("xyz", [5, -20, 3], degrees=True).as_matrix().T
+    turned[:40] = turned[:40][::-1]
+    residuals = rotation_residuals(rays[None], turned[None])[0]
+    assert residuals[40:].max() < 1e-4
+    assert np.median(residuals[:40]) > 0.05
+
+
+def test_turning_tells_the_lens(cloud: Array) -> None:
+    pairs = views(cloud, (0, 0, 0))
+    assert _find_lens(pairs, CAMERA).focal == pytest.approx(FOCAL, rel=0.02)
+    assert only_turned(pairs, CAMERA, 1.0, known=False)
+    assert not only_turned(pairs, CAMERA, 1.0, known=True)  # with a focal length of 768 px no rotation explains them
+
+
+def test_a_change_of_place_is_no_turning(cloud: Array) -> None:
+    assert not only_turned(views(cloud, (0.1, 0, 0)), CAMERA, 1.0, known=False)
+
+
+def test_a_plane_seen_from_several_places_is_no_turning(cloud: Array) -> None:
+    plane = cloud / cloud[:, 2:] * 4.0
+    assert not only_turned(views(plane, (0.15, 0.05, 0)), CAMERA, 1.0, known=False)
+    assert only_turned(views(plane, (0, 0, 0)), CAMERA, 1.0, known=False)
+
+
+def hindrance(made: Input, tmp_path: Path) -> str:
+    database = MatchDatabase(tmp_path / "features.db", SiftMatcher(max_features=500), "SIMPLE_RADIAL", None)
+    source = open_source(str(made.source), SourceOptions(size=320), tmp_path / "kept")
+    frames = [item for item in source if isinstance(item, Frame)]
+    for frame in frames:
+        database.add(frame)
+    count = len(frames)
+    database.match([(a, b) for a in range(count) for b in range(a + 1, min(a + 4, count))])
+    database.match([(a, a + count // 2) for a in range(count - count // 2)])
+    found = find_hindrance(database, range(count), None)
+    database.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda folder: motion.pan(folder, count=7, size=SIZE), TURNED),
+        (lambda folder: motion.pan(folder, shake=0.005, count=7, size=SIZE), TURNED),
+        (lambda folder: motion.poster(folder, count=6, size=SIZE), TURNED),
+        (lambda folder: motion.poster(folder, moves=0.25, count=6, size=SIZE), ""),
+        (lambda folder: motion.shoot(folder, motion.walk(-1.0, 6), SIZE), ""),
+        (lambda folder: motion.turntable(folder, count=6, size=SIZE), TURNTABLE),
+        (lambda folder: motion.tripod(folder, count=6), STILL),
+        (lambda folder: motion.blank(folder), FEATURELESS),
+    ],
+)
+def test_what_pictures_tell(make, expected: str, tmp_path: Path) -> None:
+    assert hindrance(make(tmp_path / "in"), tmp_path) == expected
