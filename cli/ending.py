@@ -36,14 +36,15 @@ class Ending:
 def ended_by_signals(stop: Callable[[], None] | None = None) -> Iterator[Ending]:
     """Let SIGTERM do what Ctrl-C does: interrupt, or call ``stop`` first and interrupt when it comes again.
 
-    Ctrl-C that is ignored stays so: a shell protects what it runs in the background from it. Raises typer.Exit where
-    SIGTERM ended what was run without a result.
+    Without ``stop``, Ctrl-C that is ignored stays so: a shell protects what it runs in the background from it. Raises
+    typer.Exit where SIGTERM ended what was run without a result.
     """
     import pycolmap  # noqa: F401  it takes SIGTERM for itself when it is imported, so that has to come first
 
     ending = Ending()
 
-    heard = [signal.SIGTERM] if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else [signal.SIGINT, signal.SIGTERM]
+    ignored = stop is None and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    heard = [signal.SIGTERM] if ignored else [signal.SIGINT, signal.SIGTERM]
 
     def first(number: int, frame: FrameType | None) -> None:
         ending.terminated |= number == signal.SIGTERM
