@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: data/weights, at the top of a checkout, is recon/data/weights when it is installed."""
+"""What pyproject.toml cannot say: data/weights, at the top of a checkout, is installed as recon/data/weights."""
 
 from setuptools import find_namespace_packages, setup
 

@@ -68,7 +68,9 @@ def main(wheel: Path) -> None:
             np.testing.assert_allclose(theirs[index][0], pose, atol=1e-6)
             np.testing.assert_allclose(theirs[index][1], depth, rtol=1e-3)
         filled = np.mean([(depth > 0).mean() for _, depth in theirs.values()])
-        print(f"{wheel.name}: {FRAMES} frames have the same poses and depth as here, {filled:.1%} of the pixels filled.")
+        print(
+            f"{wheel.name}: {FRAMES} frames have the same poses and depth as here, {filled:.1%} of the pixels filled."
+        )
 
 
 def _said(python: Path, code: str) -> str:
