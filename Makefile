@@ -1,10 +1,16 @@
 # make demo: reconstruct the sample. make test: lint, types and all tests. make env: only what both need.
+# make wheel: build the package into dist, and try it elsewhere. make other-python PYTHON=python3.13: quick tests with it.
 PYTHON ?= python3
 BIN := .venv/bin
 # What the wheels of Open3D and PyTorch leave to the system, as Debian and Ubuntu name it.
 LIBRARIES := libusb-1.0-0 libgl1 libgomp1 libx11-6
 
-.PHONY: demo test env libraries
+# Formats, settings, resume, sources, exports, and small runs of the whole program: two minutes.
+QUICK := tests/test_packaging.py tests/cli/test_main.py tests/cli/test_run.py tests/cli/test_places.py \
+	tests/recon/exports tests/recon/sfm tests/recon/test_conventions.py tests/recon/test_posegraph.py \
+	tests/recon/test_resume_identity.py tests/recon/test_sources.py tests/recon/test_store.py
+
+.PHONY: demo test env libraries wheel other-python
 
 demo: env
 	$(BIN)/recon run data/sample/images --out out/demo --overwrite
@@ -14,6 +20,19 @@ test: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+wheel: env
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m tests.installed dist/recon-*.whl
+
+# An environment of its own, with the versions that this Python resolves to under constraints.txt.
+other-python: libraries
+	$(PYTHON) -m venv .venv-other
+	.venv-other/bin/pip install --quiet --upgrade pip
+	.venv-other/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	.venv-other/bin/pip check
+	.venv-other/bin/pytest $(QUICK)
 
 env: libraries $(BIN)/recon
 

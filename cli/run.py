@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from recon.places import PlaceRecogniser
     from recon.plan import Plan
     from recon.report import RunReport
+    from recon.settings import RunSettings
+    from recon.sources import Source
 
 UNWRITTEN = 1
 SKIPPED_SHOWN = 5
@@ -112,14 +114,24 @@ def prepare(
     options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras)
     memory = (memory_frames or None, memory_mib)
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
-    description = open_source(source, options).description
+    opened = open_source(source, options)
+    description = opened.description
     model, camera = chosen_lens(intrinsics, camera_model, description.sizes)
     cloud = CloudSettings(voxel, max_points)
     settings = RunSettings(
         options, chunk, overlap, model, camera, overwrite, resume, network, cloud, refine=refine, depth=depth
     )
-    plan = make_plan(description, settings, out, recorded=ViewerName.NONE not in viewers)
+    finished = _finished_frames(source, opened, out, settings) if resume else 0
+    plan = make_plan(description, settings, out, recorded=ViewerName.NONE not in viewers, finished=finished)
     return Prepared(plan, viewers, web_host, lambda: open_recogniser(place_weights, device) if loops else None)
+
+
+def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings) -> int:
+    """How many frames of a source the run to resume has. Raises ReconError where it cannot be resumed with it."""
+    from recon.journal import Journal
+
+    journal = Journal.resume(out, str(Path(name).expanduser().resolve()), settings, source)
+    return sum(index >= journal.parts[-1].first for index in journal.frames)
 
 
 @takes_options_of(prepare)
@@ -197,7 +209,7 @@ def _print_plan(plan: Plan) -> None:
     resolution = "{}x{}, worked on at {}x{}".format(*plan.original, *plan.working)
     settings = plan.settings
     if plan.frames:
-        frames = str(plan.frames)
+        frames = f"{plan.frames}, {plan.finished} of them finished" if plan.finished else str(plan.frames)
         chunks = f"{plan.chunks} of up to {settings.chunk} frames, with {settings.overlap} shared"
         time = f"about {duration(plan.seconds)} on {plan.machine.processors} processors"
         disk = f"about {size(plan.disk)}"

@@ -62,7 +62,7 @@ class Plan:
 
     frames: 0 when the file does not say. original, working: (width, height) of most images. settings: those that fit.
     seconds: wall time. joint_seconds: those of them for the joint adjustment at the end. memory, gpu_memory, disk:
-    peak bytes. notices: a sentence for every setting that was lowered.
+    peak bytes. notices: a sentence for every setting that was lowered. finished: frames that the run to resume has.
     """
 
     frames: int
@@ -77,6 +77,7 @@ class Plan:
     disk: int
     machine: Machine
     notices: tuple[str, ...]
+    finished: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,12 @@ def make_plan(
     probe: Probe | None = None,
     *,
     recorded: bool = True,
+    finished: int = 0,
 ) -> Plan:
     """Lower ``settings`` until they fit into this machine's memory, and say what the run will take.
 
     machine, probe: measured when not given, which takes up to two seconds. recorded: whether a viewer records the run.
+    finished: frames that the run to resume has already.
     Raises SourceError when no image could be opened, and ResourceError when not even small settings fit.
     """
     if not description.sizes:
@@ -116,6 +119,7 @@ def make_plan(
     original = description.sizes[0]
     working = scaled(original, fitting.source.size)
     count = chunk_count(description.frames, fitting)
+    left = max(0, description.frames - finished)
     probe = probe or run_probe(working)
     joint = 0.0 if settings.refine == "none" else _joint_seconds(description.frames, probe)
     return Plan(
@@ -124,13 +128,14 @@ def make_plan(
         working=working,
         chunks=count,
         settings=fitting,
-        seconds=_chunk_seconds(description.frames, count, fitting, probe, machine.processors) + joint,
+        seconds=_chunk_seconds(left, chunk_count(left, fitting), fitting, probe, machine.processors) + joint,
         joint_seconds=joint,
         memory=memory_need(description, fitting, machine.processors),
         gpu_memory=0,
         disk=disk,
         machine=machine,
         notices=notices,
+        finished=finished,
     )
 
 

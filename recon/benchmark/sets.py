@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from recon.bundled import sample_folder
 from recon.errors import SettingsError
 
 Matching = Literal["sequential", "exhaustive"]
-SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class BenchmarkSet:
 
 
 SETS = (
-    BenchmarkSet("sample", SAMPLE, Requirement(of_path=0.005, cloud=0.02), depth=True),
+    BenchmarkSet("sample", sample_folder(), Requirement(of_path=0.005, cloud=0.02), depth=True),
     BenchmarkSet(
         "seven-scenes",
         Path("seven-scenes"),

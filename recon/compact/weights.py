@@ -17,13 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from recon.bundled import bundled_weights
 from recon.compact.compact import CompactConfig, CompactNet
 from recon.compact.network import PosedDepthConfig, PosedDepthNet
 from recon.compact.trunk import TrunkConfig
 from recon.errors import ReconError
 
 POSED_FORMAT = "recon posed-depth 1"
-BUNDLED = Path(__file__).resolve().parents[2] / "data" / "weights" / "posed-depth.safetensors"
+BUNDLED = bundled_weights("posed-depth.safetensors")
 COMPACT_FORMAT = "recon compact 1"
 PART = re.compile(r"-(\d+)-of-(\d+)$")
 Net = TypeVar("Net", bound=nn.Module)

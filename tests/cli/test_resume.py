@@ -44,6 +44,7 @@ def test_a_killed_run_goes_on_and_another_source_follows(recon: Recon, tmp_path:
     assert not (out / "poses.txt").exists()
     outcome = recon("run", photos, "--out", out, *OPTIONS, "--resume")
     assert outcome.code == 0, outcome.err
+    assert f"{FRAMES}, 5 of them finished" in outcome.out
     assert f"{FRAMES} of {FRAMES} placed" in outcome.out
     assert f"Resuming: 5 frames of the run in {out} are read back; the rest follows." in outcome.err
     assert recon("check", out).code == 0
@@ -72,6 +73,12 @@ def test_nothing_to_resume(recon: Recon, tmp_path: Path) -> None:
     for out in (tmp_path / "none", photos):
         expect_refusal(recon("run", photos, "--out", out, "--resume"), "There is no run to resume in", "--resume")
     assert not (tmp_path / "none").exists()
+
+
+def test_plan_tells_of_a_run_that_cannot_be_resumed(recon: Recon, tmp_path: Path) -> None:
+    photos = make_images(tmp_path / "photos")
+    expect_refusal(recon("plan", photos, "--out", tmp_path / "none", "--resume"), "There is no run to resume in")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
 
 
 def test_options_that_contradict(recon: Recon, tmp_path: Path) -> None:

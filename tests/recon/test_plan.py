@@ -148,6 +148,16 @@ def test_without_the_joint_adjustment_a_run_takes_less_time_and_memory() -> None
     assert adjusted.memory - grown.memory == 150 * 2_500_000
 
 
+def test_frames_that_are_finished_take_no_time() -> None:
+    whole = _plan(VIDEO)
+    plans = [make_plan(VIDEO, RunSettings(), Path("out"), ROOMY, PROBE, finished=count) for count in (0, 150, 300)]
+    assert plans[0] == whole
+    assert plans[0].seconds > plans[1].seconds > plans[2].seconds
+    assert plans[2].seconds == pytest.approx(3.0 + whole.joint_seconds)
+    assert [plan.finished for plan in plans] == [0, 150, 300]
+    assert len({(plan.memory, plan.disk) for plan in plans}) == 1
+
+
 def test_a_small_cloud_and_no_recording_take_less_disk() -> None:
     whole = disk_need(VIDEO)
     assert whole - disk_need(VIDEO, CloudSettings(max_points=1000)) == 300 * 300_000 - 1000 * 31

@@ -1,0 +1,85 @@
+"""Is a built package whole? Installs a wheel into an empty environment elsewhere, runs a few frames of the sample with
+it from another folder, and compares poses and depth with those of this environment:
+``python -m tests.installed dist/recon-*.whl``.
+
+Its dependencies are those of this environment, and ``pip check`` says whether they are what the wheel asks for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from pathlib import Path
+
+import numpy as np
+
+from recon.bundled import CHECKOUT
+from recon.store import open_map
+
+FRAMES = 4
+OPTIONS = ("--size", "320", "--no-loops", "--viewer", "none")
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """An environment in ``folder`` with nothing but the wheel, which sees the packages of this one; its Python."""
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    own = Path(_said(python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    pip = (sys.executable, "-m", "pip", "--quiet", "--python", str(python))
+    subprocess.run([*pip, "install", "--no-deps", str(wheel)], check=True)
+    (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    subprocess.run([*pip, "check"], check=True)
+    return python
+
+
+def run(python: Path, photos: Path, folder: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Pose (4, 4) and depth (h, w) by frame of a run of ``recon`` in ``folder``, outside the checkout."""
+    folder.mkdir()
+    command = [str(python), "-P", "-m", "cli", "run", str(photos), "--out", "out", *OPTIONS]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode or "is missing" in ended.stdout + ended.stderr:
+        raise SystemExit(f"{' '.join(command)} failed:\n{ended.stdout}{ended.stderr}")
+    found = open_map(folder / "out").geometry()
+    return {frame.index: (frame.world_from_cam.matrix(), geometry.depth) for frame, geometry in found}
+
+
+def main(wheel: Path) -> None:
+    """Compare; ends with an error where the installed program differs from this one."""
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        python = install(wheel.resolve(), work / "environment")
+        where = Path(_said(python, "import recon; print(recon.__file__)"))
+        if work not in where.parents:
+            raise SystemExit(f"recon was imported from {where}, not from the wheel.")
+        photos = work / "photos"
+        photos.mkdir()
+        for index in range(FRAMES):
+            shutil.copy(CHECKOUT / "data" / "sample" / "images" / f"{3 * index:06d}.jpg", photos)
+        ours, theirs = run(Path(sys.executable), photos, work / "ours"), run(python, photos, work / "theirs")
+        if len(ours) != FRAMES or ours.keys() != theirs.keys():
+            raise SystemExit(f"{len(ours)} and {len(theirs)} of {FRAMES} frames have a place.")
+        for index, (pose, depth) in ours.items():
+            np.testing.assert_allclose(theirs[index][0], pose, atol=1e-6)
+            np.testing.assert_allclose(theirs[index][1], depth, rtol=1e-3)
+        filled = np.mean([(depth > 0).mean() for _, depth in theirs.values()])
+        print(
+            f"{wheel.name}: {FRAMES} frames have the same poses and depth as here, {filled:.1%} of the pixels filled."
+        )
+
+
+def _said(python: Path, code: str) -> str:
+    """What a program prints, outside the checkout."""
+    command = [str(python), "-P", "-c", code]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ended = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=True)
+    return ended.stdout.strip()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
