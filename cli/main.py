@@ -10,6 +10,7 @@ import typer
 
 from cli import bench, doctor, evaluate, live, loops, outputs, places, reference, run, weights
 from cli.dependencies import explain
+from cli.text import printable
 from recon.errors import ReconError
 
 app = typer.Typer(
@@ -54,5 +55,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(error: ReconError) -> None:
-    print(f"recon: {error}", file=sys.stderr)
+    print(f"recon: {printable(str(error))}", file=sys.stderr)
     sys.exit(2)

@@ -44,7 +44,7 @@ from cli.options import (
     Weights,
     chosen_lens,
 )
-from cli.text import duration, print_rows, size
+from cli.text import duration, print_rows, printable, size
 from recon.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def _print_summary(report: RunReport, out: Path) -> None:
     doubtful = sum(bool(chunk.warnings) for chunk in report.chunks)
     if doubtful:
         rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps, see recon loops {quoted}"))
-    rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in report.skipped[:SKIPPED_SHOWN]]
+    rows += [("skipped", printable(f"{frame.name}: {frame.reason}")) for frame in report.skipped[:SKIPPED_SHOWN]]
     if len(report.skipped) > SKIPPED_SHOWN:
         rows.append(("", f"and {len(report.skipped) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))
     print_rows("Result", rows)
