@@ -208,7 +208,9 @@ def test_the_program_tells_it_without_a_traceback(tmp_path: Path, program: tuple
 
 
 def test_a_name_that_no_terminal_shows(recon: Recon, tmp_path: Path) -> None:
-    expect_refusal(recon("run", tmp_path / "two\nlines\x1b.jpg", "--out", tmp_path / "out"), "two\\nlines\\x1b.jpg does")
+    expect_refusal(
+        recon("run", tmp_path / "two\nlines\x1b.jpg", "--out", tmp_path / "out"), "two\\nlines\\x1b.jpg does"
+    )
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
