@@ -14,6 +14,7 @@ import typer
 
 from cli import bench, doctor, evaluate, live, loops, outputs, places, reference, run, weights
 from cli.dependencies import explain
+from cli.text import one_line
 from recon.errors import ReconError, UnexpectedError
 
 UNEXPECTED = 3
@@ -96,5 +97,5 @@ def _explained(error: BaseException | None) -> ReconError | None:
 
 
 def _fail(error: ReconError) -> None:
-    print(f"recon: {error}", file=sys.stderr)
+    print(f"recon: {one_line(str(error))}", file=sys.stderr)
     sys.exit(UNEXPECTED if isinstance(error, UnexpectedError) else 2)

@@ -30,3 +30,8 @@ def duration(seconds: float) -> str:
 def size(amount: float) -> str:
     """Bytes as MB or GB."""
     return f"{amount / 1e6:.0f} MB" if amount < 1e9 else f"{amount / 1e9:.1f} GB"
+
+
+def one_line(text: str) -> str:
+    """Text on one line for any terminal: what cannot be shown, as a line break in a file's name, is escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

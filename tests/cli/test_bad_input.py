@@ -205,3 +205,25 @@ def test_the_program_tells_it_without_a_traceback(tmp_path: Path, program: tuple
     command = [sys.executable, *program, "run", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     expect_refusal(Outcome(ended.returncode, ended.stdout, ended.stderr), "nowhere does not exist")
+
+
+def test_a_name_that_no_terminal_shows(recon: Recon, tmp_path: Path) -> None:
+    expect_refusal(
+        recon("run", tmp_path / "two\nlines\x1b.jpg", "--out", tmp_path / "out"), "two\\nlines\\x1b.jpg does"
+    )
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_calibration_for_another_size(recon: Recon, tmp_path: Path, command: str) -> None:
+    photos = make_images(tmp_path / "photos")
+    outcome = recon(command, photos, "--out", tmp_path / "out", "--intrinsics", "400,400,250,190")
+    expect_refusal(outcome, "(250, 190) lies outside", "160x120", "for 500x380")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_calibration_file_is_scaled_with_a_note(recon: Recon, tmp_path: Path) -> None:
+    (tmp_path / "cameras.txt").write_text("1 PINHOLE 320 240 280 280 160 120\n")
+    outcome = recon("plan", make_images(tmp_path / "photos"), "--intrinsics", tmp_path / "cameras.txt")
+    assert outcome.code == 0
+    assert "note: --intrinsics: " in outcome.err
+    assert "is for 320x240: scaled to the images' 160x120" in outcome.err

@@ -95,6 +95,18 @@ class TestInterlaced:
         apart = differences(found, walk(size=size))
         assert all(new < 0.5 * old for new, old in zip(apart[1:-1], combed[1:-1], strict=True))
 
+    def test_dv_of_oblong_pixels(self, tmp_path: Path) -> None:
+        pictures = walk(4, (720, 576))
+        track = Track(fields(pictures), "dvvideo", rate=25, pixel=Fraction(16, 15), options={})
+        found = frames_of(write_video(tmp_path / "tape.dv.avi", track))
+        assert {frame.original_size for frame in found} == {(768, 576)}
+        assert max(differences(found, [squeezed(image, 768, 576) for image in pictures])) < 8
+
+    def test_dvd(self, tmp_path: Path) -> None:
+        pictures = walk(4, (720, 480))
+        track = Track(fields(pictures), "mpeg2video", rate=25, options={"flags": "+ildct+ilme", "b": "6000000"})
+        assert max(differences(frames_of(write_video(tmp_path / "a.VOB", track)), pictures)) < 9
+
     def test_times_stay(self, tmp_path: Path) -> None:
         path = write_video(tmp_path / "a.mp4", Track(fields(walk()), options=INTERLACED))
         assert [frame.timestamp for frame in frames_of(path)] == pytest.approx([0.1 * index for index in range(COUNT)])
