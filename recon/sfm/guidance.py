@@ -13,10 +13,6 @@ PLANAR = (
     pycolmap.TwoViewGeometryConfiguration.PANORAMIC,
     pycolmap.TwoViewGeometryConfiguration.PLANAR_OR_PANORAMIC,
 )
-EPIPOLAR = (
-    pycolmap.TwoViewGeometryConfiguration.CALIBRATED,
-    pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED,
-)
 
 
 def allowed_matches(
@@ -25,13 +21,13 @@ def allowed_matches(
     """Whether features at pixels ``first`` (n, 2) and ``second`` (m, 2) fit the geometry: (n, m).
 
     Fitting is a transfer error by homography, or a Sampson error by fundamental matrix, of at most ``max_error`` [px].
-    None where COLMAP found neither, or several geometries, or only an overlay that stays in place.
+    None where COLMAP found neither, as for several geometries or an overlay that stays in place.
     """
     if geometry.config in PLANAR and geometry.H is not None:
         return _transferred(np.asarray(geometry.H), first, second, max_error)
-    if geometry.config in EPIPOLAR and geometry.F is not None:
-        return _on_epipolar_lines(np.asarray(geometry.F), first, second, max_error)
-    return None
+    if geometry.F is None:
+        return None
+    return _on_epipolar_lines(np.asarray(geometry.F), first, second, max_error)
 
 
 def _transferred(second_from_first: Array, first: Array, second: Array, max_error: float) -> NDArray[np.bool_]:
