@@ -177,9 +177,8 @@ class StructureFromMotion:
                 return shared
             restore(self.database, after)
         mapped = self._reassigned(indices, mapped)
-        lenses = len(set(self.database.lens_of.values()))
-        if lenses > len(set(before.lens_of.values())):
-            self._tell(Notice(f"Chunk {number + 1}: one lens does not fit all images of one size; they have {lenses}."))
+        if len(set(self.database.lens_of.values())) > len(set(before.lens_of.values())):
+            self._tell(Notice(f"Chunk {number + 1}: one lens does not fit all images of one size; several are fitted."))
         return mapped
 
     def _reassigned(

@@ -66,9 +66,11 @@ def divide(database: MatchDatabase, frames: Sequence[int], placed: Collection[in
     start = _start(database, frames, free)
     found = find_lenses(terms, start, free, lambda: zooms(database, frames))
     if apart:
+        unbent = _bias(database, frames, placed, found)
         for index, row in zip(frames, found.of_frame, strict=True):
             if index not in placed:
-                database.set_focal(database.lens_of[index], float(found.focals[row]) * longest_side(database, index))
+                focal = float(found.focals[row]) * unbent * longest_side(database, index)
+                database.set_focal(database.lens_of[index], focal)
         return True
     return _take_over(database, frames, free, found)
 
@@ -133,7 +135,7 @@ def _may_differ(database: MatchDatabase, frames: Sequence[int], placed: Collecti
 
 
 def _start(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_]) -> Lenses:
-    """The lenses as they are. Those of placed frames are fixed."""
+    """The lenses as they are. Those of placed frames are kept."""
     numbers, rows = np.unique([database.lens_of[index] for index in frames], return_inverse=True)
     names = [database.kind(index) if database.cameras == "auto" else "" for index in frames]
     kinds, focals = np.zeros(len(numbers), dtype=np.int64), np.ones(len(numbers))
@@ -145,19 +147,19 @@ def _start(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool
 
 def _take_over(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_], found: Lenses) -> bool:
     """Write the lenses that were found into the database; returns whether any frame has another one than before."""
-    before = database.lens_of
+    before, placed = database.lens_of, {index for index, is_free in zip(frames, free, strict=True) if not is_free}
     lens_of: dict[int, int] = {}
     focals: dict[int, float] = {}
-    taken = {before[index] for index, is_free in zip(frames, free, strict=True) if not is_free}
+    taken, unbent = {before[index] for index in placed}, _bias(database, frames, placed, found)
     for row in np.argsort(-np.bincount(found.of_frame, minlength=len(found.focals)), kind="stable"):
         members = [frames[place] for place in np.flatnonzero(found.of_frame == row).tolist()]
-        placed = [index for index in members if not free[frames.index(index)]]
-        number = before[(placed or members)[0]] if members else None
-        if number is None:
+        known = [index for index in members if index in placed]
+        if not members:
             continue
-        if not placed:
+        number = before[(known or members)[0]]
+        if not known:
             number = number if number not in taken else database.add_lens(members[0])
-            focals[number] = float(found.focals[row]) * longest_side(database, members[0])
+            focals[number] = float(found.focals[row]) * unbent * longest_side(database, members[0])
         taken.add(number)
         lens_of.update(dict.fromkeys(members, number))
     if all(before[index] == number for index, number in lens_of.items()):
@@ -166,3 +168,13 @@ def _take_over(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.
     for number, focal in focals.items():
         database.set_focal(number, focal)
     return True
+
+
+def _bias(database: MatchDatabase, frames: Sequence[int], placed: Collection[int], found: Lenses) -> float:
+    """Known focal lengths against those that were found: distortion, which pairs do not know, changes all alike."""
+    ratios = [
+        database.camera(index).mean_focal_length() / longest_side(database, index) / found.focals[row]
+        for index, row in zip(frames, found.of_frame, strict=True)
+        if index in placed
+    ]
+    return float(np.median(ratios)) if ratios else 1.0

@@ -58,12 +58,13 @@ class PairTerms:
 @dataclass(frozen=True, eq=False)
 class Lenses:
     """Which lens took which frame. of_frame: (frames,) row of the lens. focals: (lenses,) in longest sides. kinds:
-    (lenses,) lenses of one kind may turn out to be one. fixed: (lenses,) whether its focal length is known."""
+    (lenses,) lenses of one kind may turn out to be one. kept: (lenses,) whether it was there before: two such stay two.
+    """
 
     of_frame: Rows
     focals: Array
     kinds: Rows
-    fixed: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
 
     def of(self, frames: Rows) -> Array:
         """Focal lengths (..., 1) of frames."""
@@ -101,11 +102,11 @@ def find_lenses(terms: PairTerms, start: Lenses, free: NDArray[np.bool_], zooms:
 
 
 def fit(terms: PairTerms, lenses: Lenses) -> Lenses:
-    """Improve the focal length of every lens that is not fixed in turn."""
+    """Improve the focal length of every lens in turn."""
     focals = lenses.focals.copy()
     for _ in range(ROUNDS):
         before = focals.copy()
-        for lens in np.flatnonzero(~lenses.fixed).tolist():
+        for lens in range(len(focals)):
             candidates = np.clip(focals[lens] * STEPS, GRID[0], GRID[-1])
             focals[lens] = candidates[
                 _candidate_misfits(terms, replace(lenses, focals=focals), lens, candidates).argmin()
@@ -128,17 +129,20 @@ def _candidate_misfits(terms: PairTerms, lenses: Lenses, lens: int, candidates: 
 
 
 def _best_of_grid(terms: PairTerms, lenses: Lenses) -> Lenses:
-    """One focal length for all lenses that are not fixed."""
-    tried = [replace(lenses, focals=np.where(lenses.fixed, lenses.focals, focal)) for focal in GRID]
+    """All focal lengths equal, or in the ratios that they have."""
+    ratios = lenses.focals / np.median(lenses.focals)
+    shapes = (np.ones(len(ratios)), ratios)
+    tried = [replace(lenses, focals=np.clip(focal * shape, GRID[0], GRID[-1])) for shape in shapes for focal in GRID]
     return min(tried, key=lambda lenses: misfit(terms, lenses))
 
 
 def _best_scale(terms: PairTerms, lenses: Lenses, zooms: Array, free: NDArray[np.bool_]) -> Lenses:
-    """The focal lengths of the lenses of free frames by their ratios."""
-    ratios = np.ones(len(lenses.focals))
+    """The focal lengths of the lenses of free frames by their ratios; those of the others as they are."""
+    own = np.isin(np.arange(len(lenses.focals)), lenses.of_frame[free])
+    ratios = np.ones(len(own))
     ratios[lenses.of_frame[free]] = zooms[free]
     tried = [
-        replace(lenses, focals=np.where(lenses.fixed, lenses.focals, np.clip(focal * ratios, GRID[0], GRID[-1])))
+        replace(lenses, focals=np.where(own, np.clip(focal * ratios, GRID[0], GRID[-1]), lenses.focals))
         for focal in GRID
     ]
     return min(tried, key=lambda lenses: misfit(terms, lenses))
@@ -154,20 +158,20 @@ def _apart(lenses: Lenses, free: NDArray[np.bool_]) -> Lenses:
         of_frame,
         np.r_[lenses.focals[kept], lenses.focals[own]],
         np.r_[lenses.kinds[kept], lenses.kinds[own]],
-        np.r_[lenses.fixed[kept], np.zeros(len(own), dtype=np.bool_)],
+        np.r_[lenses.kept[kept], np.zeros(len(own), dtype=np.bool_)],
     )
 
 
 def _rounded(lenses: Lenses) -> Lenses:
     """Lenses in order of kind and focal length; those that are next to equal are one, so that merging takes less."""
     cells = np.searchsorted(GRID, lenses.focals * 1.015)
-    keys = np.stack([lenses.kinds, cells, np.where(lenses.fixed, np.arange(len(cells)) + 1, 0)], axis=1)
+    keys = np.stack([lenses.kinds, cells, np.where(lenses.kept, np.arange(len(cells)) + 1, 0)], axis=1)
     _, first, rows = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     order = np.lexsort((lenses.focals[first], lenses.kinds[first]))
     places = np.argsort(order)
     chosen = first[order]
     return Lenses(
-        places[rows.ravel()[lenses.of_frame]], lenses.focals[chosen], lenses.kinds[chosen], lenses.fixed[chosen]
+        places[rows.ravel()[lenses.of_frame]], lenses.focals[chosen], lenses.kinds[chosen], lenses.kept[chosen]
     )
 
 
@@ -177,7 +181,7 @@ def _merged(terms: PairTerms, lenses: Lenses) -> Lenses:
         tried = [
             _with_merged(terms, lenses, row)
             for row in range(len(lenses.focals) - 1)
-            if lenses.kinds[row] == lenses.kinds[row + 1] and not lenses.fixed[row : row + 2].all()
+            if lenses.kinds[row] == lenses.kinds[row + 1] and not lenses.kept[row : row + 2].all()
         ]
         if not tried:
             return lenses
@@ -194,11 +198,9 @@ def _with_merged(terms: PairTerms, lenses: Lenses, row: int) -> tuple[float, Len
     before = _misfit(terms, lenses, rows)
     keep = np.delete(np.arange(len(lenses.focals)), row + 1)
     of_frame = lenses.of_frame - (lenses.of_frame > row)
-    merged = Lenses(of_frame, lenses.focals[keep], lenses.kinds[keep], lenses.fixed[keep])
+    merged = Lenses(of_frame, lenses.focals[keep], lenses.kinds[keep], lenses.kept[keep])
     candidates = np.geomspace(lenses.focals[row], lenses.focals[row + 1], 9)
-    if (fixed := lenses.fixed[row : row + 2]).any():
-        candidates = lenses.focals[row : row + 2][fixed]
-        merged.fixed[row] = True
+    merged.kept[row] = lenses.kept[row : row + 2].any()
     misfits = _candidate_misfits(terms, merged, row, candidates)
     merged.focals[row] = candidates[misfits.argmin()]
     return float(misfits.min()) - before, merged

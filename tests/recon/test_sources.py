@@ -201,6 +201,19 @@ class TestFolder:
         for frame, number in zip(found, (2, 1, 3), strict=True):
             np.testing.assert_array_equal(frame.image, picture(number))
 
+    def test_frames_of_one_folder_and_size_share_a_lens_where_the_user_says_so(self, tmp_path: Path) -> None:
+        for name in ("a/1.png", "a/2.png", "b/1.png"):
+            save(tmp_path / name)
+        save(tmp_path / "a" / "3.png", picture(0, HEIGHT, WIDTH))
+        lenses = {
+            cameras: [frame.lens for frame in open_source(f"{tmp_path}/*/*.png", options) if isinstance(frame, Frame)]
+            for cameras, options in (("auto", SourceOptions()), ("per-folder", SourceOptions(cameras="per-folder")))
+        }
+        assert len(set(lenses["auto"])) == 2
+        first, same, turned, other = lenses["per-folder"]
+        assert first == same
+        assert len({first, turned, other}) == 3
+
     def test_folder_whose_name_looks_like_a_pattern(self, tmp_path: Path) -> None:
         save(tmp_path / "walk [1]" / "a.png")
         assert len(frames_of(tmp_path / "walk [1]")) == 1
