@@ -182,7 +182,7 @@ def rotation_residuals(first: Array, second: Array) -> Array:
         residuals = np.linalg.norm(first @ (left @ right).mT - second, axis=-1)
         widths = 1.5 * np.maximum(np.median(residuals, axis=-1, keepdims=True), 1e-9)
         weights = 1 / (1 + (residuals / widths) ** 2) ** 2
-    return residuals
+    return np.asarray(residuals)
 
 
 def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float) -> str:
@@ -199,4 +199,5 @@ def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float
 def _shifts(database: MatchDatabase, pair: Pair) -> Array:
     """How far (n,) the matches of a pair [px of the original] lie from each other, before any geometry is asked."""
     rows = database.raw_matches(pair)
-    return np.linalg.norm(database.positions(pair[0])[rows[:, 0]] - database.positions(pair[1])[rows[:, 1]], axis=1)
+    first, second = (database.positions(index)[rows[:, side]] for side, index in enumerate(pair))
+    return np.asarray(np.linalg.norm(first - second, axis=1))
