@@ -26,7 +26,8 @@ STILL_MANY = 0.25
 FEWEST_PAIRS = 3  # one or two homographies are of the form that turning gives for some lens
 NEARLY_ALL = 0.8  # of the pairs that tell
 PAIRS_FOR_LENS, MATCHES_FOR_LENS = 12, 80
-FOCALS = np.geomspace(0.3, 2.0, 24)  # in widths; beyond, turning and a shift along a plane look the same
+FOCALS = np.geomspace(0.3, 2.5, 24)  # in widths
+LONGEST_FOCAL = 1.5  # in widths; beyond, turning looks like a shift along a plane, which makes a lens of any length
 REFINEMENTS = (1.05, 1.025, 1.012, 1.006)
 NO_PARALLAX = np.radians(0.25)  # a sixth of the angle that the easiest mapping needs
 STANDS_STILL = 1.5  # px
@@ -94,6 +95,8 @@ def only_turned(pairs: Sequence[_Views], camera: Camera, scale: float, *, known:
     counts.
     """
     lens = _KnownLens(camera) if known else _find_lens(pairs, camera)
+    if not known and lens.focal > LONGEST_FOCAL * max(camera.width, camera.height):
+        return False
     explained = [_explained(lens, views, scale) for views in pairs]
     weights = [len(views.first) for views in pairs]
     return float(np.average(explained, weights=weights)) >= NEARLY_ALL
@@ -101,7 +104,7 @@ def only_turned(pairs: Sequence[_Views], camera: Camera, scale: float, *, known:
 
 def _explained(lens: _Lens, views: _Views, scale: float) -> bool:
     angle = float(np.median(rotation_residuals(lens.rays(views.first)[None], lens.rays(views.second)[None])))
-    return angle < NO_PARALLAX and angle * lens.focal < 3 * _homography_residual(views, scale) + 0.3 * scale
+    return angle < NO_PARALLAX and angle * lens.focal < 1.5 * _homography_residual(views, scale) + 0.1 * scale
 
 
 def _homography_residual(views: _Views, scale: float) -> float:
@@ -179,7 +182,7 @@ def rotation_residuals(first: Array, second: Array) -> Array:
         residuals = np.linalg.norm(first @ (left @ right).mT - second, axis=-1)
         widths = 1.5 * np.maximum(np.median(residuals, axis=-1, keepdims=True), 1e-9)
         weights = 1 / (1 + (residuals / widths) ** 2) ** 2
-    return residuals
+    return np.asarray(residuals)
 
 
 def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float) -> str:
@@ -196,4 +199,5 @@ def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float
 def _shifts(database: MatchDatabase, pair: Pair) -> Array:
     """How far (n,) the matches of a pair [px of the original] lie from each other, before any geometry is asked."""
     rows = database.raw_matches(pair)
-    return np.linalg.norm(database.positions(pair[0])[rows[:, 0]] - database.positions(pair[1])[rows[:, 1]], axis=1)
+    first, second = (database.positions(index)[rows[:, side]] for side, index in enumerate(pair))
+    return np.asarray(np.linalg.norm(first - second, axis=1))

@@ -95,13 +95,11 @@ def hindrance(made: Input, tmp_path: Path) -> str:
     ("make", "expected"),
     [
         (lambda folder: motion.pan(folder, count=7, size=SIZE), TURNED),
-        (lambda folder: motion.pan(folder, shake=0.005, count=7, size=SIZE), TURNED),
-        (lambda folder: motion.poster(folder, count=6, size=SIZE), TURNED),
         (lambda folder: motion.poster(folder, moves=0.25, count=6, size=SIZE), ""),
         (lambda folder: motion.shoot(folder, motion.walk(-1.0, 6), SIZE), ""),
         (lambda folder: motion.turntable(folder, count=6, size=SIZE), TURNTABLE),
         (lambda folder: motion.tripod(folder, count=6), STILL),
-        (lambda folder: motion.blank(folder), FEATURELESS),
+        (motion.blank, FEATURELESS),
     ],
 )
 def test_what_pictures_tell(make, expected: str, tmp_path: Path) -> None:
