@@ -96,12 +96,33 @@ class MatchDatabase:
         rig_frame = pycolmap.Frame(frame_id=image.image_id, rig_id=camera_id)
         rig_frame.add_data_id(image.data_id)
         self._database.write_frame(rig_frame, use_frame_id=True)
+        self._write_features(frame)
+        self._lens_of[frame.index] = camera_id
+
+    def replace(self, frames: Sequence[Frame]) -> None:
+        """Find the features of frames again, whose masks have changed, and forget the matches of the old ones."""
+        ids = [image_id(frame.index) for frame in frames]
+        self._database.close()  # two SQLite libraries in one process undo each other's locks
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            for table in ("keypoints", "descriptors"):
+                connection.executemany(f"DELETE FROM {table} WHERE image_id = ?", [(number,) for number in ids])
+            for table in ("matches", "two_view_geometries"):
+                of_image = f"DELETE FROM {table} WHERE pair_id / ? = ? OR pair_id % ? = ?"
+                connection.executemany(of_image, [(ID_LIMIT, number, ID_LIMIT, number) for number in ids])
+        self._database = pycolmap.Database.open(self.path)
+        changed = {frame.index for frame in frames}
+        self._inliers = {pair: count for pair, count in self._inliers.items() if changed.isdisjoint(pair)}
+        self.features.cache_clear()
+        self._few_features.cache_clear()
+        for frame in frames:
+            self._write_features(frame)
+
+    def _write_features(self, frame: Frame) -> None:
         features = self._matcher.describe(frame)
-        self._database.write_keypoints(image.image_id, features.keypoints)
+        self._database.write_keypoints(image_id(frame.index), features.keypoints)
         raw = np.clip(np.round(features.descriptors * DESCRIPTOR_SCALE), 0, 255).astype(np.uint8)
         kind = pycolmap.FeatureExtractorType.UNDEFINED
-        self._database.write_descriptors(image.image_id, pycolmap.FeatureDescriptors(data=raw, type=kind))
-        self._lens_of[frame.index] = camera_id
+        self._database.write_descriptors(image_id(frame.index), pycolmap.FeatureDescriptors(data=raw, type=kind))
 
     def _read_features(self, frame_index: int) -> Features:
         keypoints = self._database.read_keypoints(image_id(frame_index))
@@ -221,6 +242,10 @@ class MatchDatabase:
         """The pairs among some frames that have verified matches."""
         wanted = set(frame_indices)
         return [pair for pair, inliers in self._inliers.items() if inliers and wanted.issuperset(pair)]
+
+    def matches(self, pair: Pair) -> NDArray[np.int64]:
+        """Rows (m, 2) of the features of both frames that look alike, before they are verified."""
+        return np.asarray(self._database.read_matches(*map(image_id, pair)), dtype=np.int64).reshape(-1, 2)
 
     def verified_matches(self, pair: Pair) -> NDArray[np.int64]:
         """Rows (m, 2) of the features of both frames that show the same point."""

@@ -15,10 +15,10 @@ import numpy as np
 from recon import report
 from recon.alignment import fit_similarity
 from recon.store import ReconstructedMap, open_map
-from tests.cases import order
+from tests.cases import moving, order
 from tests.cases.case import Case, Input
 
-CASES: tuple[Case, ...] = (*order.CASES,)
+CASES: tuple[Case, ...] = (*order.CASES, *moving.CASES)
 TIMEOUT = 900.0
 
 
