@@ -104,11 +104,12 @@ class MatchDatabase:
         ids = [image_id(frame.index) for frame in frames]
         self._database.close()  # two SQLite libraries in one process undo each other's locks
         with closing(sqlite3.connect(self.path)) as connection, connection:
-            for table in ("keypoints", "descriptors"):
-                connection.executemany(f"DELETE FROM {table} WHERE image_id = ?", [(number,) for number in ids])
-            for table in ("matches", "two_view_geometries"):
-                of_image = f"DELETE FROM {table} WHERE pair_id / ? = ? OR pair_id % ? = ?"
-                connection.executemany(of_image, [(ID_LIMIT, number, ID_LIMIT, number) for number in ids])
+            for number in ids:
+                connection.execute("DELETE FROM keypoints WHERE image_id = ?", (number,))
+                connection.execute("DELETE FROM descriptors WHERE image_id = ?", (number,))
+                ends = (ID_LIMIT, number, ID_LIMIT, number)
+                connection.execute("DELETE FROM matches WHERE pair_id / ? = ? OR pair_id % ? = ?", ends)
+                connection.execute("DELETE FROM two_view_geometries WHERE pair_id / ? = ? OR pair_id % ? = ?", ends)
         self._database = pycolmap.Database.open(self.path)
         changed = {frame.index for frame in frames}
         self._inliers = {pair: count for pair, count in self._inliers.items() if changed.isdisjoint(pair)}

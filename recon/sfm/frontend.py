@@ -139,6 +139,8 @@ class StructureFromMotion:
         if not moving.masks:
             return chunk
         self._tell(Notice(f"Chunk {chunk.index + 1}: {moving.describe(chunk.frames)}"))
+        if moving.surrounds:
+            return chunk
         frames = moving.leave_out(chunk.frames)
         # The frames of the chunk before have their poses, and most of them their masks.
         self.database.replace([frame for frame in frames[chunk.overlap :] if frame.index in moving.masks])

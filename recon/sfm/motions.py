@@ -28,8 +28,8 @@ FOCALS = (0.42, 0.54, 0.67, 0.83, 1.04, 1.33)  # of the guess, where nobody has 
 PAIRS_FOR_FOCAL = 16
 PAIRS_OF_FRAME = 3
 SHARED_BORDER = 0.5  # of the border cells that the frame shares with the one most like it
-NOISE, BREACH = 1.5, 4.0  # px of the working image
-CLEAR_BREACH = 6.0  # times the median error of the pair
+NOISE, BREACH = 1.5, 2.0  # px of the working image
+CLEAR_BREACH = 8.0  # times the median error of the pair
 FEWEST_VOTES = 3
 ROUNDS = 4
 MAP_SIDE = 160  # px, of the maps in which features are gathered to regions
@@ -37,6 +37,7 @@ REACH = 0.03  # of the image's diagonal, of one feature
 FEWEST_FEATURES = 1.5  # close together
 SMALLEST_REGION = 0.03  # of the picture
 SHARE_OF_FRAMES = 0.2
+FARTHER_APART = 1.2
 SIMILAR = 0.4  # of the area with features, above which it is not sure which motion is the room's
 
 Flags = NDArray[np.bool_]
@@ -47,11 +48,13 @@ Rows = NDArray[np.int64]
 class Moving:
     """Where something moves. masks: by frame index, True where it does, in the shape of the frame's working image.
 
-    area: median over these frames of its share of the area with features.
+    area: median over these frames of its share of the area with features. surrounds: whether it lies around what is
+    taken for the room, rather than before it.
     """
 
     masks: dict[int, Mask]
     area: float = 0.0
+    surrounds: bool = False
 
     def leave_out(self, frames: Sequence[Frame]) -> tuple[Frame, ...]:
         """The frames without what moves."""
@@ -62,15 +65,18 @@ class Moving:
 
     def describe(self, frames: Sequence[Frame]) -> str:
         """What to tell the user about ``frames``, among which the masks' are."""
+        where = f"in {len(self.masks)} of {len(frames)} frames"
+        if self.surrounds:
+            return (
+                f"doubtful: two motions of similar extent {where}, and it cannot be told which is the room's; nothing "
+                "is left out, and the map may be that of what moves. Cover what moves with --masks."
+            )
         share = float(np.mean([mask.mean() for mask in self.masks.values()]))
-        said = (
-            f"something moves before the room in {len(self.masks)} of {len(frames)} frames; {share:.0%} of their "
-            "pictures are left out of poses, depth and cloud."
-        )
+        said = f"something moves before the room {where}; {share:.0%} of their pictures are left out of the map."
         if self.area > SIMILAR:
             said += (
-                f" Two motions of similar extent: what was taken for the room fills {1 - self.area:.0%} of what can be "
-                "seen, what was left out the rest; it may be the other way round. Tell it with --masks."
+                f" Doubtful: two motions of similar extent; what was left out fills {self.area:.0%} of what can be "
+                "seen, and may be the room. Cover what moves with --masks."
             )
         return said
 
@@ -157,7 +163,7 @@ class _Tracks:
         starts = dict(zip(self._frames, np.cumsum([0, *map(len, self.positions.values())]), strict=False))
         total = sum(map(len, self.positions.values()))
         links = [np.zeros((0, 2), np.int64)]
-        links += [rows + [starts[pair[0]], starts[pair[1]]] for pair, rows in self._rows.items()]
+        links += [rows + np.array([starts[pair[0]], starts[pair[1]]]) for pair, rows in self._rows.items()]
         first, second = np.concatenate(links).T
         graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(total, total))
         _, numbers = connected_components(graph, directed=False)
@@ -267,17 +273,29 @@ def _vote(pairs: Sequence[_Matches], moving: Flags) -> tuple[Flags, Flags]:
 
 def _regions(tracks: _Tracks, frames: Sequence[Frame], moving: Flags, told: Flags) -> Moving:
     """Where moving tracks outnumber those of the room; nothing where that is in few frames."""
-    masks, areas = {}, []
+    masks, areas, around = {}, [], []
     for frame in frames:
         numbers = tracks.of_frame(frame.index)
         places = tracks.positions[frame.index] / frame.original_size
         parts = moving[numbers], told[numbers] & ~moving[numbers]
-        region = _region(*(places[part] for part in parts), frame.image.shape[:2])
+        height, width = frame.image.shape[:2]
+        region = _region(places[parts[0]], places[parts[1]], (height, width))
         if region.any():
             masks[frame.index] = region
-            cells = [set(tracks.cells_of_frame(frame.index)[part].tolist()) for part in parts]
-            areas.append(len(cells[0]) / len(cells[0] | cells[1]))
-    return Moving(masks, float(np.median(areas))) if len(masks) >= SHARE_OF_FRAMES * len(frames) else Moving({})
+            cells = tracks.cells_of_frame(frame.index)
+            counts = [np.bincount(cells[part], minlength=CELLS**2) for part in parts]
+            ahead = counts[0] > counts[1]
+            areas.append(ahead.sum() / ((counts[0] > 0) | (counts[1] > 0)).sum())
+            around.append(_surrounds(ahead, counts[1] > counts[0]))
+    if len(masks) < SHARE_OF_FRAMES * len(frames):
+        return Moving({})
+    return Moving(masks, float(np.median(areas)), bool(np.median(around) > 0.5))
+
+
+def _surrounds(cells: Flags, others: Flags) -> bool:
+    """Whether cells (CELLS * CELLS,) are clearly farther apart than the others, from side to side or up and down."""
+    spreads = [np.argwhere(part.reshape(CELLS, CELLS)).std(axis=0) for part in (cells, others) if part.any()]
+    return len(spreads) < 2 or bool((spreads[0] > FARTHER_APART * spreads[1]).any())
 
 
 def _region(moving: Array, room: Array, shape: tuple[int, int]) -> Mask:
@@ -289,9 +307,7 @@ def _region(moving: Array, room: Array, shape: tuple[int, int]) -> Mask:
     region = ((densities[0] > densities[1]) & (densities[0] > FEWEST_FEATURES)).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(region)
     large = [n for n in range(1, count) if stats[n, cv2.CC_STAT_AREA] >= SMALLEST_REGION * region.size]
-    contours, _ = cv2.findContours(
-        np.isin(labels, large).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
+    contours, _ = cv2.findContours(np.isin(labels, large).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = cv2.drawContours(np.zeros((height, width), np.uint8), contours, -1, 1, cv2.FILLED)
     return np.asarray(cv2.resize(filled, shape[::-1], interpolation=cv2.INTER_NEAREST) > 0)
 

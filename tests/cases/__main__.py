@@ -68,7 +68,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
 
 
 def centre_error(found: ReconstructedMap, made: Input) -> float | None:
-    """RMSE of the camera centres after Sim(3) alignment; None without a truth, or where the centres fix no alignment."""
+    """RMSE of the camera centres after Sim(3) alignment; None without a truth, or where no alignment is fixed."""
     if made.truth is None:
         return None
     known = [frame for frame in found.posed if frame.index in made.truth]

@@ -82,7 +82,7 @@ def followed(folder: Path) -> Input:
 
 
 def large(folder: Path) -> Input:
-    """A figure that covers 45% of every picture."""
+    """A figure that covers 46% of every picture, with most of the matches."""
     return before([Figure(width=0.7, height=1.0)], folder)
 
 
@@ -104,7 +104,7 @@ def aside(folder: Path) -> Input:
 MOVES = "something moves before the room"
 CASES = (
     Case("figure followed", followed, "30 of 30 in the room, the figure left out", placed=30, ate=0.03, says=MOVES),
-    Case("large figure", large, "30 of 30 in the room, the figure left out", placed=30, ate=0.03, says=MOVES),
+    Case("large figure", large, "says that it cannot tell the two motions apart", says="two motions of similar extent"),
     Case("two figures", two, "30 of 30 in the room, the figures left out", placed=30, ate=0.03, says=MOVES),
     Case("figure enters", entering, "30 of 30 in the room, the figure left out", placed=30, ate=0.03, says=MOVES),
     Case("figure aside", aside, "30 of 30 in the room, the figure left out", placed=30, ate=0.03, says=MOVES),
