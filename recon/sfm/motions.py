@@ -36,7 +36,7 @@ MAP_SIDE = 160  # px, of the maps in which features are gathered to regions
 REACH = 0.03  # of the image's diagonal, of one feature
 FEWEST_FEATURES = 1.5  # close together
 SMALLEST_REGION = 0.03  # of the picture
-SHARE_OF_FRAMES = 0.2
+SHARE_OF_FRAMES = 0.35
 FARTHER_APART = 1.2
 SIMILAR = 0.4  # of the area with features, above which it is not sure which motion is the room's
 
