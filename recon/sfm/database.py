@@ -105,12 +105,34 @@ class MatchDatabase:
         image = pycolmap.Image(image_name(frame.index), camera_id=camera_id, image_id=image_id(frame.index))
         self._database.write_image(image, use_image_id=True)
         self._database.write_frame(_rig_frame(image), use_frame_id=True)
+        self._write_features(frame)
+        self._lens_of[frame.index] = camera_id
+
+    def describe_again(self, frames: Sequence[Frame]) -> None:
+        """Find the features of frames again, whose masks have changed, and forget the matches of the old ones."""
+        ids = [image_id(frame.index) for frame in frames]
+        self._database.close()  # two SQLite libraries in one process undo each other's locks
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            for number in ids:
+                connection.execute("DELETE FROM keypoints WHERE image_id = ?", (number,))
+                connection.execute("DELETE FROM descriptors WHERE image_id = ?", (number,))
+                ends = (ID_LIMIT, number, ID_LIMIT, number)
+                connection.execute("DELETE FROM matches WHERE pair_id / ? = ? OR pair_id % ? = ?", ends)
+                connection.execute("DELETE FROM two_view_geometries WHERE pair_id / ? = ? OR pair_id % ? = ?", ends)
+        self._database = pycolmap.Database.open(self.path)
+        changed = {frame.index for frame in frames}
+        self._inliers = {pair: count for pair, count in self._inliers.items() if changed.isdisjoint(pair)}
+        self.features.cache_clear()
+        self._few_features.cache_clear()
+        for frame in frames:
+            self._write_features(frame)
+
+    def _write_features(self, frame: Frame) -> None:
         features = self._matcher.describe(frame)
-        self._database.write_keypoints(image.image_id, features.keypoints)
+        self._database.write_keypoints(image_id(frame.index), features.keypoints)
         raw = np.clip(np.round(features.descriptors * DESCRIPTOR_SCALE), 0, 255).astype(np.uint8)
         kind = pycolmap.FeatureExtractorType.UNDEFINED
-        self._database.write_descriptors(image.image_id, pycolmap.FeatureDescriptors(data=raw, type=kind))
-        self._lens_of[frame.index] = camera_id
+        self._database.write_descriptors(image_id(frame.index), pycolmap.FeatureDescriptors(data=raw, type=kind))
 
     def _read_features(self, frame_index: int) -> Features:
         keypoints = self._database.read_keypoints(image_id(frame_index))
@@ -265,6 +287,10 @@ class MatchDatabase:
         """The pairs among some frames that have verified matches."""
         wanted = set(frame_indices)
         return [pair for pair, inliers in self._inliers.items() if inliers and wanted.issuperset(pair)]
+
+    def matches(self, pair: Pair) -> NDArray[np.int64]:
+        """Rows (m, 2) of the features of both frames that look alike, before they are verified."""
+        return np.asarray(self._database.read_matches(*map(image_id, pair)), dtype=np.int64).reshape(-1, 2)
 
     def verified_matches(self, pair: Pair) -> NDArray[np.int64]:
         """Rows (m, 2) of the features of both frames that show the same point."""

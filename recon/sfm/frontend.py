@@ -21,6 +21,7 @@ from recon.sfm.lens_check import join_equal, reassign, several_lenses
 from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
+from recon.sfm.motions import find_moving
 from recon.similarity import Array
 from recon.sources.base import Cameras
 from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
@@ -84,6 +85,7 @@ class StructureFromMotion:
             self.database.add(frame)
         indices = [frame.index for frame in chunk.frames]
         self._match(chunk.index, indices)
+        chunk = self._leave_out_moving(chunk)
         model, effort, anew = self._map_with_lenses(chunk.index, indices)
         if self._strengthen(model):
             model, effort, anew = self._map(indices)
@@ -148,6 +150,20 @@ class StructureFromMotion:
         if not is_ordered(self.database, indices):
             self._tell(Notice(f"Chunk {number + 1}: neighbouring images show different things; matching all pairs."))
             self.database.match(window_pairs(indices, range(1, len(indices))))
+
+    def _leave_out_moving(self, chunk: Chunk) -> Chunk:
+        """The chunk with masks over what moves before the room, without features there."""
+        moving = find_moving(self.database, chunk.frames)
+        if not moving.masks:
+            return chunk
+        self._tell(Notice(f"Chunk {chunk.index + 1}: {moving.describe(chunk.frames)}"))
+        if moving.surrounds:
+            return chunk
+        frames = moving.leave_out(chunk.frames)
+        # The frames of the chunk before have their poses, and most of them their masks.
+        self.database.describe_again([frame for frame in frames[chunk.overlap :] if frame.index in moving.masks])
+        self._match(chunk.index, [frame.index for frame in frames])
+        return replace(chunk, frames=frames)
 
     def _strengthen(self, model: SparseModel) -> bool:
         """Match closer where few points carry the scale from frame to frame; returns whether that was needed."""

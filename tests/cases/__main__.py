@@ -15,13 +15,13 @@ import numpy as np
 from recon import report
 from recon.alignment import fit_similarity
 from recon.store import ReconstructedMap, open_map
-from tests.cases import images, lenses, motion, order, overlays, robust, videos
+from tests.cases import images, lenses, motion, moving, order, overlays, robust, videos
 from tests.cases.case import Case, Input
 
 CASES: tuple[Case, ...] = (
     *order.CASES,
     *motion.CASES,
-    *motion.CASES,
+    *moving.CASES,
     *lenses.CASES,
     *robust.CASES,
     *overlays.CASES,

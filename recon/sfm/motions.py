@@ -1,0 +1,321 @@
+"""What moves before the room: features that break, in pair after pair, the geometry that most of the picture obeys.
+
+A figure that the camera follows can bring more matches than the room, so that matches must not be counted. A geometry
+is fitted to a few of them from every cell of the picture, most from its border. One pair of frames can be wrong even
+so; tracks over many pairs decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from recon.sfm.database import MatchDatabase, Pair
+from recon.similarity import Array
+from recon.types import Frame, Mask
+
+CELLS = 12  # along either side of an image
+BORDER = 3  # cells
+BORDER_MATCHES, INNER_MATCHES = 3, 1  # of a cell that a geometry is fitted to
+FEWEST_MATCHES = 15
+FOCALS = (0.42, 0.54, 0.67, 0.83, 1.04, 1.33)  # of the guess, where nobody has told the lens
+PAIRS_FOR_FOCAL = 16
+PAIRS_OF_FRAME = 3
+SHARED_BORDER = 0.5  # of the border cells that the frame shares with the one most like it
+NOISE, BREACH = 1.5, 2.0  # px of the working image
+CLEAR_BREACH = 8.0  # times the median error of the pair
+FEWEST_VOTES = 3
+ROUNDS = 4
+MAP_SIDE = 160  # px, of the maps in which features are gathered to regions
+REACH = 0.03  # of the image's diagonal, of one feature
+FEWEST_FEATURES = 1.5  # close together
+SMALLEST_REGION = 0.03  # of the picture
+SHARE_OF_FRAMES = 0.35
+FARTHER_APART = 1.2
+SIMILAR = 0.4  # of the area with features, above which it is not sure which motion is the room's
+
+Flags = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Moving:
+    """Where something moves. masks: by frame index, True where it does, in the shape of the frame's working image.
+
+    area: median over these frames of its share of the area with features. surrounds: whether it lies around what is
+    taken for the room, rather than before it.
+    """
+
+    masks: dict[int, Mask]
+    area: float = 0.0
+    surrounds: bool = False
+
+    def leave_out(self, frames: Sequence[Frame]) -> tuple[Frame, ...]:
+        """The frames without what moves."""
+        return tuple(
+            replace(frame, mask=frame.mask & ~self.masks[frame.index]) if frame.index in self.masks else frame
+            for frame in frames
+        )
+
+    def describe(self, frames: Sequence[Frame]) -> str:
+        """What to tell the user about ``frames``, among which the masks' are."""
+        where = f"in {len(self.masks)} of {len(frames)} frames"
+        if self.surrounds:
+            return (
+                f"doubtful: two motions of similar extent {where}, and it cannot be told which is the room's; nothing "
+                "is left out, and the map may be that of what moves. Cover what moves with --masks."
+            )
+        share = float(np.mean([mask.mean() for mask in self.masks.values()]))
+        said = f"something moves before the room {where}; {share:.0%} of their pictures are left out of the map."
+        if self.area > SIMILAR:
+            said += (
+                f" Doubtful: two motions of similar extent; what was left out fills {self.area:.0%} of what can be "
+                "seen, and may be the room. Cover what moves with --masks."
+            )
+        return said
+
+
+@dataclass(frozen=True, eq=False)
+class _Matches:
+    """Those of one pair. first, second: normalised image coordinates (n, 2). cells: (n, 2), of the picture, in either
+    frame. tracks: (n,) their numbers. pixel: of the working image, in normalised coordinates."""
+
+    first: Array
+    second: Array
+    cells: Rows
+    tracks: Rows
+    pixel: float
+
+    def without(self, tracks: Flags) -> _Matches:
+        kept = ~tracks[self.tracks]
+        return _Matches(self.first[kept], self.second[kept], self.cells[kept], self.tracks[kept], self.pixel)
+
+
+class _Tracks:
+    """Features of some frames, joined by the matches of chosen pairs."""
+
+    def __init__(self, database: MatchDatabase, frames: Sequence[Frame]) -> None:
+        self._database = database
+        self._frames = {frame.index: frame for frame in frames}
+        self.positions = {index: database.positions(index) for index in self._frames}
+        verified = database.verified_pairs(self._frames)
+        self._rows = {pair: database.matches(pair) for pair in verified}
+        self._cells = {index: self._find_cells(index) for index in self._frames}
+        self.pairs = self._wide_pairs()
+        self._numbers = self._join()
+        self.count = 1 + max((int(numbers.max(initial=-1)) for numbers in self._numbers.values()), default=-1)
+
+    def of_frame(self, index: int) -> Rows:
+        """The number of the track of every feature."""
+        return self._numbers[index]
+
+    def cells_of_frame(self, index: int) -> Rows:
+        """The cell of every feature."""
+        return self._cells[index]
+
+    def matches(self, pair: Pair, focal: float) -> _Matches:
+        """Those of a pair. focal: a factor on the guess, where nobody has told the lens."""
+        rows = self._rows[pair]
+        rays, scales = zip(*(self._rays(index, focal) for index in pair), strict=True)
+        first, second = (ray[column] for ray, column in zip(rays, rows.T, strict=True))
+        cells = np.column_stack([self._cells[index][column] for index, column in zip(pair, rows.T, strict=True)])
+        tracks = self._numbers[pair[0]][rows[:, 0]]
+        finite = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
+        return _Matches(first[finite], second[finite], cells[finite], tracks[finite], float(np.mean(scales)))
+
+    @property
+    def is_calibrated(self) -> bool:
+        return all(self._database.camera(index).has_prior_focal_length for index in self._frames)
+
+    def _rays(self, index: int, focal: float) -> tuple[Array, float]:
+        camera = self._database.camera(index)
+        if not camera.has_prior_focal_length:
+            params = camera.params.copy()
+            params[camera.focal_length_idxs()] *= focal
+            camera.params = params
+        pixel = self._frames[index].original_size[0] / self._frames[index].image.shape[1]
+        return np.asarray(camera.cam_from_img(self.positions[index])), pixel / camera.mean_focal_length()
+
+    def _find_cells(self, index: int) -> Rows:
+        places = self.positions[index] / self._frames[index].original_size * CELLS
+        columns, rows = np.clip(places.astype(np.int64), 0, CELLS - 1).T
+        return np.asarray(rows * CELLS + columns)
+
+    def _wide_pairs(self) -> list[Pair]:
+        """For every frame those that share least with it, but enough of the border to tell the room's motion."""
+        shared: dict[int, list[tuple[int, Pair]]] = {}
+        for pair, rows in self._rows.items():
+            cells = np.unique(self._cells[pair[0]][rows[:, 0]])
+            shared.setdefault(pair[0], []).append((int(IS_BORDER[cells].sum()), pair))
+        chosen: list[Pair] = []
+        for around in shared.values():
+            enough = SHARED_BORDER * max(cells for cells, _ in around)
+            chosen += [pair for cells, pair in sorted(around) if cells >= enough][:PAIRS_OF_FRAME]
+        return sorted(chosen)
+
+    def _join(self) -> dict[int, Rows]:
+        starts = dict(zip(self._frames, np.cumsum([0, *map(len, self.positions.values())]), strict=False))
+        total = sum(map(len, self.positions.values()))
+        links = [np.zeros((0, 2), np.int64)]
+        links += [rows + np.array([starts[pair[0]], starts[pair[1]]]) for pair, rows in self._rows.items()]
+        first, second = np.concatenate(links).T
+        graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(total, total))
+        _, numbers = connected_components(graph, directed=False)
+        return {index: numbers[start : start + len(self.positions[index])] for index, start in starts.items()}
+
+
+IS_BORDER = np.pad(np.zeros((CELLS - 2 * BORDER,) * 2, np.bool_), BORDER, constant_values=True).ravel()
+
+
+def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
+    """What moves in some frames whose near neighbours are matched; no masks at all where one motion explains enough.
+
+    Tracks that break the geometry of most pairs are left out, and the geometries found again without them, until that
+    changes nothing.
+    """
+    tracks = _Tracks(database, frames)
+    focal = 1.0 if tracks.is_calibrated else _best_focal(tracks)
+    pairs = [tracks.matches(pair, focal) for pair in tracks.pairs]
+    moving, found = np.zeros(tracks.count, np.bool_), Moving({})
+    for _ in range(ROUNDS):
+        before, (moving, told) = moving, _vote(pairs, moving)
+        found = _regions(tracks, frames, moving, told)
+        if not found.masks or (moving != before).sum() < 0.02 * moving.sum():
+            break
+    return found
+
+
+def _best_focal(tracks: _Tracks) -> float:
+    """The one lens with which the geometries of most pairs explain most of the picture."""
+    some = tracks.pairs[:: max(1, len(tracks.pairs) // PAIRS_FOR_FOCAL)]
+    scores = [sum(_explained(tracks.matches(pair, focal)) for pair in some) for focal in FOCALS]
+    return FOCALS[int(np.argmax(scores))]
+
+
+def _explained(matches: _Matches) -> float:
+    """How many cells the geometry of a pair explains, by the share of their matches; those of the border twice."""
+    essential = _fit(matches)
+    if essential is None:
+        return 0.0
+    fits = np.maximum(0, 1 - (_errors(essential, matches) / NOISE) ** 2)
+    cells = matches.cells[:, 0]
+    counts, sums = np.bincount(cells, minlength=CELLS**2), np.bincount(cells, fits, minlength=CELLS**2)
+    return float(((1 + IS_BORDER) * sums / np.maximum(counts, 1)).sum())
+
+
+def _fit(matches: _Matches) -> Array | None:
+    """The essential matrix of a pair, by matches from all over the picture; None where they are too few.
+
+    With a lens, a geometry that follows the plane of a figure is fixed by it; a fundamental matrix would still have two
+    degrees of freedom to take half of the room along.
+    """
+    chosen = _spread(matches.cells)
+    if len(chosen) < FEWEST_MATCHES:
+        return None
+    first, second = (rays[chosen] / matches.pixel for rays in (matches.first, matches.second))
+    to_pixels = np.diag([1 / matches.pixel, 1 / matches.pixel, 1])
+    try:
+        found, _ = cv2.findEssentialMat(first, second, to_pixels, cv2.USAC_MAGSAC, 0.99, NOISE, maxIters=1000)
+    except cv2.error:  # OpenCV's word for no model
+        return None
+    return np.asarray(found) if found is not None and found.shape == (3, 3) else None
+
+
+def _spread(cells: Rows) -> Rows:
+    """Rows of matches (n, 2 cells) such that no cell of either frame has more than its share."""
+    order = np.random.default_rng(0).permutation(len(cells))
+    kept = np.ones(len(cells), np.bool_)
+    for column in cells.T:
+        limits = np.where(IS_BORDER[column], BORDER_MATCHES, INNER_MATCHES)
+        kept &= _turns(column, order) < limits
+    return np.flatnonzero(kept)
+
+
+def _turns(groups: Rows, order: Rows) -> Rows:
+    """For every element how many of its group come before it in ``order``."""
+    by_group = order[np.argsort(groups[order], kind="stable")]
+    starts = np.flatnonzero(np.diff(groups[by_group], prepend=-1))
+    turns = np.empty(len(groups), np.int64)
+    turns[by_group] = np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))
+    return turns
+
+
+def _errors(essential: Array, matches: _Matches) -> Array:
+    """Sampson errors (n,) [px of the working image]."""
+    first, second = (np.column_stack([rays, np.ones(len(rays))]) for rays in (matches.first, matches.second))
+    lines_second, lines_first = first @ essential.T, second @ essential
+    spread = (lines_second[:, :2] ** 2).sum(axis=1) + (lines_first[:, :2] ** 2).sum(axis=1)
+    return np.asarray(np.abs((second * lines_second).sum(axis=1)) / np.sqrt(spread + 1e-18) / matches.pixel)
+
+
+def _vote(pairs: Sequence[_Matches], moving: Flags) -> tuple[Flags, Flags]:
+    """Which tracks move, by the geometries of what did not move so far, and which have enough votes to tell."""
+    against, votes = np.zeros(len(moving)), np.zeros(len(moving))
+    for matches in pairs:
+        room = matches.without(moving)
+        essential = _fit(room)
+        if essential is None:
+            continue
+        errors = _errors(essential, matches)
+        clear = max(BREACH, CLEAR_BREACH * float(np.median(_errors(essential, room))))
+        breaks, obeys = errors > clear, errors < 0.5 * clear
+        against += np.bincount(matches.tracks[breaks], minlength=len(moving))
+        votes += np.bincount(matches.tracks[breaks | obeys], minlength=len(moving))
+    told = votes >= FEWEST_VOTES
+    return told & (against > 0.5 * votes), told
+
+
+def _regions(tracks: _Tracks, frames: Sequence[Frame], moving: Flags, told: Flags) -> Moving:
+    """Where moving tracks outnumber those of the room; nothing where that is in few frames."""
+    masks, areas, around = {}, [], []
+    for frame in frames:
+        numbers = tracks.of_frame(frame.index)
+        places = tracks.positions[frame.index] / frame.original_size
+        parts = moving[numbers], told[numbers] & ~moving[numbers]
+        height, width = frame.image.shape[:2]
+        region = _region(places[parts[0]], places[parts[1]], (height, width))
+        if region.any():
+            masks[frame.index] = region
+            cells = tracks.cells_of_frame(frame.index)
+            counts = [np.bincount(cells[part], minlength=CELLS**2) for part in parts]
+            ahead = counts[0] > counts[1]
+            areas.append(ahead.sum() / ((counts[0] > 0) | (counts[1] > 0)).sum())
+            around.append(_surrounds(ahead, counts[1] > counts[0]))
+    if len(masks) < SHARE_OF_FRAMES * len(frames):
+        return Moving({})
+    return Moving(masks, float(np.median(areas)), bool(np.median(around) > 0.5))
+
+
+def _surrounds(cells: Flags, others: Flags) -> bool:
+    """Whether cells (CELLS * CELLS,) are clearly farther apart than the others, from side to side or up and down."""
+    spreads = [np.argwhere(part.reshape(CELLS, CELLS)).std(axis=0) for part in (cells, others) if part.any()]
+    return len(spreads) < 2 or bool((spreads[0] > FARTHER_APART * spreads[1]).any())
+
+
+def _region(moving: Array, room: Array, shape: tuple[int, int]) -> Mask:
+    """True where moving features outnumber those of the room; both (n, 2) in shares of width and height."""
+    scale = MAP_SIDE / max(shape)
+    height, width = (max(1, round(side * scale)) for side in shape)
+    reach = REACH * float(np.hypot(height, width))
+    densities = [_density(places, (height, width), reach) for places in (moving, room)]
+    region = ((densities[0] > densities[1]) & (densities[0] > FEWEST_FEATURES)).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(region)
+    large = [n for n in range(1, count) if stats[n, cv2.CC_STAT_AREA] >= SMALLEST_REGION * region.size]
+    contours, _ = cv2.findContours(np.isin(labels, large).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = cv2.drawContours(np.zeros((height, width), np.uint8), contours, -1, 1, cv2.FILLED)
+    return np.asarray(cv2.resize(filled, shape[::-1], interpolation=cv2.INTER_NEAREST) > 0)
+
+
+def _density(places: Array, shape: tuple[int, int], reach: float) -> Array:
+    """How many of ``places`` (n, 2) are near every pixel, those at a distance less."""
+    height, width = shape
+    image = np.zeros(shape, np.float32)
+    columns, rows = np.minimum((places * [width, height]).astype(np.int64), [width - 1, height - 1]).T
+    np.add.at(image, (rows, columns), 1)
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), reach) * 2 * np.pi * reach**2)

@@ -1,0 +1,86 @@
+"""What moves before the room: found by area and over many pairs, and left out; nothing where one motion explains it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from recon.sfm.database import MatchDatabase
+from recon.sfm.frontend import window_pairs
+from recon.sfm.matching import SiftMatcher
+from recon.sfm.motions import Moving, find_moving
+from recon.types import Frame
+from tests.cases.moving import Figure, before
+from tests.recon.sfm.conftest import read_frame
+
+FRAMES = range(12)
+SHAPE = (300, 400)
+
+
+def frames_with(figures: Sequence[Figure], folder: Path) -> list[Frame]:
+    made = before(figures, folder, FRAMES, width=SHAPE[1])
+    images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in sorted(made.source.iterdir())]
+    usable = np.ones(SHAPE, np.bool_)
+    return [Frame(i, 0.0, image, "", SHAPE[::-1], "lens", 0.0, usable) for i, image in enumerate(images)]
+
+
+def find(frames: Sequence[Frame], folder: Path) -> Moving:
+    database = MatchDatabase(folder / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
+    for frame in frames:
+        database.add(frame)
+    database.match(window_pairs([frame.index for frame in frames], (1, 2, 3, 4)))
+    found = find_moving(database, frames)
+    database.close()
+    return found
+
+
+@pytest.mark.parametrize("column", [0.5, 0.17])
+def test_a_figure_that_the_camera_follows_is_masked_in_the_middle_and_aside(column: float, tmp_path: Path) -> None:
+    figure = Figure(column=column)
+    found = find(frames_with([figure], tmp_path), tmp_path)
+    assert len(found.masks) >= 0.75 * len(FRAMES)
+    assert not found.surrounds
+    for index, mask in found.masks.items():
+        _, covered = figure.place(index, SHAPE)
+        assert (mask & ~covered).mean() < 0.06  # of the picture
+        assert (mask & covered).sum() > 0.6 * mask.sum()
+
+
+def test_nothing_is_masked_where_nothing_moves(tmp_path: Path) -> None:
+    assert find(frames_with([], tmp_path), tmp_path).masks == {}
+
+
+def test_masks_are_joined_with_the_users() -> None:
+    half, top = np.zeros((4, 6), np.bool_), np.zeros((4, 6), np.bool_)
+    half[:, :3], top[:1] = True, True
+    frames = [Frame(index, 0.0, np.zeros((4, 6, 3), np.uint8), "", (6, 4), "lens", 0.0, ~top) for index in range(2)]
+    left_out = Moving({1: half}).leave_out(frames)
+    assert left_out[0] is frames[0]
+    np.testing.assert_array_equal(left_out[1].mask, ~top & ~half)
+    assert Moving({1: half}, 0.2).describe(frames) == (
+        "something moves before the room in 1 of 2 frames; 50% of their pictures are left out of the map."
+    )
+    assert "Doubtful: two motions of similar extent" in Moving({1: half}, 0.5).describe(frames)
+    assert "nothing is left out" in Moving({1: half}, 0.2, surrounds=True).describe(frames)
+
+
+def test_features_are_found_again_where_a_mask_lets_them(tmp_path: Path) -> None:
+    frames = [read_frame(index) for index in range(3)]
+    database = MatchDatabase(tmp_path / "features.db", SiftMatcher(max_features=500), "SIMPLE_RADIAL", None)
+    for frame in frames:
+        database.add(frame)
+    database.match([(0, 1), (0, 2), (1, 2)])
+    kept, before_it = database.verified_matches((0, 2)), database.inliers(0, 1)
+    right = np.zeros(frames[1].image.shape[:2], np.bool_)
+    right[:, 300:] = True
+    database.replace([replace(frames[1], mask=right)])
+    assert not database.matched((0, 1))
+    assert not database.matched((1, 2))
+    np.testing.assert_array_equal(database.verified_matches((0, 2)), kept)
+    assert database.positions(1)[:, 0].min() > 300
+    database.match([(0, 1)])
+    assert 50 < database.inliers(0, 1) < before_it
+    database.close()
