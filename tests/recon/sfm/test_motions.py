@@ -76,7 +76,7 @@ def test_features_are_found_again_where_a_mask_lets_them(tmp_path: Path) -> None
     kept, before_it = database.verified_matches((0, 2)), database.inliers(0, 1)
     right = np.zeros(frames[1].image.shape[:2], np.bool_)
     right[:, 300:] = True
-    database.replace([replace(frames[1], mask=right)])
+    database.describe_again([replace(frames[1], mask=right)])
     assert not database.matched((0, 1))
     assert not database.matched((1, 2))
     np.testing.assert_array_equal(database.verified_matches((0, 2)), kept)
