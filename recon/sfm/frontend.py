@@ -38,6 +38,7 @@ SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
 ENOUGH_LINKS = 60
 ORDERED_SHARE = 0.7
+SEVERAL = "one lens does not fit all images of one size; several are fitted."
 MAY_DIFFER = (
     "one lens may not fit all images of one size, but several bring no better map. If there were several cameras or "
     "zooms, give --cameras per-image or per-folder."
@@ -83,7 +84,7 @@ class StructureFromMotion:
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         for frame in chunk.frames:
             self.database.add(frame)
-        indices = [frame.index for frame in chunk.frames]
+        indices, lenses = [frame.index for frame in chunk.frames], len(set(self.database.lens_of.values()))
         self._match(chunk.index, indices)
         chunk = self._leave_out_moving(chunk)
         model, effort, anew = self._map_with_lenses(chunk.index, indices)
@@ -101,6 +102,8 @@ class StructureFromMotion:
             self._settled = model is not before and largest_change(before, model) < SETTLED
             revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
         join_equal(self.database, model)
+        if len(set(self.database.lens_of.values())) > lenses:
+            self._tell(Notice(f"Chunk {chunk.index + 1}: {SEVERAL}"))
         geometry = replace(self._densify(chunk, restrict(model, indices)), revised=revised)
         self._last = {frame.index: frame for frame in geometry.frames}
         recent = sorted(model.cam_from_model)[-(CONTEXT if self._settled else UNSETTLED_CONTEXT) :]
@@ -189,13 +192,11 @@ class StructureFromMotion:
             shared = self._map(indices)
             if not clearly_better(mapped[0], shared[0]):
                 self._settled = settled
-                self._tell(Notice(f"Chunk {number + 1}: {MAY_DIFFER}"))
+                if len(mapped[0].points.point_ids) > len(shared[0].points.point_ids):
+                    self._tell(Notice(f"Chunk {number + 1}: {MAY_DIFFER}"))
                 return shared
             restore(self.database, after)
-        mapped = self._reassigned(indices, mapped)
-        if len(set(self.database.lens_of.values())) > len(set(before.lens_of.values())):
-            self._tell(Notice(f"Chunk {number + 1}: one lens does not fit all images of one size; several are fitted."))
-        return mapped
+        return self._reassigned(indices, mapped)
 
     def _reassigned(
         self, indices: list[int], mapped: tuple[SparseModel, Effort, bool]

@@ -20,6 +20,7 @@ GRID = np.geomspace(0.25, 4.0, 94)  # focal lengths [longest sides], 3% apart
 STEPS = np.exp(np.unique(np.r_[np.linspace(-0.5, 0.5, 41), np.linspace(-0.02, 0.02, 9)]))
 NOISE = 0.005  # of the inequality of singular values, in pairs with the right focal lengths
 PENALTY = 20.0  # of a lens, in the unit of the misfit
+LEAST_RATIO = 1.05  # of two lenses; nearer ones are noise, or no harm
 ROUNDS = 6
 SUSPICIOUS = 1.5  # mean misfit; pairs of one lens have less
 ZOOM_WEIGHT = 10.0  # of the misfit, for a focal length e times the guessed one
@@ -176,7 +177,10 @@ def _rounded(lenses: Lenses) -> Lenses:
 
 
 def _merged(terms: PairTerms, lenses: Lenses) -> Lenses:
-    """Merge neighbours among lenses in order, the least missed first, as long as that costs less than a lens."""
+    """Merge neighbours among lenses in order, the least missed first, as long as that costs less than a lens.
+
+    Lenses of nearly the same focal length are merged at any cost.
+    """
     while True:
         tried = [
             _with_merged(terms, lenses, row)
@@ -192,7 +196,7 @@ def _merged(terms: PairTerms, lenses: Lenses) -> Lenses:
 
 
 def _with_merged(terms: PairTerms, lenses: Lenses, row: int) -> tuple[float, Lenses]:
-    """Lenses with ``row`` and the one behind it as one, and by how much the misfit grows."""
+    """Lenses with ``row`` and the one behind it as one, and by how much the misfit grows; -inf if they are near."""
     both = np.isin(lenses.of_frame, (row, row + 1))
     rows = np.flatnonzero(both[terms.frames].any(axis=1))
     before = _misfit(terms, lenses, rows)
@@ -203,7 +207,8 @@ def _with_merged(terms: PairTerms, lenses: Lenses, row: int) -> tuple[float, Len
     merged.kept[row] = lenses.kept[row : row + 2].any()
     misfits = _candidate_misfits(terms, merged, row, candidates)
     merged.focals[row] = candidates[misfits.argmin()]
-    return float(misfits.min()) - before, merged
+    near = lenses.focals[row + 1] < LEAST_RATIO * lenses.focals[row]
+    return -np.inf if near else float(misfits.min()) - before, merged
 
 
 def _reassigned(terms: PairTerms, lenses: Lenses, free: NDArray[np.bool_], zooms: Array) -> Lenses:

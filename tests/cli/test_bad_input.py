@@ -143,7 +143,7 @@ def test_single_image(recon: Recon, tmp_path: Path) -> None:
 
 def test_two_identical_images(recon: Recon, tmp_path: Path) -> None:
     outcome = recon("run", make_images(tmp_path / "photos", 2), "--out", tmp_path / "out")
-    expect_refusal(outcome, "None of the 2 frames", "sideways motion", out=tmp_path / "out")
+    expect_refusal(outcome, "The two images of", "three or more", out=tmp_path / "out")
 
 
 def test_images_that_do_not_overlap(recon: Recon, tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ import typer
 
 from cli.ending import ended_by_signals
 from recon import report
+from recon.journal import Journal
 from recon.lock import sole_writer
+from recon.settings import RunSettings
+from recon.sources import SourceOptions
 from recon.store import open_map
 from tests.cases.robust import FRAMES, foreign, odd, renamed
 from tests.cli.conftest import Recon, make_images
@@ -95,8 +98,9 @@ def test_a_second_run_is_refused_before_it_touches_anything(recon: Recon, tmp_pa
     photos, out = make_images(tmp_path / "photos"), tmp_path / "out"
     (out / "map").mkdir(parents=True)
     (out / "map" / "map.json").write_text("of the first run")
+    settings = RunSettings(SourceOptions(size=320), depth="classical")
+    Journal.begin(out, str(photos), settings)
     for option in ("--overwrite", "--resume"):
-        (out / "map" / "run.json").touch()
         with sole_writer(out, "run"):
             outcome = recon("run", photos, "--out", out, *SMALL, option)
         assert outcome.code == 2
