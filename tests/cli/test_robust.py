@@ -97,16 +97,15 @@ def test_sigterm_ends_a_run_of_a_script_as_ctrl_c_does(tmp_path: Path) -> None:
 def test_a_second_run_is_refused_before_it_touches_anything(recon: Recon, tmp_path: Path) -> None:
     photos, out = make_images(tmp_path / "photos"), tmp_path / "out"
     (out / "map").mkdir(parents=True)
-    (out / "map" / "map.json").write_text("of the first run")
-    settings = RunSettings(SourceOptions(size=320), depth="classical")
-    Journal.begin(out, str(photos), settings)
+    Journal.begin(out, str(photos), RunSettings(SourceOptions(size=320), depth="classical"))
+    before = (out / "map" / "run.json").read_bytes()
     for option in ("--overwrite", "--resume"):
         with sole_writer(out, "run"):
             outcome = recon("run", photos, "--out", out, *SMALL, option)
         assert outcome.code == 2
         assert f"recon: {out} is in use by another run (process {os.getpid()} on " in outcome.err
-        assert sorted(path.name for path in (out / "map").iterdir()) == ["map.json", "run.json"]
-        assert (out / "map" / "map.json").read_text() == "of the first run"
+        assert [path.name for path in (out / "map").iterdir()] == ["run.json"]
+        assert (out / "map" / "run.json").read_bytes() == before
         assert [path.name for path in out.iterdir()] == ["map"]
 
 
