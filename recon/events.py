@@ -58,9 +58,13 @@ class LoopClosed:
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence the user should read: a setting lowered, a fallback taken, an ambiguity found."""
+    """A sentence the user should read: a setting lowered, a fallback taken, an ambiguity found.
+
+    doubtful: it says why the whole map may be wrong, and heads the result.
+    """
 
     text: str
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)

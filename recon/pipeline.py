@@ -238,6 +238,7 @@ class Run:
         self._store = MapStore(out)
         self._placement = Placement()
         self._notices: list[str] = []
+        self._suspicions: tuple[str, ...] = ()
         self._helpers = Helpers(out, self._tell)
         self._overlay = OverlayFinder(self._tell)
         self._front_end = self._open_front_end(network)
@@ -253,7 +254,6 @@ class Run:
         self._loops = self._helpers.attempt("loops", lambda: open_loop_closer(recogniser))
         self._depths: dict[int, float] = {}  # of frames, see recon.world
         self._earlier = keep_finished(out) if settings.resume else {}
-        self._suspicions: tuple[str, ...] = ()
 
     def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:
         """The transformer where there is one, else structure from motion."""
@@ -335,6 +335,8 @@ class Run:
     def _tell(self, event: Event) -> None:
         if isinstance(event, Notice):
             self._notices.append(event.text)
+            if event.doubtful:
+                self._suspicions += (event.text.removesuffix("."),)
         for number, listener in enumerate(self._listeners):
             self._helpers.attempt(type(listener).__name__, partial(listener, event), key=number)
 

@@ -159,7 +159,7 @@ class StructureFromMotion:
         moving = find_moving(self.database, chunk.frames)
         if not moving.masks:
             return chunk
-        self._tell(Notice(f"Chunk {chunk.index + 1}: {moving.describe(chunk.frames)}"))
+        self._tell(Notice(f"Chunk {chunk.index + 1}: {moving.describe(chunk.frames)}", moving.is_doubtful))
         if moving.surrounds:
             return chunk
         frames = moving.leave_out(chunk.frames)

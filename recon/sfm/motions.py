@@ -56,6 +56,11 @@ class Moving:
     area: float = 0.0
     surrounds: bool = False
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether what was taken for the room may be what moves."""
+        return self.surrounds or self.area > SIMILAR
+
     def leave_out(self, frames: Sequence[Frame]) -> tuple[Frame, ...]:
         """The frames without what moves."""
         return tuple(
@@ -68,14 +73,14 @@ class Moving:
         where = f"in {len(self.masks)} of {len(frames)} frames"
         if self.surrounds:
             return (
-                f"doubtful: two motions of similar extent {where}, and it cannot be told which is the room's; nothing "
+                f"two motions of similar extent {where}, and it cannot be told which is the room's; nothing "
                 "is left out, and the map may be that of what moves. Cover what moves with --masks."
             )
         share = float(np.mean([mask.mean() for mask in self.masks.values()]))
         said = f"something moves before the room {where}; {share:.0%} of their pictures are left out of the map."
-        if self.area > SIMILAR:
+        if self.is_doubtful:
             said += (
-                f" Doubtful: two motions of similar extent; what was left out fills {self.area:.0%} of what can be "
+                f" It and the room are of similar extent: what was left out fills {self.area:.0%} of what can be "
                 "seen, and may be the room. Cover what moves with --masks."
             )
         return said

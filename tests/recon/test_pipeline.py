@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from cli.ending import Ending
 from cli.run import conclude
 from recon import report
 from recon.alignment import fit_similarity
@@ -274,7 +275,7 @@ def test_what_is_doubtful_stands_first(photos: Path, tmp_path: Path, front_end, 
     found, _ = run(photos, tmp_path / "out")
     (suspicion,) = found.suspicions
     assert "of the image's width from where they should be" in suspicion
-    conclude(found, tmp_path / "out")
+    conclude(found, tmp_path / "out", Ending())
     assert capsys.readouterr().out.splitlines()[1].split() == ["DOUBTFUL", *f"{suspicion}.".split()]
     (item,) = (item for item in check_folder(tmp_path / "out").items if item.name == "sanity")
     assert not item.ok
@@ -307,3 +308,17 @@ def elsewhere(poses: Mapping[int, Array]) -> SparseModel:
     rigid = {index: Sim3(1.0, pose.rotation, pose.translation).inverse().matrix() for index, pose in moved.items()}
     points = replace(model.points, positions=change.apply(model.points.positions))
     return replace(model, cam_from_model=rigid, points=points)
+
+
+def test_what_the_front_end_doubts_heads_the_result(photos: Path, tmp_path: Path, front_end) -> None:
+    def doubting(
+        self: ExactFrontEnd, folder: Path, settings: object, tell: Callable[[Event], None], *_: object
+    ) -> None:
+        ExactFrontEnd.__init__(self, folder)
+        tell(Notice("two motions."))
+        tell(Notice("it cannot be told which is the room's.", doubtful=True))
+
+    front_end.__init__, front_end.refined = doubting, staticmethod(true_model)
+    found = reconstruct(str(photos), tmp_path / "out", SETTINGS)
+    assert found.suspicions == ("it cannot be told which is the room's",)
+    assert report.read(tmp_path / "out" / "report.json").suspicions == found.suspicions

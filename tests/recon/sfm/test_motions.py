@@ -63,7 +63,8 @@ def test_masks_are_joined_with_the_users() -> None:
     assert Moving({1: half}, 0.2).describe(frames) == (
         "something moves before the room in 1 of 2 frames; 50% of their pictures are left out of the map."
     )
-    assert "Doubtful: two motions of similar extent" in Moving({1: half}, 0.5).describe(frames)
+    assert "are of similar extent" in Moving({1: half}, 0.5).describe(frames)
+    assert [moving.is_doubtful for moving in (Moving({1: half}, 0.2), Moving({1: half}, 0.5))] == [False, True]
     assert "nothing is left out" in Moving({1: half}, 0.2, surrounds=True).describe(frames)
 
 
