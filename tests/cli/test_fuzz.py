@@ -162,8 +162,12 @@ CONTENT = st.integers(0, 9).flatmap(
     lambda kind: images() if kind < 5 else damaged(images() if kind < 7 else OTHERS[kind - 7])
 )
 NAMES = st.builds("".join, st.tuples(NAME, st.sampled_from(SUFFIXES)))
-FILES = st.lists(st.builds(Item, NAMES, CONTENT), min_size=2, max_size=4)
-OPTIONS = st.lists(
+MIXED = st.lists(st.builds(Item, NAMES, CONTENT), min_size=2, max_size=4)
+WHOLE = st.lists(st.tuples(NAME, images()), min_size=2, max_size=4).map(
+    lambda drawn: [Item(f"{number}{name}", content) for number, (name, content) in enumerate(drawn)]
+)
+FILES = MIXED | WHOLE
+OPTIONS = st.just([]) | st.lists(
     st.sampled_from(
         [("--every", "2"), ("--max-frames", "2"), ("--keyframes", "auto"), ("--fps", "5"), ("--size", "64"),
          ("--intrinsics", "60,60,32,24"), ("--refine", "none")]
