@@ -30,6 +30,7 @@ EVIDENCE = 12.0  # number of views times the square of that length; chance excee
 MEMORY = 120  # views, beyond which the older half counts half
 MOST_STEADY = 0.3  # of the edges; where more are steady, the views hardly differ
 BLACK = 24  # grey level that bars never exceed
+STEADY_RIM = 0.5  # of the rim of a bar
 LARGE = 0.002  # of the picture, from which on black at its border is a bar
 FEWEST_PIXELS = 24  # of a text's edges
 REACH = 0.012  # of the longest side: gaps between letters, and how far around an edge features would see it
@@ -100,11 +101,11 @@ class Evidence:
         if steady.sum() > MOST_STEADY * edges.sum():
             return None
         lively = np.maximum(self.squares / self.views - np.square(steadiness), 0)
-        return _grown(steady, _bars(self.brightest), lively)
+        return _grown(steady, _bars(self.brightest, steady), lively)
 
 
-def _bars(brightest: Image) -> Mask:
-    """Black areas at the border of the picture."""
+def _bars(brightest: Image, steady: Mask) -> Mask:
+    """Black areas at the border of the picture that end at a steady edge; a dark scene fades."""
     black = (brightest <= BLACK).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(black, connectivity=4)
     height, width = black.shape
@@ -112,6 +113,11 @@ def _bars(brightest: Image) -> Mask:
     border = (left == 0) | (top == 0) | (right == width) | (bottom == height)
     kept = border & (stats[:, 4] >= LARGE * black.size)
     kept[0] = False  # what is not black
+    near_steady = cv2.dilate(steady.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    for number in np.flatnonzero(kept):
+        area = (labels == number).astype(np.uint8)
+        rim = cv2.dilate(area, np.ones((3, 3), np.uint8)) > area
+        kept[number] = not rim.any() or near_steady[rim].mean() > STEADY_RIM
     return np.asarray(kept[labels])
 
 

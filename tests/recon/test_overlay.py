@@ -73,6 +73,13 @@ def shaking(image: Image) -> list[Image]:
     return [np.asarray(cv2.warpAffine(image, move, (640, 480), borderMode=cv2.BORDER_REFLECT)) for move in moves]
 
 
+def fading(image: Image) -> Image:
+    """A scene whose lower left corner lies in the dark."""
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+    light = np.clip(np.hypot(image.shape[0] - rows, columns) / 300, 0.05, 1)
+    return np.asarray((image * light[..., None]).astype(np.uint8))
+
+
 def noisy(image: Image) -> list[Image]:
     random = np.random.default_rng(0)
     return [np.clip(image + random.normal(0, 4, image.shape), 0, 255).astype(np.uint8) for _ in range(24)]
@@ -85,11 +92,12 @@ def noisy(image: Image) -> list[Image]:
         lambda room: noisy(room[0]),
         lambda room: [*noisy(room[0]), *room],
         lambda room: shaking(room[0]),
+        lambda room: [fading(image) for image in room],
         lambda room: [np.full_like(image, 200) for image in room],
         lambda room: [np.vstack([np.full_like(image[:200], 235), image[200:]]) // 2 + 100 for image in room[:6]],
         lambda room: [overlays.with_clock(image.copy(), 0) for image in room[:11]],
     ],
-    ids=["room", "still", "starts late", "trembles", "blank", "sky, few views", "too few views"],
+    ids=["room", "still", "starts late", "trembles", "dark corner", "blank", "sky, few views", "too few views"],
 )
 def test_scene_is_not_masked(room: list[Image], seen: Callable[[list[Image]], list[Image]]) -> None:
     assert not masked(seen(room)).any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def test_other_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_results_are_known_after_every_case_and_dense_comes_last(tmp_path: Path) -> None:
     results = measure(ScalingSettings(frames=(1, 2), methods=("dense", "our stream"), chunk=1, repeats=1), CPU)
     write_results(next(results), tmp_path)
-    assert "| 1 |  | 0." in (tmp_path / "scaling.md").read_text()
+    assert re.search(r"\| 1 \|  \| \d+\.", (tmp_path / "scaling.md").read_text())
     assert [(case.method, case.frames) for case in last(results).cases] == [
         ("our stream", 1), ("dense", 1), ("our stream", 2), ("dense", 2),
     ]  # fmt: skip
