@@ -133,7 +133,9 @@ def check_folder(folder: Path) -> CheckReport:
 def _check_sanity(outputs: _Outputs) -> str:
     """The run found its map believable."""
     path = outputs.folder / "report.json"
-    suspicions = report.read(path).suspicions if path.is_file() else ()
+    if not path.is_file():
+        return "There is no report.json to say whether the map is doubtful."
+    suspicions = report.read(path).suspicions
     if suspicions:
         raise CheckError("The map is doubtful: " + "; ".join(suspicions) + ".")
     return "Nothing about the whole map is doubtful."

@@ -61,7 +61,16 @@ from recon.types import (
     SparsePoints,
     Submap,
 )
-from recon.world import depth_seen, final_from_grown, forget_finished, keep_finished, moved, moved_points, typical_depth
+from recon.world import (
+    depth_seen,
+    final_from_grown,
+    finished_world,
+    forget_finished,
+    keep_finished,
+    moved,
+    moved_points,
+    typical_depth,
+)
 
 if TYPE_CHECKING:
     from recon.loops import LoopCloser
@@ -253,7 +262,7 @@ class Run:
         self._points = SparsePoints.empty()
         self._loops = self._helpers.attempt("loops", lambda: open_loop_closer(recogniser))
         self._depths: dict[int, float] = {}  # of frames, see recon.world
-        self._earlier = keep_finished(out) if settings.resume else {}
+        self._earlier = finished_world(out) if settings.resume else {}
 
     def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:
         """The transformer where there is one, else structure from motion."""
@@ -438,7 +447,7 @@ class Run:
             changed = []  # such a run cannot be resumed
         with self._watch.measure("store"):
             self._store.write_submap(submap, added, changed)
-            self._store.write_places(*self._places(), complete=False)
+            self._write_growing()
 
     def _close_loops(
         self,
@@ -476,8 +485,13 @@ class Run:
             self._tell(Notice(f"{_span(chunk)} connect two parts of the map: they show places seen before."))
         if not self._is_recalling:
             with self._watch.measure("store"):
-                self._store.write_places(*self._places(), complete=False)
+                self._write_growing()
         self._tell(PosesCorrected(self._places()[0], self._points))
+
+    def _write_growing(self) -> None:
+        """Put on disk where all frames lie, in a map that is not finished."""
+        keep_finished(self._out, self._earlier)
+        self._store.write_places(*self._places(), complete=False)
 
     def _places(self) -> tuple[tuple[PlacedFrame, ...], tuple[SkippedFrame, ...], SparsePoints]:
         """Placed frames, all others with the reason, and the points."""
@@ -531,7 +545,7 @@ class Run:
                 self._suspicions += (UNADJUSTED,)
             return
         with self._watch.measure("correction"):
-            self._store.write_places(*self._places(), complete=False)
+            self._write_growing()
             frames, points = correct(open_map(self._out), model, self._names)
         placed.clear()
         placed.update({frame.index: frame for frame in frames})
@@ -555,7 +569,7 @@ class Run:
         if not self._passed:
             return
         with self._watch.measure("store"):
-            self._store.write_places(*self._places(), complete=False)
+            self._write_growing()
         with self._watch.measure("frames between"):
             localiser = FrameLocaliser(open_map(self._out))
             for item in self._source.candidates():
@@ -569,6 +583,7 @@ class Run:
     def _export(self, *, complete: bool) -> None:
         with self._watch.measure("store"):
             between = tuple(frame for frame in self._between.values() if isinstance(frame, PlacedFrame))
+            keep_finished(self._out, self._earlier)
             self._store.write_places(*self._places(), complete=complete, between=between)
         if complete:
             forget_finished(self._out)

@@ -60,11 +60,10 @@ def moved_points(points: SparsePoints, to_from_world: Sim3) -> SparsePoints:
     return replace(points, positions=to_from_world.apply(points.positions))
 
 
-def keep_finished(folder: Path) -> dict[int, Sim3]:
-    """``world_from_cam`` by index of the finished map in ``folder``, which is being continued; empty without one.
+def finished_world(folder: Path) -> dict[int, Sim3]:
+    """``world_from_cam`` by index of the finished map in ``folder``, or of the one that a killed run was continuing.
 
-    They are also kept in a file, as the map is not finished while the run lasts and the run may be killed. Raises
-    MapError for a damaged map.
+    Empty without one. Raises MapError for a damaged map.
     """
     path = folder / "map" / KEPT
     if path.is_file():
@@ -72,12 +71,15 @@ def keep_finished(folder: Path) -> dict[int, Sim3]:
     if not (folder / "map" / "map.json").is_file():
         return {}
     finished = open_map(folder)
-    if not finished.complete:
-        return {}
-    poses = {frame.index: frame.world_from_cam for frame in finished.frames}
-    text = json.dumps({index: pose.matrix().tolist() for index, pose in poses.items()})
-    write_atomically(path, lambda file: file.write(text.encode()))
-    return poses
+    return {frame.index: frame.world_from_cam for frame in finished.frames} if finished.complete else {}
+
+
+def keep_finished(folder: Path, poses: Mapping[int, Sim3]) -> None:
+    """Keep ``finished_world`` in a file before the map changes: it is not finished any more, and may be killed."""
+    path = folder / "map" / KEPT
+    if poses and not path.is_file():
+        text = json.dumps({index: pose.matrix().tolist() for index, pose in poses.items()})
+        write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def forget_finished(folder: Path) -> None:

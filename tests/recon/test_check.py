@@ -61,11 +61,12 @@ def test_a_good_folder_passes_with_figures(finished):
 def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_write(tmp_path):
     report = check_folder(tmp_path)
     assert not report.ok
-    assert len(report.items) == 9
-    *others, recording = report.items
+    assert len(report.items) == 10
+    *others, recording, sanity = report.items
     assert all(not item.ok and "is missing" in item.sentence for item in others)
     assert recording.ok  # a run need not make one
     assert recording.sentence.startswith("There is none")
+    assert sanity.sentence == "There is no report.json to say whether the map is doubtful."
 
 
 @pytest.mark.parametrize("content", [b"", b"no recording"])

@@ -55,7 +55,7 @@ def test_a_map_of_next_to_no_points_is_refused(points: SparsePoints) -> None:
         points,
         **{name: getattr(points, name)[points.point_ids < 4] for name in ("point_ids", "frame_indices", "pixels")},
     )
-    with pytest.raises(InsaneMapError, match="half of the frames see 4 points"):
+    with pytest.raises(InsaneMapError, match=r"half of the frames see \d points"):
         examine(FRAMES, few, DEPTHS)
 
 

@@ -12,7 +12,15 @@ from scipy.spatial.transform import Rotation
 from recon.similarity import Sim3
 from recon.store import MapStore
 from recon.types import SparsePoints
-from recon.world import depth_seen, final_from_grown, forget_finished, keep_finished, moved, typical_depth
+from recon.world import (
+    depth_seen,
+    final_from_grown,
+    finished_world,
+    forget_finished,
+    keep_finished,
+    moved,
+    typical_depth,
+)
 from tests.support import chunk_geometry, placed_frame
 
 FRAMES = {index: placed_frame(index) for index in range(4)}
@@ -56,15 +64,16 @@ def test_typical_depth_prefers_what_is_sure() -> None:
 
 
 def test_the_finished_world_survives_a_run_that_is_killed(tmp_path: Path) -> None:
-    assert keep_finished(tmp_path) == {}
+    assert finished_world(tmp_path) == {}
     store = MapStore(tmp_path)
     frames = tuple(FRAMES.values())
     store.write_places(frames, (), SparsePoints.empty(), complete=False)
-    assert keep_finished(tmp_path) == {}
+    assert finished_world(tmp_path) == {}
     store.write_places(frames, (), SparsePoints.empty(), complete=True)
-    first = keep_finished(tmp_path)
+    first = finished_world(tmp_path)
+    keep_finished(tmp_path, first)
     store.write_places(frames[:1], (), SparsePoints.empty(), complete=False)  # the run that goes on, killed
-    again = keep_finished(tmp_path)
+    again = finished_world(tmp_path)
     assert sorted(again) == sorted(first) == [0, 1, 2, 3]
     np.testing.assert_allclose(again[3].matrix(), FRAMES[3].world_from_cam.matrix(), atol=1e-12)
     forget_finished(tmp_path)
