@@ -24,7 +24,8 @@ CELLS = 12  # along either side of an image
 BORDER = 3  # cells
 BORDER_MATCHES, INNER_MATCHES = 3, 1  # of a cell that a geometry is fitted to
 FEWEST_MATCHES = 15
-FOCALS = (0.42, 0.54, 0.67, 0.83, 1.04, 1.33)  # of the guess, where nobody has told the lens
+FOCALS = (0.5, 0.65, 0.8, 1.0, 1.25, 1.6)  # in longest sides
+BETTER = 1.1  # the score of another lens than the one that is known from EXIF or the chunk before
 PAIRS_FOR_FOCAL = 16
 PAIRS_OF_FRAME = 3
 SHARED_BORDER = 0.5  # of the border cells that the frame shares with the one most like it
@@ -124,8 +125,8 @@ class _Tracks:
         """The cell of every feature."""
         return self._cells[index]
 
-    def matches(self, pair: Pair, focal: float) -> _Matches:
-        """Those of a pair. focal: a factor on the guess, where nobody has told the lens."""
+    def matches(self, pair: Pair, focal: float | None) -> _Matches:
+        """Those of a pair. focal: of all frames, in longest sides; None for the lenses that the database has."""
         rows = self._rows[pair]
         rays, scales = zip(*(self._rays(index, focal) for index in pair), strict=True)
         first, second = (ray[column] for ray, column in zip(rays, rows.T, strict=True))
@@ -136,13 +137,19 @@ class _Tracks:
 
     @property
     def is_calibrated(self) -> bool:
+        """Whether the user has told the lens. EXIF can be wrong."""
+        return bool(self._database.fixed_cameras())
+
+    @property
+    def has_lenses(self) -> bool:
+        """Whether the lenses are more than a guess."""
         return all(self._database.camera(index).has_prior_focal_length for index in self._frames)
 
-    def _rays(self, index: int, focal: float) -> tuple[Array, float]:
+    def _rays(self, index: int, focal: float | None) -> tuple[Array, float]:
         camera = self._database.camera(index)
-        if not camera.has_prior_focal_length:
+        if focal is not None:
             params = camera.params.copy()
-            params[camera.focal_length_idxs()] *= focal
+            params[camera.focal_length_idxs()] = focal * max(camera.width, camera.height)
             camera.params = params
         pixel = self._frames[index].original_size[0] / self._frames[index].image.shape[1]
         return np.asarray(camera.cam_from_img(self.positions[index])), pixel / camera.mean_focal_length()
@@ -185,7 +192,7 @@ def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
     changes nothing.
     """
     tracks = _Tracks(database, frames)
-    focal = 1.0 if tracks.is_calibrated else _best_focal(tracks)
+    focal = None if tracks.is_calibrated else _best_focal(tracks)
     pairs = [tracks.matches(pair, focal) for pair in tracks.pairs]
     moving, found = np.zeros(tracks.count, np.bool_), Moving({})
     for _ in range(ROUNDS):
@@ -196,11 +203,15 @@ def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
     return found
 
 
-def _best_focal(tracks: _Tracks) -> float:
-    """The one lens with which the geometries of most pairs explain most of the picture."""
+def _best_focal(tracks: _Tracks) -> float | None:
+    """The one lens with which the geometries of most pairs explain most of the picture; None for those known."""
     some = tracks.pairs[:: max(1, len(tracks.pairs) // PAIRS_FOR_FOCAL)]
-    scores = [sum(_explained(tracks.matches(pair, focal)) for pair in some) for focal in FOCALS]
-    return FOCALS[int(np.argmax(scores))]
+
+    def score(focal: float | None) -> float:
+        return sum(_explained(tracks.matches(pair, focal)) for pair in some)
+
+    best = max(FOCALS, key=score)
+    return None if tracks.has_lenses and BETTER * score(None) >= score(best) else best
 
 
 def _explained(matches: _Matches) -> float:

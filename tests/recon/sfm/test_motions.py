@@ -53,6 +53,11 @@ def test_nothing_is_masked_where_nothing_moves(tmp_path: Path) -> None:
     assert find(frames_with([], tmp_path), tmp_path).masks == {}
 
 
+def test_nothing_is_masked_where_exif_is_wrong(tmp_path: Path) -> None:
+    frames = [replace(frame, focal=4 * 0.78 * SHAPE[1]) for frame in frames_with([], tmp_path)]
+    assert find(frames, tmp_path).masks == {}
+
+
 def test_masks_are_joined_with_the_users() -> None:
     half, top = np.zeros((4, 6), np.bool_), np.zeros((4, 6), np.bool_)
     half[:, :3], top[:1] = True, True
