@@ -56,10 +56,10 @@ def evaluate(
         rows += _surface_rows(folder, truth, poses.reference_from_estimated, reference, intrinsics)
     if loops:
         rows += _loop_rows(folder, by, true_poses, poses.reference_from_estimated.scale)
+    print_rows(f"Errors after {align.upper()} alignment, lengths in the reference's unit", rows)
     picture = plot or folder / "evaluation.png"
     evaluation.plot(poses, picture)
-    rows.append(("plot", str(picture)))
-    print_rows(f"Errors after {align.upper()} alignment, lengths in the reference's unit", rows)
+    typer.echo(f"Plot: {picture}")
 
 
 def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:

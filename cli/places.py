@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from retrieval.collection import Match
     from retrieval.describer import PlaceDescriber
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Recognise places: index, query, measure.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Recognise places: build an index, query it, evaluate it."
+)
 Weights = Annotated[
     str | None,
     typer.Option(

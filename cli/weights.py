@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from recon.network.checkpoints import Checkpoint
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Weights of the networks: list, fetch, check, import."
+    no_args_is_help=True, rich_markup_mode=None, help="Weights of the networks: list, pull, verify, import."
 )
 DAMAGED = 1
 Agreed = Annotated[bool, typer.Option("--yes", help="Accept the licence without being asked.")]

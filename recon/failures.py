@@ -70,6 +70,6 @@ def _sentence(error: Exception, folder: Path, *, resumable: bool) -> str:
     quoted = shlex.quote(str(folder))
     ways = [f"continue with recon run SOURCE --out {quoted} --resume"] if resumable else []
     if (folder / "map" / "map.json").is_file():
-        ways.append(f"write the files of what is finished with recon export {quoted}")
+        ways.append(f"write what is finished with recon export {quoted} --to ply")
     way = ", or ".join(ways) or "begin again with --overwrite"
     return f"Unexpected error ({short(error)}), see {folder / ERROR_FILE}. Nothing that was finished is lost: {way}."

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from recon.network.frontend import OpenNetwork
 
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
+SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 ALONE = "has too little in common with the rest of the map"
 NOT_YET = PASSED + "the run ended before its turn, or its source is gone"
@@ -195,14 +196,21 @@ def refuse_own_outputs(source: str, out: Path) -> None:
 def prepare_folder(out: Path, *, overwrite: bool) -> None:
     """Make ``out`` ready for a run; only what an earlier run wrote there is ever deleted.
 
-    Raises OutputError when ``out`` holds files and ``overwrite`` is not set, or when it cannot be written.
+    Raises OutputError when ``out`` holds files and ``overwrite`` is not set, when what would be replaced is of no run,
+    or when it cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
         present = {path.name for path in out.iterdir()} - {LOCK}
         if present and not overwrite:
             raise OutputError(f"{out} is not empty. Choose another --out, or --overwrite to replace the run in it.")
-        for name in present.intersection(RUN_OUTPUTS + LATER_OUTPUTS):
+        replaced = present.intersection(RUN_OUTPUTS + LATER_OUTPUTS)
+        if replaced - {ERROR_FILE} and not any((out / name).is_file() for name in SIGNS_OF_A_RUN):
+            raise OutputError(
+                f"{out} holds {min(replaced)}, but no run that --overwrite could replace. Move it, or choose another "
+                "--out."
+            )
+        for name in replaced:
             path = out / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError as error:
@@ -514,7 +522,7 @@ class Run:
         count = len(self._names)
         if count < 2:
             raise ReconstructionError(
-                f"{self._name} has {count} readable image; at least two from different places are needed."
+                f"{self._name} gives {count} readable image; at least two from different places are needed."
             )
         if self._settings.network and self._reasons:
             index, reason = min(self._reasons.items())

@@ -113,7 +113,7 @@ def make_plan(
     disk = disk_need(description, settings.cloud, recorded=recorded)
     if disk > machine.disk:
         raise ResourceError(
-            f"The run needs about {disk / 1e9:.1f} GB of disk, {machine.disk / 1e9:.1f} GB are free at {out}. "
+            f"The run needs about {disk / 1e6:,.0f} MB of disk, {machine.disk / 1e6:,.0f} MB are free at {out}. "
             "Free some space, choose another --out, or take fewer frames with --every or --max-frames."
         )
     original = description.sizes[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sqlite3
 import tempfile
 from collections import Counter
@@ -84,8 +85,13 @@ class MatchDatabase:
         self._few_features = lru_cache(GLANCES_IN_MEMORY)(self._read_few_features)
 
     def close(self) -> None:
-        """Close the file. It stays, so that the map can be gone on with."""
-        self._database.close()
+        """Close the file. It stays, so that the run can be resumed. Raises RuntimeError where the disk is full."""
+        try:
+            self._database.close()
+        except RuntimeError:
+            # Its destructor would try once more at the end of the program, and abort.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._database))
+            raise
 
     @property
     def frames(self) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
         return _image_source("folder", spec, _files_in(path), options, images_folder)
     if path.is_file():
         return _file_source(path, options, images_folder)
+    if os.path.lexists(path):
+        raise SourceError(f"{spec} is neither a file nor a folder. Give an image folder, a video, or an image.")
     if not glob.has_magic(spec):
         raise SourceError(f"{spec} does not exist. Give an image folder, a pattern such as 'a/*.jpg', or a video.")
     return _image_source("glob", spec, _matches(path, spec), options, images_folder)

@@ -74,12 +74,25 @@ def test_folder_in_use_is_kept_without_overwrite(recon: Recon, tmp_path: Path) -
 
 
 def test_overwrite_deletes_nothing_that_is_not_of_a_run(recon: Recon, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("precious")
-    (tmp_path / "out" / "poses.txt").write_text("of an earlier run")
-    outcome = recon("run", make_images(tmp_path / "photos", 1), "--out", tmp_path / "out", "--overwrite")
-    expect_refusal(outcome, out=tmp_path / "out")
-    assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
+    photos, out = make_images(tmp_path / "photos", 1), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("precious")
+    (out / "poses.txt").write_text("surveyed")
+    outcome = recon("run", photos, "--out", out, "--overwrite")
+    expect_refusal(outcome, "out holds poses.txt, but no run that --overwrite could replace")
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "thesis.txt": "precious",
+        "poses.txt": "surveyed",
+    }
+    (out / "report.json").write_text("of an earlier run, as poses.txt then is")
+    expect_refusal(recon("run", photos, "--out", out, "--overwrite"), "1 readable image", out=out)
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("special", ["/dev/null", "loop"])
+def test_a_source_that_is_neither_file_nor_folder(recon: Recon, tmp_path: Path, special: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    expect_refusal(recon("run", tmp_path / special, "--out", tmp_path / "out"), "is neither a file nor a folder")
 
 
 @pytest.mark.parametrize("source", ["colmap/walk", "colmap_undistorted/images", "nerfstudio/images/*.png"])
@@ -108,7 +121,7 @@ def test_read_only_folder(recon: Recon, tmp_path: Path, monkeypatch: pytest.Monk
 def test_disk_that_the_run_would_fill(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recon.machine.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "out")
-    expect_refusal(outcome, "of disk", "0.0 GB are free", "--max-frames")
+    expect_refusal(outcome, "of disk", "0 MB are free", "--max-frames")
     assert not (tmp_path / "out").exists()
 
 

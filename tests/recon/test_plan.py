@@ -92,7 +92,7 @@ def test_too_little_memory_is_refused() -> None:
 
 
 def test_too_little_disk_is_refused_with_the_way_out() -> None:
-    with pytest.raises(ResourceError, match=r"GB of disk, 0\.1 GB are free at out\..*--max-frames"):
+    with pytest.raises(ResourceError, match=r"MB of disk, 100 MB are free at out\..*--max-frames"):
         _plan(VIDEO, machine=replace(ROOMY, disk=100_000_000))
 
 
