@@ -20,6 +20,7 @@ GRID = np.geomspace(0.25, 4.0, 94)  # focal lengths [longest sides], 3% apart
 STEPS = np.exp(np.unique(np.r_[np.linspace(-0.5, 0.5, 41), np.linspace(-0.02, 0.02, 9)]))
 NOISE = 0.005  # of the inequality of singular values, in pairs with the right focal lengths
 PENALTY = 20.0  # of a lens, in the unit of the misfit
+CLEAR_SHARE = 0.6  # of the misfit of one lens that several may leave; wrong matches leave it as it is
 LEAST_RATIO = 1.05  # of two lenses; nearer ones are noise, or no harm
 ROUNDS = 6
 SUSPICIOUS = 1.5  # mean misfit; pairs of one lens have less
@@ -99,7 +100,7 @@ def find_lenses(terms: PairTerms, start: Lenses, free: NDArray[np.bool_], zooms:
         found = _merged(terms, _reassigned(terms, merged, free, ratios))
         if (bound := misfit(terms, found) + PENALTY * len(found.focals)) < least:
             best, least = found, bound
-    return best
+    return best if misfit(terms, best) < CLEAR_SHARE * misfit(terms, shared) else shared
 
 
 def fit(terms: PairTerms, lenses: Lenses) -> Lenses:
