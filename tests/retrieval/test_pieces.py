@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recon.archive import load_arrays
+from recon.errors import UnexpectedError
 from recon.pipeline import reconstruct
 from recon.settings import RunSettings
 from recon.similarity import Sim3
@@ -58,14 +60,14 @@ def test_frames_of_a_new_piece_are_stored_and_recognised_once_also_on_resume(
     assert [frame.index for frame in open_map(whole).frames] == [0, 1, 2, 3, 4]
     assert [frame.index for frame in found.skipped] == [5, 6, 7, 8, 9]
     stored = [int(index) for path in sorted((whole / "map").glob("submap_*.npz"))
-              for index in np.load(path)["frame_indices"]]  # fmt: skip
+              for index in load_arrays(path)["frame_indices"]]  # fmt: skip
     assert stored == list(range(FRAMES))
     assert [geometry.index for _, geometry in open_map(whole).geometry()] == [0, 1, 2, 3, 4]
     assert finder._submap_of == {0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1, 6: 1, 7: 1, 8: 2, 9: 2}
     again, killed = LoopFinder(), tmp_path / "killed"
     front_end.interrupt, front_end.ending = "chunk 2", RuntimeError
     front_end.reconstruct = until_the_third  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UnexpectedError):
         reconstruct(str(photos), killed, SETTINGS, recogniser=LoopFinder())
     front_end.interrupt = ""
     reconstruct(str(photos), killed, replace(SETTINGS, resume=True), recogniser=again)
