@@ -59,7 +59,8 @@ def evaluate(
     print_rows(f"Errors after {align.upper()} alignment, lengths in the reference's unit", rows)
     picture = plot or folder / "evaluation.png"
     evaluation.plot(poses, picture)
-    typer.echo(f"Plot: {picture}")
+    width = max(len(label) for label, _ in rows)
+    typer.echo(f"  {'plot':<{width}}  {picture}")
 
 
 def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
