@@ -248,7 +248,7 @@ class Run:
         recogniser: PlaceRecogniser | None = None,
     ) -> None:
         self._name, self._source, self._out, self._settings = name, source, out, settings
-        self._listeners = list(listeners)
+        self._listeners = listeners
         self._unwritten: tuple[str, ...] = ()
         self._journal = journal
         self._watch = Stopwatch()
