@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from cli.text import print_rows
-from recon.benchmark.clock import Clock
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
+from recon.lab.benchmark.clock import Clock
 
 FELL_SHORT = 1
 ClockOption = Annotated[Clock, typer.Option(help="Processor time is for machines with other work.")]
@@ -29,10 +29,10 @@ def real(
 
     Runs both in turn on each set. Exits with 1 when recon falls short.
     """
-    from recon.benchmark.measure import SetResult, measure_set
-    from recon.benchmark.sets import chosen_sets
-    from recon.benchmark.tables import BenchmarkResult, circumstances, to_markdown, write_results
-    from recon.store import make_folder
+    from recon.lab.benchmark.measure import SetResult, measure_set
+    from recon.lab.benchmark.sets import chosen_sets
+    from recon.lab.benchmark.tables import BenchmarkResult, circumstances, to_markdown, write_results
+    from recon.store.map import make_folder
 
     chosen = chosen_sets(sets)
     make_folder(out)
@@ -67,9 +67,9 @@ def scaling(
 
     By method: dense, descriptors, the published stream, ours.
     """
-    from recon.network import scaling as benchmark
+    from recon.lab.benchmark import scaling as benchmark
     from recon.network.runtime import choose_device
-    from recon.store import make_folder
+    from recon.store.map import make_folder
 
     chosen = methods.split(",") if methods else benchmark.METHODS
     unknown = set(chosen) - set(benchmark.METHODS)
@@ -104,7 +104,7 @@ def index(
 
     Measures build, query, recall@10 and memory.
     """
-    from recon.store import make_folder
+    from recon.store.map import make_folder
     from retrieval import index_benchmark as benchmark
 
     settings = benchmark.IndexBenchmark(_numbers(counts, "--counts"), dim, queries, clock)
@@ -125,7 +125,7 @@ def walk(
 
     Walks through a rendered room, with loops and without; tells error and memory.
     """
-    from recon.benchmark import walk as benchmark
+    from recon.lab.benchmark import walk as benchmark
 
     settings = benchmark.WalkSettings(frames, laps)
     result = benchmark.measure(settings, out, lambda at: typer.echo(f"{at.frames} of {frames} frames", err=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from recon.errors import DependencyError
+from recon.core.errors import DependencyError
 
 DEBIAN_PACKAGES = {
     "libusb-1.0.so.0": "libusb-1.0-0",

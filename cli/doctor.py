@@ -88,7 +88,7 @@ def _weights() -> Iterator[Row]:
 
 
 def _machine() -> Iterator[Row]:
-    from recon.machine import look_at_machine
+    from recon.core.machine import look_at_machine
 
     machine = look_at_machine(Path())
     yield "processors", str(machine.processors)

@@ -9,13 +9,13 @@ import typer
 
 from cli.options import Folder, calibrated_camera
 from cli.text import Row, print_rows
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from recon.depth_evaluation import CloudEvaluation, DepthEvaluation, TrueDepth
-    from recon.evaluation import Evaluation
+    from recon.core.similarity import Sim3
+    from recon.evaluate.depth import CloudEvaluation, DepthEvaluation, TrueDepth
+    from recon.evaluate.poses import Evaluation
     from recon.exports import Trajectory
-    from recon.similarity import Sim3
 
 
 def evaluate(
@@ -42,8 +42,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Compare a run's poses, depth and cloud with a reference."""
-    from recon import evaluation
-    from recon.depth_evaluation import find_true_depth
+    from recon.evaluate import poses as evaluation
+    from recon.evaluate.depth import find_true_depth
     from recon.exports import read_tum
 
     if depth is None and intrinsics is not None:
@@ -66,7 +66,7 @@ def evaluate(
 def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
     from recon.exports import read_tum
     from recon.exports.trajectory import rigid_trajectory
-    from recon.store import open_map
+    from recon.store.map import open_map
 
     if by == "time":
         return read_tum(folder / "poses.txt")
@@ -75,9 +75,9 @@ def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
 
 def _loop_rows(folder: Path, by: Literal["time", "frame"], reference: Trajectory, scale: float) -> list[Row]:
     """Judge the ledger of the run, and draw it."""
-    from recon.loop_evaluation import evaluate_loops, plot_loops, reference_by_frame
-    from recon.report import read
-    from recon.store import open_map
+    from recon.evaluate.loops import evaluate_loops, plot_loops, reference_by_frame
+    from recon.store.map import open_map
+    from recon.store.report import read
 
     reconstruction = open_map(folder)
     true_poses = reference_by_frame(reconstruction, reference, by_index=by == "frame")
@@ -95,9 +95,9 @@ def _surface_rows(
     folder: Path, truth: TrueDepth, reference_from_world: Sim3, reference: Path, intrinsics: str | None
 ) -> list[Row]:
     """Measure the depth maps, and the cloud where the true lens is known."""
-    from recon.depth_evaluation import evaluate_cloud, evaluate_depth
+    from recon.evaluate.depth import evaluate_cloud, evaluate_depth
     from recon.exports import read_tum
-    from recon.store import open_map
+    from recon.store.map import open_map
 
     reconstruction = open_map(folder)
     rows = _depth_rows(evaluate_depth(reconstruction, truth, reference_from_world))

@@ -74,7 +74,7 @@ def live(
     """
     from recon.settings import NetworkSettings, RunSettings
     from recon.sources import SourceOptions, open_live_source
-    from recon.store import incoming_folder
+    from recon.store.map import incoming_folder
 
     viewers = chosen_viewers(viewer, web_host)
     options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes, cameras)

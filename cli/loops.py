@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from recon.places import LoopRecord
+    from recon.core.places import LoopRecord
 
 
 def loops(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
@@ -17,7 +17,7 @@ def loops(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of 
 
     Every loop candidate comes with its evidence and verdict.
     """
-    from recon.report import read
+    from recon.store.report import read
 
     report = read(folder / "report.json")
     for suspicion in report.suspicions:

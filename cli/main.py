@@ -15,7 +15,7 @@ import typer
 from cli import bench, doctor, evaluate, live, loops, outputs, places, reference, run, weights
 from cli.dependencies import explain
 from cli.text import one_line
-from recon.errors import ReconError, UnexpectedError
+from recon.core.errors import ReconError, UnexpectedError
 
 UNEXPECTED = 3
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from recon.types import Camera, CameraModel
+    from recon.core.types import Camera, CameraModel
 
 LensName = Literal["pinhole", "radial", "opencv", "fisheye"]
 MODELS: dict[LensName, CameraModel] = {
@@ -143,8 +143,8 @@ def takes_options_of(shared: Callable[..., object]) -> Callable[[Command], Comma
 
 
 def calibrated_camera(text: str, lens: LensName | None, sizes: Sequence[tuple[int, int]]) -> Camera:
-    """The camera that ``--intrinsics`` describes, and a note for the user; see ``recon.intrinsics.given_camera``."""
-    from recon.intrinsics import given_camera
+    """The camera that ``--intrinsics`` describes, and a note for the user; see ``given_camera``."""
+    from recon.sources.intrinsics import given_camera
 
     camera, note = given_camera(text, MODELS[lens] if lens else None, sizes)
     if note:

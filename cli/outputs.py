@@ -45,9 +45,9 @@ def export(
 ) -> None:
     """Write a run in another program's format."""
     from recon import exports
-    from recon.lock import sole_writer
     from recon.settings import CloudSettings
-    from recon.store import open_map
+    from recon.store.lock import sole_writer
+    from recon.store.map import open_map
 
     cloud = CloudSettings(voxel, max_points, clean, sky)
     name = "colmap_undistorted" if undistort else FILE_NAMES[to]
@@ -65,8 +65,8 @@ def check(folder: Folder) -> None:
 
     Opens each with the program it is for, and compares them. Exits with 1 when something is wrong.
     """
-    from recon.check import check_folder
-    from recon.store import open_map
+    from recon.evaluate.check import check_folder
+    from recon.store.map import open_map
 
     open_map(folder)  # says so in a sentence where there is no run at all
     report = check_folder(folder)

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from cli.text import duration
-from recon.events import ChunkReconstructed, Event, FrameRead, Notice, StreamStatus
-from recon.events import Progress as StageProgress
+from recon.core.events import ChunkReconstructed, Event, FrameRead, Notice, StreamStatus
+from recon.core.events import Progress as StageProgress
 from recon.plan import Plan
 
 CHUNKS_STAGE = "frames"

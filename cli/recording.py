@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 
 import viewer
-from recon.errors import DependencyError, ReconError
-from recon.events import Event
+from recon.core.errors import DependencyError, ReconError
+from recon.core.events import Event
 from viewer.launch import LOOPBACK
 
 

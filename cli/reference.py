@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from recon.network.reference.comparison import Comparison
+    from recon.lab.reference.comparison import Comparison
 
 DIFFERS = 1
 
@@ -22,7 +22,7 @@ def verify_reference(
 
     Reads suites of stored outputs. Exits with 1 where they differ.
     """
-    from recon.network.reference.suites import verify
+    from recon.lab.reference.suites import verify
     from retrieval.reference import compare_image
 
     by_case: defaultdict[str, list[Comparison]] = defaultdict(list)

@@ -48,15 +48,15 @@ from cli.options import (
     takes_options_of,
 )
 from cli.text import duration, print_rows, size
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from recon.events import Listener
-    from recon.places import PlaceRecogniser
+    from recon.core.events import Listener
+    from recon.core.places import PlaceRecogniser
     from recon.plan import Plan
-    from recon.report import RunReport
     from recon.settings import RunSettings
     from recon.sources import Source
+    from recon.store.report import RunReport
 
 UNWRITTEN = 1
 SKIPPED_SHOWN = 5
@@ -128,7 +128,7 @@ def prepare(
 
 def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings) -> int:
     """How many frames of a source the run to resume has. Raises ReconError where it cannot be resumed with it."""
-    from recon.journal import Journal
+    from recon.store.journal import Journal
 
     journal = Journal.resume(out, str(Path(name).expanduser().resolve()), settings, source)
     return sum(index >= journal.parts[-1].first for index in journal.frames)

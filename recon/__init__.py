@@ -1,5 +1,5 @@
 """Streaming 3D reconstruction: images or a video in, poses, a dense cloud and a map out."""
 
-from recon.libz import keep_apart
+from recon.core.libz import keep_apart
 
 keep_apart()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from recon.similarity import Array
-from recon.types import Chunk, ChunkGeometry, SparseModel
+from recon.core.similarity import Array
+from recon.core.types import Chunk, ChunkGeometry, SparseModel
 
 
 class GeometryFrontEnd(Protocol):

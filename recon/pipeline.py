@@ -11,15 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recon.between import PASSED, FrameLocaliser
-from recon.chunks import chunks
-from recon.colmap_log import quiet
-from recon.correction import correct
-from recon.dense.plane_sweep import PlaneSweep
-from recon.dense.views import DepthStage
-from recon.doubts import Doubts, find_doubts, unjudged, warnings
-from recon.errors import OutputError, ReconError, ReconstructionError, SettingsError, SourceError
-from recon.events import (
+from recon.core.colmap_log import quiet
+from recon.core.errors import OutputError, ReconError, ReconstructionError, SettingsError, SourceError
+from recon.core.events import (
     ChunkReconstructed,
     Event,
     Finished,
@@ -32,25 +26,11 @@ from recon.events import (
     Progress,
     StreamStatus,
 )
-from recon.exports.outputs import write_outputs
-from recon.failures import ERROR_FILE, explained
-from recon.frontend import GeometryFrontEnd
-from recon.helping import Helpers
-from recon.journal import AS_IT_WAS, Journal, require_run
-from recon.lock import LOCK, sole_writer
-from recon.overlay import OverlayFinder
-from recon.placement import Placement
-from recon.places import PlaceRecogniser
-from recon.refusal import refusal
-from recon.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
-from recon.sanity import InsaneMapError, examine
-from recon.settings import DenseDepth, RunSettings
-from recon.sfm.frontend import SfmSettings, StructureFromMotion
-from recon.sources import Source, open_source
-from recon.sources.base import Candidate
-from recon.sources.resumed import ResumedSource
-from recon.store import MapStore, incoming_folder, make_folder, open_map
-from recon.types import (
+from recon.core.failures import ERROR_FILE, explained
+from recon.core.helping import Helpers
+from recon.core.places import PlaceRecogniser
+from recon.core.refusal import refusal
+from recon.core.types import (
     Chunk,
     ChunkGeometry,
     Frame,
@@ -61,7 +41,17 @@ from recon.types import (
     SparsePoints,
     Submap,
 )
-from recon.world import (
+from recon.depth.plane_sweep import PlaneSweep
+from recon.depth.views import DepthStage
+from recon.exports.outputs import write_outputs
+from recon.frontend import GeometryFrontEnd
+from recon.mapping.between import PASSED, FrameLocaliser
+from recon.mapping.chunks import chunks
+from recon.mapping.correction import correct
+from recon.mapping.doubts import Doubts, find_doubts, unjudged, warnings
+from recon.mapping.placement import Placement
+from recon.mapping.sanity import InsaneMapError, examine
+from recon.mapping.world import (
     depth_seen,
     final_from_grown,
     finished_world,
@@ -71,9 +61,19 @@ from recon.world import (
     moved_points,
     typical_depth,
 )
+from recon.settings import DenseDepth, RunSettings
+from recon.sfm.frontend import SfmSettings, StructureFromMotion
+from recon.sources import Source, open_source
+from recon.sources.base import Candidate
+from recon.sources.overlay import OverlayFinder
+from recon.store.journal import AS_IT_WAS, Journal, require_run
+from recon.store.lock import LOCK, sole_writer
+from recon.store.map import MapStore, incoming_folder, make_folder, open_map
+from recon.store.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
+from recon.store.resumed import ResumedSource
 
 if TYPE_CHECKING:
-    from recon.loops import LoopCloser
+    from recon.mapping.loops import LoopCloser
     from recon.network.frontend import OpenNetwork
 
 RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
@@ -168,8 +168,8 @@ def open_depth_stage(kind: DenseDepth, tell: Listener) -> DepthStage:
     """What makes dense depth of frames with poses; the classical stage alone where the learned one's weights lack."""
     if kind == "classical":
         return PlaneSweep()
-    from recon.compact.stage import filled_sweep  # noqa: PLC0415  torch takes seconds to import
-    from recon.compact.weights import BUNDLED  # noqa: PLC0415
+    from recon.depth.learned import filled_sweep  # noqa: PLC0415  torch takes seconds to import
+    from recon.depth.weights import BUNDLED  # noqa: PLC0415
 
     if not BUNDLED.is_file():
         tell(Notice(f"{BUNDLED} is missing: depth has gaps where the plane sweep finds none."))
@@ -181,7 +181,7 @@ def open_loop_closer(recogniser: PlaceRecogniser | None) -> LoopCloser | None:
     """What closes the loops that a recogniser finds."""
     if recogniser is None:
         return None
-    from recon.loops import LoopCloser  # noqa: PLC0415  gtsam is only needed here
+    from recon.mapping.loops import LoopCloser  # noqa: PLC0415  gtsam is only needed here
 
     return LoopCloser(recogniser)
 
@@ -269,7 +269,7 @@ class Run:
         self._doubts: dict[int, Doubts] = {}
         self._points = SparsePoints.empty()
         self._loops = self._helpers.attempt("loops", lambda: open_loop_closer(recogniser))
-        self._depths: dict[int, float] = {}  # of frames, see recon.world
+        self._depths: dict[int, float] = {}  # of frames, see recon.mapping.world
         self._earlier = finished_world(out) if settings.resume else {}
 
     def _open_front_end(self, network: OpenNetwork | None) -> GeometryFrontEnd:

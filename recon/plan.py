@@ -12,11 +12,11 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from recon.errors import ResourceError, SourceError
-from recon.machine import Machine, look_at_machine
+from recon.core.errors import ResourceError, SourceError
+from recon.core.machine import Machine, look_at_machine
+from recon.core.types import Frame, Image
 from recon.settings import CloudSettings, RunSettings
 from recon.sources.base import SourceDescription
-from recon.types import Frame, Image
 
 Result = TypeVar("Result")
 
@@ -146,7 +146,7 @@ def scaled(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 
 def chunk_count(frames: int, settings: RunSettings) -> int:
-    """How many chunks ``recon.chunks`` makes of so many frames."""
+    """How many chunks ``recon.mapping.chunks`` makes of so many frames."""
     if frames <= settings.chunk:
         return min(frames, 1)
     return 1 + math.ceil((frames - settings.chunk) / (settings.chunk - settings.overlap))
@@ -238,8 +238,8 @@ def _joint_seconds(frames: int, probe: Probe) -> float:
 
 def run_probe(working: tuple[int, int]) -> Probe:
     """Time the run's own steps once, on a random texture of the working size; takes up to two seconds."""
-    from recon.dense.plane_sweep import PlaneSweep, correlation_volume, semi_global  # noqa: PLC0415 - heavy
-    from recon.dense.views import PosedView  # noqa: PLC0415
+    from recon.depth.plane_sweep import PlaneSweep, correlation_volume, semi_global  # noqa: PLC0415 - heavy
+    from recon.depth.views import PosedView  # noqa: PLC0415
     from recon.sfm.matching import SiftMatcher  # noqa: PLC0415
 
     matcher, sweep = SiftMatcher(), PlaneSweep()

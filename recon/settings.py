@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
+from recon.core.types import Camera, CameraModel
 from recon.sources.base import SourceOptions
-from recon.types import Camera, CameraModel
 
 Refine = Literal["auto", "none"]
 DenseDepth = Literal["filled", "classical"]

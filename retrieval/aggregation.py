@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recon.errors import WeightsError
+from recon.core.errors import WeightsError
+from recon.core.types import Image
 from recon.network.aggregator import normalised as standardised
 from recon.network.attention import Backend
 from recon.network.checkpoints import Checkpoint, differences, read_checkpoint
 from recon.network.config import VitConfig
 from recon.network.runtime import precision
 from recon.network.vit import VisionTransformer
-from recon.types import Image
 from retrieval.describer import Descriptors
 from retrieval.digest import digest_of_file
 

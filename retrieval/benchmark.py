@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.errors import SourceError
+from recon.core.errors import SourceError
 from retrieval.collection import described, list_images
 from retrieval.describer import Descriptors, PlaceDescriber
 from retrieval.index import PlaceIndex

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.types import Image
+from recon.core.types import Image
 
 ORIENTATIONS = 8
 CELLS = 4  # along a side of the descriptor

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.types import Image
+from recon.core.types import Image
 
 Descriptors = NDArray[np.float32]  # (images, dim), rows of length 1: their inner product is the similarity in -1..1
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from recon.benchmark.clock import CLOCKS, Clock
-from recon.errors import SettingsError
-from recon.store import write_atomically
+from recon.core.errors import SettingsError
+from recon.lab.benchmark.clock import CLOCKS, Clock
+from recon.store.map import write_atomically
 from retrieval.describer import Descriptors, normalised
 from retrieval.index import Ids, PlaceIndex
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from recon.places import LoopCandidate, LoopEdge, ReadSubmap
-from recon.types import Frame, FrameGeometry, Submap
+from recon.core.places import LoopCandidate, LoopEdge, ReadSubmap
+from recon.core.types import Frame, FrameGeometry, Submap
 from retrieval.candidates import Background, CandidateSettings, Hit, find_hits, strongest, supported
 from retrieval.describer import Descriptors, PlaceDescriber
 from retrieval.index import PlaceIndex
@@ -20,7 +20,7 @@ NEIGHBOURS = (-2, 0, 2)  # frames around a candidate's that are matched, too
 
 
 class LoopFinder:
-    """Implements ``recon.places.PlaceRecogniser``.
+    """Implements ``recon.core.places.PlaceRecogniser``.
 
     describer: None for the classical one, whose vocabulary is learnt from the first submap. What is kept in memory is
     one descriptor per frame, the first where a frame comes again; images and geometry are looked at once more only to

@@ -1,4 +1,4 @@
-"""ImAge descriptors against stored outputs of the public code; ``recon.network.reference`` explains the suites."""
+"""ImAge descriptors against stored outputs of the public code; ``recon.lab.reference`` explains the suites."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from recon.lab.reference.comparison import TOLERANCE, Comparison, Json, compare, read_json, read_tensors
+from recon.lab.reference.configs import vit_config
 from recon.network.aggregator import normalised
 from recon.network.checkpoints import read_checkpoint
-from recon.network.reference.comparison import TOLERANCE, Comparison, Json, compare, read_json, read_tensors
-from recon.network.reference.configs import vit_config
 from retrieval.aggregation import AggregatingTransformer, AggregationConfig, load_transformer
 
 DESCRIPTOR = "descriptor"

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from recon.overlap import log_ratio, shared_surface
+from recon.core.similarity import Array, Sim3
+from recon.core.types import Frame, FrameGeometry
+from recon.mapping.overlap import log_ratio, shared_surface
 from recon.sfm.matching import Features, Matcher, SiftMatcher
-from recon.similarity import Array, Sim3
-from recon.types import Frame, FrameGeometry
 
 SEED = 0
 JUDGES = 300  # matches that hypotheses are compared by

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.errors import MapError
-from recon.store import write_atomically
-from recon.types import Image
+from recon.core.errors import MapError
+from recon.core.types import Image
+from recon.store.map import write_atomically
 from retrieval.dense_sift import DenseSift
 from retrieval.describer import Descriptors, normalised
 from retrieval.digest import digest_of_arrays

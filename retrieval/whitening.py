@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.types import Image
+from recon.core.types import Image
 from retrieval.describer import Descriptors, PlaceDescriber, normalised
 from retrieval.digest import digest_of_arrays
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from recon.helping import STRICT
+from recon.core.helping import STRICT
 
 os.environ.setdefault(STRICT, "1")  # a fault of what only helps a run must not go unseen here
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.bundled import CHECKOUT
-from recon.store import open_map
+from recon.core.bundled import CHECKOUT
+from recon.store.map import open_map
 
 FRAMES = 4
 OPTIONS = ("--size", "320", "--no-loops", "--viewer", "none")

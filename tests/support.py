@@ -11,9 +11,8 @@ import pycolmap
 from PIL import Image as PillowImage
 from scipy.spatial.transform import Rotation
 
-from recon.similarity import Array, Sim3
-from recon.store import MapStore, ReconstructedMap, images_folder, open_map
-from recon.types import (
+from recon.core.similarity import Array, Sim3
+from recon.core.types import (
     Camera,
     Chunk,
     ChunkGeometry,
@@ -26,6 +25,7 @@ from recon.types import (
     SparsePoints,
     Submap,
 )
+from recon.store.map import MapStore, ReconstructedMap, images_folder, open_map
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 PLANE_DEPTH = 4.0

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from recon import bundled
+from recon.core import bundled
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from recon.benchmark.tables import HEADER
+from recon.lab.benchmark.tables import HEADER
 from tests.support import half_size_sample
 
 ROOT = Path(__file__).parents[1]

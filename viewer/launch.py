@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from recon.errors import DependencyError, MapError, SettingsError
+from recon.core.errors import DependencyError, MapError, SettingsError
 from viewer.page import serve_page
 
 RECORDING = "recording.rrd"

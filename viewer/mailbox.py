@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recon.events import ChunkReconstructed, Event, FrameRead, PosesCorrected, Progress
+from recon.core.events import ChunkReconstructed, Event, FrameRead, PosesCorrected, Progress
 
 MOST_WAITING = {"submap": 4, "frame": 500}
 MOST_WAITING_OF_OTHERS = 200

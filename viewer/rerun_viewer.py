@@ -16,8 +16,8 @@ import psutil
 import rerun as rr
 from rerun.error_utils import catch_and_log_exceptions
 
-from recon.errors import OutputError
-from recon.events import (
+from recon.core.errors import OutputError
+from recon.core.events import (
     ChunkReconstructed,
     Event,
     Finished,
@@ -28,10 +28,10 @@ from recon.events import (
     PosesCorrected,
     Progress,
 )
-from recon.places import LoopRecord
-from recon.similarity import Sim3
-from recon.store import images_folder, make_folder
-from recon.types import Frame, FrameGeometry, PlacedFrame, SparsePoints
+from recon.core.places import LoopRecord
+from recon.core.similarity import Sim3
+from recon.core.types import Frame, FrameGeometry, PlacedFrame, SparsePoints
+from recon.store.map import images_folder, make_folder
 from viewer import shapes
 from viewer.blueprint import layout
 from viewer.launch import LOOPBACK, open_window, serve

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.similarity import Array, Sim3
+from recon.core.similarity import Array, Sim3
+from recon.core.types import Camera, FrameGeometry, Image
 from recon.sources.base import working_image
-from recon.types import Camera, FrameGeometry, Image
 
 # The four edges of the image plane and the four to the camera centre, drawn in one stroke.
 _FRUSTUM_STROKE = (0, 1, 2, 3, 0, 4, 1, 2, 4, 3)

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from recon.colmap_log import quiet
-from recon.errors import SettingsError
+from recon.core.colmap_log import quiet
+from recon.core.errors import SettingsError
 from recon.exports.colmap import write_colmap, write_undistorted
 from recon.exports.mesh import write_mesh
 from recon.exports.nerfstudio import write_nerfstudio
 from recon.exports.ply import write_ply
 from recon.exports.trajectory import Trajectory, read_tum, write_kitti, write_tum
 from recon.settings import CloudSettings
-from recon.store import ReconstructedMap, make_folder
+from recon.store.map import ReconstructedMap, make_folder
 
 Target = Literal["ply", "mesh", "colmap", "tum", "kitti", "nerfstudio"]
 

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.dense.consistency import look_up
+from recon.core.types import DepthMap, FrameGeometry, Mask, PlacedFrame
+from recon.depth.consistency import look_up
 from recon.settings import CloudSettings
-from recon.store import CONFIDENCE_LEVELS, ReconstructedMap
-from recon.types import DepthMap, FrameGeometry, Mask, PlacedFrame
+from recon.store.map import CONFIDENCE_LEVELS, ReconstructedMap
 
 PosedGeometry = tuple[PlacedFrame, FrameGeometry]
 

@@ -12,11 +12,11 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from recon.cameras import colmap_camera
-from recon.errors import OutputError
+from recon.core.cameras import colmap_camera
+from recon.core.errors import OutputError
+from recon.core.types import Camera
 from recon.exports.folders import new_folder, require_images, share_images
-from recon.store import ReconstructedMap
-from recon.types import Camera
+from recon.store.map import ReconstructedMap
 
 
 def write_colmap(reconstruction: ReconstructedMap, folder: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recon.errors import MapError, OutputError
-from recon.store import ReconstructedMap
+from recon.core.errors import MapError, OutputError
+from recon.store.map import ReconstructedMap
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from recon.errors import OutputError
+from recon.core.errors import OutputError
+from recon.core.similarity import Array
 from recon.exports.cleaning import PosedGeometry, surfaces, survey
 from recon.exports.ply import COLOUR, NORMAL, POSITION, properties
 from recon.settings import CloudSettings
-from recon.similarity import Array
-from recon.store import ReconstructedMap, write_atomically
+from recon.store.map import ReconstructedMap, write_atomically
 
 VOXEL_IN_FOOTPRINTS = 2.0
 TRUNCATION_IN_VOXELS = 4.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from recon.similarity import Array
-from recon.types import DepthMap
+from recon.core.similarity import Array
+from recon.core.types import DepthMap
 
 WINDOW = 5
 

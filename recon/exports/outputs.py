@@ -8,14 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from recon.errors import ReconError
-from recon.events import Event, Notice, Progress
+from recon.core.errors import ReconError
+from recon.core.events import Event, Notice, Progress
+from recon.core.failures import note_traceback, short
 from recon.exports.colmap import write_colmap
 from recon.exports.ply import write_ply
 from recon.exports.trajectory import write_tum
-from recon.failures import note_traceback, short
 from recon.settings import CloudSettings
-from recon.store import ReconstructedMap
+from recon.store.map import ReconstructedMap
 
 Write = Callable[[ReconstructedMap, Path], object]
 

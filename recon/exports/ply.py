@@ -10,13 +10,13 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.errors import MapError
+from recon.core.errors import MapError
+from recon.core.similarity import Array, Sim3
+from recon.core.types import FrameGeometry, Image
 from recon.exports.cleaning import PosedGeometry, surfaces, survey
 from recon.exports.normals import depth_normals
 from recon.settings import CloudSettings
-from recon.similarity import Array, Sim3
-from recon.store import ReconstructedMap, write_atomically
-from recon.types import FrameGeometry, Image
+from recon.store.map import ReconstructedMap, write_atomically
 
 POSITION = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
 NORMAL = [("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4")]

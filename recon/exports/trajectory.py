@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from recon.errors import SourceError
-from recon.similarity import Array
-from recon.store import ReconstructedMap, write_atomically
+from recon.core.errors import SourceError
+from recon.core.similarity import Array
+from recon.store.map import ReconstructedMap, write_atomically
 
 TUM_COLUMNS = "timestamp tx ty tz qx qy qz qw"
 

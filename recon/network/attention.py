@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
 
 Backend = Literal["plain", "torch", "xformers"]
 BACKENDS: tuple[Backend, ...] = ("xformers", "torch", "plain")  # fastest first

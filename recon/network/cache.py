@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
 
 MEBIBYTE = 2**20
 

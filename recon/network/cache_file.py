@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recon.errors import MapError, OutputError
+from recon.core.errors import MapError, OutputError
 from recon.network.cache import DescriptorCache, KeysValues
 
 VERSION = 1

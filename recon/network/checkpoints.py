@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recon.errors import WeightsError
+from recon.core.errors import WeightsError
 from recon.network.attention import Backend
 from recon.network.config import FLASHVGGT, VGGT_1B, Dense, DescriptorsV1, NetworkConfig, Rule
 from recon.network.model import GeometryNetwork

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
 
 BlockKind = Literal["frame", "global"]
 DenseActivation = Literal["exp", "inv_log", "linear", "relu", "sigmoid", "norm_exp", "xy_inv_log"]

@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
+from recon.core.similarity import Array
 from recon.network.cache import DescriptorCache, MemoryBudget, protected_frames
-from recon.similarity import Array
 
 
 def evict(cache: DescriptorCache, budget: MemoryBudget) -> DescriptorCache:

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon.errors import ResourceError
-from recon.events import Notice
+from recon.core.errors import ResourceError
+from recon.core.events import Notice
+from recon.core.similarity import Array
+from recon.core.types import Camera, Chunk, ChunkGeometry, Frame, FrameGeometry, Image, SparseModel, SparsePoints
 from recon.network.attention import choose_backend
 from recon.network.cache import DescriptorCache, MemoryBudget
 from recon.network.checkpoints import identify, load_network, read_checkpoint
@@ -24,8 +26,6 @@ from recon.network.preprocess import as_batch, fitted_size, resize, resize_mask
 from recon.network.runtime import choose_device, compile_blocks, is_shortage, precision
 from recon.network.stored_config import arithmetic_of, published_rule
 from recon.settings import NetworkSettings
-from recon.similarity import Array
-from recon.types import Camera, Chunk, ChunkGeometry, Frame, FrameGeometry, Image, SparseModel, SparsePoints
 
 Tell = Callable[[Notice], None]
 HALF_PIXEL = 0.5  # the network counts pixels from the centre of the first one, we from its corner

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon.core.similarity import Array
 from recon.network.eviction import farthest_points
-from recon.similarity import Array
 
 STARTS = 8
 ITERATIONS = 100

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from recon.errors import DependencyError, WeightsError
+from recon.core.errors import DependencyError, WeightsError
 from recon.network.checkpoints import Checkpoint, identify, read_checkpoint, write_tensors
 from recon.network.stored_config import to_text
 

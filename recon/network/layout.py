@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
 from recon.network.rotary import Turn, turn_for
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
 from recon.network.aggregator import Aggregated, Aggregator
 from recon.network.attention import Backend
 from recon.network.cache import DescriptorCache, MemoryBudget

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from recon.errors import SourceError
-from recon.types import Image as Pixels
-from recon.types import Mask
+from recon.core.errors import SourceError
+from recon.core.types import Image as Pixels
+from recon.core.types import Mask
 
 PATCH = 14
 PUBLIC_SIDE = 518

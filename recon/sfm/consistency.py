@@ -9,11 +9,11 @@ from itertools import combinations, product
 import numpy as np
 import pycolmap
 
+from recon.core.similarity import Array
+from recon.core.types import SparseModel
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, Pair, image_id
 from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_model
 from recon.sfm.selection import select_features
-from recon.similarity import Array
-from recon.types import SparseModel
 
 GRID_PAIRS = 4000
 PAIRS_AROUND = 1000

@@ -16,11 +16,11 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from recon.errors import MapError
+from recon.core.errors import MapError
+from recon.core.types import Camera, CameraModel, Frame
 from recon.sfm.guidance import allowed_matches
 from recon.sfm.matching import Features, Matcher
 from recon.sources.base import Cameras
-from recon.types import Camera, CameraModel, Frame
 
 DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
 FISHEYE_FOCAL = 0.5  # in widths: about 115 degrees from side to side

@@ -13,12 +13,12 @@ from itertools import pairwise, product
 import cv2
 import numpy as np
 
-from recon.cameras import colmap_camera
-from recon.refusal import APART, FEATURELESS, STILL, TURNED, TURNTABLE
+from recon.core.cameras import colmap_camera
+from recon.core.refusal import APART, FEATURELESS, STILL, TURNED, TURNTABLE
+from recon.core.similarity import Array
+from recon.core.types import Camera
 from recon.sfm.database import MatchDatabase, Pair
 from recon.sfm.mapping import read_camera
-from recon.similarity import Array
-from recon.types import Camera
 
 FEW_FEATURES = 60  # in a frame
 ENOUGH_MATCHES = 30
@@ -48,7 +48,7 @@ class _Views:
 
 
 def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera | None) -> str:
-    """Why these frames, at least two, can give no map, one of ``recon.refusal``; empty where nothing speaks against it.
+    """Why these frames, at least two, can give no map, one of ``recon.core.refusal``; empty where there is no reason.
 
     lens: the calibrated one, None where it is to be found.
     """

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from recon.dense.plane_sweep import PlaneSweep
-from recon.dense.views import Depth, DepthStage, PosedView, pinhole, undistort
-from recon.events import Listener, Notice
-from recon.refusal import INVENTED, UNCONNECTED
+from recon.core.events import Listener, Notice
+from recon.core.refusal import INVENTED, UNCONNECTED
+from recon.core.similarity import Array
+from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
+from recon.depth.plane_sweep import PlaneSweep
+from recon.depth.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase, Pair
 from recon.sfm.evidence import find_hindrance
@@ -22,9 +24,7 @@ from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember,
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.matching import Matcher, SiftMatcher
 from recon.sfm.motions import find_moving
-from recon.similarity import Array
 from recon.sources.base import Cameras
-from recon.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
 
 # Near neighbours only: frames far apart that look alike may be two places, and only the whole map can tell.
 WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)

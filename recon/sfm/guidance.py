@@ -6,7 +6,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from recon.similarity import Array
+from recon.core.similarity import Array
 
 PLANAR = (
     pycolmap.TwoViewGeometryConfiguration.PLANAR,

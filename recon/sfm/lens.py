@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from recon.cameras import colmap_camera
-from recon.types import Camera, SparseModel
+from recon.core.cameras import colmap_camera
+from recon.core.types import Camera, SparseModel
 
 
 def lens_change(before: Camera, after: Camera) -> float:

@@ -9,9 +9,9 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from recon.core.similarity import Array
+from recon.core.types import SparseModel
 from recon.sfm.database import MatchDatabase
-from recon.similarity import Array
-from recon.types import SparseModel
 
 SAME_FOCAL = 1.03  # ratio below which two lenses of a map are one
 FEWEST_POINTS = 30

@@ -9,10 +9,10 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from recon.core.similarity import Array
+from recon.core.types import SparseModel
 from recon.sfm.database import ENOUGH_INLIERS, MatchDatabase
 from recon.sfm.lenses import Lenses, PairTerms, find_lenses
-from recon.similarity import Array
-from recon.types import SparseModel
 
 EPIPOLAR = (
     pycolmap.TwoViewGeometryConfiguration.CALIBRATED,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.similarity import Array
+from recon.core.similarity import Array
 
 Rows = NDArray[np.int64]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
-from recon.alignment import fit_similarity
+from recon.core.similarity import Array
+from recon.core.types import Camera, SparseModel, SparsePoints
+from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
-from recon.similarity import Array
-from recon.types import Camera, SparseModel, SparsePoints
 
 NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recon.types import Frame
+from recon.core.types import Frame
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from recon.core.similarity import Array
+from recon.core.types import Frame, Mask
 from recon.sfm.database import MatchDatabase, Pair
-from recon.similarity import Array
-from recon.types import Frame, Mask
 
 CELLS = 12  # along either side of an image
 BORDER = 3  # cells

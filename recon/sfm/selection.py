@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.similarity import Array
 from recon.sfm.database import MatchDatabase
-from recon.similarity import Array
 
 FEWEST_PER_FRAME = 60
 CELLS = 8  # along either side of an image

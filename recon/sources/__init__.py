@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from natsort import natsorted, ns
 
-from recon.errors import SourceError
+from recon.core.errors import SourceError
 from recon.sources.base import Source, SourceDescription, SourceKind, SourceOptions
 from recon.sources.decoding import UnreadableImage, opened_image
 from recon.sources.images import ImageSource

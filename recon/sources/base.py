@@ -11,9 +11,9 @@ from typing import Literal, Protocol, TypeVar
 import cv2
 import numpy as np
 
-from recon.errors import SettingsError, SourceError
-from recon.events import Notice, StreamStatus
-from recon.types import Frame, Image, PassedFrame, SkippedFrame
+from recon.core.errors import SettingsError, SourceError
+from recon.core.events import Notice, StreamStatus
+from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 
 SourceKind = Literal["folder", "glob", "image", "video", "camera", "stream"]
 

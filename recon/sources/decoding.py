@@ -17,9 +17,9 @@ import PIL.Image
 import pillow_heif
 from PIL import ExifTags
 
+from recon.core.types import Image
 from recon.sources.kinds import is_light
 from recon.sources.levels import eight_bit, is_dull
-from recon.types import Image
 
 # Formats of pictures alone: Pillow would also run the programs in EPS files, and ask for others' plugins.
 FORMATS = ("JPEG", "PNG", "TIFF", "HEIF", "WEBP", "AVIF", "JPEG2000", "BMP", "PPM", "GIF", "PSD", "QOI", "TGA")

@@ -15,9 +15,9 @@ import av.filter
 import cv2
 import numpy as np
 
-from recon.errors import SourceError
+from recon.core.errors import SourceError
+from recon.core.types import Image
 from recon.sources.levels import eight_bit, is_dull
-from recon.types import Image
 
 NO_FILM = ("attached_pic", "timed_thumbnails", "still_image", "dependent")  # dispositions of a stream beside the film
 # The upper field is kept, whichever is said to come first: many files say it wrong, and half a frame matters little.

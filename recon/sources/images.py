@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from recon.errors import SettingsError
-from recon.events import Notice
-from recon.names import image_stem, printable
+from recon.core.errors import SettingsError
+from recon.core.events import Notice
+from recon.core.names import image_stem, printable
+from recon.core.types import Frame, Image, Mask, PassedFrame, SkippedFrame
 from recon.sources.base import (
     Cameras,
     Candidate,
@@ -25,8 +26,7 @@ from recon.sources.identity import content_hash
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import link_original, nothing, write_original
-from recon.store import make_folder
-from recon.types import Frame, Image, Mask, PassedFrame, SkippedFrame
+from recon.store.map import make_folder
 
 
 class ImageSource:

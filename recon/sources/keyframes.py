@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 from recon.sources.base import Candidate
-from recon.types import Frame, Image, PassedFrame, SkippedFrame
 
 SMALL = 320  # longest side of the pictures that are looked at [px]
 NEAR, FAR = 0.02, 0.04  # motion from which a frame may be, and must be, a keyframe; a share of the longest side

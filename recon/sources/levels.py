@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.types import Image
+from recon.core.types import Image
 
 DULL = 64  # levels of 255 that all but a few pixels span; features need more contrast than that leaves
 FEW = 0.1  # per cent of the pixels at either end: dead ones, highlights

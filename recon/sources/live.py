@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from recon.errors import SettingsError
-from recon.events import Notice, StreamStatus
+from recon.core.errors import SettingsError
+from recon.core.events import Notice, StreamStatus
+from recon.core.types import Frame, PassedFrame, SkippedFrame
 from recon.sources.base import Candidate, SourceDescription, SourceKind, SourceOptions, at_least_one_frame
 from recon.sources.keyframes import KeyframePicker
 from recon.sources.waiting import Waiting
-from recon.types import Frame, PassedFrame, SkippedFrame
 
 WAITING = 24  # frames that wait at most: about what a chunk takes
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
+from recon.core.types import Mask
 from recon.sources.decoding import UnreadableImage, opened_image
 from recon.sources.kinds import is_image
-from recon.types import Mask
 
 
 class Masks:

@@ -11,9 +11,10 @@ from typing import Any
 
 import av
 
-from recon.errors import SourceError
-from recon.events import Notice
-from recon.names import printable
+from recon.core.errors import SourceError
+from recon.core.events import Notice
+from recon.core.names import printable
+from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 from recon.sources.base import (
     Candidate,
     Selection,
@@ -27,8 +28,7 @@ from recon.sources.identity import content_hash
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import keeping
-from recon.store import make_folder
-from recon.types import Frame, Image, PassedFrame, SkippedFrame
+from recon.store.map import make_folder
 
 # A video that ends this much before its stated end was cut short; sound often outlasts the picture by less.
 MISSING_SECONDS = 0.5

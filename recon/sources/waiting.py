@@ -6,9 +6,9 @@ import math
 import threading
 from collections import deque
 
-from recon.events import Notice, StreamStatus
+from recon.core.events import Notice, StreamStatus
+from recon.core.types import PassedFrame, SkippedFrame
 from recon.sources.base import Candidate
-from recon.types import PassedFrame, SkippedFrame
 
 MOST_MESSAGES = 100
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recon import report
-from recon.alignment import fit_similarity
-from recon.store import ReconstructedMap, open_map
+from recon.mapping.alignment import fit_similarity
+from recon.store import report
+from recon.store.map import ReconstructedMap, open_map
 from tests.cases import images, lenses, motion, moving, order, overlays, robust, videos
 from tests.cases.case import Case, Input
 

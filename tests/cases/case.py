@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from recon.core.similarity import Array
+from recon.core.types import Image
 from recon.exports.trajectory import read_tum
-from recon.similarity import Array
-from recon.types import Image
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from recon.types import Image
+from recon.core.types import Image
 from tests.cases.case import Case, Input, picture, sample_truth, write
 
 FRAMES = 24

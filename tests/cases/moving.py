@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.types import Image, Mask
+from recon.core.types import Image, Mask
 from tests.cases.case import Case, Input, picture, sample_truth, write
 
 FRAMES = tuple(range(30))

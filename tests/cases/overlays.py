@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from recon.similarity import Array
-from recon.types import Image
+from recon.core.similarity import Array
+from recon.core.types import Image
 from tests.cases.case import Case, Input, picture, sample_truth, write
 
 FRAMES = 20

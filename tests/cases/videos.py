@@ -12,7 +12,7 @@ import av
 import cv2
 import numpy as np
 
-from recon.types import Image
+from recon.core.types import Image
 from tests.cases.case import Case, Input, picture, sample_truth
 
 COUNT = 18

@@ -119,7 +119,7 @@ def test_read_only_folder(recon: Recon, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_disk_that_the_run_would_fill(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recon.machine.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("recon.core.machine.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "out")
     expect_refusal(outcome, "of disk", "0 MB are free", "--max-frames")
     assert not (tmp_path / "out").exists()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recon.benchmark.measure import Findings, RunResult, SetResult
-from recon.benchmark.sets import BenchmarkSet
+from recon.lab.benchmark.measure import Findings, RunResult, SetResult
+from recon.lab.benchmark.sets import BenchmarkSet
 from tests.cli.conftest import Recon
 
 GOOD = RunResult(12.0, 10**9, Findings((10,)), None)
@@ -29,7 +29,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path, int]]:
             member.name, 10, 1, (BAD if bad else GOOD,), (GOOD,), ("exit code 2: recon: no",) if bad else ()
         )
 
-    monkeypatch.setattr("recon.benchmark.measure.measure_set", measure)
+    monkeypatch.setattr("recon.lab.benchmark.measure.measure_set", measure)
     return calls
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from recon.core.places import LoopRecord
 from recon.exports.trajectory import rigid_trajectory, write_trajectory, write_tum
-from recon.places import LoopRecord
-from recon.report import RunReport, write
 from recon.settings import RunSettings
-from recon.store import MapStore, open_map
+from recon.store.map import MapStore, open_map
+from recon.store.report import RunReport, write
 from tests.cli.conftest import Recon
 from tests.support import make_map
 
@@ -55,7 +55,7 @@ def test_a_wrong_reference_is_told(recon: Recon, video_run: Path, options: tuple
 
 
 def test_loops_are_judged_and_drawn(recon: Recon, video_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recon.loop_evaluation.GAP", 6)
+    monkeypatch.setattr("recon.evaluate.loops.GAP", 6)
     line = LoopRecord(8, 0, 0, 1, 0.7, 120, 0.004, 2.5, 0.6, "accepted", "")
     report = RunReport("x", RunSettings(), {}, 6, 6, (), (), (), 1.0, 1, (), interrupted=False, loops=(line,))
     write(report, video_run / "report.json")
@@ -70,7 +70,7 @@ def test_loops_are_judged_and_drawn(recon: Recon, video_run: Path, monkeypatch: 
 def test_loops_of_a_run_with_frames_between_have_the_same_figures(
     recon: Recon, video_run: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    monkeypatch.setattr("recon.loop_evaluation.GAP", 6)
+    monkeypatch.setattr("recon.evaluate.loops.GAP", 6)
     loop = LoopRecord(8, 0, 0, 1, 0.7, 120, 0.004, 2.5, 0.6, "accepted", "")
     report = RunReport("x", RunSettings(), {}, 6, 6, (), (), (), 1.0, 1, (), interrupted=False, loops=(loop,))
     write(report, video_run / "report.json")

@@ -25,10 +25,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cli.main import main
-from recon import report
+from recon.core.types import Image
 from recon.plan import Probe
-from recon.store import images_folder, open_map
-from recon.types import Image
+from recon.store import report
+from recon.store.map import images_folder, open_map
 from tests.cases.case import picture
 from tests.cli.test_bad_input import FINISHED
 from tests.support import ExactFrontEnd

@@ -15,8 +15,8 @@ import pytest
 
 from cli.ending import ended_by_user
 from cli.progress import ProgressBar
-from recon import report
-from recon.events import ChunkReconstructed, FrameRead, StreamStatus
+from recon.core.events import ChunkReconstructed, FrameRead, StreamStatus
+from recon.store import report
 from tests.cli.conftest import SAMPLE, Recon
 from tests.support import frame_of
 

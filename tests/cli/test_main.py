@@ -168,7 +168,7 @@ def test_a_missing_system_library_is_told_with_its_package(library: str, package
 @pytest.mark.parametrize(
     "error",
     [
-        ImportError("cannot import name 'nothing' from 'recon.types'"),
+        ImportError("cannot import name 'nothing' from 'recon.core.types'"),
         ModuleNotFoundError("No module named 'recon.gone'", name="recon.gone"),
         OSError(28, "No space left on device"),
     ],

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image as PillowImage
 
 from cli.main import main
-from recon import report
-from recon.report import RunReport
-from recon.store import open_map
+from recon.store import report
+from recon.store.map import open_map
+from recon.store.report import RunReport
 from tests.cli.conftest import SAMPLE, Recon, make_images
 
 SIZE, LARGE = (320, 240), (400, 300)

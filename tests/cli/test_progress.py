@@ -8,13 +8,13 @@ import pytest
 
 from cli.progress import ProgressBar
 from cli.text import duration
-from recon.events import ChunkReconstructed, FrameRead, FrameSkipped, Notice, Progress
-from recon.machine import Machine
+from recon.core.events import ChunkReconstructed, FrameRead, FrameSkipped, Notice, Progress
+from recon.core.machine import Machine
+from recon.core.similarity import Sim3
+from recon.core.types import SkippedFrame, Submap
 from recon.plan import Plan, Probe, make_plan
 from recon.settings import RunSettings
-from recon.similarity import Sim3
 from recon.sources import SourceDescription
-from recon.types import SkippedFrame, Submap
 from tests.support import chunk_geometry, frame_of
 
 DESCRIPTION = SourceDescription("folder", 60, ((640, 480),), 0.0)

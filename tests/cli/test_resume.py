@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.alignment import fit_similarity
-from recon.store import open_map
+from recon.mapping.alignment import fit_similarity
+from recon.store.map import open_map
 from tests.cli.conftest import SAMPLE, Outcome, Recon, make_images
 
 FRAMES = 7

@@ -16,12 +16,12 @@ import pytest
 import typer
 
 from cli.ending import ended_by_signals
-from recon import report
-from recon.journal import Journal
-from recon.lock import sole_writer
 from recon.settings import RunSettings
 from recon.sources import SourceOptions
-from recon.store import open_map
+from recon.store import report
+from recon.store.journal import Journal
+from recon.store.lock import sole_writer
+from recon.store.map import open_map
 from tests.cases.robust import FRAMES, foreign, odd, renamed
 from tests.cli.conftest import Recon, make_images
 from tests.support import ExactFrontEnd, half_size_sample

@@ -11,12 +11,12 @@ from cli.main import main
 from cli.options import calibrated_camera
 from cli.progress import ProgressBar
 from cli.text import duration, size
-from recon import report
-from recon.events import Progress
+from recon.core.events import Progress
+from recon.core.machine import Machine
+from recon.core.types import Camera
 from recon.exports.ply import read_points
-from recon.machine import Machine
 from recon.sources import SourceDescription
-from recon.types import Camera
+from recon.store import report
 from tests.cli.conftest import SAMPLE, Recon, make_images
 
 FEW = ("--every", "2", "--max-frames", "6", "--size", "320")

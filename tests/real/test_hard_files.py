@@ -8,8 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from recon.core.types import Frame, SkippedFrame
 from recon.sources import SourceOptions, open_source
-from recon.types import Frame, SkippedFrame
 
 
 @pytest.fixture(scope="module")

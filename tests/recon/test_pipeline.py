@@ -13,19 +13,28 @@ from PIL import Image as PillowImage
 
 from cli.ending import Ending
 from cli.run import conclude
-from recon import report
-from recon.alignment import fit_similarity
-from recon.check import check_folder
-from recon.compact.stage import FilledSweep, LearnedSweep
-from recon.dense.plane_sweep import PlaneSweep
-from recon.errors import OutputError, ReconstructionError
-from recon.events import ChunkReconstructed, Event, Finished, FrameRead, FrameSkipped, Notice, PosesCorrected, Progress
+from recon.core.errors import OutputError, ReconstructionError
+from recon.core.events import (
+    ChunkReconstructed,
+    Event,
+    Finished,
+    FrameRead,
+    FrameSkipped,
+    Notice,
+    PosesCorrected,
+    Progress,
+)
+from recon.core.similarity import Array, Sim3
+from recon.core.types import SparseModel
+from recon.depth.learned import FilledSweep, LearnedSweep
+from recon.depth.plane_sweep import PlaneSweep
+from recon.evaluate.check import check_folder
+from recon.mapping.alignment import fit_similarity
 from recon.pipeline import open_depth_stage, prepare_folder, reconstruct
-from recon.report import RunReport
 from recon.settings import RunSettings
-from recon.similarity import Array, Sim3
-from recon.store import open_map
-from recon.types import SparseModel
+from recon.store import report
+from recon.store.map import open_map
+from recon.store.report import RunReport
 from tests.support import ExactFrontEnd, chunk_geometry, placed_frame, render, true_model, true_pose
 
 FRAMES = 10
@@ -246,7 +255,7 @@ def test_depth_is_filled_by_the_bundled_network_where_its_weights_are(monkeypatc
     assert isinstance(filled.second, LearnedSweep)
     assert isinstance(open_depth_stage("classical", events.append), PlaneSweep)
     assert events == []
-    monkeypatch.setattr("recon.compact.weights.BUNDLED", Path("nowhere.safetensors"))
+    monkeypatch.setattr("recon.depth.weights.BUNDLED", Path("nowhere.safetensors"))
     assert isinstance(open_depth_stage("filled", events.append), PlaneSweep)
     (notice,) = events
     assert isinstance(notice, Notice)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recon.chunks import chunks
-from recon.errors import ResourceError, SourceError
-from recon.machine import Machine
+from recon.core.errors import ResourceError, SourceError
+from recon.core.machine import Machine
+from recon.mapping.chunks import chunks
 from recon.plan import Plan, Probe, chunk_count, disk_need, make_plan, memory_need, run_probe, scaled
 from recon.settings import CloudSettings, RunSettings
 from recon.sources import SourceDescription, SourceOptions

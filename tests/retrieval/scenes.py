@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from recon.similarity import Sim3
-from recon.synthetic.paths import inverse_rigid
-from recon.synthetic.render import render
-from recon.synthetic.sample import furnished_room, sample_intrinsics, walk
-from recon.synthetic.scenes import Scene
-from recon.types import Camera, FrameGeometry, Image
+from recon.core.similarity import Sim3
+from recon.core.types import Camera, FrameGeometry, Image
+from recon.lab.synthetic.paths import inverse_rigid
+from recon.lab.synthetic.render import render
+from recon.lab.synthetic.sample import furnished_room, sample_intrinsics, walk
+from recon.lab.synthetic.scenes import Scene
 
 WIDTH, HEIGHT = 320, 240
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recon.errors import WeightsError
+from recon.core.errors import WeightsError
 from recon.network.checkpoints import read_checkpoint
 from recon.network.config import VitConfig
 from retrieval.aggregation import (

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recon.errors import MapError, OutputError
+from recon.core.errors import MapError, OutputError
 from retrieval.describer import Descriptors, normalised
 from retrieval.index import GPU_QUERIES, IndexSettings, PlaceIndex
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
 from retrieval import index_benchmark
 from retrieval.index_benchmark import IndexBenchmark, made_up, made_up_queries, measure, table, write_results
 

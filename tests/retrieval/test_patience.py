@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from recon.places import LoopCandidate, LoopEdge
-from recon.similarity import Sim3
-from recon.types import Camera, ChunkGeometry, Frame, FrameGeometry, Image, SparsePoints, Submap
+from recon.core.places import LoopCandidate, LoopEdge
+from recon.core.similarity import Sim3
+from recon.core.types import Camera, ChunkGeometry, Frame, FrameGeometry, Image, SparsePoints, Submap
 from retrieval import recogniser
 from retrieval.candidates import CandidateSettings, Hit
 from retrieval.describer import Descriptors, normalised

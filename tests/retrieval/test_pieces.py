@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.archive import load_arrays
-from recon.errors import UnexpectedError
+from recon.core.errors import UnexpectedError
+from recon.core.similarity import Sim3
+from recon.core.types import Chunk, ChunkGeometry, Frame, Submap
 from recon.pipeline import reconstruct
 from recon.settings import RunSettings
-from recon.similarity import Sim3
-from recon.store import open_map
-from recon.types import Chunk, ChunkGeometry, Frame, Submap
+from recon.store.archive import load_arrays
+from recon.store.map import open_map
 from retrieval.recogniser import LoopFinder
 from tests.cases.case import picture
 from tests.recon.test_pipeline import FRAMES, front_end, photos

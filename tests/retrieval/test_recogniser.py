@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from recon.similarity import Sim3
-from recon.synthetic.paths import corridor
-from recon.synthetic.sample import furnished_room, walk
-from recon.synthetic.scenes import Scene, Shape, Solid, scene_from_solids
-from recon.synthetic.textures import Pattern
+from recon.core.similarity import Sim3
+from recon.lab.synthetic.paths import corridor
+from recon.lab.synthetic.sample import furnished_room, walk
+from recon.lab.synthetic.scenes import Scene, Shape, Solid, scene_from_solids
+from recon.lab.synthetic.textures import Pattern
 from retrieval.candidates import CandidateSettings
 from retrieval.recogniser import LoopFinder
 from tests.retrieval.walks import Outcome, View, constant_drift, mirrored, moved, render_views, walk_through

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from recon.similarity import Sim3
-from recon.types import FrameGeometry
+from recon.core.similarity import Sim3
+from recon.core.types import FrameGeometry
 from retrieval.verification import VerificationSettings, verify
 from tests.retrieval.scenes import photograph
 

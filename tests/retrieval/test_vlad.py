@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from recon.errors import MapError
-from recon.types import Image
+from recon.core.errors import MapError
+from recon.core.types import Image
 from retrieval.dense_sift import DenseSift
 from retrieval.describer import normalised
 from retrieval.vlad import VladDescriber, Vocabulary, learn_vlad, sketch

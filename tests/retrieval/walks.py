@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from recon.benchmark.walk import aligned_rmse
-from recon.doubts import find_doubts
-from recon.loops import LoopCloser
-from recon.places import LoopRecord
-from recon.similarity import Array, Sim3
-from recon.synthetic.paths import inverse_rigid
-from recon.synthetic.render import render_single
-from recon.synthetic.scenes import Scene
-from recon.types import Camera, ChunkGeometry, DepthMap, Frame, FrameGeometry, Image, SparsePoints, Submap
+from recon.core.places import LoopRecord
+from recon.core.similarity import Array, Sim3
+from recon.core.types import Camera, ChunkGeometry, DepthMap, Frame, FrameGeometry, Image, SparsePoints, Submap
+from recon.lab.benchmark.walk import aligned_rmse
+from recon.lab.synthetic.paths import inverse_rigid
+from recon.lab.synthetic.render import render_single
+from recon.lab.synthetic.scenes import Scene
+from recon.mapping.doubts import find_doubts
+from recon.mapping.loops import LoopCloser
 from retrieval.recogniser import LoopFinder
 
 CAMERA = Camera("PINHOLE", 240, 180, (187.5, 187.5, 120.0, 90.0))  # the field of view of the sample's

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PillowImage
 
-from recon.events import (
+from recon.core.events import (
     ChunkReconstructed,
     Event,
     Finished,
@@ -19,9 +19,18 @@ from recon.events import (
     PosesCorrected,
     Progress,
 )
-from recon.places import LoopRecord
-from recon.similarity import Sim3
-from recon.types import Camera, ChunkGeometry, Frame, FrameGeometry, PlacedFrame, SkippedFrame, SparsePoints, Submap
+from recon.core.places import LoopRecord
+from recon.core.similarity import Sim3
+from recon.core.types import (
+    Camera,
+    ChunkGeometry,
+    Frame,
+    FrameGeometry,
+    PlacedFrame,
+    SkippedFrame,
+    SparsePoints,
+    Submap,
+)
 
 WIDTH, HEIGHT, FOCAL = 64, 48, 60.0
 WALL = 4.0  # world units in front of every camera

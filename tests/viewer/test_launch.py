@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import viewer
-from recon.errors import DependencyError, MapError
+from recon.core.errors import DependencyError, MapError
 from tests.viewer import scene
 from viewer import launch
 

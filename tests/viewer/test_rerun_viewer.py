@@ -13,9 +13,9 @@ import rerun as rr
 from rerun.chunk import Chunk, RrdReader
 
 import viewer
-from recon.errors import DependencyError, OutputError
-from recon.events import Event
-from recon.store import images_folder
+from recon.core.errors import DependencyError, OutputError
+from recon.core.events import Event
+from recon.store.map import images_folder
 from tests.viewer import scene
 from viewer import launch, rerun_viewer
 from viewer.mailbox import MOST_WAITING, Letter
@@ -344,7 +344,7 @@ def test_points_of_all_submaps_keep_the_budget(tmp_path: Path, monkeypatch: pyte
 
 def test_heavy_packages_are_imported_only_where_needed() -> None:
     code = (
-        "import sys, recon.events, recon.store\n"
+        "import sys, recon.core.events, recon.store.map\n"
         "assert not {'viewer', 'rerun', 'torch'} & set(sys.modules)\n"
         "import viewer\n"
         "assert not {'torch', 'open3d', 'pycolmap'} & set(sys.modules)\n"

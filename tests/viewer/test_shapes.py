@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recon.types import FrameGeometry
+from recon.core.types import FrameGeometry
 from tests.viewer import scene
 from viewer import shapes
 

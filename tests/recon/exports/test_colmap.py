@@ -3,10 +3,10 @@ import pycolmap
 import pytest
 from PIL import Image
 
-from recon.errors import MapError, OutputError
+from recon.core.errors import MapError, OutputError
 from recon.exports import export, write_colmap, write_undistorted
 from recon.exports.colmap import colmap_model
-from recon.store import open_map
+from recon.store.map import open_map
 from tests.support import FISHEYE, OPENCV, RADIAL, make_map, plane_texture, project
 
 

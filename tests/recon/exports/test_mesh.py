@@ -6,12 +6,12 @@ import open3d
 import pytest
 from scipy.spatial import KDTree
 
-from recon.errors import OutputError
+from recon.core.errors import OutputError
+from recon.core.types import SparsePoints
 from recon.exports import export
 from recon.exports.mesh import write_mesh
 from recon.settings import CloudSettings
-from recon.store import MapStore, open_map
-from recon.types import SparsePoints
+from recon.store.map import MapStore, open_map
 from tests.support import PLANE_DEPTH, make_map, plane_texture
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import open3d
 import pytest
 
-from recon.errors import OutputError, SettingsError
+from recon.core.errors import OutputError, SettingsError
 from recon.exports import export, write_nerfstudio
 from tests.support import FISHEYE, OPENCV, RADIAL, make_map
 

@@ -2,12 +2,12 @@ import numpy as np
 import open3d
 import pytest
 
-from recon.errors import MapError
+from recon.core.errors import MapError
+from recon.core.types import SparsePoints
 from recon.exports.cleaning import survey
 from recon.exports.ply import frame_points, read_points, write_ply
 from recon.settings import CloudSettings
-from recon.store import MapStore, open_map
-from recon.types import SparsePoints
+from recon.store.map import MapStore, open_map
 from tests.support import DEPTH_SIZE, PLANE_DEPTH, SCALES, make_map, plane_texture
 
 

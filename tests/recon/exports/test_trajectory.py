@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from recon.errors import OutputError, SourceError
+from recon.core.errors import OutputError, SourceError
+from recon.core.similarity import Sim3
+from recon.core.types import PlacedFrame, SparsePoints
 from recon.exports import read_tum, write_kitti, write_tum
-from recon.similarity import Sim3
-from recon.store import ReconstructedMap
-from recon.types import PlacedFrame, SparsePoints
+from recon.store.map import ReconstructedMap
 from tests.support import RADIAL, make_map
 
 lengths = st.floats(-1e4, 1e4, allow_subnormal=False)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
 from recon.network.attention import attend, choose_backend, plain_attention, refusal
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

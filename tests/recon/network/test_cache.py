@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from recon.errors import MapError, SettingsError
+from recon.core.errors import MapError, SettingsError
 from recon.network.cache import MEBIBYTE, DescriptorCache, MemoryBudget
 from recon.network.cache_file import load_cache, save_cache
 from recon.network.config import Dense, DescriptorsV1, DescriptorsV2, Rule

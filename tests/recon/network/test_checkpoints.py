@@ -17,7 +17,7 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from recon.errors import DependencyError, WeightsError
+from recon.core.errors import DependencyError, WeightsError
 from recon.network import known_weights
 from recon.network.checkpoints import METADATA, identify, load_network, misfit, read_checkpoint, save_checkpoint
 from recon.network.config import (

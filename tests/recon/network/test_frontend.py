@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from recon.alignment import unproject as unproject_pixels
-from recon.check import check_folder
-from recon.errors import ReconstructionError, ResourceError, SettingsError, SourceError, WeightsError
-from recon.events import Event, Notice
+from recon.core.errors import ReconstructionError, ResourceError, SettingsError, SourceError, WeightsError
+from recon.core.events import Event, Notice
+from recon.core.types import Chunk, Frame, FrameGeometry
+from recon.evaluate.check import check_folder
+from recon.mapping.alignment import unproject as unproject_pixels
 from recon.network.checkpoints import save_checkpoint
 from recon.network.config import Dense, DescriptorsV1, Rule
 from recon.network.frontend import NOT_FINITE, OpenNetwork, TransformerFrontEnd, finite_frames, open_network
 from recon.network.model import GeometryNetwork, Prediction
 from recon.network.pose_encoding import matrices_from_encoding, unproject
 from recon.pipeline import reconstruct
-from recon.report import read
 from recon.settings import NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
-from recon.store import open_map
-from recon.types import Chunk, Frame, FrameGeometry
+from recon.store.map import open_map
+from recon.store.report import read
 from tests.network_support import random_network
 
 V1 = DescriptorsV1(2)

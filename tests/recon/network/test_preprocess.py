@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from recon.errors import SourceError
+from recon.core.errors import SourceError
 from recon.network.preprocess import as_batch, fitted_size, load_public, resize, resize_mask
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
 from recon.network.cache import DescriptorCache
 from recon.network.config import Dense, DescriptorsV1, VitConfig
 from recon.network.model import GeometryNetwork

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recon.errors import SettingsError
+from recon.core.errors import SettingsError
+from recon.lab.benchmark.published_stream import PublishedStream
 from recon.network.cache import DescriptorCache, MemoryBudget
 from recon.network.config import Dense, DescriptorsV1, DescriptorsV2, Rule
 from recon.network.descriptors import resize_patches
 from recon.network.layers import Attention
 from recon.network.layout import FrameLayout
 from recon.network.model import GeometryNetwork
-from recon.network.published_stream import PublishedStream
 from recon.network.rotary import Turn
 from tests.network_support import DEPTH, RULES, random_images, random_network
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from recon.core.types import Frame
 from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import WINDOW, window_pairs
 from recon.sfm.matching import SiftMatcher
-from recon.types import Frame
 
 SAMPLE = Path(__file__).parents[3] / "data" / "sample"
 FRAMES = 14

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.errors import MapError
+from recon.core.errors import MapError
+from recon.core.types import Camera
 from recon.sfm.database import MatchDatabase, image_id
 from recon.sfm.matching import SiftMatcher
-from recon.types import Camera
 from tests.recon.sfm.conftest import read_frame
 
 FINISHED = [0, 1, 2]

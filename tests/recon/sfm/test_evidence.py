@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from recon.refusal import FEATURELESS, STILL, TURNED, TURNTABLE
+from recon.core.refusal import FEATURELESS, STILL, TURNED, TURNTABLE
+from recon.core.similarity import Array
+from recon.core.types import Camera, Frame
 from recon.sfm.database import MatchDatabase
 from recon.sfm.evidence import _find_lens, _Views, find_hindrance, only_turned, rotation_residuals
 from recon.sfm.matching import SiftMatcher
-from recon.similarity import Array
 from recon.sources import SourceOptions, open_source
-from recon.types import Camera, Frame
 from tests.cases import motion
 from tests.cases.case import Input
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.alignment import fit_similarity
-from recon.dense.views import Depth, PosedView
-from recon.events import Event, Notice
+from recon.core.events import Event, Notice
+from recon.core.types import Camera, Chunk, ChunkGeometry, SparseModel, SparsePoints
+from recon.depth.views import Depth, PosedView
+from recon.mapping.alignment import fit_similarity
 from recon.sfm import frontend
 from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import SfmSettings, StructureFromMotion, restrict, shared_over, weakest_link, window_pairs
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
-from recon.types import Camera, Chunk, ChunkGeometry, SparseModel, SparsePoints
 from tests.recon.sfm.conftest import SAMPLE, read_frame
 
 CHUNKS = (range(14), range(10, 22))

@@ -9,7 +9,8 @@ import pycolmap
 import pytest
 from scipy.spatial.transform import Rotation
 
-from recon.alignment import fit_similarity
+from recon.core.similarity import Array
+from recon.mapping.alignment import fit_similarity
 from recon.sfm.consistency import (
     GRID_PAIRS,
     LOOP_REACH,
@@ -24,7 +25,6 @@ from recon.sfm.consistency import (
     rotation_angle,
 )
 from recon.sfm.database import MatchDatabase, Pair
-from recon.similarity import Array
 from tests.recon.sfm.conftest import FRAMES, SAMPLE
 
 

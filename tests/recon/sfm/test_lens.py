@@ -2,8 +2,8 @@
 
 import pytest
 
+from recon.core.types import Camera, SparseModel, SparsePoints
 from recon.sfm.lens import largest_change, lens_change
-from recon.types import Camera, SparseModel, SparsePoints
 
 LENS = Camera("SIMPLE_RADIAL", 600, 800, (500.0, 300.0, 400.0, 0.0))  # half a diagonal is 500 pixels
 

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from recon.alignment import fit_similarity
-from recon.dense.views import Depth, PosedView
-from recon.events import Event, Notice
+from recon.core.events import Event, Notice
+from recon.core.types import Chunk, ChunkGeometry, Frame
+from recon.depth.views import Depth, PosedView
+from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.sfm.matching import SiftMatcher
 from recon.sources.base import Cameras
-from recon.types import Chunk, ChunkGeometry, Frame
 from tests.cases.case import picture, sample_truth
 from tests.cases.lenses import zoomed
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from recon.core.similarity import Array
 from recon.sfm.lenses import Lenses, PairTerms, find_lenses, fit, misfit
-from recon.similarity import Array
 
 FRAMES = 14
 SIDE, CENTRE = 640.0, np.array([320.0, 240.0])

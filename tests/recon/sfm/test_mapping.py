@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recon.alignment import fit_similarity
+from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import MatchDatabase
 from recon.sfm.mapping import EFFORTS, map_frames
 from tests.recon.sfm.conftest import SAMPLE

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recon.core.types import Frame, Image, Mask
 from recon.plan import random_texture
 from recon.sfm.matching import Features, SiftMatcher
-from recon.types import Frame, Image, Mask
 
 SHIFT = (40, 24)  # columns and rows
 

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from recon.core.types import Frame
 from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import window_pairs
 from recon.sfm.matching import SiftMatcher
 from recon.sfm.motions import Moving, find_moving
-from recon.types import Frame
 from tests.cases.moving import Figure, before
 from tests.recon.sfm.conftest import read_frame
 

@@ -1,0 +1,115 @@
+"""What the pipeline tells its listeners; the viewer, the progress bar and the map store see nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from recon.core.places import LoopRecord
+from recon.core.types import Frame, PlacedFrame, SkippedFrame, SparsePoints, Submap
+
+
+@dataclass(frozen=True, eq=False)
+class FrameRead:
+    """A frame was read from the source; listeners must not keep its pixels."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class FrameSkipped:
+    """A file or frame was left out, with the reason."""
+
+    frame: SkippedFrame
+
+
+@dataclass(frozen=True)
+class Progress:
+    """``done`` of ``total`` steps of a stage; total is 0 where nobody knows it yet."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkReconstructed:
+    """A submap was placed; frames are its newly placed ones (the overlap belongs to the chunk before)."""
+
+    submap: Submap
+    frames: tuple[PlacedFrame, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PosesCorrected:
+    """Every placed frame with its new place, and the sparse points that go with them."""
+
+    frames: tuple[PlacedFrame, ...]
+    points: SparsePoints
+
+
+@dataclass(frozen=True)
+class LoopClosed:
+    """A place was recognised and confirmed by geometry; ``PosesCorrected`` follows."""
+
+    loop: LoopRecord
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence the user should read: a setting lowered, a fallback taken, an ambiguity found.
+
+    doubtful: it says why the whole map may be wrong, and heads the result.
+    """
+
+    text: str
+    doubtful: bool = False
+
+
+@dataclass(frozen=True)
+class StreamStatus:
+    """How a live source is getting on; told at every frame read, and after every chunk.
+
+    captured: pictures so far. passed_over: those that showed nothing new. skipped: those left out because the
+    reconstruction was slower. damaged: those that arrived damaged. lost: how often the connection was lost.
+    lag: age of the newest frame that was read [s].
+    """
+
+    captured: int
+    passed_over: int
+    skipped: int
+    damaged: int
+    lost: int
+    lag: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is over; ``placed`` of ``read`` frames are in the map in ``folder``."""
+
+    folder: Path
+    placed: int
+    read: int
+
+
+Event = (
+    FrameRead
+    | FrameSkipped
+    | Progress
+    | ChunkReconstructed
+    | PosesCorrected
+    | LoopClosed
+    | Notice
+    | StreamStatus
+    | Finished
+)
+
+
+class Listener(Protocol):
+    """Receives events in order, on the pipeline's thread.
+
+    A listener must return quickly and must not keep a frame's pixels: memory is bounded by the chunk.
+    """
+
+    def __call__(self, event: Event, /) -> None: ...

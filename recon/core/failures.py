@@ -1,0 +1,75 @@
+"""What remains of a run that ends in an error nobody foresaw: its map, a sentence, and ``DIR/error.txt``."""
+
+from __future__ import annotations
+
+import faulthandler
+import shlex
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from recon.core.errors import ReconError, UnexpectedError
+
+ERROR_FILE = "error.txt"
+
+
+def short(error: Exception) -> str:
+    """The kind of an error and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def note_traceback(error: Exception, folder: Path) -> None:
+    """Append the traceback to the file in ``folder``, as far as the disk takes it."""
+    with suppress(OSError), (folder / ERROR_FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(traceback.format_exception(error))
+
+
+@contextmanager
+def explained(folder: Path, *, resumable: bool) -> Iterator[None]:
+    """Turn what no run should raise into an UnexpectedError; a crash of a library leaves its stack in the same file.
+
+    resumable: whether the run in ``folder`` can be resumed.
+    """
+    with _crash_noted(folder / ERROR_FILE):
+        try:
+            yield
+        except ReconError:
+            raise
+        except Exception as error:
+            note_traceback(error, folder)
+            raise UnexpectedError(_sentence(error, folder, resumable=resumable)) from error
+
+
+@contextmanager
+def _crash_noted(path: Path) -> Iterator[None]:
+    """Let the stack of SIGSEGV, SIGABRT and their like go into ``path``, which is gone afterwards if it is empty."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+    try:
+        file = path.open("a", encoding="utf-8")
+    except OSError:  # the run itself will say so
+        yield
+        return
+    own = not faulthandler.is_enabled()  # else a debugger or a test suite wants them
+    if own:
+        faulthandler.enable(file)
+    try:
+        yield
+    finally:
+        if own:
+            faulthandler.disable()
+        file.close()
+        with suppress(OSError):
+            if not path.stat().st_size:
+                path.unlink()
+
+
+def _sentence(error: Exception, folder: Path, *, resumable: bool) -> str:
+    quoted = shlex.quote(str(folder))
+    ways = [f"continue with recon run SOURCE --out {quoted} --resume"] if resumable else []
+    if (folder / "map" / "map.json").is_file():
+        ways.append(f"write what is finished with recon export {quoted} --to ply")
+    way = ", or ".join(ways) or "begin again with --overwrite"
+    return f"Unexpected error ({short(error)}), see {folder / ERROR_FILE}. Nothing that was finished is lost: {way}."

@@ -1,0 +1,205 @@
+"""The data that flows through the pipeline, all of it immutable.
+
+docs/conventions.md explains axes, pixels and names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.core.similarity import Array, Sim3
+
+Image = NDArray[np.uint8]
+DepthMap = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+SURE = 0.5  # confidence
+
+CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE"]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A lens: one of COLMAP's camera models with its parameters in COLMAP's order, in pixels of a width x height image.
+
+    The centre of the upper left pixel is (0.5, 0.5), as in COLMAP.
+    """
+
+    model: CameraModel
+    width: int
+    height: int
+    params: tuple[float, ...]
+
+    def matrix(self) -> Array:
+        """Intrinsics (3, 3) without the distortion."""
+        if self.model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL"):
+            fx, cx, cy = self.params[:3]
+            fy = fx
+        else:
+            fx, fy, cx, cy = self.params[:4]
+        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One upright image of the source.
+
+    index: position in the source, counted before frames are left out. timestamp: seconds for a video, the position
+    for a folder. image: (height, width, 3) uint8 RGB at the working size. name: file name of the upright original in
+    the run's image folder. original_size: (width, height) of that original. lens: frames with the same text share one
+    camera. focal: from EXIF, in pixels of the original, 0 when unknown. mask: (height, width), True where the
+    image may be used; all True when there is no mask. content: hash of the file that it comes from, see
+    ``recon.sources.identity``; empty for cameras and streams.
+    """
+
+    index: int
+    timestamp: float
+    image: Image
+    name: str
+    original_size: tuple[int, int]
+    lens: str
+    focal: float
+    mask: Mask
+    content: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Consecutive frames, the first ``overlap`` of which repeat the last ones of the chunk before."""
+
+    index: int
+    frames: tuple[Frame, ...]
+    overlap: int
+
+
+@dataclass(frozen=True, eq=False)
+class FrameGeometry:
+    """What a front end found for one frame.
+
+    cam_from_chunk: (4, 4) rigid. camera: the lens at the original resolution, with its distortion.
+    intrinsics: (3, 3) pinhole of the three arrays below, which are undistorted. depth: (h, w) float32 along z in the
+    chunk's unit, 0 = none. confidence: (h, w) float32 in 0..1, 0 where there is no depth; from SURE on depth is good
+    enough to place things by. colour: (h, w, 3) uint8 RGB.
+    """
+
+    index: int
+    cam_from_chunk: Array
+    camera: Camera
+    intrinsics: Array
+    depth: DepthMap
+    confidence: DepthMap
+    colour: Image
+
+    def sure(self) -> FrameGeometry:
+        """The same without the depth that only fills gaps."""
+        return replace(self, depth=np.where(self.confidence >= SURE, self.depth, np.float32(0)))
+
+
+@dataclass(frozen=True, eq=False)
+class SparsePoints:
+    """Triangulated points and where they were seen.
+
+    positions: (points, 3). colours: (points, 3) uint8. point_ids, frame_indices: (observations,): row of
+    ``positions`` and index of the frame. pixels: (observations, 2) in the original, distorted image.
+    """
+
+    positions: Array
+    colours: Image
+    point_ids: NDArray[np.int64]
+    frame_indices: NDArray[np.int64]
+    pixels: Array
+
+    @classmethod
+    def empty(cls) -> SparsePoints:
+        none = np.zeros(0, dtype=np.int64)
+        return cls(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8), none, none, np.zeros((0, 2)))
+
+    def rows_by_frame(self) -> dict[int, NDArray[np.int64]]:
+        """Rows of the observations in every frame that has some, in order."""
+        order = np.argsort(self.frame_indices, kind="stable")
+        indices, starts = np.unique(self.frame_indices[order], return_index=True)
+        groups = np.split(order, starts[1:]) if len(indices) else []
+        return dict(zip(indices.tolist(), groups, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class SparseModel:
+    """Posed frames and triangulated points of one connected piece.
+
+    cam_from_model: rigid (4, 4) by frame index. cameras: the lens of each of these frames at the original resolution.
+    """
+
+    cam_from_model: dict[int, Array]
+    cameras: dict[int, Camera]
+    points: SparsePoints
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkGeometry:
+    """Frames with poses and depth in one chunk frame, the sparse points behind them, and why other frames have none.
+
+    revised: cam_from_chunk (4, 4) of frames before the chunk, where it brought better poses for them.
+    """
+
+    frames: tuple[FrameGeometry, ...]
+    points: SparsePoints
+    unplaced: dict[int, str] = field(default_factory=dict)
+    revised: dict[int, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Submap:
+    """A chunk's geometry placed in the world.
+
+    residual: RMS distance of the overlap alignment as a share of scene depth, 0 for the first chunk.
+    """
+
+    index: int
+    geometry: ChunkGeometry
+    world_from_chunk: Sim3
+    residual: float
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedFrame:
+    """A frame of the finished or growing map.
+
+    world_from_cam is a similarity: it maps camera coordinates in the unit of the frame's stored depth into the world,
+    so that a correction of scale never rewrites depth.
+    """
+
+    index: int
+    timestamp: float
+    name: str
+    camera: Camera
+    world_from_cam: Sim3
+
+    @property
+    def cam_from_world(self) -> Array:
+        """The rigid pose (4, 4), without the scale of the stored depth."""
+        pose = np.eye(4)
+        rotation = self.world_from_cam.rotation.T
+        pose[:3, :3], pose[:3, 3] = rotation, -rotation @ self.world_from_cam.translation
+        return pose
+
+
+@dataclass(frozen=True)
+class SkippedFrame:
+    """A frame or file that has no place in the map, and why."""
+
+    index: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PassedFrame:
+    """A frame that was read but not taken into the map, because it shows next to nothing that its neighbours do not."""
+
+    index: int
+    timestamp: float
+    name: str

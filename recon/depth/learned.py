@@ -1,0 +1,148 @@
+"""The compact network as a depth stage: posed views in, depth and confidence for every pixel out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from recon.depth.consistency import keep_consistent
+from recon.depth.network import Estimate, PosedDepthNet, Sweep
+from recon.depth.plane_sweep import PlaneSweep, depth_hypotheses, select_sources
+from recon.depth.stem import EIGHTH, Features
+from recon.depth.sweep import Geometry
+from recon.depth.views import Depth, DepthStage, PosedView
+from recon.depth.weights import load_weights
+
+GOOD = 0.05  # confidence is the probability that the depth is right within this share
+FEWEST_POINTS = 8
+
+
+@dataclass(frozen=True)
+class LearnedSweep:
+    """Dense depth by the compact network, at every pixel that the view's mask allows.
+
+    net: in evaluation mode, on ``device``. sources: neighbouring views compared with each. best_angle: triangulation
+    angle [degrees] that neighbours are chosen for. use_sparse: give the network the sparse points, not only the range
+    of their depth. confirm: keep only depth that a second view confirms, as the classical stage does.
+    """
+
+    net: PosedDepthNet
+    device: torch.device
+    sources: int = 4
+    best_angle: float = 6.0
+    use_sparse: bool = True
+    confirm: bool = False
+
+    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+        """Depth of every view, see ``DepthStage``; none at all where no other view shares enough points with it."""
+        new = [view for view in views if view.index not in solved]
+        neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
+        found = dict(solved) | self._estimate(new, neighbours)
+        if self.confirm:
+            checks = [[(other, found[other.index]) for other in chosen] for chosen in neighbours]
+            kept = [keep_consistent(view, found[view.index], check) for view, check in zip(new, checks, strict=True)]
+            found |= {view.index: depth for view, depth in zip(new, kept, strict=True)}
+        return [found[view.index] for view in views]
+
+    def _estimate(self, views: list[PosedView], neighbours: list[list[PosedView]]) -> dict[int, Depth]:
+        """Depth by the index of the view; every image is encoded once."""
+        used = {view.index: view for group in (views, *neighbours) for view in group}
+        if not used:
+            return {}
+        with torch.inference_mode():
+            size = _padded_size(list(used.values()))
+            features = {index: self.net.encode(self._image(view, size)) for index, view in used.items()}
+            return {
+                view.index: self._depth(view, sources, features, size)
+                for view, sources in zip(views, neighbours, strict=True)
+            }
+
+    def _depth(
+        self, view: PosedView, sources: list[PosedView], features: dict[int, Features], size: tuple[int, int]
+    ) -> Depth:
+        if not sources or len(view.sparse) < FEWEST_POINTS:
+            nothing = np.zeros(view.mask.shape, np.float32)
+            return Depth(nothing, nothing)
+        sweep = self._sweep(view, sources, size).to(self.device)
+        together = Features.stack([features[source.index] for source in sources])
+        return _to_depth(view, self.net.estimate(features[view.index], together, sweep))
+
+    def _image(self, view: PosedView, size: tuple[int, int]) -> Tensor:
+        """The view's image (1, 3, h, w) in 0..1, continued at the right and bottom to ``size``."""
+        image = torch.from_numpy(view.image).to(self.device).permute(2, 0, 1)[None].float() / 255
+        padding = (0, size[1] - image.shape[3], 0, size[0] - image.shape[2])
+        return functional.pad(image, padding, mode="replicate").contiguous(memory_format=torch.channels_last)
+
+    def _sweep(self, view: PosedView, sources: list[PosedView], size: tuple[int, int]) -> Sweep:
+        view_from_chunk = torch.from_numpy(view.cam_from_chunk)
+        source_from_chunk = torch.from_numpy(np.stack([source.cam_from_chunk for source in sources]))
+        extent = torch.tensor([[source.mask.shape[::-1] for source in sources]])
+        geometry = Geometry.between(
+            torch.from_numpy(view.intrinsics)[None],
+            torch.from_numpy(np.stack([source.intrinsics for source in sources]))[None],
+            (source_from_chunk @ torch.linalg.inv(view_from_chunk))[None],
+            extent,
+        )
+        planes = torch.from_numpy(depth_hypotheses(view, self.net.config.planes))[None].float()
+        sparse = _sparse_image(view, size) if self.use_sparse else torch.zeros(1, 1, *size)
+        return Sweep(Geometry(geometry.rotation.float(), geometry.offset.float(), extent), planes, sparse)
+
+
+@dataclass(frozen=True)
+class FilledSweep:
+    """The depth of one stage, and where it keeps none, that of a second one."""
+
+    first: DepthStage
+    second: DepthStage
+
+    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+        """Depth of every view, see ``DepthStage``."""
+        pairs = zip(self.first.depth(views, solved), self.second.depth(views, solved), strict=True)
+        return [_filled(first, second) for first, second in pairs]
+
+
+def filled_sweep(weights: Path) -> FilledSweep:
+    """The plane sweep, with its gaps filled by the network of a weight file. See ``load_weights`` for errors."""
+    device = torch.device("cpu")
+    return FilledSweep(PlaneSweep(), LearnedSweep(load_weights(weights, device), device))
+
+
+def _filled(first: Depth, second: Depth) -> Depth:
+    kept = first.depth > 0
+    return Depth(np.where(kept, first.depth, second.depth), np.where(kept, first.confidence, second.confidence))
+
+
+def _padded_size(views: list[PosedView]) -> tuple[int, int]:
+    """Height and width, multiples of the coarse map's stride, that hold every view."""
+    height, width = (max(view.mask.shape[axis] for view in views) for axis in (0, 1))
+    return math.ceil(height / EIGHTH) * EIGHTH, math.ceil(width / EIGHTH) * EIGHTH
+
+
+def _sparse_image(view: PosedView, size: tuple[int, int]) -> Tensor:
+    """Inverse depth (1, 1, h, w) at the view's sparse points, 0 elsewhere."""
+    image = np.zeros(size, np.float32)
+    columns, rows = np.floor(view.sparse[:, :2]).astype(int).T
+    height, width = view.mask.shape
+    inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height) & (view.sparse[:, 2] > 0)
+    image[rows[inside], columns[inside]] = 1 / view.sparse[inside, 2]
+    return torch.from_numpy(image)[None, None]
+
+
+def confidence(log_scale: Tensor) -> Tensor:
+    """Probability that the depth is right within ``GOOD``, of a Laplace distribution of the log depth's error."""
+    return 1 - torch.exp(-math.log1p(GOOD) / log_scale.exp())
+
+
+def _to_depth(view: PosedView, estimate: Estimate) -> Depth:
+    height, width = view.mask.shape
+    window = (0, 0, slice(height), slice(width))
+    depth = np.where(view.mask, (1 / estimate.inverse_depth[window]).cpu().numpy(), 0)
+    sure = np.where(view.mask, confidence(estimate.log_scale[window]).cpu().numpy(), 0)
+    return Depth(depth.astype(np.float32), sure.astype(np.float32))

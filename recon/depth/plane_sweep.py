@@ -1,0 +1,210 @@
+"""Classical dense depth: plane sweep over neighbouring views with semi-global smoothing.
+
+For every depth hypothesis the neighbours are warped onto the view (Collins 1996) and compared by normalised
+cross-correlation; the cost is smoothed along image lines (Hirschmueller 2008) and the best depth taken per pixel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.depth.consistency import keep_consistent
+from recon.depth.views import Depth, PosedView
+
+Volume = NDArray[np.float32]
+OUTSIDE = -1e4
+
+
+@dataclass(frozen=True)
+class PlaneSweep:
+    """Dense depth for textured surfaces; plain walls and mirrors stay empty.
+
+    sources: neighbouring views compared with each. planes: depth hypotheses, evenly spaced in inverse depth.
+    window: side of the correlation window [px]. step_cost, jump_cost: penalties of a depth that differs from its
+    neighbour's by one plane or by more, relative to a correlation of 1.
+    """
+
+    sources: int = 4
+    planes: int = 64
+    window: int = 7
+    best_angle: float = 6.0
+    step_cost: float = 0.06
+    jump_cost: float = 0.5
+    min_correlation: float = 0.4
+
+    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+        """Depth of every view, kept only where a second view confirms it; see ``DepthStage``."""
+        new = [view for view in views if view.index not in solved]
+        neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            raw = list(pool.map(self._sweep, new, neighbours))
+            found = dict(solved) | {view.index: depth for view, depth in zip(new, raw, strict=True)}
+            checks = [[(other, found[other.index]) for other in chosen] for chosen in neighbours]
+            kept = pool.map(keep_consistent, new, raw, checks)
+            found |= {view.index: depth.all_sure() for view, depth in zip(new, kept, strict=True)}
+        return [found[view.index] for view in views]
+
+    def _sweep(self, view: PosedView, sources: list[PosedView]) -> Depth:
+        height, width = view.mask.shape
+        if not sources or len(view.sparse) < 8:
+            return Depth(np.zeros((height, width), np.float32), np.zeros((height, width), np.float32))
+        inverse_depths = depth_hypotheses(view, self.planes)
+        score = correlation_volume(view, sources, inverse_depths, self.window)
+        cost = 1.0 - score
+        smooth = semi_global(cost, view.image, self.step_cost, self.jump_cost)
+        best = smooth.argmin(axis=0)
+        index = best + sub_plane_offset(smooth, best)
+        inverse = np.interp(index, np.arange(self.planes), inverse_depths)
+        correlation = np.take_along_axis(score, best[None], axis=0)[0]
+        confidence = np.clip((correlation - self.min_correlation) / (1 - self.min_correlation), 0, 1)
+        confidence[~view.mask | (best == 0) | (best == self.planes - 1)] = 0
+        depth = np.where(confidence > 0, 1.0 / inverse, 0.0)
+        return Depth(depth.astype(np.float32), confidence.astype(np.float32))
+
+
+def select_sources(view: PosedView, views: list[PosedView], count: int, best_angle: float) -> list[PosedView]:
+    """The views that share most points with ``view`` under a useful triangulation angle [degrees], best first."""
+    points = unproject(view)
+    scores: list[tuple[float, PosedView]] = []
+    for other in views:
+        shared = np.isin(view.point_ids, other.point_ids) if other.index != view.index else np.zeros(0, bool)
+        if shared.sum() >= 8:
+            angles = triangulation_angles(points[shared], view.cam_from_chunk, other.cam_from_chunk)
+            width = np.where(angles < best_angle, best_angle / 3, 2 * best_angle)
+            scores.append((float(np.exp(-0.5 * ((angles - best_angle) / width) ** 2).sum()), other))
+    scores.sort(key=lambda item: (-item[0], item[1].index))
+    return [other for score, other in scores[:count] if score > 1.0]
+
+
+def unproject(view: PosedView) -> NDArray[np.float64]:
+    """The view's sparse points (n, 3) in the chunk's frame."""
+    pixels = np.column_stack([view.sparse[:, :2], np.ones(len(view.sparse))])
+    points_cam = pixels @ np.linalg.inv(view.intrinsics).T * view.sparse[:, 2:]
+    chunk_from_cam = np.linalg.inv(view.cam_from_chunk)
+    return np.asarray(points_cam @ chunk_from_cam[:3, :3].T + chunk_from_cam[:3, 3])
+
+
+def triangulation_angles(
+    points: NDArray[np.float64], first_from_chunk: NDArray[np.float64], second_from_chunk: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Angles [degrees] under which points (n, 3) see the centres of two cameras."""
+    rays = []
+    for cam_from_chunk in (first_from_chunk, second_from_chunk):
+        ray = points - np.linalg.inv(cam_from_chunk)[:3, 3]
+        rays.append(ray / np.linalg.norm(ray, axis=1, keepdims=True))
+    return np.asarray(np.degrees(np.arccos(np.clip((rays[0] * rays[1]).sum(axis=1), -1, 1))))
+
+
+def depth_hypotheses(view: PosedView, count: int) -> NDArray[np.float64]:
+    """Inverse depths (count,), far to near, that cover the view's sparse points with a margin."""
+    near, far = np.percentile(view.sparse[:, 2], [1, 99])
+    return np.linspace(1 / (far * 1.5), 1 / (near * 0.7), count)
+
+
+def correlation_volume(
+    view: PosedView, sources: list[PosedView], inverse_depths: NDArray[np.float64], window: int
+) -> Volume:
+    """Normalised cross-correlation (planes, h, w): mean of the two best sources, -1 where none sees the point.
+
+    Two of several, so that a neighbour in which the point is hidden does no harm.
+    """
+    size = (window, window)
+    reference = _grey(view)
+    mean = cv2.boxFilter(reference, -1, size)
+    deviation = np.sqrt(np.maximum(cv2.boxFilter(reference * reference, -1, size) - mean * mean, 1.0))
+    volume = np.empty((len(inverse_depths), *reference.shape), np.float32)
+    prepared = [(_grey(source), *_plane_homography_parts(view, source)) for source in sources]
+    for plane, inverse_depth in enumerate(inverse_depths):
+        first = np.full(reference.shape, -1.0, np.float32)
+        second = first.copy()
+        for grey, rotation_part, translation_part in prepared:
+            warped = _warp(grey, rotation_part + inverse_depth * translation_part, reference.shape)
+            score = _correlate(reference, mean, deviation, warped, size)
+            np.maximum(second, np.minimum(first, score), out=second)
+            np.maximum(first, score, out=first)
+        volume[plane] = np.where(second > -1, 0.5 * (first + second), first)
+    return np.minimum(volume, 1, out=volume)
+
+
+def _grey(view: PosedView) -> NDArray[np.float32]:
+    return np.asarray(cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY).astype(np.float32), dtype=np.float32)
+
+
+def _plane_homography_parts(view: PosedView, source: PosedView) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A and B with source pixel ~ (A + B / depth) view pixel for points on a plane of constant depth."""
+    source_from_view = source.cam_from_chunk @ np.linalg.inv(view.cam_from_chunk)
+    to_ray = np.linalg.inv(view.intrinsics)
+    offset = np.outer(source_from_view[:3, 3], to_ray[2])
+    return source.intrinsics @ source_from_view[:3, :3] @ to_ray, source.intrinsics @ offset
+
+
+def _warp(grey: NDArray[np.float32], source_from_view: NDArray[np.float64], shape: tuple[int, ...]) -> Volume:
+    # OpenCV counts pixels from their centres, we from the corner: shift in, shift out.
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    matrix = np.linalg.inv(half) @ source_from_view @ half
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpPerspective(grey, matrix, shape[::-1], flags=flags, borderValue=OUTSIDE))
+
+
+def _correlate(reference: Volume, mean: Volume, deviation: Volume, warped: Volume, size: tuple[int, int]) -> Volume:
+    """Correlation (h, w) of two images, -1 where one is unseen; in place, for this is where the time goes."""
+    other_mean = cv2.boxFilter(warped, -1, size)
+    variance = cv2.boxFilter(warped * warped, -1, size)
+    variance -= other_mean * other_mean
+    score = cv2.boxFilter(reference * warped, -1, size)
+    score -= mean * other_mean
+    np.sqrt(np.maximum(variance, 1.0, out=variance), out=variance)
+    variance *= deviation
+    score /= variance
+    np.copyto(score, -1, where=other_mean < 0)
+    return np.asarray(score)
+
+
+def semi_global(cost: Volume, image: NDArray[np.uint8], step_cost: float, jump_cost: float) -> Volume:
+    """Sum of the cost (planes, h, w) smoothed along the four line directions; jumps are cheaper across image edges."""
+    grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0).astype(np.float32)
+    total = np.zeros_like(cost)
+    for axis in (0, 1):
+        lines = np.ascontiguousarray(np.moveaxis(cost, axis + 1, 0))
+        edges = np.abs(np.diff(grey, axis=axis, prepend=grey.take([0], axis=axis)))
+        jumps = np.maximum(np.moveaxis(jump_cost / (1 + edges / 8), axis, 0), step_cost)
+        smoothed = _smooth_lines(lines, jumps, step_cost)
+        # Backwards, a step from line n + 1 to n crosses the same edge as the step from n to n + 1.
+        smoothed += _smooth_lines(lines[::-1], np.roll(jumps, -1, axis=0)[::-1], step_cost)[::-1]
+        total += np.moveaxis(smoothed, 0, axis + 1)
+    return total
+
+
+def _smooth_lines(cost: Volume, jumps: NDArray[np.float32], step_cost: float) -> Volume:
+    """Dynamic programming over the first axis of cost (lines, planes, pixels); jumps: (lines, pixels)."""
+    smooth = np.empty_like(cost)
+    smooth[0] = cost[0]
+    reach, step = np.empty_like(cost[0]), np.empty_like(cost[0])
+    for line in range(1, len(cost)):
+        previous = smooth[line - 1]
+        floor = previous.min(axis=0)
+        np.minimum(previous, floor + jumps[line], out=reach)
+        np.add(previous, step_cost, out=step)
+        np.minimum(reach[1:], step[:-1], out=reach[1:])
+        np.minimum(reach[:-1], step[1:], out=reach[:-1])
+        reach -= floor
+        np.add(cost[line], reach, out=smooth[line])
+    return smooth
+
+
+def sub_plane_offset(cost: Volume, best: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Offset (h, w) in -0.5..0.5 planes of the parabola through the best plane and its two neighbours."""
+    planes = len(cost)
+    centre = np.clip(best, 1, planes - 2)[None]
+    before, here, after = (np.take_along_axis(cost, centre + step, axis=0)[0] for step in (-1, 0, 1))
+    curvature = before - 2 * here + after
+    offset = np.where(curvature > 1e-6, 0.5 * (before - after) / np.maximum(curvature, 1e-6), 0)
+    offset[(best == 0) | (best == planes - 1)] = 0
+    return np.clip(offset, -0.5, 0.5)

@@ -1,0 +1,92 @@
+"""Undistorted, smaller copies of frames with their poses: the input of every dense depth stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.core.cameras import colmap_camera
+from recon.core.similarity import Array
+from recon.core.types import SURE, Camera, DepthMap, Frame, Image, Mask
+
+
+@dataclass(frozen=True, eq=False)
+class PosedView:
+    """A pinhole image with its pose.
+
+    image: (h, w, 3) uint8 RGB. mask: (h, w), True where usable. intrinsics: (3, 3). cam_from_chunk: (4, 4) rigid.
+    sparse: (n, 3): column and row [px] and depth along z of triangulated points seen in the view.
+    point_ids: (n,) their numbers, equal in two views that see the same point.
+    """
+
+    index: int
+    image: Image
+    mask: Mask
+    intrinsics: Array
+    cam_from_chunk: Array
+    sparse: Array
+    point_ids: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Depth:
+    """depth: (h, w) float32 along z, 0 = none. confidence: (h, w) float32 in 0..1, 0 where there is no depth."""
+
+    depth: DepthMap
+    confidence: DepthMap
+
+    def all_sure(self) -> Depth:
+        """The same with confidence from 0..1 squeezed into SURE..1: another view has confirmed what there is."""
+        confidence = np.where(self.confidence > 0, SURE + (1 - SURE) * self.confidence, 0)
+        return Depth(self.depth, confidence.astype(np.float32))
+
+
+class DepthStage(Protocol):
+    """Turns posed views into depth: the classical plane sweep, or a learned one."""
+
+    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+        """Depth of every view, in the unit of the poses and in the order of the views.
+
+        solved: depth that some of the views, by their index, have already; it stays as it is.
+        """
+        ...
+
+
+def pinhole(camera: Camera, longest_side: int) -> tuple[Array, tuple[int, int]]:
+    """Intrinsics (3, 3) and (width, height) of the undistorted, smaller image of a camera."""
+    factor = min(1.0, longest_side / max(camera.width, camera.height))
+    width, height = max(1, round(camera.width * factor)), max(1, round(camera.height * factor))
+    scale = np.diag([width / camera.width, height / camera.height, 1.0])
+    return scale @ camera.matrix(), (width, height)
+
+
+def undistort(frame: Frame, camera: Camera, longest_side: int) -> tuple[Image, Mask]:
+    """The frame's image (h, w, 3) and mask (h, w) as the pinhole of ``camera`` sees them."""
+    height, width = frame.image.shape[:2]
+    columns, rows = _pixel_maps(camera, longest_side, width, height)
+    reduction = max(width, height) / longest_side
+    # Remapping takes single pixels: without a blur, a strong reduction would alias.
+    image = cv2.GaussianBlur(frame.image, (0, 0), 0.4 * reduction) if reduction > 1.3 else frame.image
+    colour = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    inside = (columns >= 0) & (rows >= 0) & (columns <= width - 1) & (rows <= height - 1)
+    usable = cv2.remap(frame.mask.astype(np.uint8), columns, rows, cv2.INTER_NEAREST) > 0
+    return np.asarray(colour, dtype=np.uint8), np.asarray(inside & usable)
+
+
+@lru_cache(maxsize=8)
+def _pixel_maps(
+    camera: Camera, longest_side: int, width: int, height: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Column and row in a width x height copy of the original of every pinhole pixel, counted from pixel centres."""
+    intrinsics, (out_width, out_height) = pinhole(camera, longest_side)
+    rows, columns = np.mgrid[:out_height, :out_width] + 0.5
+    rays = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3) @ np.linalg.inv(intrinsics).T
+    pixels = np.asarray(colmap_camera(camera).img_from_cam(rays)).reshape(out_height, out_width, 2)
+    pixels = np.nan_to_num(pixels, nan=-1e6) * [width / camera.width, height / camera.height] - 0.5
+    return pixels[..., 0].astype(np.float32), pixels[..., 1].astype(np.float32)

@@ -1,0 +1,1 @@
+"""A finished map against ground truth (poses, depth, loops) and against itself (``check``)."""

@@ -1,0 +1,309 @@
+"""Re-opens what a run has written with the programs it is for, and compares the files with one another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+from evo.core.trajectory import PoseTrajectory3D
+from evo.tools.file_interface import read_tum_trajectory_file
+from PIL import Image as PillowImage
+from scipy.spatial import KDTree
+
+from recon.core.colmap_log import quiet
+from recon.core.errors import ReconError
+from recon.core.similarity import Array
+from recon.exports.colmap import model_is_whole
+from recon.store import report
+from recon.store.map import open_map
+
+MAX_MEAN_ERROR = 3.0
+POSE_TOLERANCE = 1e-5
+QUATERNION_TOLERANCE = 1e-4
+MIN_SHARE_SEEN = 0.95
+MAX_CLOUD_GAP = 0.05
+CLOUD_SAMPLE = 200_000
+VERIFY_SECONDS = 600
+MAX_PLY_HEADER = 4096
+PLY_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
+
+NO_POINTS = "The map has no sparse points to compare: a network made it, or the run was interrupted."
+
+
+@dataclass(frozen=True)
+class CheckItem:
+    """One thing that was checked: its name, whether it holds, and a sentence with the figures."""
+
+    name: str
+    ok: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All checks of one folder."""
+
+    folder: Path
+    items: tuple[CheckItem, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(item.ok for item in self.items)
+
+
+class CheckError(ReconError):
+    """A file is missing, or readable with the wrong content."""
+
+
+class _Outputs:
+    """The files of a run, each opened by a foreign reader when it is first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def cloud(self) -> Any:
+        """The cloud as Open3D's PointCloud."""
+        from open3d.io import read_point_cloud  # noqa: PLC0415 - two seconds that only this file needs
+
+        path = self.existing("cloud.ply")
+        if not _ply_is_whole(path):  # Open3D would fill it up with whatever is in memory
+            raise CheckError(f"{path} is truncated or no binary PLY: not all points from cloud.ply can be read.")
+        return read_point_cloud(str(path), remove_nan_points=False)
+
+    @cached_property
+    def model(self) -> pycolmap.Reconstruction:
+        path = self.existing("colmap/sparse/0")
+        if not model_is_whole(path):
+            raise CheckError(f"images.bin or points3D.bin in {path} is missing or truncated.")
+        return pycolmap.Reconstruction(path)
+
+    @cached_property
+    def trajectory(self) -> PoseTrajectory3D:
+        return read_tum_trajectory_file(self.existing("poses.txt"))
+
+    @cached_property
+    def map_has_points(self) -> bool:
+        """Whether the map has sparse points; geometry from a network and interrupted runs have none."""
+        return len(open_map(self.folder).points.positions) > 0
+
+    def cloud_sample(self) -> Array:
+        """At most about CLOUD_SAMPLE points (points, 3), evenly from the whole cloud."""
+        positions = np.asarray(self.cloud.points)
+        if not len(positions):
+            raise CheckError("Open3D reads no points from cloud.ply.")
+        return positions[:: 1 + len(positions) // CLOUD_SAMPLE]
+
+    def existing(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.exists():
+            raise CheckError(f"{path} is missing.")
+        return path
+
+
+@quiet()
+def check_folder(folder: Path) -> CheckReport:
+    """Check ``cloud.ply``, ``colmap``, ``poses.txt`` and ``recording.rrd`` in the folder of a run.
+
+    A missing or broken file is a failed item; nothing is raised.
+    """
+    checks = (
+        ("cloud", _check_cloud),
+        ("colmap", _check_model),
+        ("images", _check_images),
+        ("reprojection", _check_reprojection),
+        ("poses", _check_poses),
+        ("convention", _check_convention),
+        ("cloud in cameras", _check_cloud_in_cameras),
+        ("cloud on points", _check_cloud_on_points),
+        ("recording", _check_recording),
+        ("sanity", _check_sanity),
+    )
+    outputs = _Outputs(folder)
+    return CheckReport(folder, tuple(_item(name, check, outputs) for name, check in checks))
+
+
+def _check_sanity(outputs: _Outputs) -> str:
+    """The run found its map believable."""
+    path = outputs.folder / "report.json"
+    if not path.is_file():
+        return "There is no report.json to say whether the map is doubtful."
+    suspicions = report.read(path).suspicions
+    if suspicions:
+        raise CheckError("The map is doubtful: " + "; ".join(suspicions) + ".")
+    return "Nothing about the whole map is doubtful."
+
+
+def _check_cloud(outputs: _Outputs) -> str:
+    """Open3D reads the cloud: points, all finite, with colours."""
+    positions = np.asarray(outputs.cloud.points)
+    infinite = int((~np.isfinite(positions)).any(axis=1).sum())
+    if not len(positions) or infinite:
+        raise CheckError(f"Open3D reads {len(positions)} points from cloud.ply, {infinite} of them not finite.")
+    if not outputs.cloud.has_colors():
+        raise CheckError(f"Open3D reads {len(positions)} points from cloud.ply, but no colours.")
+    return f"Open3D reads {len(positions)} finite points with colours."
+
+
+def _check_model(outputs: _Outputs) -> str:
+    """COLMAP reads the model: every image has a pose, and there are points."""
+    model = outputs.model
+    counts = f"{model.num_reg_images()} of {model.num_images()} images posed, {model.num_points3D()} points"
+    lacks_points = outputs.map_has_points and not model.num_points3D()
+    if not model.num_images() or model.num_reg_images() < model.num_images() or lacks_points:
+        raise CheckError(f"COLMAP reads {counts}, expected poses for all and the map's points.")
+    return f"COLMAP reads {counts}, {model.num_cameras()} cameras."
+
+
+def _check_images(outputs: _Outputs) -> str:
+    """Every image of the model exists with the size of its camera."""
+    model = outputs.model
+    for image in model.images.values():
+        path = outputs.folder / "colmap" / "images" / image.name
+        if not path.is_file():
+            raise CheckError(f"The image {path} of the model is missing.")
+        with PillowImage.open(path) as file:
+            size = file.size
+        camera = model.cameras[image.camera_id]
+        if size != (camera.width, camera.height):
+            raise CheckError(f"{path} is {size[0]}x{size[1]}, its camera {camera.width}x{camera.height}.")
+    return f"All {model.num_images()} images exist with the size of their camera."
+
+
+def _check_reprojection(outputs: _Outputs) -> str:
+    """The model's points, projected into the images that saw them, land where they were seen."""
+    if not outputs.map_has_points:
+        return NO_POINTS
+    errors = _reprojection_errors(outputs.model)
+    if not len(errors):
+        raise CheckError("No point of the COLMAP model has an observation.")
+    figures = f"mean {errors.mean():.2f}, median {np.median(errors):.2f} px over {len(errors)} observations"
+    if not errors.mean() <= MAX_MEAN_ERROR:
+        raise CheckError(f"Reprojection error {figures}, expected a mean of at most {MAX_MEAN_ERROR:g} px.")
+    return f"Reprojection error {figures}."
+
+
+def _check_poses(outputs: _Outputs) -> str:
+    """evo reads the trajectory, and its quaternions have length 1."""
+    trajectory = outputs.trajectory
+    norms = np.linalg.norm(trajectory.orientations_quat_wxyz, axis=1)
+    worst = float(np.abs(norms - 1).max())
+    if not worst <= QUATERNION_TOLERANCE:
+        raise CheckError(f"A quaternion of poses.txt has a length of {1 + worst:.4f}, expected 1.")
+    return f"evo reads {trajectory.num_poses} poses, all with unit quaternions."
+
+
+def _check_convention(outputs: _Outputs) -> str:
+    """poses.txt holds the poses of the COLMAP model, and as camera-to-world."""
+    images = sorted(outputs.model.images.items())
+    world_from_cam = np.array([_matrix(image.cam_from_world().inverse()) for _, image in images])
+    trajectory = outputs.trajectory
+    posed = open_map(outputs.folder).posed
+    if trajectory.num_poses != len(posed):
+        raise CheckError(f"poses.txt has {trajectory.num_poses} rows, the map {len(posed)} frames with a pose.")
+    names = {image.name for _, image in images}  # frames that were passed over are in poses.txt alone
+    poses = np.array(trajectory.poses_se3)[[frame.name in names for frame in posed]]
+    if len(poses) != len(images):
+        raise CheckError(f"poses.txt has {len(poses)} rows, the COLMAP model {len(images)} images.")
+    tolerance = POSE_TOLERANCE * max(1.0, float(np.abs(world_from_cam).max()))
+    if np.allclose(poses, world_from_cam, rtol=0, atol=tolerance):
+        return f"poses.txt is camera-to-world and equals the {len(images)} COLMAP poses inverted."
+    if np.allclose(poses, np.linalg.inv(world_from_cam), rtol=0, atol=tolerance):
+        raise CheckError("poses.txt is world-to-camera, expected camera-to-world.")
+    gap = float(np.abs(poses - world_from_cam).max())
+    raise CheckError(f"poses.txt differs from the COLMAP poses by up to {gap:.3g}.")
+
+
+def _check_cloud_in_cameras(outputs: _Outputs) -> str:
+    """Points of the cloud lie in front of a camera and project into its image."""
+    positions = outputs.cloud_sample()
+    model = outputs.model
+    seen = np.zeros(len(positions), dtype=bool)
+    for image in model.images.values():
+        camera = model.cameras[image.camera_id]
+        unseen = np.flatnonzero(~seen)
+        points_cam = image.cam_from_world() * positions[unseen]
+        pixels = np.asarray(camera.img_from_cam(points_cam))
+        inside = ((pixels >= 0) & (pixels <= (camera.width, camera.height))).all(axis=1) & (points_cam[:, 2] > 0)
+        seen[unseen] = inside
+    share = float(seen.mean())
+    sentence = f"{share:.1%} of the cloud's points project into at least one image"
+    if share < MIN_SHARE_SEEN:
+        raise CheckError(f"{sentence}, expected {MIN_SHARE_SEEN:.0%}.")
+    return f"{sentence}."
+
+
+def _check_cloud_on_points(outputs: _Outputs) -> str:
+    """The cloud passes through the sparse points: same place and same scale, so its depth fits the cameras."""
+    if not outputs.map_has_points:
+        return NO_POINTS
+    cloud = outputs.cloud_sample()
+    model = outputs.model
+    points = [point for point in model.points3D.values() if point.track.length()]
+    if not points:
+        raise CheckError("No point of the COLMAP model has an observation.")
+    positions = np.array([point.xyz for point in points])
+    seen_from = [model.images[point.track.elements[0].image_id].projection_center() for point in points]
+    gaps = KDTree(cloud).query(positions)[0] / np.linalg.norm(positions - seen_from, axis=1)
+    sentence = f"Sparse points are {np.median(gaps):.2%} of their distance from the camera away from the cloud (median)"
+    if not np.median(gaps) <= MAX_CLOUD_GAP:
+        raise CheckError(f"{sentence}, expected at most {MAX_CLOUD_GAP:.0%}.")
+    return f"{sentence}."
+
+
+def _check_recording(outputs: _Outputs) -> str:
+    """The Rerun program verifies the recording, where the run made one."""
+    path = outputs.folder / "recording.rrd"
+    if not path.exists():
+        return "There is none; recon run makes it with --viewer record or live."
+    command = [sys.executable, "-m", "rerun", "rrd", "verify", str(path)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=False)
+    answer = " ".join((finished.stdout + finished.stderr).split())
+    # rerun skips a file that is no recording at all and still exits with 0
+    if finished.returncode or "1 file verified" not in answer:
+        raise CheckError(f"Rerun cannot verify recording.rrd: {answer}")
+    return f"Rerun verifies recording.rrd, {path.stat().st_size / 1e6:.1f} MB."
+
+
+def _item(name: str, check: Callable[[_Outputs], str], outputs: _Outputs) -> CheckItem:
+    try:
+        return CheckItem(name, True, check(outputs))
+    except CheckError as error:
+        return CheckItem(name, False, str(error))
+    except Exception as error:  # a foreign reader raises what it likes on a damaged file
+        return CheckItem(name, False, f"Cannot be read, {type(error).__name__}: {error}")
+
+
+def _ply_is_whole(path: Path) -> bool:
+    """Whether a binary PLY of points has as many bytes after its header as the header promises."""
+    with path.open("rb") as file:
+        header = file.read(MAX_PLY_HEADER).partition(b"end_header\n")[0].decode("ascii", errors="replace")
+    rows = [line.split() for line in header.splitlines()]
+    points = sum(int(row[2]) for row in rows if row[:2] == ["element", "vertex"])
+    width = sum(PLY_BYTES[row[1]] for row in rows if row[:1] == ["property"])
+    return points > 0 and path.stat().st_size == len(header) + len("end_header\n") + points * width
+
+
+def _reprojection_errors(model: pycolmap.Reconstruction) -> Array:
+    """Distance in pixels of every observation (observations,) from the projection of its point."""
+    errors = []
+    for image in model.images.values():
+        observed = image.get_observation_points2D()
+        if not observed:
+            continue
+        points = np.array([model.points3D[point.point3D_id].xyz for point in observed])
+        points_cam = image.cam_from_world() * points
+        pixels = np.asarray(model.cameras[image.camera_id].img_from_cam(points_cam))
+        errors.append(np.linalg.norm(pixels - np.array([point.xy for point in observed]), axis=1))
+    return np.concatenate(errors) if errors else np.zeros(0)
+
+
+def _matrix(pose: pycolmap.Rigid3d) -> Array:
+    return np.vstack([pose.matrix(), [0, 0, 0, 1]])

@@ -1,0 +1,62 @@
+"""The pipeline and plain COLMAP as processes of their own, whose time and memory are measured from outside."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recon.lab.benchmark.sets import BenchmarkSet
+from recon.store.report import peak_memory
+
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that has ended: wall time [s], most resident memory [bytes], and why it failed, None if it did not."""
+
+    seconds: float
+    peak_bytes: int
+    failure: str | None
+
+
+def run_pipeline(member: BenchmarkSet, data: Path, out: Path) -> Process:
+    """``recon run`` into ``out`` with default settings and without a viewer."""
+    options = ("--out", str(out), "--viewer", "none", "--every", str(member.every), "--overwrite")
+    return run_measured(("-m", "cli", "run", str(data / member.folder / member.source), *options), out)
+
+
+def run_plain_colmap(member: BenchmarkSet, data: Path, out: Path) -> Process:
+    """Plain COLMAP with its default options into ``out``; see ``recon.lab.benchmark.plain_colmap``."""
+    shutil.rmtree(out, ignore_errors=True)
+    options = ("--out", str(out), "--matching", member.matching, "--every", str(member.every))
+    source = str(data / member.folder / member.source)
+    return run_measured(("-m", "recon.lab.benchmark.plain_colmap", source, *options), out)
+
+
+def run_measured(arguments: Sequence[str], out: Path) -> Process:
+    """Run this Python with ``arguments`` and wait; what it prints goes to a log file beside the folder ``out``."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    log, peak_bytes = out.with_name(out.name + ".log"), 0
+    start = time.perf_counter()
+    with log.open("wb") as file, subprocess.Popen((sys.executable, *arguments), stdout=file, stderr=file) as process:
+        try:
+            while process.poll() is None:
+                peak_bytes = max(peak_bytes, peak_memory(process.pid))
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            process.kill()
+            raise
+    return Process(time.perf_counter() - start, peak_bytes, _failure(process.returncode, log))
+
+
+def _failure(code: int, log: Path) -> str | None:
+    if code == 0:
+        return None
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return f"exit code {code}: {lines[-1] if lines else 'no output'}"

@@ -1,0 +1,226 @@
+"""A long rendered walk whose odometry drifts: what loops do to the error, and whether memory grows with the frames.
+
+Images and depth are rendered as the walk goes on; every step adds the same small error of direction and scale, which
+is what structure from motion does where nothing is seen again. Everything behind the front end is the pipeline's own:
+chunks, placement, the map on disk, recognition, verification, and the pose graph.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from recon.core.similarity import Array, Sim3
+from recon.core.types import Camera, Chunk, ChunkGeometry, DepthMap, Frame, FrameGeometry, PlacedFrame, SparsePoints
+from recon.lab.synthetic.paths import closed_spline, inverse_rigid, look_at
+from recon.lab.synthetic.render import render_depth, render_single
+from recon.lab.synthetic.sample import furnished_room
+from recon.lab.training.pool import view_overlap
+from recon.mapping.alignment import fit_similarity
+from recon.mapping.chunks import chunks
+from recon.mapping.doubts import find_doubts
+from recon.mapping.loops import LoopCloser
+from recon.mapping.placement import Placement
+from recon.store.map import MapStore, make_folder, write_atomically
+from retrieval.recogniser import LoopFinder
+
+VERSION = 1
+CAMERA = Camera("PINHOLE", 320, 240, (250.0, 250.0, 160.0, 120.0))  # the field of view of the sample's
+CHUNK, OVERLAP = 60, 12
+SHARED = 0.05  # of what two frames see: with less they show different places
+CORNERS = 12  # waypoints of a lap
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class WalkSettings:
+    """frames: of ``laps`` rounds through the sample's room, each at a radius and height of its own.
+
+    turn: error of every step [degrees about the vertical]. scale: factor by which every step misjudges the scale.
+    """
+
+    frames: int = 2000
+    laps: int = 4
+    turn: float = 0.02
+    scale: float = 1.0003
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """After so many frames: RMSE of the camera centres [m] after alignment, without and with loops, and memory."""
+
+    frames: int
+    without_loops: float
+    with_loops: float
+    memory_megabytes: float
+
+
+@dataclass(frozen=True)
+class WalkResult:
+    """What came of a walk. accepted, wrong: loops that hold at the end, and those between different places."""
+
+    settings: WalkSettings
+    milestones: tuple[Milestone, ...]
+    candidates: int
+    accepted: int
+    wrong: int
+    seconds: float
+
+
+def long_walk(settings: WalkSettings) -> Tensor:
+    """world_from_cam (frames, 4, 4) float64 of a closed walk, several times around the room."""
+    corner = torch.arange(CORNERS * settings.laps, dtype=torch.float64)
+    angle, lap = 2 * math.pi * corner / CORNERS, (corner / CORNERS).floor()
+    reach = 1 + 0.08 * torch.sin(3 * angle) + 0.06 * torch.cos(2.4 * lap)
+    height = 1.5 + 0.12 * torch.sin(2 * angle) + 0.08 * torch.sin(1.7 * lap)
+    eyes = torch.stack([1.85 * reach * angle.cos(), 1.45 * reach * angle.sin(), height], 1)
+    across = torch.stack([-1.2 * angle.cos(), -1.0 * angle.sin(), 0.95 + 0.1 * torch.cos(3 * angle)], 1)
+    return look_at(closed_spline(eyes, settings.frames), closed_spline(across, settings.frames))
+
+
+class DriftingCamera:
+    """Renders the walk frame by frame and says where odometry thinks that each frame is."""
+
+    def __init__(self, settings: WalkSettings) -> None:
+        self.world_from_cam = long_walk(settings)
+        self._scene = furnished_room()
+        self._estimates = drifting(self.world_from_cam.numpy(), settings)
+        self._depth: dict[int, DepthMap] = {}
+
+    def frames(self) -> Iterator[Frame]:
+        """The images; depth is kept for the frames that a chunk may still ask for."""
+        usable = np.ones((CAMERA.height, CAMERA.width), dtype=bool)
+        for index in range(len(self.world_from_cam)):
+            image, self._depth[index] = self._render(index)
+            self._depth.pop(index - CHUNK, None)
+            size = (CAMERA.width, CAMERA.height)
+            yield Frame(index, float(index), image, f"{index:06d}.png", size, "lens", 0.0, usable)
+
+    def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
+        """The chunk's geometry, as odometry sees it, in a unit of its own."""
+        unit = Sim3(1 + 0.5 * (chunk.index % 3), np.eye(3), np.zeros(3))
+        return ChunkGeometry(tuple(self._geometry(frame, unit) for frame in chunk.frames), SparsePoints.empty())
+
+    def overlap(self, first: int, second: int) -> float:
+        """Share of the pixels of one frame that the other sees, the smaller one of both directions."""
+        cam_from_world = inverse_rigid(self.world_from_cam[[first, second]]).float()[None]
+        matrix = torch.as_tensor(CAMERA.matrix(), dtype=torch.float32) * torch.tensor([[0.25], [0.25], [1.0]])
+        depth = render_depth(self._scene, cam_from_world, matrix, CAMERA.height // 4, CAMERA.width // 4)
+        return float(view_overlap(depth, cam_from_world, matrix, stride=1)[0].min())
+
+    def _render(self, index: int) -> tuple[np.ndarray, DepthMap]:
+        matrix = torch.as_tensor(CAMERA.matrix(), dtype=torch.float32)
+        cam_from_world = inverse_rigid(self.world_from_cam[index : index + 1]).float()[None]
+        seen = render_single(self._scene, cam_from_world, matrix, CAMERA.height, CAMERA.width, shadows=False)
+        return (255 * seen.colour[0, 0]).round().to(torch.uint8).numpy(), seen.depth[0, 0].numpy()
+
+    def _geometry(self, frame: Frame, chunk_from_world: Sim3) -> FrameGeometry:
+        chunk_from_cam = chunk_from_world @ self._estimates[frame.index]
+        rigid = Sim3(1.0, chunk_from_cam.rotation, chunk_from_cam.translation)
+        depth = self._depth[frame.index] * np.float32(chunk_from_cam.scale)
+        sure = (depth > 0).astype(np.float32)
+        return FrameGeometry(frame.index, rigid.inverse().matrix(), CAMERA, CAMERA.matrix(), depth, sure, frame.image)
+
+
+def drifting(world_from_cam: Array, settings: WalkSettings) -> list[Sim3]:
+    """Poses (n, 4, 4) as odometry sees them, every step with the same error; their scale is that of their depth."""
+    turned = Rotation.from_euler("y", settings.turn, degrees=True).as_matrix()
+    error = Sim3(settings.scale, turned, np.zeros(3))
+    true = [Sim3.from_matrix(pose) for pose in world_from_cam]
+    estimates = [true[0]]
+    for before, now in pairwise(true):
+        estimates.append(estimates[-1] @ before.inverse() @ now @ error)
+    return estimates
+
+
+class GrowingMap:
+    """Chunks placed one after the other and put into a store, while loops are closed."""
+
+    def __init__(self, loops: LoopCloser, store: MapStore) -> None:
+        self.placement = Placement()
+        self._loops, self._store = loops, store
+
+    def add(self, chunk: Chunk, geometry: ChunkGeometry) -> None:
+        submap, new = self.placement.place(chunk, geometry)
+        added, placed = {frame.index for frame in new}, self.placement.main
+        self._store.write_submap(submap, added)
+        moved = self._loops.extend(
+            submap,
+            [frame for frame in chunk.frames if frame.index in added],
+            lambda number: self._store.read_submap(number, placed),
+            doubts=find_doubts(geometry.frames),
+            new_piece=chunk.index == 0,
+        )
+        if moved:
+            self.placement.move(moved)
+
+
+def measure(settings: WalkSettings, out: Path, report: Callable[[Milestone], None]) -> WalkResult:
+    """Walk once, with a map that closes loops in ``out`` and one that does not beside it.
+
+    A milestone is reported after every half of a lap, or chunk where that is longer. Raises OutputError.
+    """
+    start = time.perf_counter()
+    camera, closer = DriftingCamera(settings), LoopCloser(LoopFinder())
+    make_folder(out / "map")
+    plain, corrected = Placement(), GrowingMap(closer, MapStore(out))
+    every = settings.frames / settings.laps / 2
+    milestones: list[Milestone] = []
+    for chunk in chunks(camera.frames(), CHUNK, OVERLAP):
+        geometry = camera.reconstruct(chunk)
+        plain.place(chunk, geometry)
+        corrected.add(chunk, geometry)
+        done = chunk.frames[-1].index + 1
+        if done >= every * (len(milestones) + 1) or done == settings.frames:
+            milestones.append(_milestone(camera, plain, corrected.placement, done))
+            report(milestones[-1])
+    wrong = sum(camera.overlap(*ends) < SHARED for ends in closer.closed)
+    seconds = time.perf_counter() - start
+    return WalkResult(settings, tuple(milestones), len(closer.ledger), len(closer.closed), wrong, seconds)
+
+
+def _milestone(camera: DriftingCamera, plain: Placement, corrected: Placement, frames: int) -> Milestone:
+    truth = camera.world_from_cam.numpy()
+    without, closed = (rmse(list(placement.main.values()), truth) for placement in (plain, corrected))
+    return Milestone(frames, without, closed, psutil.Process().memory_info().rss / MEGABYTE)
+
+
+def rmse(frames: Sequence[PlacedFrame], world_from_cam: Array) -> float:
+    """RMSE of camera centres after alignment by a similarity."""
+    found = np.array([frame.world_from_cam.translation for frame in frames])
+    return aligned_rmse(found, world_from_cam[[frame.index for frame in frames], :3, 3])
+
+
+def aligned_rmse(found: Array, truth: Array) -> float:
+    """RMSE of points (n, 3) after alignment by a similarity."""
+    aligned = fit_similarity(found, truth, np.ones(len(truth))).apply(found)
+    return float(np.sqrt(((aligned - truth) ** 2).sum(axis=1).mean()))
+
+
+def table(result: WalkResult) -> str:
+    """Markdown."""
+    rows = [
+        f"| {at.frames:,} | {at.without_loops:.3f} | {at.with_loops:.3f} | {at.memory_megabytes:,.0f} MB |"
+        for at in result.milestones
+    ]
+    head = "| frames | ATE without loops [m] | with loops [m] | memory of the program |\n|---|---|---|---|"
+    loops = f"{result.accepted} loops of {result.candidates} candidates, {result.wrong} wrong; {result.seconds:.0f} s."
+    return "\n".join([head, *rows, "", loops])
+
+
+def write_results(result: WalkResult, folder: Path) -> None:
+    """Write walk.json and walk.md. Raises OutputError."""
+    content = json.dumps({"version": VERSION} | asdict(result), indent=1)
+    write_atomically(folder / "walk.json", lambda file: file.write(content.encode()))
+    write_atomically(folder / "walk.md", lambda file: file.write(table(result).encode()))

@@ -1,0 +1,129 @@
+"""Poses for frames that were passed over: the map's points, followed from the keyframes around them.
+
+The points that a keyframe observes are projected into the frame by the pose of the frame before, followed from there by
+optical flow (Bouguet 2000) from the keyframe's own picture, so that errors do not add up, and give the pose by
+PnP with RANSAC. That takes a fraction of what features and matching would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import pycolmap
+
+from recon.core.cameras import colmap_camera
+from recon.core.similarity import Array, Sim3
+from recon.core.types import Camera, Frame, Image, PlacedFrame, SkippedFrame
+from recon.sources.decoding import read_photo
+from recon.sources.keyframes import small_grey
+from recon.store.map import ReconstructedMap
+
+SIDE = 640  # longest side of the pictures in which points are followed [px]
+MOST_POINTS = 400  # of one keyframe
+FEWEST_INLIERS = 12
+MAX_ERROR = 2.0  # [px] of the small picture
+FLOW: dict[str, Any] = {"winSize": (17, 17), "maxLevel": 2, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
+PASSED = "was passed over as it shows little new, and "
+TOO_LITTLE = PASSED + "too little of the map was found in it"
+NO_POINTS = PASSED + "the map has no points to place it by"
+
+
+@dataclass(frozen=True, eq=False)
+class _Keyframe:
+    """A placed frame with its small picture, and the points (n, 3) in the world that it sees at pixels (n, 2) of it."""
+
+    placed: PlacedFrame
+    grey: Image
+    points: Array
+    pixels: Array
+
+
+class FrameLocaliser:
+    """Places frames between the keyframes of a finished map, in the order of the source."""
+
+    def __init__(self, reconstruction: ReconstructedMap) -> None:
+        self._map = reconstruction
+        self._rows = reconstruction.points.rows_by_frame()
+        self._frames = {frame.index: frame for frame in reconstruction.frames}
+        self._indices = np.array(sorted(self._frames))
+        self._keyframe = lru_cache(maxsize=3)(self._load)
+        self._cam_from_world: Array | None = None  # of the frame before
+
+    def place(self, frame: Frame) -> PlacedFrame | SkippedFrame:
+        """The frame's pose, or why it has none."""
+        if not len(self._map.points.positions):
+            return SkippedFrame(frame.index, frame.name, NO_POINTS)
+        grey = small_grey(frame.image, SIDE)
+        size = (grey.shape[1], grey.shape[0])
+        around = [self._keyframe(index, size) for index in self._neighbours(frame.index)]
+        camera = around[0].placed.camera
+        if (camera.width, camera.height) == frame.original_size:
+            starts = [start for start in (self._cam_from_world, around[0].placed.cam_from_world) if start is not None]
+            poses = (locate(grey, around, camera, start) for start in starts)
+            self._cam_from_world = next((pose for pose in poses if pose is not None), None)
+            if self._cam_from_world is not None:
+                world_from_cam = Sim3.from_matrix(self._cam_from_world).inverse()
+                return PlacedFrame(frame.index, frame.timestamp, frame.name, camera, world_from_cam)
+        return SkippedFrame(frame.index, frame.name, TOO_LITTLE)
+
+    def _neighbours(self, index: int) -> list[int]:
+        """The keyframes before and after, the nearer first."""
+        after = int(np.searchsorted(self._indices, index))
+        found = [int(row) for row in self._indices[max(0, after - 1) : after + 1]]
+        return sorted(found, key=lambda other: abs(other - index))
+
+    def _load(self, index: int, size: tuple[int, int]) -> _Keyframe:
+        placed = self._frames[index]
+        original = cv2.cvtColor(read_photo(self._map.images / placed.name).pixels, cv2.COLOR_RGB2GRAY)
+        grey = np.asarray(cv2.resize(original, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        rows = self._rows.get(index, np.zeros(0, np.int64))
+        rows = rows[:: 1 + len(rows) // MOST_POINTS]
+        points = self._map.points
+        pixels = to_small(points.pixels[rows], placed.camera, grey)
+        return _Keyframe(placed, grey, points.positions[points.point_ids[rows]], pixels)
+
+
+def locate(grey: Image, around: list[_Keyframe], camera: Camera, start: Array) -> Array | None:
+    """cam_from_world (4, 4) of a small picture near the pose ``start``, by the points of the keyframes around it."""
+    followed = [follow(keyframe, grey, camera, start) for keyframe in around]
+    pixels, points = (np.concatenate(parts) for parts in zip(*followed, strict=True))
+    if len(pixels) < FEWEST_INLIERS:
+        return None
+    options = pycolmap.AbsolutePoseEstimationOptions()
+    options.ransac.random_seed, options.ransac.max_num_trials = 0, 1000
+    options.ransac.max_error = MAX_ERROR * camera.width / grey.shape[1]
+    found = pycolmap.estimate_and_refine_absolute_pose(
+        to_original(pixels, camera, grey), points, colmap_camera(camera), options
+    )
+    if found is None or found["num_inliers"] < max(FEWEST_INLIERS, len(pixels) // 4):
+        return None
+    return np.vstack([found["cam_from_world"].matrix(), [0, 0, 0, 1]])
+
+
+def follow(keyframe: _Keyframe, grey: Image, camera: Camera, start: Array) -> tuple[Array, Array]:
+    """Pixels (n, 2) in the small picture ``grey`` of a keyframe's points (n, 3), as far as they are found."""
+    points_cam = keyframe.points @ start[:3, :3].T + start[:3, 3]
+    front = points_cam[:, 2] > 1e-6
+    expected = to_small(np.asarray(colmap_camera(camera).img_from_cam(points_cam[front])).reshape(-1, 2), camera, grey)
+    inside = ((expected >= 0) & (expected < grey.shape[::-1])).all(axis=1)
+    if not inside.any():
+        return np.zeros((0, 2)), np.zeros((0, 3))
+    before = keyframe.pixels[front][inside].astype(np.float32)
+    guess = expected[inside].astype(np.float32)
+    found, status, _ = cv2.calcOpticalFlowPyrLK(keyframe.grey, grey, before, guess, **FLOW)
+    kept = (status.ravel() == 1) & ((found >= 0) & (found < grey.shape[::-1])).all(axis=1)
+    return found[kept].astype(np.float64), keyframe.points[front][inside][kept]
+
+
+def to_small(pixels: Array, camera: Camera, grey: Image) -> Array:
+    """Pixels (n, 2) of the original, centres at .5, in the small picture, centres at whole numbers as in OpenCV."""
+    return np.asarray(pixels * [grey.shape[1] / camera.width, grey.shape[0] / camera.height] - 0.5)
+
+
+def to_original(pixels: Array, camera: Camera, grey: Image) -> Array:
+    """The inverse of ``to_small``."""
+    return np.asarray((pixels + 0.5) * [camera.width / grey.shape[1], camera.height / grey.shape[0]])

@@ -1,0 +1,73 @@
+"""Carrying a refined sparse model over to the frames of the map: new poses, and the scale of their stored depth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.core.similarity import Array, Sim3
+from recon.core.types import FrameGeometry, PlacedFrame, SparseModel, SparsePoints
+from recon.store.map import ReconstructedMap
+
+ENOUGH_PIXELS = 20
+
+
+def correct(
+    reconstruction: ReconstructedMap, model: SparseModel, names: dict[int, tuple[str, float]]
+) -> tuple[tuple[PlacedFrame, ...], SparsePoints]:
+    """Placed frames and coloured points (in the world) of the refined ``model``.
+
+    names: name and timestamp by frame index. The scale of a frame is the median ratio of its sparse points' depth to
+    its stored dense depth at the same pixels; where too few pixels tell, it stays as it was. Frames that only the model
+    has placed may have depth as well, in the unit of a piece of their own.
+    """
+    scales = {frame.index: frame.world_from_cam.scale for frame in reconstruction.frames}
+    everywhere = replace(
+        reconstruction, frames=tuple(_placed(index, model, scales, names) for index in model.cam_from_model)
+    )
+    colours = np.zeros((len(model.points.positions), 3))
+    counts = np.zeros(len(model.points.positions))
+    rows_of = model.points.rows_by_frame()
+    for _, geometry in everywhere.geometry():
+        pose = model.cam_from_model[geometry.index]
+        ids = model.points.point_ids[rows_of.get(geometry.index, np.zeros(0, np.int64))]
+        ids, rows, columns, depth = _project(model.points.positions, ids, pose, geometry)
+        np.add.at(colours, ids, geometry.colour[rows, columns])
+        np.add.at(counts, ids, 1)
+        stored = geometry.depth[rows, columns]
+        if np.count_nonzero(stored) >= ENOUGH_PIXELS:
+            scales[geometry.index] = float(np.median(depth[stored > 0] / stored[stored > 0]))
+    grey = np.full_like(colours, 128)
+    mean = np.where(counts[:, None] > 0, colours / np.maximum(counts, 1)[:, None], grey)
+    points = SparsePoints(
+        positions=model.points.positions,
+        colours=np.round(mean).astype(np.uint8),
+        point_ids=model.points.point_ids,
+        frame_indices=model.points.frame_indices,
+        pixels=model.points.pixels,
+    )
+    return tuple(_placed(index, model, scales, names) for index in sorted(model.cam_from_model)), points
+
+
+def _project(
+    positions: Array, ids: NDArray[np.int64], pose: Array, geometry: FrameGeometry
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Array]:
+    """Ids of the points that fall into the frame's depth map, with their row, column and depth there."""
+    points_cam = positions[ids] @ pose[:3, :3].T + pose[:3, 3]
+    pixels = points_cam @ geometry.intrinsics.T
+    depth = points_cam[:, 2]
+    columns, rows = np.floor(pixels[:, :2] / np.maximum(depth, 1e-12)[:, None]).T.astype(np.int64)
+    height, width = geometry.depth.shape
+    inside = (depth > 0) & (rows >= 0) & (columns >= 0) & (rows < height) & (columns < width)
+    return ids[inside], rows[inside], columns[inside], depth[inside]
+
+
+def _placed(
+    index: int, model: SparseModel, scales: dict[int, float], names: dict[int, tuple[str, float]]
+) -> PlacedFrame:
+    name, timestamp = names[index]
+    world_from_cam = Sim3.from_matrix(model.cam_from_model[index]).inverse()
+    placed = world_from_cam @ Sim3(scales.get(index, 1.0), np.eye(3), np.zeros(3))
+    return PlacedFrame(index, timestamp, name, model.cameras[index], placed)

@@ -1,0 +1,104 @@
+"""Which part of a map to doubt: what in a submap carries scale from frame to frame, how sure its depth is, and blur."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+
+from recon.core.similarity import Sim3
+from recon.core.types import FrameGeometry, Image
+from recon.mapping.alignment import unproject
+from recon.mapping.overlap import depth_at
+
+STEP = 4  # px between points of a depth map that are looked at
+ENOUGH_POINTS = 20
+ENOUGH_CARRIED = 0.01  # share of an image whose depth the next one sees too, below which scale is not sure
+LARGE_JUMP = 0.1  # of log scale: five times what the noise of depth makes
+FAR_BELOW = 0.5  # of what is usual in the run
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What speaks against a submap.
+
+    carried: the smallest share of a frame's pixels that have depth in the next frame too; where it is tiny, nothing
+    tells how far the camera went. carried_frame: the frame after that place. scale_jump: the largest factor, as
+    |log|, by which depth differs from one frame to the next. jump_frame: the frame after it. confidence: mean over all
+    pixels, 0 where there is no depth. sharpness: median over the frames of the spread of the image's Laplacian, in grey
+    levels.
+    """
+
+    carried: float
+    carried_frame: int
+    scale_jump: float
+    jump_frame: int
+    confidence: float
+    sharpness: float
+
+
+def find_doubts(frames: Sequence[FrameGeometry]) -> Doubts:
+    """Of the frames that a submap adds, in order, behind the last one that it shares; at least one."""
+    sure = (frame.sure() for frame in frames)
+    links = [(*link(before, after), after.index) for before, after in pairwise(sure)]
+    carried = min(((share, index) for share, _, index in links), default=(1.0, frames[0].index))
+    jump = max(((abs(ratio), index) for _, ratio, index in links), default=(0.0, frames[0].index))
+    return Doubts(
+        carried=carried[0],
+        carried_frame=carried[1],
+        scale_jump=jump[0],
+        jump_frame=jump[1],
+        confidence=float(np.mean([frame.confidence.mean() for frame in frames])),
+        sharpness=float(np.median([sharpness(frame.colour) for frame in frames])),
+    )
+
+
+def unjudged(frames: Sequence[FrameGeometry]) -> Doubts:
+    """Of frames that could not be judged: whether anything carries scale to them is not known."""
+    first = frames[0].index
+    return Doubts(0.0, first, 0.0, first, 0.0, 0.0)
+
+
+def link(before: FrameGeometry, after: FrameGeometry) -> tuple[float, float]:
+    """Share of the first frame's pixels that have depth in both frames, and the log of how much deeper the second is.
+
+    The latter is the median, 0 where too few pixels tell.
+    """
+    rows, columns = np.nonzero(before.depth[::STEP, ::STEP] > 0)
+    points = Sim3.from_matrix(after.cam_from_chunk).apply(unproject(before, rows * STEP, columns * STEP))
+    expected, seen = depth_at(points, after)
+    ratio = float(np.median(np.log(seen / expected))) if len(seen) >= ENOUGH_POINTS else 0.0
+    return len(seen) / before.depth[::STEP, ::STEP].size, ratio
+
+
+def sharpness(image: Image) -> float:
+    """Standard deviation of the Laplacian of an RGB image's grey levels (Pech-Pacheco et al. 2000)."""
+    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_64F).std())
+
+
+def warnings(submaps: Sequence[Doubts]) -> list[list[str]]:
+    """Sentences for the user about every submap, which is compared with what is usual in the run."""
+    if not submaps:
+        return []
+    usual_confidence = float(np.median([doubts.confidence for doubts in submaps]))
+    usual_sharpness = float(np.median([doubts.sharpness for doubts in submaps]))
+    return [_warnings(doubts, usual_confidence, usual_sharpness) for doubts in submaps]
+
+
+def _warnings(doubts: Doubts, usual_confidence: float, usual_sharpness: float) -> list[str]:
+    found = []
+    if doubts.carried < ENOUGH_CARRIED:
+        found.append(
+            f"the scale may jump before frame {doubts.carried_frame}: it shares depth in only {doubts.carried:.1%} of "
+            "the image with the frame before"
+        )
+    if doubts.scale_jump > LARGE_JUMP:
+        found.append(f"the scale jumps by {np.expm1(doubts.scale_jump):.0%} before frame {doubts.jump_frame}")
+    if doubts.confidence < FAR_BELOW * usual_confidence:
+        found.append(f"low confidence: {doubts.confidence:.2f}, where {usual_confidence:.2f} is usual in this run")
+    if doubts.sharpness < FAR_BELOW * usual_sharpness:
+        found.append(f"blurred: sharpness {doubts.sharpness:.1f}, where {usual_sharpness:.1f} is usual in this run")
+    return found

@@ -1,0 +1,268 @@
+"""Closing loops as the map grows: candidates into the pose graph, corrected submaps out, and a ledger of verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from recon.core.places import LoopCandidate, LoopEdge, LoopRecord, PlaceRecogniser, ReadSubmap
+from recon.core.similarity import Array, Sim3
+from recon.core.types import Frame, Submap
+from recon.mapping.doubts import ENOUGH_CARRIED, Doubts
+from recon.mapping.placement import median_depth
+from recon.mapping.posegraph.agreement import largest_agreeing_set
+from recon.mapping.posegraph.graph import Edge, EdgeNoise, Optimised, PoseGraph
+from recon.mapping.posegraph.solver import closing_error, optimise
+
+MAX_CLOSING_ERROR = 5.0  # standard deviations of the chain's drift beyond which a loop is no drift but a mistake
+# Drift from one submap to the next: generous, for a loop must never be refused because a map has drifted a little.
+DRIFT_ROTATION = 0.02  # rad
+DRIFT_TRANSLATION = 0.03  # of the way within the submap and its depth of scene
+DRIFT_LOG_SCALE = 0.03
+LOST_LOG_SCALE = 1.0  # where nothing carries the scale, as when the camera turns before a blank wall
+NOTHING_REVISED: Mapping[int, Sim3] = {}
+NOTHING_KNOWN = EdgeNoise(100.0, 1e4, 100.0)
+OTHER_PIECE = "it leads to a part of the map that is not connected with this one"
+OTHER_PLACE = "the loops that connect the two parts of the map contradict it"
+FEWEST_BRIDGES = 3  # loops that must agree before two pieces become one
+LOOP_ROTATION = 0.01  # rad
+LOOP_TRANSLATION = 0.02  # of the depth of scene
+LOOP_LOG_SCALE = 0.02
+
+
+@dataclass
+class Piece:
+    """Submaps that are connected with each other. loops: row of the ledger and edge."""
+
+    world_from_node: dict[int, Sim3] = field(default_factory=dict)
+    chain: list[Edge] = field(default_factory=list)
+    loops: list[tuple[int, Edge]] = field(default_factory=list)
+
+    @property
+    def graph(self) -> PoseGraph:
+        return PoseGraph(self.world_from_node, self.chain, [edge for _, edge in self.loops])
+
+    def joined(self, other: Piece, bridges: Sequence[tuple[int, Edge]]) -> Piece:
+        """This piece with another behind it, which goes where ``bridges``, loops from this one to it, see it.
+
+        The first of them says where the search for the best place begins; the chain between the pieces says nothing.
+        """
+        _, first = bridges[0]
+        seen = self.world_from_node[first.first] @ first.first_from_second
+        moved = seen @ other.world_from_node[first.second].inverse()
+        placed = {node: moved @ pose for node, pose in other.world_from_node.items()}
+        last, start = next(reversed(self.world_from_node)), next(iter(placed))
+        link = Edge(last, start, self.world_from_node[last].inverse() @ placed[start], NOTHING_KNOWN)
+        chain = [*self.chain, link, *other.chain]
+        return Piece(self.world_from_node | placed, chain, [*self.loops, *bridges, *other.loops])
+
+
+class LoopCloser:
+    """The pose graphs of the connected pieces of the map, of which the newest grows, and the ledger of the whole run.
+
+    A node of a graph is the camera behind the weakest link of a submap, for there it bends. The frame of its chunk
+    may lie anywhere: chunks that continue each other all share the first one's.
+    """
+
+    def __init__(self, recogniser: PlaceRecogniser) -> None:
+        self._recogniser = recogniser
+        self._piece = Piece()
+        self._others: list[Piece] = []
+        self._bridges: list[tuple[int, Edge]] = []  # from other pieces to the newest
+        self._node_from_chunk: dict[int, Sim3] = {}
+        self._ledger: list[LoopRecord] = []
+        self._depth: dict[int, float] = {}
+
+    @property
+    def ledger(self) -> tuple[LoopRecord, ...]:
+        """Every candidate so far, in the order in which they came up, with the verdict as it is now."""
+        return tuple(self._ledger)
+
+    @property
+    def closed(self) -> tuple[tuple[int, int], ...]:
+        """The frames of every loop that holds as it is now, the earlier one first."""
+        return tuple((line.earlier, line.frame) for line in self._ledger if line.verdict == "accepted")
+
+    @property
+    def confirmed(self) -> tuple[tuple[int, int], ...]:
+        """Those of ``closed``, and of the loops to other pieces, which are too few to tell whether they are true.
+
+        They are where the joint adjustment may connect the pieces.
+        """
+        bridges = ((line.earlier, line.frame) for line in self._ledger if line.reason == OTHER_PIECE)
+        return (*self.closed, *bridges)
+
+    def extend(
+        self,
+        submap: Submap,
+        frames: Sequence[Frame],
+        read_submap: ReadSubmap,
+        *,
+        doubts: Doubts,
+        new_piece: bool,
+        revised: Mapping[int, Sim3] = NOTHING_REVISED,
+    ) -> Mapping[int, Sim3]:
+        """Take in a submap that was just placed; returns where all submaps of its piece lie once a loop is closed.
+
+        frames: those that the submap adds. doubts: about these. new_piece: it shares nothing with the submap before.
+        revised: earlier submaps that it sees elsewhere than they lay. The result is empty where nothing changes. Loops
+        that agree may join the piece with another one; the result then holds the submaps of both.
+        """
+        self._revise(revised)
+        self._append(submap, doubts, new_piece=new_piece)
+        candidates = self._recogniser.look(submap, frames, read_submap)
+        loops, bridges = len(self._piece.loops), len(self._bridges)
+        for candidate in candidates:
+            self._enter(candidate)
+        joined = self._join() if len(self._bridges) > bridges else {}
+        return joined or (self._optimise() if len(self._piece.loops) > loops else {})
+
+    def _revise(self, world_from_submap: Mapping[int, Sim3]) -> None:
+        """Take over poses that were estimated anew, and with them the edges of the chain that touch them."""
+        poses, chain = self._piece.world_from_node, self._piece.chain
+        poses.update(
+            {
+                number: pose @ self._node_from_chunk[number].inverse()
+                for number, pose in world_from_submap.items()
+                if number in poses
+            }
+        )
+        for row, edge in enumerate(chain):
+            if edge.first in world_from_submap or edge.second in world_from_submap:
+                chain[row] = replace(edge, first_from_second=poses[edge.first].inverse() @ poses[edge.second])
+
+    def _append(self, submap: Submap, doubts: Doubts, *, new_piece: bool) -> None:
+        self._depth[submap.index] = median_depth(submap.geometry.frames)
+        node_from_chunk = Sim3.from_matrix(pose_of(doubts.carried_frame, submap))
+        world_from_node = submap.world_from_chunk @ node_from_chunk.inverse()
+        if new_piece and self._piece.world_from_node:
+            self._others.append(self._piece)
+            self._piece, self._bridges = Piece(), []
+        elif self._piece.world_from_node:
+            last, pose = next(reversed(self._piece.world_from_node.items()))
+            noise = drift(submap, doubts, self._depth[submap.index])
+            self._piece.chain.append(Edge(last, submap.index, pose.inverse() @ world_from_node, noise))
+        self._node_from_chunk[submap.index] = node_from_chunk
+        self._piece.world_from_node[submap.index] = world_from_node
+
+    def _enter(self, candidate: LoopCandidate) -> None:
+        """Write a candidate into the ledger, and where it may be true, as a loop or a bridge to another piece."""
+        edge, reason, before = candidate.edge, candidate.reason, 0.0
+        row = len(self._ledger)
+        if edge is not None and edge.first not in self._piece.world_from_node:
+            reason = OTHER_PIECE
+            self._bridges.append((row, self._as_edge(edge)))
+        elif edge is not None:
+            loop = self._as_edge(edge)
+            before = closing_error(self._stretch(loop))
+            if before > MAX_CLOSING_ERROR:
+                reason = f"it bends the map by {before:.0f} standard deviations of its drift"
+            else:
+                self._piece.loops.append((row, loop))
+        self._ledger.append(record(candidate, before, reason))
+
+    def _as_edge(self, edge: LoopEdge) -> Edge:
+        noise = EdgeNoise(LOOP_ROTATION, LOOP_TRANSLATION * self._depth[edge.second], LOOP_LOG_SCALE)
+        ends = self._node_from_chunk[edge.first], self._node_from_chunk[edge.second]
+        return Edge(edge.first, edge.second, ends[0] @ edge.first_from_second @ ends[1].inverse(), noise)
+
+    def _stretch(self, loop: Edge) -> PoseGraph:
+        """The part of the chain that a loop closes, with the loop."""
+        nodes = list(self._piece.world_from_node)
+        first, second = sorted((nodes.index(loop.first), nodes.index(loop.second)))
+        poses = {node: self._piece.world_from_node[node] for node in nodes[first : second + 1]}
+        return PoseGraph(poses, self._piece.chain[first:second], [loop])
+
+    def _optimise(self) -> Mapping[int, Sim3]:
+        """Make the graph agree, judge every loop of it anew, and return where the submaps lie."""
+        return self._settle(optimise(self._piece.graph))
+
+    def _settle(self, found: Optimised) -> Mapping[int, Sim3]:
+        """Take over what an optimisation of the newest piece found."""
+        for number, (row, _) in enumerate(self._piece.loops):
+            self._ledger[row] = judged(self._ledger[row], found, number)
+        self._piece.world_from_node = dict(found.world_from_submap)
+        if found.refused:
+            return {}
+        return {number: pose @ self._node_from_chunk[number] for number, pose in found.world_from_submap.items()}
+
+    def _join(self) -> Mapping[int, Sim3]:
+        """Connect the newest piece with another one to which enough loops lead that agree about where it lies.
+
+        No chain contradicts a wrong loop here, so one is not enough. Returns where the submaps of both lie.
+        """
+        for other in self._others:
+            bridges = [bridge for bridge in self._bridges if bridge[1].first in other.world_from_node]
+            agreed = agreeing(other.joined(self._piece, bridges), bridges) if bridges else []
+            if len(agreed) < FEWEST_BRIDGES:
+                continue
+            joined = other.joined(self._piece, agreed)
+            found = optimise(joined.graph)
+            if found.refused:
+                continue
+            for row, _ in bridges:  # those that agreed are judged below
+                self._ledger[row] = replace(self._ledger[row], reason=OTHER_PLACE)
+            self._others.remove(other)
+            self._bridges = [bridge for bridge in self._bridges if bridge not in bridges]
+            self._piece = joined
+            return self._settle(found)
+        return {}
+
+
+def agreeing(joined: Piece, bridges: Sequence[tuple[int, Edge]]) -> list[tuple[int, Edge]]:
+    """The largest set of bridges that agree with each other about how two pieces lie."""
+    graph = PoseGraph(joined.world_from_node, joined.chain, [edge for _, edge in bridges])
+    return [bridges[row] for row in largest_agreeing_set(graph)]
+
+
+def record(candidate: LoopCandidate, before: float, reason: str) -> LoopRecord:
+    """The ledger's line for a candidate that is not judged by the pose graph yet; a ``reason`` rejects it."""
+    edge = candidate.edge
+    return LoopRecord(
+        frame=candidate.frame,
+        earlier=candidate.earlier,
+        first=edge.first if edge else -1,
+        second=edge.second if edge else -1,
+        similarity=candidate.similarity,
+        inliers=edge.inliers if edge else 0,
+        residual=edge.residual if edge else 0.0,
+        before=before,
+        after=0.0,
+        verdict="rejected" if reason or edge is None else "accepted",
+        reason=reason,
+    )
+
+
+def judged(line: LoopRecord, found: Optimised, number: int) -> LoopRecord:
+    """A loop's line after an optimisation, in which it is loop ``number``."""
+    after = found.residuals[number]
+    if found.refused:
+        return replace(line, after=after, verdict="retracted", reason=found.refused)
+    if number in found.rejected:
+        reason = f"it contradicts the rest of the map by {after:.0f} standard deviations"
+        return replace(line, after=after, verdict="retracted", reason=reason)
+    return replace(line, after=after, verdict="accepted", reason="")
+
+
+def pose_of(index: int, submap: Submap) -> Array:
+    """cam_from_chunk (4, 4) of a frame of a submap."""
+    return next(frame.cam_from_chunk for frame in submap.geometry.frames if frame.index == index)
+
+
+def drift(submap: Submap, doubts: Doubts, depth: float) -> EdgeNoise:
+    """How far a submap may be off, seen from the one before. depth: median depth of its scene, in its own unit.
+
+    It grows with the way that the camera goes in the submap, with the residual of the frames that they share, and where
+    depth says that scale has jumped or may have done so unseen: only loops can tell then.
+    """
+    centres = np.array([np.linalg.inv(frame.cam_from_chunk)[:3, 3] for frame in submap.geometry.frames])
+    way = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
+    residual = submap.residual
+    lost = LOST_LOG_SCALE if doubts.carried < ENOUGH_CARRIED else 0.0
+    return EdgeNoise(
+        rotation=DRIFT_ROTATION + residual,
+        translation=(DRIFT_TRANSLATION + residual) * (way + depth),
+        log_scale=DRIFT_LOG_SCALE + residual + doubts.scale_jump + lost,
+    )

@@ -1,0 +1,123 @@
+"""Where every submap lies: each is aligned to the one before by the frames they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from recon.core.similarity import Sim3
+from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, PlacedFrame, Submap
+from recon.mapping.alignment import align_frames
+
+Piece = dict[int, PlacedFrame]
+
+
+class Placement:
+    """The growing map: pieces of placed frames, each connected in itself and in a world of its own.
+
+    There is one piece as long as every chunk shares placed frames with the one before. The world of a piece is its
+    first camera, with the median depth of its first submap as the unit.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self._last: Submap | None = None
+        self.revised: dict[int, Sim3] = {}  # where the newest chunk sees earlier submaps, as far as it moved them
+        self._submap_of: dict[int, int] = {}
+        self._world_from_submap: dict[int, Sim3] = {}
+
+    @property
+    def main(self) -> Piece:
+        """The largest piece, the earlier of equals; empty when nothing is placed."""
+        return max(self.pieces, key=len, default={})
+
+    def place(self, chunk: Chunk, geometry: ChunkGeometry) -> tuple[Submap, tuple[PlacedFrame, ...]]:
+        """Place a chunk that has at least one frame; returns the submap and the frames that are new in the map.
+
+        A chunk that shares nothing with the one before begins a new piece. A frame stays with the submap, and so with
+        the piece, that placed it first, also where the frames of an overlap come again in a new piece.
+        """
+        aligned = self._align(geometry)
+        if aligned is None:
+            self.pieces.append({})
+            aligned = first_world(geometry), 0.0
+        submap = Submap(chunk.index, geometry, *aligned)
+        piece = self.pieces[-1]
+        frames = {frame.index: frame for frame in chunk.frames}
+        new = tuple(
+            PlacedFrame(
+                index=found.index,
+                timestamp=frames[found.index].timestamp,
+                name=frames[found.index].name,
+                camera=found.camera,
+                world_from_cam=submap.world_from_chunk @ Sim3.from_matrix(found.cam_from_chunk).inverse(),
+            )
+            for found in geometry.frames
+            if found.index not in self._submap_of
+        )
+        piece.update({frame.index: frame for frame in new})
+        self._revise(piece, submap)
+        self._submap_of.update(dict.fromkeys((frame.index for frame in new), submap.index))
+        self._world_from_submap[submap.index] = submap.world_from_chunk
+        self._last = submap
+        return submap, new
+
+    def _revise(self, piece: Piece, submap: Submap) -> None:
+        """Move earlier frames of the piece to where the submap sees them; their depth keeps its scale."""
+        self.revised = {}
+        for index, pose in submap.geometry.revised.items():
+            if index in piece:
+                found = submap.world_from_chunk @ Sim3.from_matrix(pose).inverse()
+                world_from_cam = Sim3(piece[index].world_from_cam.scale, found.rotation, found.translation)
+                number = self._submap_of[index]
+                moved = world_from_cam @ piece[index].world_from_cam.inverse()
+                self.revised[number] = moved @ self._world_from_submap[number]
+                piece[index] = replace(piece[index], world_from_cam=world_from_cam)
+        self._world_from_submap.update(self.revised)
+
+    def move(self, world_from_submap: Mapping[int, Sim3]) -> None:
+        """Give submaps, by index, other places; their frames and later submaps go along.
+
+        They are connected: where they belong to several pieces, these become one.
+        """
+        connected = [
+            piece for piece in self.pieces if any(self._submap_of[index] in world_from_submap for index in piece)
+        ]
+        piece = {index: frame for part in connected for index, frame in part.items()}
+        for index, frame in piece.items():
+            number = self._submap_of[index]
+            if number in world_from_submap:
+                moved = world_from_submap[number] @ self._world_from_submap[number].inverse()
+                piece[index] = replace(frame, world_from_cam=moved @ frame.world_from_cam)
+        self.pieces = [other for other in self.pieces if other not in connected] + [piece]
+        self._world_from_submap.update(world_from_submap)
+        if self._last is not None:
+            self._last = replace(self._last, world_from_chunk=self._world_from_submap[self._last.index])
+
+    def _align(self, geometry: ChunkGeometry) -> tuple[Sim3, float] | None:
+        """World from this chunk and the residual relative to scene depth; None where no shared frame tells."""
+        if self._last is None:
+            return None
+        before = {frame.index: frame for frame in self._last.geometry.frames}
+        shared = [(frame, before[frame.index]) for frame in geometry.frames if frame.index in before]
+        try:
+            alignment = align_frames(shared)
+        except ValueError:
+            return None
+        depth = median_depth(tuple(previous for _, previous in shared))
+        return self._last.world_from_chunk @ alignment.b_from_a, alignment.residual / depth
+
+
+def first_world(geometry: ChunkGeometry) -> Sim3:
+    """World from chunk for the first submap of a piece: the first camera at the origin, median depth 1."""
+    scale = 1.0 / median_depth(geometry.frames)
+    return Sim3(scale, np.eye(3), np.zeros(3)) @ Sim3.from_matrix(geometry.frames[0].cam_from_chunk)
+
+
+def median_depth(frames: tuple[FrameGeometry, ...]) -> float:
+    """Median of all depth in the frames, 1 where there is none."""
+    depths = [frame.depth[frame.depth > 0] for frame in frames]
+    found = np.concatenate(depths) if depths else np.zeros(0)
+    return float(np.median(found)) if found.size else 1.0

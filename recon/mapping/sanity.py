@@ -1,0 +1,150 @@
+"""Whether what came out of a run can be a map at all, and what about it cannot be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import numpy as np
+
+from recon.core.cameras import colmap_camera
+from recon.core.errors import ReconstructionError
+from recon.core.similarity import Array
+from recon.core.types import PlacedFrame, SparsePoints
+
+FEWEST_POINTS, FEW_POINTS = 12, 25  # that half of the frames see
+IMPOSSIBLE_STEP = 50.0  # in depths seen: what is on both sides of such a step cannot be in two pictures
+LARGE_STEP = 10.0  # in those of the faster frames
+USUAL_SHIFT = 3.0  # of what the pictures of a real step differ by, in that of their neighbours
+ENOUGH_SHARED = 12  # points
+ENOUGH_STEPS = 6
+SHARE_BEHIND = 0.1
+LARGE_ERROR = 0.005  # of the width
+LITTLE_ANGLE = np.radians(0.5)
+POINTS_ASKED = 2000
+
+
+class InsaneMapError(ReconstructionError):
+    """Poses came out that belong to no real scene."""
+
+
+def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Mapping[int, float]) -> tuple[str, ...]:
+    """Why to doubt a map, a sentence each.
+
+    frames: by index. points: in the world; empty where a network made the map. depths: how far away the scene lies that
+    a frame sees, in the world. Raises InsaneMapError for a map that is beyond doubt wrong.
+    """
+    ordered = [frames[index] for index in sorted(frames)]
+    found = _doubt_steps(ordered, points, depths)
+    if len(points.positions):
+        found += _doubt_points(frames, points)
+    return tuple(found)
+
+
+def _doubt_steps(frames: list[PlacedFrame], points: SparsePoints, depths: Mapping[int, float]) -> list[str]:
+    centres = np.array([frame.world_from_cam.translation for frame in frames])
+    steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
+    depth = float(np.median(list(depths.values()))) if depths else 1.0
+    wild = np.flatnonzero(steps > IMPOSSIBLE_STEP * depth)
+    if len(wild) > len(steps) / 2:
+        _refuse(f"the cameras lie {np.median(steps) / depth:.0f} times as far apart as they see")
+    found = [
+        f"{frames[row + 1].name} lies {steps[row] / depth:.0f} times as far from the frame before as the cameras see"
+        for row in wild[:1]
+    ]
+    jumps = [row for row in find_jumps(frames, points, steps) if row not in wild]
+    return found + [
+        f"the step to {frames[row + 1].name} is {steps[row] / usual_step(steps, row):.0f} times as long as others, but "
+        "the pictures hardly differ more than others"
+        for row in jumps[:1]
+    ]
+
+
+def usual_step(steps: Array, row: int) -> float:
+    """The step that the faster ones of all others have."""
+    return max(float(np.quantile(np.delete(steps, row), 0.8)), 1e-12)
+
+
+def find_jumps(frames: list[PlacedFrame], points: SparsePoints, steps: Array) -> list[int]:
+    """Rows of ``steps`` that are many times as long as others although the frames on both sides differ as little.
+
+    Where pictures differ more as well, the camera may have gone far, as from one group of photographs to the next.
+    """
+    if len(steps) < ENOUGH_STEPS or not len(points.positions):
+        return []
+    long = [row for row in range(len(steps)) if steps[row] > LARGE_STEP * usual_step(steps, row)]
+    if not long:
+        return []
+    shifts = np.array([_shift(points, first.index, second.index) for first, second in pairwise(frames)])
+    usual = np.nanmedian(shifts) if np.isfinite(shifts).any() else np.nan
+    return [row for row in long if shifts[row] < USUAL_SHIFT * usual]
+
+
+def _shift(points: SparsePoints, first: int, second: int) -> float:
+    """Median distance [px] of the points that two frames see; nan where they share too few."""
+    rows = [np.flatnonzero(points.frame_indices == index) for index in (first, second)]
+    _, *both = np.intersect1d(points.point_ids[rows[0]], points.point_ids[rows[1]], return_indices=True)
+    if len(both[0]) < ENOUGH_SHARED:
+        return np.nan
+    pixels = [points.pixels[row[shared]] for row, shared in zip(rows, both, strict=True)]
+    return float(np.median(np.linalg.norm(pixels[0] - pixels[1], axis=1)))
+
+
+def _doubt_points(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> list[str]:
+    rows = points.rows_by_frame()
+    seen = float(np.median([len(rows.get(index, ())) for index in frames]))
+    if not np.isfinite(points.positions).all():
+        _refuse("points lie at no finite place")
+    if seen < FEWEST_POINTS:
+        _refuse(f"half of the frames see {seen:.0f} points of the scene or fewer, where hundreds are usual")
+    found = [f"half of the frames see only {seen:.0f} points of the scene or fewer"] if seen < FEW_POINTS else []
+    behind, error = measure(frames, points)
+    if behind > SHARE_BEHIND:
+        found.append(f"{behind:.0%} of the points lie behind cameras that see them")
+    if error > LARGE_ERROR:
+        found.append(f"points are seen {error:.1%} of the image's width from where they should be")
+    angle = widest_angle(frames, points)
+    if angle < LITTLE_ANGLE:
+        found.append(f"the scene is seen from directions only {np.degrees(angle):.1f} degrees apart: depth is a guess")
+    return found
+
+
+def measure(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> tuple[float, float]:
+    """Share of the observations whose point is behind the camera, and the median error of the others, in widths."""
+    behind, errors = [], []
+    for index, rows in points.rows_by_frame().items():
+        if index not in frames:
+            continue
+        frame = frames[index]
+        points_cam = points.positions[points.point_ids[rows]] @ frame.cam_from_world[:3, :3].T
+        points_cam += frame.cam_from_world[:3, 3]
+        before = points_cam[:, 2] > 0
+        pixels = np.asarray(colmap_camera(frame.camera).img_from_cam(points_cam[before]))
+        errors.append(np.linalg.norm(pixels - points.pixels[rows][before], axis=1) / frame.camera.width)
+        behind.append(~before)
+    return float(np.concatenate(behind).mean()), float(np.median(np.concatenate(errors)))
+
+
+def widest_angle(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> float:
+    """Angle [rad] between the rays to a point from the first and the last frame that see it, the median over points."""
+    order = np.lexsort((points.frame_indices, points.point_ids))
+    ids, indices = points.point_ids[order], points.frame_indices[order]
+    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])[:: len(points.positions) // POINTS_ASKED + 1]
+    ends = np.searchsorted(ids, ids[starts], side="right") - 1
+    known = [(a, b) for a, b in zip(starts, ends, strict=True) if indices[a] in frames and indices[b] in frames]
+    if not known:
+        return np.pi
+    rays = []
+    for rows in zip(*known, strict=True):
+        centres = np.array([frames[int(indices[row])].world_from_cam.translation for row in rows])
+        ray = points.positions[ids[list(rows)]] - centres
+        rays.append(ray / np.maximum(np.linalg.norm(ray, axis=1, keepdims=True), 1e-12))
+    return float(np.median(2 * np.arcsin(np.clip(np.linalg.norm(rays[0] - rays[1], axis=1) / 2, 0, 1))))
+
+
+def _refuse(why: str) -> None:
+    raise InsaneMapError(
+        f"Poses came out that can belong to no real scene: {why}. The pictures may be filled by something that moves "
+        "with or in front of the camera (an overlay, glass, a reflection), or have no parallax. Mask it with --masks, "
+        "or record with sideways motion."
+    )

@@ -1,0 +1,48 @@
+"""Arrays in one file: a NumPy archive (zip of ``.npy``) whose members are compressed with Zstandard.
+
+Python 3.14 reads it with ``numpy.load``. Archives of ``numpy.savez_compressed`` are read as well.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from recon.core.errors import MapError
+
+if sys.version_info >= (3, 14):
+    import zipfile
+else:
+    from backports.zstd import zipfile
+
+LEVEL = 3
+
+
+def save_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name into an open file. Raises OSError."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_ZSTANDARD, compresslevel=LEVEL) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by name. Raises MapError, naming the file, where it is missing or damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in names}
+    except OSError as error:
+        reason = error.strerror or "it is not whole"
+    except Exception:
+        reason = "it is not a whole archive of plain arrays"
+    raise MapError(f"{path} is missing or damaged: {reason}. Run the reconstruction again.")
+
+
+def _array(content: bytes) -> np.ndarray:
+    return np.asarray(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))

@@ -1,0 +1,348 @@
+"""What a run writes down while it goes on, so that it can be resumed: in ``DIR/map``, beside the map itself.
+
+    run.json         the sources that the map is made of, one part each, with their settings
+    chunk_0000.json  the frames of a chunk, where they lie in it, and what the front end remembers behind it
+    submap_0000.npz  their depth; see ``recon.store.map``
+
+A chunk is finished when its JSON is there, for that is written last. Placement, loops and doubts are not written down:
+a resumed run plays the finished chunks back through the same steps. docs/formats.md describes every field.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recon.core.errors import MapError, OutputError, SettingsError, SourceError
+from recon.core.names import refuse_to_leave
+from recon.core.types import (
+    Camera,
+    Chunk,
+    ChunkGeometry,
+    Frame,
+    FrameGeometry,
+    PassedFrame,
+    SkippedFrame,
+    SparsePoints,
+)
+from recon.mapping.between import PASSED
+from recon.settings import RunSettings
+from recon.sources.base import Source
+from recon.sources.identity import content_hash
+from recon.store.map import FrameArrays, open_map, read_arrays, write_atomically
+from recon.store.report import settings_from_json
+
+JOURNAL_VERSION = 2  # since then with the content of frames
+ANEW = "Rebuild the map with --overwrite."
+AS_IT_WAS = "Give the source as it was, choose another --out, or rebuild the map with --overwrite."
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a map has from one source. first: index of its first frame. start: timestamp of that frame [s]."""
+
+    source: str
+    settings: RunSettings
+    first: int = 0
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """A ``Frame`` without its pixels, which are in the run's image folder. content: tells other pictures from it."""
+
+    index: int
+    timestamp: float
+    name: str
+    original_size: tuple[int, int]
+    lens: str
+    focal: float
+    content: str
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkRecord:
+    """A finished chunk: its frames, and the JSON that its file holds."""
+
+    frames: tuple[FrameRecord, ...]
+    overlap: int
+    content: Row
+
+    @property
+    def memory(self) -> Row:
+        """What the front end remembered behind the chunk."""
+        return dict(self.content["memory"])
+
+
+class Journal:
+    """The journal of the run in a folder. Of the finished chunks it keeps the frames' names and poses in memory."""
+
+    def __init__(
+        self,
+        folder: Path,
+        parts: tuple[Part, ...],
+        chunks: tuple[ChunkRecord, ...] = (),
+        others: tuple[SkippedFrame | PassedFrame, ...] = (),
+    ) -> None:
+        self._folder = folder
+        self.parts = parts
+        self.finished, self.others = chunks, others  # before this run began
+        self._parts_written = parts
+
+    @classmethod
+    def begin(cls, folder: Path, source: str, settings: RunSettings) -> Journal:
+        """The journal of a new run in ``folder``, an existing one. Raises OutputError."""
+        journal = cls(folder / "map", (Part(source, settings),))
+        journal._write_parts()
+        return journal
+
+    @classmethod
+    def resume(cls, folder: Path, source: str, settings: RunSettings, opened: Source | None) -> Journal:
+        """The journal of the run in ``folder``, to be resumed with the rest of its last source, or with another.
+
+        opened: the source where it gives the same frames each time; else None, and it always counts as another. A
+        source with the same content at another place is the same. Writes nothing. Raises OutputError when there is no
+        run, MapError when it is damaged, SettingsError when the settings are not those of the run or it cannot be
+        resumed, and SourceError when the source has other frames than the run has of it.
+        """
+        parts, chunks = _read_parts(folder), _read_chunks(folder / "map")
+        known = frames_of(chunks)
+        parts = tuple(part for part in parts if part.first <= max(known, default=-1))  # those that came to something
+        change = _first_change(opened, parts[-1], known) if opened and parts else None
+        same = opened is not None and bool(parts) and (source == parts[-1].source or change is None)
+        if parts:
+            _refuse_other_settings(folder, parts[-1].settings, settings, same=same)
+        if same and change:
+            raise SourceError(f"{source} has changed since the run in {folder}: {change}. {AS_IT_WAS}")
+        if opened and not same and source in {part.source for part in parts}:
+            raise SettingsError(
+                f"The map in {folder} has frames of {source} already, and {parts[-1].source} came after it. Put what "
+                "is new into a folder of its own."
+            )
+        others = _read_others(folder, known)
+        now = replace(parts[-1], source=source) if same else _part_behind(source, settings, chunks, others)
+        journal = cls(folder / "map", (*(parts[:-1] if same else parts), now), chunks, others)
+        journal._parts_written = parts
+        return journal
+
+    @property
+    def frames(self) -> dict[int, FrameRecord]:
+        """The frames of all chunks that were finished before, by index."""
+        return frames_of(self.finished)
+
+    def part_of(self, index: int) -> Part:
+        """The part that a frame belongs to."""
+        return next(part for part in reversed(self.parts) if part.first <= index)
+
+    def write(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
+        """Write down a chunk whose submap is stored. Raises OutputError."""
+        if self._parts_written != self.parts:
+            self._write_parts()
+        content = {
+            "version": JOURNAL_VERSION,
+            "overlap": chunk.overlap,
+            "frames": [asdict(record(frame)) for frame in chunk.frames],
+            "placed": [_pose_to_json(frame) for frame in geometry.frames],
+            "unplaced": geometry.unplaced,
+            "revised": {index: pose.tolist() for index, pose in geometry.revised.items()},
+            "memory": memory,
+        }
+        text = json.dumps(content)
+        write_atomically(_chunk_path(self._folder, chunk.index), lambda file: file.write(text.encode()))
+
+    def recall(self, chunk: Chunk, before: Mapping[int, FrameGeometry]) -> ChunkGeometry:
+        """The geometry of a finished chunk. before: the frames of the chunk before it, which it may share.
+
+        Depth comes back in the precision in which the map stores it, and sparse points do not come back. Raises
+        SourceError when the chunk's frames are not those of the record, MapError when its depth is missing.
+        """
+        finished = self.finished[chunk.index]
+        if [_identity(frame) for frame in chunk.frames] != [_identity(frame) for frame in finished.frames]:
+            raise SourceError(self._changed(chunk, finished))
+        content = finished.content
+        path = self._folder / f"submap_{chunk.index:04d}.npz"
+        arrays = read_arrays(path) if content["placed"] else {}
+        frames = tuple(_recalled(row, arrays.get(row["index"]), before, path) for row in content["placed"])
+        unplaced = {int(index): reason for index, reason in content["unplaced"].items()}
+        revised = {int(index): np.array(pose) for index, pose in content["revised"].items()}
+        return ChunkGeometry(frames, SparsePoints.empty(), unplaced, revised)
+
+    def _changed(self, chunk: Chunk, finished: ChunkRecord) -> str:
+        """The sentence for a source that gives other frames than it did, though its files seemed the same."""
+        now = {frame.index: frame for frame in chunk.frames}
+        was = next(frame for frame in finished.frames if now.get(frame.index) is None or _differs(frame, now))
+        source = self.part_of(was.index).source
+        return (
+            f"{source} has changed since the run in {self._folder.parent}: {was.name} is not what it was. {AS_IT_WAS}"
+        )
+
+    def _write_parts(self) -> None:
+        content = {"version": JOURNAL_VERSION, "parts": [asdict(part) for part in self.parts]}
+        text = json.dumps(content, indent=1, default=os.fspath)
+        write_atomically(self._folder / "run.json", lambda file: file.write(text.encode()))
+        self._parts_written = self.parts
+
+
+def record(frame: Frame) -> FrameRecord:
+    """What the journal keeps of a frame."""
+    return FrameRecord(
+        frame.index, frame.timestamp, frame.name, frame.original_size, frame.lens, frame.focal, frame.content
+    )
+
+
+def frames_of(chunks: Sequence[ChunkRecord]) -> dict[int, FrameRecord]:
+    """All frames of chunks, by index."""
+    return {frame.index: frame for chunk in chunks for frame in chunk.frames}
+
+
+def _part_behind(
+    source: str, settings: RunSettings, chunks: Sequence[ChunkRecord], others: Sequence[SkippedFrame | PassedFrame]
+) -> Part:
+    """A part whose frames follow all that a map has or has left out, the first one a second after the last."""
+    known = frames_of(chunks).values()
+    times = [frame.timestamp for frame in known] + [item.timestamp for item in others if isinstance(item, PassedFrame)]
+    indices = [frame.index for frame in known] + [item.index for item in others]
+    return Part(source, settings, max(indices, default=-1) + 1, max(times, default=-1.0) + 1)
+
+
+def _first_change(source: Source, part: Part, known: Mapping[int, FrameRecord]) -> str | None:
+    """What is the first frame of a part that a source does not give as it was; None where it gives all."""
+    hashes: dict[Path, str] = {}
+    for index, frame in known.items():
+        if index < part.first:
+            continue
+        path = source.file_of(index - part.first)
+        if path is None:
+            return f"it has fewer frames, and {frame.name} is gone"
+        if path not in hashes:
+            hashes[path] = _hash_or_nothing(path)
+        if hashes[path] != frame.content:
+            return f"{path} is not what frame {index} of the map ({frame.name}) was made from"
+    return None
+
+
+def _hash_or_nothing(path: Path) -> str:
+    try:
+        return content_hash(path)
+    except OSError:  # it cannot be read now, though it could
+        return ""
+
+
+def _identity(frame: Frame | FrameRecord) -> tuple[int, str, tuple[int, int], str]:
+    return frame.index, frame.name, frame.original_size, frame.content
+
+
+def _differs(was: FrameRecord, now: Mapping[int, Frame]) -> bool:
+    return _identity(now[was.index]) != _identity(was)
+
+
+def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, same: bool) -> None:
+    if was.network:
+        raise SettingsError(f"The run in {folder} was made with --weights and cannot be resumed. {ANEW}")
+    before, after = (_comparable(settings, same=same) for settings in (was, now))
+    for name, value in before.items():
+        if after[name] != value:
+            raise SettingsError(
+                f"The run in {folder} was made with {name} {_shown(value)}, not {_shown(after[name])}. Give the same "
+                "options to resume it."
+            )
+
+
+def _comparable(settings: RunSettings, *, same: bool) -> Row:
+    """The settings by option that must not change: all that make the map of one source, few for those of another."""
+    cameras = settings.source.cameras
+    lens = {"camera_model": settings.camera_model, "intrinsics": settings.intrinsics, "cameras": cameras}
+    own = {"chunk": settings.chunk, "overlap": settings.overlap} | asdict(settings.source)
+    return {f"--{name.replace('_', '-')}": value for name, value in (lens | (own if same else {})).items()}
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
+def _chunk_path(folder: Path, number: int) -> Path:
+    return folder / f"chunk_{number:04d}.json"
+
+
+def require_run(folder: Path) -> Path:
+    """The file that a run to resume has. Raises OutputError where it is missing."""
+    path = folder / "map" / "run.json"
+    if not path.is_file():
+        raise OutputError(f"There is no run to resume in {folder}: {path} is missing. Leave out --resume.")
+    return path
+
+
+def _read_parts(folder: Path) -> tuple[Part, ...]:
+    path = require_run(folder)
+    content = _load(path)
+    try:
+        return tuple(Part(**row | {"settings": settings_from_json(row["settings"])}) for row in content["parts"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MapError(f"{path} is damaged ({error!r}). {ANEW}") from error
+
+
+def _read_chunks(folder: Path) -> tuple[ChunkRecord, ...]:
+    chunks: list[ChunkRecord] = []
+    while (path := _chunk_path(folder, len(chunks))).is_file():
+        content = _load(path)
+        try:
+            rows = [row | {"original_size": tuple(row["original_size"])} for row in content["frames"]]
+            chunks.append(ChunkRecord(tuple(FrameRecord(**row) for row in rows), content["overlap"], content))
+        except (KeyError, TypeError) as error:
+            raise MapError(f"{path} is damaged ({error!r}). {ANEW}") from error
+        for frame in chunks[-1].frames:
+            refuse_to_leave(frame.name, path)
+    return tuple(chunks)
+
+
+def _read_others(folder: Path, known: Mapping[int, FrameRecord]) -> tuple[SkippedFrame | PassedFrame, ...]:
+    """What a map has besides the frames of its finished chunks: what could not be read, and what was passed over."""
+    if not (folder / "map" / "map.json").is_file():
+        return ()
+    earlier = open_map(folder)
+    between = [PassedFrame(frame.index, frame.timestamp, frame.name) for frame in earlier.between]
+    skipped = [
+        PassedFrame(frame.index, 0.0, frame.name) if frame.reason.startswith(PASSED) else frame
+        for frame in earlier.skipped
+        if frame.index not in known
+    ]
+    return (*between, *skipped)
+
+
+def _load(path: Path) -> Row:
+    try:
+        content = json.loads(path.read_text())
+        version = content["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MapError(f"{path} is damaged ({error!r}). {ANEW}") from error
+    if version != JOURNAL_VERSION:
+        raise MapError(f"{path} has version {version}, this program reads {JOURNAL_VERSION}. {ANEW}")
+    return dict(content)
+
+
+def _pose_to_json(frame: FrameGeometry) -> Row:
+    return {
+        "index": frame.index,
+        "cam_from_chunk": frame.cam_from_chunk.tolist(),
+        "camera": vars(frame.camera),
+        "intrinsics": frame.intrinsics.tolist(),
+    }
+
+
+def _recalled(row: Row, stored: FrameArrays | None, before: Mapping[int, FrameGeometry], path: Path) -> FrameGeometry:
+    """A frame's geometry: the one of the chunk before where the submap stores no other."""
+    index = int(row["index"])
+    if stored is None:
+        if index not in before:
+            raise MapError(f"{path} lacks the depth of frame {index}. {ANEW}")
+        return before[index]
+    camera = Camera(**row["camera"] | {"params": tuple(row["camera"]["params"])})
+    poses = np.array(row["cam_from_chunk"]), np.array(row["intrinsics"])
+    return FrameGeometry(index, poses[0], camera, poses[1], stored.depth, stored.confidence, stored.colour)

@@ -1,0 +1,277 @@
+"""The map on disk: ``DIR/map``. Finished submaps leave memory for it, and every file is complete or absent.
+
+    map.json         version, cameras, one row per placed frame, skipped frames, whether the run finished
+    points.npz       sparse points in the world with their observations
+    submap_0000.npz  depth, confidence and colour of the frames that a chunk added
+
+docs/formats.md describes every field. Files are written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from recon.core.errors import MapError, OutputError
+from recon.core.names import refuse_to_leave
+from recon.core.similarity import Sim3
+from recon.core.types import Camera, DepthMap, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
+from recon.store.archive import load_arrays, save_arrays
+
+MAP_VERSION = 2
+VERSIONS_READ = (1, 2)  # 1 is compressed by zlib
+CONFIDENCE_LEVELS = 255
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Fill ``path`` through ``write(file)`` so that it is either the old file, the whole new one, or absent.
+
+    Raises OutputError naming the file when the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"Cannot write {path}: {reason}. Free some space or choose another --out.") from error
+    finally:
+        with suppress(OSError):  # a read-only folder refuses this as well
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` where it is missing. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot create {folder}: {error.strerror}. Choose another --out.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructedMap:
+    """A map read back: placed frames in source order, frames without a place, sparse points in the world.
+
+    between: frames that have a pose and nothing else, as they were passed over for the map.
+    """
+
+    folder: Path
+    frames: tuple[PlacedFrame, ...]
+    skipped: tuple[SkippedFrame, ...]
+    points: SparsePoints
+    complete: bool
+    between: tuple[PlacedFrame, ...] = ()
+
+    @property
+    def posed(self) -> tuple[PlacedFrame, ...]:
+        """All frames with a pose, in source order."""
+        return tuple(sorted(self.frames + self.between, key=lambda frame: frame.index))
+
+    @property
+    def images(self) -> Path:
+        """Folder of the upright originals that ``PlacedFrame.name`` refers to."""
+        return images_folder(self.folder)
+
+    def geometry(self) -> Iterator[tuple[PlacedFrame, FrameGeometry]]:
+        """Every placed frame that has depth, read from disk one submap at a time."""
+        placed = {frame.index: frame for frame in self.frames}
+        for path in sorted((self.folder / "map").glob("submap_*.npz")):
+            for geometry in _read_submap(path, placed):
+                yield placed[geometry.index], geometry
+
+
+def images_folder(folder: Path) -> Path:
+    """Where a run in ``folder`` keeps its upright originals: beside the COLMAP model, as splatting trainers expect."""
+    return folder / "colmap" / "images"
+
+
+def incoming_folder(folder: Path, *, resume: bool) -> Path:
+    """Where the source of a run in ``folder`` puts upright originals.
+
+    Those of a resumed run come into the images folder only when they have names that no frame of the map has.
+    """
+    return folder / "map" / "incoming" if resume else images_folder(folder)
+
+
+class MapStore:
+    """Writes the map of one run. Only what is on disk belongs to the map; the store keeps nothing in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        make_folder(folder / "map")
+
+    def write_submap(self, submap: Submap, new_frames: set[int], other_frames: Sequence[FrameGeometry] = ()) -> None:
+        """Store depth, confidence and colour of the frames in ``new_frames``; the others belong to earlier submaps.
+
+        other_frames: those that have other depth here than there. It is no part of the map, see ``Journal``.
+        """
+        kept = [frame for frame in submap.geometry.frames if frame.index in new_frames]
+        arrays: dict[str, Any] = {
+            "version": np.int64(MAP_VERSION),
+            "frame_indices": np.array([frame.index for frame in kept], dtype=np.int64),
+            "cam_from_chunk": np.array([frame.cam_from_chunk for frame in kept]).reshape(-1, 4, 4),
+            "intrinsics": np.array([frame.intrinsics for frame in kept]).reshape(-1, 3, 3),
+            "world_from_chunk": submap.world_from_chunk.matrix(),
+        }
+        for frame in [*kept, *other_frames]:
+            arrays[f"depth_{frame.index}"] = frame.depth.astype(np.float16)
+            arrays[f"confidence_{frame.index}"] = np.round(frame.confidence * CONFIDENCE_LEVELS).astype(np.uint8)
+            arrays[f"colour_{frame.index}"] = frame.colour
+        path = self.folder / "map" / f"submap_{submap.index:04d}.npz"
+        write_atomically(path, lambda file: save_arrays(file, arrays))
+
+    def read_submap(self, number: int, placed: Mapping[int, PlacedFrame]) -> dict[int, FrameGeometry]:
+        """The frames that a submap added, as far as they are placed, by index. Raises MapError for a damaged file."""
+        path = self.folder / "map" / f"submap_{number:04d}.npz"
+        return {frame.index: frame for frame in _read_submap(path, placed)}
+
+    def write_places(
+        self,
+        frames: tuple[PlacedFrame, ...],
+        skipped: tuple[SkippedFrame, ...],
+        points: SparsePoints,
+        *,
+        complete: bool,
+        between: tuple[PlacedFrame, ...] = (),
+    ) -> None:
+        """Store where every frame is; ``complete`` says that the run reached its end.
+
+        between: see ReconstructedMap.
+        """
+        arrays = {field.name: getattr(points, field.name) for field in fields(points)}
+        write_atomically(self.folder / "map" / "points.npz", lambda file: save_arrays(file, arrays))
+        text = json.dumps(_places_to_json(frames, between, skipped, complete), indent=1)
+        write_atomically(self.folder / "map" / "map.json", lambda file: file.write(text.encode()))
+
+
+@dataclass(frozen=True, eq=False)
+class FrameArrays:
+    """depth, confidence, colour of a frame, as in FrameGeometry."""
+
+    depth: DepthMap
+    confidence: DepthMap
+    colour: Image
+
+
+def read_arrays(path: Path) -> dict[int, FrameArrays]:
+    """What a submap's file holds of every frame, by index. Raises MapError for a file that is missing or damaged."""
+    arrays = load_arrays(path)
+    indices = [int(name.removeprefix("depth_")) for name in arrays if name.startswith("depth_")]
+    try:
+        return {index: _frame_arrays(arrays, index) for index in indices}
+    except KeyError as error:
+        raise MapError(f"{path} lacks the array {error}. Run the reconstruction again.") from error
+
+
+def open_map(folder: Path) -> ReconstructedMap:
+    """Read the map in ``folder``. Raises MapError when there is none, or it is damaged or of another version."""
+    path = folder / "map" / "map.json"
+    if not path.is_file():
+        raise MapError(f"{folder} holds no map: {path} is missing. Make one with: recon run SOURCE --out {folder}")
+    try:
+        content = json.loads(path.read_text())
+        version = content["version"]
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise MapError(f"{path} is damaged ({error}). Run the reconstruction again.") from error
+    if version not in VERSIONS_READ:
+        raise MapError(f"{path} has version {version}, this program reads {MAP_VERSION}. Run the reconstruction again.")
+    try:
+        cameras = [_camera_from_json(camera) for camera in content["cameras"]]
+        frames = tuple(_frame_from_json(row, cameras) for row in content["frames"])
+        between = tuple(_frame_from_json(row, cameras) for row in content.get("between", ()))
+        skipped = tuple(SkippedFrame(**row) for row in content["skipped"])
+        complete = bool(content["complete"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise MapError(f"{path} is damaged ({error!r}). Run the reconstruction again.") from error
+    for named in (*frames, *between):
+        refuse_to_leave(named.name, path)
+    points = _read_points(folder / "map" / "points.npz")
+    return ReconstructedMap(folder, frames, skipped, points, complete, between)
+
+
+def _places_to_json(
+    frames: tuple[PlacedFrame, ...],
+    between: tuple[PlacedFrame, ...],
+    skipped: tuple[SkippedFrame, ...],
+    complete: bool,
+) -> dict[str, Any]:
+    cameras = list(dict.fromkeys(frame.camera for frame in frames + between))
+    numbers = {camera: number for number, camera in enumerate(cameras)}
+    return {
+        "version": MAP_VERSION,
+        "complete": complete,
+        "cameras": [vars(camera) for camera in cameras],
+        "frames": [_frame_to_json(frame, numbers) for frame in frames],
+        "between": [_frame_to_json(frame, numbers) for frame in between],
+        "skipped": [vars(frame) for frame in skipped],
+    }
+
+
+def _frame_to_json(frame: PlacedFrame, numbers: Mapping[Camera, int]) -> dict[str, Any]:
+    return {
+        "index": frame.index,
+        "timestamp": frame.timestamp,
+        "name": frame.name,
+        "camera": numbers[frame.camera],
+        "world_from_cam": frame.world_from_cam.matrix().tolist(),
+    }
+
+
+def _camera_from_json(row: dict[str, Any]) -> Camera:
+    return Camera(row["model"], int(row["width"]), int(row["height"]), tuple(float(value) for value in row["params"]))
+
+
+def _frame_from_json(row: dict[str, Any], cameras: list[Camera]) -> PlacedFrame:
+    return PlacedFrame(
+        index=int(row["index"]),
+        timestamp=float(row["timestamp"]),
+        name=str(row["name"]),
+        camera=cameras[row["camera"]],
+        world_from_cam=Sim3.from_matrix(np.array(row["world_from_cam"], dtype=np.float64)),
+    )
+
+
+def _read_points(path: Path) -> SparsePoints:
+    arrays = load_arrays(path)
+    try:
+        return SparsePoints(**{field.name: arrays[field.name] for field in fields(SparsePoints)})
+    except KeyError as error:
+        raise MapError(f"{path} lacks the array {error}. Run the reconstruction again.") from error
+
+
+def _read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:
+    arrays = load_arrays(path)
+    try:
+        for row, index in enumerate(arrays["frame_indices"].tolist()):
+            if index not in placed:
+                continue
+            stored = _frame_arrays(arrays, index)
+            yield FrameGeometry(
+                index=index,
+                cam_from_chunk=arrays["cam_from_chunk"][row],
+                camera=placed[index].camera,
+                intrinsics=arrays["intrinsics"][row],
+                depth=stored.depth,
+                confidence=stored.confidence,
+                colour=stored.colour,
+            )
+    except KeyError as error:
+        raise MapError(f"{path} lacks the array {error}. Run the reconstruction again.") from error
+
+
+def _frame_arrays(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:
+    return FrameArrays(
+        depth=arrays[f"depth_{index}"].astype(np.float32),
+        confidence=arrays[f"confidence_{index}"].astype(np.float32) / np.float32(CONFIDENCE_LEVELS),
+        colour=arrays[f"colour_{index}"],
+    )

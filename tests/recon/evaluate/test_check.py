@@ -1,0 +1,162 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import open3d
+import pycolmap
+import pytest
+import rerun
+from PIL import Image
+
+from recon.evaluate.check import check_folder
+from recon.exports import export
+from recon.store.map import ReconstructedMap
+from tests.support import make_map
+
+
+def write_outputs(reconstruction: ReconstructedMap) -> Path:
+    folder = reconstruction.folder
+    export(reconstruction, "ply", folder / "cloud.ply")
+    export(reconstruction, "colmap", folder / "colmap")
+    export(reconstruction, "tum", folder / "poses.txt")
+    recording = rerun.RecordingStream("test")
+    recording.save(folder / "recording.rrd")
+    recording.log("points", rerun.Points3D(reconstruction.points.positions))
+    recording.disconnect()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return write_outputs(make_map(tmp_path_factory.mktemp("finished")))
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    """A copy without the recording, whose check takes a second."""
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "recording.rrd").unlink()
+    return tmp_path / "run"
+
+
+def failures(folder: Path) -> dict[str, str]:
+    return {item.name: item.sentence for item in check_folder(folder).items if not item.ok}
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_good_folder_passes_with_figures(finished):
+    report = check_folder(finished)
+    assert report.ok, report
+    sentences = {item.name: item.sentence for item in report.items}
+    assert sentences["colmap"] == "COLMAP reads 6 of 6 images posed, 425 points, 1 cameras."
+    assert "camera-to-world and equals the 6 COLMAP poses" in sentences["convention"]
+    assert "mean 0.00, median 0.00 px" in sentences["reprojection"]
+    assert "98.5% of the cloud's points" in sentences["cloud in cameras"]  # the lens sees less than the depth maps
+    assert "verifies recording.rrd" in sentences["recording"]
+
+
+def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_write(tmp_path):
+    report = check_folder(tmp_path)
+    assert not report.ok
+    assert len(report.items) == 10
+    *others, recording, sanity = report.items
+    assert all(not item.ok and "is missing" in item.sentence for item in others)
+    assert recording.ok  # a run need not make one
+    assert recording.sentence.startswith("There is none")
+    assert sanity.sentence == "There is no report.json to say whether the map is doubtful."
+
+
+@pytest.mark.parametrize("content", [b"", b"no recording"])
+def test_a_file_that_is_no_recording_fails(folder, content):
+    (folder / "recording.rrd").write_bytes(content)
+    assert "Rerun cannot verify" in failures(folder)["recording"]
+
+
+@pytest.mark.parametrize("name", ["images.bin", "points3D.bin", "frames.bin", "rigs.bin"])
+def test_a_truncated_model_fails(folder, name):
+    truncate(folder / "colmap" / "sparse" / "0" / name)
+    failed = failures(folder)
+    assert {"colmap", "images", "reprojection", "convention", "cloud in cameras"} <= failed.keys()
+    assert "cloud" not in failed
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
+def test_a_damaged_cloud_fails(folder, damage):
+    path = folder / "cloud.ply"
+    if damage == "truncated":
+        truncate(path)
+    else:
+        path.write_bytes(b"garbage" if damage == "garbage" else b"")
+    assert "points from cloud.ply" in failures(folder)["cloud"]
+
+
+@pytest.mark.parametrize("content", ["", "0 1 2\n", "0 0 0 0 0 0 0 x\n"])
+def test_a_damaged_trajectory_fails(folder, content):
+    (folder / "poses.txt").write_text(content)
+    failed = failures(folder)
+    assert "Cannot be read" in failed["poses"]
+    assert "Cannot be read" in failed["convention"]
+
+
+def rewrite_poses(folder: Path, change) -> None:
+    rows = np.loadtxt(folder / "poses.txt")
+    np.savetxt(folder / "poses.txt", change(rows))
+
+
+def test_poses_in_the_other_convention_are_recognised(folder):
+    model = pycolmap.Reconstruction(folder / "colmap" / "sparse" / "0")
+    rows = [
+        [0.1 * number, *image.cam_from_world().translation, *image.cam_from_world().rotation.quat]
+        for number, (_, image) in enumerate(sorted(model.images.items()))
+    ]
+    rewrite_poses(folder, lambda _: rows)
+    assert "world-to-camera, expected camera-to-world" in failures(folder)["convention"]
+
+
+def test_poses_that_differ_from_the_model_fail(folder):
+    rewrite_poses(folder, lambda rows: rows + np.eye(8)[2] * 0.01)
+    assert "differs from the COLMAP poses by up to 0.01" in failures(folder)["convention"]
+    rewrite_poses(folder, lambda rows: rows[1:])
+    assert "5 rows, the map 6 frames with a pose" in failures(folder)["convention"]
+
+
+def test_quaternions_that_are_not_unit_fail(folder):
+    rewrite_poses(folder, lambda rows: rows * [1, 1, 1, 1, 2, 2, 2, 2])
+    assert "expected 1" in failures(folder)["poses"]
+
+
+def test_a_missing_or_resized_image_fails(folder):
+    path = folder / "colmap" / "images" / "image_0004.jpg"
+    Image.new("RGB", (80, 60)).save(path)
+    assert "80x60, its camera 160x120" in failures(folder)["images"]
+    path.unlink()
+    assert "image_0004.jpg of the model is missing" in failures(folder)["images"]
+
+
+def test_wrong_pixels_show_in_the_reprojection_error(tmp_path):
+    reconstruction = make_map(tmp_path)
+    reconstruction.points.pixels[:] += [3.0, 4.0]
+    export(reconstruction, "colmap", tmp_path / "colmap")
+    assert "mean 5.00, median 5.00 px" in failures(tmp_path)["reprojection"]
+
+
+@pytest.mark.parametrize(("scale", "failed"), [(0.7, "cloud on points"), (5.0, "cloud in cameras")])
+def test_a_cloud_of_another_scale_fails(folder, scale, failed):
+    cloud = open3d.io.read_point_cloud(str(folder / "cloud.ply"))
+    cloud.points = open3d.utility.Vector3dVector(np.asarray(cloud.points) * [scale, scale, scale**0.5])
+    open3d.io.write_point_cloud(str(folder / "cloud.ply"), cloud)
+    assert failed in failures(folder)
+
+
+def test_a_cloud_without_colours_or_with_infinite_points_fails(folder):
+    positions = np.ones((5, 3))
+    positions[2, 1] = np.inf
+    plain = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(positions))
+    open3d.io.write_point_cloud(str(folder / "cloud.ply"), plain)
+    assert "1 of them not finite" in failures(folder)["cloud"]
+    plain.points = open3d.utility.Vector3dVector(np.ones((5, 3)))
+    open3d.io.write_point_cloud(str(folder / "cloud.ply"), plain)
+    assert "no colours" in failures(folder)["cloud"]

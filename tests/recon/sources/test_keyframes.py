@@ -1,0 +1,135 @@
+"""Keyframes of a window that moves over a texture, so that the true motion is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as PillowImage
+
+from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
+from recon.plan import random_texture
+from recon.sources import SourceOptions, open_source
+from recon.sources.base import Candidate
+from recon.sources.keyframes import FAR, MOST_HELD, NEAR, pick
+
+WIDTH, HEIGHT = 320, 240
+TEXTURE = random_texture(3 * WIDTH, HEIGHT)
+
+
+def view(left: float) -> Image:
+    column = round(left)
+    return np.ascontiguousarray(TEXTURE[:, column : column + WIDTH])
+
+
+def candidates(pictures: Iterable[Image]) -> list[Candidate]:
+    mask = np.ones((HEIGHT, WIDTH), dtype=bool)
+    return [
+        Candidate(Frame(index, index / 10, picture, f"{index}.jpg", (WIDTH, HEIGHT), "lens", 0.0, mask), lambda: None)
+        for index, picture in enumerate(pictures)
+    ]
+
+
+def picked(pictures: Iterable[Image]) -> list[int]:
+    return [item.frame.index for item in pick(candidates(pictures)) if isinstance(item, Candidate)]
+
+
+def test_keyframes_are_as_far_apart_as_asked_whatever_the_speed() -> None:
+    slow = np.arange(0, 60, 1.0)
+    fast = np.arange(60, 260, 4.0)
+    lefts = np.concatenate([slow, fast])
+    steps = np.diff(lefts[picked(map(view, lefts))])
+    assert steps[:-1].min() >= NEAR * WIDTH - 1
+    assert steps.max() <= FAR * WIDTH + 1
+
+
+def test_standing_still_costs_nothing() -> None:
+    lefts = [*range(0, 40, 2), *[40] * 80, *range(40, 80, 2)]
+    taken = picked(map(view, lefts))
+    assert not [index for index in taken if 30 < index < 95]
+
+
+def test_every_frame_of_fast_motion_is_taken() -> None:
+    assert picked(view(left) for left in range(0, 600, 40)) == list(range(15))
+
+
+def test_blurred_neighbours_are_passed_over() -> None:
+    def picture(index: int) -> Image:
+        sharp = view(index)
+        return sharp if index % 4 == 0 else np.asarray(cv2.GaussianBlur(sharp, (0, 0), 1.5))
+
+    taken = picked(map(picture, range(100)))
+    assert len(taken) > 6
+    assert all(index % 4 == 0 for index in taken[:-1])  # the last has no choice left
+
+
+def test_going_straight_ahead_is_motion() -> None:
+    picture = random_texture(2 * WIDTH, 2 * HEIGHT)
+
+    def ahead(index: int) -> Image:
+        scale = 1.0 + 0.01 * index
+        width, height = round(WIDTH / scale), round(HEIGHT / scale)
+        top, left = HEIGHT - height // 2, WIDTH - width // 2
+        return np.asarray(cv2.resize(picture[top : top + height, left : left + width], (WIDTH, HEIGHT)))
+
+    assert 5 <= len(picked(map(ahead, range(40)))) <= 20
+
+
+def test_a_cut_and_a_blank_wall_are_taken() -> None:
+    blank = np.full((HEIGHT, WIDTH, 3), 128, dtype=np.uint8)
+    assert picked([view(0), view(0), view(500), view(500), blank, view(500)]) == [0, 2, 4, 5]
+
+
+@given(st.lists(st.integers(0, 12), max_size=40))
+@settings(max_examples=12)
+def test_every_frame_comes_once_and_in_order(steps: list[int]) -> None:
+    lefts = np.minimum(np.cumsum([0, *steps]), 2 * WIDTH)
+    given_frames = candidates(map(view, lefts))
+    items = list(pick(given_frames))
+    assert [item.frame.index if isinstance(item, Candidate) else item.index for item in items] == [
+        *range(len(given_frames))
+    ]
+    ways = [item.way for item in items if isinstance(item, Candidate)]
+    assert ways == sorted(ways)
+
+
+def test_few_frames_are_held() -> None:
+    read = 0
+
+    def reading() -> Iterable[Candidate]:
+        nonlocal read
+        for candidate in candidates(view(left / 2) for left in range(80)):
+            read += 1
+            yield candidate
+
+    for decided, _ in enumerate(pick(reading())):
+        assert read - decided <= MOST_HELD + 2
+
+
+def test_originals_of_frames_passed_over_are_not_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index, left in enumerate([*range(0, 30, 3), *[30] * 5]):
+        PillowImage.fromarray(view(left)).save(folder / f"{index:02d}.png")
+    (folder / "05.png").write_bytes(b"")
+    source = open_source(str(folder), SourceOptions(keyframes="auto"), tmp_path / "images")
+    items = list(source)
+    taken = [item.name for item in items if isinstance(item, Frame)]
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == taken
+    assert sum(isinstance(item, PassedFrame) for item in items) == 15 - 1 - len(taken)
+    assert [item.name for item in items if isinstance(item, SkippedFrame)] == ["05.png"]
+    again = [item.frame.index for item in source.candidates() if isinstance(item, Candidate)]
+    assert again == [index for index in range(15) if index != 5]
+
+
+@pytest.mark.parametrize("keyframes", ["all", "auto"])
+def test_photos_from_different_places_are_all_taken(tmp_path: Path, keyframes: str) -> None:
+    for index, left in enumerate((0, 300, 100, 500)):
+        PillowImage.fromarray(view(left)).save(tmp_path / f"{index}.png")
+    options = SourceOptions(keyframes=keyframes)  # type: ignore[arg-type]
+    assert sum(isinstance(item, Frame) for item in open_source(str(tmp_path), options)) == 4

@@ -1,0 +1,256 @@
+import errno
+import json
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from recon.core.errors import MapError, OutputError
+from recon.core.similarity import Sim3
+from recon.core.types import (
+    Camera,
+    ChunkGeometry,
+    FrameGeometry,
+    PlacedFrame,
+    SkippedFrame,
+    SparsePoints,
+    Submap,
+)
+from recon.store.archive import load_arrays
+from recon.store.map import MapStore, open_map, write_atomically
+
+CAMERA = Camera("SIMPLE_RADIAL", 640, 480, (500.0, 320.0, 240.0, -0.01))
+WIDE_CAMERA = Camera("PINHOLE", 800, 480, (400.0, 401.0, 400.0, 240.0))
+POINTS = SparsePoints(
+    positions=np.array([[0.1, 0.2, 3.0], [1.0, -2.0, 5.5]]),
+    colours=np.array([[1, 2, 3], [250, 0, 9]], dtype=np.uint8),
+    point_ids=np.array([0, 0, 1]),
+    frame_indices=np.array([3, 4, 3]),
+    pixels=np.array([[10.5, 20.5], [11.0, 21.0], [300.0, 2.25]]),
+)
+
+
+def geometry(index: int, camera: Camera = CAMERA) -> FrameGeometry:
+    rng = np.random.default_rng(index)
+    cam_from_chunk = np.eye(4)
+    cam_from_chunk[:3, 3] = rng.normal(size=3)
+    return FrameGeometry(
+        index=index,
+        cam_from_chunk=cam_from_chunk,
+        camera=camera,
+        intrinsics=camera.matrix() / 10,
+        depth=rng.uniform(0.5, 60, (6, 8)).astype(np.float32),
+        confidence=rng.uniform(0, 1, (6, 8)).astype(np.float32),
+        colour=rng.integers(0, 256, (6, 8, 3), dtype=np.uint8),
+    )
+
+
+def placed(index: int, camera: Camera = CAMERA) -> PlacedFrame:
+    world_from_cam = Sim3(1.5, np.eye(3), np.array([index, 0.25, -1.0]))
+    return PlacedFrame(index, index / 30, f"{index:06d}.jpg", camera, world_from_cam)
+
+
+def submap(number: int, frames: list[FrameGeometry]) -> Submap:
+    return Submap(number, ChunkGeometry(tuple(frames), SparsePoints.empty()), Sim3.identity(), 0.0)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A finished map of frames 3, 4 and 5, the middle one in the overlap of two submaps."""
+    store = MapStore(tmp_path / "run")
+    store.write_submap(submap(0, [geometry(3), geometry(4)]), {3, 4})
+    store.write_submap(submap(1, [geometry(4), geometry(5, WIDE_CAMERA)]), {5})
+    frames = (placed(3), placed(4), placed(5, WIDE_CAMERA))
+    store.write_places(frames, (SkippedFrame(6, "6.jpg", "the file is empty"),), POINTS, complete=True)
+    return tmp_path / "run"
+
+
+def test_places_come_back_exactly(stored: Path) -> None:
+    back = open_map(stored)
+    expected = [placed(3), placed(4), placed(5, WIDE_CAMERA)]
+    assert [(f.index, f.timestamp, f.name, f.camera) for f in back.frames] == [
+        (f.index, f.timestamp, f.name, f.camera) for f in expected
+    ]
+    for found, frame in zip(back.frames, expected, strict=True):
+        assert found.world_from_cam.isclose(frame.world_from_cam, atol=1e-12)
+    assert back.skipped == (SkippedFrame(6, "6.jpg", "the file is empty"),)
+    assert back.complete
+    for name in ("positions", "colours", "point_ids", "frame_indices", "pixels"):
+        assert_array_equal(getattr(back.points, name), getattr(POINTS, name))
+
+
+def test_geometry_comes_back_within_its_stored_precision(stored: Path) -> None:
+    found = list(open_map(stored).geometry())
+    assert [frame.index for frame, _ in found] == [3, 4, 5]
+    for (frame, back), expected in zip(found, [geometry(3), geometry(4), geometry(5, WIDE_CAMERA)], strict=True):
+        assert back.index == frame.index
+        assert back.camera == expected.camera
+        np.testing.assert_allclose(back.depth, expected.depth, rtol=2**-11)
+        np.testing.assert_allclose(back.confidence, expected.confidence, atol=0.5 / 255 + 1e-6)
+        assert back.depth.dtype == back.confidence.dtype == np.float32
+        assert_array_equal(back.colour, expected.colour)
+        assert_array_equal(back.cam_from_chunk, expected.cam_from_chunk)
+        assert_array_equal(back.intrinsics, expected.intrinsics)
+
+
+def test_geometry_leaves_out_frames_without_a_place(stored: Path) -> None:
+    MapStore(stored).write_places((placed(4),), (), SparsePoints.empty(), complete=False)
+    back = open_map(stored)
+    assert [frame.index for frame, _ in back.geometry()] == [4]
+    assert not back.complete
+    assert back.points.positions.shape == (0, 3)
+
+
+def test_a_submap_without_new_frames_is_stored(tmp_path: Path) -> None:
+    store = MapStore(tmp_path)
+    store.write_submap(submap(0, [geometry(0)]), set())
+    store.write_places((placed(0),), (), SparsePoints.empty(), complete=True)
+    assert list(open_map(tmp_path).geometry()) == []
+
+
+def test_no_map(tmp_path: Path) -> None:
+    with pytest.raises(MapError, match="holds no map"):
+        open_map(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 40, 400])
+def test_truncated_json_is_named(stored: Path, keep: int) -> None:
+    path = stored / "map" / "map.json"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(MapError, match=r"map\.json is damaged"):
+        open_map(stored)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frames": [{"index": 0}]},
+        {"frames": 5},
+        {"cameras": []},
+        {"skipped": [{"nonsense": 1}]},
+    ],
+)
+def test_json_of_another_shape_is_named(stored: Path, change: dict[str, object]) -> None:
+    path = stored / "map" / "map.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(MapError, match=r"map\.json is damaged"):
+        open_map(stored)
+
+
+def test_another_version_is_refused(stored: Path) -> None:
+    path = stored / "map" / "map.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 3}))
+    with pytest.raises(MapError, match=r"map\.json has version 3, this program reads 2"):
+        open_map(stored)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_truncated_points_are_named(stored: Path, share: float) -> None:
+    cut(stored / "map" / "points.npz", share)
+    with pytest.raises(MapError, match=r"points\.npz is missing or damaged"):
+        open_map(stored)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_truncated_submap_is_named(stored: Path, share: float) -> None:
+    cut(stored / "map" / "submap_0001.npz", share)
+    frames = open_map(stored).geometry()
+    assert [next(frames)[0].index, next(frames)[0].index] == [3, 4]
+    with pytest.raises(MapError, match=r"submap_0001\.npz is missing or damaged"):
+        next(frames)
+
+
+def test_flipped_bytes_in_a_submap_are_found(stored: Path) -> None:
+    path = stored / "map" / "submap_0000.npz"
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(255 - byte for byte in content[middle : middle + 64])
+    path.write_bytes(content)
+    with pytest.raises(MapError, match=r"submap_0000\.npz is missing or damaged"):
+        list(open_map(stored).geometry())
+
+
+def test_missing_array_is_named(stored: Path) -> None:
+    np.savez(stored / "map" / "points.npz", positions=np.zeros((0, 3)))
+    with pytest.raises(MapError, match=r"points\.npz lacks the array 'colours'"):
+        open_map(stored)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\5\6" + bytes(18), b"\x80\x04N.", b"\x93NUMPY\1\0"])
+def test_no_advice_to_load_a_damaged_file_unsafely(stored: Path, content: bytes) -> None:
+    """NumPy's own words name allow_pickle, which runs what is in the file."""
+    for name, read in (
+        ("points", lambda: open_map(stored)),
+        ("submap_0000", lambda: list(open_map(stored).geometry())),
+    ):
+        path = stored / "map" / f"{name}.npz"
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(MapError, match=rf"{name}\.npz (is missing or damaged|lacks the array)") as refused:
+            read()
+        assert "pickle" not in str(refused.value)
+        path.write_bytes(whole)
+
+
+def test_objects_are_not_loaded(stored: Path) -> None:
+    np.savez(stored / "map" / "points.npz", positions=np.array([{}, []], dtype=object))
+    with pytest.raises(MapError, match=r"points\.npz is missing or damaged: it is not a whole archive of plain arrays"):
+        open_map(stored)
+
+
+def test_a_map_of_version_1_is_read(stored: Path) -> None:
+    """As it was written before Zstandard: by NumPy alone."""
+    for path in (stored / "map").glob("*.npz"):
+        arrays = load_arrays(path)
+        if "version" in arrays:
+            arrays["version"] = np.int64(1)
+        np.savez_compressed(path, **arrays)
+    places = stored / "map" / "map.json"
+    places.write_text(json.dumps(json.loads(places.read_text()) | {"version": 1}))
+    test_places_come_back_exactly(stored)
+    test_geometry_comes_back_within_its_stored_precision(stored)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"Cannot create .*file.*Not a directory"):
+        MapStore(tmp_path / "file" / "run")
+
+
+def test_a_file_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"Cannot write .*map\.json: Not a directory"):
+        write_atomically(tmp_path / "file" / "map.json", lambda file: file.write(b"new"))
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "map.json"
+    path.write_text("old")
+
+    def write(file: IO[bytes]) -> None:
+        file.write(b"half of the n")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"map\.json: No space left on device"):
+        write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_write_keeps_the_old_file(stored: Path) -> None:
+    def write(file: IO[bytes]) -> None:
+        file.write(b"half of the n")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(stored / "map" / "map.json", write)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(stored / "map" / "submap_0002.npz", write)
+    assert [frame.index for frame, _ in open_map(stored).geometry()] == [3, 4, 5]
+
+
+def cut(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])

@@ -1,0 +1,348 @@
+"""Runs that go on with an earlier one: after a kill, with a grown folder, with another source; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from recon.core.errors import MapError, OutputError, ReconError, SettingsError, SourceError
+from recon.core.events import ChunkReconstructed, Event, FrameRead
+from recon.core.similarity import Sim3
+from recon.core.types import Chunk, ChunkGeometry, Frame, PlacedFrame
+from recon.pipeline import reconstruct
+from recon.settings import NetworkSettings, RunSettings
+from recon.sources import SourceOptions
+from recon.store.map import ReconstructedMap, open_map
+from recon.store.report import RunReport
+from tests.support import RADIAL, ExactFrontEnd, placed_frame, render, true_model
+
+FRAMES = 10
+SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
+AGAIN = replace(SETTINGS, resume=True)
+
+
+class Killed(BaseException):
+    """Nothing in the program hears of it, as of SIGKILL."""
+
+
+class Watched(ExactFrontEnd):
+    """Remembers which chunks it was asked for."""
+
+    ending = Killed
+    asked: ClassVar[list[int]]
+
+    def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
+        self.asked.append(chunk.index)
+        return super().reconstruct(chunk)
+
+
+@pytest.fixture(autouse=True)
+def front_end(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
+    chosen = type("Chosen", (Watched,), {"asked": []})
+    monkeypatch.setattr("recon.pipeline.StructureFromMotion", chosen)
+    return chosen
+
+
+def write_photos(folder: Path, indices: range) -> Path:
+    """Pictures of the walk. They are numbered from 0 in every folder."""
+    folder.mkdir(exist_ok=True)
+    for number, index in enumerate(indices):
+        PillowImage.fromarray(render(placed_frame(index))).save(folder / f"{number:04d}.jpg")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_photos(tmp_path / "photos", range(FRAMES))
+
+
+def run(photos: Path, out: Path, settings: RunSettings = AGAIN) -> tuple[RunReport, list[Event]]:
+    events: list[Event] = []
+    return reconstruct(str(photos), out, settings, [events.append]), events
+
+
+def killed(photos: Path, out: Path, front_end: type[Watched], moment: str, settings: RunSettings = SETTINGS) -> None:
+    """A run that was killed; afterwards the front end works, and remembers no chunk."""
+    front_end.interrupt = moment
+    with pytest.raises(Killed):
+        run(photos, out, settings)
+    front_end.interrupt = ""
+    front_end.asked.clear()
+
+
+def expect_same_map(out: Path, other: Path) -> None:
+    """Equal but for the precision of stored depth, which the unit of the map depends on."""
+    ours, theirs = (open_map(folder).frames for folder in (out, other))
+    assert [(f.index, f.timestamp, f.name, f.camera) for f in ours] == [
+        (f.index, f.timestamp, f.name, f.camera) for f in theirs
+    ]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.world_from_cam.isclose(b.world_from_cam, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("moment", "left"), [("chunk 0", [0, 1, 2]), ("chunk 1", [1, 2]), ("chunk 2", [2]), ("refine", [])]
+)
+def test_a_run_that_was_killed_goes_on_where_it_was(
+    photos: Path, tmp_path: Path, front_end: type[Watched], moment: str, left: list[int]
+) -> None:
+    run(photos, tmp_path / "whole", SETTINGS)
+    killed(photos, tmp_path / "out", front_end, moment)
+    found, events = run(photos, tmp_path / "out")
+    assert front_end.asked == left
+    assert bool(found.notices) == (moment != "chunk 0")
+    assert (found.frames_read, found.frames_placed, found.interrupted) == (FRAMES, FRAMES, False)
+    assert [(chunk.first, chunk.last, chunk.placed) for chunk in found.chunks] == [(0, 4, 5), (3, 7, 5), (6, 9, 4)]
+    assert open_map(tmp_path / "out").complete
+    expect_same_map(tmp_path / "out", tmp_path / "whole")
+    # A viewer sees the whole map: what is read back is told like what is new.
+    assert [event.frame.index for event in events if isinstance(event, FrameRead)] == list(range(FRAMES))
+    new = [frame.index for event in events if isinstance(event, ChunkReconstructed) for frame in event.frames]
+    assert new == list(range(FRAMES))
+    assert not (tmp_path / "out" / "map" / "incoming").exists()
+    for name in ("poses.txt", "cloud.ply", "colmap/sparse/0/images.bin", "report.json"):
+        assert (tmp_path / "out" / name).is_file()
+
+
+def test_a_run_may_be_killed_again_and_again(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
+    run(photos, tmp_path / "whole", SETTINGS)
+    killed(photos, tmp_path / "out", front_end, "chunk 1")
+    killed(photos, tmp_path / "out", front_end, "chunk 2", AGAIN)
+    run(photos, tmp_path / "out")
+    assert front_end.asked == [2]
+    expect_same_map(tmp_path / "out", tmp_path / "whole")
+
+
+def test_frames_without_a_place_keep_their_reasons(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
+    front_end.missing = frozenset({2})
+    whole, _ = run(photos, tmp_path / "whole", SETTINGS)
+    killed(photos, tmp_path / "out", front_end, "chunk 2")
+    found, _ = run(photos, tmp_path / "out")
+    assert found.skipped == whole.skipped
+    assert [frame.index for frame in found.skipped] == [2]
+
+
+def test_ctrl_c_is_no_end_either(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
+    front_end.interrupt, front_end.ending = "chunk 2", KeyboardInterrupt
+    first, _ = run(photos, tmp_path / "out", SETTINGS)
+    assert (first.interrupted, first.frames_placed) == (True, 8)
+    front_end.interrupt = ""
+    found, _ = run(photos, tmp_path / "out")
+    assert (found.interrupted, found.frames_placed) == (False, FRAMES)
+
+
+def test_ctrl_c_while_the_map_is_read_back_leaves_it_as_it_was(photos: Path, tmp_path: Path, front_end) -> None:
+    run(photos, tmp_path / "out", SETTINGS)
+    before = (tmp_path / "out" / "map" / "map.json").read_bytes()
+
+    def interrupted(event: Event) -> None:
+        if isinstance(event, ChunkReconstructed):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(str(photos), tmp_path / "out", AGAIN, [interrupted])
+    assert (tmp_path / "out" / "map" / "map.json").read_bytes() == before
+    assert run(photos, tmp_path / "out")[0].frames_placed == FRAMES
+
+
+def test_a_folder_that_has_grown(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
+    run(photos, tmp_path / "out", SETTINGS)
+    front_end.asked.clear()
+    write_photos(photos, range(FRAMES + 2))
+    found, _ = run(photos, tmp_path / "out")
+    assert front_end.asked == [3]
+    assert (found.frames_placed, found.chunks[-1].first, found.chunks[-1].last) == (FRAMES + 2, 8, 11)
+
+
+@pytest.mark.parametrize("moment", ["", "chunk 3", "chunk 4"])
+def test_another_source_follows_behind(photos: Path, tmp_path: Path, front_end: type[Watched], moment: str) -> None:
+    """Undisturbed, or killed in its turn and resumed."""
+    out = tmp_path / "out"
+    run(photos, out, SETTINGS)
+    more = write_photos(tmp_path / "more", range(FRAMES, FRAMES + 5))
+    front_end.asked.clear()
+    other = RunSettings(SourceOptions(size=128), chunk=4, overlap=1, resume=True)  # 9-12, 12-14
+    if moment:
+        killed(more, out, front_end, moment, other)
+    found, _ = run(more, out, other)
+    assert front_end.asked == {"": [3, 4], "chunk 3": [3, 4], "chunk 4": [4]}[moment]
+    assert found.frames_placed == FRAMES + 5
+    assert f"the frames of {more} follow from number {FRAMES} on" in found.notices[0]
+    assert [(chunk.first, chunk.last) for chunk in found.chunks[2:]] == [(6, 9), (9, 12), (12, 14)]
+    new = open_map(out).frames[FRAMES:]
+    assert [(frame.index, frame.timestamp, frame.name) for frame in new] == [
+        (FRAMES + number, float(FRAMES + number), f"{FRAMES + number:06d}_{number:04d}.jpg") for number in range(5)
+    ]
+    for number, frame in enumerate(new):
+        assert (open_map(out).images / frame.name).read_bytes() == (more / f"{number:04d}.jpg").read_bytes()
+    assert not (out / "map" / "incoming").exists()
+
+
+def test_a_source_that_shows_nothing_of_the_map_is_a_piece_of_its_own(
+    photos: Path, tmp_path: Path, front_end: type[Watched]
+) -> None:
+    out = tmp_path / "out"
+    run(photos, out, SETTINGS)
+    front_end.missing = frozenset({8, 9})  # what the first new chunk repeats
+    more = write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3))
+    found, _ = run(more, out)
+    assert any("could not be connected with the frames before" in notice for notice in found.notices)
+    assert found.frames_placed == FRAMES
+    assert [frame.index for frame in found.skipped] == [10, 11, 12]
+    assert {frame.reason for frame in found.skipped} == {"has too little in common with the rest of the map"}
+    # The joint adjustment finds their places in the end.
+    front_end.refined = staticmethod(lambda _: true_model({index: np.eye(4) for index in range(FRAMES + 3)}))
+    assert run(more, out)[0].frames_placed == FRAMES + 3
+    scales = {frame.index: frame.world_from_cam.scale for frame in open_map(out).frames}
+    assert scales[12] / scales[0] == pytest.approx(1 / 4, rel=5e-3)  # a chunk's unit is 1 + its number
+
+
+class Anywhere:
+    """Places every frame that was passed over, somewhere."""
+
+    def __init__(self, _: ReconstructedMap) -> None:
+        pass
+
+    def place(self, frame: Frame) -> PlacedFrame:
+        return PlacedFrame(frame.index, frame.timestamp, frame.name, RADIAL, Sim3.identity())
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_an_earlier_source_passed_over_gets_a_pose_again_where_it_is_still_there(
+    tmp_path: Path, front_end: type[Watched], monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    monkeypatch.setattr("recon.pipeline.FrameLocaliser", Anywhere)
+    twice, out = tmp_path / "twice", tmp_path / "out"
+    twice.mkdir()
+    for number in range(FRAMES):  # every picture comes twice
+        PillowImage.fromarray(render(placed_frame(number // 2))).save(twice / f"{number:04d}.jpg")
+    run(twice, out, replace(SETTINGS, source=SourceOptions(keyframes="auto")))
+    assert [frame.index for frame in open_map(out).between] == [1, 3, 5, 7, 9]
+    more = write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3))
+    killed(more, out, front_end, "refine", AGAIN)
+    if gone:
+        shutil.rmtree(twice)
+    found, _ = run(more, out)
+    whole = open_map(out)
+    assert [frame.index for frame in whole.frames] == [0, 2, 4, 6, 8, 10, 11, 12]
+    assert [frame.index for frame in whole.between] == ([] if gone else [1, 3, 5, 7, 9])
+    assert [frame.index for frame in whole.skipped] == ([1, 3, 5, 7, 9] if gone else [])
+    assert found.passed_over == 5
+
+
+def test_what_an_earlier_source_could_not_give_stays_listed(photos: Path, tmp_path: Path) -> None:
+    (photos / "0004.jpg").write_bytes(b"")
+    run(photos, tmp_path / "out", SETTINGS)
+    found, _ = run(write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3)), tmp_path / "out")
+    assert [(frame.index, frame.name) for frame in found.skipped] == [(4, "0004.jpg")]
+    assert (found.frames_read, found.frames_placed) == (FRAMES + 2, FRAMES + 2)
+
+
+def shrink(photos: Path, out: Path) -> None:
+    (photos / "0009.jpg").unlink()
+
+
+def shrink_to_two_chunks(photos: Path, out: Path) -> None:
+    for index in (8, 9):
+        (photos / f"{index:04d}.jpg").unlink()
+
+
+def exchange(photos: Path, out: Path) -> None:
+    PillowImage.new("RGB", (80, 60)).save(photos / "0003.jpg")
+
+
+def damage(name: str) -> Callable[[Path, Path], None]:
+    return lambda photos, out: (out / "map" / name).write_bytes((out / "map" / name).read_bytes()[:300])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (shrink, SourceError, "it has fewer frames, and 0009.jpg is gone"),
+        (shrink_to_two_chunks, SourceError, "it has fewer frames, and 0008.jpg is gone"),
+        (exchange, SourceError, "photos/0003.jpg is not what frame 3 of the map"),
+        (damage("run.json"), MapError, "run.json is damaged"),
+        (damage("chunk_0001.json"), MapError, "chunk_0001.json is damaged"),
+        (damage("submap_0001.npz"), MapError, "submap_0001.npz is missing or damaged"),
+    ],
+)
+def test_what_has_changed_is_refused_and_nothing_is_lost(
+    photos: Path, tmp_path: Path, change: Callable[[Path, Path], None], error: type[ReconError], words: str
+) -> None:
+    out = tmp_path / "out"
+    run(photos, out, SETTINGS)
+    change(photos, out)
+    kept = {path: path.read_bytes() for path in (out / "map").iterdir()}
+    with pytest.raises(error, match=words):
+        run(photos, out)
+    assert {path: path.read_bytes() for path in (out / "map").iterdir() if path.is_file()} == kept
+
+
+def test_nothing_to_resume(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"There is no run to resume in .*: .*run.json is missing"):
+        run(photos, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (replace(AGAIN, chunk=6), "with --chunk 5, not 6"),
+        (replace(AGAIN, source=SourceOptions(every=2)), "with --every 1, not 2"),
+        (replace(AGAIN, camera_model="OPENCV"), "with --camera-model SIMPLE_RADIAL, not OPENCV"),
+        (replace(AGAIN, source=SourceOptions(cameras="one")), "with --cameras auto, not one"),
+    ],
+)
+def test_other_settings_are_refused(photos: Path, tmp_path: Path, settings: RunSettings, words: str) -> None:
+    run(photos, tmp_path / "out", SETTINGS)
+    with pytest.raises(SettingsError, match=words):
+        run(photos, tmp_path / "out", settings)
+
+
+def test_only_the_last_source_can_be_gone_on_with(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "out", SETTINGS)
+    run(write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3)), tmp_path / "out")
+    with pytest.raises(SettingsError, match=r"has frames of .*photos already, and .*more came after it"):
+        run(photos, tmp_path / "out")
+
+
+def test_a_source_that_came_to_nothing_is_forgotten(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
+    killed(photos, tmp_path / "out", front_end, "chunk 1")
+    killed(write_photos(tmp_path / "more", range(3)), tmp_path / "out", front_end, "chunk 1", AGAIN)
+    assert run(photos, tmp_path / "out")[0].frames_placed == FRAMES
+
+
+def test_options_that_contradict() -> None:
+    with pytest.raises(SettingsError, match="--overwrite would delete"):
+        replace(AGAIN, overwrite=True)
+    with pytest.raises(SettingsError, match="does not go with --weights"):
+        replace(AGAIN, network=NetworkSettings("any"))
+
+
+def test_an_image_of_an_earlier_source_is_needed(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(photos, out, SETTINGS)
+    (out / "colmap" / "images" / "0002.jpg").unlink()
+    with pytest.raises(MapError, match=r"0002.jpg cannot be read"):
+        run(write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3)), out)
+
+
+def test_the_journal_says_what_came_from_where(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "out", SETTINGS)
+    run(write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3)), tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "map" / "run.json").read_text())
+    assert [(Path(part["source"]).name, part["first"], part["start"]) for part in content["parts"]] == [
+        ("photos", 0, 0.0),
+        ("more", FRAMES, FRAMES),
+    ]
+    chunk = json.loads((tmp_path / "out" / "map" / "chunk_0001.json").read_text())
+    assert [frame["index"] for frame in chunk["frames"]] == [3, 4, 5, 6, 7]
+    np.testing.assert_allclose(np.array(chunk["placed"][0]["cam_from_chunk"])[3], [0, 0, 0, 1])
