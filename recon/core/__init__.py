@@ -1,1 +1,1 @@
-"""What everything else stands on: types, similarities, cameras, errors, events, and the machine. Imports nothing else."""
+"""What all else stands on: types, similarities, cameras, errors, events, and the machine. Imports nothing else."""

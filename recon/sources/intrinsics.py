@@ -20,9 +20,9 @@ def given_camera(text: str, model: CameraModel | None, sizes: Sequence[Size]) ->
     """The camera of ``--intrinsics`` for images of which ``sizes`` are the different (width, height), and a note or "".
 
     text: numbers, or a file with them or of a program in ``recon.sources.calibration``. model: of ``--camera-model``,
-    None where that is not given. Up to four distortion numbers follow fx, fy, cx, cy: OpenCV's k1, k2, p1, p2, or k1 to k4
-    of a fisheye lens. Raises SettingsError for what makes no camera, and unless there is exactly one size that it is
-    plausible for.
+    None where that is not given. Up to four distortion numbers follow fx, fy, cx, cy: OpenCV's k1, k2, p1, p2, or k1
+    to k4 of a fisheye lens. Raises SettingsError for what makes no camera, and unless there is exactly one size that it
+    is plausible for.
     """
     numbers = _numbers(text)
     if numbers is None and not Path(text).is_file():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recon.network import scaling
+from recon.lab.benchmark import scaling
 from tests.cli.conftest import Recon
 
 
