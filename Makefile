@@ -7,7 +7,7 @@ LIBRARIES := libusb-1.0-0 libgl1 libgomp1 libx11-6
 
 # Formats, settings, resume, sources, exports, and small runs of the whole program.
 QUICK := tests/test_packaging.py tests/cli/test_main.py tests/cli/test_run.py tests/cli/test_places.py \
-	tests/recon/exports tests/recon/sfm/test_database.py tests/recon/sfm/test_frontend.py tests/recon/test_conventions.py tests/recon/mapping/test_posegraph.py \
+	tests/recon/exports tests/recon/sfm/test_database.py tests/recon/test_conventions.py tests/recon/mapping/test_posegraph.py \
 	tests/recon/store/test_resume_identity.py tests/recon/sources/test_sources.py tests/recon/store/test_map.py
 
 .PHONY: demo test env libraries wheel other-python
