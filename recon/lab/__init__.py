@@ -1,1 +1,1 @@
-"""The laboratory: training, rendered scenes, benchmarks, comparison with public code. No product code imports it."""
+"""The laboratory: training, rendered scenes, benchmarks, comparison with public code. No run imports it."""

@@ -1,4 +1,4 @@
-"""``recon bench real`` on the terminal; what it measures is tested in tests/recon/benchmark."""
+"""``recon bench real`` on the terminal; what it measures is tested in tests/recon/lab/benchmark."""
 
 from __future__ import annotations
 

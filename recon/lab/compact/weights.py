@@ -56,8 +56,7 @@ def _part_path(path: Path, number: int, count: int) -> Path:
 
 
 def load_compact(path: Path, device: torch.device) -> CompactNet:
-    """The whole compact network of a file, or of all parts where ``path`` is one of them; otherwise as
-    ``load_weights``."""
+    """The whole compact network of a file, or of all parts where ``path`` is one; otherwise as ``load_weights``."""
     stored = read_weights(path)
     require(stored, COMPACT_FORMAT)
     values = json.loads(stored.config)
