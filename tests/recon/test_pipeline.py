@@ -28,11 +28,14 @@ from recon.core.similarity import Array, Sim3
 from recon.core.types import SparseModel
 from recon.depth.learned import FilledSweep, LearnedSweep
 from recon.depth.plane_sweep import PlaneSweep
+from recon.depth.stages import open_depth_stage
 from recon.evaluate.check import check_folder
+from recon.frontend import FRONT_ENDS
 from recon.mapping.alignment import fit_similarity
-from recon.pipeline import open_depth_stage, prepare_folder, reconstruct
+from recon.pipeline import reconstruct
 from recon.settings import RunSettings
 from recon.store import report
+from recon.store.folder import prepare_folder
 from recon.store.map import open_map
 from recon.store.report import RunReport
 from tests.support import ExactFrontEnd, chunk_geometry, placed_frame, render, true_model, true_pose
@@ -45,7 +48,7 @@ SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
 def front_end(monkeypatch: pytest.MonkeyPatch) -> type[ExactFrontEnd]:
     """The front end of the runs of one test, to be given attributes."""
     chosen = type("Chosen", (ExactFrontEnd,), {})
-    monkeypatch.setattr("recon.pipeline.StructureFromMotion", chosen)
+    monkeypatch.setitem(FRONT_ENDS, "sfm", chosen)
     return chosen
 
 

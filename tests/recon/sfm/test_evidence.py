@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from recon.core.refusal import FEATURELESS, STILL, TURNED, TURNTABLE
+from recon.core.refusal import Hindrance
 from recon.core.similarity import Array
 from recon.core.types import Camera, Frame
 from recon.sfm.database import MatchDatabase
@@ -94,12 +94,12 @@ def hindrance(made: Input, tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda folder: motion.pan(folder, count=7, size=SIZE), TURNED),
+        (lambda folder: motion.pan(folder, count=7, size=SIZE), Hindrance.TURNED),
         (lambda folder: motion.poster(folder, moves=0.25, count=6, size=SIZE), ""),
         (lambda folder: motion.shoot(folder, motion.walk(-1.0, 6), SIZE), ""),
-        (lambda folder: motion.turntable(folder, count=6, size=SIZE), TURNTABLE),
-        (lambda folder: motion.tripod(folder, count=6), STILL),
-        (motion.blank, FEATURELESS),
+        (lambda folder: motion.turntable(folder, count=6, size=SIZE), Hindrance.TURNTABLE),
+        (lambda folder: motion.tripod(folder, count=6), Hindrance.STILL),
+        (motion.blank, Hindrance.FEATURELESS),
     ],
 )
 def test_what_pictures_tell(make, expected: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from recon.core.errors import MapError, OutputError, ReconError, SettingsError, 
 from recon.core.events import ChunkReconstructed, Event, FrameRead
 from recon.core.similarity import Sim3
 from recon.core.types import Chunk, ChunkGeometry, Frame, PlacedFrame
+from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct
 from recon.settings import NetworkSettings, RunSettings
 from recon.sources import SourceOptions
@@ -47,7 +48,7 @@ class Watched(ExactFrontEnd):
 @pytest.fixture(autouse=True)
 def front_end(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
     chosen = type("Chosen", (Watched,), {"asked": []})
-    monkeypatch.setattr("recon.pipeline.StructureFromMotion", chosen)
+    monkeypatch.setitem(FRONT_ENDS, "sfm", chosen)
     return chosen
 
 
@@ -219,7 +220,7 @@ class Anywhere:
 def test_what_an_earlier_source_passed_over_gets_a_pose_again_where_it_is_still_there(
     tmp_path: Path, front_end: type[Watched], monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
-    monkeypatch.setattr("recon.pipeline.FrameLocaliser", Anywhere)
+    monkeypatch.setattr("recon.mapping.between.FrameLocaliser", Anywhere)
     twice, out = tmp_path / "twice", tmp_path / "out"
     twice.mkdir()
     for number in range(FRAMES):  # every picture comes twice
