@@ -105,7 +105,7 @@ def index(
     Measures build, query, recall@10 and memory.
     """
     from recon.store.map import make_folder
-    from retrieval import index_benchmark as benchmark
+    from retrieval.lab import index_benchmark as benchmark
 
     settings = benchmark.IndexBenchmark(_numbers(counts, "--counts"), dim, queries, clock)
     make_folder(out)

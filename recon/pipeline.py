@@ -84,7 +84,8 @@ def reconstruct_source(
             front_end = start(Workplace(out / "map", tell, sorted(journal.frames)))
             store = GrowingStore(out, journal, resumable=resumable)
             task = Task(name, source, out, settings)
-            return Run(task, tell, journal, store, front_end, recogniser).execute()
+            run = Run(task, tell, journal=journal, store=store, front_end=front_end, recogniser=recogniser)
+            return run.execute()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +105,7 @@ class Run:
         self,
         task: Task,
         tell: Announcer,
+        *,
         journal: Journal,
         store: GrowingStore,
         front_end: GeometryFrontEnd,

@@ -86,10 +86,9 @@ class GrowingMap:
 
     def settle(self, earlier: Mapping[int, Sim3]) -> None:
         """Give the map its final frame and unit. earlier: see ``final_from_grown``."""
-        change = final_from_grown(self._placement.main, self._depths, earlier)
-        self.adjust(
-            [moved(frame, change) for frame in self._placement.main.values()], moved_points(self.points, change)
-        )
+        placed = self._placement.main
+        change = final_from_grown(placed, self._depths, earlier)
+        self.adjust([moved(frame, change) for frame in placed.values()], moved_points(self.points, change))
         self._tell(PosesCorrected(self.frames, self.points))
 
     def examine(self) -> tuple[str, ...]:
