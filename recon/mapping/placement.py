@@ -78,9 +78,10 @@ class Placement:
         self._world_from_submap.update(self.revised)
 
     def replace_main(self, frames: Iterable[PlacedFrame]) -> None:
-        """Let other frames, or the same ones at other places, be the largest piece."""
-        row = max(range(len(self.pieces)), key=lambda row: len(self.pieces[row]))
-        self.pieces[row] = {frame.index: frame for frame in frames}
+        """Let other frames, or the same ones at other places, be the largest piece, where there is one."""
+        if self.pieces:
+            row = max(range(len(self.pieces)), key=lambda row: len(self.pieces[row]))
+            self.pieces[row] = {frame.index: frame for frame in frames}
 
     def move(self, world_from_submap: Mapping[int, Sim3]) -> None:
         """Give submaps, by index, other places; their frames and later submaps go along.
