@@ -71,7 +71,7 @@ def reconstruct_source(
 ) -> RunReport:
     """Reconstruct an opened source, also a live one; see ``reconstruct``. name: what the source is called."""
     kind = front_end_class(settings)
-    start, resumable = kind.prepare(settings), issubclass(kind, Resumable)
+    start = kind.prepare(settings)
     refuse_own_outputs(name, out)
     if settings.resume:
         require_run(out)
@@ -79,13 +79,10 @@ def reconstruct_source(
         journal = open_journal(name, source, out, settings)
         if settings.resume:
             source = ResumedSource(source, out, journal)
-        with explained(out, resumable=resumable), full_disk_told(out):
+        with explained(out, resumable=issubclass(kind, Resumable)), full_disk_told(out):
             tell = Announcer(out, listeners)
             front_end = start(Workplace(out / "map", tell, sorted(journal.frames)))
-            store = GrowingStore(out, journal, resumable=resumable)
-            task = Task(name, source, out, settings)
-            run = Run(task, tell, journal=journal, store=store, front_end=front_end, recogniser=recogniser)
-            return run.execute()
+            return Run(Task(name, source, out, settings), tell, journal, front_end, recogniser).execute()
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,16 +102,15 @@ class Run:
         self,
         task: Task,
         tell: Announcer,
-        *,
         journal: Journal,
-        store: GrowingStore,
         front_end: GeometryFrontEnd,
         recogniser: PlaceRecogniser | None,
     ) -> None:
-        self._task, self._tell, self._journal, self._store, self._front_end = task, tell, journal, store, front_end
+        self._task, self._tell, self._journal, self._front_end = task, tell, journal, front_end
+        self._store = GrowingStore(task.out, journal, resumable=isinstance(front_end, Resumable))
         self._watch = Stopwatch()
         self._frames = RunFrames()
-        self._map = GrowingMap(store, tell, self._watch, recogniser)
+        self._map = GrowingMap(self._store, tell, self._watch, recogniser)
         self._chunks: list[ChunkReport] = []
 
     def execute(self) -> RunReport:
