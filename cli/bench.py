@@ -105,7 +105,7 @@ def index(
     Measures build, query, recall@10 and memory.
     """
     from recon.store.map import make_folder
-    from retrieval import index_benchmark as benchmark
+    from retrieval.lab import index_benchmark as benchmark
 
     settings = benchmark.IndexBenchmark(_numbers(counts, "--counts"), dim, queries, clock)
     make_folder(out)
@@ -126,9 +126,12 @@ def walk(
     Walks through a rendered room, with loops and without; tells error and memory.
     """
     from recon.lab.benchmark import walk as benchmark
+    from retrieval.recogniser import LoopFinder
 
     settings = benchmark.WalkSettings(frames, laps)
-    result = benchmark.measure(settings, out, lambda at: typer.echo(f"{at.frames} of {frames} frames", err=True))
+    result = benchmark.measure(
+        settings, out, LoopFinder(), lambda at: typer.echo(f"{at.frames} of {frames} frames", err=True)
+    )
     benchmark.write_results(result, out)
     typer.echo(benchmark.table(result))
 

@@ -23,7 +23,7 @@ def verify_reference(
     Reads suites of stored outputs. Exits with 1 where they differ.
     """
     from recon.lab.reference.suites import verify
-    from retrieval.reference import compare_image
+    from retrieval.lab.reference import compare_image
 
     by_case: defaultdict[str, list[Comparison]] = defaultdict(list)
     for comparison in verify(folder, {"image": compare_image}):

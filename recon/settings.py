@@ -69,8 +69,9 @@ class RunSettings:
     overwrite, resume: replace the run in the folder, or go on with it.
     network: finds the geometry instead of structure from motion, and the lens with it. cloud: how it is written.
     refine: ``none`` leaves the map as it grew, without the adjustment of all poses together at the end. depth: of
-    structure from motion; ``filled`` has the learned stage fill what the ``classical`` one leaves empty. Raises
-    SettingsError for values that cannot work.
+    structure from motion; ``filled`` has the learned stage fill what the ``classical`` one leaves empty.
+    front_end: a name of ``recon.frontend.FRONT_ENDS``; empty for the network where there is one, else structure from
+    motion. Raises SettingsError for values that cannot work.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -84,6 +85,7 @@ class RunSettings:
     cloud: CloudSettings = field(default_factory=CloudSettings)
     refine: Refine = "auto"
     depth: DenseDepth = "filled"
+    front_end: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.overlap < self.chunk:

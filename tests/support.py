@@ -11,6 +11,7 @@ import pycolmap
 from PIL import Image as PillowImage
 from scipy.spatial.transform import Rotation
 
+from recon.core.refusal import Unplaced, refusal
 from recon.core.similarity import Array, Sim3
 from recon.core.types import (
     Camera,
@@ -25,6 +26,8 @@ from recon.core.types import (
     SparsePoints,
     Submap,
 )
+from recon.frontend import Workplace
+from recon.settings import RunSettings
 from recon.store.map import MapStore, ReconstructedMap, images_folder, open_map
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
@@ -207,6 +210,12 @@ class ExactFrontEnd:
         lambda poses: SparseModel({}, {}, SparsePoints.empty())
     )
 
+    unadjusted = "nothing was adjusted"
+
+    @classmethod
+    def prepare(cls, settings: RunSettings) -> Callable[[Workplace], ExactFrontEnd]:
+        return lambda place: cls(place.folder, settings, place.tell)
+
     def __init__(self, folder: Path, *_: object) -> None:
         (folder / "features.db").touch()
         self._chunk = -1
@@ -219,7 +228,6 @@ class ExactFrontEnd:
         turn = Rotation.from_rotvec([0.3 * chunk.index, 0.1, -0.2]).as_matrix()
         return chunk_geometry(placed, Sim3(1.0 + chunk.index, turn, np.array([chunk.index, 1.0, 2.0])))
 
-    @property
     def memory(self) -> dict[str, int]:
         return {"chunk": self._chunk}
 
@@ -231,6 +239,9 @@ class ExactFrontEnd:
         if self.interrupt == "refine":
             raise self.ending
         return type(self).refined(cam_from_world)
+
+    def explain_nothing(self, source: str, names: Mapping[int, str], reasons: Mapping[int, Unplaced]) -> str:
+        return refusal(source, len(names), [reason.kind for reason in reasons.values()])
 
     def close(self) -> None:
         """Nothing is open."""

@@ -10,6 +10,7 @@ from recon.core.similarity import Sim3
 from recon.core.types import Frame, FrameGeometry, Submap
 
 Verdict = Literal["accepted", "rejected", "retracted"]
+LoopKind = Literal["loop", "bridge"]
 ReadSubmap = Callable[[int], Mapping[int, FrameGeometry]]  # a submap's own frames by index, in its chunk's frame
 
 
@@ -48,6 +49,7 @@ class LoopRecord:
 
     first, second: submaps of ``earlier`` and ``frame``. inliers, residual: of ``LoopEdge``, 0 without. before, after:
     residual of the edge in standard deviations of the pose graph, before and after its optimisation; 0 without.
+    kind: a bridge leads to a piece of the map that is not connected with this one, so no graph can judge it yet.
     """
 
     frame: int
@@ -61,6 +63,7 @@ class LoopRecord:
     after: float
     verdict: Verdict
     reason: str
+    kind: LoopKind = "loop"
 
 
 class PlaceRecogniser(Protocol):

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.refusal import Unplaced
 from recon.core.similarity import Array, Sim3
 
 Image = NDArray[np.uint8]
@@ -19,6 +20,7 @@ Mask = NDArray[np.bool_]
 
 SURE = 0.5  # confidence
 
+SkipKind = Literal["unreadable", "unplaced", "passed"]
 CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE"]
 
 
@@ -147,7 +149,7 @@ class ChunkGeometry:
 
     frames: tuple[FrameGeometry, ...]
     points: SparsePoints
-    unplaced: dict[int, str] = field(default_factory=dict)
+    unplaced: dict[int, Unplaced] = field(default_factory=dict)
     revised: dict[int, Array] = field(default_factory=dict)
 
 
@@ -189,11 +191,13 @@ class PlacedFrame:
 
 @dataclass(frozen=True)
 class SkippedFrame:
-    """A frame or file that has no place in the map, and why."""
+    """A frame or file that has no place in the map, and why. kind: it could not be read, the map has no place for it,
+    or it was passed over for the map and got no pose afterwards."""
 
     index: int
     name: str
     reason: str
+    kind: SkipKind = "unreadable"
 
 
 @dataclass(frozen=True)

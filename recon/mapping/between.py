@@ -7,6 +7,7 @@ PnP with RANSAC. That takes a fraction of what features and matching would.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,8 @@ import pycolmap
 
 from recon.core.cameras import colmap_camera
 from recon.core.similarity import Array, Sim3
-from recon.core.types import Camera, Frame, Image, PlacedFrame, SkippedFrame
+from recon.core.types import Camera, Frame, Image, PassedFrame, PlacedFrame, SkippedFrame
+from recon.sources.base import Candidate
 from recon.sources.decoding import read_photo
 from recon.sources.keyframes import small_grey
 from recon.store.map import ReconstructedMap
@@ -56,7 +58,7 @@ class FrameLocaliser:
     def place(self, frame: Frame) -> PlacedFrame | SkippedFrame:
         """The frame's pose, or why it has none."""
         if not len(self._map.points.positions):
-            return SkippedFrame(frame.index, frame.name, NO_POINTS)
+            return SkippedFrame(frame.index, frame.name, NO_POINTS, "passed")
         grey = small_grey(frame.image, SIDE)
         size = (grey.shape[1], grey.shape[0])
         around = [self._keyframe(index, size) for index in self._neighbours(frame.index)]
@@ -68,7 +70,7 @@ class FrameLocaliser:
             if self._cam_from_world is not None:
                 world_from_cam = Sim3.from_matrix(self._cam_from_world).inverse()
                 return PlacedFrame(frame.index, frame.timestamp, frame.name, camera, world_from_cam)
-        return SkippedFrame(frame.index, frame.name, TOO_LITTLE)
+        return SkippedFrame(frame.index, frame.name, TOO_LITTLE, "passed")
 
     def _neighbours(self, index: int) -> list[int]:
         """The keyframes before and after, the nearer first."""
@@ -85,6 +87,20 @@ class FrameLocaliser:
         points = self._map.points
         pixels = to_small(points.pixels[rows], placed.camera, grey)
         return _Keyframe(placed, grey, points.positions[points.point_ids[rows]], pixels)
+
+
+def pose_passed(
+    reconstruction: ReconstructedMap,
+    passed: Mapping[int, PassedFrame],
+    candidates: Iterable[Candidate | SkippedFrame],
+) -> Iterator[PlacedFrame | SkippedFrame]:
+    """What becomes of the frames ``passed``, by index, as far as they are among the candidates of the source."""
+    localiser = FrameLocaliser(reconstruction)
+    for item in candidates:
+        if isinstance(item, Candidate):
+            known = passed.get(item.frame.index)
+            if known is not None and known.name == item.frame.name:
+                yield localiser.place(item.frame)
 
 
 def locate(grey: Image, around: list[_Keyframe], camera: Camera, start: Array) -> Array | None:

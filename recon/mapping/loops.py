@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from recon.core.places import LoopCandidate, LoopEdge, LoopRecord, PlaceRecogniser, ReadSubmap
+from recon.core.places import LoopCandidate, LoopEdge, LoopKind, LoopRecord, PlaceRecogniser, ReadSubmap
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Frame, Submap
 from recon.mapping.doubts import ENOUGH_CARRIED, Doubts
@@ -91,7 +91,7 @@ class LoopCloser:
 
         They are where the joint adjustment may connect the pieces.
         """
-        bridges = ((line.earlier, line.frame) for line in self._ledger if line.reason == OTHER_PIECE)
+        bridges = ((line.earlier, line.frame) for line in self._ledger if line.kind == "bridge")
         return (*self.closed, *bridges)
 
     def extend(
@@ -150,9 +150,10 @@ class LoopCloser:
     def _enter(self, candidate: LoopCandidate) -> None:
         """Write a candidate into the ledger, and where it may be true, as a loop or a bridge to another piece."""
         edge, reason, before = candidate.edge, candidate.reason, 0.0
+        kind: LoopKind = "loop"
         row = len(self._ledger)
         if edge is not None and edge.first not in self._piece.world_from_node:
-            reason = OTHER_PIECE
+            reason, kind = OTHER_PIECE, "bridge"
             self._bridges.append((row, self._as_edge(edge)))
         elif edge is not None:
             loop = self._as_edge(edge)
@@ -161,7 +162,7 @@ class LoopCloser:
                 reason = f"it bends the map by {before:.0f} standard deviations of its drift"
             else:
                 self._piece.loops.append((row, loop))
-        self._ledger.append(record(candidate, before, reason))
+        self._ledger.append(replace(record(candidate, before, reason), kind=kind))
 
     def _as_edge(self, edge: LoopEdge) -> Edge:
         noise = EdgeNoise(LOOP_ROTATION, LOOP_TRANSLATION * self._depth[edge.second], LOOP_LOG_SCALE)
@@ -203,7 +204,7 @@ class LoopCloser:
             if found.refused:
                 continue
             for row, _ in bridges:  # those that agreed are judged below
-                self._ledger[row] = replace(self._ledger[row], reason=OTHER_PLACE)
+                self._ledger[row] = replace(self._ledger[row], reason=OTHER_PLACE, kind="loop")
             self._others.remove(other)
             self._bridges = [bridge for bridge in self._bridges if bridge not in bridges]
             self._piece = joined
@@ -243,7 +244,7 @@ def judged(line: LoopRecord, found: Optimised, number: int) -> LoopRecord:
     if number in found.rejected:
         reason = f"it contradicts the rest of the map by {after:.0f} standard deviations"
         return replace(line, after=after, verdict="retracted", reason=reason)
-    return replace(line, after=after, verdict="accepted", reason="")
+    return replace(line, after=after, verdict="accepted", reason="", kind="loop")
 
 
 def pose_of(index: int, submap: Submap) -> Array:

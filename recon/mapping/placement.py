@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -76,6 +76,12 @@ class Placement:
                 self.revised[number] = moved @ self._world_from_submap[number]
                 piece[index] = replace(piece[index], world_from_cam=world_from_cam)
         self._world_from_submap.update(self.revised)
+
+    def replace_main(self, frames: Iterable[PlacedFrame]) -> None:
+        """Let other frames, or the same ones at other places, be the largest piece, where there is one."""
+        if self.pieces:
+            row = max(range(len(self.pieces)), key=lambda row: len(self.pieces[row]))
+            self.pieces[row] = {frame.index: frame for frame in frames}
 
     def move(self, world_from_submap: Mapping[int, Sim3]) -> None:
         """Give submaps, by index, other places; their frames and later submaps go along.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recon.core.errors import ResourceError
+from recon.core.errors import ResourceError, SettingsError
 from recon.core.events import Notice
+from recon.core.refusal import Unplaced
 from recon.core.similarity import Array
 from recon.core.types import Camera, Chunk, ChunkGeometry, Frame, FrameGeometry, Image, SparseModel, SparsePoints
+from recon.frontend import Workplace
 from recon.network.attention import choose_backend
 from recon.network.cache import DescriptorCache, MemoryBudget
 from recon.network.checkpoints import identify, load_network, read_checkpoint
@@ -25,12 +27,13 @@ from recon.network.pose_encoding import matrices_from_encoding
 from recon.network.preprocess import as_batch, fitted_size, resize, resize_mask
 from recon.network.runtime import choose_device, compile_blocks, is_shortage, precision
 from recon.network.stored_config import arithmetic_of, published_rule
-from recon.settings import NetworkSettings
+from recon.settings import NetworkSettings, RunSettings
 
 Tell = Callable[[Notice], None]
 HALF_PIXEL = 0.5  # the network counts pixels from the centre of the first one, we from its corner
 PINHOLE_ENTRIES = ((0, 0), (1, 1), (0, 2), (1, 2))
 NOT_FINITE = "the network gave no finite numbers for it"
+OTHER_SIZE = Unplaced("has another size than the first frame; the network takes one size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +83,11 @@ class TransformerFrontEnd:
 
     With a descriptor rule the chunks are one stream: each attends to what is remembered of those before, within the
     memory budget. With dense attention every chunk stands alone, as the network was trained, and the pipeline joins
-    them by the frames that they share. All frames must have the size of the first.
+    them by the frames that they share. All frames must have the size of the first. It cannot be resumed: what the
+    stream remembers is too large to be written down behind every chunk.
     """
+
+    unadjusted = ""
 
     def __init__(self, opened: OpenNetwork, tell: Tell) -> None:
         self._network, self._rule, self._settings, self._tell = opened.network, opened.rule, opened.settings, tell
@@ -91,6 +97,17 @@ class TransformerFrontEnd:
         self._cache = DescriptorCache.empty()
         self._original: tuple[int, int] | None = None
         self._at_once = sys.maxsize
+
+    @classmethod
+    def prepare(cls, settings: RunSettings) -> Callable[[Workplace], TransformerFrontEnd]:
+        """See ``GeometryFrontEnd``, and ``open_network`` for errors."""
+        if settings.network is None:
+            raise SettingsError("The network as a front end needs --weights.")
+        return partial(cls._start, open_network(settings.network))
+
+    @classmethod
+    def _start(cls, opened: OpenNetwork, place: Workplace) -> TransformerFrontEnd:
+        return cls(opened, place.tell)
 
     @property
     def cache_bytes(self) -> int:
@@ -117,17 +134,8 @@ class TransformerFrontEnd:
                 # Too many for the memory, or one bad frame spoils all that attend to it.
                 pending += [frames[len(frames) // 2 :], frames[: len(frames) // 2]]
             else:
-                unplaced[frames[0].index] = NOT_FINITE
+                unplaced[frames[0].index] = Unplaced(NOT_FINITE)
         return ChunkGeometry(tuple(placed), SparsePoints.empty(), unplaced)
-
-    @property
-    def memory(self) -> dict[str, Any]:
-        """Nothing: what the stream remembers is too large to be written down behind every chunk."""
-        return {}
-
-    def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
-        """Never asked for: the journal refuses to resume a run with a network."""
-        raise NotImplementedError
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
         """Nothing but to tell what the stream holds: the chunks' poses stay as they were placed."""
@@ -136,18 +144,26 @@ class TransformerFrontEnd:
             self._tell(Notice(f"The stream remembers {kept} of {self._cache.length} frames, in {held:.1f} MB."))
         return SparseModel({}, {}, SparsePoints.empty())
 
+    def explain_nothing(self, source: str, names: Mapping[int, str], reasons: Mapping[int, Unplaced]) -> str:
+        """See ``GeometryFrontEnd``."""
+        index = min(reasons)
+        return (
+            f"Fewer than two of the {len(names)} frames of {source} could be placed; {names[index]}: "
+            f"{reasons[index].reason}. See whether the weights are whole: recon weights verify {self._settings.weights}"
+        )
+
     def close(self) -> None:
         """Forget the stream."""
         self._cache = DescriptorCache.empty()
 
-    def _of_one_size(self, frames: Sequence[Frame]) -> tuple[tuple[Frame, ...], dict[int, str]]:
+    def _of_one_size(self, frames: Sequence[Frame]) -> tuple[tuple[Frame, ...], dict[int, Unplaced]]:
         """The frames that have the size of the stream's first, and why the others cannot join."""
         if self._original is None:
             self._original = frames[0].original_size
             self._tell(Notice(self._about))
         alike = tuple(frame for frame in frames if frame.original_size == self._original)
         others = [frame.index for frame in frames if frame.original_size != self._original]
-        return alike, dict.fromkeys(others, "has another size than the first frame; the network takes one size")
+        return alike, dict.fromkeys(others, OTHER_SIZE)
 
     def _advance(self, frames: Sequence[Frame], *, last: bool) -> list[FrameGeometry] | None:
         """Take frames into the stream; None, and no change, when there are too many or some come out not finite."""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from recon.core.cameras import colmap_camera
-from recon.core.refusal import APART, FEATURELESS, STILL, TURNED, TURNTABLE
+from recon.core.refusal import Hindrance
 from recon.core.similarity import Array
 from recon.core.types import Camera
 from recon.sfm.database import MatchDatabase, Pair
@@ -47,25 +47,25 @@ class _Views:
         return _Views(self.first[rows], self.second[rows])
 
 
-def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera | None) -> str:
-    """Why these frames, at least two, can give no map, one of ``recon.core.refusal``; empty where there is no reason.
+def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera | None) -> Hindrance | None:
+    """Why these frames, at least two, can give no map; None where there is no reason.
 
     lens: the calibrated one, None where it is to be found.
     """
     if np.median([len(database.positions(index)) for index in frames]) < FEW_FEATURES:
-        return FEATURELESS
+        return Hindrance.FEATURELESS
     scale = database.pixel_scale(frames)
     if still := _find_stillness(database, frames, scale):
         return still
     pairs = far_pairs(database, frames)
     if not pairs:
-        return APART
+        return Hindrance.APART
     if len(pairs) < FEWEST_PAIRS:
-        return ""
+        return None
     views = [_verified(database, pair) for pair in pairs]
     if not only_turned(views, read_camera(database.camera(frames[0])), scale, known=lens is not None):
-        return ""
-    return TURNED
+        return None
+    return Hindrance.TURNED
 
 
 def far_pairs(database: MatchDatabase, frames: Sequence[int]) -> list[Pair]:
@@ -185,15 +185,15 @@ def rotation_residuals(first: Array, second: Array) -> Array:
     return np.asarray(residuals)
 
 
-def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float) -> str:
-    """STILL or TURNTABLE where most of what frames far apart show has not moved, else nothing."""
+def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float) -> Hindrance | None:
+    """STILL or TURNTABLE where most of what frames far apart show has not moved."""
     shifts = [_shifts(database, pair) for pair in zip(frames, frames[len(frames) // 2 :], strict=False)]
     shares = [float((shift < STANDS_STILL * scale).mean()) for shift in shifts if len(shift) >= ENOUGH_MATCHES]
     if not shares or np.median(shares) < 0.5:
-        return ""
+        return None
     neighbours = [_shifts(database, pair) for pair in pairwise(frames)]
     moving = [float((shift > 2 * STANDS_STILL * scale).mean()) for shift in neighbours if len(shift)]
-    return TURNTABLE if np.median(moving) > ENOUGH_MOVING else STILL
+    return Hindrance.TURNTABLE if np.median(moving) > ENOUGH_MOVING else Hindrance.STILL
 
 
 def _shifts(database: MatchDatabase, pair: Pair) -> Array:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recon.core.events import Listener, Notice
-from recon.core.refusal import INVENTED, UNCONNECTED
+from recon.core.refusal import Hindrance, Unplaced, refusal
 from recon.core.similarity import Array
 from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
 from recon.depth.plane_sweep import PlaneSweep
+from recon.depth.stages import open_depth_stage
 from recon.depth.views import Depth, DepthStage, PosedView, pinhole, undistort
+from recon.frontend import Workplace
+from recon.settings import RunSettings
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase, Pair
 from recon.sfm.evidence import find_hindrance
@@ -68,6 +72,8 @@ class StructureFromMotion:
     frames stay in a database on disk, also those of the frames that were ``finished`` in an earlier run.
     """
 
+    unadjusted = "all frames together tell of a lens that cannot be, so the poses are those of the growing map"
+
     def __init__(self, folder: Path, settings: SfmSettings, listener: Listener, finished: Sequence[int] = ()) -> None:
         self._settings = settings
         self._tell = listener
@@ -79,7 +85,19 @@ class StructureFromMotion:
         self._context: dict[int, Array] = {}
         self._settled = settings.camera is not None
         self._effort = EFFORTS[0]
-        self._hindrance = ""
+        self._hindrance: Hindrance | None = None
+
+    @classmethod
+    def prepare(cls, settings: RunSettings) -> Callable[[Workplace], StructureFromMotion]:
+        """See ``GeometryFrontEnd``."""
+        return partial(cls._start, settings)
+
+    @classmethod
+    def _start(cls, settings: RunSettings, place: Workplace) -> StructureFromMotion:
+        stage = open_depth_stage(settings.depth, place.tell)
+        cameras = settings.source.cameras
+        sfm = SfmSettings(settings.camera_model, settings.intrinsics, depth_stage=stage, cameras=cameras)
+        return cls(place.folder, sfm, place.tell, place.finished)
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         for frame in chunk.frames:
@@ -110,7 +128,6 @@ class StructureFromMotion:
         self._context = {index: model.cam_from_model[index] for index in recent}
         return geometry
 
-    @property
     def memory(self) -> dict[str, Any]:
         return {
             "context": {index: pose.tolist() for index, pose in self._context.items()},
@@ -141,6 +158,9 @@ class StructureFromMotion:
                 )
             )
         return refine_map(self.database, cam_from_world)
+
+    def explain_nothing(self, source: str, names: Mapping[int, str], reasons: Mapping[int, Unplaced]) -> str:
+        return refusal(source, len(names), [reason.kind for reason in reasons.values()])
 
     def close(self) -> None:
         self.database.close()
@@ -214,10 +234,10 @@ class StructureFromMotion:
     def _map(self, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
         """The model that places most frames, what it took, and whether it was begun anew in a frame of its own."""
         model, effort = self._escalate(indices, self._context) if self._context else (NO_MODEL, EFFORTS[0])
-        self._hindrance = ""
+        self._hindrance = None
         if count_placed(model, indices) < 0.5 * len(indices):
             self._hindrance = find_hindrance(self.database, indices, self._settings.camera)
-            if self._hindrance in INVENTED:  # a map would be invented
+            if self._hindrance and self._hindrance.invents:
                 return model, effort, False
             fresh, fresh_effort = self._escalate(indices, {})
             if count_placed(fresh, indices) > count_placed(model, indices):
@@ -285,8 +305,10 @@ class StructureFromMotion:
             )
             for view, depth in zip(views, depths, strict=True)
         )
-        reason = self._hindrance or UNCONNECTED
-        unplaced = {frame.index: reason for frame in chunk.frames if frame.index not in model.cam_from_model}
+        hindrance = self._hindrance or Hindrance.UNCONNECTED
+        unplaced = {
+            frame.index: hindrance.unplaced for frame in chunk.frames if frame.index not in model.cam_from_model
+        }
         return ChunkGeometry(placed, model.points, unplaced)
 
     def _kept(self, model: SparseModel) -> dict[int, FrameGeometry]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from recon.core.errors import MapError, OutputError, SettingsError, SourceError
 from recon.core.names import refuse_to_leave
+from recon.core.refusal import Hindrance, Unplaced
 from recon.core.types import (
     Camera,
     Chunk,
@@ -31,7 +32,7 @@ from recon.core.types import (
     SkippedFrame,
     SparsePoints,
 )
-from recon.mapping.between import PASSED
+from recon.frontend import Resumable, front_end_class, front_end_name
 from recon.settings import RunSettings
 from recon.sources.base import Source
 from recon.sources.identity import content_hash
@@ -95,6 +96,7 @@ class Journal:
         self.parts = parts
         self.finished, self.others = chunks, others  # before this run began
         self._parts_written = parts
+        self._recalled = 0
 
     @classmethod
     def begin(cls, folder: Path, source: str, settings: RunSettings) -> Journal:
@@ -133,16 +135,30 @@ class Journal:
         return journal
 
     @property
+    def is_recalling(self) -> bool:
+        """Whether chunks of an earlier run are still to be played back."""
+        return self._recalled < len(self.finished)
+
+    @property
     def frames(self) -> dict[int, FrameRecord]:
         """The frames of all chunks that were finished before, by index."""
         return frames_of(self.finished)
+
+    def resumption(self, source: str) -> str:
+        """The sentence about what is read back, and what of ``source`` follows."""
+        first = self.parts[-1].first
+        follow = f"the frames of {source} follow from number {first} on" if first else "the rest follows"
+        return f"Resuming: {len(self.frames)} frames of the run in {self._folder.parent} are read back; {follow}."
 
     def part_of(self, index: int) -> Part:
         """The part that a frame belongs to."""
         return next(part for part in reversed(self.parts) if part.first <= index)
 
     def write(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
-        """Write down a chunk whose submap is stored. Raises OutputError."""
+        """Write down a chunk whose submap is stored, unless an earlier run has done so. Raises OutputError."""
+        if self.is_recalling:
+            self._recalled += 1
+            return
         if self._parts_written != self.parts:
             self._write_parts()
         content = {
@@ -150,7 +166,7 @@ class Journal:
             "overlap": chunk.overlap,
             "frames": [asdict(record(frame)) for frame in chunk.frames],
             "placed": [_pose_to_json(frame) for frame in geometry.frames],
-            "unplaced": geometry.unplaced,
+            "unplaced": {index: asdict(reason) for index, reason in geometry.unplaced.items()},
             "revised": {index: pose.tolist() for index, pose in geometry.revised.items()},
             "memory": memory,
         }
@@ -170,7 +186,7 @@ class Journal:
         path = self._folder / f"submap_{chunk.index:04d}.npz"
         arrays = read_arrays(path) if content["placed"] else {}
         frames = tuple(_recalled(row, arrays.get(row["index"]), before, path) for row in content["placed"])
-        unplaced = {int(index): reason for index, reason in content["unplaced"].items()}
+        unplaced = {int(index): _unplaced(reason) for index, reason in content["unplaced"].items()}
         revised = {int(index): np.array(pose) for index, pose in content["revised"].items()}
         return ChunkGeometry(frames, SparsePoints.empty(), unplaced, revised)
 
@@ -244,8 +260,13 @@ def _differs(was: FrameRecord, now: Mapping[int, Frame]) -> bool:
 
 
 def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, same: bool) -> None:
-    if was.network:
-        raise SettingsError(f"The run in {folder} was made with --weights and cannot be resumed. {ANEW}")
+    if not issubclass(front_end_class(was), Resumable):
+        raise SettingsError(f"{folder} was made by the front end {front_end_name(was)} and cannot be resumed. {ANEW}")
+    if front_end_name(was) != front_end_name(now):
+        raise SettingsError(
+            f"The run in {folder} was made by the front end {front_end_name(was)}, not {front_end_name(now)}. Give the "
+            "same one to resume it."
+        )
     before, after = (_comparable(settings, same=same) for settings in (was, now))
     for name, value in before.items():
         if after[name] != value:
@@ -309,7 +330,7 @@ def _read_others(folder: Path, known: Mapping[int, FrameRecord]) -> tuple[Skippe
     earlier = open_map(folder)
     between = [PassedFrame(frame.index, frame.timestamp, frame.name) for frame in earlier.between]
     skipped = [
-        PassedFrame(frame.index, 0.0, frame.name) if frame.reason.startswith(PASSED) else frame
+        PassedFrame(frame.index, 0.0, frame.name) if frame.kind == "passed" else frame
         for frame in earlier.skipped
         if frame.index not in known
     ]
@@ -325,6 +346,11 @@ def _load(path: Path) -> Row:
     if version != JOURNAL_VERSION:
         raise MapError(f"{path} has version {version}, this program reads {JOURNAL_VERSION}. {ANEW}")
     return dict(content)
+
+
+def _unplaced(row: Row | str) -> Unplaced:
+    """Early builds wrote the reason alone."""
+    return Unplaced.from_text(row) if isinstance(row, str) else Unplaced(row["reason"], Hindrance(row["kind"]))
 
 
 def _pose_to_json(frame: FrameGeometry) -> Row:

@@ -189,7 +189,7 @@ def open_map(folder: Path) -> ReconstructedMap:
         cameras = [_camera_from_json(camera) for camera in content["cameras"]]
         frames = tuple(_frame_from_json(row, cameras) for row in content["frames"])
         between = tuple(_frame_from_json(row, cameras) for row in content.get("between", ()))
-        skipped = tuple(SkippedFrame(**row) for row in content["skipped"])
+        skipped = tuple(skipped_from_json(row) for row in content["skipped"])
         complete = bool(content["complete"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise MapError(f"{path} is damaged ({error!r}). Run the reconstruction again.") from error
@@ -239,6 +239,12 @@ def _frame_from_json(row: dict[str, Any], cameras: list[Camera]) -> PlacedFrame:
         camera=cameras[row["camera"]],
         world_from_cam=Sim3.from_matrix(np.array(row["world_from_cam"], dtype=np.float64)),
     )
+
+
+def skipped_from_json(row: dict[str, Any]) -> SkippedFrame:
+    """A frame without a place. Early builds wrote no kind, only what they said of frames that were passed over."""
+    passed = str(row["reason"]).startswith("was passed over as it shows little new")
+    return SkippedFrame(**{"kind": "passed" if passed else "unplaced"} | row)
 
 
 def _read_points(path: Path) -> SparsePoints:

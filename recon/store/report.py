@@ -9,20 +9,20 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from recon.core.errors import MapError
-from recon.core.events import StreamStatus
+from recon.core.errors import MapError, OutputError
+from recon.core.events import Listener, Notice, StreamStatus
 from recon.core.places import LoopRecord
-from recon.core.types import Camera, SkippedFrame
+from recon.core.types import Camera, Chunk, ChunkGeometry, SkippedFrame
 from recon.settings import CloudSettings, NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
-from recon.store.map import write_atomically
+from recon.store.map import skipped_from_json, write_atomically
 
 REPORT_VERSION = 1
 MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "pycolmap", "rerun-sdk", "scipy", "torch")
@@ -46,6 +46,12 @@ class ChunkReport:
     seconds: float
     lag: float = 0.0
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, chunk: Chunk, geometry: ChunkGeometry, *, residual: float, seconds: float, lag: float) -> ChunkReport:
+        """The report about a chunk that was just placed."""
+        first, last = chunk.frames[0].index, chunk.frames[-1].index
+        return cls(chunk.index, first, last, len(chunk.frames), len(geometry.frames), residual, seconds, lag)
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,16 @@ def write(report: RunReport, path: Path) -> None:
     write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))  # of paths: still JSON
 
 
+def write_or_tell(report: RunReport, path: Path, tell: Listener) -> RunReport:
+    """Write ``path`` as a whole; returns the report, which says so where that was not possible."""
+    try:
+        write(report, path)
+    except OutputError as error:
+        tell(Notice(str(error)))
+        return replace(report, unwritten=(*report.unwritten, str(error)))
+    return report
+
+
 def read(path: Path) -> RunReport:
     """Read a report back. Raises MapError when it is missing, damaged or of another version."""
     try:
@@ -170,7 +186,7 @@ def read(path: Path) -> RunReport:
 def _report_from_json(content: dict[str, Any]) -> RunReport:
     parts = {
         "settings": settings_from_json(content["settings"]),
-        "skipped": tuple(SkippedFrame(**row) for row in content["skipped"]),
+        "skipped": tuple(skipped_from_json(row) for row in content["skipped"]),
         "chunks": tuple(ChunkReport(**row | {"warnings": tuple(row.get("warnings", ()))}) for row in content["chunks"]),
         "stages": tuple(StageTime(**row) for row in content["stages"]),
         "notices": tuple(content["notices"]),

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from cli.main import main
 from recon.core.types import Image
+from recon.frontend import FRONT_ENDS
 from recon.plan import Probe
 from recon.store import report
 from recon.store.map import images_folder, open_map
@@ -236,7 +237,7 @@ def test_any_input_with_geometry_that_always_works(
     files: Sequence[Item], options: Sequence[tuple[str, str]], single: bool
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recon.pipeline.StructureFromMotion", ExactFrontEnd)
+        patch.setitem(FRONT_ENDS, "sfm", ExactFrontEnd)
         try_run(files, options, single)
 
 

@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from cli.ending import ended_by_signals
+from recon.frontend import FRONT_ENDS
 from recon.settings import RunSettings
 from recon.sources import SourceOptions
 from recon.store import report
@@ -138,7 +139,7 @@ class Faulty(ExactFrontEnd):
 def test_an_unexpected_error_has_its_own_exit_code(
     recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recon.pipeline.StructureFromMotion", Faulty)
+    monkeypatch.setitem(FRONT_ENDS, "sfm", Faulty)
     photos, out = make_images(tmp_path / "photos", 7), tmp_path / "out"
     outcome = recon("run", photos, "--out", out, *SMALL, "--chunk", "5", "--overlap", "2")
     assert outcome.code == 3
@@ -153,7 +154,7 @@ def test_a_file_that_could_not_be_written_has_an_exit_code(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("recon.pipeline.StructureFromMotion", ExactFrontEnd)
+    monkeypatch.setitem(FRONT_ENDS, "sfm", ExactFrontEnd)
     monkeypatch.setattr("recon.exports.outputs.write_tum", full)
     photos, out = make_images(tmp_path / "photos", 7), tmp_path / "out"
     outcome = recon("run", photos, "--out", out, *SMALL)

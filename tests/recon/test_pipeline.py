@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 
 from cli.ending import Ending
 from cli.run import conclude
-from recon.core.errors import OutputError, ReconstructionError
+from recon.core.errors import OutputError, ReconstructionError, SettingsError
 from recon.core.events import (
     ChunkReconstructed,
     Event,
@@ -28,11 +28,14 @@ from recon.core.similarity import Array, Sim3
 from recon.core.types import SparseModel
 from recon.depth.learned import FilledSweep, LearnedSweep
 from recon.depth.plane_sweep import PlaneSweep
+from recon.depth.stages import open_depth_stage
 from recon.evaluate.check import check_folder
+from recon.frontend import FRONT_ENDS
 from recon.mapping.alignment import fit_similarity
-from recon.pipeline import open_depth_stage, prepare_folder, reconstruct
+from recon.pipeline import reconstruct
 from recon.settings import RunSettings
 from recon.store import report
+from recon.store.folder import prepare_folder
 from recon.store.map import open_map
 from recon.store.report import RunReport
 from tests.support import ExactFrontEnd, chunk_geometry, placed_frame, render, true_model, true_pose
@@ -45,7 +48,7 @@ SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
 def front_end(monkeypatch: pytest.MonkeyPatch) -> type[ExactFrontEnd]:
     """The front end of the runs of one test, to be given attributes."""
     chosen = type("Chosen", (ExactFrontEnd,), {})
-    monkeypatch.setattr("recon.pipeline.StructureFromMotion", chosen)
+    monkeypatch.setitem(FRONT_ENDS, "sfm", chosen)
     return chosen
 
 
@@ -331,3 +334,20 @@ def test_what_the_front_end_doubts_heads_the_result(photos: Path, tmp_path: Path
     found = reconstruct(str(photos), tmp_path / "out", SETTINGS)
     assert found.suspicions == ("it cannot be told which is the room's",)
     assert report.read(tmp_path / "out" / "report.json").suspicions == found.suspicions
+
+
+def test_a_front_end_from_elsewhere_is_chosen_by_its_name(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, front_end
+) -> None:
+    elsewhere_made = type("Tiny", (ExactFrontEnd,), {"unadjusted": "it never adjusts"})
+    monkeypatch.setitem(FRONT_ENDS, "tiny", elsewhere_made)
+    front_end.interrupt = "chunk 0"  # the usual one is not asked
+    found, _ = run(photos, tmp_path / "out", replace(SETTINGS, front_end="tiny"))
+    assert (found.frames_placed, found.suspicions) == (FRAMES, ("it never adjusts",))
+    assert report.read(tmp_path / "out" / "report.json").settings.front_end == "tiny"
+
+
+def test_a_front_end_that_is_not_registered_is_refused_before_anything_is_written(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="There is no front end tyni; there are network, sfm"):
+        run(photos, tmp_path / "out", replace(SETTINGS, front_end="tyni"))
+    assert not (tmp_path / "out").exists()

@@ -19,7 +19,7 @@ from retrieval.aggregation import (
     load_transformer,
     prepare,
 )
-from retrieval.reference import compare_image
+from retrieval.lab.reference import compare_image
 
 SMALL = AggregationConfig(
     VitConfig(image_size=28, dim=16, depth=3, heads=2, antialias=False, offset=0.1), tokens=2, before_block=1

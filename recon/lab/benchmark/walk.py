@@ -21,6 +21,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from recon.core.announcer import Announcer
+from recon.core.places import PlaceRecogniser
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, Chunk, ChunkGeometry, DepthMap, Frame, FrameGeometry, PlacedFrame, SparsePoints
 from recon.lab.synthetic.paths import closed_spline, inverse_rigid, look_at
@@ -29,11 +31,10 @@ from recon.lab.synthetic.sample import furnished_room
 from recon.lab.training.pool import view_overlap
 from recon.mapping.alignment import fit_similarity
 from recon.mapping.chunks import chunks
-from recon.mapping.doubts import find_doubts
-from recon.mapping.loops import LoopCloser
+from recon.mapping.growing import GrowingMap
 from recon.mapping.placement import Placement
 from recon.store.map import MapStore, make_folder, write_atomically
-from retrieval.recogniser import LoopFinder
+from recon.store.report import Stopwatch
 
 VERSION = 1
 CAMERA = Camera("PINHOLE", 320, 240, (250.0, 250.0, 160.0, 120.0))  # the field of view of the sample's
@@ -144,37 +145,17 @@ def drifting(world_from_cam: Array, settings: WalkSettings) -> list[Sim3]:
     return estimates
 
 
-class GrowingMap:
-    """Chunks placed one after the other and put into a store, while loops are closed."""
-
-    def __init__(self, loops: LoopCloser, store: MapStore) -> None:
-        self.placement = Placement()
-        self._loops, self._store = loops, store
-
-    def add(self, chunk: Chunk, geometry: ChunkGeometry) -> None:
-        submap, new = self.placement.place(chunk, geometry)
-        added, placed = {frame.index for frame in new}, self.placement.main
-        self._store.write_submap(submap, added)
-        moved = self._loops.extend(
-            submap,
-            [frame for frame in chunk.frames if frame.index in added],
-            lambda number: self._store.read_submap(number, placed),
-            doubts=find_doubts(geometry.frames),
-            new_piece=chunk.index == 0,
-        )
-        if moved:
-            self.placement.move(moved)
-
-
-def measure(settings: WalkSettings, out: Path, report: Callable[[Milestone], None]) -> WalkResult:
-    """Walk once, with a map that closes loops in ``out`` and one that does not beside it.
+def measure(
+    settings: WalkSettings, out: Path, recogniser: PlaceRecogniser, report: Callable[[Milestone], None]
+) -> WalkResult:
+    """Walk once, with a map that closes the loops of ``recogniser`` in ``out`` and one that does not beside it.
 
     A milestone is reported after every half of a lap, or chunk where that is longer. Raises OutputError.
     """
     start = time.perf_counter()
-    camera, closer = DriftingCamera(settings), LoopCloser(LoopFinder())
+    camera = DriftingCamera(settings)
     make_folder(out / "map")
-    plain, corrected = Placement(), GrowingMap(closer, MapStore(out))
+    plain, corrected = Placement(), GrowingMap(MapStore(out), Announcer(out), Stopwatch(), recogniser)
     every = settings.frames / settings.laps / 2
     milestones: list[Milestone] = []
     for chunk in chunks(camera.frames(), CHUNK, OVERLAP):
@@ -183,16 +164,19 @@ def measure(settings: WalkSettings, out: Path, report: Callable[[Milestone], Non
         corrected.add(chunk, geometry)
         done = chunk.frames[-1].index + 1
         if done >= every * (len(milestones) + 1) or done == settings.frames:
-            milestones.append(_milestone(camera, plain, corrected.placement, done))
+            milestones.append(_milestone(camera, list(plain.main.values()), corrected.frames, done))
             report(milestones[-1])
-    wrong = sum(camera.overlap(*ends) < SHARED for ends in closer.closed)
+    closed = [(line.earlier, line.frame) for line in corrected.ledger if line.verdict == "accepted"]
+    wrong = sum(camera.overlap(*ends) < SHARED for ends in closed)
     seconds = time.perf_counter() - start
-    return WalkResult(settings, tuple(milestones), len(closer.ledger), len(closer.closed), wrong, seconds)
+    return WalkResult(settings, tuple(milestones), len(corrected.ledger), len(closed), wrong, seconds)
 
 
-def _milestone(camera: DriftingCamera, plain: Placement, corrected: Placement, frames: int) -> Milestone:
+def _milestone(
+    camera: DriftingCamera, plain: Sequence[PlacedFrame], corrected: Sequence[PlacedFrame], frames: int
+) -> Milestone:
     truth = camera.world_from_cam.numpy()
-    without, closed = (rmse(list(placement.main.values()), truth) for placement in (plain, corrected))
+    without, closed = rmse(plain, truth), rmse(corrected, truth)
     return Milestone(frames, without, closed, psutil.Process().memory_info().rss / MEGABYTE)
 
 

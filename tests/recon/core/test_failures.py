@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 
 from recon.core.errors import MapError, OutputError, UnexpectedError
 from recon.exports import export
+from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct
 from recon.settings import RunSettings
 from recon.store import report
@@ -28,6 +29,7 @@ ABORTED = """
 import os, sys
 from pathlib import Path
 import recon.pipeline
+from recon.frontend import FRONT_ENDS
 from recon.settings import RunSettings
 from tests.support import ExactFrontEnd
 
@@ -35,7 +37,7 @@ class Aborting(ExactFrontEnd):
     def reconstruct(self, chunk):
         return os.abort() if chunk.index == 1 else super().reconstruct(chunk)
 
-recon.pipeline.StructureFromMotion = Aborting
+FRONT_ENDS["sfm"] = Aborting
 recon.pipeline.reconstruct(sys.argv[1], Path(sys.argv[2]), RunSettings(chunk=5, overlap=2))
 """
 
@@ -43,7 +45,7 @@ recon.pipeline.reconstruct(sys.argv[1], Path(sys.argv[2]), RunSettings(chunk=5, 
 @pytest.fixture(autouse=True)
 def front_end(monkeypatch: pytest.MonkeyPatch) -> type[ExactFrontEnd]:
     chosen = type("Chosen", (ExactFrontEnd,), {"ending": RuntimeError})
-    monkeypatch.setattr("recon.pipeline.StructureFromMotion", chosen)
+    monkeypatch.setitem(FRONT_ENDS, "sfm", chosen)
     return chosen
 
 

@@ -96,7 +96,7 @@ def fails(_: object) -> Doubts:
 def test_a_run_outlives_its_listeners_loops_and_doubts(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recon.pipeline.find_doubts", fails)
+    monkeypatch.setattr("recon.mapping.growing.find_doubts", fails)
     monkeypatch.setattr("recon.sources.overlay.OverlayFinder.leave_out", fails)
     out, broken, recogniser, events = tmp_path / "out", Breaks(), Forgets(), list[Event]()
     found = reconstruct(str(photos), out, SETTINGS, [broken, events.append], recogniser)

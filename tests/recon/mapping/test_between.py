@@ -50,7 +50,7 @@ def test_a_frame_of_something_else_is_said_to_have_no_place(tmp_path: Path) -> N
     noise = np.random.default_rng(0).integers(0, 256, frame.image.shape).astype(np.uint8)
     other = Frame(3, 0.1, noise, "noise.jpg", frame.original_size, "lens", 0.0, frame.mask)
     localiser = FrameLocaliser(reconstruction)
-    assert localiser.place(other) == SkippedFrame(3, "noise.jpg", TOO_LITTLE)
+    assert localiser.place(other) == SkippedFrame(3, "noise.jpg", TOO_LITTLE, "passed")
     assert isinstance(localiser.place(frame), PlacedFrame)  # the next is not lost with it
 
 
@@ -58,7 +58,7 @@ def test_a_map_without_points_is_told(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
     empty = ReconstructedMap(tmp_path, reconstruction.frames, (), SparsePoints.empty(), complete=True)
     found = FrameLocaliser(empty).place(frame_at(halfway(reconstruction, 0)))
-    assert found == SkippedFrame(1, "0.jpg", NO_POINTS)
+    assert found == SkippedFrame(1, "0.jpg", NO_POINTS, "passed")
 
 
 def test_pixel_centres_stay_centres() -> None:

@@ -14,12 +14,10 @@ from recon.core.types import SparsePoints
 from recon.mapping.world import (
     depth_seen,
     final_from_grown,
-    finished_world,
-    forget_finished,
-    keep_finished,
     moved,
     typical_depth,
 )
+from recon.store.finished import finished_world, forget_finished, keep_finished
 from recon.store.map import MapStore
 from tests.support import chunk_geometry, placed_frame
 

@@ -12,6 +12,7 @@ import torch
 
 from recon.core.errors import ReconstructionError, ResourceError, SettingsError, SourceError, WeightsError
 from recon.core.events import Event, Notice
+from recon.core.refusal import Unplaced
 from recon.core.types import Chunk, Frame, FrameGeometry
 from recon.evaluate.check import check_folder
 from recon.mapping.alignment import unproject as unproject_pixels
@@ -188,7 +189,7 @@ def test_a_frame_without_numbers_is_named_and_leaves_the_others_alone(small: Geo
     frames[2].image[:8, :8] = 0
     poisoned, _ = front_end(as_kind(small, Poisoned))
     geometry = poisoned.reconstruct(make_chunk(*frames))
-    assert geometry.unplaced == {2: "the network gave no finite numbers for it"}
+    assert geometry.unplaced == {2: Unplaced("the network gave no finite numbers for it")}
     assert [frame.index for frame in geometry.frames] == [0, 1, 3, 4]
     assert all(np.isfinite(frame.depth).all() for frame in geometry.frames)
 
@@ -196,7 +197,7 @@ def test_a_frame_without_numbers_is_named_and_leaves_the_others_alone(small: Geo
 def test_frames_of_another_size_are_named(small: GeometryNetwork) -> None:
     geometry = front_end(small)[0].reconstruct(make_chunk(make_frame(0), make_frame(1, (100, 100)), make_frame(2)))
     assert [frame.index for frame in geometry.frames] == [0, 2]
-    assert "another size" in geometry.unplaced[1]
+    assert "another size" in geometry.unplaced[1].reason
 
 
 def test_frames_smaller_than_a_patch_are_refused(small: GeometryNetwork) -> None:

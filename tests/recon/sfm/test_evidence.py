@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from recon.core.refusal import FEATURELESS, STILL, TURNED, TURNTABLE
+from recon.core.refusal import Hindrance
 from recon.core.similarity import Array
 from recon.core.types import Camera, Frame
 from recon.sfm.database import MatchDatabase
@@ -77,7 +77,7 @@ def test_a_plane_seen_from_several_places_is_no_turning(cloud: Array) -> None:
     assert only_turned(views(plane, (0, 0, 0)), CAMERA, 1.0, known=False)
 
 
-def hindrance(made: Input, tmp_path: Path) -> str:
+def hindrance(made: Input, tmp_path: Path) -> Hindrance | None:
     database = MatchDatabase(tmp_path / "features.db", SiftMatcher(max_features=500), "SIMPLE_RADIAL", None)
     source = open_source(str(made.source), SourceOptions(size=320), tmp_path / "kept")
     frames = [item for item in source if isinstance(item, Frame)]
@@ -94,13 +94,13 @@ def hindrance(made: Input, tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda folder: motion.pan(folder, count=7, size=SIZE), TURNED),
-        (lambda folder: motion.poster(folder, moves=0.25, count=6, size=SIZE), ""),
-        (lambda folder: motion.shoot(folder, motion.walk(-1.0, 6), SIZE), ""),
-        (lambda folder: motion.turntable(folder, count=6, size=SIZE), TURNTABLE),
-        (lambda folder: motion.tripod(folder, count=6), STILL),
-        (motion.blank, FEATURELESS),
+        (lambda folder: motion.pan(folder, count=7, size=SIZE), Hindrance.TURNED),
+        (lambda folder: motion.poster(folder, moves=0.25, count=6, size=SIZE), None),
+        (lambda folder: motion.shoot(folder, motion.walk(-1.0, 6), SIZE), None),
+        (lambda folder: motion.turntable(folder, count=6, size=SIZE), Hindrance.TURNTABLE),
+        (lambda folder: motion.tripod(folder, count=6), Hindrance.STILL),
+        (motion.blank, Hindrance.FEATURELESS),
     ],
 )
-def test_what_pictures_tell(make, expected: str, tmp_path: Path) -> None:
+def test_what_pictures_tell(make, expected: Hindrance | None, tmp_path: Path) -> None:
     assert hindrance(make(tmp_path / "in"), tmp_path) == expected

@@ -104,13 +104,13 @@ def test_another_process_goes_on_like_the_same_one(tmp_path: Path) -> None:
     frames = [read_frame(index) for index in range(9)]
     chunks = Chunk(0, tuple(frames[:6]), 0), Chunk(1, tuple(frames[4:]), 2)
     first = StructureFromMotion(tmp_path, settings, lambda event: None)
-    known, memory = first.reconstruct(chunks[0]), json.loads(json.dumps(first.memory))
+    known, memory = first.reconstruct(chunks[0]), json.loads(json.dumps(first.memory()))
     expected = first.reconstruct(chunks[1])
     first.close()
     second = StructureFromMotion(tmp_path, settings, lambda event: None, range(6))
     second.recall(chunks[0], known, memory)
     found = second.reconstruct(chunks[1])
-    assert second.memory["context"].keys() == set(range(9))
+    assert second.memory()["context"].keys() == set(range(9))
     second.close()
     assert [frame.index for frame in found.frames] == [4, 5, 6, 7, 8]
     assert found.frames[0] is known.frames[4]

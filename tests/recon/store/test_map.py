@@ -110,6 +110,15 @@ def test_a_submap_without_new_frames_is_stored(tmp_path: Path) -> None:
     assert list(open_map(tmp_path).geometry()) == []
 
 
+def test_maps_of_early_builds_tell_passed_frames_by_their_words(stored: Path) -> None:
+    path = stored / "map" / "map.json"
+    content = json.loads(path.read_text())
+    reasons = ("was passed over as it shows little new, and the map has no points to place it by", "the file is empty")
+    rows = [{"index": number, "name": f"{number}.jpg", "reason": reason} for number, reason in enumerate(reasons)]
+    path.write_text(json.dumps(content | {"skipped": rows}))
+    assert [frame.kind for frame in open_map(stored).skipped] == ["passed", "unplaced"]
+
+
 def test_no_map(tmp_path: Path) -> None:
     with pytest.raises(MapError, match="holds no map"):
         open_map(tmp_path)

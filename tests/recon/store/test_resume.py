@@ -15,8 +15,10 @@ from PIL import Image as PillowImage
 
 from recon.core.errors import MapError, OutputError, ReconError, SettingsError, SourceError
 from recon.core.events import ChunkReconstructed, Event, FrameRead
+from recon.core.refusal import Hindrance, Unplaced
 from recon.core.similarity import Sim3
 from recon.core.types import Chunk, ChunkGeometry, Frame, PlacedFrame
+from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct
 from recon.settings import NetworkSettings, RunSettings
 from recon.sources import SourceOptions
@@ -47,7 +49,7 @@ class Watched(ExactFrontEnd):
 @pytest.fixture(autouse=True)
 def front_end(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
     chosen = type("Chosen", (Watched,), {"asked": []})
-    monkeypatch.setattr("recon.pipeline.StructureFromMotion", chosen)
+    monkeypatch.setitem(FRONT_ENDS, "sfm", chosen)
     return chosen
 
 
@@ -219,7 +221,7 @@ class Anywhere:
 def test_what_an_earlier_source_passed_over_gets_a_pose_again_where_it_is_still_there(
     tmp_path: Path, front_end: type[Watched], monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
-    monkeypatch.setattr("recon.pipeline.FrameLocaliser", Anywhere)
+    monkeypatch.setattr("recon.mapping.between.FrameLocaliser", Anywhere)
     twice, out = tmp_path / "twice", tmp_path / "out"
     twice.mkdir()
     for number in range(FRAMES):  # every picture comes twice
@@ -346,3 +348,41 @@ def test_the_journal_says_what_came_from_where(photos: Path, tmp_path: Path) -> 
     chunk = json.loads((tmp_path / "out" / "map" / "chunk_0001.json").read_text())
     assert [frame["index"] for frame in chunk["frames"]] == [3, 4, 5, 6, 7]
     np.testing.assert_allclose(np.array(chunk["placed"][0]["cam_from_chunk"])[3], [0, 0, 0, 1])
+
+
+def test_a_run_of_another_front_end_is_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, front_end: type[Watched]
+) -> None:
+    monkeypatch.setitem(FRONT_ENDS, "other", type("Other", (front_end,), {}))
+    run(photos, tmp_path / "out", SETTINGS)
+    with pytest.raises(SettingsError, match="by the front end sfm, not other"):
+        run(photos, tmp_path / "out", replace(AGAIN, front_end="other"))
+
+
+def test_a_front_end_that_remembers_nothing_cannot_be_resumed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = ("unadjusted", "prepare", "reconstruct", "refine", "explain_nothing", "close")
+    forgetful = type("Forgetful", (), {"__init__": ExactFrontEnd.__init__, "missing": frozenset(), "interrupt": "",
+                                       "refined": ExactFrontEnd.refined,
+                                       **{name: ExactFrontEnd.__dict__[name] for name in members}})  # fmt: skip
+    monkeypatch.setitem(FRONT_ENDS, "forgetful", forgetful)
+    first, _ = run(photos, tmp_path / "out", replace(SETTINGS, front_end="forgetful"))
+    assert first.frames_placed == FRAMES
+    with pytest.raises(SettingsError, match="the front end forgetful and cannot be resumed"):
+        run(photos, tmp_path / "out", replace(AGAIN, front_end="forgetful"))
+
+
+def test_reasons_of_older_journals_are_known_by_their_words(
+    photos: Path, tmp_path: Path, front_end: type[Watched]
+) -> None:
+    out = tmp_path / "out"
+    front_end.missing = frozenset({2})
+    run(photos, out, SETTINGS)
+    path = out / "map" / "chunk_0000.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"unplaced": {"2": "the camera stood still"}}))
+    found, _ = run(photos, out)
+    assert [(frame.index, frame.reason) for frame in found.skipped] == [(2, "the camera stood still")]
+    assert Unplaced.from_text("the camera stood still") == Hindrance.STILL.unplaced
+    assert Unplaced.from_text("fog") == Unplaced("fog", Hindrance.OTHER)

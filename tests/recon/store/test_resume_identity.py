@@ -14,6 +14,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from recon.core.errors import MapError, OutputError, ReconError, SettingsError, SourceError
+from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct, reconstruct_source
 from recon.settings import RunSettings
 from recon.sources import SourceOptions, open_live_source
@@ -30,7 +31,7 @@ Change = Callable[[Path], object]
 
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recon.pipeline.StructureFromMotion", ExactFrontEnd)
+    monkeypatch.setitem(FRONT_ENDS, "sfm", ExactFrontEnd)
 
 
 def write_photos(folder: Path, start: int = 0) -> Path:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from recon.core.errors import SettingsError
-from retrieval import index_benchmark
-from retrieval.index_benchmark import IndexBenchmark, made_up, made_up_queries, measure, table, write_results
+from retrieval.lab import index_benchmark
+from retrieval.lab.index_benchmark import IndexBenchmark, made_up, made_up_queries, measure, table, write_results
 
 
 def test_exact_search_finds_every_neighbour_and_takes_four_bytes_per_value(tmp_path: Path) -> None:

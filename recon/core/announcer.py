@@ -1,0 +1,42 @@
+"""Tells the listeners of a run what happens, and keeps the sentences that its report repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from recon.core.events import Event, Listener, Notice
+from recon.core.helping import Helpers
+
+
+class Announcer:
+    """A listener that passes every event on. helpers: those of the run in ``folder``, its listeners among them."""
+
+    def __init__(self, folder: Path, listeners: Sequence[Listener] = ()) -> None:
+        self._listeners = listeners
+        self.helpers = Helpers(folder, self)
+        self._notices: list[str] = []
+        self._suspicions: list[str] = []
+
+    def __call__(self, event: Event, /) -> None:
+        if isinstance(event, Notice):
+            self._notices.append(event.text)
+            if event.doubtful:
+                self.suspect(event.text.removesuffix("."))
+        for number, listener in enumerate(self._listeners):
+            self.helpers.attempt(type(listener).__name__, partial(listener, event), key=number)
+
+    def suspect(self, *suspicions: str) -> None:
+        """Keep why the whole map may be wrong, sentences without their stops."""
+        self._suspicions += suspicions
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The sentences shown to the user."""
+        return tuple(self._notices)
+
+    @property
+    def suspicions(self) -> tuple[str, ...]:
+        """Why the whole map may be wrong."""
+        return tuple(self._suspicions)

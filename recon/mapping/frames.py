@@ -1,0 +1,65 @@
+"""The frames of a run: what the source gave, and why some have no place in the map."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from recon.core.refusal import Unplaced
+from recon.core.types import Chunk, ChunkGeometry, Frame, PassedFrame, PlacedFrame, SkippedFrame
+
+ALONE = Unplaced("has too little in common with the rest of the map")
+UNFINISHED = Unplaced("was read, but the run ended before its turn")
+NOT_YET = "was passed over as it shows little new, and the run ended before its turn, or its source is gone"
+
+
+class RunFrames:
+    """Every frame and file that the source has given.
+
+    names: name and timestamp of the frames read, by index. passed: those left out of the map as they show little new,
+    by index. reasons: why frames read have no place, by index.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[int, tuple[str, float]] = {}
+        self.passed: dict[int, PassedFrame] = {}
+        self.reasons: dict[int, Unplaced] = {}
+        self._unreadable: list[SkippedFrame] = []
+        self._between: dict[int, PlacedFrame | SkippedFrame] = {}
+
+    def take(self, item: Frame | SkippedFrame | PassedFrame) -> None:
+        """Note an item of the source."""
+        match item:
+            case SkippedFrame():
+                self._unreadable.append(item)
+            case PassedFrame():
+                self.passed[item.index] = item
+            case Frame():
+                self.names[item.index] = (item.name, item.timestamp)
+
+    def explain(self, chunk: Chunk, geometry: ChunkGeometry) -> None:
+        """Note why frames of a chunk may have no place in the end."""
+        self.reasons.update({frame.index: ALONE for frame in chunk.frames} | geometry.unplaced)
+
+    def settle(self, found: PlacedFrame | SkippedFrame) -> int:
+        """Note what became of a frame that was passed over; returns of how many that is known."""
+        self._between[found.index] = found
+        return len(self._between)
+
+    @property
+    def between(self) -> tuple[PlacedFrame, ...]:
+        """The frames passed over that have got a pose."""
+        return tuple(frame for frame in self._between.values() if isinstance(frame, PlacedFrame))
+
+    def skipped(self, placed: Collection[int]) -> tuple[SkippedFrame, ...]:
+        """All without a pose, when the map holds the frames ``placed``, by index."""
+        unplaced = [
+            SkippedFrame(index, name, self.reasons.get(index, UNFINISHED).reason, "unplaced")
+            for index, (name, _) in self.names.items()
+            if index not in placed
+        ]
+        left = [
+            self._between.get(index, SkippedFrame(index, frame.name, NOT_YET, "passed"))
+            for index, frame in self.passed.items()
+        ]
+        passed = [frame for frame in left if isinstance(frame, SkippedFrame)]
+        return tuple(sorted(unplaced + passed + self._unreadable, key=lambda frame: frame.index))

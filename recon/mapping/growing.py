@@ -1,0 +1,176 @@
+"""The map that a run builds, chunk by chunk: placed, doubted, closed into loops, adjusted, and given its final unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from recon.core.announcer import Announcer
+from recon.core.events import ChunkReconstructed, LoopClosed, Notice, PosesCorrected
+from recon.core.places import LoopRecord, PlaceRecogniser
+from recon.core.similarity import Sim3
+from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, PlacedFrame, SparsePoints, Submap
+from recon.mapping.doubts import Doubts, find_doubts, unjudged, warnings
+from recon.mapping.placement import Piece, Placement
+from recon.mapping.sanity import examine
+from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
+from recon.store.report import Stopwatch
+
+if TYPE_CHECKING:
+    from recon.mapping.loops import LoopCloser
+
+
+class SubmapStore(Protocol):
+    """Where submaps go, so that their depth need not stay in memory; see ``MapStore``."""
+
+    def write_submap(
+        self, submap: Submap, new_frames: set[int], other_frames: Sequence[FrameGeometry] = ()
+    ) -> None: ...
+
+    def read_submap(self, number: int, placed: Mapping[int, PlacedFrame]) -> Mapping[int, FrameGeometry]: ...
+
+
+class GrowingMap:
+    """Where everything lies that has been reconstructed so far. Depth goes to the ``store``, by submap.
+
+    recogniser: finds loops; None to close none. watch: measures alignment, store and loops. A fault of doubts or loops
+    is told, and the map grows without them.
+    """
+
+    def __init__(
+        self, store: SubmapStore, tell: Announcer, watch: Stopwatch, recogniser: PlaceRecogniser | None = None
+    ) -> None:
+        self._store, self._tell, self._watch = store, tell, watch
+        self._placement = Placement()
+        self._loops = tell.helpers.attempt("loops", lambda: _open_loop_closer(recogniser))
+        self._doubts: dict[int, Doubts] = {}  # by chunk
+        self._depths: dict[int, float] = {}  # by frame, see recon.mapping.world
+        self._before: dict[int, FrameGeometry] = {}  # of the last chunk
+        self.points = SparsePoints.empty()
+
+    @property
+    def frames(self) -> tuple[PlacedFrame, ...]:
+        """The placed frames of the largest connected piece, in source order."""
+        placed = self._placement.main
+        return tuple(placed[index] for index in sorted(placed))
+
+    @property
+    def ledger(self) -> tuple[LoopRecord, ...]:
+        """Every place that was thought to be seen again."""
+        return self._loops.ledger if self._loops else ()
+
+    @property
+    def confirmed_loops(self) -> tuple[tuple[int, int], ...]:
+        """See ``LoopCloser.confirmed``."""
+        return self._loops.confirmed if self._loops else ()
+
+    def add(self, chunk: Chunk, geometry: ChunkGeometry) -> Submap | None:
+        """Place a chunk, store what it adds, and close the loops that it ends; None where no frame of it has a pose.
+
+        Raises OutputError.
+        """
+        submap = self._place(chunk, geometry) if geometry.frames else None
+        self._before = {frame.index: frame for frame in geometry.frames}
+        return submap
+
+    def warnings(self) -> dict[int, tuple[str, ...]]:
+        """Why parts of the map may be wrong, sentences by chunk."""
+        sentences = self._tell.helpers.attempt("doubts", lambda: warnings(list(self._doubts.values()))) or []
+        return {number: tuple(found) for number, found in zip(self._doubts, sentences, strict=False)}
+
+    def adjust(self, frames: Sequence[PlacedFrame], points: SparsePoints) -> None:
+        """Take over what the adjustment of all poses together has found."""
+        self._placement.replace_main(frames)
+        self.points = points
+
+    def settle(self, earlier: Mapping[int, Sim3]) -> None:
+        """Give the map its final frame and unit. earlier: see ``final_from_grown``."""
+        placed = self._placement.main
+        change = final_from_grown(placed, self._depths, earlier)
+        self.adjust([moved(frame, change) for frame in placed.values()], moved_points(self.points, change))
+        self._tell(PosesCorrected(self.frames, self.points))
+
+    def examine(self) -> tuple[str, ...]:
+        """Why to doubt the settled map. Raises InsaneMapError where it is beyond doubt wrong."""
+        placed = self._placement.main
+        return examine(placed, self.points, depth_seen(placed, self._depths))
+
+    def _place(self, chunk: Chunk, geometry: ChunkGeometry) -> Submap:
+        pieces = len(self._placement.pieces)
+        with self._watch.measure("alignment"):
+            submap, new = self._placement.place(chunk, geometry)
+        new_piece = len(self._placement.pieces) > pieces
+        doubts = self._judge(chunk, geometry.frames[max(0, len(geometry.frames) - len(new) - 1) :])
+        added = {frame.index for frame in new}
+        self._depths.update({frame.index: typical_depth(frame) for frame in geometry.frames if frame.index in added})
+        if new_piece and pieces:
+            self._tell(Notice(f"{_span(chunk)} could not be connected with the frames before; trying again later."))
+        self._write(submap, added)
+        self._tell(ChunkReconstructed(submap, new))
+        if self._loops is not None:
+            self._close_loops(self._loops, submap, chunk, added, doubts=doubts, new_piece=new_piece)
+        return submap
+
+    def _judge(self, chunk: Chunk, frames: Sequence[FrameGeometry]) -> Doubts:
+        """What speaks against the frames that a chunk adds."""
+        found = self._tell.helpers.attempt("doubts", lambda: find_doubts(frames))
+        if found is None:
+            return unjudged(frames)
+        self._doubts[chunk.index] = found
+        return found
+
+    def _write(self, submap: Submap, added: set[int]) -> None:
+        """Store a submap, with the frames that it sees otherwise than the chunk before did."""
+        others = [frame for frame in submap.geometry.frames if frame.index not in added]
+        changed = [frame for frame in others if self._before.get(frame.index) is not frame]
+        with self._watch.measure("store"):
+            self._store.write_submap(submap, added, changed)
+
+    def _close_loops(
+        self, loops: LoopCloser, submap: Submap, chunk: Chunk, added: set[int], *, doubts: Doubts, new_piece: bool
+    ) -> None:
+        """Look for places seen before, and move all submaps where one closes a loop."""
+        known = set(loops.closed)
+        extend = partial(
+            loops.extend,
+            submap,
+            [frame for frame in chunk.frames if frame.index in added],
+            partial(self._read_submap, self._everywhere()),
+            doubts=doubts,
+            new_piece=new_piece,
+            revised=self._placement.revised,
+        )
+        with self._watch.measure("loops"):
+            moved_submaps = self._tell.helpers.attempt("loops", extend)
+        for line in loops.ledger:
+            if line.verdict == "accepted" and (line.earlier, line.frame) not in known:
+                self._tell(LoopClosed(line))
+        if moved_submaps:
+            self._move(moved_submaps, chunk)
+
+    def _everywhere(self) -> Piece:
+        """The placed frames of all pieces."""
+        return {index: frame for piece in self._placement.pieces for index, frame in piece.items()}
+
+    def _read_submap(self, placed: Piece, number: int) -> Mapping[int, FrameGeometry]:
+        return self._store.read_submap(number, placed)
+
+    def _move(self, world_from_submap: Mapping[int, Sim3], chunk: Chunk) -> None:
+        pieces = len(self._placement.pieces)
+        self._placement.move(world_from_submap)
+        if len(self._placement.pieces) < pieces:
+            self._tell(Notice(f"{_span(chunk)} connect two parts of the map: they show places seen before."))
+        self._tell(PosesCorrected(self.frames, self.points))
+
+
+def _open_loop_closer(recogniser: PlaceRecogniser | None) -> LoopCloser | None:
+    if recogniser is None:
+        return None
+    from recon.mapping.loops import LoopCloser  # noqa: PLC0415  gtsam is only needed here
+
+    return LoopCloser(recogniser)
+
+
+def _span(chunk: Chunk) -> str:
+    return f"Frames {chunk.frames[0].name} to {chunk.frames[-1].name}"

@@ -1,0 +1,41 @@
+"""Where the frames of a finished map lay, kept while the map is rebuilt or continued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from recon.core.similarity import Sim3
+from recon.store.map import open_map, write_atomically
+
+KEPT = "finished.json"
+
+
+def finished_world(folder: Path) -> dict[int, Sim3]:
+    """``world_from_cam`` by index of the finished map in ``folder``, or of the one that a killed run was continuing.
+
+    Empty without one. Raises MapError for a damaged map.
+    """
+    path = folder / "map" / KEPT
+    if path.is_file():
+        return {int(index): Sim3.from_matrix(np.array(pose)) for index, pose in json.loads(path.read_text()).items()}
+    if not (folder / "map" / "map.json").is_file():
+        return {}
+    finished = open_map(folder)
+    return {frame.index: frame.world_from_cam for frame in finished.frames} if finished.complete else {}
+
+
+def keep_finished(folder: Path, poses: Mapping[int, Sim3]) -> None:
+    """Keep ``finished_world`` in a file before the map changes: it is not finished any more, and may be killed."""
+    path = folder / "map" / KEPT
+    if poses and not path.is_file():
+        text = json.dumps({index: pose.matrix().tolist() for index, pose in poses.items()})
+        write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def forget_finished(folder: Path) -> None:
+    """Delete what ``keep_finished`` kept: the map in ``folder`` is finished again."""
+    (folder / "map" / KEPT).unlink(missing_ok=True)

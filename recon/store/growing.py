@@ -1,0 +1,53 @@
+"""What is written of a map while it grows; nothing as long as chunks of an earlier run are played back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from recon.core.similarity import Sim3
+from recon.core.types import FrameGeometry, PlacedFrame, SkippedFrame, SparsePoints, Submap
+from recon.store.finished import finished_world, forget_finished, keep_finished
+from recon.store.journal import Journal
+from recon.store.map import MapStore
+
+
+class GrowingStore:
+    """The store of a run. earlier: where the frames of the finished map lay that the run continues."""
+
+    def __init__(self, out: Path, journal: Journal, *, resumable: bool) -> None:
+        self._out, self._journal, self._resumable = out, journal, resumable
+        self._store = MapStore(out)
+        self.earlier: Mapping[int, Sim3] = finished_world(out)
+
+    def write_submap(self, submap: Submap, new_frames: set[int], other_frames: Sequence[FrameGeometry] = ()) -> None:
+        """See ``MapStore``. The other frames are kept for a run that can be resumed."""
+        if not self._journal.is_recalling:
+            self._store.write_submap(submap, new_frames, other_frames if self._resumable else ())
+
+    def read_submap(self, number: int, placed: Mapping[int, PlacedFrame]) -> dict[int, FrameGeometry]:
+        """See ``MapStore``."""
+        return self._store.read_submap(number, placed)
+
+    def write_places(
+        self, frames: tuple[PlacedFrame, ...], skipped: tuple[SkippedFrame, ...], points: SparsePoints
+    ) -> None:
+        """Put on disk where all frames lie, in a map that is not finished. Raises OutputError."""
+        if not self._journal.is_recalling:
+            keep_finished(self._out, self.earlier)
+            self._store.write_places(frames, skipped, points, complete=False)
+
+    def finish(
+        self,
+        frames: tuple[PlacedFrame, ...],
+        skipped: tuple[SkippedFrame, ...],
+        points: SparsePoints,
+        *,
+        between: tuple[PlacedFrame, ...],
+        complete: bool,
+    ) -> None:
+        """Put the last places on disk, see ``MapStore.write_places``. Raises OutputError."""
+        keep_finished(self._out, self.earlier)
+        self._store.write_places(frames, skipped, points, complete=complete, between=between)
+        if complete:
+            forget_finished(self._out)

@@ -1,0 +1,37 @@
+"""A front end around a front end: chunks that an earlier run has finished come from its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recon.core.types import Chunk, ChunkGeometry, FrameGeometry
+from recon.frontend import GeometryFrontEnd, Resumable
+from recon.store.journal import Journal
+from recon.store.report import Stopwatch
+
+
+class ReplayedChunks:
+    """Geometry of chunks: read back where the journal has it, else by the ``inner`` front end, which hears of both."""
+
+    def __init__(self, inner: GeometryFrontEnd, journal: Journal, watch: Stopwatch) -> None:
+        self._inner, self._journal, self._watch = inner, journal, watch
+        self._before: dict[int, FrameGeometry] = {}  # of the last chunk
+
+    def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
+        """See ``GeometryFrontEnd``. Raises what ``Journal.recall`` does."""
+        finished = chunk.index < len(self._journal.finished)
+        with self._watch.measure("reading back" if finished else "geometry"):
+            geometry = self._recall(chunk) if finished else self._inner.reconstruct(chunk)
+        self._before = {frame.index: frame for frame in geometry.frames}
+        return geometry
+
+    def _recall(self, chunk: Chunk) -> ChunkGeometry:
+        geometry = self._journal.recall(chunk, self._before)
+        if isinstance(self._inner, Resumable):  # the journal has refused to resume others
+            self._inner.recall(chunk, geometry, self._journal.finished[chunk.index].memory)
+        return geometry
+
+    def memory(self) -> Mapping[str, Any]:
+        """What the journal writes down behind a chunk; nothing for a front end that cannot be resumed."""
+        return self._inner.memory() if isinstance(self._inner, Resumable) else {}
