@@ -27,6 +27,7 @@ from recon.core.events import (
     StreamStatus,
 )
 from recon.core.failures import ERROR_FILE, explained
+from recon.core.files import make_folder
 from recon.core.helping import Helpers
 from recon.core.places import PlaceRecogniser
 from recon.core.refusal import refusal
@@ -43,6 +44,7 @@ from recon.core.types import (
 )
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.views import DepthStage
+from recon.exports import written_names
 from recon.exports.outputs import write_outputs
 from recon.frontend import GeometryFrontEnd
 from recon.mapping.between import PASSED, FrameLocaliser
@@ -68,7 +70,7 @@ from recon.sources.base import Candidate
 from recon.sources.overlay import OverlayFinder
 from recon.store.journal import AS_IT_WAS, Journal, require_run
 from recon.store.lock import LOCK, sole_writer
-from recon.store.map import MapStore, incoming_folder, make_folder, open_map
+from recon.store.map import MapStore, incoming_folder, open_map
 from recon.store.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
 from recon.store.resumed import ResumedSource
 
@@ -76,21 +78,13 @@ if TYPE_CHECKING:
     from recon.mapping.loops import LoopCloser
     from recon.network.frontend import OpenNetwork
 
-RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
+RUN_OUTPUTS = (*written_names(by_every_run=True), "map", "recording.rrd", "report.json")
 SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 ALONE = "has too little in common with the rest of the map"
 NOT_YET = PASSED + "the run ended before its turn, or its source is gone"
 UNFINISHED = "was read, but the run ended before its turn"
-LATER_OUTPUTS = (
-    "evaluation.png",
-    "loops.png",
-    "mesh.ply",
-    "colmap_undistorted",
-    "nerfstudio",
-    "poses_kitti.txt",
-    ERROR_FILE,
-)
+LATER_OUTPUTS = (*written_names(by_every_run=False), "evaluation.png", "loops.png", ERROR_FILE)
 UNADJUSTED = "all frames together tell of a lens that cannot be, so the poses are those of the growing map"
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from recon.core.files import write_atomically
 from recon.core.similarity import Sim3
 from recon.core.types import FrameGeometry, PlacedFrame, SparsePoints
 from recon.mapping.alignment import fit_similarity
-from recon.store.map import open_map, write_atomically
+from recon.store.map import open_map
 
 KEPT = "finished.json"
 CORNERS = np.vstack([np.zeros(3), np.eye(3)])  # of a camera: they tell its place, direction and unit

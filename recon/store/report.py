@@ -18,11 +18,11 @@ import psutil
 
 from recon.core.errors import MapError
 from recon.core.events import StreamStatus
+from recon.core.files import write_atomically
 from recon.core.places import LoopRecord
 from recon.core.types import Camera, SkippedFrame
 from recon.settings import CloudSettings, NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
-from recon.store.map import write_atomically
 
 REPORT_VERSION = 1
 MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "pycolmap", "rerun-sdk", "scipy", "torch")

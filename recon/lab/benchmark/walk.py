@@ -21,6 +21,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from recon.core.files import make_folder, write_atomically
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, Chunk, ChunkGeometry, DepthMap, Frame, FrameGeometry, PlacedFrame, SparsePoints
 from recon.lab.synthetic.paths import closed_spline, inverse_rigid, look_at
@@ -32,7 +33,7 @@ from recon.mapping.chunks import chunks
 from recon.mapping.doubts import find_doubts
 from recon.mapping.loops import LoopCloser
 from recon.mapping.placement import Placement
-from recon.store.map import MapStore, make_folder, write_atomically
+from recon.store.map import MapStore
 from retrieval.recogniser import LoopFinder
 
 VERSION = 1
