@@ -29,10 +29,10 @@ def real(
 
     Runs both in turn on each set. Exits with 1 when recon falls short.
     """
+    from recon.core.files import make_folder
     from recon.lab.benchmark.measure import SetResult, measure_set
     from recon.lab.benchmark.sets import chosen_sets
     from recon.lab.benchmark.tables import BenchmarkResult, circumstances, to_markdown, write_results
-    from recon.store.map import make_folder
 
     chosen = chosen_sets(sets)
     make_folder(out)
@@ -67,9 +67,9 @@ def scaling(
 
     By method: dense, descriptors, the published stream, ours.
     """
+    from recon.core.files import make_folder
     from recon.lab.benchmark import scaling as benchmark
     from recon.network.runtime import choose_device
-    from recon.store.map import make_folder
 
     chosen = methods.split(",") if methods else benchmark.METHODS
     unknown = set(chosen) - set(benchmark.METHODS)
@@ -104,7 +104,7 @@ def index(
 
     Measures build, query, recall@10 and memory.
     """
-    from recon.store.map import make_folder
+    from recon.core.files import make_folder
     from retrieval.lab import index_benchmark as benchmark
 
     settings = benchmark.IndexBenchmark(_numbers(counts, "--counts"), dim, queries, clock)

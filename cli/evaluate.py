@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recon.core.similarity import Sim3
     from recon.evaluate.depth import CloudEvaluation, DepthEvaluation, TrueDepth
     from recon.evaluate.poses import Evaluation
-    from recon.exports import Trajectory
+    from recon.exports.trajectory import Trajectory
 
 
 def evaluate(
@@ -44,7 +44,7 @@ def evaluate(
     """Compare a run's poses, depth and cloud with a reference."""
     from recon.evaluate import poses as evaluation
     from recon.evaluate.depth import find_true_depth
-    from recon.exports import read_tum
+    from recon.exports.trajectory import read_tum
 
     if depth is None and intrinsics is not None:
         raise SettingsError("--intrinsics is used to measure the cloud against true depth: give --depth too.")
@@ -64,8 +64,7 @@ def evaluate(
 
 
 def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
-    from recon.exports import read_tum
-    from recon.exports.trajectory import rigid_trajectory
+    from recon.exports.trajectory import read_tum, rigid_trajectory
     from recon.store.map import open_map
 
     if by == "time":
@@ -96,7 +95,7 @@ def _surface_rows(
 ) -> list[Row]:
     """Measure the depth maps, and the cloud where the true lens is known."""
     from recon.evaluate.depth import evaluate_cloud, evaluate_depth
-    from recon.exports import read_tum
+    from recon.exports.trajectory import read_tum
     from recon.store.map import open_map
 
     reconstruction = open_map(folder)

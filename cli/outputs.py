@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from cli.options import Clean, Folder, MaxPoints, Sky, Voxel
 from cli.text import print_rows
+from recon.exports import EXPORTS
 
 CHECK_FAILED = 1
-FILE_NAMES = {
-    "ply": "cloud.ply",
-    "mesh": "mesh.ply",
-    "colmap": "colmap",
-    "tum": "poses.txt",
-    "kitti": "poses_kitti.txt",
-    "nerfstudio": "nerfstudio",
-}
+FORMATS = "Format. " + "; ".join(f"{name}: {export.about}" for name, export in EXPORTS.items()) + "."
 
 
 def view(
@@ -35,7 +29,7 @@ def view(
 def export(
     folder: Folder,
     *,
-    to: Annotated[Literal["ply", "mesh", "colmap", "tum", "kitti", "nerfstudio"], typer.Option(help="Format.")],
+    to: Annotated[str, typer.Option(metavar="|".join(EXPORTS), help=FORMATS)],
     out: Annotated[Path | None, typer.Option(help="File or folder to write; without it, one in DIR.")] = None,
     undistort: Annotated[bool, typer.Option("--undistort", help="Pinhole copies of the images (colmap).")] = False,
     voxel: Voxel = None,
@@ -50,8 +44,7 @@ def export(
     from recon.store.map import open_map
 
     cloud = CloudSettings(voxel, max_points, clean, sky)
-    name = "colmap_undistorted" if undistort else FILE_NAMES[to]
-    target = out or folder / name
+    target = out or folder / exports.default_path(to, undistort=undistort)
     reconstruction = open_map(folder)
     # A run in that folder writes the same files; elsewhere a map that is still growing may be exported.
     inside = target.resolve().is_relative_to(folder.resolve())

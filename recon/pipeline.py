@@ -16,6 +16,7 @@ from recon.core.failures import explained
 from recon.core.places import PlaceRecogniser
 from recon.core.types import Chunk, Frame, SkippedFrame
 from recon.exports.outputs import write_outputs
+from recon.folder import discard_map, full_disk_told, open_journal, refuse_own_outputs
 from recon.frontend import GeometryFrontEnd, Resumable, Workplace, front_end_class
 from recon.mapping.between import pose_passed
 from recon.mapping.chunks import chunks
@@ -26,7 +27,6 @@ from recon.mapping.sanity import InsaneMapError
 from recon.settings import RunSettings
 from recon.sources import Source, open_source
 from recon.sources.overlay import OverlayFinder
-from recon.store.folder import discard_map, full_disk_told, open_journal, refuse_own_outputs
 from recon.store.growing import GrowingStore
 from recon.store.journal import AS_IT_WAS, Journal, require_run
 from recon.store.lock import sole_writer

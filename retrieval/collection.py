@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from recon.core.errors import MapError, OutputError, SourceError
+from recon.core.files import write_atomically
 from recon.core.types import Image
 from recon.sources.base import working_image
 from recon.sources.decoding import UnreadableImage, read_photo
 from recon.sources.kinds import is_image
-from recon.store.map import write_atomically
 from retrieval.describer import Descriptors, PlaceDescriber
 from retrieval.index import PlaceIndex
 from retrieval.vlad import VladDescriber, Vocabulary, learn_vlad

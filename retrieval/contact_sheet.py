@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
+from recon.core.files import write_atomically
 from recon.core.types import Image
-from recon.store.map import write_atomically
 
 CELL = (320, 240)
 CAPTION = 18  # px below each picture

@@ -15,7 +15,7 @@ from typing import Any
 import faiss
 
 from recon.core.errors import MapError, OutputError
-from recon.store.map import write_atomically
+from recon.core.files import write_atomically
 from retrieval.digest import digest_of_file
 
 INDEX_VERSION = 1

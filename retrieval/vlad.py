@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.errors import MapError
+from recon.core.files import write_atomically
 from recon.core.types import Image
-from recon.store.map import write_atomically
 from retrieval.dense_sift import DenseSift
 from retrieval.describer import Descriptors, normalised
 from retrieval.digest import digest_of_arrays

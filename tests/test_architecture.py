@@ -14,9 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("recon", "retrieval", "viewer", "cli")
 ABOVE_RECON = ("retrieval", "viewer", "cli")
 LABORATORY_COMMANDS = ("cli.bench", "cli.reference")
-CYCLES_ALLOWED = {
-    ("recon.sources", "recon.store"): "sources write originals with the store's file functions, which know no source",
-}
 HEAVY = ("torch", "open3d", "rerun")
 HELP = """
 from typer.testing import CliRunner
@@ -83,7 +80,7 @@ def cycles(imports: Imports) -> list[tuple[str, str]]:
     for name, others in imports.items():
         for other in others:
             ends = _part(name), _part(other)
-            if all(end.startswith("recon.") for end in ends) and ends[0] != ends[1] and ends not in CYCLES_ALLOWED:
+            if all(end.startswith("recon.") for end in ends) and ends[0] != ends[1]:
                 graph.setdefault(ends[0], set()).add(ends[1])
     return [(first, second) for first in graph for second in graph[first] if first in reachable(graph, second)]
 

@@ -28,10 +28,11 @@ from recon.core.events import (
     PosesCorrected,
     Progress,
 )
+from recon.core.files import make_folder
 from recon.core.places import LoopRecord
 from recon.core.similarity import Sim3
 from recon.core.types import Frame, FrameGeometry, PlacedFrame, SparsePoints
-from recon.store.map import images_folder, make_folder
+from recon.store.map import images_folder
 from viewer import shapes
 from viewer.blueprint import layout
 from viewer.launch import LOOPBACK, open_window, serve

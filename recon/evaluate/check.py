@@ -6,21 +6,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pycolmap
 from evo.core.trajectory import PoseTrajectory3D
-from evo.tools.file_interface import read_tum_trajectory_file
 from PIL import Image as PillowImage
 from scipy.spatial import KDTree
 
 from recon.core.colmap_log import quiet
-from recon.core.errors import ReconError
 from recon.core.similarity import Array
-from recon.exports.colmap import model_is_whole
+from recon.exports import EXPORTS, Export
+from recon.exports.readers import CheckError
 from recon.store import report
 from recon.store.map import open_map
 
@@ -31,8 +30,6 @@ MIN_SHARE_SEEN = 0.95
 MAX_CLOUD_GAP = 0.05
 CLOUD_SAMPLE = 200_000
 VERIFY_SECONDS = 600
-MAX_PLY_HEADER = 4096
-PLY_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
 
 NO_POINTS = "The map has no sparse points to compare: a network made it, or the run was interrupted."
 
@@ -58,10 +55,6 @@ class CheckReport:
         return all(item.ok for item in self.items)
 
 
-class CheckError(ReconError):
-    """A file is missing, or readable with the wrong content."""
-
-
 class _Outputs:
     """The files of a run, each opened by a foreign reader when it is first needed."""
 
@@ -71,23 +64,15 @@ class _Outputs:
     @cached_property
     def cloud(self) -> Any:
         """The cloud as Open3D's PointCloud."""
-        from open3d.io import read_point_cloud  # noqa: PLC0415 - two seconds that only this file needs
-
-        path = self.existing("cloud.ply")
-        if not _ply_is_whole(path):  # Open3D would fill it up with whatever is in memory
-            raise CheckError(f"{path} is truncated or no binary PLY: not all points from cloud.ply can be read.")
-        return read_point_cloud(str(path), remove_nan_points=False)
+        return self._read("ply")
 
     @cached_property
     def model(self) -> pycolmap.Reconstruction:
-        path = self.existing("colmap/sparse/0")
-        if not model_is_whole(path):
-            raise CheckError(f"images.bin or points3D.bin in {path} is missing or truncated.")
-        return pycolmap.Reconstruction(path)
+        return cast("pycolmap.Reconstruction", self._read("colmap"))
 
     @cached_property
     def trajectory(self) -> PoseTrajectory3D:
-        return read_tum_trajectory_file(self.existing("poses.txt"))
+        return cast("PoseTrajectory3D", self._read("tum"))
 
     @cached_property
     def map_has_points(self) -> bool:
@@ -101,18 +86,15 @@ class _Outputs:
             raise CheckError("Open3D reads no points from cloud.ply.")
         return positions[:: 1 + len(positions) // CLOUD_SAMPLE]
 
-    def existing(self, name: str) -> Path:
-        path = self.folder / name
-        if not path.exists():
-            raise CheckError(f"{path} is missing.")
-        return path
+    def _read(self, target: str) -> Any:
+        return EXPORTS[target].read(self.folder / EXPORTS[target].path)
 
 
 @quiet()
 def check_folder(folder: Path) -> CheckReport:
     """Check ``cloud.ply``, ``colmap``, ``poses.txt`` and ``recording.rrd`` in the folder of a run.
 
-    A missing or broken file is a failed item; nothing is raised.
+    What ``recon export`` has added there must open. A missing or broken file is a failed item; nothing is raised.
     """
     checks = (
         ("cloud", _check_cloud),
@@ -127,7 +109,16 @@ def check_folder(folder: Path) -> CheckReport:
         ("sanity", _check_sanity),
     )
     outputs = _Outputs(folder)
-    return CheckReport(folder, tuple(_item(name, check, outputs) for name, check in checks))
+    items = [_item(name, check, outputs) for name, check in checks]
+    added = [(name, export) for name, export in EXPORTS.items() if not export.stage and (folder / export.path).exists()]
+    items += [_item(name, partial(_check_added, export), outputs) for name, export in added]
+    return CheckReport(folder, tuple(items))
+
+
+def _check_added(export: Export, outputs: _Outputs) -> str:
+    """The reader of the format opens what was exported."""
+    export.read(outputs.folder / export.path)
+    return f"{export.path} opens and is whole."
 
 
 def _check_sanity(outputs: _Outputs) -> str:
@@ -279,16 +270,6 @@ def _item(name: str, check: Callable[[_Outputs], str], outputs: _Outputs) -> Che
         return CheckItem(name, False, str(error))
     except Exception as error:  # a foreign reader raises what it likes on a damaged file
         return CheckItem(name, False, f"Cannot be read, {type(error).__name__}: {error}")
-
-
-def _ply_is_whole(path: Path) -> bool:
-    """Whether a binary PLY of points has as many bytes after its header as the header promises."""
-    with path.open("rb") as file:
-        header = file.read(MAX_PLY_HEADER).partition(b"end_header\n")[0].decode("ascii", errors="replace")
-    rows = [line.split() for line in header.splitlines()]
-    points = sum(int(row[2]) for row in rows if row[:2] == ["element", "vertex"])
-    width = sum(PLY_BYTES[row[1]] for row in rows if row[:1] == ["property"])
-    return points > 0 and path.stat().st_size == len(header) + len("end_header\n") + points * width
 
 
 def _reprojection_errors(model: pycolmap.Reconstruction) -> Array:

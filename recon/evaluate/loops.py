@@ -16,13 +16,14 @@ from evo.core.sync import matching_time_indices
 from numpy.typing import NDArray
 
 from recon.core.errors import SourceError
+from recon.core.files import write_atomically
 from recon.core.places import LoopRecord
 from recon.core.similarity import Array, Sim3
 from recon.core.types import FrameGeometry
 from recon.evaluate.poses import MAX_TIME_DIFFERENCE
 from recon.exports.trajectory import Trajectory, rigid_trajectory
 from recon.mapping.overlap import shared_surface
-from recon.store.map import ReconstructedMap, write_atomically
+from recon.store.map import ReconstructedMap
 
 REVISIT_OVERLAP = 0.3  # of the surface that either frame sees, from which on a pair is a revisit
 RIGHT_OVERLAP = 0.05  # of what either frame sees, from which on a loop between them is right

@@ -13,9 +13,9 @@ from evo.core.sync import matching_time_indices
 from evo.core.trajectory import PoseTrajectory3D
 
 from recon.core.errors import SourceError
+from recon.core.files import write_atomically
 from recon.core.similarity import Array, Sim3
 from recon.exports.trajectory import Trajectory, read_tum
-from recon.store.map import write_atomically
 
 MIN_MATCHES = 3
 MAX_TIME_DIFFERENCE = 0.01

@@ -1,55 +1,152 @@
-"""What comes out of a map: files in other programs' formats, each in that format's own convention."""
+"""What comes out of a map: files in other programs' formats, each in that format's own convention.
+
+``EXPORTS`` is the one table of them: command line, ``recon check`` and what a run replaces in its folder follow it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
-from recon.core.colmap_log import quiet
 from recon.core.errors import SettingsError
-from recon.exports.colmap import write_colmap, write_undistorted
-from recon.exports.mesh import write_mesh
-from recon.exports.nerfstudio import write_nerfstudio
-from recon.exports.ply import write_ply
-from recon.exports.trajectory import Trajectory, read_tum, write_kitti, write_tum
-from recon.settings import CloudSettings
-from recon.store.map import ReconstructedMap, make_folder
 
-Target = Literal["ply", "mesh", "colmap", "tum", "kitti", "nerfstudio"]
+if TYPE_CHECKING:  # the table is read for ``recon --help``
+    from recon.settings import CloudSettings
 
-SURFACES: dict[Target, Callable[[ReconstructedMap, Path, CloudSettings], object]] = {
-    "ply": write_ply,
-    "mesh": write_mesh,
-}
-WRITERS: dict[Target, Callable[[ReconstructedMap, Path], object]] = {
-    "colmap": write_colmap,
-    "tum": write_tum,
-    "kitti": write_kitti,
-    "nerfstudio": write_nerfstudio,
-}
-
-__all__ = [
-    "SURFACES",
-    "WRITERS",
-    "Target",
-    "Trajectory",
-    "export",
-    "read_tum",
-    "write_colmap",
-    "write_kitti",
-    "write_mesh",
-    "write_nerfstudio",
-    "write_ply",
-    "write_tum",
-    "write_undistorted",
-]
+UNDISTORTED = "_undistorted"
 
 
-@quiet()
+@dataclass(frozen=True)
+class Export:
+    """One format. Functions are given as they are, or as "module:function" to import when they are needed.
+
+    path: file or folder to write in the folder of a run. writer: called with the map and a path; with CloudSettings as
+    well where ``surface``. reader: opens the path with the program the file is for, and raises where it is not whole.
+    about: one line of help. undistorted: like ``writer``, with pinhole copies of the images. stage: what a run that
+    writes this by itself says meanwhile; empty where only ``recon export`` writes it. stale: what to delete of it where
+    writing fails, if not ``path``.
+    """
+
+    path: str
+    writer: str | Callable[..., object]
+    reader: str | Callable[[Path], Any]
+    about: str
+    surface: bool = False
+    undistorted: str | Callable[..., object] | None = None
+    stage: str = ""
+    stale: str = ""
+
+    def write(self, reconstruction: Any, out: Path, cloud: CloudSettings, *, undistort: bool = False) -> None:
+        """Write a map to ``out``."""
+        write = _loaded(self.undistorted if undistort else self.writer)
+        if self.surface:
+            write(reconstruction, out, cloud)
+        else:
+            write(reconstruction, out)
+
+    def read(self, path: Path) -> Any:
+        """What the reader makes of ``path``."""
+        return _loaded(self.reader)(path)
+
+
+EXPORTS: dict[str, Export] = {}
+
+
+def register(name: str, export: Export) -> None:
+    """Add a format, or replace the one of that name."""
+    EXPORTS[name] = export
+
+
+register(
+    "tum",
+    Export(
+        "poses.txt",
+        "recon.exports.trajectory:write_tum",
+        "recon.exports.readers:read_trajectory",
+        "camera-to-world poses, one line a frame",
+        stage="trajectory",
+    ),
+)
+register(
+    "colmap",
+    Export(
+        "colmap",
+        "recon.exports.colmap:write_colmap",
+        "recon.exports.readers:read_model",
+        "COLMAP model with the images",
+        undistorted="recon.exports.colmap:write_undistorted",
+        stage="COLMAP model",
+        stale="colmap/sparse",
+    ),
+)
+register(
+    "ply",
+    Export(
+        "cloud.ply",
+        "recon.exports.ply:write_ply",
+        "recon.exports.readers:read_cloud",
+        "dense cloud with colour and confidence",
+        surface=True,
+        stage="cloud",
+    ),
+)
+register(
+    "mesh",
+    Export(
+        "mesh.ply",
+        "recon.exports.mesh:write_mesh",
+        "recon.exports.readers:read_mesh",
+        "triangles with colour",
+        surface=True,
+    ),
+)
+register(
+    "kitti",
+    Export(
+        "poses_kitti.txt",
+        "recon.exports.trajectory:write_kitti",
+        "recon.exports.readers:read_kitti",
+        "camera-to-world matrices, one line a frame",
+    ),
+)
+register(
+    "nerfstudio",
+    Export(
+        "nerfstudio",
+        "recon.exports.nerfstudio:write_nerfstudio",
+        "recon.exports.readers:read_nerfstudio",
+        "transforms.json with images and sparse points",
+    ),
+)
+
+
+def known(target: str) -> Export:
+    """The format of that name. Raises SettingsError listing the names."""
+    if target not in EXPORTS:
+        raise SettingsError(f"There is no format {target}. Choose one of {', '.join(EXPORTS)}.")
+    return EXPORTS[target]
+
+
+def written_names(*, by_every_run: bool) -> tuple[str, ...]:
+    """Names in the folder of a run: of what every run exports there, or of what ``recon export`` may add."""
+    chosen = [export for export in EXPORTS.values() if bool(export.stage) == by_every_run]
+    if by_every_run:
+        return tuple(export.path for export in chosen)
+    undistorted = [export.path + UNDISTORTED for export in EXPORTS.values() if export.undistorted]
+    return (*(export.path for export in chosen), *undistorted)
+
+
+def default_path(target: str, *, undistort: bool = False) -> str:
+    """Where ``recon export`` writes a format in the folder of a run. Raises SettingsError."""
+    return known(target).path + (UNDISTORTED if undistort else "")
+
+
 def export(
-    reconstruction: ReconstructedMap,
-    target: Target,
+    reconstruction: Any,
+    target: str,
     out: Path,
     undistort: bool = False,
     cloud: CloudSettings | None = None,
@@ -61,14 +158,27 @@ def export(
     Raises SettingsError for an option that is not of the target, OutputError when ``out`` cannot be written, and
     MapError when the map's files are damaged.
     """
-    if undistort and target != "colmap":
-        raise SettingsError(f"Undistorted images are made for colmap only, not for {target}. Use --to colmap.")
-    if cloud not in (None, CloudSettings()) and target not in SURFACES:
-        raise SettingsError(f"A {target} has no surface to clean or to thin. Use --to ply or --to mesh.")
+    from recon.core.colmap_log import quiet  # noqa: PLC0415
+    from recon.core.files import make_folder  # noqa: PLC0415
+    from recon.settings import CloudSettings  # noqa: PLC0415
+
+    chosen = known(target)
+    if undistort and not chosen.undistorted:
+        able = _either([name for name, other in EXPORTS.items() if other.undistorted])
+        raise SettingsError(f"Undistorted images are made for {able} only, not for {target}. Use --to {able}.")
+    if cloud not in (None, CloudSettings()) and not chosen.surface:
+        able = _either([f"--to {name}" for name, other in EXPORTS.items() if other.surface])
+        raise SettingsError(f"A {target} has no surface to clean or to thin. Use {able}.")
     make_folder(out.parent)
-    if target in SURFACES:
-        SURFACES[target](reconstruction, out, cloud or CloudSettings())
-    else:
-        write = write_undistorted if undistort else WRITERS[target]
-        write(reconstruction, out)
+    with quiet():
+        chosen.write(reconstruction, out, cloud or CloudSettings(), undistort=undistort)
     return out
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
+def _loaded(function: Any) -> Callable[..., Any]:
+    found: Callable[..., Any] = pkgutil.resolve_name(function) if isinstance(function, str) else function
+    return found

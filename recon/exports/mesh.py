@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from recon.core.errors import OutputError
+from recon.core.files import write_atomically
 from recon.core.similarity import Array
 from recon.exports.cleaning import PosedGeometry, surfaces, survey
 from recon.exports.ply import COLOUR, NORMAL, POSITION, properties
 from recon.settings import CloudSettings
-from recon.store.map import ReconstructedMap, write_atomically
+from recon.store.map import ReconstructedMap
 
 VOXEL_IN_FOOTPRINTS = 2.0
 TRUNCATION_IN_VOXELS = 4.0

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from recon.core.errors import OutputError
+from recon.core.files import write_atomically
 from recon.core.similarity import Array
 from recon.core.types import Camera, PlacedFrame
 from recon.exports.folders import new_folder, share_images
 from recon.exports.ply import CloudPoints, write_points
-from recon.store.map import ReconstructedMap, write_atomically
+from recon.store.map import ReconstructedMap
 
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 

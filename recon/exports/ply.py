@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.errors import MapError
+from recon.core.files import write_atomically
 from recon.core.similarity import Array, Sim3
 from recon.core.types import FrameGeometry, Image
 from recon.exports.cleaning import PosedGeometry, surfaces, survey
 from recon.exports.normals import depth_normals
 from recon.settings import CloudSettings
-from recon.store.map import ReconstructedMap, write_atomically
+from recon.store.map import ReconstructedMap
 
 POSITION = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
 NORMAL = [("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4")]

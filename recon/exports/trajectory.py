@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from recon.core.errors import SourceError
+from recon.core.files import write_atomically
 from recon.core.similarity import Array
-from recon.store.map import ReconstructedMap, write_atomically
+from recon.store.map import ReconstructedMap
 
 TUM_COLUMNS = "timestamp tx ty tz qx qy qz qw"
 

@@ -15,13 +15,13 @@ import numpy as np
 
 from recon.core.errors import SourceError
 from recon.core.events import Notice
+from recon.core.files import make_folder
 from recon.core.types import Frame, SkippedFrame
 from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
 from recon.sources.cameras import why_unusable
 from recon.sources.film import Pictures, film_of, opened_film
 from recon.sources.live import Incident
 from recon.sources.originals import keeping
-from recon.store.map import make_folder
 
 OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # of silence after which a connection counts as lost
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # between attempts to connect again; doubled each time

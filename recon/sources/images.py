@@ -10,6 +10,7 @@ from pathlib import Path
 
 from recon.core.errors import SettingsError
 from recon.core.events import Notice
+from recon.core.files import make_folder
 from recon.core.names import image_stem, printable
 from recon.core.types import Frame, Image, Mask, PassedFrame, SkippedFrame
 from recon.sources.base import (
@@ -26,7 +27,6 @@ from recon.sources.identity import content_hash
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import link_original, nothing, write_original
-from recon.store.map import make_folder
 
 
 class ImageSource:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import PIL.Image
 
+from recon.core.files import write_atomically
 from recon.core.types import Image
-from recon.store.map import write_atomically
 
 JPEG_QUALITY = 95
 

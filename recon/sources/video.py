@@ -13,6 +13,7 @@ import av
 
 from recon.core.errors import SourceError
 from recon.core.events import Notice
+from recon.core.files import make_folder
 from recon.core.names import printable
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 from recon.sources.base import (
@@ -28,7 +29,6 @@ from recon.sources.identity import content_hash
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import keeping
-from recon.store.map import make_folder
 
 # A video that ends this much before its stated end was cut short; sound often outlasts the picture by less.
 MISSING_SECONDS = 0.5

@@ -15,13 +15,13 @@ import watchfiles
 from natsort import natsorted, ns
 
 from recon.core.errors import SettingsError, SourceError
+from recon.core.files import make_folder
 from recon.core.names import image_stem, printable
 from recon.core.types import SkippedFrame
 from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
 from recon.sources.decoding import UnreadableImage, read_photo
 from recon.sources.images import as_told, photo_candidate
 from recon.sources.kinds import is_image
-from recon.store.map import make_folder
 
 LOOK_AGAIN_MS = 500  # at files that were not whole yet
 GIVE_UP_SECONDS = 10.0  # after the last change of a file that is not whole

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recon.core.files import write_atomically
 from recon.core.similarity import Sim3
-from recon.store.map import open_map, write_atomically
+from recon.store.map import open_map
 
 KEPT = "finished.json"
 

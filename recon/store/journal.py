@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from recon.core.errors import MapError, OutputError, SettingsError, SourceError
+from recon.core.files import write_atomically
 from recon.core.names import refuse_to_leave
 from recon.core.refusal import Hindrance, Unplaced
 from recon.core.types import (
@@ -36,7 +37,7 @@ from recon.frontend import Resumable, front_end_class, front_end_name
 from recon.settings import RunSettings
 from recon.sources.base import Source
 from recon.sources.identity import content_hash
-from recon.store.map import FrameArrays, open_map, read_arrays, write_atomically
+from recon.store.map import FrameArrays, open_map, read_arrays
 from recon.store.report import settings_from_json
 
 JOURNAL_VERSION = 2  # since then with the content of frames

@@ -10,16 +10,15 @@ docs/formats.md describes every field. Files are written under a temporary name 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from recon.core.errors import MapError, OutputError
+from recon.core.errors import MapError
+from recon.core.files import make_folder, write_atomically
 from recon.core.names import refuse_to_leave
 from recon.core.similarity import Sim3
 from recon.core.types import Camera, DepthMap, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
@@ -28,34 +27,6 @@ from recon.store.archive import load_arrays, save_arrays
 MAP_VERSION = 2
 VERSIONS_READ = (1, 2)  # 1 is compressed by zlib
 CONFIDENCE_LEVELS = 255
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Fill ``path`` through ``write(file)`` so that it is either the old file, the whole new one, or absent.
-
-    Raises OutputError naming the file when the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"Cannot write {path}: {reason}. Free some space or choose another --out.") from error
-    finally:
-        with suppress(OSError):  # a read-only folder refuses this as well
-            temporary.unlink(missing_ok=True)
-
-
-def make_folder(folder: Path) -> None:
-    """Create ``folder`` where it is missing. Raises OutputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot create {folder}: {error.strerror}. Choose another --out.") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,11 +18,12 @@ import psutil
 
 from recon.core.errors import MapError, OutputError
 from recon.core.events import Listener, Notice, StreamStatus
+from recon.core.files import write_atomically
 from recon.core.places import LoopRecord
 from recon.core.types import Camera, Chunk, ChunkGeometry, SkippedFrame
 from recon.settings import CloudSettings, NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
-from recon.store.map import skipped_from_json, write_atomically
+from recon.store.map import skipped_from_json
 
 REPORT_VERSION = 1
 MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "pycolmap", "rerun-sdk", "scipy", "torch")

@@ -18,8 +18,8 @@ import faiss
 import numpy as np
 
 from recon.core.errors import SettingsError
+from recon.core.files import write_atomically
 from recon.lab.benchmark.clock import CLOCKS, Clock
-from recon.store.map import write_atomically
 from retrieval.describer import Descriptors, normalised
 from retrieval.index import Ids, PlaceIndex
 

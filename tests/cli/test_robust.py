@@ -155,9 +155,10 @@ def test_a_file_that_could_not_be_written_has_an_exit_code(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setitem(FRONT_ENDS, "sfm", ExactFrontEnd)
-    monkeypatch.setattr("recon.exports.outputs.write_tum", full)
     photos, out = make_images(tmp_path / "photos", 7), tmp_path / "out"
-    outcome = recon("run", photos, "--out", out, *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr("recon.exports.trajectory.write_tum", full)
+        outcome = recon("run", photos, "--out", out, *SMALL)
     assert outcome.code == 1
     assert "note: poses.txt is missing: OSError: [Errno 28] No space left on device. Make it again" in outcome.err
     assert (out / "cloud.ply").is_file()

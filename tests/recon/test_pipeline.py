@@ -30,12 +30,12 @@ from recon.depth.learned import FilledSweep, LearnedSweep
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.stages import open_depth_stage
 from recon.evaluate.check import check_folder
+from recon.folder import prepare_folder
 from recon.frontend import FRONT_ENDS
 from recon.mapping.alignment import fit_similarity
 from recon.pipeline import reconstruct
 from recon.settings import RunSettings
 from recon.store import report
-from recon.store.folder import prepare_folder
 from recon.store.map import open_map
 from recon.store.report import RunReport
 from tests.support import ExactFrontEnd, chunk_geometry, placed_frame, render, true_model, true_pose

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from recon.core.errors import SettingsError
+from recon.core.files import write_atomically
 from recon.lab.benchmark.clock import CLOCKS, Clock
 from recon.lab.benchmark.published_stream import PublishedStream
 from recon.network.attention import choose_backend
@@ -26,7 +27,6 @@ from recon.network.config import VGGT_1B, AggregatorConfig, CameraHeadConfig, De
 from recon.network.eviction import evict
 from recon.network.model import GeometryNetwork
 from recon.network.runtime import device_name, finish, forget_peak, is_shortage, peak_bytes, precision
-from recon.store.map import write_atomically
 
 VERSION = 1
 Shape = Literal["compact", "vggt-1b"]

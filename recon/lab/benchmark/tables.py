@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
+from recon.core.files import write_atomically
 from recon.core.machine import processors
 from recon.lab.benchmark.measure import Findings, RunResult, SetResult
-from recon.store.map import write_atomically
 from recon.store.report import main_versions
 
 RESULTS_VERSION = 1

@@ -22,6 +22,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from recon.core.announcer import Announcer
+from recon.core.files import make_folder, write_atomically
 from recon.core.places import PlaceRecogniser
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, Chunk, ChunkGeometry, DepthMap, Frame, FrameGeometry, PlacedFrame, SparsePoints
@@ -33,7 +34,7 @@ from recon.mapping.alignment import fit_similarity
 from recon.mapping.chunks import chunks
 from recon.mapping.growing import GrowingMap
 from recon.mapping.placement import Placement
-from recon.store.map import MapStore, make_folder, write_atomically
+from recon.store.map import MapStore
 from recon.store.report import Stopwatch
 
 VERSION = 1

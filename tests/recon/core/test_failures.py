@@ -106,9 +106,9 @@ def broken(*_: object) -> None:
 @pytest.mark.parametrize(
     ("writer", "fault", "missing", "target"),
     [
-        ("write_tum", broken, "poses.txt", "tum"),
-        ("write_colmap", full, "colmap/sparse", "colmap"),
-        ("write_ply", full_disk_told, "cloud.ply", "ply"),
+        ("trajectory.write_tum", broken, "poses.txt", "tum"),
+        ("colmap.write_colmap", full, "colmap/sparse", "colmap"),
+        ("ply.write_ply", full_disk_told, "cloud.ply", "ply"),
     ],
 )
 def test_an_export_that_fails_leaves_the_others(
@@ -118,7 +118,7 @@ def test_an_export_that_fails_leaves_the_others(
     out = tmp_path / "out"
     reconstruct(str(photos), out, SETTINGS)
     with monkeypatch.context() as patch:
-        patch.setattr(f"recon.exports.outputs.{writer}", fault)
+        patch.setattr(f"recon.exports.{writer}", fault)
         found = reconstruct(str(photos), out, AGAIN)
     assert len(found.unwritten) == 1
     assert found.unwritten[0].endswith(f"Make it again with: recon export {out} --to {target}")

@@ -22,7 +22,8 @@ from recon.evaluate.depth import (
     image_rays,
     true_surface,
 )
-from recon.exports import Trajectory, write_ply
+from recon.exports.ply import write_ply
+from recon.exports.trajectory import Trajectory
 from recon.store.map import ReconstructedMap
 from tests.support import FISHEYE, OPENCV, PLANE_DEPTH, RADIAL, make_map, true_depth
 

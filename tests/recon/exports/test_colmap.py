@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from recon.core.errors import MapError, OutputError
-from recon.exports import export, write_colmap, write_undistorted
-from recon.exports.colmap import colmap_model
+from recon.exports import export
+from recon.exports.colmap import colmap_model, write_colmap, write_undistorted
 from recon.store.map import open_map
 from tests.support import FISHEYE, OPENCV, RADIAL, make_map, plane_texture, project
 

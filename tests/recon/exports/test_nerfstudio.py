@@ -6,7 +6,8 @@ import open3d
 import pytest
 
 from recon.core.errors import OutputError, SettingsError
-from recon.exports import export, write_nerfstudio
+from recon.exports import export
+from recon.exports.nerfstudio import write_nerfstudio
 from tests.support import FISHEYE, OPENCV, RADIAL, make_map
 
 

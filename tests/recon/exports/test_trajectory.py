@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from recon.core.errors import OutputError, SourceError
 from recon.core.similarity import Sim3
 from recon.core.types import PlacedFrame, SparsePoints
-from recon.exports import read_tum, write_kitti, write_tum
+from recon.exports.trajectory import read_tum, write_kitti, write_tum
 from recon.store.map import ReconstructedMap
 from tests.support import RADIAL, make_map
 

@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from recon.core.errors import MapError, OutputError
+from recon.core.files import write_atomically
 from recon.core.similarity import Sim3
 from recon.core.types import (
     Camera,
@@ -19,7 +20,7 @@ from recon.core.types import (
     Submap,
 )
 from recon.store.archive import load_arrays
-from recon.store.map import MapStore, open_map, write_atomically
+from recon.store.map import MapStore, open_map
 
 CAMERA = Camera("SIMPLE_RADIAL", 640, 480, (500.0, 320.0, 240.0, -0.01))
 WIDE_CAMERA = Camera("PINHOLE", 800, 480, (400.0, 401.0, 400.0, 240.0))

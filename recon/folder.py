@@ -9,24 +9,18 @@ from pathlib import Path
 
 from recon.core.errors import OutputError, SettingsError
 from recon.core.failures import ERROR_FILE
+from recon.core.files import make_folder
+from recon.exports import written_names
 from recon.settings import RunSettings
 from recon.sources import Source
 from recon.store.journal import Journal
 from recon.store.lock import LOCK
-from recon.store.map import incoming_folder, make_folder
+from recon.store.map import incoming_folder
 
-RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
+RUN_OUTPUTS = (*written_names(by_every_run=True), "map", "recording.rrd", "report.json")
 SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
-LATER_OUTPUTS = (
-    "evaluation.png",
-    "loops.png",
-    "mesh.ply",
-    "colmap_undistorted",
-    "nerfstudio",
-    "poses_kitti.txt",
-    ERROR_FILE,
-)
+LATER_OUTPUTS = (*written_names(by_every_run=False), "evaluation.png", "loops.png", ERROR_FILE)
 
 
 def refuse_own_outputs(source: str, out: Path) -> None:

@@ -1,0 +1,84 @@
+"""Opens what was written with the programs it is for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+from evo.core.trajectory import PosePath3D, PoseTrajectory3D
+from evo.tools.file_interface import read_kitti_poses_file, read_tum_trajectory_file
+
+from recon.core.errors import ReconError
+from recon.exports.colmap import model_is_whole
+
+MAX_PLY_HEADER = 4096
+PLY_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
+
+
+class CheckError(ReconError):
+    """A file is missing, or readable with the wrong content."""
+
+
+def read_cloud(path: Path) -> Any:
+    """The cloud as Open3D's PointCloud. Raises CheckError for a file that is truncated."""
+    from open3d.io import read_point_cloud  # noqa: PLC0415 - two seconds that only clouds need
+
+    if not _ply_is_whole(existing(path)):  # Open3D would fill it up with whatever is in memory
+        raise CheckError(f"{path} is truncated or no binary PLY: not all points from {path.name} can be read.")
+    return read_point_cloud(str(path), remove_nan_points=False)
+
+
+def read_mesh(path: Path) -> Any:
+    """The mesh as Open3D's TriangleMesh. Raises CheckError for one without triangles."""
+    from open3d.io import read_triangle_mesh  # noqa: PLC0415
+
+    mesh = read_triangle_mesh(str(existing(path)))
+    if not len(mesh.triangles) or not np.isfinite(np.asarray(mesh.vertices)).all():
+        raise CheckError(f"Open3D reads {len(mesh.triangles)} triangles from {path}, expected some, all finite.")
+    return mesh
+
+
+def read_model(folder: Path) -> pycolmap.Reconstruction:
+    """The model in ``folder``/sparse/0. Raises CheckError for one that is missing or truncated."""
+    path = existing(folder / "sparse" / "0")
+    if not model_is_whole(path):
+        raise CheckError(f"images.bin or points3D.bin in {path} is missing or truncated.")
+    return pycolmap.Reconstruction(path)
+
+
+def read_trajectory(path: Path) -> PoseTrajectory3D:
+    """The TUM file as evo reads it."""
+    return read_tum_trajectory_file(existing(path))
+
+
+def read_kitti(path: Path) -> PosePath3D:
+    """The KITTI file as evo reads it."""
+    return read_kitti_poses_file(existing(path))
+
+
+def read_nerfstudio(folder: Path) -> dict[str, Any]:
+    """transforms.json, whose images all exist. Raises CheckError where one does not."""
+    content: dict[str, Any] = json.loads(existing(folder / "transforms.json").read_text())
+    for frame in content["frames"]:
+        existing(folder / frame["file_path"])
+    return content
+
+
+def existing(path: Path) -> Path:
+    """The path. Raises CheckError where there is nothing."""
+    if not path.exists():
+        raise CheckError(f"{path} is missing.")
+    return path
+
+
+def _ply_is_whole(path: Path) -> bool:
+    """Whether a binary PLY of points has as many bytes after its header as the header promises."""
+    with path.open("rb") as file:
+        header = file.read(MAX_PLY_HEADER).partition(b"end_header\n")[0].decode("ascii", errors="replace")
+    rows = [line.split() for line in header.splitlines()]
+    points = sum(int(row[2]) for row in rows if row[:2] == ["element", "vertex"])
+    width = sum(PLY_BYTES[row[1]] for row in rows if row[:1] == ["property"])
+    return points > 0 and path.stat().st_size == len(header) + len("end_header\n") + points * width

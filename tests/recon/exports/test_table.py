@@ -1,0 +1,86 @@
+"""The table of exports: what is registered there is written, found, replaced and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recon import exports
+from recon.core.errors import SettingsError
+from recon.evaluate.check import check_folder
+from recon.exports import EXPORTS, Export, export, register, written_names
+from recon.exports.readers import CheckError
+from recon.settings import CloudSettings
+from recon.store.map import ReconstructedMap
+from tests.support import make_map
+
+COUNT = "count.txt"
+
+
+def write_count(reconstruction: ReconstructedMap, path: Path) -> None:
+    path.write_text(f"{len(reconstruction.frames)}")
+
+
+def read_count(path: Path) -> int:
+    text = path.read_text()
+    if not text.isdecimal():
+        raise CheckError(f"{path} holds {text}, expected a number.")
+    return int(text)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> ReconstructedMap:
+    return make_map(tmp_path / "run")
+
+
+@pytest.fixture
+def with_count() -> Iterator[None]:
+    register("count", Export(COUNT, write_count, read_count, "number of frames"))
+    yield
+    del EXPORTS["count"]
+
+
+def added_checks(folder: Path) -> dict[str, tuple[bool, str]]:
+    items = check_folder(folder).items
+    return {item.name: (item.ok, item.sentence) for item in items if item.name in EXPORTS and item.name != "colmap"}
+
+
+@pytest.mark.usefixtures("with_count")
+def test_a_format_from_outside_is_written_and_checked(finished: ReconstructedMap) -> None:
+    path = export(finished, "count", finished.folder / exports.default_path("count"))
+    assert path.read_text() == str(len(finished.frames))
+    assert COUNT in written_names(by_every_run=False)
+    assert added_checks(finished.folder) == {"count": (True, f"{COUNT} opens and is whole.")}
+    path.write_text("many")
+    assert added_checks(finished.folder) == {"count": (False, f"{path} holds many, expected a number.")}
+    with pytest.raises(SettingsError, match="A count has no surface"):
+        export(finished, "count", path, cloud=CloudSettings(voxel=0.1))
+
+
+def test_what_a_run_writes_and_replaces() -> None:
+    assert written_names(by_every_run=True) == ("poses.txt", "colmap", "cloud.ply")
+    assert set(written_names(by_every_run=False)) == {
+        "mesh.ply",
+        "poses_kitti.txt",
+        "nerfstudio",
+        "colmap_undistorted",
+    }
+
+
+def test_later_exports_are_checked_where_they_are(finished: ReconstructedMap) -> None:
+    assert added_checks(finished.folder) == {}
+    for name in ("kitti", "nerfstudio"):
+        export(finished, name, finished.folder / EXPORTS[name].path)
+    assert {name: ok for name, (ok, _) in added_checks(finished.folder).items()} == {"kitti": True, "nerfstudio": True}
+    image = next((finished.folder / "nerfstudio" / "images").iterdir())
+    image.unlink()
+    assert added_checks(finished.folder)["nerfstudio"] == (False, f"{image} is missing.")
+
+
+def test_an_unknown_format_is_named_with_the_known(finished: ReconstructedMap) -> None:
+    with pytest.raises(SettingsError, match=r"no format obj\. Choose one of tum, colmap, ply, mesh, kitti, nerfstudio"):
+        export(finished, "obj", finished.folder / "scene.obj")
+    with pytest.raises(SettingsError, match="for colmap only, not for ply"):
+        export(finished, "ply", finished.folder / "cloud.ply", undistort=True)
