@@ -74,9 +74,12 @@ def live(
     """
     from recon.settings import NetworkSettings, RunSettings
     from recon.sources import SourceOptions, open_live_source
+    from recon.store.folder import require_usable
     from recon.store.map import incoming_folder
 
     viewers = chosen_viewers(viewer, web_host)
+    if not resume:
+        require_usable(out, overwrite=overwrite)
     options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes, cameras)
     incoming = incoming_folder(out, resume=resume)
     opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)

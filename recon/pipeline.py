@@ -66,8 +66,9 @@ from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.sources import Source, open_source
 from recon.sources.base import Candidate
 from recon.sources.overlay import OverlayFinder
+from recon.store.folder import OUTPUTS, REPLACED, replacing, require_usable
 from recon.store.journal import AS_IT_WAS, Journal, require_run
-from recon.store.lock import LOCK, sole_writer
+from recon.store.lock import sole_writer
 from recon.store.map import MapStore, incoming_folder, make_folder, open_map
 from recon.store.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write
 from recon.store.resumed import ResumedSource
@@ -76,21 +77,10 @@ if TYPE_CHECKING:
     from recon.mapping.loops import LoopCloser
     from recon.network.frontend import OpenNetwork
 
-RUN_OUTPUTS = ("poses.txt", "cloud.ply", "colmap", "map", "recording.rrd", "report.json")
-SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 ALONE = "has too little in common with the rest of the map"
 NOT_YET = PASSED + "the run ended before its turn, or its source is gone"
 UNFINISHED = "was read, but the run ended before its turn"
-LATER_OUTPUTS = (
-    "evaluation.png",
-    "loops.png",
-    "mesh.ply",
-    "colmap_undistorted",
-    "nerfstudio",
-    "poses_kitti.txt",
-    ERROR_FILE,
-)
 UNADJUSTED = "all frames together tell of a lens that cannot be, so the poses are those of the growing map"
 
 
@@ -130,7 +120,7 @@ def reconstruct_source(
     refuse_own_outputs(name, out)
     if settings.resume:
         require_run(out)
-    with quiet(), sole_writer(out, "run"):
+    with quiet(), sole_writer(out, "run"), replacing(out, overwrite=settings.overwrite):
         journal = open_journal(name, source, out, settings)
         if settings.resume:
             source = ResumedSource(source, out, journal)
@@ -188,37 +178,13 @@ def open_loop_closer(recogniser: PlaceRecogniser | None) -> LoopCloser | None:
 
 def refuse_own_outputs(source: str, out: Path) -> None:
     """Raise SettingsError for a source inside what a run in ``out`` deletes before it starts."""
-    outputs = [(out / name).resolve() for name in RUN_OUTPUTS + LATER_OUTPUTS]
+    outputs = [(out / name).resolve() for name in (*OUTPUTS, REPLACED, ERROR_FILE)]
     if any(Path(source).expanduser().resolve().is_relative_to(output) for output in outputs):
         raise SettingsError(f"{source} is part of what this run would replace in {out}. Choose another --out.")
 
 
-def prepare_folder(out: Path, *, overwrite: bool) -> None:
-    """Make ``out`` ready for a run; only what an earlier run wrote there is ever deleted.
-
-    Raises OutputError when ``out`` holds files and ``overwrite`` is not set, when what would be replaced is of no run,
-    or when it cannot be written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        present = {path.name for path in out.iterdir()} - {LOCK}
-        if present and not overwrite:
-            raise OutputError(f"{out} is not empty. Choose another --out, or --overwrite to replace the run in it.")
-        replaced = present.intersection(RUN_OUTPUTS + LATER_OUTPUTS)
-        if replaced - {ERROR_FILE} and not any((out / name).is_file() for name in SIGNS_OF_A_RUN):
-            raise OutputError(
-                f"{out} holds {min(replaced)}, but no run that --overwrite could replace. Move it, or choose another "
-                "--out."
-            )
-        for name in replaced:
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    except OSError as error:
-        raise OutputError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from error
-
-
 def open_journal(name: str, source: Source, out: Path, settings: RunSettings) -> Journal:
-    """The journal of a new run in ``out``, or of the one to resume; see ``prepare_folder`` and ``Journal.resume``.
+    """The journal of a new run in ``out``, or of the one to resume; see ``require_usable`` and ``Journal.resume``.
 
     Files give the same frames each time, and so does a folder that is watched; cameras, streams and videos at their own
     speed do not.
@@ -227,7 +193,7 @@ def open_journal(name: str, source: Source, out: Path, settings: RunSettings) ->
     where = str(Path(name).expanduser().resolve()) if again else name
     if settings.resume:
         return Journal.resume(out, where, settings, source if again else None)
-    prepare_folder(out, overwrite=settings.overwrite)
+    require_usable(out, overwrite=settings.overwrite)
     make_folder(out / "map")
     return Journal.begin(out, where, settings)
 

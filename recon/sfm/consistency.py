@@ -11,6 +11,7 @@ import pycolmap
 
 from recon.core.similarity import Array
 from recon.core.types import SparseModel
+from recon.sfm.crops import clearly_better, have_moved, look_cropped
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, Pair, image_id
 from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_model
 from recon.sfm.selection import select_features
@@ -23,6 +24,8 @@ MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
+
+Adjusted = tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]
 
 
 def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> tuple[int, int]:
@@ -78,11 +81,44 @@ def _adjusted(
     loss: pycolmap.LossFunctionType,
     *,
     distortion: bool,
-) -> tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]:
+) -> Adjusted:
+    """``_adjusted_once``, with free principal points where the frames are crops that are explained better so."""
+
+    def adjust(*, principal_points: bool) -> Adjusted:
+        return _adjusted_once(
+            database,
+            frames,
+            cam_from_world,
+            observations,
+            loss,
+            distortion=distortion,
+            principal_points=principal_points,
+        )
+
+    if not look_cropped(database, sorted(cam_from_world)):
+        return adjust(principal_points=False)
+    freed = adjust(principal_points=True)
+    if have_moved(database, frames) and plausible(freed[0]):
+        return freed
+    centred = adjust(principal_points=False)
+    return freed if plausible(freed[0]) and clearly_better(freed[0], centred[0]) else centred
+
+
+def _adjusted_once(
+    database: MatchDatabase,
+    frames: list[int],
+    cam_from_world: Mapping[int, Array],
+    observations: int,
+    loss: pycolmap.LossFunctionType,
+    *,
+    distortion: bool,
+    principal_points: bool,
+) -> Adjusted:
     """A model of ``frames`` with those of known pose triangulated and adjusted, and what went into it."""
     cache = database.reduced_cache(select_features(database, frames, observations))
     options = pipeline_options(EFFORTS[2], database.pixel_scale(frames))
     options.ba_refine_focal_length, options.ba_refine_extra_params = True, distortion
+    options.ba_refine_principal_point = principal_points
     options.constant_cameras = database.fixed_cameras()
     model = pycolmap.Reconstruction()
     model.load(cache)

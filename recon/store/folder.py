@@ -1,0 +1,129 @@
+"""The folder that a run writes into: whether it may be used, and what ``--overwrite`` replaces.
+
+The map that is replaced is moved into DIR/replaced, and deleted once the new run has one; until then it comes back.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recon.core.errors import OutputError
+from recon.store.lock import LOCK
+
+MAP = "map"
+OUTPUTS = (
+    MAP,
+    "poses.txt",
+    "cloud.ply",
+    "colmap",
+    "recording.rrd",
+    "report.json",
+    "evaluation.png",
+    "loops.png",
+    "mesh.ply",
+    "colmap_undistorted",
+    "nerfstudio",
+    "poses_kitti.txt",
+)
+REPLACED = "replaced"
+SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json", f"{REPLACED}/map")
+
+
+def require_usable(out: Path, *, overwrite: bool) -> None:
+    """Raise OutputError where no run may begin in ``out``; changes nothing.
+
+    It cannot be written, holds files and ``overwrite`` is not set, or what would be replaced is of no run.
+    """
+    try:
+        _require_writable(out)
+        present = {path.name for path in out.iterdir()} - {LOCK} if out.exists() else set()
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    if present and not overwrite:
+        raise OutputError(f"{out} is not empty. Choose another --out, or --overwrite to replace the run in it.")
+    replaced = present.intersection((*OUTPUTS, REPLACED))
+    if replaced and not any((out / name).exists() for name in SIGNS_OF_A_RUN):
+        raise OutputError(
+            f"{out} holds {min(replaced)}, but no run that --overwrite could replace. Move it, or choose another --out."
+        )
+
+
+@contextmanager
+def replacing(out: Path, *, overwrite: bool) -> Iterator[None]:
+    """Set aside what ``overwrite`` replaces; at the end delete it where there is a map, else put it back.
+
+    Raises OutputError, see ``require_usable``.
+    """
+    if overwrite:
+        require_usable(out, overwrite=True)
+        _told(out, _set_aside)
+    try:
+        yield
+    except BaseException:
+        if overwrite:
+            _told(out, _settle)
+        raise
+    _told(out, _settle)
+
+
+def _require_writable(out: Path) -> None:
+    existing = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _set_aside(out: Path) -> None:
+    """Move the outputs into DIR/replaced; what an earlier run that came to no map has set aside stays there instead."""
+    aside = out / REPLACED
+    if aside.exists() and not _has_map(out):
+        _delete(out, OUTPUTS)
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    present = [name for name in OUTPUTS if (out / name).exists()]
+    if present:
+        aside.mkdir()
+    for name in present:  # the map first: what is killed in between has it in one place or the other
+        (out / name).rename(aside / name)
+
+
+def _settle(out: Path) -> None:
+    aside = out / REPLACED
+    if not aside.exists():
+        return
+    if not _has_map(out):
+        _delete(out, OUTPUTS)
+        for name in reversed(OUTPUTS):
+            if (aside / name).exists():
+                (aside / name).rename(out / name)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _has_map(out: Path) -> bool:
+    return (out / MAP / "map.json").is_file()
+
+
+def _delete(out: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        path = out / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _told(out: Path, change: Callable[[Path], None]) -> None:
+    try:
+        change(out)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> OutputError:
+    return OutputError(f"Cannot write to {out}: {error.strerror}. Choose another --out.")
