@@ -74,10 +74,11 @@ def live(
     """
     from recon.settings import NetworkSettings, RunSettings
     from recon.sources import SourceOptions, open_live_source
-    from recon.store.folder import require_usable
+    from recon.store.folder import refuse_own_outputs, require_usable
     from recon.store.map import incoming_folder
 
     viewers = chosen_viewers(viewer, web_host)
+    refuse_own_outputs(source, out)
     if not resume:
         require_usable(out, overwrite=overwrite)
     options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes, cameras)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recon.core.colmap_log import quiet
-from recon.core.errors import OutputError, ReconError, ReconstructionError, SettingsError, SourceError
+from recon.core.errors import OutputError, ReconError, ReconstructionError, SourceError
 from recon.core.events import (
     ChunkReconstructed,
     Event,
@@ -26,7 +26,7 @@ from recon.core.events import (
     Progress,
     StreamStatus,
 )
-from recon.core.failures import ERROR_FILE, explained
+from recon.core.failures import explained
 from recon.core.helping import Helpers
 from recon.core.places import PlaceRecogniser
 from recon.core.refusal import refusal
@@ -66,7 +66,7 @@ from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.sources import Source, open_source
 from recon.sources.base import Candidate
 from recon.sources.overlay import OverlayFinder
-from recon.store.folder import OUTPUTS, REPLACED, replacing, require_usable
+from recon.store.folder import refuse_own_outputs, replacing, require_usable
 from recon.store.journal import AS_IT_WAS, Journal, require_run
 from recon.store.lock import sole_writer
 from recon.store.map import MapStore, incoming_folder, make_folder, open_map
@@ -116,8 +116,8 @@ def reconstruct_source(
     recogniser: PlaceRecogniser | None = None,
 ) -> RunReport:
     """Reconstruct an opened source, also a live one; see ``reconstruct``. name: what the source is called."""
-    network = load_network(settings)
     refuse_own_outputs(name, out)
+    network = load_network(settings)
     if settings.resume:
         require_run(out)
     with quiet(), sole_writer(out, "run"), replacing(out, overwrite=settings.overwrite):
@@ -174,13 +174,6 @@ def open_loop_closer(recogniser: PlaceRecogniser | None) -> LoopCloser | None:
     from recon.mapping.loops import LoopCloser  # noqa: PLC0415  gtsam is only needed here
 
     return LoopCloser(recogniser)
-
-
-def refuse_own_outputs(source: str, out: Path) -> None:
-    """Raise SettingsError for a source inside what a run in ``out`` deletes before it starts."""
-    outputs = [(out / name).resolve() for name in (*OUTPUTS, REPLACED, ERROR_FILE)]
-    if any(Path(source).expanduser().resolve().is_relative_to(output) for output in outputs):
-        raise SettingsError(f"{source} is part of what this run would replace in {out}. Choose another --out.")
 
 
 def open_journal(name: str, source: Source, out: Path, settings: RunSettings) -> Journal:

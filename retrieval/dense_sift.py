@@ -56,7 +56,7 @@ class DenseSift:
         patches = histograms[:, at_rows, at_columns]  # (orientations, rows, columns, cells, cells)
         flat = np.moveaxis(patches, 0, -1).reshape(-1, CELLS * CELLS * ORIENTATIONS)
         total = flat.sum(axis=1, keepdims=True)
-        reach = np.ones((CELLS * cell + 1, CELLS * cell + 1), np.uint8)
+        reach = np.ones((5 * cell + 1, 5 * cell + 1), np.uint8)  # with what cells get of their neighbours
         free = cv2.dilate(hidden, reach)[np.ix_(rows, columns)].ravel() == 0
         kept = free & (total[:, 0] > self.contrast * CELLS * CELLS)
         return np.asarray(np.sqrt(flat[kept] / total[kept]), dtype=np.float32)

@@ -66,7 +66,7 @@ class FrameLocaliser:
         located = None
         for start in starts:  # in a zoom, the lens of either neighbour may be wrong
             found = (locate(grey, around, camera, start) for camera in suiting)
-            located = max(filter(None, found), key=lambda located: located.inliers, default=None)
+            located = max(filter(None, found), key=lambda located: located.agreement, default=None)
             if located:
                 break
         self._cam_from_world = located.cam_from_world if located else None
@@ -94,11 +94,11 @@ class FrameLocaliser:
 
 @dataclass(frozen=True, eq=False)
 class _Located:
-    """The pose (4, 4) of a picture, the lens that was assumed, and how many points agree with both."""
+    """The pose (4, 4) of a picture, the lens that was assumed, and how well points agree with both, each by 0 to 1."""
 
     cam_from_world: Array
     camera: Camera
-    inliers: int
+    agreement: float
 
 
 def locate(grey: Image, around: list[_Keyframe], camera: Camera, start: Array) -> _Located | None:
@@ -110,12 +110,13 @@ def locate(grey: Image, around: list[_Keyframe], camera: Camera, start: Array) -
     options = pycolmap.AbsolutePoseEstimationOptions()
     options.ransac.random_seed, options.ransac.max_num_trials = 0, 1000
     options.ransac.max_error = MAX_ERROR * camera.width / grey.shape[1]
-    found = pycolmap.estimate_and_refine_absolute_pose(
-        to_original(pixels, camera, grey), points, colmap_camera(camera), options
-    )
+    originals, lens = to_original(pixels, camera, grey), colmap_camera(camera)
+    found = pycolmap.estimate_and_refine_absolute_pose(originals, points, lens, options)
     if found is None or found["num_inliers"] < max(FEWEST_INLIERS, len(pixels) // 4):
         return None
-    return _Located(np.vstack([found["cam_from_world"].matrix(), [0, 0, 0, 1]]), camera, int(found["num_inliers"]))
+    errors = np.linalg.norm(np.asarray(lens.img_from_cam(found["cam_from_world"] * points)) - originals, axis=1)
+    agreement = np.maximum(1 - np.nan_to_num(errors / options.ransac.max_error, nan=1.0) ** 2, 0).sum()
+    return _Located(np.vstack([found["cam_from_world"].matrix(), [0, 0, 0, 1]]), camera, float(agreement))
 
 
 def follow(keyframe: _Keyframe, grey: Image, camera: Camera, start: Array) -> tuple[Array, Array]:

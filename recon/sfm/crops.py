@@ -16,6 +16,7 @@ FEWEST_FRAMES = 6  # that tell principal points from turned cameras
 OFF_CENTRE = 0.002  # of the longest side; no lens starts so far from the middle
 CLEARLY_LESS = 0.8  # of the reprojection error
 POINTS_KEPT = 0.97  # of the observations
+CLEARLY_MORE = 1.03  # observations
 
 
 def look_cropped(database: MatchDatabase, frames: Sequence[int]) -> bool:
@@ -37,10 +38,16 @@ def off_centre(camera: pycolmap.Camera) -> float:
     return float(np.hypot(*offset) / max(camera.width, camera.height))
 
 
-def clearly_better(freed: pycolmap.Reconstruction, centred: pycolmap.Reconstruction) -> bool:
+def fits_clearly_better(freed: pycolmap.Reconstruction, centred: pycolmap.Reconstruction) -> bool:
     """Whether a model with free principal points explains as many observations clearly better."""
     if freed.num_reg_images() < centred.num_reg_images() or not centred.num_points3D():
         return False
     kept = freed.compute_num_observations() / centred.compute_num_observations()
     error = freed.compute_mean_reprojection_error() / centred.compute_mean_reprojection_error()
     return bool(kept >= POINTS_KEPT and error < CLEARLY_LESS)
+
+
+def explains_clearly_more(apart: pycolmap.Reconstruction, shared: pycolmap.Reconstruction) -> bool:
+    """Whether a model with a lens for every frame explains clearly more observations than one with fewer lenses."""
+    more = apart.compute_num_observations() > CLEARLY_MORE * shared.compute_num_observations()
+    return bool(more and apart.num_reg_images() >= shared.num_reg_images())

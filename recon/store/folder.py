@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recon.core.errors import OutputError
+from recon.core.errors import OutputError, SettingsError
+from recon.core.failures import ERROR_FILE
 from recon.store.lock import LOCK
 
 MAP = "map"
@@ -32,6 +33,13 @@ OUTPUTS = (
 )
 REPLACED = "replaced"
 SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json", f"{REPLACED}/map")
+
+
+def refuse_own_outputs(source: str, out: Path) -> None:
+    """Raise SettingsError for a source inside what a run in ``out`` deletes before it starts."""
+    outputs = [(out / name).resolve() for name in (*OUTPUTS, REPLACED, ERROR_FILE)]
+    if any(Path(source).expanduser().resolve().is_relative_to(output) for output in outputs):
+        raise SettingsError(f"{source} is part of what this run would replace in {out}. Choose another --out.")
 
 
 def require_usable(out: Path, *, overwrite: bool) -> None:
