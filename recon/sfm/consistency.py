@@ -13,7 +13,7 @@ import pycolmap
 
 from recon.core.similarity import Array
 from recon.core.types import SparseModel
-from recon.sfm.crops import explains_clearly_more, fits_clearly_better, have_moved, look_cropped
+from recon.sfm.crops import fits_better, have_moved, look_cropped
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, Pair, image_id
 from recon.sfm.lens_check import several_lenses
 from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_model
@@ -27,6 +27,8 @@ MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
+CLEARLY = 0.8  # of the reprojection error that freer lenses leave, where nothing else speaks for them
+APART = 0.98  # the same for a lens for every frame, where there are several anyway
 
 Adjusted = tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]
 
@@ -108,11 +110,12 @@ def _adjusted(
         if have_moved(database, frames):
             return freed
         centred = adjust(freedom=usual)
-        return freed if fits_clearly_better(freed[0], centred[0]) else centred
+        return freed if fits_better(freed[0], centred[0], CLEARLY) else centred
     shared = adjust(freedom=usual)
-    if several_lenses(database) and len({database.lens_of[index] for index in frames}) < len(frames):
+    several = several_lenses(database)
+    if (several or database.lenses_may_differ) and len({database.lens_of[index] for index in frames}) < len(frames):
         apart = adjust(freedom=replace(usual, apart=True))
-        if plausible(apart[0]) and explains_clearly_more(apart[0], shared[0]):
+        if plausible(apart[0]) and fits_better(apart[0], shared[0], APART if several else CLEARLY):
             return apart
     return shared
 

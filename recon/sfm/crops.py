@@ -14,9 +14,7 @@ from recon.sfm.database import MatchDatabase
 
 FEWEST_FRAMES = 6  # that tell principal points from turned cameras
 OFF_CENTRE = 0.002  # of the longest side; no lens starts so far from the middle
-CLEARLY_LESS = 0.8  # of the reprojection error
 POINTS_KEPT = 0.97  # of the observations
-CLEARLY_MORE = 1.03  # observations
 
 
 def look_cropped(database: MatchDatabase, frames: Sequence[int]) -> bool:
@@ -38,16 +36,10 @@ def off_centre(camera: pycolmap.Camera) -> float:
     return float(np.hypot(*offset) / max(camera.width, camera.height))
 
 
-def fits_clearly_better(freed: pycolmap.Reconstruction, centred: pycolmap.Reconstruction) -> bool:
-    """Whether a model with free principal points explains as many observations clearly better."""
-    if freed.num_reg_images() < centred.num_reg_images() or not centred.num_points3D():
+def fits_better(freer: pycolmap.Reconstruction, usual: pycolmap.Reconstruction, share: float) -> bool:
+    """Whether a model with freer lenses explains as many observations with at most ``share`` of the error."""
+    if freer.num_reg_images() < usual.num_reg_images() or not usual.num_points3D():
         return False
-    kept = freed.compute_num_observations() / centred.compute_num_observations()
-    error = freed.compute_mean_reprojection_error() / centred.compute_mean_reprojection_error()
-    return bool(kept >= POINTS_KEPT and error < CLEARLY_LESS)
-
-
-def explains_clearly_more(apart: pycolmap.Reconstruction, shared: pycolmap.Reconstruction) -> bool:
-    """Whether a model with a lens for every frame explains clearly more observations than one with fewer lenses."""
-    more = apart.compute_num_observations() > CLEARLY_MORE * shared.compute_num_observations()
-    return bool(more and apart.num_reg_images() >= shared.num_reg_images())
+    kept = freer.compute_num_observations() / usual.compute_num_observations()
+    error = freer.compute_mean_reprojection_error() / usual.compute_mean_reprojection_error()
+    return bool(kept >= POINTS_KEPT and error <= share)

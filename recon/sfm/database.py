@@ -79,6 +79,7 @@ class MatchDatabase:
         self._lenses: dict[str, int] = {}
         self._lens_of: dict[int, int] = {}
         self._chosen: set[int] = set()
+        self.lenses_may_differ = False  # as the pairs of some frames say
         self._frames: dict[int, Frame] = {}  # without pixels
         self._scale: dict[int, float] = {}
         self.features = lru_cache(FRAMES_IN_MEMORY)(self._read_features)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from recon.core.events import Event
-from recon.core.types import Camera, Chunk, Frame
+from recon.core.types import Camera, Frame
+from recon.depth.views import pinhole, undistort
 from recon.mapping.alignment import fit_similarity
+from recon.sfm.consistency import refine_map
 from recon.sfm.crops import have_moved, look_cropped
 from recon.sfm.database import MatchDatabase
-from recon.sfm.frontend import StructureFromMotion
 from recon.sfm.matching import SiftMatcher
 from tests.cases.case import picture, sample_truth
-from tests.recon.sfm.test_lens_choice import FOCAL, settings
+from tests.recon.sfm.test_lens_choice import FOCAL
 
-FRAMES, STEP = 9, 3
+FRAMES, STEP = 20, 3  # all around the room
 CENTRE = np.array([160.0, 120.0])
 
 
@@ -39,22 +40,33 @@ def cropped(index: int, *, crop: bool = True) -> Frame:
     )
 
 
-def test_principal_points_of_crops_are_found_for_poses_and_lenses(tmp_path: Path) -> None:
-    front_end = StructureFromMotion(tmp_path, settings(), list[Event]().append)
-    geometry = front_end.reconstruct(Chunk(0, tuple(cropped(index) for index in range(FRAMES)), 0))
-    front_end.close()
+def test_principal_points_of_crops_are_found(tmp_path: Path) -> None:
+    database = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
+    for index in range(FRAMES):
+        database.add(cropped(index))
+    database.match(pair for pair in combinations(range(FRAMES), 2) if (pair[1] - pair[0] + 3) % FRAMES <= 6)
     truth = sample_truth(range(0, STEP * FRAMES, STEP))
-    found = np.array([np.linalg.inv(frame.cam_from_chunk)[:3, 3] for frame in geometry.frames])
-    wanted = np.array([truth[frame.index][:3, 3] for frame in geometry.frames])
-    errors = fit_similarity(found, wanted, np.ones(len(found))).apply(found) - wanted
-    assert len(found) == FRAMES
+    refined = refine_map(database, {index: np.linalg.inv(pose) for index, pose in truth.items()})
+    database.update_cameras(refined.cameras)
+    assert have_moved(database, range(FRAMES))
+    database.close()
+    found = np.array([np.linalg.inv(refined.cam_from_model[index])[:3, 3] for index in range(FRAMES)])
+    wanted = np.array([truth[index][:3, 3] for index in range(FRAMES)])
+    errors = fit_similarity(found, wanted, np.ones(FRAMES)).apply(found) - wanted
     assert np.sqrt((errors**2).sum(axis=1).mean()) < 0.03
-    for frame in geometry.frames:
-        focal, *principal_point, _ = frame.camera.params
-        assert focal == pytest.approx(FOCAL, rel=0.03)
-        assert np.abs(principal_point - (CENTRE - corner(frame.index))).max() < 4
-        share = frame.intrinsics[0, 0] / focal  # depth is of the same lens
-        assert frame.intrinsics[0, 2] == pytest.approx(share * principal_point[0], rel=0.02)
+    for index, camera in refined.cameras.items():
+        assert camera.params[0] == pytest.approx(FOCAL, rel=0.03)
+        assert np.abs(camera.params[1:3] - (CENTRE - corner(index))).max() < 5
+
+
+def test_depth_is_of_the_lens_with_the_principal_point_that_was_found() -> None:
+    frame = cropped(0)
+    height, width = frame.image.shape[:2]
+    moved = Camera("SIMPLE_RADIAL", width, height, (FOCAL, width / 2 - 9, height / 2 + 5, 0.0))
+    centred = Camera("SIMPLE_RADIAL", width, height, (FOCAL, width / 2, height / 2, 0.0))
+    assert pinhole(moved, width)[0][:2, 2] == pytest.approx(moved.params[1:3])
+    images = [undistort(frame, camera, width)[0].astype(float) for camera in (moved, centred)]
+    assert np.abs(images[0] - images[1]).mean() < 1  # both pinholes lie where their lenses do: nothing is shifted
 
 
 @pytest.mark.parametrize("known", [None, Camera("SIMPLE_RADIAL", 320, 240, (FOCAL, 160.0, 120.0, 0.0))])
