@@ -38,7 +38,8 @@ SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json", f"{REPLACED}/ma
 def refuse_own_outputs(source: str, out: Path) -> None:
     """Raise SettingsError for a source inside what a run in ``out`` deletes before it starts."""
     outputs = [(out / name).resolve() for name in (*OUTPUTS, REPLACED, ERROR_FILE)]
-    if any(Path(source).expanduser().resolve().is_relative_to(output) for output in outputs):
+    where = Path(os.path.realpath(Path(source).expanduser()))  # resolve() raises for a link to itself
+    if any(where.is_relative_to(output) for output in outputs):
         raise SettingsError(f"{source} is part of what this run would replace in {out}. Choose another --out.")
 
 
