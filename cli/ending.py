@@ -71,6 +71,19 @@ def ended_by_signals(stop: Callable[[], None] | None = None) -> Iterator[Ending]
 
 
 @contextmanager
+def ended_before_the_run() -> Iterator[None]:
+    """Say so where SIGTERM or Ctrl-C ends what comes before a run, and exit with their codes."""
+    try:
+        with ended_by_signals():
+            yield
+    except (KeyboardInterrupt, typer.Exit) as end:
+        typer.echo("Ended before the run began: nothing was changed.", err=True)
+        if isinstance(end, typer.Exit):
+            raise
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
 def ended_by_user(stop: Callable[[], None]) -> Iterator[Ending]:
     """As ``ended_by_signals``; q does as well, where a terminal is read."""
     done = threading.Event()

@@ -72,11 +72,15 @@ def live(
 
     The map grows in DIR while pictures come in; q or Ctrl-C ends it.
     """
+    from recon.folder import refuse_own_outputs, require_usable
     from recon.settings import NetworkSettings, RunSettings
     from recon.sources import SourceOptions, open_live_source
     from recon.store.map import incoming_folder
 
     viewers = chosen_viewers(viewer, web_host)
+    refuse_own_outputs(source, out)
+    if not resume:
+        require_usable(out, overwrite=overwrite)
     options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes, cameras)
     incoming = incoming_folder(out, resume=resume)
     opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)

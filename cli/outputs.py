@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from cli.options import Clean, Folder, MaxPoints, Sky, Voxel
 from cli.text import print_rows
+from recon.core.errors import SettingsError
 from recon.exports import EXPORTS
 
 CHECK_FAILED = 1
@@ -45,6 +47,9 @@ def export(
 
     cloud = CloudSettings(voxel, max_points, clean, sky)
     target = out or folder / exports.default_path(to, undistort=undistort)
+    if target.is_dir() and not exports.known(to).is_folder:
+        named = target / exports.default_path(to)
+        raise SettingsError(f"{target} is a folder, but --to {to} writes a file: --out {named}, say.")
     reconstruction = open_map(folder)
     # A run in that folder writes the same files; elsewhere a map that is still growing may be exported.
     inside = target.resolve().is_relative_to(folder.resolve())
@@ -61,10 +66,21 @@ def check(folder: Folder) -> None:
     from recon.evaluate.check import check_folder
     from recon.store.map import open_map
 
-    open_map(folder)  # says so in a sentence where there is no run at all
+    complete = open_map(folder).complete  # says so in a sentence where there is no run at all
     report = check_folder(folder)
     print_rows(
         str(folder), [(item.name, f"{'ok    ' if item.ok else 'FAILED'}  {item.sentence}") for item in report.items]
     )
+    if not complete:
+        typer.echo(_how_to_finish(folder))
     if not report.ok:
         raise typer.Exit(CHECK_FAILED)
+
+
+def _how_to_finish(folder: Path) -> str:
+    """A line about a run that has not come to its end."""
+    from recon.store.lock import writer_in
+
+    if writer_in(folder):
+        return "The run is still going on; what is checked is what it has finished."
+    return f"The run has not finished. Resume it with: recon run SOURCE --out {shlex.quote(str(folder))} --resume"

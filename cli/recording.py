@@ -31,6 +31,8 @@ class Recording:
         self._folder, self._say = folder, say
         self._live, self._web, self._host = live, web, host
         self._viewers: list[viewer.RerunViewer] = []
+        self._path = folder / viewer.RECORDING
+        self._file = 0
 
     def __enter__(self) -> Recording:
         return self
@@ -40,8 +42,8 @@ class Recording:
     ) -> None:
         for opened in self._viewers:
             opened.close()
-        if self._viewers and isinstance(error, ReconError | KeyboardInterrupt):
-            (self._folder / viewer.RECORDING).unlink(missing_ok=True)
+        if self._viewers and isinstance(error, ReconError | KeyboardInterrupt) and self._file == _file(self._path):
+            self._path.unlink(missing_ok=True)  # unless it is that of the map which came back
 
     def __call__(self, event: Event, /) -> None:
         if not self._viewers:
@@ -50,7 +52,8 @@ class Recording:
             opened(event)
 
     def _open(self) -> None:
-        self._viewers.append(viewer.record(self._folder / viewer.RECORDING))
+        self._viewers.append(viewer.record(self._path))
+        self._file = _file(self._path)
         if self._live:
             try:
                 self._viewers.append(viewer.live(self._folder))
@@ -67,3 +70,8 @@ class Recording:
             return
         self._viewers.append(shown)
         self._say(f"Watch it at {address}")
+
+
+def _file(path: Path) -> int:
+    """Tells a file from another at the same place; 0 for none."""
+    return path.stat().st_ino if path.exists() else 0

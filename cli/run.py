@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.ending import Ending, ended_by_signals
+from cli.ending import Ending, ended_before_the_run, ended_by_signals
 from cli.options import (
     Arithmetic,
     CameraCount,
@@ -137,9 +137,15 @@ def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings
 @takes_options_of(prepare)
 def run(source: Input, *, out: Out, **options: Any) -> None:
     """Reconstruct images or a video into DIR."""
-    prepared = prepare(source, out, **options)
-    _print_plan(prepared.plan)
-    recogniser = prepared.open_recogniser()
+    from recon.folder import refuse_own_outputs, require_usable
+
+    with ended_before_the_run():
+        refuse_own_outputs(source, out)
+        if not options["resume"]:
+            require_usable(out, overwrite=options["overwrite"])
+        prepared = prepare(source, out, **options)
+        _print_plan(prepared.plan)
+        recogniser = prepared.open_recogniser()
     listeners_of_run = listening(out, prepared.plan, prepared.viewers, prepared.web_host)
     with ended_by_signals() as ending, listeners_of_run as listeners:
         from recon.pipeline import reconstruct
@@ -159,7 +165,8 @@ def plan(
 
     Takes every option of recon run, and changes nothing.
     """
-    _print_plan(prepare(source, out, **options).plan)
+    with ended_before_the_run():
+        _print_plan(prepare(source, out, **options).plan)
 
 
 def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:

@@ -1,9 +1,14 @@
-"""The folder of a run: made ready before it, and cleared of what a run without a map leaves."""
+"""The folder that a run writes into: whether it may be used, and what ``--overwrite`` replaces.
+
+The map that is replaced is moved into DIR/replaced, and deleted once the new run has one; until then it comes back.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,45 +22,68 @@ from recon.store.journal import Journal
 from recon.store.lock import LOCK
 from recon.store.map import incoming_folder
 
-RUN_OUTPUTS = (*written_names(by_every_run=True), "map", "recording.rrd", "report.json")
-SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json")
+MAP = "map"
+OUTPUTS = (
+    MAP,
+    *written_names(by_every_run=True),
+    "recording.rrd",
+    "report.json",
+    "evaluation.png",
+    "loops.png",
+    *written_names(by_every_run=False),
+)
+REPLACED = "replaced"
+SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json", f"{REPLACED}/map")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
-LATER_OUTPUTS = (*written_names(by_every_run=False), "evaluation.png", "loops.png", ERROR_FILE)
 
 
 def refuse_own_outputs(source: str, out: Path) -> None:
     """Raise SettingsError for a source inside what a run in ``out`` deletes before it starts."""
-    outputs = [(out / name).resolve() for name in RUN_OUTPUTS + LATER_OUTPUTS]
-    if any(Path(source).expanduser().resolve().is_relative_to(output) for output in outputs):
+    outputs = [(out / name).resolve() for name in (*OUTPUTS, REPLACED, ERROR_FILE)]
+    where = Path(os.path.realpath(Path(source).expanduser()))  # resolve() raises for a link to itself
+    if any(where.is_relative_to(output) for output in outputs):
         raise SettingsError(f"{source} is part of what this run would replace in {out}. Choose another --out.")
 
 
-def prepare_folder(out: Path, *, overwrite: bool) -> None:
-    """Make ``out`` ready for a run; only what an earlier run wrote there is ever deleted.
+def require_usable(out: Path, *, overwrite: bool) -> None:
+    """Raise OutputError where no run may begin in ``out``; changes nothing.
 
-    Raises OutputError when ``out`` holds files and ``overwrite`` is not set, when what would be replaced is of no run,
-    or when it cannot be written.
+    It cannot be written, holds files and ``overwrite`` is not set, or what would be replaced is of no run.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        present = {path.name for path in out.iterdir()} - {LOCK}
-        if present and not overwrite:
-            raise OutputError(f"{out} is not empty. Choose another --out, or --overwrite to replace the run in it.")
-        replaced = present.intersection(RUN_OUTPUTS + LATER_OUTPUTS)
-        if replaced - {ERROR_FILE} and not any((out / name).is_file() for name in SIGNS_OF_A_RUN):
-            raise OutputError(
-                f"{out} holds {min(replaced)}, but no run that --overwrite could replace. Move it, or choose another "
-                "--out."
-            )
-        for name in replaced:
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _require_writable(out)
+        present = {path.name for path in out.iterdir()} - {LOCK} if out.exists() else set()
     except OSError as error:
-        raise OutputError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from error
+        raise _unwritable(out, error) from error
+    if present and not overwrite:
+        raise OutputError(f"{out} is not empty. Choose another --out, or --overwrite to replace the run in it.")
+    replaced = present.intersection((*OUTPUTS, REPLACED))
+    if replaced and not any((out / name).exists() for name in SIGNS_OF_A_RUN):
+        raise OutputError(
+            f"{out} holds {min(replaced)}, but no run that --overwrite could replace. Move it, or choose another --out."
+        )
+
+
+@contextmanager
+def replacing(out: Path, *, overwrite: bool) -> Iterator[None]:
+    """Set aside what ``overwrite`` replaces; at the end delete it where there is a map, else put it back.
+
+    Raises OutputError, see ``require_usable``.
+    """
+    if overwrite:
+        require_usable(out, overwrite=True)
+        _told(out, _set_aside)
+    try:
+        yield
+    except BaseException:
+        if overwrite:
+            _told(out, _settle)
+        raise
+    _told(out, _settle)
 
 
 def open_journal(name: str, source: Source, out: Path, settings: RunSettings) -> Journal:
-    """The journal of a new run in ``out``, or of the one to resume; see ``prepare_folder`` and ``Journal.resume``.
+    """The journal of a new run in ``out``, or of the one to resume; see ``require_usable`` and ``Journal.resume``.
 
     Files give the same frames each time, and so does a folder that is watched; cameras, streams and videos at their own
     speed do not.
@@ -64,8 +92,8 @@ def open_journal(name: str, source: Source, out: Path, settings: RunSettings) ->
     where = str(Path(name).expanduser().resolve()) if again else name
     if settings.resume:
         return Journal.resume(out, where, settings, source if again else None)
-    prepare_folder(out, overwrite=settings.overwrite)
-    make_folder(out / "map")
+    require_usable(out, overwrite=settings.overwrite)
+    make_folder(out / MAP)
     return Journal.begin(out, where, settings)
 
 
@@ -88,3 +116,61 @@ def full_disk_told(out: Path) -> Iterator[None]:
         ) from error
     finally:
         shutil.rmtree(incoming_folder(out, resume=True), ignore_errors=True)
+
+
+def _require_writable(out: Path) -> None:
+    existing = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _set_aside(out: Path) -> None:
+    """Move the outputs into DIR/replaced; what an earlier run that came to no map has set aside stays there instead."""
+    aside = out / REPLACED
+    if aside.exists() and not _has_map(out):
+        _delete(out, OUTPUTS)
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    present = [name for name in OUTPUTS if (out / name).exists()]
+    if present:
+        aside.mkdir()
+    for name in present:  # the map first: what is killed in between has it in one place or the other
+        (out / name).rename(aside / name)
+
+
+def _settle(out: Path) -> None:
+    aside = out / REPLACED
+    if not aside.exists():
+        return
+    if not _has_map(out):
+        _delete(out, OUTPUTS)
+        for name in reversed(OUTPUTS):
+            if (aside / name).exists():
+                (aside / name).rename(out / name)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _has_map(out: Path) -> bool:
+    return (out / MAP / "map.json").is_file()
+
+
+def _delete(out: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        path = out / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _told(out: Path, change: Callable[[Path], None]) -> None:
+    try:
+        change(out)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> OutputError:
+    return OutputError(f"Cannot write to {out}: {error.strerror}. Choose another --out.")

@@ -16,7 +16,7 @@ from recon.core.failures import explained
 from recon.core.places import PlaceRecogniser
 from recon.core.types import Chunk, Frame, SkippedFrame
 from recon.exports.outputs import write_outputs
-from recon.folder import discard_map, full_disk_told, open_journal, refuse_own_outputs
+from recon.folder import discard_map, full_disk_told, open_journal, refuse_own_outputs, replacing
 from recon.frontend import GeometryFrontEnd, Resumable, Workplace, front_end_class
 from recon.mapping.between import pose_passed
 from recon.mapping.chunks import chunks
@@ -70,12 +70,12 @@ def reconstruct_source(
     recogniser: PlaceRecogniser | None = None,
 ) -> RunReport:
     """Reconstruct an opened source, also a live one; see ``reconstruct``. name: what the source is called."""
+    refuse_own_outputs(name, out)
     kind = front_end_class(settings)
     start = kind.prepare(settings)
-    refuse_own_outputs(name, out)
     if settings.resume:
         require_run(out)
-    with quiet(), sole_writer(out, "run"):
+    with quiet(), sole_writer(out, "run"), replacing(out, overwrite=settings.overwrite):
         journal = open_journal(name, source, out, settings)
         if settings.resume:
             source = ResumedSource(source, out, journal)

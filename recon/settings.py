@@ -11,6 +11,7 @@ from recon.sources.base import SourceOptions
 
 Refine = Literal["auto", "none"]
 DenseDepth = Literal["filled", "classical"]
+DEFAULT_OVERLAP = 12  # frames
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class RunSettings:
 
     source: SourceOptions = field(default_factory=SourceOptions)
     chunk: int = 60
-    overlap: int = 12
+    overlap: int = DEFAULT_OVERLAP
     camera_model: CameraModel = "SIMPLE_RADIAL"
     intrinsics: Camera | None = None
     overwrite: bool = False
@@ -88,9 +89,12 @@ class RunSettings:
     front_end: str = ""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.overlap < self.chunk:
+        if self.overlap < 1:
+            raise SettingsError(f"--overlap must be at least 1, got {self.overlap}.")
+        if self.overlap >= self.chunk:
             raise SettingsError(
-                f"--overlap must be at least 1 and smaller than --chunk, got {self.overlap} and {self.chunk}."
+                f"--chunk must be larger than --overlap, got {self.chunk} and {self.overlap}"
+                f"{' (the default)' if self.overlap == DEFAULT_OVERLAP else ''}."
             )
         if self.resume and self.overwrite:
             raise SettingsError("--resume goes on with a run that --overwrite would delete. Leave one out.")

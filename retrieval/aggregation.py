@@ -23,7 +23,7 @@ from recon.network.checkpoints import Checkpoint, differences, read_checkpoint
 from recon.network.config import VitConfig
 from recon.network.runtime import precision
 from recon.network.vit import VisionTransformer
-from retrieval.describer import Descriptors
+from retrieval.describer import Descriptors, Masks
 from retrieval.digest import digest_of_file
 
 SIDE = 322  # px of the square that images are resized to, whatever their aspect, as in training
@@ -125,7 +125,7 @@ class ImAgeDescriber:
         self.name = f"ImAge {side} px {identity}"
         self.dim = network.config.dim
 
-    def describe(self, images: Sequence[Image]) -> Descriptors:
+    def describe(self, images: Sequence[Image], masks: Masks = None) -> Descriptors:
         batches = [
             self._batch(images[first : first + IMAGES_AT_ONCE]) for first in range(0, len(images), IMAGES_AT_ONCE)
         ]

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.core.types import Image
+from recon.core.types import Image, Mask
 
 ORIENTATIONS = 8
 CELLS = 4  # along a side of the descriptor
@@ -32,16 +32,22 @@ class DenseSift:
     cells: tuple[int, ...] = (4, 6, 9)
     contrast: float = 1.0
 
-    def describe(self, image: Image) -> NDArray[np.float32]:
-        """Descriptors (n, 128) of an RGB image (height, width, 3), of unit length, where there is contrast."""
+    def describe(self, image: Image, mask: Mask | None = None) -> NDArray[np.float32]:
+        """Descriptors (n, 128) of an RGB image (height, width, 3), of unit length, where there is contrast.
+
+        mask: (height, width), True where the image may be used; a patch that reaches beyond is left out.
+        """
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         scale = min(1.0, self.size / max(grey.shape))
         size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
         small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-        return np.concatenate([self._at_size(small, cell) for cell in self.cells])
+        hidden = np.zeros(small.shape, np.uint8)
+        if mask is not None:
+            hidden = cv2.resize((~mask).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        return np.concatenate([self._at_size(small, hidden, cell) for cell in self.cells])
 
-    def _at_size(self, grey: NDArray[np.float32], cell: int) -> NDArray[np.float32]:
-        """Descriptors whose cells are ``cell`` pixels wide."""
+    def _at_size(self, grey: NDArray[np.float32], hidden: Image, cell: int) -> NDArray[np.float32]:
+        """Descriptors whose cells are ``cell`` pixels wide. hidden: (height, width), 1 where nothing may be used."""
         histograms = _pool(_orientation_planes(cv2.GaussianBlur(grey, (0, 0), cell / 6)), cell)
         rows, columns = (self._grid(length, cell) for length in grey.shape)
         offsets = np.round((np.arange(CELLS) - (CELLS - 1) / 2) * cell).astype(np.int64)
@@ -50,7 +56,9 @@ class DenseSift:
         patches = histograms[:, at_rows, at_columns]  # (orientations, rows, columns, cells, cells)
         flat = np.moveaxis(patches, 0, -1).reshape(-1, CELLS * CELLS * ORIENTATIONS)
         total = flat.sum(axis=1, keepdims=True)
-        kept = total[:, 0] > self.contrast * CELLS * CELLS
+        reach = np.ones((5 * cell + 1, 5 * cell + 1), np.uint8)  # with what cells get of their neighbours
+        free = cv2.dilate(hidden, reach)[np.ix_(rows, columns)].ravel() == 0
+        kept = free & (total[:, 0] > self.contrast * CELLS * CELLS)
         return np.asarray(np.sqrt(flat[kept] / total[kept]), dtype=np.float32)
 
     def _grid(self, length: int, cell: int) -> NDArray[np.int64]:

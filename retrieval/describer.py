@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.core.types import Image
+from recon.core.types import Image, Mask
 
 Descriptors = NDArray[np.float32]  # (images, dim), rows of length 1: their inner product is the similarity in -1..1
+Masks = Sequence[Mask] | None  # (height, width) of each image, True where it may be used; None for everywhere
 
 
 class PlaceDescriber(Protocol):
@@ -24,8 +25,11 @@ class PlaceDescriber(Protocol):
     @property
     def dim(self) -> int: ...
 
-    def describe(self, images: Sequence[Image]) -> Descriptors:
-        """Descriptors (images, dim) of unit length of RGB images (height, width, 3)."""
+    def describe(self, images: Sequence[Image], masks: Masks = None) -> Descriptors:
+        """Descriptors (images, dim) of unit length of RGB images (height, width, 3), as far as ``masks`` let them.
+
+        A network looks at whole images.
+        """
         ...
 
 

@@ -46,11 +46,11 @@ class LoopFinder:
 
     def look(self, submap: Submap, frames: Sequence[Frame], read_submap: ReadSubmap) -> Sequence[LoopCandidate]:
         frames = [frame for frame in frames if frame.index not in self._submap_of]
-        images = [frame.image for frame in frames]
-        self._describer = self._describer or learn_vlad(images)
+        images, masks = [frame.image for frame in frames], [frame.mask for frame in frames]
+        self._describer = self._describer or learn_vlad(images, masks=masks)
         if self._describer is None or not frames:
             return ()  # blank images: nothing to recognise yet
-        descriptors = self._describer.describe(images)
+        descriptors = self._describer.describe(images, masks)
         indices = [frame.index for frame in frames]
         self._submap_of.update(dict.fromkeys(indices, submap.index))
         hits = self._hits(indices, descriptors)

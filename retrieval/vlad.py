@@ -9,6 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from recon.core.errors import MapError
 from recon.core.files import write_atomically
 from recon.core.types import Image
 from retrieval.dense_sift import DenseSift
-from retrieval.describer import Descriptors, normalised
+from retrieval.describer import Descriptors, Masks, normalised
 from retrieval.digest import digest_of_arrays
 
 WORDS = 64
@@ -106,17 +107,19 @@ class VladDescriber:
         self.name = f"SIFT-VLAD {digest_of_arrays(vocabulary.centres)}"
         self.dim = min(LENGTH, vocabulary.centres.size)
 
-    def describe(self, images: Sequence[Image]) -> Descriptors:
-        rows = [self.vocabulary.aggregate(self._sift.describe(image)) for image in images]
+    def describe(self, images: Sequence[Image], masks: Masks = None) -> Descriptors:
+        pairs = zip(images, masks or repeat(None, len(images)), strict=True)
+        rows = [self.vocabulary.aggregate(self._sift.describe(*pair)) for pair in pairs]
         vectors = np.array(rows, dtype=np.float32).reshape(-1, self.vocabulary.centres.size)
         return normalised(sketch(vectors, self.dim))
 
 
-def learn_vlad(images: Sequence[Image], sift: DenseSift | None = None) -> VladDescriber | None:
+def learn_vlad(images: Sequence[Image], sift: DenseSift | None = None, masks: Masks = None) -> VladDescriber | None:
     """A describer whose vocabulary is that of some of the images, evenly chosen; None where they show too little."""
     sift = sift or DenseSift()
     step = max(1, len(images) // IMAGES_TO_LEARN_FROM)
-    features = [sift.describe(image) for image in images[::step]]
+    pairs = list(zip(images, masks or repeat(None, len(images)), strict=True))
+    features = [sift.describe(*pair) for pair in pairs[::step]]
     joined = np.concatenate(features) if features else np.zeros((0, 128), np.float32)
     return VladDescriber(Vocabulary.learn(joined), sift) if len(joined) >= WORDS else None
 

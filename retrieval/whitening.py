@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.types import Image
-from retrieval.describer import Descriptors, PlaceDescriber, normalised
+from retrieval.describer import Descriptors, Masks, PlaceDescriber, normalised
 from retrieval.digest import digest_of_arrays
 
 FLOOR = 1e-3  # of the largest variance: directions below it are noise that whitening would blow up
@@ -51,5 +51,5 @@ class WhitenedDescriber:
         self.name = f"{describer.name} whitened {digest_of_arrays(whitening.mean, whitening.projection)}"
         self.dim = whitening.dim
 
-    def describe(self, images: Sequence[Image]) -> Descriptors:
-        return self._whitening.apply(self._describer.describe(images))
+    def describe(self, images: Sequence[Image], masks: Masks = None) -> Descriptors:
+        return self._whitening.apply(self._describer.describe(images, masks))

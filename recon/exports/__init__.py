@@ -39,6 +39,11 @@ class Export:
     stage: str = ""
     stale: str = ""
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether ``path`` is a folder."""
+        return not Path(self.path).suffix
+
     def write(self, reconstruction: Any, out: Path, cloud: CloudSettings, *, undistort: bool = False) -> None:
         """Write a map to ``out``."""
         write = _loaded(self.undistorted if undistort else self.writer)

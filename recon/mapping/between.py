@@ -62,15 +62,20 @@ class FrameLocaliser:
         grey = small_grey(frame.image, SIDE)
         size = (grey.shape[1], grey.shape[0])
         around = [self._keyframe(index, size) for index in self._neighbours(frame.index)]
-        camera = around[0].placed.camera
-        if (camera.width, camera.height) == frame.original_size:
-            starts = [start for start in (self._cam_from_world, around[0].placed.cam_from_world) if start is not None]
-            poses = (locate(grey, around, camera, start) for start in starts)
-            self._cam_from_world = next((pose for pose in poses if pose is not None), None)
-            if self._cam_from_world is not None:
-                world_from_cam = Sim3.from_matrix(self._cam_from_world).inverse()
-                return PlacedFrame(frame.index, frame.timestamp, frame.name, camera, world_from_cam)
-        return SkippedFrame(frame.index, frame.name, TOO_LITTLE, "passed")
+        cameras = dict.fromkeys(keyframe.placed.camera for keyframe in around)
+        suiting = [camera for camera in cameras if (camera.width, camera.height) == frame.original_size]
+        starts = [start for start in (self._cam_from_world, around[0].placed.cam_from_world) if start is not None]
+        located = None
+        for start in starts:  # in a zoom, the lens of either neighbour may be wrong
+            found = (locate(grey, around, camera, start) for camera in suiting)
+            located = max(filter(None, found), key=lambda located: located.agreement, default=None)
+            if located:
+                break
+        self._cam_from_world = located.cam_from_world if located else None
+        if located is None:
+            return SkippedFrame(frame.index, frame.name, TOO_LITTLE, "passed")
+        world_from_cam = Sim3.from_matrix(located.cam_from_world).inverse()
+        return PlacedFrame(frame.index, frame.timestamp, frame.name, located.camera, world_from_cam)
 
     def _neighbours(self, index: int) -> list[int]:
         """The keyframes before and after, the nearer first."""
@@ -103,8 +108,17 @@ def pose_passed(
                 yield localiser.place(item.frame)
 
 
-def locate(grey: Image, around: list[_Keyframe], camera: Camera, start: Array) -> Array | None:
-    """cam_from_world (4, 4) of a small picture near the pose ``start``, by the points of the keyframes around it."""
+@dataclass(frozen=True, eq=False)
+class _Located:
+    """The pose (4, 4) of a picture, the lens that was assumed, and how well points agree with both, each by 0 to 1."""
+
+    cam_from_world: Array
+    camera: Camera
+    agreement: float
+
+
+def locate(grey: Image, around: list[_Keyframe], camera: Camera, start: Array) -> _Located | None:
+    """Where a small picture near the pose ``start`` was taken, by the points of the keyframes around it."""
     followed = [follow(keyframe, grey, camera, start) for keyframe in around]
     pixels, points = (np.concatenate(parts) for parts in zip(*followed, strict=True))
     if len(pixels) < FEWEST_INLIERS:
@@ -112,12 +126,13 @@ def locate(grey: Image, around: list[_Keyframe], camera: Camera, start: Array) -
     options = pycolmap.AbsolutePoseEstimationOptions()
     options.ransac.random_seed, options.ransac.max_num_trials = 0, 1000
     options.ransac.max_error = MAX_ERROR * camera.width / grey.shape[1]
-    found = pycolmap.estimate_and_refine_absolute_pose(
-        to_original(pixels, camera, grey), points, colmap_camera(camera), options
-    )
+    originals, lens = to_original(pixels, camera, grey), colmap_camera(camera)
+    found = pycolmap.estimate_and_refine_absolute_pose(originals, points, lens, options)
     if found is None or found["num_inliers"] < max(FEWEST_INLIERS, len(pixels) // 4):
         return None
-    return np.vstack([found["cam_from_world"].matrix(), [0, 0, 0, 1]])
+    errors = np.linalg.norm(np.asarray(lens.img_from_cam(found["cam_from_world"] * points)) - originals, axis=1)
+    agreement = np.maximum(1 - np.nan_to_num(errors / options.ransac.max_error, nan=1.0) ** 2, 0).sum()
+    return _Located(np.vstack([found["cam_from_world"].matrix(), [0, 0, 0, 1]]), camera, float(agreement))
 
 
 def follow(keyframe: _Keyframe, grey: Image, camera: Camera, start: Array) -> tuple[Array, Array]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, product
 
 import numpy as np
@@ -11,7 +13,9 @@ import pycolmap
 
 from recon.core.similarity import Array
 from recon.core.types import SparseModel
+from recon.sfm.crops import fits_better, have_moved, look_cropped
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, Pair, image_id
+from recon.sfm.lens_check import several_lenses
 from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_model
 from recon.sfm.selection import select_features
 
@@ -23,6 +27,10 @@ MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
+CLEARLY = 0.8  # of the reprojection error that freer lenses leave, where nothing else speaks for them
+APART = 0.98  # the same for a lens for every frame, where there are several anyway
+
+Adjusted = tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]
 
 
 def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> tuple[int, int]:
@@ -58,16 +66,30 @@ def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *
     """Adjust the poses, lenses and points of some frames together, starting from ``cam_from_model`` (4, 4).
 
     distortion: adjust that of the lenses, too; little parallax cannot tell it from another focal length. The result is
-    empty where the frames do not tell the lens, which then runs away.
+    empty where the frames do not tell the lens, which then runs away. Where only a lens for every frame explains them,
+    the database has these afterwards.
     """
     frames, loss = sorted(cam_from_model), pycolmap.LossFunctionType.TRIVIAL
     model, *_ = _adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, loss, distortion=distortion)
-    return read_model(model) if plausible(model) else NO_MODEL
+    if not plausible(model):
+        return NO_MODEL
+    if len(model.cameras) > len({database.lens_of[index] for index in frames}):
+        database.split_lenses(frames)
+    return read_model(model)
 
 
 def plausible(model: pycolmap.Reconstruction) -> bool:
     """Whether all lenses are ones that are made."""
     return not any(camera.has_bogus_params(*FOCAL_RANGE, MAX_DISTORTION) for camera in model.cameras.values())
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """What of the lenses is adjusted besides their focal lengths. apart: every frame has a lens of its own."""
+
+    distortion: bool
+    principal_points: bool = False
+    apart: bool = False
 
 
 def _adjusted(
@@ -78,11 +100,40 @@ def _adjusted(
     loss: pycolmap.LossFunctionType,
     *,
     distortion: bool,
-) -> tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]:
+) -> Adjusted:
+    """``_adjusted_once``, with as much freedom as the frames may need where the map is clearly better for it."""
+    usual, adjust = Freedom(distortion), partial(_adjusted_once, database, frames, cam_from_world, observations, loss)
+    if look_cropped(database, sorted(cam_from_world)):
+        freed = adjust(freedom=replace(usual, principal_points=True))
+        if not plausible(freed[0]):
+            return adjust(freedom=usual)
+        if have_moved(database, frames):
+            return freed
+        centred = adjust(freedom=usual)
+        return freed if fits_better(freed[0], centred[0], CLEARLY) else centred
+    shared = adjust(freedom=usual)
+    several = several_lenses(database)
+    if (several or database.lenses_may_differ) and len({database.lens_of[index] for index in frames}) < len(frames):
+        apart = adjust(freedom=replace(usual, apart=True))
+        if plausible(apart[0]) and fits_better(apart[0], shared[0], APART if several else CLEARLY):
+            return apart
+    return shared
+
+
+def _adjusted_once(
+    database: MatchDatabase,
+    frames: list[int],
+    cam_from_world: Mapping[int, Array],
+    observations: int,
+    loss: pycolmap.LossFunctionType,
+    *,
+    freedom: Freedom,
+) -> Adjusted:
     """A model of ``frames`` with those of known pose triangulated and adjusted, and what went into it."""
-    cache = database.reduced_cache(select_features(database, frames, observations))
+    cache = database.reduced_cache(select_features(database, frames, observations), apart=freedom.apart)
     options = pipeline_options(EFFORTS[2], database.pixel_scale(frames))
-    options.ba_refine_focal_length, options.ba_refine_extra_params = True, distortion
+    options.ba_refine_focal_length, options.ba_refine_extra_params = True, freedom.distortion
+    options.ba_refine_principal_point = freedom.principal_points
     options.constant_cameras = database.fixed_cameras()
     model = pycolmap.Reconstruction()
     model.load(cache)

@@ -79,6 +79,7 @@ class MatchDatabase:
         self._lenses: dict[str, int] = {}
         self._lens_of: dict[int, int] = {}
         self._chosen: set[int] = set()
+        self.lenses_may_differ = False  # as the pairs of some frames say
         self._frames: dict[int, Frame] = {}  # without pixels
         self._scale: dict[int, float] = {}
         self.features = lru_cache(FRAMES_IN_MEMORY)(self._read_features)
@@ -310,21 +311,26 @@ class MatchDatabase:
         matches = self._database.read_matches(image_id(pair[0]), image_id(pair[1]))
         return np.asarray(matches, dtype=np.int64).reshape(-1, 2)
 
-    def reduced_cache(self, rows: Mapping[int, NDArray[np.int64]]) -> pycolmap.DatabaseCache:
-        """Like ``cache``, with only some rows of the features of every frame index."""
+    def reduced_cache(self, rows: Mapping[int, NDArray[np.int64]], *, apart: bool = False) -> pycolmap.DatabaseCache:
+        """Like ``cache``, with only some rows of the features of every frame index.
+
+        apart: with a copy of its lens for every frame.
+        """
         cache = pycolmap.DatabaseCache()
-        for camera_id in sorted({self._lens_of[index] for index in rows}):
-            cache.add_rig(self._database.read_rig(camera_id))
-            cache.add_camera(self._database.read_camera(camera_id))
+        lens_of = {index: image_id(index) if apart else self._lens_of[index] for index in rows}
+        for number, index in sorted({number: index for index, number in lens_of.items()}.items()):
+            camera = self.camera(index)
+            camera.camera_id = number
+            cache.add_rig(_rig(camera))
+            cache.add_camera(camera)
         new_rows = {}
         for index, kept in rows.items():
             positions = self.positions(index)
             new_rows[index] = np.full(len(positions), -1, dtype=np.int64)
             new_rows[index][kept] = np.arange(len(kept))
-            cache.add_frame(self._database.read_frame(image_id(index)))
-            lens = self._lens_of[index]
-            image = pycolmap.Image(image_name(index), positions[kept], lens, image_id(index))
+            image = pycolmap.Image(image_name(index), positions[kept], lens_of[index], image_id(index))
             image.frame_id = image_id(index)
+            cache.add_frame(_rig_frame(image))
             cache.add_image(image)
         for pair in self.verified_pairs(rows):
             geometry = self._database.read_two_view_geometry(image_id(pair[0]), image_id(pair[1]))
@@ -385,6 +391,13 @@ class MatchDatabase:
             self._database.update_image(image)
             self._lens_of[index] = self._lenses[self.kind(index)] = number
 
+    def split_lenses(self, frame_indices: Iterable[int]) -> None:
+        """Give every frame a lens of its own, with the focal length of the one that it had."""
+        for index in frame_indices:
+            focal, number = self.camera(index).mean_focal_length(), self.add_lens(index)
+            self.set_focal(number, focal)
+            self.use_lenses({index: number})
+
     def _lens(self, frame: Frame) -> int:
         kind = self.kind(frame.index)
         if kind not in self._lenses:
@@ -394,9 +407,7 @@ class MatchDatabase:
     def _write_camera(self, camera: pycolmap.Camera, number: int) -> int:
         """Give a camera that is in the file its rig."""
         camera.camera_id = number
-        rig = pycolmap.Rig(rig_id=number)
-        rig.add_ref_sensor(camera.sensor_id)
-        self._database.write_rig(rig, use_rig_id=True)
+        self._database.write_rig(_rig(camera), use_rig_id=True)
         return number
 
     def _new_camera(self, frame: Frame) -> pycolmap.Camera:
@@ -411,6 +422,13 @@ class MatchDatabase:
         camera = pycolmap.Camera.create_from_model_name(0, self._model, focal, width, height)
         camera.has_prior_focal_length = frame.focal > 0
         return camera
+
+
+def _rig(camera: pycolmap.Camera) -> pycolmap.Rig:
+    """COLMAP's rig of a camera alone."""
+    rig = pycolmap.Rig(rig_id=camera.camera_id)
+    rig.add_ref_sensor(camera.sensor_id)
+    return rig
 
 
 def _rig_frame(image: pycolmap.Image) -> pycolmap.Frame:

@@ -199,6 +199,7 @@ class StructureFromMotion:
         """Like ``_map``, with as many lenses as the matches speak for, where the map agrees."""
         before = remember(self.database)
         if not divide(self.database, sorted({*self._context, *indices}), self._context):
+            self._settled &= not self.database.lenses_may_differ
             return self._reassigned(indices, self._map(indices))
         settled, self._settled = self._settled, False
         mapped = self._map(indices)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import pairwise
 
 import numpy as np
 import pycolmap
@@ -32,10 +31,12 @@ def join_equal(database: MatchDatabase, model: SparseModel) -> None:
     for index, camera in model.cameras.items():
         focals[database.kind(index), camera.params[0]] = database.lens_of[index]
     joined: dict[int, int] = {}
-    for (kind, focal), (next_kind, next_focal) in pairwise(sorted(focals)):
-        if kind == next_kind and next_focal < SAME_FOCAL * focal:
-            number = focals[kind, focal]
-            joined[focals[next_kind, next_focal]] = joined.get(number, number)
+    first: tuple[str, float] | None = None  # of those that are equal: a slow zoom must not become one lens
+    for kind, focal in sorted(focals):
+        if first is None or kind != first[0] or focal >= SAME_FOCAL * first[1]:
+            first = (kind, focal)
+        else:
+            joined[focals[kind, focal]] = focals[first]
     database.use_lenses({index: joined[number] for index, number in database.lens_of.items() if number in joined})
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recon.core.similarity import Array
 from recon.core.types import SparseModel
 from recon.sfm.database import ENOUGH_INLIERS, MatchDatabase
-from recon.sfm.lenses import Lenses, PairTerms, find_lenses
+from recon.sfm.lenses import Lenses, PairTerms, find_lenses, may_differ
 
 EPIPOLAR = (
     pycolmap.TwoViewGeometryConfiguration.CALIBRATED,
@@ -65,6 +65,7 @@ def divide(database: MatchDatabase, frames: Sequence[int], placed: Collection[in
     terms = pair_terms(database, frames)
     start = _start(database, frames, free)
     found = find_lenses(terms, start, free, lambda: zooms(database, frames))
+    database.lenses_may_differ |= may_differ(terms, found, free)
     if apart:
         unbent = _bias(database, frames, placed, found)
         for index, row in zip(frames, found.of_frame, strict=True):

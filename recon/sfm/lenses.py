@@ -23,6 +23,7 @@ PENALTY = 20.0  # of a lens, in the unit of the misfit
 CLEAR_SHARE = 0.6  # of the misfit of one lens that several may leave; wrong matches leave it as it is
 LEAST_RATIO = 1.05  # of two lenses; nearer ones are noise, or no harm
 ROUNDS = 6
+APART_SHARE = 0.75  # of the misfit that a lens for every frame leaves where lenses differ; 0.9 where they do not
 SUSPICIOUS = 1.5  # mean misfit; pairs of one lens have less
 ZOOM_WEIGHT = 10.0  # of the misfit, for a focal length e times the guessed one
 
@@ -101,6 +102,14 @@ def find_lenses(terms: PairTerms, start: Lenses, free: NDArray[np.bool_], zooms:
         if (bound := misfit(terms, found) + PENALTY * len(found.focals)) < least:
             best, least = found, bound
     return best if misfit(terms, best) < CLEAR_SHARE * misfit(terms, shared) else shared
+
+
+def may_differ(terms: PairTerms, lenses: Lenses, free: NDArray[np.bool_]) -> bool:
+    """Whether pairs that look suspicious with ``lenses`` suit a lens for every free frame, as in a slow zoom."""
+    left = misfit(terms, lenses)
+    if left <= SUSPICIOUS * len(terms.frames):
+        return False
+    return misfit(terms, fit(terms, _apart(lenses, free))) < APART_SHARE * left
 
 
 def fit(terms: PairTerms, lenses: Lenses) -> Lenses:

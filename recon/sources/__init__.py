@@ -33,6 +33,8 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
     while iterating, OutputError when ``images_folder`` cannot be written.
     """
     options = options or SourceOptions()
+    if not spec.strip():
+        raise SourceError("SOURCE is empty. Give an image folder, a pattern such as 'a/*.jpg', or a video.")
     path = Path(spec).expanduser()
     if path.is_dir():
         return _image_source("folder", spec, _files_in(path), options, images_folder)
@@ -113,7 +115,10 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _file_source(path: Path, options: SourceOptions, images_folder: Path | None) -> Source:
     suffix = path.suffix.lower()
-    if is_image(path) and not _is_animated(path):
+    animated = _animation(path) if is_image(path) else None
+    if animated == "WEBP":
+        raise SourceError(f"{path} is an animated WebP, which FFmpeg cannot read. Convert it to GIF or MP4 first.")
+    if is_image(path) and animated is None:
         return ImageSource("image", str(path), [path], options, images_folder)
     if suffix in RAW_SUFFIXES:
         raise SourceError(f"{path} is a raw photo. Develop it to JPEG or TIFF first.")
@@ -127,13 +132,14 @@ def _file_source(path: Path, options: SourceOptions, images_folder: Path | None)
     return VideoSource(path, options, images_folder)
 
 
-def _is_animated(path: Path) -> bool:
-    """Whether an image file is a short film that FFmpeg reads."""
+def _animation(path: Path) -> str | None:
+    """The format of an image file that is a short film, None for one picture."""
     try:
         with opened_image(path) as image:
-            return image.format in ("GIF", "PNG") and getattr(image, "is_animated", False)
+            animated = image.format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False)
+            return image.format if animated else None
     except UnreadableImage:
-        return False
+        return None
 
 
 def _image_source(

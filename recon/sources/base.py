@@ -19,7 +19,7 @@ SourceKind = Literal["folder", "glob", "image", "video", "camera", "stream"]
 
 Cameras = Literal["auto", "one", "per-image", "per-folder"]
 
-SMALLEST_SIZE = 64
+SMALLEST_SIZE, LARGEST_SIZE = 64, 16384
 Item = TypeVar("Item")
 
 
@@ -50,10 +50,10 @@ class SourceOptions:
             raise SettingsError(f"--fps must be a positive number, got {self.fps}.")
         if self.fps is not None and self.every != 1:
             raise SettingsError("--every and --fps both choose frames: give only one of them.")
-        if self.max_frames is not None and self.max_frames < 1:
-            raise SettingsError(f"--max-frames must be at least 1, got {self.max_frames}.")
-        if self.size < SMALLEST_SIZE:
-            raise SettingsError(f"--size must be at least {SMALLEST_SIZE} pixels, got {self.size}.")
+        if self.max_frames is not None and self.max_frames < 2:
+            raise SettingsError(f"--max-frames must be at least 2, as a map needs two frames, got {self.max_frames}.")
+        if not SMALLEST_SIZE <= self.size <= LARGEST_SIZE:
+            raise SettingsError(f"--size must be {SMALLEST_SIZE} to {LARGEST_SIZE} pixels, got {self.size}.")
 
 
 @dataclass(frozen=True)

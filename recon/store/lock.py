@@ -49,6 +49,12 @@ class Owner:
             return False
 
 
+def writer_in(folder: Path) -> Owner | None:
+    """Who writes into ``folder`` now, None for nobody."""
+    owner = _owner(folder / LOCK)
+    return owner if owner and owner.may_live else None
+
+
 @contextmanager
 def sole_writer(folder: Path, what: str) -> Iterator[None]:
     """Be the only one who writes into ``folder``, which is made where it is missing.

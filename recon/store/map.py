@@ -10,6 +10,7 @@ docs/formats.md describes every field. Files are written under a temporary name 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from recon.core.names import refuse_to_leave
 from recon.core.similarity import Sim3
 from recon.core.types import Camera, DepthMap, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
 from recon.store.archive import load_arrays, save_arrays
+from recon.store.lock import writer_in
 
 MAP_VERSION = 2
 VERSIONS_READ = (1, 2)  # 1 is compressed by zlib
@@ -148,7 +150,7 @@ def open_map(folder: Path) -> ReconstructedMap:
     """Read the map in ``folder``. Raises MapError when there is none, or it is damaged or of another version."""
     path = folder / "map" / "map.json"
     if not path.is_file():
-        raise MapError(f"{folder} holds no map: {path} is missing. Make one with: recon run SOURCE --out {folder}")
+        raise MapError(_why_no_map(folder))
     try:
         content = json.loads(path.read_text())
         version = content["version"]
@@ -168,6 +170,22 @@ def open_map(folder: Path) -> ReconstructedMap:
         refuse_to_leave(named.name, path)
     points = _read_points(folder / "map" / "points.npz")
     return ReconstructedMap(folder, frames, skipped, points, complete, between)
+
+
+def _why_no_map(folder: Path) -> str:
+    quoted = shlex.quote(str(folder))
+    if writer := writer_in(folder):
+        return (
+            f"{folder} holds no map yet: a {writer.what} is going on (process {writer.process} on {writer.host}), and "
+            "none of its chunks is finished. Try again later."
+        )
+    if (folder / "map" / "run.json").is_file():
+        return (
+            f"{folder} holds no map: the run in it ended before its first chunk was finished. Resume it with: "
+            f"recon run SOURCE --out {quoted} --resume"
+        )
+    missing = folder / "map" / "map.json"
+    return f"{folder} holds no map: {missing} is missing. Make one with: recon run SOURCE --out {quoted}"
 
 
 def _places_to_json(

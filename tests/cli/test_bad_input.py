@@ -35,6 +35,13 @@ def test_missing_path(recon: Recon, tmp_path: Path, command: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("source", ["", " "])
+def test_empty_source(recon: Recon, tmp_path: Path, command: str, source: str) -> None:
+    expect_refusal(recon(command, source, "--out", tmp_path / "out"), "SOURCE is empty. Give an image folder")
+    assert not (tmp_path / "out").exists()
+
+
 def test_empty_folder(recon: Recon, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     expect_refusal(recon("run", tmp_path / "photos", "--out", tmp_path / "out"), "photos holds no files")
@@ -84,9 +91,6 @@ def test_overwrite_deletes_nothing_that_is_not_of_a_run(recon: Recon, tmp_path: 
         "thesis.txt": "precious",
         "poses.txt": "surveyed",
     }
-    (out / "report.json").write_text("of an earlier run, as poses.txt then is")
-    expect_refusal(recon("run", photos, "--out", out, "--overwrite"), "1 readable image", out=out)
-    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("special", ["/dev/null", "loop"])
@@ -103,10 +107,44 @@ def test_a_source_that_overwrite_would_delete(recon: Recon, tmp_path: Path, sour
     assert len(list(photos.iterdir())) == 3
 
 
-def test_folder_under_a_regular_file(recon: Recon, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--overwrite",)])
+def test_what_overwrite_replaces_comes_back_where_there_is_no_new_map(
+    recon: Recon, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    photos, out = make_images(tmp_path / "photos", 3, same=False), tmp_path / "out"
+    before = {
+        "report.json": "{}",
+        "poses.txt": "0",
+        "recording.rrd": "seen",
+        "map/map.json": "{}",
+        "thesis.txt": "mine",
+    }
+    (out / "map").mkdir(parents=True)
+    for name, text in before.items():
+        (out / name).write_text(text)
+    outcome = recon("run", photos, "--out", out, *options)
+    assert outcome.code == 2
+    assert ("None of the 3 frames" if options else "out is not empty") in outcome.err
+    left = {str(path.relative_to(out)): path.read_text() for path in out.rglob("*") if path.is_file()}
+    assert left == before
+
+
+@pytest.mark.parametrize("below", ["", "out"])
+def test_folder_that_is_a_file_is_refused_before_the_plan(recon: Recon, tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("")
-    outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "file" / "out")
+    outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "file" / below, "--overwrite")
     expect_refusal(outcome, "Cannot write to", "Not a directory", "--out")
+    assert outcome.out == ""
+
+
+def test_folder_without_permission_is_refused_before_the_plan(
+    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recon.folder.os.access", lambda *_: False)  # root, as in containers, may do all
+    outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "new" / "out")
+    expect_refusal(outcome, f"Cannot write to {tmp_path}/new/out: Permission denied", "--out")
+    assert outcome.out == ""
+    assert not (tmp_path / "new").exists()
 
 
 def test_read_only_folder(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,8 +211,10 @@ def test_images_that_do_not_overlap(recon: Recon, tmp_path: Path) -> None:
         (("--fps", "2", "--every", "3"), ("--every and --fps",)),
         (("--fps", "2"), ("--fps works for videos only",)),
         (("--fps", "-1"), ("--fps must be a positive number",)),
-        (("--max-frames", "0"), ("--max-frames must be at least 1",)),
-        (("--size", "8"), ("--size must be at least 64",)),
+        (("--max-frames", "1"), ("--max-frames must be at least 2, as a map needs two frames, got 1",)),
+        (("--chunk", "2"), ("--chunk must be larger than --overlap, got 2 and 12 (the default)",)),
+        (("--size", "8"), ("--size must be 64 to 16384 pixels, got 8",)),
+        (("--size", "1000000"), ("--size must be 64 to 16384 pixels, got 1000000",)),
         (("--masks", "nowhere"), ("nowhere",)),
         (("--intrinsics", "500,500,320"), ("--intrinsics needs fx,fy,cx,cy", "got 3")),
         (("--intrinsics", "1,2,3,4,5,6,7,8,9"), ("at most 4 distortion numbers", "got 9")),
@@ -187,8 +227,9 @@ def test_images_that_do_not_overlap(recon: Recon, tmp_path: Path) -> None:
 def test_settings_that_cannot_work(
     recon: Recon, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "out", *options)
-    expect_refusal(outcome, *words)
+    photos = make_images(tmp_path / "photos")
+    for command in ("plan", "run"):
+        expect_refusal(recon(command, photos, "--out", tmp_path / "out", *options), *words)
     assert not (tmp_path / "out").exists()
 
 

@@ -22,10 +22,10 @@ from recon.sources import SourceOptions
 from recon.store import report
 from recon.store.journal import Journal
 from recon.store.lock import sole_writer
-from recon.store.map import open_map
+from recon.store.map import MapStore, open_map
 from tests.cases.robust import FRAMES, foreign, odd, renamed
 from tests.cli.conftest import Recon, make_images
-from tests.support import ExactFrontEnd, half_size_sample
+from tests.support import ExactFrontEnd, half_size_sample, make_map
 
 SMALL = ("--size", "320", "--depth", "classical", "--no-loops", "--viewer", "none")
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +93,53 @@ def test_sigterm_ends_a_run_of_a_script_as_ctrl_c_does(tmp_path: Path) -> None:
     assert found.interrupted
     assert 5 <= found.frames_placed == len(open_map(out).frames) == len(np.loadtxt(out / "poses.txt"))
     assert not (out / ".lock").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_before_the_run_is_told(
+    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, number: int, code: int
+) -> None:
+    monkeypatch.setattr("recon.plan.make_plan", lambda *_, **__: os.kill(os.getpid(), number))
+    outcome = recon(command, make_images(tmp_path / "photos"), "--out", tmp_path / "out")
+    assert (outcome.code, outcome.out) == (code, "")
+    assert outcome.err == "Ended before the run began: nothing was changed.\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_whose_run_has_no_chunk_yet_says_what_to_do(recon: Recon, tmp_path: Path) -> None:
+    out = tmp_path / "my out"
+    (out / "map").mkdir(parents=True)
+    Journal.begin(out, "photos", RunSettings())
+    for command in (("export", out, "--to", "tum"), ("check", out)):
+        outcome = recon(*command)
+        assert outcome.code == 2
+        assert f"its first chunk was finished. Resume it with: recon run SOURCE --out '{out}' --resume" in outcome.err
+    with sole_writer(out, "run"):
+        outcome = recon("export", out, "--to", "tum")
+    assert outcome.code == 2
+    assert f"{out} holds no map yet: a run is going on (process {os.getpid()} on " in outcome.err
+    assert not (out / "poses.txt").exists()
+
+
+def test_the_map_that_a_killed_run_left_is_checked_and_says_how_to_resume(recon: Recon, tmp_path: Path) -> None:
+    made = make_map(tmp_path)
+    MapStore(tmp_path).write_places(made.frames, (), made.points, complete=False)
+    outcome = recon("check", tmp_path)
+    assert outcome.code == 1
+    assert f"The run has not finished. Resume it with: recon run SOURCE --out {tmp_path} --resume\n" in outcome.out
+
+
+@pytest.mark.parametrize(("to", "words"), [("mesh", "mesh/mesh.ply"), ("tum", "mesh/poses.txt")])
+def test_a_folder_where_a_file_is_written(recon: Recon, tmp_path: Path, to: str, words: str) -> None:
+    make_map(tmp_path)
+    (tmp_path / "mesh").mkdir()
+    outcome = recon("export", tmp_path, "--to", to, "--out", tmp_path / "mesh")
+    assert outcome.code == 2
+    assert f"mesh is a folder, but --to {to} writes a file: --out {tmp_path}/{words}, say." in outcome.err
+    outcome = recon("export", tmp_path, "--to", "mesh", "--out", tmp_path / "surface")
+    assert outcome.code == 2
+    assert f"A mesh is a file, .ply or .glb, not {tmp_path}/surface. Give --out {tmp_path}/surface/mesh" in outcome.err
 
 
 def test_a_second_run_is_refused_before_it_touches_anything(recon: Recon, tmp_path: Path) -> None:

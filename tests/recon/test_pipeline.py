@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 
 from cli.ending import Ending
 from cli.run import conclude
-from recon.core.errors import OutputError, ReconstructionError, SettingsError
+from recon.core.errors import ReconstructionError, SettingsError
 from recon.core.events import (
     ChunkReconstructed,
     Event,
@@ -30,7 +30,6 @@ from recon.depth.learned import FilledSweep, LearnedSweep
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.stages import open_depth_stage
 from recon.evaluate.check import check_folder
-from recon.folder import prepare_folder
 from recon.frontend import FRONT_ENDS
 from recon.mapping.alignment import fit_similarity
 from recon.pipeline import reconstruct
@@ -234,20 +233,6 @@ def test_no_geometry_at_all_is_an_error_and_leaves_nothing(photos: Path, tmp_pat
     with pytest.raises(ReconstructionError, match=r"None of the 10 frames of .* could be placed"):
         run(photos, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == []
-
-
-def test_only_what_a_run_writes_is_ever_deleted(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("precious")
-    with pytest.raises(OutputError, match="not empty"):
-        prepare_folder(tmp_path, overwrite=False)
-    for name in ("poses.txt", "evaluation.png"):
-        (tmp_path / name).touch()
-    (tmp_path / "map").mkdir()
-    (tmp_path / "map" / "map.json").touch()
-    prepare_folder(tmp_path, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    prepare_folder(tmp_path / "new" / "folder", overwrite=False)
-    assert (tmp_path / "new" / "folder").is_dir()
 
 
 def test_depth_is_filled_by_the_bundled_network_where_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:

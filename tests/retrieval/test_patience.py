@@ -12,7 +12,7 @@ from recon.core.similarity import Sim3
 from recon.core.types import Camera, ChunkGeometry, Frame, FrameGeometry, Image, SparsePoints, Submap
 from retrieval import recogniser
 from retrieval.candidates import CandidateSettings, Hit
-from retrieval.describer import Descriptors, normalised
+from retrieval.describer import Descriptors, Masks, normalised
 from retrieval.recogniser import LoopFinder, hopeless
 
 SUBMAP = 40  # frames
@@ -28,7 +28,7 @@ class Places:
         steps = np.random.default_rng(0).normal(size=(260, self.dim))
         self._of = normalised(np.array([steps[number : number + 6].sum(axis=0) for number in range(250)]))
 
-    def describe(self, images: Sequence[Image]) -> Descriptors:
+    def describe(self, images: Sequence[Image], masks: Masks = None) -> Descriptors:
         return self._of[[int(image[0, 0, 0]) for image in images]]
 
 

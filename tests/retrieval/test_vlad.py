@@ -109,3 +109,14 @@ def test_whitening_evens_out_the_directions(images: list[Image], describer: Vlad
     assert spread.max() < 1.2 * spread.min()
     with pytest.raises(ValueError, match="at least 2"):
         Whitening.learn(descriptors[:1])
+
+
+def test_what_is_masked_does_not_count(images: list[Image], describer: VladDescriber) -> None:
+    """Another picture in the masked half gives the same descriptor; without the mask it does not."""
+    first = images[0]
+    second, mask = first.copy(), np.ones(first.shape[:2], bool)
+    second[:, 320:], mask[:, 320:] = images[10][:, 320:], False
+    whole, masked = describer.describe([first, second]), describer.describe([first, second], [mask, mask])
+    assert whole[0] @ whole[1] < 0.9
+    assert masked[0] @ masked[1] > 0.99
+    assert len(DenseSift().describe(first, ~np.ones_like(mask))) == 0

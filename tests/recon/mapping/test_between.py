@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,18 @@ def test_frames_between_get_their_true_poses(camera: Camera, tmp_path: Path) -> 
         moved = found.cam_from_world @ np.linalg.inv(truth.cam_from_world)
         assert np.linalg.norm(moved[:3, 3]) < 0.02  # of a step of 0.4 between keyframes
         assert np.abs(moved[:3, :3] - np.eye(3)).max() < 0.005
+
+
+@pytest.mark.parametrize("row", [1, 3])
+def test_across_a_zoom_the_lens_is_that_of_the_neighbour_that_fits(tmp_path: Path, row: int) -> None:
+    """Of two neighbours at one distance the first has the other lens."""
+    tele = replace(RADIAL, params=(182.0, *RADIAL.params[1:]))
+    reconstruction = make_map(tmp_path, (RADIAL, tele))
+    truth = replace(halfway(reconstruction, row), camera=RADIAL)
+    found = FrameLocaliser(reconstruction).place(frame_at(truth))
+    assert isinstance(found, PlacedFrame), found
+    assert found.camera == RADIAL
+    assert np.linalg.norm(found.world_from_cam.translation - truth.world_from_cam.translation) < 0.05
 
 
 def test_a_frame_of_something_else_is_said_to_have_no_place(tmp_path: Path) -> None:

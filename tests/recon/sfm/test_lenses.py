@@ -1,5 +1,6 @@
 """Lenses told apart by exact and by noisy epipolar geometry of cameras around a room."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
@@ -8,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from recon.core.similarity import Array
-from recon.sfm.lenses import Lenses, PairTerms, find_lenses, fit, misfit
+from recon.sfm.lenses import Lenses, PairTerms, find_lenses, fit, may_differ, misfit
 
 FRAMES = 14
 SIDE, CENTRE = 640.0, np.array([320.0, 240.0])
@@ -71,6 +72,12 @@ def test_zooms_are_told_apart(ratios: list[float]) -> None:
     found = find_lenses(terms_of(true, 0.2), one_lens(), FREE, lambda: true * 1.05)
     assert len(found.focals) == len(set(which.tolist()))
     np.testing.assert_allclose(found.focals[found.of_frame], true, rtol=0.04)
+
+
+def test_a_slow_zoom_asks_for_a_lens_for_every_frame() -> None:
+    slow, one = (terms_of(focals, 0.2) for focals in (np.geomspace(0.78, 1.17, FRAMES), np.full(FRAMES, 0.78)))
+    assert may_differ(slow, fit(slow, replace(one_lens(), focals=np.array([0.95]))), FREE)
+    assert not may_differ(one, fit(one, replace(one_lens(), focals=np.array([0.8]))), FREE)
 
 
 def test_a_zoom_in_the_middle_is_one_change() -> None:

@@ -119,6 +119,9 @@ class TestFormats:
         assert open_source(str(tmp_path / "a.gif")).description.kind == "video"
         assert len(frames(tmp_path / "a.gif")) == 3
         assert len(frames(tmp_path)) == 1
+        pictures[0].save(tmp_path / "a.webp", save_all=True, append_images=pictures[1:], duration=100)
+        with pytest.raises(SourceError, match="is an animated WebP, which FFmpeg cannot read"):
+            open_source(str(tmp_path / "a.webp"))
 
     def test_a_large_folder_is_sorted_out_at_once(self, tmp_path: Path) -> None:
         for number in range(3000):

@@ -1,0 +1,66 @@
+"""What ``--overwrite`` sets aside, brings back and deletes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recon.core.errors import OutputError, ReconstructionError
+from recon.folder import REPLACED, replacing, require_usable
+
+
+def make_run(folder: Path, text: str) -> None:
+    (folder / "map").mkdir(parents=True, exist_ok=True)
+    for name in ("map/map.json", "report.json", "evaluation.png"):
+        (folder / name).write_text(text)
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_what_a_run_writes_is_ever_replaced(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(OutputError, match="not empty"):
+        require_usable(tmp_path, overwrite=False)
+    make_run(tmp_path, "old")
+    with replacing(tmp_path, overwrite=True):
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", REPLACED]
+        (tmp_path / "map").mkdir()
+        (tmp_path / "map" / "map.json").write_text("new")
+    assert content(tmp_path) == {"notes.txt": "precious", "map/map.json": "new"}
+
+
+def test_the_old_map_comes_back_where_the_new_run_has_none(tmp_path: Path) -> None:
+    make_run(tmp_path, "old")
+    before = content(tmp_path)
+    with pytest.raises(ReconstructionError), replacing(tmp_path, overwrite=True):
+        (tmp_path / "map").mkdir()
+        (tmp_path / "map" / "run.json").write_text("new")
+        raise ReconstructionError("nothing placed")
+    assert content(tmp_path) == before
+
+
+def test_a_run_that_was_killed_leaves_the_old_map_for_the_next(tmp_path: Path) -> None:
+    make_run(tmp_path / REPLACED, "old")  # killed before it had a map of its own
+    before = content(tmp_path / REPLACED)
+    (tmp_path / "map").mkdir()
+    (tmp_path / "map" / "run.json").write_text("killed")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path, overwrite=True):
+        assert not (tmp_path / "map").exists()
+        raise KeyboardInterrupt
+    assert content(tmp_path) == before
+    assert not (tmp_path / REPLACED).exists()
+
+
+def test_a_run_that_is_resumed_to_its_end_deletes_what_it_replaced(tmp_path: Path) -> None:
+    make_run(tmp_path / REPLACED, "old")
+    make_run(tmp_path, "killed, with a chunk")
+    with pytest.raises(OutputError), replacing(tmp_path, overwrite=False):
+        raise OutputError("other options")
+    assert (tmp_path / REPLACED / "map" / "map.json").read_text() == "old"
+    with replacing(tmp_path, overwrite=False):
+        pass
+    assert not (tmp_path / REPLACED).exists()
+    assert (tmp_path / "map" / "map.json").read_text() == "killed, with a chunk"
