@@ -33,6 +33,11 @@ CONTEXT = 60
 UNSETTLED_CONTEXT = 180  # frames that tell the lens together
 BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see lens_change
 SETTLING_ROUNDS = 4
+MOST_MAPPINGS = 10  # of a chunk, after which nothing is tried a second time; 6 at most in sequences where nothing moves
+UNSETTLED = (
+    "The lens could not be settled: every try gives another one. The map is kept with the last. Give --intrinsics, or "
+    "cover what moves with --masks."
+)
 SLOW_WINDOW = (24, 32, 48)
 SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
@@ -80,8 +85,10 @@ class StructureFromMotion:
         self._settled = settings.camera is not None
         self._effort = EFFORTS[0]
         self._hindrance = ""
+        self._mappings = 0
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
+        self._mappings = 0
         for frame in chunk.frames:
             self.database.add(frame)
         indices, lenses = [frame.index for frame in chunk.frames], len(set(self.database.lens_of.values()))
@@ -170,7 +177,7 @@ class StructureFromMotion:
 
     def _strengthen(self, model: SparseModel) -> bool:
         """Match closer where few points carry the scale from frame to frame; returns whether that was needed."""
-        if not model.cam_from_model or weakest_link(model) >= ENOUGH_LINKS:
+        if not model.cam_from_model or weakest_link(model) >= ENOUGH_LINKS or self._is_spent:
             return False
         self.database.match(window_pairs(sorted(model.cam_from_model), CLOSE_WINDOW))
         return True
@@ -235,9 +242,10 @@ class StructureFromMotion:
         best, best_effort = NO_MODEL, efforts[0]
         for effort in efforts:
             model = map_frames(self.database, frames, known, effort)
+            self._mappings += 1
             if len(model.cam_from_model) > len(best.cam_from_model):
                 best, best_effort = model, effort
-            if len(best.cam_from_model) == len(frames):
+            if len(best.cam_from_model) == len(frames) or self._is_spent:
                 break
             if count_placed(best, indices) > 0.5 * len(indices):
                 known = best.cam_from_model
@@ -258,12 +266,20 @@ class StructureFromMotion:
             self.database.update_cameras(adjusted.cameras)
             if largest_change(model, adjusted) < BENDING:
                 return adjusted
+            if self._is_spent:
+                break
             anew, _ = self._escalate(sorted(model.cam_from_model), {}, EFFORTS[EFFORTS.index(effort) :])
             if len(anew.cam_from_model) < len(adjusted.cam_from_model) or 2 * weakest_link(anew) < weakest_link(model):
                 return adjusted
             self.database.update_cameras(anew.cameras)
-            model = anew
-        return model
+            model = adjusted = anew
+        self._tell(Notice(UNSETTLED))
+        return adjusted
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether the chunk has been mapped so often that what is there must do."""
+        return self._mappings >= MOST_MAPPINGS
 
     def _densify(self, chunk: Chunk, model: SparseModel) -> ChunkGeometry:
         """Depth of the placed frames; frames that kept the pose of the chunk before keep their depth, too."""
