@@ -56,8 +56,8 @@ def _doubt_steps(frames: list[PlacedFrame], points: SparsePoints, depths: Mappin
     ]
     jumps = {row: why for row, why in find_jumps(frames, points, steps).items() if row not in wild}
     return found + [
-        f"the step to {frames[row + 1].name} is {steps[row] / usual_step(steps, row):.0f} times as long as those around "
-        f"it, {why}"
+        f"the step to {frames[row + 1].name} is {steps[row] / usual_step(steps, row):.0f} times as long as those "
+        f"around it, {why}"
         for row, why in list(jumps.items())[:1]
     ]
 

@@ -17,7 +17,7 @@ from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase, Pair
-from recon.sfm.evidence import find_hindrance
+from recon.sfm.evidence import find_hindrance, hardly_moves
 from recon.sfm.lens import largest_change
 from recon.sfm.lens_check import join_equal, reassign, several_lenses
 from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
@@ -33,10 +33,14 @@ CONTEXT = 60
 UNSETTLED_CONTEXT = 180  # frames that tell the lens together
 BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see lens_change
 SETTLING_ROUNDS = 4
-MOST_MAPPINGS = 10  # of a chunk, after which nothing is tried a second time; 6 at most in sequences where nothing moves
+MOST_MAPPINGS = 10  # of a chunk, after which nothing is tried a second time
 UNSETTLED = (
     "The lens could not be settled: every try gives another one. The map is kept with the last. Give --intrinsics, or "
     "cover what moves with --masks."
+)
+HARDLY_MOVED = (
+    "the camera hardly moved: turning alone explains nearly all of what the frames have in common, so that the way and "
+    "the depth may be invented. Record while walking sideways."
 )
 SLOW_WINDOW = (24, 32, 48)
 SLOW_SHARE = 0.4
@@ -101,6 +105,8 @@ class StructureFromMotion:
             self._effort = effort
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
         revised: dict[int, Array] = {}
+        if anew and hardly_moves(self.database, indices, self._settings.camera):
+            self._tell(Notice(f"Chunk {chunk.index + 1}: {HARDLY_MOVED}", doubtful=True))
         if anew:
             # Later chunks and all depth build on this lens: fit it to every frame, not only to the growing model.
             model = self._settle_lens(model, effort)
