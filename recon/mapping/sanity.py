@@ -14,7 +14,9 @@ from recon.core.types import PlacedFrame, SparsePoints
 
 FEWEST_POINTS, FEW_POINTS = 12, 25  # that half of the frames see
 IMPOSSIBLE_STEP = 50.0  # in depths seen: what is on both sides of such a step cannot be in two pictures
-LARGE_STEP = 10.0  # in those of the faster frames
+LARGE_STEP = 10.0  # in those around it; 5.3 at most in real sequences
+AROUND, FEWEST_AROUND = 5, 2  # steps on either side
+DENSE = 0.05  # of the width, by which images as close as those of a film differ
 USUAL_SHIFT = 3.0  # of what the pictures of a real step differ by, in that of their neighbours
 ENOUGH_SHARED = 12  # points
 ENOUGH_STEPS = 6
@@ -52,32 +54,56 @@ def _doubt_steps(frames: list[PlacedFrame], points: SparsePoints, depths: Mappin
         f"{frames[row + 1].name} lies {steps[row] / depth:.0f} times as far from the frame before as the cameras see"
         for row in wild[:1]
     ]
-    jumps = [row for row in find_jumps(frames, points, steps) if row not in wild]
+    jumps = {row: why for row, why in find_jumps(frames, points, steps).items() if row not in wild}
     return found + [
-        f"the step to {frames[row + 1].name} is {steps[row] / usual_step(steps, row):.0f} times as long as others, but "
-        "the pictures hardly differ more than others"
-        for row in jumps[:1]
+        f"the step to {frames[row + 1].name} is {steps[row] / usual_step(steps, row):.0f} times as long as those "
+        f"around it, {why}"
+        for row, why in list(jumps.items())[:1]
     ]
 
 
 def usual_step(steps: Array, row: int) -> float:
-    """The step that the faster ones of all others have."""
-    return max(float(np.quantile(np.delete(steps, row), 0.8)), 1e-12)
+    """The median of the steps before, or of those after, ``steps[row]``: of the faster ones."""
+    sides = (steps[max(0, row - AROUND) : row], steps[row + 1 : row + 1 + AROUND])
+    told = [float(np.median(side)) for side in sides if len(side) >= FEWEST_AROUND]
+    return max(told, default=np.inf) + 1e-12
 
 
-def find_jumps(frames: list[PlacedFrame], points: SparsePoints, steps: Array) -> list[int]:
-    """Rows of ``steps`` that are many times as long as others although the frames on both sides differ as little.
+def find_jumps(frames: list[PlacedFrame], points: SparsePoints, steps: Array) -> dict[int, str]:
+    """Rows of ``steps`` that are many times as long as those around them, in length and in speed, with what speaks
+    against their truth.
 
-    Where pictures differ more as well, the camera may have gone far, as from one group of photographs to the next.
+    A film has no reason to jump. Among images, those that are like frames of a film have none either unless the
+    pictures differ more there, too: then the camera may have gone far, as from one group of photographs to the next.
     """
-    if len(steps) < ENOUGH_STEPS or not len(points.positions):
-        return []
-    long = [row for row in range(len(steps)) if steps[row] > LARGE_STEP * usual_step(steps, row)]
-    if not long:
-        return []
+    if len(steps) < ENOUGH_STEPS:
+        return {}
+    times = np.diff([frame.timestamp for frame in frames])
+    speeds = steps / np.where(times > 0, times, max(float(np.median(times)), 1e-9))
+    jumps = [
+        row
+        for row in range(len(steps))
+        if all(values[row] > LARGE_STEP * usual_step(values, row) for values in (steps, speeds))
+    ]
+    if not jumps:
+        return {}
+    if any(frame.timestamp != frame.index for frame in frames):
+        return dict.fromkeys(jumps, "which nothing in the times of the frames explains")
+    if not len(points.positions):
+        return {}
     shifts = np.array([_shift(points, first.index, second.index) for first, second in pairwise(frames)])
-    usual = np.nanmedian(shifts) if np.isfinite(shifts).any() else np.nan
-    return [row for row in long if shifts[row] < USUAL_SHIFT * usual]
+    usual = float(np.nanmedian(shifts)) if np.isfinite(shifts).any() else np.nan
+    width = frames[0].camera.width
+    return {row: why for row in jumps if (why := _unexplained(float(shifts[row]), usual, width))}
+
+
+def _unexplained(shift: float, usual: float, width: int) -> str:
+    """What speaks against a jump between two images; nothing where more of a shift in the picture [px] explains it."""
+    if shift < USUAL_SHIFT * usual:
+        return "but the pictures hardly differ more than others"
+    if np.isnan(shift) and usual < DENSE * width:
+        return "and hardly a point is seen from both sides: the map breaks there, unless images are missing"
+    return ""
 
 
 def _shift(points: SparsePoints, first: int, second: int) -> float:

@@ -57,15 +57,19 @@ def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera 
     scale = database.pixel_scale(frames)
     if still := _find_stillness(database, frames, scale):
         return still
-    pairs = far_pairs(database, frames)
-    if not pairs:
+    if not far_pairs(database, frames):
         return Hindrance.APART
+    return Hindrance.TURNED if hardly_moves(database, frames, lens) else None
+
+
+def hardly_moves(database: MatchDatabase, frames: Sequence[int], lens: Camera | None) -> bool:
+    """Whether turning alone, if anything, explains nearly all of what frames far apart have in common."""
+    pairs = far_pairs(database, frames)
     if len(pairs) < FEWEST_PAIRS:
-        return None
+        return False
     views = [_verified(database, pair) for pair in pairs]
-    if not only_turned(views, read_camera(database.camera(frames[0])), scale, known=lens is not None):
-        return None
-    return Hindrance.TURNED
+    camera, scale = read_camera(database.camera(frames[0])), database.pixel_scale(frames)
+    return only_turned(views, camera, scale, known=lens is not None)
 
 
 def far_pairs(database: MatchDatabase, frames: Sequence[int]) -> list[Pair]:

@@ -21,7 +21,7 @@ from recon.frontend import Workplace
 from recon.settings import RunSettings
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase, Pair
-from recon.sfm.evidence import find_hindrance
+from recon.sfm.evidence import find_hindrance, hardly_moves
 from recon.sfm.lens import largest_change
 from recon.sfm.lens_check import join_equal, reassign, several_lenses
 from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
@@ -37,6 +37,15 @@ CONTEXT = 60
 UNSETTLED_CONTEXT = 180  # frames that tell the lens together
 BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see lens_change
 SETTLING_ROUNDS = 4
+MOST_MAPPINGS = 10  # of a chunk, after which nothing is tried a second time
+UNSETTLED = (
+    "The lens could not be settled: every try gives another one. The map is kept with the last. Give --intrinsics, or "
+    "cover what moves with --masks."
+)
+HARDLY_MOVED = (
+    "the camera hardly moved: turning alone explains nearly all of what the frames have in common, so that the way and "
+    "the depth may be invented. Record while walking sideways."
+)
 SLOW_WINDOW = (24, 32, 48)
 SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
@@ -86,6 +95,7 @@ class StructureFromMotion:
         self._settled = settings.camera is not None
         self._effort = EFFORTS[0]
         self._hindrance: Hindrance | None = None
+        self._mappings = 0
 
     @classmethod
     def prepare(cls, settings: RunSettings) -> Callable[[Workplace], StructureFromMotion]:
@@ -100,6 +110,7 @@ class StructureFromMotion:
         return cls(place.folder, sfm, place.tell, place.finished)
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
+        self._mappings = 0
         for frame in chunk.frames:
             self.database.add(frame)
         indices, lenses = [frame.index for frame in chunk.frames], len(set(self.database.lens_of.values()))
@@ -112,6 +123,8 @@ class StructureFromMotion:
             self._effort = effort
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
         revised: dict[int, Array] = {}
+        if anew and hardly_moves(self.database, indices, self._settings.camera):
+            self._tell(Notice(f"Chunk {chunk.index + 1}: {HARDLY_MOVED}", doubtful=True))
         if anew:
             # Later chunks and all depth build on this lens: fit it to every frame, not only to the growing model.
             model = self._settle_lens(model, effort)
@@ -190,7 +203,7 @@ class StructureFromMotion:
 
     def _strengthen(self, model: SparseModel) -> bool:
         """Match closer where few points carry the scale from frame to frame; returns whether that was needed."""
-        if not model.cam_from_model or weakest_link(model) >= ENOUGH_LINKS:
+        if not model.cam_from_model or weakest_link(model) >= ENOUGH_LINKS or self._is_spent:
             return False
         self.database.match(window_pairs(sorted(model.cam_from_model), CLOSE_WINDOW))
         return True
@@ -256,9 +269,10 @@ class StructureFromMotion:
         best, best_effort = NO_MODEL, efforts[0]
         for effort in efforts:
             model = map_frames(self.database, frames, known, effort)
+            self._mappings += 1
             if len(model.cam_from_model) > len(best.cam_from_model):
                 best, best_effort = model, effort
-            if len(best.cam_from_model) == len(frames):
+            if len(best.cam_from_model) == len(frames) or self._is_spent:
                 break
             if count_placed(best, indices) > 0.5 * len(indices):
                 known = best.cam_from_model
@@ -279,12 +293,20 @@ class StructureFromMotion:
             self.database.update_cameras(adjusted.cameras)
             if largest_change(model, adjusted) < BENDING:
                 return adjusted
+            if self._is_spent:
+                break
             anew, _ = self._escalate(sorted(model.cam_from_model), {}, EFFORTS[EFFORTS.index(effort) :])
             if len(anew.cam_from_model) < len(adjusted.cam_from_model) or 2 * weakest_link(anew) < weakest_link(model):
                 return adjusted
             self.database.update_cameras(anew.cameras)
-            model = anew
-        return model
+            model = adjusted = anew
+        self._tell(Notice(UNSETTLED))
+        return adjusted
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether the chunk has been mapped so often that what is there must do."""
+        return self._mappings >= MOST_MAPPINGS
 
     def _densify(self, chunk: Chunk, model: SparseModel) -> ChunkGeometry:
         """Depth of the placed frames; frames that kept the pose of the chunk before keep their depth, too."""

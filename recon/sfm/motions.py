@@ -7,7 +7,7 @@ so; tracks over many pairs decide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -37,7 +37,7 @@ MAP_SIDE = 160  # px, of the maps in which features are gathered to regions
 REACH = 0.03  # of the image's diagonal, of one feature
 FEWEST_FEATURES = 1.5  # close together
 SMALLEST_REGION = 0.03  # of the picture
-SHARE_OF_FRAMES = 0.35
+SHARE_OF_FRAMES, FRAMES_IN_A_ROW = 0.35, 8  # either tells; 4 in a row at most where nothing moves
 FARTHER_APART = 1.2
 SIMILAR = 0.4  # of the area with features, above which it is not sure which motion is the room's
 
@@ -288,8 +288,9 @@ def _vote(pairs: Sequence[_Matches], moving: Flags) -> tuple[Flags, Flags]:
 
 
 def _regions(tracks: _Tracks, frames: Sequence[Frame], moving: Flags, told: Flags) -> Moving:
-    """Where moving tracks outnumber those of the room; nothing where that is in few frames."""
-    masks, areas, around = {}, [], []
+    """Where moving tracks outnumber those of the room, in many frames or a stretch of them."""
+    masks: dict[int, Mask] = {}
+    areas, around = {}, {}
     for frame in frames:
         numbers = tracks.of_frame(frame.index)
         places = tracks.positions[frame.index] / frame.original_size
@@ -301,11 +302,20 @@ def _regions(tracks: _Tracks, frames: Sequence[Frame], moving: Flags, told: Flag
             cells = tracks.cells_of_frame(frame.index)
             counts = [np.bincount(cells[part], minlength=CELLS**2) for part in parts]
             ahead = counts[0] > counts[1]
-            areas.append(ahead.sum() / ((counts[0] > 0) | (counts[1] > 0)).sum())
-            around.append(_surrounds(ahead, counts[1] > counts[0]))
-    if len(masks) < SHARE_OF_FRAMES * len(frames):
+            areas[frame.index] = ahead.sum() / ((counts[0] > 0) | (counts[1] > 0)).sum()
+            around[frame.index] = _surrounds(ahead, counts[1] > counts[0])
+    kept = list(masks) if len(masks) >= SHARE_OF_FRAMES * len(frames) else _stretches(masks, frames)
+    if not kept:
         return Moving({})
-    return Moving(masks, float(np.median(areas)), bool(np.median(around) > 0.5))
+    area, surrounds = (float(np.median([values[index] for index in kept])) for values in (areas, around))
+    return Moving({index: masks[index] for index in kept}, area, surrounds > 0.5)
+
+
+def _stretches(found: Collection[int], frames: Sequence[Frame]) -> list[int]:
+    """Those of the frames found that are many in a row, as where somebody enters or leaves; one may be missing."""
+    places = np.flatnonzero([frame.index in found for frame in frames])
+    rows = np.split(places, np.flatnonzero(np.diff(places) > 2) + 1)
+    return [frames[place].index for row in rows if len(row) >= FRAMES_IN_A_ROW for place in row]
 
 
 def _surrounds(cells: Flags, others: Flags) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from recon.core.similarity import Sim3
+from recon.core.similarity import Array, Sim3
 from recon.core.types import PlacedFrame, SparsePoints
 from recon.mapping.sanity import InsaneMapError, examine, find_jumps, measure, widest_angle
 from tests.support import placed_frame, sparse_points
@@ -69,20 +70,60 @@ def test_one_impossible_step_is_doubted() -> None:
     assert sentence.startswith(f"{FRAMES[5].name} lies 1500")
 
 
-def test_a_jump_between_pictures_that_hardly_differ_is_doubted(points: SparsePoints) -> None:
-    jumped = list(shifted(5, 8.0).values())
-    steps = np.linalg.norm(np.diff([frame.world_from_cam.translation for frame in jumped], axis=0), axis=1)
-    assert find_jumps(jumped, points, steps) == [4]
-    assert any("to " + FRAMES[5].name in sentence for sentence in examine(shifted(5, 8.0), points, DEPTHS))
+def images(frames: dict[int, PlacedFrame]) -> list[PlacedFrame]:
+    """The frames as those of a folder, whose times are their places in it."""
+    return [replace(frame, timestamp=float(index)) for index, frame in frames.items()]
 
 
-def test_a_large_step_between_pictures_that_differ_passes(points: SparsePoints) -> None:
+def steps_of(frames: Sequence[PlacedFrame]) -> Array:
+    return np.linalg.norm(np.diff([frame.world_from_cam.translation for frame in frames], axis=0), axis=1)
+
+
+def test_a_jump_between_images_that_hardly_differ_is_doubted(points: SparsePoints) -> None:
+    jumped = images(shifted(5, 8.0))
+    found = find_jumps(jumped, points, steps_of(jumped))
+    assert found == {4: "but the pictures hardly differ more than others"}
+    times = steps_of(jumped)[4] / np.median(steps_of(list(FRAMES.values())))
+    (sentence,) = examine(dict(enumerate(jumped)), points, dict.fromkeys(FRAMES, 40.0))[:1]
+    assert sentence.startswith(f"the step to {FRAMES[5].name} is {times:.0f} times as long as those around it, but")
+
+
+def test_a_large_step_between_images_that_differ_passes(points: SparsePoints) -> None:
     """As between two groups of photographs."""
     later = points.frame_indices >= 5
-    apart = replace(points, pixels=points.pixels + np.where(later, 60.0, 0.0)[:, None])
-    far = list(shifted(5, 8.0).values())
-    steps = np.linalg.norm(np.diff([frame.world_from_cam.translation for frame in far], axis=0), axis=1)
-    assert find_jumps(far, apart, steps) == []
+    apart = replace(points, pixels=points.pixels + np.where(later, 300.0, 0.0)[:, None])
+    far = images(shifted(5, 8.0))
+    assert find_jumps(far, apart, steps_of(far)) == {}
+
+
+@pytest.mark.parametrize(("width", "doubted"), [(100_000, True), (1, False)])
+def test_a_jump_over_which_no_point_is_seen_is_doubted_where_images_are_close(
+    points: SparsePoints, width: int, *, doubted: bool
+) -> None:
+    later = points.frame_indices >= 5
+    ids = points.point_ids + np.where(later, len(points.positions), 0)
+    apart = replace(points, point_ids=ids, positions=np.vstack([points.positions, points.positions]))
+    camera = replace(FRAMES[0].camera, width=width)
+    far = [replace(frame, camera=camera) for frame in images(shifted(5, 8.0))]
+    assert [*find_jumps(far, apart, steps_of(far))] == [4] * doubted
+
+
+def test_a_jump_in_a_film_is_doubted_whatever_the_points_say(points: SparsePoints) -> None:
+    film = list(shifted(5, 8.0).values())
+    for told in (points, SparsePoints.empty()):
+        assert find_jumps(film, told, steps_of(film)) == {4: "which nothing in the times of the frames explains"}
+    paused = [replace(frame, timestamp=frame.timestamp + 60.0 * (frame.index >= 5)) for frame in film]
+    assert find_jumps(paused, points, steps_of(paused)) == {}
+
+
+def test_a_camera_that_starts_to_move_does_not_jump() -> None:
+    steps = np.array([1e-3] * 6 + [1.0] * 6)
+    centres = np.cumsum(np.r_[0.0, steps])
+    frames = [
+        replace(FRAMES[0], index=row, timestamp=row / 30, world_from_cam=Sim3(1.0, np.eye(3), np.array([x, 0, 0])))
+        for row, x in enumerate(centres)
+    ]
+    assert find_jumps(frames, SparsePoints.empty(), steps) == {}
 
 
 def test_errors_and_points_behind_cameras_are_doubted(points: SparsePoints) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -13,11 +15,12 @@ from recon.core.refusal import Hindrance
 from recon.core.similarity import Array
 from recon.core.types import Camera, Frame
 from recon.sfm.database import MatchDatabase
-from recon.sfm.evidence import _find_lens, _Views, find_hindrance, only_turned, rotation_residuals
+from recon.sfm.evidence import _find_lens, _Views, find_hindrance, hardly_moves, only_turned, rotation_residuals
 from recon.sfm.matching import SiftMatcher
 from recon.sources import SourceOptions, open_source
 from tests.cases import motion
-from tests.cases.case import Input
+from tests.cases.case import Input, picture
+from tests.cases.moving import Figure
 
 SIZE = (320, 240)
 CAMERA = Camera("SIMPLE_RADIAL", 640, 480, (768.0, 320.0, 240.0, 0.0))
@@ -75,6 +78,37 @@ def test_a_plane_seen_from_several_places_is_no_turning(cloud: Array) -> None:
     plane = cloud / cloud[:, 2:] * 4.0
     assert not only_turned(views(plane, (0.15, 0.05, 0)), CAMERA, 1.0, known=False)
     assert only_turned(views(plane, (0, 0, 0)), CAMERA, 1.0, known=False)
+
+
+def turned_a_little(figures: Sequence[Figure], folder: Path) -> MatchDatabase:
+    """Ten pictures from one place, turned by a few degrees, with figures that walk about before it."""
+    random, lens = np.random.default_rng(0), np.array([[350.0, 0, 200], [0, 350, 150], [0, 0, 1]])
+    room = cv2.resize(picture(0), (400, 300), interpolation=cv2.INTER_AREA)
+    frames = []
+    for step in range(10):
+        turn = Rotation.from_euler("xyz", random.uniform(-8, 8, 3), degrees=True).as_matrix()
+        image = cv2.warpPerspective(room, lens @ turn @ np.linalg.inv(lens), (400, 300))
+        for side, figure in zip((-1, 1), figures, strict=False):
+            worn, covered = replace(figure, column=figure.column + 0.02 * side * step).place(step, (300, 400))
+            image = np.where(covered[..., None], worn, image)
+        usable = np.ones((300, 400), np.bool_)
+        frames.append(Frame(step, 0.0, image.astype(np.uint8), "", (400, 300), "lens", 0.0, usable))
+    database = MatchDatabase(folder / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
+    for frame in frames:
+        database.add(frame)
+    database.match([(a, b) for a in range(10) for b in range(a + 1, 10)])
+    return database
+
+
+@pytest.mark.parametrize("figures", [(), (Figure(0.45, 0.25, 0.8), Figure(0.55, 0.25, 0.8, pattern=1))])
+def test_a_camera_that_turns_a_little_hardly_moves_whoever_walks_before_it(figures, tmp_path: Path) -> None:
+    database = turned_a_little(figures, tmp_path)
+    assert hardly_moves(database, range(10), None)
+    database.close()
+
+
+def test_a_walk_moves(database: MatchDatabase) -> None:
+    assert not hardly_moves(database, range(14), None)
 
 
 def hindrance(made: Input, tmp_path: Path) -> Hindrance | None:

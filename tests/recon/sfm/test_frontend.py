@@ -14,7 +14,16 @@ from recon.depth.views import Depth, PosedView
 from recon.mapping.alignment import fit_similarity
 from recon.sfm import frontend
 from recon.sfm.database import MatchDatabase
-from recon.sfm.frontend import SfmSettings, StructureFromMotion, restrict, shared_over, weakest_link, window_pairs
+from recon.sfm.frontend import (
+    MOST_MAPPINGS,
+    UNSETTLED,
+    SfmSettings,
+    StructureFromMotion,
+    restrict,
+    shared_over,
+    weakest_link,
+    window_pairs,
+)
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from tests.recon.sfm.conftest import SAMPLE, read_frame
 
@@ -174,6 +183,37 @@ def test_a_lens_that_runs_away_stays_as_it_was_and_is_tried_again_with_more_fram
     front_end.close()
     assert asked == [list(range(9)), list(range(13)), list(range(17))]
     assert lenses[0] == lenses[1] == lenses[2]
+
+
+def test_a_lens_that_never_settles_costs_a_bounded_number_of_mappings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is tried, a frame is missing and the lens is another one."""
+    mapped: list[SparseModel] = []
+    count = 0
+
+    def one_missing(database: MatchDatabase, frames: list[int], known: dict, effort: Effort) -> SparseModel:
+        nonlocal count
+        count += 1
+        if not mapped:
+            mapped.append(restrict(map_frames(database, frames, {}, EFFORTS[2]), frames[:-1]))
+        return mapped[0]
+
+    def another_lens(_database: MatchDatabase, _poses: Mapping[int, np.ndarray], *, distortion: bool) -> SparseModel:
+        focal = FOCAL * (1.2 + 0.2 * (count % 2))
+        lens = Camera("SIMPLE_RADIAL", 640, 480, (focal, 320, 240, 0.1 * distortion))
+        return replace(mapped[0], cameras=dict.fromkeys(mapped[0].cameras, lens))
+
+    monkeypatch.setattr(frontend, "map_frames", one_missing)
+    monkeypatch.setattr(frontend, "adjust_model", another_lens)
+    monkeypatch.setattr(frontend, "weakest_link", lambda model: 0)
+    events: list[Event] = []
+    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), events.append)
+    geometry = front_end.reconstruct(Chunk(0, tuple(read_frame(index) for index in range(9)), 0))
+    front_end.close()
+    assert count == MOST_MAPPINGS
+    assert list(geometry.unplaced) == [8]
+    assert Notice(UNSETTLED) in events
 
 
 @pytest.mark.parametrize(("contradicting", "said"), [(61, True), (16, False), (0, False)])

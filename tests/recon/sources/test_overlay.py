@@ -11,9 +11,10 @@ import pytest
 
 from recon.core.events import Event
 from recon.core.types import Chunk, Frame, Image, Mask
-from recon.sources.overlay import OverlayFinder
+from recon.sources.overlay import Evidence, OverlayFinder, without_swaying
 from tests.cases import overlays
 from tests.cases.case import picture
+from tests.cases.moving import Figure
 
 VIEWS = 16
 
@@ -101,6 +102,36 @@ def noisy(image: Image) -> list[Image]:
 )
 def test_scene_is_not_masked(room: list[Image], seen: Callable[[list[Image]], list[Image]]) -> None:
     assert not masked(seen(room)).any()
+
+
+def test_a_figure_that_the_camera_follows_is_no_overlay() -> None:
+    """It sways by a few pixels, so that some of its edges point the same way in all pictures."""
+    seen = []
+    for step in range(30):
+        small = cv2.resize(picture(step), (200, 150), interpolation=cv2.INTER_AREA)
+        worn, covered = Figure(width=0.45, height=1.0).place(step, small.shape[:2])
+        seen.append(np.where(covered[..., None], worn, small))
+    frames = frames_of(seen)
+    evidence = Evidence()
+    for frame in frames:
+        evidence.look(frame.image)
+    overlay = evidence.overlay()
+    assert overlay is not None
+    assert overlay.any()
+    assert not without_swaying(overlay, seen).any()
+    chunk = Chunk(0, frames, 0)
+    assert OverlayFinder(pytest.fail).leave_out(chunk) is chunk
+
+
+def test_an_overlay_that_nothing_shines_through_stays_one() -> None:
+    still = np.zeros((40, 60, 3), np.uint8)
+    still[10:30, 20:40] = 200
+    edge = np.zeros((40, 60), np.bool_)
+    edge[8:12, 18:42] = True
+    np.testing.assert_array_equal(without_swaying(edge, [still] * 12), edge)
+    swaying = [np.roll(still, step % 3 - 1, axis=0) for step in range(12)]
+    assert not without_swaying(edge, swaying).any()
+    np.testing.assert_array_equal(without_swaying(edge, swaying[:5]), edge)  # too few tell
 
 
 def test_overlay_is_known_to_later_chunks_joins_the_users_mask_and_is_told_once(room: list[Image]) -> None:
