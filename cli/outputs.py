@@ -1,4 +1,4 @@
-"""Commands for the folder of a finished run: ``recon view``, ``export`` and ``check``."""
+"""Commands for an existing run: ``recon view``, ``export`` and ``check``."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FILE_NAMES = {
 
 def view(
     folder: Folder,
-    web: Annotated[bool, typer.Option("--web", help="Serve it to a browser on this machine.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Open it in a browser on this machine.")] = False,
 ) -> None:
-    """Look at a run in Rerun's viewer."""
+    """Explore a run in Rerun's viewer."""
     import viewer
 
     viewer.show(folder, web=web)
@@ -35,15 +35,17 @@ def view(
 def export(
     folder: Folder,
     *,
-    to: Annotated[Literal["ply", "mesh", "colmap", "tum", "kitti", "nerfstudio"], typer.Option(help="Format.")],
-    out: Annotated[Path | None, typer.Option(help="File or folder to write; without it, one in DIR.")] = None,
-    undistort: Annotated[bool, typer.Option("--undistort", help="Pinhole copies of the images (colmap).")] = False,
+    to: Annotated[Literal["ply", "mesh", "colmap", "tum", "kitti", "nerfstudio"], typer.Option(help="Output format.")],
+    out: Annotated[Path | None, typer.Option(help="File or folder to write.  [default: in DIR]")] = None,
+    undistort: Annotated[
+        bool, typer.Option("--undistort", help="Write undistorted pinhole images (colmap only).")
+    ] = False,
     voxel: Voxel = None,
     max_points: MaxPoints = 10_000_000,
     clean: Clean = True,
     sky: Sky = True,
 ) -> None:
-    """Write a run in another program's format."""
+    """Export a run to another format."""
     from recon import exports
     from recon.settings import CloudSettings
     from recon.store.lock import sole_writer
@@ -53,7 +55,7 @@ def export(
     name = "colmap_undistorted" if undistort else FILE_NAMES[to]
     target = out or folder / name
     reconstruction = open_map(folder)
-    # A run in that folder writes the same files; elsewhere a map that is still growing may be exported.
+    # A run writes the same files into this folder; to other folders, even a growing map may be exported.
     inside = target.resolve().is_relative_to(folder.resolve())
     with sole_writer(folder, "export") if inside else nullcontext():
         written = exports.export(reconstruction, to, target, undistort, cloud)
@@ -61,14 +63,14 @@ def export(
 
 
 def check(folder: Folder) -> None:
-    """Check that every file of a run is whole.
+    """Check that the outputs of a run are complete.
 
-    Opens each with the program it is for, and compares them. Exits with 1 when something is wrong.
+    Opens every file as its consumer would and compares them. Exits with 1 if a check fails.
     """
     from recon.evaluate.check import check_folder
     from recon.store.map import open_map
 
-    open_map(folder)  # says so in a sentence where there is no run at all
+    open_map(folder)  # reports a missing run in one line
     report = check_folder(folder)
     print_rows(
         str(folder), [(item.name, f"{'ok    ' if item.ok else 'FAILED'}  {item.sentence}") for item in report.items]

@@ -135,7 +135,7 @@ def test_doctor_says_which_weights_are_not_here_and_how_to_get_them(
 ) -> None:
     monkeypatch.setenv("RECON_WEIGHTS", str(tmp_path))
     outcome = recon("doctor")
-    assert re.search("not here +VGGT-1B, .*FlashVGGT.*, ImAge; recon weights list", outcome.out)
+    assert re.search("not installed +VGGT-1B, .*FlashVGGT.*, ImAge; recon weights list", outcome.out)
 
 
 def test_doctor_tells_how_to_get_what_is_missing(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_a_missing_package_is_told_in_a_sentence() -> None:
     code = "import sys; sys.modules['evo'] = None; from cli.main import main; main(['eval', '.', '--reference', 'a'])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 2
-    assert ended.stderr == "recon: The Python package evo is not installed. Install all with: pip install .\n"
+    assert ended.stderr == "recon: The Python package evo is not installed. Install all packages with: pip install .\n"
 
 
 @pytest.mark.parametrize(
