@@ -102,7 +102,7 @@ def test_eval_measures_depth_and_cloud(recon: Recon, finished: Path) -> None:
 def test_the_true_lens_is_for_measuring_depth(recon: Recon, finished: Path) -> None:
     outcome = recon("eval", finished, "--reference", SAMPLE / "poses.txt", "--intrinsics", "500,500,320,240")
     assert outcome.code == 2
-    assert "give --depth too" in outcome.err
+    assert "add --depth" in outcome.err
 
 
 @pytest.mark.parametrize(
