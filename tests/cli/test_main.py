@@ -89,11 +89,11 @@ def test_help_of_run_shows_each_switch_with_its_sentence(recon: Recon, monkeypat
     monkeypatch.setenv("COLUMNS", "120")
     lines = [" ".join(line.split()) for line in recon("run", "--help").out.splitlines()]
     assert lines[0] == "Usage: recon run --out DIR [OPTIONS] {SOURCE}"
-    assert "--overwrite Replace an earlier run in DIR." in lines
-    assert "--resume Resume the run in DIR, with the rest of its source or with another." in lines
-    assert "--compile Compile the network first: pays off for long sequences." in lines
-    assert any(line.startswith("--loops / --no-loops Recognise places seen before") for line in lines)
-    assert "--every <int> Take one frame in this many. [default: 1]" in lines
+    assert "--overwrite Replace the run in DIR." in lines
+    assert "--resume Resume the run in DIR, or extend it with another source." in lines
+    assert "--compile Compile the network first; worthwhile for long sequences." in lines
+    assert any(line.startswith("--loops / --no-loops Recognise revisited places") for line in lines)
+    assert "--every <int> Use every N-th frame. [default: 1]" in lines
 
 
 def test_plan_takes_every_option_of_run() -> None:
