@@ -156,7 +156,7 @@ def test_export_refuses_what_makes_no_sense(recon: Recon, finished: Path, option
     ("options", "words"),
     [
         (("--viewer", "none", "--viewer", "web"), "cannot be combined with other viewers"),
-        (("--web-host", "127.0.0.2"), "give that too"),
+        (("--web-host", "127.0.0.2"), "add --viewer web"),
         (("--viewer", "web", "--web-host", "0.0.0.0"), "not all of them"),
         (("--viewer", "web", "--web-host", "192.0.2.1"), "no address of this machine"),
     ],
