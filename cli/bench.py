@@ -12,22 +12,24 @@ from recon.core.errors import SettingsError
 from recon.lab.benchmark.clock import Clock
 
 FELL_SHORT = 1
-ClockOption = Annotated[Clock, typer.Option(help="Processor time is for machines with other work.")]
+ClockOption = Annotated[Clock, typer.Option(help="Clock: wall time, or processor time on a busy machine.")]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure this program on this machine.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run the benchmarks.")
 
 
 @app.command()
 def real(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder that holds the sequences.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the sequences.")],
     *,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results and runs go; replaced.")] = Path("out/bench"),
-    sets: Annotated[str | None, typer.Option(metavar="A,B", help="Only these sets; all without it.")] = None,
-    repeat: Annotated[int, typer.Option(min=1, help="Runs of each program; the table gives medians.")] = 1,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results and runs; replaced.")] = Path(
+        "out/bench"
+    ),
+    sets: Annotated[str | None, typer.Option(metavar="A,B", help="Sets to measure.  [default: all]")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Runs per program; the table shows medians.")] = 1,
 ) -> None:
     """Compare recon with plain COLMAP on real sequences.
 
-    Runs both in turn on each set. Exits with 1 when recon falls short.
+    Runs both in turn on each set. Exits with 1 if recon misses a requirement.
     """
     from recon.core.files import make_folder
     from recon.lab.benchmark.measure import SetResult, measure_set
@@ -52,20 +54,23 @@ def real(
 def scaling(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for scaling.json, scaling.md and scaling.png.")],
-    shape: Annotated[Literal["compact", "vggt-1b"], typer.Option(help="Size of the network.")] = "compact",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda...")] = "auto",
-    frames: Annotated[str, typer.Option(help="Numbers of frames, separated by commas.")] = "8,16,32,64,128",
+    shape: Annotated[Literal["compact", "vggt-1b"], typer.Option(help="Network size.")] = "compact",
+    device: Annotated[str, typer.Option(help="Device of the network: auto, cpu, cuda...")] = "auto",
+    frames: Annotated[str, typer.Option(help="Frame counts, separated by commas.")] = "8,16,32,64,128",
     methods: Annotated[
-        str | None, typer.Option(help="Some of: dense, descriptors, published stream, our stream; with commas.")
+        str | None,
+        typer.Option(
+            help="Any of dense, descriptors, published stream, our stream; separated by commas.  [default: all]"
+        ),
     ] = None,
-    chunk: Annotated[int, typer.Option(help="Frames per chunk of the streams.")] = 8,
-    memory_frames: Annotated[int, typer.Option(help="Earlier frames that our stream remembers.")] = 32,
-    repeats: Annotated[int, typer.Option(help="Runs per case; fewer for slow ones.")] = 3,
+    chunk: Annotated[int, typer.Option(help="Frames per chunk in streams.")] = 8,
+    memory_frames: Annotated[int, typer.Option(help="Earlier frames that our stream keeps.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Runs per case; slow cases get fewer.")] = 3,
     clock: ClockOption = "wall",
 ) -> None:
-    """Time the network against the number of frames.
+    """Measure how the time of the network grows with frames.
 
-    By method: dense, descriptors, the published stream, ours.
+    Compares dense attention, descriptors, the published stream and ours.
     """
     from recon.core.files import make_folder
     from recon.lab.benchmark import scaling as benchmark
@@ -74,7 +79,7 @@ def scaling(
     chosen = methods.split(",") if methods else benchmark.METHODS
     unknown = set(chosen) - set(benchmark.METHODS)
     if unknown:
-        raise SettingsError(f"--methods knows {', '.join(benchmark.METHODS)}, got {', '.join(sorted(unknown))}.")
+        raise SettingsError(f"--methods takes {', '.join(benchmark.METHODS)}; got {', '.join(sorted(unknown))}.")
     settings = benchmark.ScalingSettings(
         shape=shape,
         frames=_numbers(frames),
@@ -95,14 +100,14 @@ def scaling(
 def index(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for index.json and index.md.")],
-    counts: Annotated[str, typer.Option(help="Numbers of descriptors, separated by commas.")] = "10000,100000,1000000",
+    counts: Annotated[str, typer.Option(help="Descriptor counts, separated by commas.")] = "10000,100000,1000000",
     dim: Annotated[int, typer.Option(help="Length of the descriptors.")] = 512,
-    queries: Annotated[int, typer.Option(help="How many queries are timed.")] = 200,
+    queries: Annotated[int, typer.Option(help="Queries to time.")] = 200,
     clock: ClockOption = "wall",
 ) -> None:
-    """Time the place index on made-up descriptors.
+    """Measure the place index on synthetic descriptors.
 
-    Measures build, query, recall@10 and memory.
+    Reports build time, query time, recall@10 and memory.
     """
     from recon.core.files import make_folder
     from retrieval.lab import index_benchmark as benchmark
@@ -118,12 +123,12 @@ def index(
 def walk(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for walk.json, walk.md and the map.")],
-    frames: Annotated[int, typer.Option(min=100, help="Length of the walk.")] = 2000,
-    laps: Annotated[int, typer.Option(min=1, help="How often it goes around the room.")] = 4,
+    frames: Annotated[int, typer.Option(min=100, help="Frames to render.")] = 2000,
+    laps: Annotated[int, typer.Option(min=1, help="Laps around the room.")] = 4,
 ) -> None:
-    """Measure what loops mend on a walk that drifts.
+    """Measure how loop closing corrects a drifting walk.
 
-    Walks through a rendered room, with loops and without; tells error and memory.
+    Renders a walk through a room; reports error and memory with and without loops.
     """
     from recon.lab.benchmark import walk as benchmark
     from retrieval.recogniser import LoopFinder
@@ -140,4 +145,4 @@ def _numbers(text: str, option: str = "--frames") -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError as error:
-        raise SettingsError(f"{option} needs numbers such as 8,16,32, got {text}.") from error
+        raise SettingsError(f"{option} takes numbers such as 8,16,32; got {text}.") from error

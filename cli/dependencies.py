@@ -1,4 +1,4 @@
-"""What to tell a user whose machine lacks a package or a system library."""
+"""Error messages for missing packages and system libraries."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ OWN_PACKAGES = ("recon", "retrieval", "viewer", "cli")
 
 
 def explain(error: ImportError | OSError) -> DependencyError | None:
-    """The error to show for a package or system library that is not installed; None for any other fault."""
+    """The error for a package or system library that is not installed; None for any other fault."""
     library = re.match(r"(lib\S+\.so\S*): cannot open shared object file", str(error))
     if library:
         name = library[1]
         package = DEBIAN_PACKAGES.get(name)
-        remedy = f"On Debian or Ubuntu: apt-get install {package}" if package else "Install the package that holds it."
+        remedy = (
+            f"On Debian or Ubuntu: apt-get install {package}" if package else "Install the package that provides it."
+        )
         return DependencyError(f"The system library {name} is not installed. {remedy}")
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OWN_PACKAGES:
-        return DependencyError(f"The Python package {error.name} is not installed. Install all with: pip install .")
+        return DependencyError(
+            f"The Python package {error.name} is not installed. Install all packages with: pip install ."
+        )
     return None

@@ -1,4 +1,4 @@
-"""``recon doctor``: what is installed, what this machine has, and what is missing."""
+"""``recon doctor``: installed packages, weights and hardware, and what is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from cli.dependencies import explain
 from cli.text import Row, print_rows, size
 
-# Every package whose import can fail for want of a system library or a wheel: import name, name on the index.
+# Packages whose import can fail because a system library or wheel is missing: import name, name on the index.
 PACKAGES = (
     ("av", "av"),
     ("cv2", "opencv-python-headless"),
@@ -35,9 +35,9 @@ PROBLEM = 1
 
 
 def doctor() -> None:
-    """Say what is installed and what is missing.
+    """Report what is installed and what is missing.
 
-    Also which accelerators and weights are seen. Exits with 1 when something is missing.
+    Also lists accelerators and weights. Exits with 1 if something is missing.
     """
     rows, problems = _packages()
     print_rows("Packages", [("python", platform.python_version()), *rows])
@@ -75,16 +75,16 @@ def _accelerators() -> str:
 
 
 def _weights() -> Iterator[Row]:
-    """Known weights that are here, and how to get the others."""
+    """Known weights on this machine, and how to get the others."""
     try:
         from recon.network.known_weights import KNOWN, stored_path
-    except (ImportError, OSError):  # told under the packages
+    except (ImportError, OSError):  # reported under the packages
         return
     paths = {weights.name: stored_path(weights) for weights in KNOWN}
     yield from ((name, str(path)) for name, path in paths.items() if path)
     missing = ", ".join(name for name, path in paths.items() if not path)
     if missing:
-        yield "not here", f"{missing}; recon weights list says where they are, recon weights pull gets them"
+        yield "not installed", f"{missing}; recon weights list shows the sources, recon weights pull NAME downloads one"
 
 
 def _machine() -> Iterator[Row]:

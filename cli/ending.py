@@ -1,6 +1,6 @@
-"""How a run is ended from outside: by Ctrl-C or SIGTERM, a live one also by q.
+"""How the user ends a run: with Ctrl-C or SIGTERM, a live run also with q.
 
-The first finishes the map of a live run, and interrupts another one; the second interrupts in either case.
+The first signal completes the map of a live run and interrupts any other; the second interrupts both.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ LOOK_SECONDS = 0.2
 
 
 class Ending:
-    """How a run is being ended from outside."""
+    """Which signal ended a run."""
 
     def __init__(self) -> None:
         self.terminated = False
 
     @property
     def code(self) -> int:
-        """The exit code of a run that was cut short: that of Ctrl-C, or of SIGTERM."""
+        """Exit code of an interrupted run: that of Ctrl-C or of SIGTERM."""
         return TERMINATED if self.terminated else INTERRUPTED
 
 
 @contextmanager
 def ended_by_signals(stop: Callable[[], None] | None = None) -> Iterator[Ending]:
-    """Let SIGTERM do what Ctrl-C does: interrupt, or call ``stop`` first and interrupt when it comes again.
+    """Handle SIGTERM as Ctrl-C: interrupt, or call ``stop`` the first time and interrupt the second time.
 
-    Without ``stop``, Ctrl-C that is ignored stays so: a shell protects what it runs in the background from it. Raises
-    typer.Exit where SIGTERM ended what was run without a result.
+    Without ``stop``, an ignored Ctrl-C stays ignored: shells set that for background jobs. Raises typer.Exit if SIGTERM
+    ended the block without a result.
     """
-    import pycolmap  # noqa: F401  it takes SIGTERM for itself when it is imported, so that has to come first
+    import pycolmap  # noqa: F401  importing it replaces the SIGTERM handler, so import it first
 
     ending = Ending()
 
@@ -85,7 +85,7 @@ def ended_before_the_run() -> Iterator[None]:
 
 @contextmanager
 def ended_by_user(stop: Callable[[], None]) -> Iterator[Ending]:
-    """As ``ended_by_signals``; q does as well, where a terminal is read."""
+    """As ``ended_by_signals``; q on a terminal also calls ``stop``."""
     done = threading.Event()
     try:
         with ended_by_signals(stop) as ending, _single_keys() as keys:
@@ -98,7 +98,7 @@ def ended_by_user(stop: Callable[[], None]) -> Iterator[Ending]:
 
 @contextmanager
 def _single_keys() -> Iterator[bool]:
-    """Let the terminal hand over every key at once; yields False where there is none."""
+    """Read single keys from the terminal; yields False without a terminal."""
     if not sys.stdin.isatty():
         yield False
         return

@@ -1,4 +1,4 @@
-"""``recon eval``: how far a run is from a reference."""
+"""``recon eval``: measures a run against a reference."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ def evaluate(
     *,
     reference: Annotated[Path, typer.Option(metavar="POSES", help="Reference poses in TUM format.")],
     by: Annotated[
-        Literal["time", "frame"], typer.Option(help="What the reference's first column is; the same for image folders.")
+        Literal["time", "frame"], typer.Option(help="First column of the reference: timestamps or frame numbers.")
     ] = "time",
-    align: Annotated[Literal["sim3", "se3"], typer.Option(help="Alignment: with scale (sim3) or without.")] = "sim3",
+    align: Annotated[
+        Literal["sim3", "se3"], typer.Option(help="Alignment with scale (sim3) or without (se3).")
+    ] = "sim3",
     depth: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="True depth: 16-bit PNG, the frame's index in the name.")
+        Path | None, typer.Option(metavar="FOLDER", help="True depth: 16-bit PNG files named by frame index.")
     ] = None,
-    depth_scale: Annotated[float, typer.Option(help="Stored depth value of one unit of length.")] = 1000.0,
+    depth_scale: Annotated[float, typer.Option(help="Stored value per unit of length.")] = 1000.0,
     intrinsics: Annotated[
         str | None,
-        typer.Option(metavar="NUMBERS|FILE", help="True calibration, as for run; with --depth measures the cloud too."),
+        typer.Option(metavar="NUMBERS|FILE", help="True calibration, as for run; measures the cloud, needs --depth."),
     ] = None,
     loops: Annotated[
-        bool, typer.Option("--loops", help="Also judge the run's loops, and draw their precision and recall in DIR.")
+        bool, typer.Option("--loops", help="Also evaluate loops and plot precision and recall in DIR.")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Where to draw the errors; without it, DIR/evaluation.png.")
+        Path | None, typer.Option(metavar="PNG", help="File for the error plot.  [default: DIR/evaluation.png]")
     ] = None,
 ) -> None:
     """Compare a run's poses, depth and cloud with a reference."""
@@ -47,7 +49,7 @@ def evaluate(
     from recon.exports.trajectory import read_tum
 
     if depth is None and intrinsics is not None:
-        raise SettingsError("--intrinsics is used to measure the cloud against true depth: give --depth too.")
+        raise SettingsError("--intrinsics measures the cloud against true depth: add --depth.")
     true_poses = read_tum(reference)
     poses = evaluation.compare(_estimate(folder, by), true_poses, align, names=(str(folder), str(reference)))
     rows = _trajectory_rows(poses)
@@ -73,7 +75,7 @@ def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
 
 
 def _loop_rows(folder: Path, by: Literal["time", "frame"], reference: Trajectory, scale: float) -> list[Row]:
-    """Judge the ledger of the run, and draw it."""
+    """Evaluate the loops of the run and plot them."""
     from recon.evaluate.loops import evaluate_loops, plot_loops, reference_by_frame
     from recon.store.map import open_map
     from recon.store.report import read
@@ -93,7 +95,7 @@ def _loop_rows(folder: Path, by: Literal["time", "frame"], reference: Trajectory
 def _surface_rows(
     folder: Path, truth: TrueDepth, reference_from_world: Sim3, reference: Path, intrinsics: str | None
 ) -> list[Row]:
-    """Measure the depth maps, and the cloud where the true lens is known."""
+    """Measure the depth maps, and the cloud if the true lens is known."""
     from recon.evaluate.depth import evaluate_cloud, evaluate_depth
     from recon.exports.trajectory import read_tum
     from recon.store.map import open_map

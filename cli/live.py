@@ -1,4 +1,4 @@
-"""``recon live``: reconstruction while the pictures come."""
+"""``recon live``: reconstruct while images arrive."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ from cli.text import print_rows
 if TYPE_CHECKING:
     from recon.sources import SourceDescription
 
-SOURCE_HELP = "Camera number or /dev path, stream URL (rtsp, http, udp...), folder with --watch, video with --realtime."
+SOURCE_HELP = "Camera number or /dev path, stream URL, folder (--watch), or video (--realtime)."
 
 
 def live(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
     *,
     out: Out,
-    watch: Annotated[bool, typer.Option("--watch", help="Take images as they come into the folder SOURCE.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Read images as they arrive in the folder SOURCE.")] = False,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play the video SOURCE at its own speed.")] = False,
-    reconnect: Annotated[float, typer.Option(help="Seconds to wait for a camera or stream that is lost.")] = 120.0,
+    reconnect: Annotated[float, typer.Option(help="Seconds to keep trying a lost camera or stream.")] = 120.0,
     fps: Fps = None,
     every: Every = 1,
     max_frames: MaxFrames = None,
     keyframes: Keyframes = "auto",
     longest_side: Size = 640,
-    chunk: Annotated[int, typer.Option(help="Frames that are reconstructed together; fewer come out sooner.")] = 24,
-    overlap: Annotated[int, typer.Option(help="Frames that a chunk shares with the one before.")] = 8,
+    chunk: Annotated[int, typer.Option(help="Frames per chunk; smaller chunks appear sooner.")] = 24,
+    overlap: Annotated[int, typer.Option(help="Frames shared with the previous chunk.")] = 8,
     camera_model: Lens = None,
     cameras: CameraCount = "auto",
     intrinsics: Intrinsics = None,
@@ -70,7 +70,7 @@ def live(
 ) -> None:
     """Reconstruct a camera, stream or growing folder live.
 
-    The map grows in DIR while pictures come in; q or Ctrl-C ends it.
+    The map grows in DIR while images arrive. Press q or Ctrl-C to finish.
     """
     from recon.folder import refuse_own_outputs, require_usable
     from recon.settings import NetworkSettings, RunSettings
@@ -102,8 +102,8 @@ def _print_source(source: str, description: SourceDescription, chunk: int) -> No
     size = "{}x{}".format(*description.sizes[0]) if description.sizes else "the size of the first image"
     rows = [
         (description.kind, source),
-        ("frames", f"as they come, worked on at {size}"),
+        ("frames", f"as they arrive, processed at {size}"),
         ("chunks", f"up to {chunk} frames"),
-        ("until", "q or Ctrl-C; Ctrl-C again leaves out the last adjustment"),
+        ("until", "q or Ctrl-C; Ctrl-C again skips the final bundle adjustment"),
     ]
     print_rows("Live", rows)

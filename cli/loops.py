@@ -1,4 +1,4 @@
-"""``recon loops``: which places a run thought to have seen again, what became of each, and which submaps to doubt."""
+"""``recon loops``: the loop candidates of a run with their verdicts, and doubtful submaps."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from recon.core.places import LoopRecord
 
 
-def loops(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
-    """List a run's loops, and which parts to doubt.
+def loops(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Run folder.")]) -> None:
+    """List loop candidates and doubtful parts of a run.
 
-    Every loop candidate comes with its evidence and verdict.
+    Shows the evidence and the verdict of every candidate.
     """
     from recon.store.report import read
 
     report = read(folder / "report.json")
     for suspicion in report.suspicions:
-        typer.echo(f"Doubt the map: {suspicion}.")
+        typer.echo(f"The map is doubtful: {suspicion}.")
     _print_ledger(report.loops)
     for chunk in report.chunks:
         for warning in chunk.warnings:
-            typer.echo(f"Doubt submap {chunk.index} (frames {chunk.first} to {chunk.last}): {warning}.")
+            typer.echo(f"Submap {chunk.index} is doubtful (frames {chunk.first} to {chunk.last}): {warning}.")
 
 
 def _print_ledger(ledger: Sequence[LoopRecord]) -> None:
     if not ledger:
-        typer.echo("No place was seen twice, or loops were not looked for.")
+        typer.echo("No loop candidates, or the run used --no-loops.")
         return
     typer.echo("verdict    frame  earlier  similarity  inliers  residual  before  after   reason")
     for line in ledger:
@@ -39,7 +39,9 @@ def _print_ledger(ledger: Sequence[LoopRecord]) -> None:
         verdict: sum(line.verdict == verdict for line in ledger) for verdict in ("accepted", "rejected", "retracted")
     }
     typer.echo(", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + ".")
-    typer.echo("Residual: of the image's width. Before, after: standard deviations before and after the correction.")
+    typer.echo(
+        "Residual: share of the image width. Before, after: standard deviations before and after the correction."
+    )
 
 
 def _row(line: LoopRecord) -> str:

@@ -1,4 +1,4 @@
-"""The program ``recon``. Commands live in their own files and import what they need when they are called."""
+"""The program ``recon``. Each command has its own file and imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNEXPECTED = 3
 
 HELP_WIDTH = 120
 
-# Without markup, typer's help tells switches from options with a value, and uses the width that there is.
+# Without markup, typer's help distinguishes switches from options with a value and uses the full width.
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -55,29 +55,29 @@ def program(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Reconstruct a place in 3D from images or a video.
+    """Reconstruct a scene in 3D from images or video.
 
-    Finds camera poses, a dense colour cloud, and a map that can grow. To begin:
+    Estimates camera poses, a dense colour cloud, and a map that you can extend. To start:
 
     \b
-      recon plan photos/             what a run would take
+      recon plan photos/             estimate time, memory and disk
       recon run photos/ --out room   reconstruct
-      recon view room                look at it
+      recon view room                explore the result
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program with ``arguments``, or those of the command line, and exit.
 
-    Exit codes: 0 done, 1 a check failed or a file could not be written, 2 an error that the user can mend, told in a
-    sentence, 3 an unexpected error, 130 interrupted by Ctrl-C, 143 by SIGTERM.
+    Exit codes: 0 success, 1 a check failed or a file could not be written, 2 an error that the user can fix, reported
+    in one line, 3 an unexpected error, 130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # names may contain characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
-    # COLMAP logs every image that it registers, which would tear the progress bar apart; 0 brings that back.
+    # COLMAP logs every registered image, which would break the progress bar; set 0 to see the log.
     os.environ.setdefault("GLOG_minloglevel", "3")
-    # PyTorch's threads would spin while they wait for each other, which stalls a machine that has other work.
+    # PyTorch's threads would spin while waiting for each other, which slows down other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="recon")

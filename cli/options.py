@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and what they ask for."""
+"""Arguments and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -22,83 +22,75 @@ MODELS: dict[LensName, CameraModel] = {
 }
 
 Input = Annotated[str, typer.Argument(metavar="SOURCE", help="Image folder, quoted pattern 'a/*.jpg', or video.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")]
-Fps = Annotated[float | None, typer.Option(help="Frames to take per second of a video.")]
-Every = Annotated[int, typer.Option(help="Take one frame in this many.")]
-MaxFrames = Annotated[int | None, typer.Option(help="Stop after this many frames.")]
-Size = Annotated[int, typer.Option("--size", help="Longest side of the working images, in pixels.")]
-Masks = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Mask images; where they are black, the frames are ignored.")
-]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Run folder.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")]
+Fps = Annotated[float | None, typer.Option(help="Frames to use per second of video.  [default: all]")]
+Every = Annotated[int, typer.Option(help="Use every N-th frame.")]
+MaxFrames = Annotated[int | None, typer.Option(help="Stop after this many frames.  [default: no limit]")]
+Size = Annotated[int, typer.Option("--size", help="Longest side of the working images in pixels.")]
+Masks = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Mask images; black areas are ignored.")]
 Keyframes = Annotated[
     Literal["all", "auto"],
-    typer.Option(help="Take every frame, or those that show something new; the others get a pose afterwards."),
+    typer.Option(help="Use all frames, or select keyframes and pose the rest later (auto)."),
 ]
 CameraCount = Annotated[
     Literal["auto", "one", "per-image", "per-folder"],
     typer.Option(
         "--cameras",
-        help="Lenses to estimate: as EXIF and the images tell (auto), one for each image size, image, or folder.",
+        help="Lenses to estimate: auto, one per image size (one), per image, per folder.",
     ),
 ]
-Chunk = Annotated[int, typer.Option(help="Frames that are reconstructed together.")]
-Overlap = Annotated[int, typer.Option(help="Frames that a chunk shares with the one before.")]
-Lens = Annotated[
-    LensName | None, typer.Option(help="Lens to estimate: without distortion, radial (default), OpenCV's, or fisheye.")
-]
+Chunk = Annotated[int, typer.Option(help="Frames per chunk.")]
+Overlap = Annotated[int, typer.Option(help="Frames shared with the previous chunk.")]
+Lens = Annotated[LensName | None, typer.Option(help="Lens model to estimate.  [default: radial]")]
 Intrinsics = Annotated[
     str | None,
     typer.Option(
         metavar="NUMBERS|FILE",
-        help="Known calibration: fx,fy,cx,cy[,distortion...] in pixels of the originals, or a file with them, COLMAP's "
-        "cameras.txt, nerfstudio's transforms.json, or OpenCV's, ROS's or Kalibr's YAML; files that state their size "
-        "are scaled to the images.",
+        help="Known calibration: fx,fy,cx,cy[,distortion...] or a calibration file.",
     ),
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(metavar="NAME|PATH", help="Find geometry by a network with these weights; see recon weights list."),
+    typer.Option(metavar="NAME|PATH", help="Use a network in place of structure from motion; see recon weights list."),
 ]
 Arithmetic = Annotated[
     Literal["dense", "v1", "v2"] | None,
-    typer.Option(help="How the network looks across frames: all tokens, or FlashVGGT's first or later descriptors."),
+    typer.Option(help="Cross-frame attention: all tokens (dense), or FlashVGGT's descriptors.  [default: by weights]"),
 ]
-Device = Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda...")]
-Pixels = Annotated[int, typer.Option(help="Most pixels of an image that the network sees.")]
-MemoryFrames = Annotated[int, typer.Option(help="Earlier frames that the network remembers; 0 for all.")]
-MemoryMib = Annotated[float | None, typer.Option(help="Most memory for what the network remembers, in MiB.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first: pays off for long sequences.")]
-Loops = Annotated[
-    bool, typer.Option("--loops/--no-loops", help="Recognise places seen before, and correct the map by them.")
-]
+Device = Annotated[str, typer.Option(help="Device of the network: auto, cpu, cuda...")]
+Pixels = Annotated[int, typer.Option(help="Pixel budget per image for the network.")]
+MemoryFrames = Annotated[int, typer.Option(help="Earlier frames that the network keeps; 0 keeps all.")]
+MemoryMib = Annotated[float | None, typer.Option(help="Memory limit for these frames in MiB.  [default: no limit]")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first; worthwhile for long sequences.")]
+Loops = Annotated[bool, typer.Option("--loops/--no-loops", help="Recognise revisited places and correct the map.")]
 DenseDepth = Annotated[
     Literal["filled", "classical"],
-    typer.Option(help="Plane sweep with its gaps filled by the learned stage (filled), or plane sweep alone."),
+    typer.Option(help="Plane sweep with gaps filled by a network, or plane sweep alone."),
 ]
 Refine = Annotated[
     Literal["auto", "none"],
-    typer.Option(help="Adjust all poses together at the end (auto), or leave the map as it grew (none)."),
+    typer.Option(help="Final bundle adjustment of all poses (auto), or none."),
 ]
 PlaceWeights = Annotated[
     str | None,
     typer.Option(
-        "--place-weights", metavar="NAME|PATH", help="Recognise places by ImAge; without, in similar light only."
+        "--place-weights", metavar="NAME|PATH", help="Recognise places with ImAge.  [default: classical descriptor]"
     ),
 ]
 Voxel = Annotated[
     float | None,
-    typer.Option(help="Edge of the grid that thins the cloud, in the map's unit; without it, the size of a pixel."),
+    typer.Option(help="Voxel size of the cloud in map units.  [default: size of a depth pixel]"),
 ]
-MaxPoints = Annotated[int, typer.Option(help="Most points of the cloud; where there are more, the grid gets coarser.")]
-Clean = Annotated[
-    bool, typer.Option("--clean/--no-clean", help="Leave out depth that is doubtful, at edges, or seen by one image.")
+MaxPoints = Annotated[int, typer.Option(help="Point limit of the cloud; coarsens the voxels.")]
+Clean = Annotated[bool, typer.Option("--clean/--no-clean", help="Remove doubtful, isolated and unconfirmed depth.")]
+Sky = Annotated[
+    bool, typer.Option("--sky/--no-sky", help="Keep the sky: bright, smooth areas at the top of the image.")
 ]
-Sky = Annotated[bool, typer.Option("--sky/--no-sky", help="Keep bright, smooth areas at the top of upright images.")]
 
 
 class ViewerName(StrEnum):
-    """An option that may be given several times: typer takes no list of literals."""
+    """An enumeration, because typer accepts no list of literals for a repeatable option."""
 
     NONE = "none"
     RECORD = "record"
@@ -110,26 +102,24 @@ Viewer = Annotated[
     list[ViewerName] | None,
     typer.Option(
         metavar="none|record|live|web",
-        help="Show the run in a window (live) or a browser (web), only record it (the default), or none; repeatable.",
+        help="Record, show in a window (live) or browser (web); repeatable.  [default: record]",
     ),
 ]
 WebHost = Annotated[
     str,
-    typer.Option(
-        metavar="ADDRESS", help="Where --viewer web listens; anybody who reaches another address sees it all."
-    ),
+    typer.Option(metavar="ADDRESS", help="Address for --viewer web; anyone who can reach it sees the run."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in DIR.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in DIR.")]
 Resume = Annotated[
     bool,
-    typer.Option("--resume", help="Resume the run in DIR, with the rest of its source or with another."),
+    typer.Option("--resume", help="Resume the run in DIR, or extend it with another source."),
 ]
 
 Command = Callable[..., None]
 
 
 def takes_options_of(shared: Callable[..., object]) -> Callable[[Command], Command]:
-    """Give a command that takes ``**options`` the options of ``shared`` behind its own: typer reads signatures."""
+    """Append the options of ``shared`` to those of a command with ``**options``; typer reads the signature."""
 
     def extended(command: Any) -> Command:
         own, others = (inspect.signature(function, eval_str=True) for function in (command, shared))
@@ -143,7 +133,7 @@ def takes_options_of(shared: Callable[..., object]) -> Callable[[Command], Comma
 
 
 def calibrated_camera(text: str, lens: LensName | None, sizes: Sequence[tuple[int, int]]) -> Camera:
-    """The camera that ``--intrinsics`` describes, and a note for the user; see ``given_camera``."""
+    """The camera from ``--intrinsics``; prints a note if it was scaled. See ``given_camera``."""
     from recon.sources.intrinsics import given_camera
 
     camera, note = given_camera(text, MODELS[lens] if lens else None, sizes)
@@ -155,7 +145,7 @@ def calibrated_camera(text: str, lens: LensName | None, sizes: Sequence[tuple[in
 def chosen_lens(
     intrinsics: str | None, lens: LensName | None, sizes: Sequence[tuple[int, int]]
 ) -> tuple[CameraModel, Camera | None]:
-    """The camera model of a run, and the camera where ``--intrinsics`` gives one; see ``calibrated_camera``."""
+    """The camera model of a run, and the camera if ``--intrinsics`` gives one; see ``calibrated_camera``."""
     if intrinsics is None:
         return MODELS[lens or "radial"], None
     camera = calibrated_camera(intrinsics, lens, sizes)

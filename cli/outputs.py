@@ -1,4 +1,4 @@
-"""Commands for the folder of a finished run: ``recon view``, ``export`` and ``check``."""
+"""Commands for an existing run: ``recon view``, ``export`` and ``check``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FORMATS = "Format. " + "; ".join(f"{name}: {export.about}" for name, export in E
 
 def view(
     folder: Folder,
-    web: Annotated[bool, typer.Option("--web", help="Serve it to a browser on this machine.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Open it in a browser on this machine.")] = False,
 ) -> None:
-    """Look at a run in Rerun's viewer."""
+    """Explore a run in Rerun's viewer."""
     import viewer
 
     viewer.show(folder, web=web)
@@ -32,14 +32,16 @@ def export(
     folder: Folder,
     *,
     to: Annotated[str, typer.Option(metavar="|".join(EXPORTS), help=FORMATS)],
-    out: Annotated[Path | None, typer.Option(help="File or folder to write; without it, one in DIR.")] = None,
-    undistort: Annotated[bool, typer.Option("--undistort", help="Pinhole copies of the images (colmap).")] = False,
+    out: Annotated[Path | None, typer.Option(help="File or folder to write.  [default: in DIR]")] = None,
+    undistort: Annotated[
+        bool, typer.Option("--undistort", help="Write undistorted pinhole images (colmap only).")
+    ] = False,
     voxel: Voxel = None,
     max_points: MaxPoints = 10_000_000,
     clean: Clean = True,
     sky: Sky = True,
 ) -> None:
-    """Write a run in another program's format."""
+    """Export a run to another format."""
     from recon import exports
     from recon.settings import CloudSettings
     from recon.store.lock import sole_writer
@@ -51,7 +53,7 @@ def export(
         named = target / exports.default_path(to)
         raise SettingsError(f"{target} is a folder, but --to {to} writes a file: --out {named}, say.")
     reconstruction = open_map(folder)
-    # A run in that folder writes the same files; elsewhere a map that is still growing may be exported.
+    # A run writes the same files into this folder; to other folders, even a growing map may be exported.
     inside = target.resolve().is_relative_to(folder.resolve())
     with sole_writer(folder, "export") if inside else nullcontext():
         written = exports.export(reconstruction, to, target, undistort, cloud)
@@ -59,14 +61,14 @@ def export(
 
 
 def check(folder: Folder) -> None:
-    """Check that every file of a run is whole.
+    """Check that the outputs of a run are complete.
 
-    Opens each with the program it is for, and compares them. Exits with 1 when something is wrong.
+    Opens every file as its consumer would and compares them. Exits with 1 if a check fails.
     """
     from recon.evaluate.check import check_folder
     from recon.store.map import open_map
 
-    complete = open_map(folder).complete  # says so in a sentence where there is no run at all
+    complete = open_map(folder).complete  # reports a missing run in one line
     report = check_folder(folder)
     print_rows(
         str(folder), [(item.name, f"{'ok    ' if item.ok else 'FAILED'}  {item.sentence}") for item in report.items]

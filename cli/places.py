@@ -1,4 +1,4 @@
-"""``recon places``: search a folder of photographs by photograph."""
+"""``recon places``: search a folder of photographs with a photograph."""
 
 from __future__ import annotations
 
@@ -13,29 +13,26 @@ if TYPE_CHECKING:
     from retrieval.collection import Match
     from retrieval.describer import PlaceDescriber
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Recognise places: build an index, query it, evaluate it."
-)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Recognise places: build, query, eval.")
 Weights = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|PATH",
-        help="Describe by ImAge with these weights. Without, by a classical descriptor, which recognises a place only "
-        "in similar light and from a similar direction.",
+        help="Weights of ImAge.  [default: classical descriptor, for similar light and direction]",
     ),
 ]
-Device = Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda...")]
+Device = Annotated[str, typer.Option(help="Device of the network: auto, cpu, cuda...")]
 DEFAULT_FOLDER = "places"
 
 
 @app.command()
 def build(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images, also in subfolders.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the index goes.")] = Path(DEFAULT_FOLDER),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Image folder, searched recursively.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the index.")] = Path(DEFAULT_FOLDER),
     weights: Weights = None,
     device: Device = "auto",
 ) -> None:
-    """Describe the images of a folder and make an index of them."""
+    """Build an index of the images in a folder."""
     from retrieval import collection
 
     describer = load_describer(weights, device) if weights else None
@@ -50,15 +47,15 @@ def build(
 
 @app.command()
 def query(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="What recon places build made.")],
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photograph of the place.")],
-    count: Annotated[int, typer.Option("--top", min=1, help="How many matches.")] = 5,
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of an index.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Photograph of the place.")],
+    count: Annotated[int, typer.Option("--top", min=1, help="Number of matches.")] = 5,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw the query and its matches into this picture.")
+        Path | None, typer.Option(metavar="FILE", help="Also draw the query and its matches into this file.")
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Print the images that look most like IMAGE."""
+    """Find the images most similar to IMAGE."""
     from retrieval.collection import open_collection, read_image
 
     opened, notice = open_collection(index, lambda weights: load_describer(weights, device))
@@ -75,11 +72,14 @@ def query(
 
 @app.command("eval")
 def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Holds database/ and queries/, UTM in file names.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Folder with database/ and queries/; UTM coordinates in file names."),
+    ],
     weights: Weights = None,
     device: Device = "auto",
 ) -> None:
-    """Measure recall@1, 5 and 10: a match is right within 25 m."""
+    """Measure recall@1, 5 and 10 within 25 m."""
     from retrieval.benchmark import check_layout, evaluate_folder
     from retrieval.collection import learnt_describer
 
@@ -87,13 +87,13 @@ def evaluate(
     describer = load_describer(weights, device) if weights else learnt_describer(folder / "database")
     result = evaluate_folder(folder, describer)
     rows = [(f"recall@{rank}", f"{share:.1%}") for rank, share in result.recall.items()]
-    rows += [("queries", f"{result.queries}, and {result.left_out} without any right image in the database")]
+    rows += [("queries", f"{result.queries}, plus {result.left_out} without a correct image in the database")]
     rows += [("database", f"{result.database} images"), ("descriptor", describer.name)]
     print_rows("Recall", rows)
 
 
 def load_describer(weights: str, device: str) -> PlaceDescriber:
-    """ImAge from a known name or a file. Raises WeightsError, DependencyError, SettingsError."""
+    """ImAge from a known name or file. Raises WeightsError, DependencyError, SettingsError."""
     from recon.network.known_weights import resolve
     from recon.network.runtime import choose_device
     from retrieval.aggregation import open_image_describer
@@ -102,7 +102,7 @@ def load_describer(weights: str, device: str) -> PlaceDescriber:
 
 
 def _write_sheet(path: Path, image: Path, matches: list[Match]) -> None:
-    """Images of the collection that have gone since are left out."""
+    """Skips images that have since been deleted."""
     from retrieval.collection import read_image
     from retrieval.contact_sheet import write_contact_sheet
 

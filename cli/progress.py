@@ -1,4 +1,4 @@
-"""A run on the terminal: a bar on stderr, and notices as they come."""
+"""Progress of a run on the terminal: a bar on stderr, and notices."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CHUNKS_STAGE = "frames"
 
 
 class ProgressBar:
-    """A listener that shows frames read, chunks, frames/s and the time left; without a terminal only notices.
+    """A listener that shows frames read, chunks, frames/s and the time left; without a terminal, only notices.
 
-    The time left is the plan's, corrected by how long the chunks so far took compared with the plan. Without a plan,
-    for a live source, it shows how many pictures were left out and how far the map is behind.
+    The time left comes from the plan, scaled by how long the chunks so far took. Without a plan, for a live source,
+    it shows how many images were skipped and how far the map lags behind.
     """
 
     def __init__(self, plan: Plan | None) -> None:
@@ -72,12 +72,12 @@ class ProgressBar:
         self._bar.console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
 
     def figures(self) -> str:
-        """What stands beside the bar."""
+        """The text beside the bar."""
         elapsed = time.monotonic() - self._start
         if self._plan is None:
             return self._live_figures(elapsed)
         frames = f"{self._read}/{self._plan.frames} frames, {self._chunks}/{self._plan.chunks} chunks"
-        if not self._plan.frames:  # the file does not say how many
+        if not self._plan.frames:  # the file does not state a number
             frames = f"{self._read} frames, {self._chunks} chunks"
         left = f", {duration(max(0.0, self._expected - elapsed))} left" if self._plan.frames else ""
         return f"{frames}, {self._read / max(elapsed, 1e-9):.1f} frames/s{left}"
@@ -96,11 +96,11 @@ class ProgressBar:
 
 
 def stream_figures(status: StreamStatus) -> str:
-    """What became of a stream's pictures, and how far the map is behind."""
+    """Counts of a stream's images, and how far the map lags behind."""
     return f"{stream_counts(status)}, {status.lag:.0f} s behind"
 
 
 def stream_counts(status: StreamStatus) -> str:
-    """What became of a stream's pictures."""
+    """Counts of a stream's images."""
     counts = [(status.skipped, "skipped"), (status.passed_over, "passed over"), (status.damaged, "damaged")]
     return ", ".join([f"{status.captured} captured", *(f"{count} {what}" for count, what in counts if count)])

@@ -1,4 +1,4 @@
-"""The viewer of a run, opened only once the run has begun."""
+"""The viewers of a run, opened once the run has started."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from viewer.launch import LOOPBACK
 
 
 class Recording:
-    """A listener that records into ``folder``, and shows the run in a window and in a browser where they are asked for.
+    """A listener that records into ``folder`` and, if requested, shows the run in a window or a browser.
 
-    It starts at the first event, because until then the folder is not made and may still be refused. A run that ends
-    in a ReconError, or by Ctrl-C without a map, leaves no recording that looks finished.
+    It starts at the first event: before that, the folder does not exist and may still be refused. A run that ends in a
+    ReconError, or by Ctrl-C without a map, leaves no recording that looks finished.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Recording:
             try:
                 self._viewers.append(viewer.live(self._folder))
             except DependencyError as error:
-                self._say(f"{error} The run is recorded; look at it with: recon view {self._folder}")
+                self._say(f"{error} The run is recorded; view it with: recon view {self._folder}")
         if self._web:
             self._open_page()
 
@@ -66,7 +66,7 @@ class Recording:
         try:
             shown, address = viewer.web(self._folder, self._host)
         except DependencyError as error:
-            self._say(f"{error} The run is recorded; look at it with: recon view {self._folder} --web")
+            self._say(f"{error} The run is recorded; view it with: recon view {self._folder} --web")
             return
         self._viewers.append(shown)
         self._say(f"Watch it at {address}")

@@ -1,4 +1,4 @@
-"""``recon verify-reference``: is the network's arithmetic that of the public code?"""
+"""``recon verify-reference``: compares the networks with the public code."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ DIFFERS = 1
 
 def verify_reference(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of reference suites.")],
-    every: Annotated[bool, typer.Option("--all", help="Print every output, not only the worst of each case.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Print every output, not just the worst of each case.")] = False,
 ) -> None:
-    """Compare the network with outputs of public code.
+    """Compare the networks with the public code.
 
-    Reads suites of stored outputs. Exits with 1 where they differ.
+    Reads suites of stored outputs. Exits with 1 if any differ.
     """
     from recon.lab.reference.suites import verify
     from retrieval.lab.reference import compare_image

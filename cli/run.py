@@ -64,7 +64,7 @@ SKIPPED_SHOWN = 5
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can start. plan: with its settings. open_recogniser: makes what finds loops, None for none."""
+    """A run ready to start. plan: includes its settings. open_recogniser: opens the loop finder, None without loops."""
 
     plan: Plan
     viewers: Sequence[ViewerName]
@@ -105,7 +105,7 @@ def prepare(
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> Prepared:
-    """The options of ``recon run`` and ``recon plan``, and what they ask for. Raises ReconError for what is wrong."""
+    """Read the options of ``recon run`` and ``recon plan``. Raises ReconError if they are invalid."""
     from recon.plan import make_plan
     from recon.settings import CloudSettings, NetworkSettings, RunSettings
     from recon.sources import SourceOptions, open_source
@@ -127,7 +127,7 @@ def prepare(
 
 
 def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings) -> int:
-    """How many frames of a source the run to resume has. Raises ReconError where it cannot be resumed with it."""
+    """How many frames of the source are already finished. Raises ReconError if the run cannot resume with it."""
     from recon.store.journal import Journal
 
     journal = Journal.resume(out, str(Path(name).expanduser().resolve()), settings, source)
@@ -158,19 +158,19 @@ def run(source: Input, *, out: Out, **options: Any) -> None:
 def plan(
     source: Input,
     *,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results would go.")] = Path(),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder of the run.")] = Path(),
     **options: Any,
 ) -> None:
-    """Say what a run would take: minutes, memory and disk.
+    """Estimate time, memory and disk of a run.
 
-    Takes every option of recon run, and changes nothing.
+    Takes every option of recon run. Writes nothing.
     """
     with ended_before_the_run():
         _print_plan(prepare(source, out, **options).plan)
 
 
 def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:
-    """What finds loops: by ImAge where weights are named, else by the classical descriptor."""
+    """The loop finder: ImAge with these weights, or the classical descriptor."""
     from cli.places import load_describer
     from retrieval.recogniser import LoopFinder
 
@@ -179,8 +179,8 @@ def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:
 
 @contextmanager
 def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_host: str) -> Iterator[list[Listener]]:
-    """Progress bar and viewer of a run."""
-    # Only now: whatever is wrong with the input is told before seconds of imports.
+    """Progress bar and viewers of a run."""
+    # Imported here so that input errors are reported before seconds of imports.
     from cli.progress import ProgressBar
     from cli.recording import Recording
 
@@ -195,25 +195,25 @@ def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_h
 
 
 def chosen_viewers(viewers: Sequence[ViewerName] | None, web_host: str) -> Sequence[ViewerName]:
-    """The viewers that were asked for, and a warning where others will see the run.
+    """The requested viewers; warns if other machines can see the run.
 
-    Raises SettingsError for ``none`` beside others, and where the web viewer has nowhere to listen.
+    Raises SettingsError for ``none`` with other viewers, and if the web viewer cannot listen on the address.
     """
     chosen = viewers or [ViewerName.RECORD]
     if ViewerName.NONE in chosen and len(set(chosen)) > 1:
-        raise SettingsError(f"--viewer none goes with no other viewer, got {', '.join(chosen)}.")
+        raise SettingsError(f"--viewer none cannot be combined with other viewers; got {', '.join(chosen)}.")
     if web_host != "127.0.0.1" and ViewerName.WEB not in chosen:
-        raise SettingsError("--web-host says where --viewer web listens: give that too.")
+        raise SettingsError("--web-host sets the address of --viewer web: add --viewer web.")
     if web_host != "127.0.0.1":
         from viewer.launch import free_port
 
         free_port(web_host)
-        typer.echo(f"warning: everybody who reaches {web_host} will see the images and the map, unencrypted.", err=True)
+        typer.echo(f"warning: anyone who can reach {web_host} will see the images and the map, unencrypted.", err=True)
     return chosen
 
 
 def _print_plan(plan: Plan) -> None:
-    resolution = "{}x{}, worked on at {}x{}".format(*plan.original, *plan.working)
+    resolution = "{}x{}, processed at {}x{}".format(*plan.original, *plan.working)
     settings = plan.settings
     if plan.frames:
         frames = f"{plan.frames}, {plan.finished} of them finished" if plan.finished else str(plan.frames)
@@ -221,18 +221,18 @@ def _print_plan(plan: Plan) -> None:
         time = f"about {duration(plan.seconds)} on {plan.machine.processors} processors"
         disk = f"about {size(plan.disk)}"
     else:
-        frames, chunks, time, disk = "a number that the file does not state", "unknown", "unknown", "unknown"
+        frames, chunks, time, disk = "unknown number", "unknown", "unknown", "unknown"
     memory, gpu_memory = f"about {size(plan.memory)}", size(plan.gpu_memory)
-    if settings.network:  # the plan is about structure from motion
+    if settings.network:  # the plan covers structure from motion only
         from recon.network.known_weights import resolve
 
         time = gpu_memory = "not estimated for a network"
-        memory = f"{size(resolve(settings.network.weights).stat().st_size)} for the weights, more for the frames"
+        memory = f"{size(resolve(settings.network.weights).stat().st_size)} for the weights, plus the frames"
     rows = [
         ("frames", f"{frames}, {resolution}"),
         ("chunks", chunks),
         ("time", time),
-        ("memory", f"{memory}, {size(plan.machine.memory)} are free"),
+        ("memory", f"{memory} of {size(plan.machine.memory)} free"),
         ("GPU memory", gpu_memory),
         ("disk", f"{disk} of {size(plan.machine.disk)} free"),
     ]
@@ -242,24 +242,24 @@ def _print_plan(plan: Plan) -> None:
 
 
 def conclude(report: RunReport, out: Path, ending: Ending) -> None:
-    """Print the summary of a run. One that was cut short, or could not write a file, exits with a code of its own."""
+    """Print the summary of a run. Raises typer.Exit if it was interrupted or could not write a file."""
     _print_summary(report, out)
     if report.interrupted:
-        typer.echo("Interrupted: what was finished is kept, and every file is whole.", err=True)
+        typer.echo("Interrupted. Finished chunks are kept, and every file is complete.", err=True)
         raise typer.Exit(ending.code)
     if report.unwritten:
         raise typer.Exit(UNWRITTEN)
 
 
 def _print_summary(report: RunReport, out: Path) -> None:
-    """What came out of a run, and what can be done with it."""
+    """The results of a run, and what to do next."""
     from cli.progress import stream_counts
 
     quoted = shlex.quote(str(out))
     rows = [("DOUBTFUL", f"{suspicion}.") for suspicion in report.suspicions]
     doubtful = sum(bool(chunk.warnings) for chunk in report.chunks)
     if doubtful:
-        rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps, see recon loops {quoted}"))
+        rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps; see recon loops {quoted}"))
     rows.append(("frames", f"{report.frames_placed} of {report.frames_read} placed"))
     if report.passed_over:
         rows.append(("passed over", f"{report.passed_over}, {report.passed_over_placed} posed afterwards"))
@@ -282,9 +282,9 @@ def _print_summary(report: RunReport, out: Path) -> None:
         ("report", "report.json"),
     )
     print_rows("Files", [(label, str(out / name)) for label, name in files if (out / name).exists()])
-    commands = [(f"recon view {quoted}", "look at it")] if (out / "recording.rrd").exists() else []
+    commands = [(f"recon view {quoted}", "explore the result")] if (out / "recording.rrd").exists() else []
     commands += [
-        (f"recon check {quoted}", "open every file with the program it is for"),
+        (f"recon check {quoted}", "check every output"),
         (f"recon export {quoted} --to nerfstudio", "or ply, mesh, colmap, tum, kitti"),
     ]
     print_rows("Next", commands)

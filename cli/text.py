@@ -1,4 +1,4 @@
-"""How results look on the terminal: headings and aligned rows, plain enough to be copied and searched."""
+"""Plain terminal output: headings and aligned rows, easy to copy and search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Row = tuple[str, str]  # label and value
 
 
 def print_rows(heading: str, rows: Sequence[Row]) -> None:
-    """A heading and one line per row, with the values below each other."""
+    """Print a heading and one line per row, with aligned values."""
     typer.secho(heading, bold=True)
     width = max((len(label) for label, _ in rows), default=0)
     for label, value in rows:
@@ -33,5 +33,5 @@ def size(amount: float) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text on one line for any terminal: what cannot be shown, as a line break in a file's name, is escaped."""
+    """Text on one line: characters that cannot be printed, such as line breaks in file names, are escaped."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -1,4 +1,4 @@
-"""``recon weights``: list, fetch, check and import weight files."""
+"""``recon weights``: list, download, verify and import weight files."""
 
 from __future__ import annotations
 
@@ -13,43 +13,46 @@ if TYPE_CHECKING:
     from recon.network.checkpoints import Checkpoint
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Weights of the networks: list, pull, verify, import."
+    no_args_is_help=True, rich_markup_mode=None, help="Manage network weights: list, pull, verify, import."
 )
 DAMAGED = 1
-Agreed = Annotated[bool, typer.Option("--yes", help="Accept the licence without being asked.")]
+Agreed = Annotated[bool, typer.Option("--yes", help="Accept the licence without asking.")]
 
 
 @app.command("list")
 def list_weights() -> None:
-    """Name the known weights and say which are here."""
+    """List known weights and where they are stored."""
     from recon.network.known_weights import KNOWN, stored_path, weights_folder
 
     rows = []
     for weights in KNOWN:
         path = stored_path(weights)
-        rows.append((weights.name, f"here: {path}" if path else "not here"))
+        rows.append((weights.name, f"installed: {path}" if path else "not installed"))
         rows += [("", weights.about), ("", f"licence: {weights.licence}"), ("", weights.page)]
     print_rows(f"Weights, kept in {weights_folder()}", rows)
 
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that recon weights list knows.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name from recon weights list.")],
     yes: Agreed = False,
 ) -> None:
-    """Fetch known weights, once you have accepted their licence."""
+    """Download known weights after you accept the licence."""
     from recon.network import known_weights
 
     weights = known_weights.known(name)
     print_rows(weights.name, [("licence", weights.licence), ("page", weights.page)])
     if not yes:
         typer.confirm("Do you accept this licence?", abort=True)
-    typer.echo(f"Fetched {known_weights.pull(weights)}")
+    typer.echo(f"Downloaded {known_weights.pull(weights)}")
 
 
 @app.command()
-def verify(file: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Weights to check.")]) -> None:
-    """Check that a weight file is whole and fits the network. Exits with 1 when its values or checksum are wrong."""
+def verify(file: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Name or file of the weights.")]) -> None:
+    """Check that a weight file is complete and fits.
+
+    Exits with 1 if its values or its checksum are wrong.
+    """
     from recon.network.checkpoints import read_checkpoint
     from recon.network.known_weights import kept_checksum, resolve, sha256, unusable_tensors
 
@@ -66,12 +69,12 @@ def verify(file: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Weight
     ]
     print_rows(str(path), rows)
     if broken or kept not in (None, checksum):
-        typer.echo("The file is damaged: get it again.", err=True)
+        typer.echo("The file is damaged. Download it again.", err=True)
         raise typer.Exit(DAMAGED)
 
 
 def _kind(checkpoint: Checkpoint) -> str:
-    """What the weights are for. Raises WeightsError naming the tensors that do not fit."""
+    """The network that the weights fit. Raises WeightsError naming the tensors that do not."""
     from recon.network.checkpoints import identify
     from recon.network.stored_config import arithmetic_of
     from retrieval.aggregation import load_transformer
@@ -84,10 +87,12 @@ def _kind(checkpoint: Checkpoint) -> str:
 
 @app.command("import")
 def import_weights(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Weight file: safetensors or PyTorch.")],
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Which of the known weights it is.")] = None,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Weight file, safetensors or PyTorch.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name to store it under.  [default: the file name]")
+    ] = None,
 ) -> None:
-    """Copy a weight file to where --weights NAME finds it."""
+    """Import a weight file for --weights NAME."""
     from recon.network.known_weights import import_file
 
     typer.echo(f"Imported as {import_file(path, name)}")

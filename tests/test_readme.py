@@ -1,4 +1,4 @@
-"""The README as a newcomer follows it, in a folder with six small frames in place of the sample's sixty."""
+"""README and usage page as a newcomer follows them, in a folder with six small frames instead of the sample's sixty."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from recon.lab.benchmark.tables import HEADER
 from tests.support import half_size_sample
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text()
+README, USAGE = (ROOT / "README.md").read_text(), (ROOT / "docs" / "usage.md").read_text()
 FRAMES = 6
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def commands() -> list[list[str]]:
-    """Arguments of every ``recon`` command, in the order of the page."""
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    """Arguments of every ``recon`` command of the usage page, in its order."""
+    lines = [line for block in blocks("sh", USAGE) for line in block.splitlines()]
     words = [shlex.split(line, comments=True) for line in lines]
-    return [row[1:] for row in words if row and row[0] in ("recon", ".venv/bin/recon")]
+    return [row[1:] for row in words if row and row[0] == "recon"]
 
 
 def test_every_command_of_the_page_works(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,29 +50,40 @@ def test_the_program_of_the_page_runs(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(checkout)
-    (program,) = blocks("python")
-    exec(compile(program, "README.md", "exec"), {})
+    (program,) = blocks("python", USAGE)
+    exec(compile(program, "usage.md", "exec"), {})
     assert capsys.readouterr().out.endswith(f"{FRAMES} of {FRAMES} frames placed\n")
 
 
-def test_what_make_does_is_spelled_out_for_people_without_it() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    assert re.findall(r"^make (\w+)", "".join(blocks("sh")), flags=re.MULTILINE) == ["demo", "test"]
-    by_hand = blocks("sh")[1]
-    for command in (
-        "ruff check .",
-        "ruff format --check .",
-        "mypy",
-        "pytest",
-        "recon run data/sample/images --out out/demo",
-    ):
-        assert f"$(BIN)/{command}" in makefile
-        assert f".venv/bin/{command}" in by_hand
+def test_commands_of_the_readme_exist() -> None:
+    lines = [shlex.split(line, comments=True) for block in blocks("sh", README) for line in block.splitlines()]
+    used = {row[1] for row in lines if row and row[0] in ("recon", ".venv/bin/recon")}
+    assert used == {"run", "view"} and used <= {row[0] for row in commands()}
 
 
-def test_the_table_is_one_of_the_benchmark() -> None:
-    table = TEXT.split("<!-- results.md begins -->\n")[1].split("<!-- results.md ends -->")[0]
-    assert table.splitlines()[0] == f"| {' | '.join(HEADER)} |"
+def test_the_demo_of_make_is_spelled_out_for_people_without_it() -> None:
+    assert re.findall(r"^make (\w+)", "".join(blocks("sh", README)), flags=re.MULTILINE) == ["demo"]
+    demo = "recon run data/sample/images --out out/demo --overwrite"
+    assert f"$(BIN)/{demo}" in (ROOT / "Makefile").read_text()
+    assert f".venv/bin/{demo}" in blocks("sh", README)[1]
+
+
+def test_figures_of_the_readme_are_those_of_the_benchmark() -> None:
+    text = (ROOT / "BENCHMARKS.md").read_text()
+    table = text.split("<!-- results.md begins -->\n")[1].split("<!-- results.md ends -->")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    assert tuple(rows[0]) == HEADER
+    measured = {ours[0]: (ours, colmap) for ours, colmap in zip(rows[2::2], rows[3::2], strict=True)}
+    shown = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in README.splitlines()
+        if "frames posed" in line or any(line.startswith(f"| {name} |") for name in measured)
+    ][1:]
+    assert len(shown) == 9
+    for name, *figures in shown:
+        pairs = zip(*measured[name], strict=True)
+        posed, _, extent, _, _, _, seconds, *_ = list(pairs)[1:]
+        assert figures == [posed[0], posed[1].split(",")[0], *extent, *seconds]
 
 
 @pytest.mark.parametrize("page", ["README.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))])

@@ -44,7 +44,7 @@ def test_by_time_it_is_refused_with_both_time_ranges(recon: Recon, video_run: Pa
     ("options", "words"),
     [
         (("--reference", "nothing.txt"), "Cannot read the trajectory nothing.txt: No such file or directory."),
-        (("--reference", "nothing.txt", "--intrinsics", "1,1,1,1"), "give --depth too"),
+        (("--reference", "nothing.txt", "--intrinsics", "1,1,1,1"), "add --depth"),
     ],
 )
 def test_a_wrong_reference_is_told(recon: Recon, video_run: Path, options: tuple[str, ...], words: str) -> None:

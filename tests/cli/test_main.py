@@ -89,11 +89,11 @@ def test_help_of_run_shows_each_switch_with_its_sentence(recon: Recon, monkeypat
     monkeypatch.setenv("COLUMNS", "120")
     lines = [" ".join(line.split()) for line in recon("run", "--help").out.splitlines()]
     assert lines[0] == "Usage: recon run --out DIR [OPTIONS] {SOURCE}"
-    assert "--overwrite Replace an earlier run in DIR." in lines
-    assert "--resume Resume the run in DIR, with the rest of its source or with another." in lines
-    assert "--compile Compile the network first: pays off for long sequences." in lines
-    assert any(line.startswith("--loops / --no-loops Recognise places seen before") for line in lines)
-    assert "--every <int> Take one frame in this many. [default: 1]" in lines
+    assert "--overwrite Replace the run in DIR." in lines
+    assert "--resume Resume the run in DIR, or extend it with another source." in lines
+    assert "--compile Compile the network first; worthwhile for long sequences." in lines
+    assert any(line.startswith("--loops / --no-loops Recognise revisited places") for line in lines)
+    assert "--every <int> Use every N-th frame. [default: 1]" in lines
 
 
 def test_plan_takes_every_option_of_run() -> None:
@@ -135,7 +135,7 @@ def test_doctor_says_which_weights_are_not_here_and_how_to_get_them(
 ) -> None:
     monkeypatch.setenv("RECON_WEIGHTS", str(tmp_path))
     outcome = recon("doctor")
-    assert re.search("not here +VGGT-1B, .*FlashVGGT.*, ImAge; recon weights list", outcome.out)
+    assert re.search("not installed +VGGT-1B, .*FlashVGGT.*, ImAge; recon weights list", outcome.out)
 
 
 def test_doctor_tells_how_to_get_what_is_missing(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_a_missing_package_is_told_in_a_sentence() -> None:
     code = "import sys; sys.modules['evo'] = None; from cli.main import main; main(['eval', '.', '--reference', 'a'])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 2
-    assert ended.stderr == "recon: The Python package evo is not installed. Install all with: pip install .\n"
+    assert ended.stderr == "recon: The Python package evo is not installed. Install all packages with: pip install .\n"
 
 
 @pytest.mark.parametrize(

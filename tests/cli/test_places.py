@@ -76,7 +76,7 @@ def test_recall_of_a_benchmark_folder(tmp_path: Path, recon: Recon) -> None:
     found = recon("places", "eval", tmp_path)
     assert found.code == 0, found.err
     assert "recall@1    100.0%" in found.out
-    assert "1 without any right image" in found.out
+    assert "1 without a correct image" in found.out
 
 
 def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, recon: Recon) -> None:
@@ -118,4 +118,4 @@ def test_loops_and_doubts_are_listed(tmp_path: Path, recon: Recon) -> None:
     assert found.code == 0, found.err
     assert "accepted      90        3       0.700      120" in found.out
     assert "1 accepted, 0 rejected, 0 retracted." in found.out
-    assert "Doubt submap 1 (frames 48 to 107): blurred: sharpness 4.0." in found.out
+    assert "Submap 1 is doubtful (frames 48 to 107): blurred: sharpness 4.0." in found.out

@@ -88,7 +88,7 @@ def test_sigterm_ends_a_run_of_a_script_as_ctrl_c_does(tmp_path: Path) -> None:
         os.kill(process, signal.SIGTERM)
         _, said = shell.communicate(timeout=120)
     assert shell.returncode == 143, said
-    assert "Interrupted: what was finished is kept, and every file is whole." in said
+    assert "Interrupted. Finished chunks are kept, and every file is complete." in said
     found = report.read(out / "report.json")
     assert found.interrupted
     assert 5 <= found.frames_placed == len(open_map(out).frames) == len(np.loadtxt(out / "poses.txt"))

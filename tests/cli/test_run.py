@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_plan_says_what_a_run_takes_and_writes_nothing(recon: Recon, tmp_path: Path) -> None:
     outcome = recon("plan", make_images(tmp_path / "photos"), "--out", tmp_path / "out")
     assert outcome.code == 0
-    assert "3, 160x120, worked on at 160x120" in outcome.out
+    assert "3, 160x120, processed at 160x120" in outcome.out
     for row in ("chunks", "time", "memory", "GPU memory", "disk"):
         assert f"  {row} " in outcome.out
     assert not (tmp_path / "out").exists()
@@ -102,7 +102,7 @@ def test_eval_measures_depth_and_cloud(recon: Recon, finished: Path) -> None:
 def test_the_true_lens_is_for_measuring_depth(recon: Recon, finished: Path) -> None:
     outcome = recon("eval", finished, "--reference", SAMPLE / "poses.txt", "--intrinsics", "500,500,320,240")
     assert outcome.code == 2
-    assert "give --depth too" in outcome.err
+    assert "add --depth" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_export_refuses_what_makes_no_sense(recon: Recon, finished: Path, option
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--viewer", "none", "--viewer", "web"), "goes with no other viewer"),
-        (("--web-host", "127.0.0.2"), "give that too"),
+        (("--viewer", "none", "--viewer", "web"), "cannot be combined with other viewers"),
+        (("--web-host", "127.0.0.2"), "add --viewer web"),
         (("--viewer", "web", "--web-host", "0.0.0.0"), "not all of them"),
         (("--viewer", "web", "--web-host", "192.0.2.1"), "no address of this machine"),
     ],
@@ -193,7 +193,7 @@ def test_ctrl_c_keeps_what_is_finished(recon: Recon, tmp_path: Path, monkeypatch
     options = ("--chunk", "5", "--overlap", "2", "--viewer", "none", *FEW)
     outcome = recon("run", SAMPLE / "images", "--out", tmp_path / "out", *options)
     assert outcome.code == 130
-    assert outcome.err.splitlines()[-1] == "Interrupted: what was finished is kept, and every file is whole."
+    assert outcome.err.splitlines()[-1] == "Interrupted. Finished chunks are kept, and every file is complete."
     run = report.read(tmp_path / "out" / "report.json")
     assert run.interrupted
     assert run.frames_placed == 5

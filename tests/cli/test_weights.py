@@ -59,9 +59,9 @@ def test_list_names_licences_and_what_is_here(recon: Recon, weights: Path) -> No
     assert before.code == 0
     for words in ("VGGT-1B-Commercial", "CC BY-NC 4.0", "https://huggingface.co/ZipW/FlashVGGT", "ImAge"):
         assert words in before.out
-    assert "here: " not in before.out
+    assert "installed: " not in before.out
     assert recon("weights", "import", weights, "--name", "FlashVGGT").code == 0
-    assert "here: " in recon("weights", "list").out
+    assert "installed: " in recon("weights", "list").out
 
 
 def test_verify_says_what_a_file_is(recon: Recon, weights: Path) -> None:
