@@ -1,4 +1,5 @@
 # make demo: reconstruct the sample. make test: lint, types and all tests. make env: only what both need.
+# make quick: lint, types and the tests that take a minute together.
 # make wheel: build the package into dist, and try it elsewhere. make other-python PYTHON=python3.13: quick tests with it.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,16 +11,24 @@ QUICK := tests/test_packaging.py tests/cli/test_main.py tests/cli/test_run.py te
 	tests/recon/exports tests/recon/sfm/test_database.py tests/recon/test_conventions.py tests/recon/mapping/test_posegraph.py \
 	tests/recon/store/test_resume_identity.py tests/recon/sources/test_sources.py tests/recon/store/test_map.py
 
-.PHONY: demo test env libraries wheel other-python
+# The files of a folder of tests stay together: they share what takes long to make.
+PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+.PHONY: demo lint quick test env libraries wheel other-python
 
 demo: env
 	$(BIN)/recon run data/sample/images --out out/demo --overwrite
 
-test: env
+lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+quick: lint
+	$(BIN)/$(PYTEST) $(QUICK)
+
+test: lint
+	$(BIN)/$(PYTEST)
 
 wheel: env
 	rm -rf dist
@@ -32,7 +41,7 @@ other-python: libraries
 	.venv-other/bin/pip install --quiet --upgrade pip
 	.venv-other/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	.venv-other/bin/pip check
-	.venv-other/bin/pytest $(QUICK)
+	.venv-other/bin/$(PYTEST) $(QUICK)
 
 env: libraries $(BIN)/recon
 
