@@ -230,7 +230,7 @@ class Run:
             self._discard()
             self._tell(Notice("Interrupted before any frames had a place: nothing is kept."))
             raise KeyboardInterrupt
-        self._tell(Notice("Interrupted: writing what is finished."))
+        self._tell(Notice("Interrupted. Writing the finished part."))
 
     def _discard(self) -> None:
         """Delete what a run without a map has written, but nothing of an earlier one."""

@@ -213,7 +213,7 @@ def _fit(
 
 
 def _lowered(option: str, asked: object, got: object, machine: Machine) -> str:
-    return f"{option} is lowered from {asked} to {got}: {machine.memory / 1e9:.1f} GB of memory are free."
+    return f"{option} was reduced from {asked} to {got}: {machine.memory / 1e9:.1f} GB of memory is free."
 
 
 def _chunk_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe, processors: int) -> float:

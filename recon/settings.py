@@ -59,7 +59,7 @@ class CloudSettings:
         if self.max_points <= 0 or (self.voxel is not None and not self.voxel > 0):
             raise SettingsError(f"--voxel and --max-points must be positive, got {self.voxel} and {self.max_points}.")
         if not (self.clean or self.sky):
-            raise SettingsError("--no-sky is a part of cleaning: leave out --no-clean.")
+            raise SettingsError("--no-sky is part of cleaning. Omit --no-clean.")
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,15 @@ class RunSettings:
                 f"{' (the default)' if self.overlap == DEFAULT_OVERLAP else ''}."
             )
         if self.resume and self.overwrite:
-            raise SettingsError("--resume goes on with a run that --overwrite would delete. Leave one out.")
+            raise SettingsError("--resume continues a run that --overwrite would delete. Use only one of them.")
         if self.resume and self.network:
-            raise SettingsError("--resume does not go with --weights: what a network remembers is not kept.")
+            raise SettingsError("--resume cannot be combined with --weights: the state of the network is not stored.")
         if self.network and self.intrinsics:
-            raise SettingsError("--intrinsics does not go with --weights: the network finds the lens. Leave one out.")
+            raise SettingsError(
+                "--intrinsics cannot be combined with --weights: the network estimates the lens. Use only one of them."
+            )
         if self.source.cameras != "auto" and (self.network or self.intrinsics):
             other = "--weights: the network finds the lens" if self.network else "--intrinsics, one lens for all images"
-            raise SettingsError(f"--cameras {self.source.cameras} does not go with {other}. Leave one out.")
+            raise SettingsError(
+                f"--cameras {self.source.cameras} cannot be combined with {other}. Use only one of them."
+            )

@@ -105,7 +105,7 @@ def load_transformer(
     config: None for the published one, ViT-B. Raises WeightsError for a file of another network, naming what is off.
     """
     if not checkpoint.is_place_descriptor:
-        raise WeightsError(f"{checkpoint.path} holds no ImAge: it has no aggregation tokens. Give ImAge_Merged.pth.")
+        raise WeightsError(f"{checkpoint.path} is no ImAge file: it has no aggregation tokens. Use ImAge_Merged.pth.")
     with torch.device("meta"):
         network = AggregatingTransformer(config or AggregationConfig(), backend)
     wrong = differences({name: tuple(x.shape) for name, x in checkpoint.tensors.items()}, network)

@@ -115,7 +115,7 @@ def open_collection(folder: Path, load_weights: WeightsLoader) -> tuple[Collecti
 def list_images(folder: Path) -> list[Path]:
     """Image files of a folder and its subfolders, sorted. Raises SourceError when there are none."""
     if not folder.is_dir():
-        raise SourceError(f"{folder} is no folder. Give a folder of images.")
+        raise SourceError(f"{folder} is not a folder. Give a folder of images.")
     paths = sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file() and is_image(p))
     if not paths:
         raise SourceError(f"{folder} holds no images.")
@@ -152,7 +152,7 @@ def learnt_describer(folder: Path) -> PlaceDescriber:
     paths = list_images(folder)
     describer = learn_vlad([image for _, image in _readable(paths[:: max(1, len(paths) // IMAGES_TO_LEARN_FROM)])])
     if describer is None:
-        raise SourceError(f"The images in {folder} show too little to learn from: they are blank or cannot be read.")
+        raise SourceError(f"The images in {folder} are blank or unreadable: they have too little detail to learn from.")
     return describer
 
 
@@ -187,7 +187,7 @@ def _read_listing(path: Path) -> Listing:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MapError(f"{path} is damaged ({error}). Build it again: recon places build FOLDER") from error
     if version != COLLECTION_VERSION:
-        raise MapError(f"{path} has version {version}, this program reads {COLLECTION_VERSION}. Build it again.")
+        raise MapError(f"{path} has version {version}, this program reads {COLLECTION_VERSION}. Rebuild it.")
     return listing
 
 

@@ -80,7 +80,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except OSError as error:
-        raise MapError(f"{path.parent} holds no place index: {path.name} cannot be read. {REMEDY}") from error
+        raise MapError(f"{path.parent} contains no place index: {path.name} cannot be read. {REMEDY}") from error
     except ValueError as error:
         raise MapError(f"{path} is damaged ({error}). {REMEDY}") from error
     if not isinstance(content, dict):

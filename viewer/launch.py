@@ -91,7 +91,7 @@ def serve(path: Path | None, host: str = LOOPBACK) -> tuple[subprocess.Popen[byt
 
     host: address of this machine on which to listen. Returns the process that serves the data, the address to log to
     and the page's address; the page is there as long as this process lives, and the server at most as long.
-    Raises SettingsError for a ``host`` that is no address of this machine, DependencyError if nothing starts.
+    Raises SettingsError for a ``host`` that is not an address of this machine, DependencyError if nothing starts.
     """
     data, files, page = (free_port(host) for _ in range(3))
     recording = [] if path is None else [str(path)]
@@ -118,15 +118,15 @@ def comes_up(process: subprocess.Popen[bytes], port: int, host: str = LOOPBACK) 
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port that nothing listens on. Raises SettingsError where ``host`` is no address of this machine."""
+    """A TCP port that nothing listens on. Raises SettingsError where ``host`` is not an address of this machine."""
     if host in ("", "0.0.0.0", "::"):  # noqa: S104  a page served under no name cannot say where its data is
-        raise SettingsError("--web-host needs the one address under which this machine is reached, not all of them.")
+        raise SettingsError("--web-host takes a single address of this machine, not a wildcard.")
     try:
         with socket.socket() as probe:
             probe.bind((host, 0))
             return int(probe.getsockname()[1])
     except OSError as error:
-        raise SettingsError(f"--web-host {host} is no address of this machine ({error.strerror}).") from error
+        raise SettingsError(f"--web-host {host} is not an address of this machine ({error.strerror}).") from error
 
 
 def _serve(path: Path) -> None:

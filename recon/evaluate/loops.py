@@ -84,7 +84,7 @@ def evaluate_loops(
     known = [line for line in known if line.frame in views and line.earlier in views]
     revisits = find_revisits({index: views[index] for index in sampled if index in views})
     if not revisits:
-        raise SourceError(f"No two frames {GAP} or more apart see the same place: there are no loops to find.")
+        raise SourceError(f"No two frames {GAP} or more apart show the same place, so there are no loops to find.")
     right = np.array([is_right(views[line.earlier], views[line.frame]) for line in known], dtype=bool)
     accepted = np.array([line.verdict == "accepted" for line in known], dtype=bool)
     pairs = np.array([(line.earlier, line.frame) for line in known], dtype=np.int64).reshape(-1, 2)

@@ -170,10 +170,10 @@ def export(
     chosen = known(target)
     if undistort and not chosen.undistorted:
         able = _either([name for name, other in EXPORTS.items() if other.undistorted])
-        raise SettingsError(f"Undistorted images are made for {able} only, not for {target}. Use --to {able}.")
+        raise SettingsError(f"--undistort applies to {able} only, not to {target}. Use --to {able}.")
     if cloud not in (None, CloudSettings()) and not chosen.surface:
         able = _either([f"--to {name}" for name, other in EXPORTS.items() if other.surface])
-        raise SettingsError(f"A {target} has no surface to clean or to thin. Use {able}.")
+        raise SettingsError(f"Cleaning and thinning do not apply to {target}. Use {able}.")
     make_folder(out.parent)
     with quiet():
         chosen.write(reconstruction, out, cloud or CloudSettings(), undistort=undistort)

@@ -38,7 +38,9 @@ def write_mesh(reconstruction: ReconstructedMap, path: Path, settings: CloudSett
     when ``path`` cannot be written, and MapError when a submap is damaged.
     """
     if path.suffix.lower() not in WRITERS:
-        raise OutputError(f"A mesh is a file, {' or '.join(WRITERS)}, not {path}. Give --out {path / 'mesh.ply'}, say.")
+        raise OutputError(
+            f"A mesh file ends in {' or '.join(WRITERS)}, got {path}. Use --out {path.with_suffix('.ply')}."
+        )
     settings = settings or CloudSettings()
     known = survey(reconstruction.geometry())
     voxel = settings.voxel or VOXEL_IN_FOOTPRINTS * known.footprint

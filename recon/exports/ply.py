@@ -97,7 +97,7 @@ def read_points(path: Path) -> CloudPoints:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise MapError(f"Cannot read {path}: {error.strerror}. Write it again with: recon export --to ply") from error
+        raise MapError(f"Cannot read {path}: {error.strerror}. Rebuild it with: recon export --to ply") from error
     header, end, body = content.partition(b"end_header\n")
     count = len(body) // VERTEX.itemsize
     lines = [line for line in _header(count).splitlines() if not line.startswith(b"comment")]

@@ -20,7 +20,9 @@ def chunks(
     may be shorter, but always brings at least one new frame. Raises SettingsError unless size > overlap >= 1.
     """
     if not size > overlap >= 1:
-        raise SettingsError(f"--chunk must be larger than --overlap, and that at least 1; got {size} and {overlap}.")
+        raise SettingsError(
+            f"--chunk must be larger than --overlap, and --overlap at least 1; got {size} and {overlap}."
+        )
     return _chunks(frames, chain(finished, repeat((size, overlap))))
 
 

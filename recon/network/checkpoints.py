@@ -82,7 +82,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "Use a safetensors file of these weights."
         ) from error
     except FileNotFoundError as error:
-        raise WeightsError(f"There is no weight file {path}. Known ones are listed by: recon weights list") from error
+        raise WeightsError(f"Weight file {path} not found. List known weights with: recon weights list") from error
     except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} is damaged or no weight file ({reason}). Get it again.") from error

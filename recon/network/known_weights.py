@@ -91,7 +91,7 @@ def known(name: str) -> KnownWeights:
         if weights.name.lower() == name.lower():
             return weights
     names = ", ".join(weights.name for weights in KNOWN)
-    raise WeightsError(f"No weights are called {name}. Known are {names}; or give the path of a file.")
+    raise WeightsError(f"Unknown weights {name}. Use one of {names}, or the path of a file.")
 
 
 def stored_path(weights: KnownWeights) -> Path | None:
@@ -114,7 +114,7 @@ def resolve(name_or_path: str) -> Path:
     if Path(name_or_path).exists():
         return Path(name_or_path)
     if "/" in name_or_path or Path(name_or_path).suffix:
-        raise WeightsError(f"There is no weight file {name_or_path}. Known ones are listed by: recon weights list")
+        raise WeightsError(f"Weight file {name_or_path} not found. List known weights with: recon weights list")
     if imported_path(name_or_path).is_file():
         return imported_path(name_or_path)
     weights = known(name_or_path)

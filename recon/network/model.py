@@ -83,7 +83,7 @@ class GeometryNetwork(nn.Module):
     def poses(self, camera_tokens: Tensor) -> Tensor:
         """Pose encodings (batch, frames, 9) of frames that are taken together, in float32 at least."""
         if self.camera_head is None:
-            raise SettingsError("These weights have no camera head, which poses need. Use other weights.")
+            raise SettingsError("These weights have no camera head, which pose estimation requires. Use other weights.")
         with torch.autocast(camera_tokens.device.type, enabled=False):
             return self.camera_head(camera_tokens)[-1]
 
@@ -166,7 +166,7 @@ class GeometryNetwork(nn.Module):
 
     def _prediction(self, aggregated: Aggregated, camera_tokens: Tensor, encodings: Tensor) -> Prediction:
         if self.depth_head is None:
-            raise SettingsError("These weights have no depth head, which a reconstruction needs. Use other weights.")
+            raise SettingsError("These weights have no depth head, which reconstruction requires. Use other weights.")
         levels, layout = aggregated.levels, aggregated.layout
         with torch.autocast(camera_tokens.device.type, enabled=False):
             depth = self.depth_head(levels, layout)

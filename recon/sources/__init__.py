@@ -109,7 +109,7 @@ def _files_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise SourceError(f"Cannot list the folder {folder}: {error.strerror}.") from error
     if not files:
-        raise SourceError(f"{folder} holds no files. Give the folder that directly holds the images.")
+        raise SourceError(f"{folder} contains no files. Give the folder that directly contains the images.")
     return files
 
 

@@ -49,7 +49,7 @@ class SourceOptions:
         if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
             raise SettingsError(f"--fps must be a positive number, got {self.fps}.")
         if self.fps is not None and self.every != 1:
-            raise SettingsError("--every and --fps both choose frames: give only one of them.")
+            raise SettingsError("--every and --fps both select frames. Use only one of them.")
         if self.max_frames is not None and self.max_frames < 2:
             raise SettingsError(f"--max-frames must be at least 2, as a map needs two frames, got {self.max_frames}.")
         if not SMALLEST_SIZE <= self.size <= LARGEST_SIZE:

@@ -64,7 +64,7 @@ def read_lenses(path: Path, image_size: Size) -> list[Lens]:
                 return read(document, image_size)
     except (_Fault, OverflowError) as fault:
         raise SettingsError(f"--intrinsics: {path}: {fault}.") from fault
-    raise SettingsError(f"--intrinsics: {path} is no calibration that is read. Known are {FORMATS}.")
+    raise SettingsError(f"--intrinsics: {path} is not a supported calibration file. Supported: {FORMATS}.")
 
 
 def _colmap_rows(text: str) -> list[list[str]] | None:

@@ -47,9 +47,9 @@ class ImageSource:
         notes: Sequence[str] = (),
     ) -> None:
         if options.fps is not None:
-            raise SettingsError("--fps works for videos only: choose images with --every.")
+            raise SettingsError("--fps applies to videos only. Select images with --every.")
         if images_folder and any(path.parent.resolve() == images_folder.resolve() for path in paths):
-            raise SettingsError(f"{spec} is where this run would put its images. Choose another --out.")
+            raise SettingsError(f"{spec} is the folder for this run's own images. Choose another --out.")
         self._kind = kind
         self._spec = spec
         self._options = options

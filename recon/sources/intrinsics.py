@@ -63,7 +63,9 @@ def _lens(numbers: tuple[float, ...], model: CameraModel | None, text: str) -> L
     if not (all(math.isfinite(number) for number in numbers) and min(pinhole) > 0):
         raise SettingsError(f"--intrinsics needs positive fx, fy, cx, cy and finite numbers, got {text}.")
     if distortion and model == "PINHOLE":
-        raise SettingsError("--camera-model pinhole has no distortion, but --intrinsics gives some. Leave one out.")
+        raise SettingsError(
+            "--camera-model pinhole has no distortion, but --intrinsics includes distortion. Use only one of them."
+        )
     fisheye = model == "OPENCV_FISHEYE"
     if not fisheye and not distortion:
         return Lens("PINHOLE", pinhole, None)
@@ -81,7 +83,7 @@ def _fitted(lenses: Sequence[Lens], size: Size, where: str) -> tuple[Camera, str
     exact = [lens for lens in fitting if lens.size == size]
     chosen = list(dict.fromkeys(exact or fitting))
     if not lenses:
-        raise SettingsError(f"--intrinsics: {where} holds no camera.")
+        raise SettingsError(f"--intrinsics: {where} contains no camera.")
     if not chosen:
         raise SettingsError(_other_shape(lenses, size, where))
     if len(chosen) > 1:

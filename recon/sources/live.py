@@ -63,7 +63,7 @@ class LiveSource:
 
     def __init__(self, name: str, feed: Feed, options: SourceOptions) -> None:
         if options.masks is not None:
-            raise SettingsError("--masks goes by the names of files: leave it out for a live source.")
+            raise SettingsError("--masks matches file names and cannot be used with a live source. Omit it.")
         self._name, self._feed, self._options = name, feed, options
         self._waiting = Waiting(WAITING, patient=feed.patient)
         self._stop = threading.Event()

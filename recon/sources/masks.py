@@ -63,5 +63,5 @@ def _read_mask(path: Path) -> Mask:
             deep = image.mode.startswith(("I", "F"))
             values = np.asarray(image if deep else image.convert("RGB"))
     except UnreadableImage as error:
-        raise SettingsError(f"The mask {path} cannot be read: {error}. Replace it or take it away.") from error
+        raise SettingsError(f"The mask {path} cannot be read: {error}. Replace or remove it.") from error
     return np.asarray(values != 0 if deep else values.any(axis=2))

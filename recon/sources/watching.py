@@ -40,11 +40,11 @@ class WatchFeed:
 
     def __init__(self, folder: Path, options: SourceOptions, images_folder: Path | None = None) -> None:
         if not folder.is_dir():
-            raise SourceError(f"{folder} is no folder. Give the folder that the images come into, or make it first.")
+            raise SourceError(f"{folder} is not a folder. Give the folder to watch, or create it first.")
         if options.fps is not None:
-            raise SettingsError("--fps works for videos only: choose images with --every.")
+            raise SettingsError("--fps applies to videos only. Select images with --every.")
         if images_folder and images_folder.resolve() == folder.resolve():
-            raise SettingsError(f"{folder} is where this run would put its images. Choose another --out.")
+            raise SettingsError(f"{folder} is the folder for this run's own images. Choose another --out.")
         self._folder, self._options, self._images_folder = folder, options, images_folder
         self._selection = Selection(options)
         self._count = 0

@@ -297,7 +297,7 @@ def require_run(folder: Path) -> Path:
     """The file that a run to resume has. Raises OutputError where it is missing."""
     path = folder / "map" / "run.json"
     if not path.is_file():
-        raise OutputError(f"There is no run to resume in {folder}: {path} is missing. Leave out --resume.")
+        raise OutputError(f"No run to resume in {folder}: {path} is missing. Omit --resume.")
     return path
 
 

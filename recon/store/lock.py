@@ -67,7 +67,7 @@ def sole_writer(folder: Path, what: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _take(folder / LOCK)
     except UnicodeDecodeError as error:
-        raise OutputError(f"{folder} is no UTF-8, which some files need. Choose another --out.") from error
+        raise OutputError(f"{folder} is not valid UTF-8, which some outputs require. Choose another --out.") from error
     except OSError as error:
         raise OutputError(f"Cannot write to {folder}: {error.strerror}. Choose another --out.") from error
     try:

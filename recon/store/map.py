@@ -157,7 +157,7 @@ def open_map(folder: Path) -> ReconstructedMap:
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise MapError(f"{path} is damaged ({error}). Run the reconstruction again.") from error
     if version not in VERSIONS_READ:
-        raise MapError(f"{path} has version {version}, this program reads {MAP_VERSION}. Run the reconstruction again.")
+        raise MapError(f"{path} has version {version}, this program reads {MAP_VERSION}. Repeat the reconstruction.")
     try:
         cameras = [_camera_from_json(camera) for camera in content["cameras"]]
         frames = tuple(_frame_from_json(row, cameras) for row in content["frames"])
@@ -176,16 +176,16 @@ def _why_no_map(folder: Path) -> str:
     quoted = shlex.quote(str(folder))
     if writer := writer_in(folder):
         return (
-            f"{folder} holds no map yet: a {writer.what} is going on (process {writer.process} on {writer.host}), and "
-            "none of its chunks is finished. Try again later."
+            f"{folder} contains no map yet: a {writer.what} is writing to it (process {writer.process} on "
+            f"{writer.host}), and none of its chunks is finished. Try again later."
         )
     if (folder / "map" / "run.json").is_file():
         return (
-            f"{folder} holds no map: the run in it ended before its first chunk was finished. Resume it with: "
+            f"{folder} contains no map: its run ended before the first chunk was finished. Resume it with: "
             f"recon run SOURCE --out {quoted} --resume"
         )
     missing = folder / "map" / "map.json"
-    return f"{folder} holds no map: {missing} is missing. Make one with: recon run SOURCE --out {quoted}"
+    return f"{folder} contains no map: {missing} is missing. Create one with: recon run SOURCE --out {quoted}"
 
 
 def _places_to_json(

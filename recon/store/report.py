@@ -173,7 +173,7 @@ def read(path: Path) -> RunReport:
         content = json.loads(path.read_text())
         version = content.pop("version")
     except OSError as error:
-        raise MapError(f"Cannot read {path}: {error.strerror}. Make one with: recon run SOURCE --out DIR") from error
+        raise MapError(f"Cannot read {path}: {error.strerror}. Create one with: recon run SOURCE --out DIR") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MapError(f"{path} is damaged ({error}). Run the reconstruction again.") from error
     if version != REPORT_VERSION:

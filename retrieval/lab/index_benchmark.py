@@ -42,7 +42,7 @@ class IndexBenchmark:
 
     def __post_init__(self) -> None:
         if min(*self.counts, self.dim, self.queries) < NEIGHBOURS:
-            raise SettingsError(f"The index benchmark needs numbers from {NEIGHBOURS} on, got {self}.")
+            raise SettingsError(f"The index benchmark takes numbers of at least {NEIGHBOURS}, got {self}.")
 
 
 @dataclass(frozen=True)

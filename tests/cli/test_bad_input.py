@@ -44,7 +44,7 @@ def test_empty_source(recon: Recon, tmp_path: Path, command: str, source: str) -
 
 def test_empty_folder(recon: Recon, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    expect_refusal(recon("run", tmp_path / "photos", "--out", tmp_path / "out"), "photos holds no files")
+    expect_refusal(recon("run", tmp_path / "photos", "--out", tmp_path / "out"), "photos contains no files")
     assert not (tmp_path / "out").exists()
 
 
@@ -209,7 +209,7 @@ def test_images_that_do_not_overlap(recon: Recon, tmp_path: Path) -> None:
         (("--overlap", "0"), ("--overlap must be at least 1",)),
         (("--every", "0"), ("--every must be at least 1, got 0",)),
         (("--fps", "2", "--every", "3"), ("--every and --fps",)),
-        (("--fps", "2"), ("--fps works for videos only",)),
+        (("--fps", "2"), ("--fps applies to videos only",)),
         (("--fps", "-1"), ("--fps must be a positive number",)),
         (("--max-frames", "1"), ("--max-frames must be at least 2, as a map needs two frames, got 1",)),
         (("--chunk", "2"), ("--chunk must be larger than --overlap, got 2 and 12 (the default)",)),

@@ -22,7 +22,7 @@ def test_scaling_writes_numbers_table_and_plot(recon: Recon, tmp_path: Path, mon
 
 
 def test_wrong_numbers_are_refused(recon: Recon, tmp_path: Path) -> None:
-    for given, sentence in (("a,b", "got a,b"), ("0,4", "numbers from 1 on")):
+    for given, sentence in (("a,b", "got a,b"), ("0,4", "numbers of at least 1")):
         outcome = recon("bench", "scaling", "--out", tmp_path, "--frames", given)
         assert outcome.code == 2
         assert sentence in outcome.err

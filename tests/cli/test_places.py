@@ -86,7 +86,7 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, recon: Recon) -> No
         (("places", "build", empty, "--out", tmp_path / "out"), "holds no images"),
         (("places", "query", empty, SAMPLE / "000000.jpg"), "holds no place collection"),
         (("places", "eval", empty), "database"),
-        (("places", "build", SAMPLE, "--out", tmp_path / "out", "--weights", "x.pth"), "no weight file"),
+        (("places", "build", SAMPLE, "--out", tmp_path / "out", "--weights", "x.pth"), "Weight file"),
         (("loops", empty), "report.json"),
     ]
     for arguments, words in cases:

@@ -71,13 +71,13 @@ def expect_refusal(outcome: Outcome, *words: str) -> None:
 def test_nothing_to_resume(recon: Recon, tmp_path: Path) -> None:
     photos = make_images(tmp_path / "photos")
     for out in (tmp_path / "none", photos):
-        expect_refusal(recon("run", photos, "--out", out, "--resume"), "There is no run to resume in", "--resume")
+        expect_refusal(recon("run", photos, "--out", out, "--resume"), "No run to resume in", "--resume")
     assert not (tmp_path / "none").exists()
 
 
 def test_plan_tells_of_a_run_that_cannot_be_resumed(recon: Recon, tmp_path: Path) -> None:
     photos = make_images(tmp_path / "photos")
-    expect_refusal(recon("plan", photos, "--out", tmp_path / "none", "--resume"), "There is no run to resume in")
+    expect_refusal(recon("plan", photos, "--out", tmp_path / "none", "--resume"), "No run to resume in")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
 
 

@@ -114,11 +114,11 @@ def test_a_folder_whose_run_has_no_chunk_yet_says_what_to_do(recon: Recon, tmp_p
     for command in (("export", out, "--to", "tum"), ("check", out)):
         outcome = recon(*command)
         assert outcome.code == 2
-        assert f"its first chunk was finished. Resume it with: recon run SOURCE --out '{out}' --resume" in outcome.err
+        assert f"the first chunk was finished. Resume it with: recon run SOURCE --out '{out}' --resume" in outcome.err
     with sole_writer(out, "run"):
         outcome = recon("export", out, "--to", "tum")
     assert outcome.code == 2
-    assert f"{out} holds no map yet: a run is going on (process {os.getpid()} on " in outcome.err
+    assert f"{out} contains no map yet: a run is writing to it (process {os.getpid()} on " in outcome.err
     assert not (out / "poses.txt").exists()
 
 
@@ -139,7 +139,7 @@ def test_a_folder_where_a_file_is_written(recon: Recon, tmp_path: Path, to: str,
     assert f"mesh is a folder, but --to {to} writes a file: --out {tmp_path}/{words}, say." in outcome.err
     outcome = recon("export", tmp_path, "--to", "mesh", "--out", tmp_path / "surface")
     assert outcome.code == 2
-    assert f"A mesh is a file, .ply or .glb, not {tmp_path}/surface. Give --out {tmp_path}/surface/mesh" in outcome.err
+    assert f"A mesh file ends in .ply or .glb, got {tmp_path}/surface. Use --out {tmp_path}/surface.ply" in outcome.err
 
 
 def test_a_second_run_is_refused_before_it_touches_anything(recon: Recon, tmp_path: Path) -> None:

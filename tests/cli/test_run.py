@@ -46,7 +46,7 @@ def test_plan_tells_what_it_lowers(recon: Recon, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("recon.plan.look_at_machine", lambda _: Machine(1_100_000_000, 10**12, 2))
     outcome = recon("plan", SAMPLE / "images", "--out", tmp_path / "out")
     assert outcome.code == 0
-    assert "note: --chunk is lowered from 60 to" in outcome.out
+    assert "note: --chunk was reduced from 60 to" in outcome.out
 
 
 def test_run_writes_everything_that_it_names(finished: Path) -> None:
@@ -140,10 +140,10 @@ def test_export_thins_and_cleans_as_it_is_told(recon: Recon, finished: Path, tmp
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--to", "tum", "--voxel", "0.1"), "has no surface"),
+        (("--to", "tum", "--voxel", "0.1"), "do not apply to"),
         (("--to", "ply", "--voxel", "0"), "must be positive"),
-        (("--to", "ply", "--no-clean", "--no-sky"), "leave out --no-clean"),
-        (("--to", "mesh", "--out", "mesh.obj"), "not as mesh.obj"),
+        (("--to", "ply", "--no-clean", "--no-sky"), "Omit --no-clean"),
+        (("--to", "mesh", "--out", "mesh.obj"), "got mesh.obj"),
     ],
 )
 def test_export_refuses_what_makes_no_sense(recon: Recon, finished: Path, options: tuple[str, ...], words: str) -> None:
@@ -157,8 +157,8 @@ def test_export_refuses_what_makes_no_sense(recon: Recon, finished: Path, option
     [
         (("--viewer", "none", "--viewer", "web"), "cannot be combined with other viewers"),
         (("--web-host", "127.0.0.2"), "add --viewer web"),
-        (("--viewer", "web", "--web-host", "0.0.0.0"), "not all of them"),
-        (("--viewer", "web", "--web-host", "192.0.2.1"), "no address of this machine"),
+        (("--viewer", "web", "--web-host", "0.0.0.0"), "not a wildcard"),
+        (("--viewer", "web", "--web-host", "192.0.2.1"), "is not an address of this machine"),
     ],
 )
 def test_run_refuses_viewers_that_cannot_be(recon: Recon, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
@@ -171,7 +171,7 @@ def test_run_refuses_viewers_that_cannot_be(recon: Recon, tmp_path: Path, option
 def test_undistorted_images_are_for_colmap_only(recon: Recon, finished: Path) -> None:
     outcome = recon("export", finished, "--to", "ply", "--undistort")
     assert outcome.code == 2
-    assert "for colmap only" in outcome.err
+    assert "to colmap only" in outcome.err
 
 
 def test_view_without_a_display_names_the_file(recon: Recon, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_pull_asks_for_the_licence_first(recon: Recon, monkeypatch: pytest.Monke
 
 
 def test_pull_of_unknown_or_unhosted_weights(recon: Recon) -> None:
-    assert "Known are" in recon("weights", "pull", "VGGT-2B").err
+    assert "Use one of" in recon("weights", "pull", "VGGT-2B").err
     assert "Download ImAge_Merged.pth" in recon("weights", "pull", "ImAge", "--yes").err
 
 
@@ -133,12 +133,12 @@ def test_run_with_weights_and_a_known_lens(recon: Recon, weights: Path, tmp_path
     lens = ("--intrinsics", "500,500,320,240")
     outcome = recon("run", SAMPLE / "images", "--out", tmp_path / "out", "--weights", weights, *lens)
     assert outcome.code == 2
-    assert "--intrinsics does not go with --weights" in outcome.err
+    assert "--intrinsics cannot be combined with --weights" in outcome.err
 
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
-    [("FlashVGGT", "recon weights pull FlashVGGT"), ("nothing.pt", "There is no weight file nothing.pt")],
+    [("FlashVGGT", "recon weights pull FlashVGGT"), ("nothing.pt", "Weight file nothing.pt not found")],
 )
 def test_run_without_the_weights(recon: Recon, tmp_path: Path, given: str, sentence: str) -> None:
     outcome = recon("run", SAMPLE / "images", "--out", tmp_path / "out", "--weights", given, "--max-frames", 3)

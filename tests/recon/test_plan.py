@@ -56,7 +56,7 @@ def test_the_chunk_is_lowered_before_the_size() -> None:
     assert plan.settings.source.size == 1024
     assert plan.memory <= need - 100_000_000
     assert len(plan.notices) == 1
-    assert plan.notices[0].startswith(f"--chunk is lowered from 60 to {plan.settings.chunk}")
+    assert plan.notices[0].startswith(f"--chunk was reduced from 60 to {plan.settings.chunk}")
 
 
 def test_the_size_is_lowered_when_a_small_chunk_is_not_enough() -> None:
@@ -75,7 +75,7 @@ def test_depth_is_not_filled_where_nothing_else_makes_room() -> None:
     plan = _plan(PHOTOS, machine=replace(ROOMY, memory=free))
     assert plan.settings.depth == "classical"
     assert plan.memory <= free
-    assert plan.notices[0].startswith("--depth is lowered from filled to classical")
+    assert plan.notices[0].startswith("--depth was reduced from filled to classical")
     assert plan.settings.chunk >= 20
     assert plan.settings.source.size > 480  # what filling would have taken is free for the images
 

@@ -64,7 +64,7 @@ class ScalingSettings:
 
     def __post_init__(self) -> None:
         if min(*self.frames, self.chunk, self.factor, self.memory_frames, self.repeats) < 1:
-            raise SettingsError(f"A benchmark needs numbers from 1 on, got {self}.")
+            raise SettingsError(f"A benchmark takes numbers of at least 1, got {self}.")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_a_format_from_outside_is_written_and_checked(finished: ReconstructedMap
     assert added_checks(finished.folder) == {"count": (True, f"{COUNT} opens and is whole.")}
     path.write_text("many")
     assert added_checks(finished.folder) == {"count": (False, f"{path} holds many, expected a number.")}
-    with pytest.raises(SettingsError, match="A count has no surface"):
+    with pytest.raises(SettingsError, match="Cleaning and thinning do not apply to count"):
         export(finished, "count", path, cloud=CloudSettings(voxel=0.1))
 
 
@@ -82,5 +82,5 @@ def test_later_exports_are_checked_where_they_are(finished: ReconstructedMap) ->
 def test_an_unknown_format_is_named_with_the_known(finished: ReconstructedMap) -> None:
     with pytest.raises(SettingsError, match=r"no format obj\. Choose one of tum, colmap, ply, mesh, kitti, nerfstudio"):
         export(finished, "obj", finished.folder / "scene.obj")
-    with pytest.raises(SettingsError, match="for colmap only, not for ply"):
+    with pytest.raises(SettingsError, match="to colmap only, not to ply"):
         export(finished, "ply", finished.folder / "cloud.ply", undistort=True)

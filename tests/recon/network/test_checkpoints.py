@@ -238,7 +238,7 @@ def test_file_for_another_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no weight file .*nothing\.pt"):
+    with pytest.raises(WeightsError, match=r"Weight file .*nothing\.pt not found"):
         read_checkpoint(tmp_path / "nothing.pt")
 
 
@@ -276,9 +276,9 @@ def test_places_are_not_imported_as_geometry_nor_geometry_as_places(folder: Path
 
 
 def test_unknown_names_and_paths(folder: Path) -> None:
-    with pytest.raises(WeightsError, match=r"No weights are called VGGT-2B\. Known are VGGT-1B, .*ImAge"):
+    with pytest.raises(WeightsError, match=r"Unknown weights VGGT-2B\. Use one of VGGT-1B, .*ImAge"):
         known_weights.resolve("VGGT-2B")
-    with pytest.raises(WeightsError, match="There is no weight file some/file"):
+    with pytest.raises(WeightsError, match="Weight file some/file not found"):
         known_weights.resolve("some/file")
     assert known_weights.weights_folder() == folder
 

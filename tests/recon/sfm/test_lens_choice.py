@@ -63,12 +63,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ChunkGeome
     """Two chunks, the first recalled by another process; the memory behind the second."""
     folder, events = tmp_path_factory.mktemp("zoom"), list[Event]()
     first = StructureFromMotion(folder, settings(), events.append)
-    geometry, memory = first.reconstruct(chunk_of(0)), json.loads(json.dumps(first.memory))
+    geometry, memory = first.reconstruct(chunk_of(0)), json.loads(json.dumps(first.memory()))
     first.close()
     second = StructureFromMotion(folder, settings(), events.append, list(CHUNKS[0]))
     second.recall(chunk_of(0), geometry, memory)
     more = second.reconstruct(chunk_of(1))
-    after = json.loads(json.dumps(second.memory))
+    after = json.loads(json.dumps(second.memory()))
     second.close()
     return folder, [geometry, more], after, events
 

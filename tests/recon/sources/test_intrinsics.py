@@ -126,7 +126,7 @@ class TestColmap:
             ("1 PINHOLE 640.5 480 500 500 320 240", ("width and a height in pixels, got 640.5",)),
             ("1 PINHOLE 0 480 500 500 320 240", ("width and a height in pixels",)),
             ("1 PINHOLE 640 480 nan 500 320 240", ("finite",)),
-            ("# CAMERA_ID, MODEL", ("holds no camera",)),
+            ("# CAMERA_ID, MODEL", ("contains no camera",)),
         ],
     )
     def test_damaged(self, tmp_path: Path, line: str, words: tuple[str, ...]) -> None:
@@ -225,10 +225,10 @@ class TestOpencv:
             ("K: [500, 0, 320, 0, 500, 240, 0, 0, 1]\nimage_width: wide", "a width and a height in pixels, got wide"),
             ("K: [500, 0, 320, 0, 500, 240, 0, 0, 1]\ndistortion_model: thin_prism", "thin_prism"),
             ("camera_matrix: [1, 2", "damaged"),
-            ("%YAML:1.0\n---\nM1: !!opencv-matrix\n   rows: 3\n", "no calibration that is read"),
+            ("%YAML:1.0\n---\nM1: !!opencv-matrix\n   rows: 3\n", "not a supported calibration file"),
             ("a: !!python/object:os.system {}", "damaged"),
             ("<?xml version='1.0'?><opencv_storage><camera_matrix>", "damaged XML"),
-            ("500 500 320 wide", "no calibration that is read"),
+            ("500 500 320 wide", "not a supported calibration file"),
         ],
     )
     def test_damaged(self, tmp_path: Path, text: str, words: str) -> None:

@@ -59,8 +59,8 @@ class TestOptions:
             ({"fps": 0.0}, "--fps must be a positive number, got 0"),
             ({"fps": float("nan")}, "--fps must be a positive number, got nan"),
             ({"every": 2, "fps": 1.0}, "--every and --fps"),
-            ({"max_frames": 0}, "--max-frames must be at least 1, got 0"),
-            ({"size": 10}, "--size must be at least 64 pixels, got 10"),
+            ({"max_frames": 0}, "--max-frames must be at least 2, as a map needs two frames, got 0"),
+            ({"size": 10}, "--size must be 64 to 16384 pixels, got 10"),
         ],
     )
     def test_values_that_cannot_work(self, values: dict[str, int], reason: str) -> None:
@@ -69,7 +69,7 @@ class TestOptions:
 
     def test_fps_needs_a_video(self, tmp_path: Path) -> None:
         save(tmp_path / "a.png")
-        with pytest.raises(SettingsError, match="--fps works for videos only"):
+        with pytest.raises(SettingsError, match="--fps applies to videos only"):
             open_source(str(tmp_path), SourceOptions(fps=2))
 
 
@@ -85,7 +85,7 @@ class TestWhatIsNoSource:
         self.refused(tmp_path / "nothing", "does not exist")
 
     def test_empty_folder(self, tmp_path: Path) -> None:
-        self.refused(tmp_path, "holds no files")
+        self.refused(tmp_path, "contains no files")
 
     def test_folder_without_images(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("hello")

@@ -104,5 +104,5 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"Cannot write to .*file"), sole_writer(tmp_path / "file", "run"):
         pass
-    with pytest.raises(OutputError, match="no UTF-8"), sole_writer(tmp_path / "f\udcfcr", "run"):
+    with pytest.raises(OutputError, match="not valid UTF-8"), sole_writer(tmp_path / "f\udcfcr", "run"):
         pass

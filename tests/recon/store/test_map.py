@@ -121,7 +121,7 @@ def test_maps_of_early_builds_tell_passed_frames_by_their_words(stored: Path) ->
 
 
 def test_no_map(tmp_path: Path) -> None:
-    with pytest.raises(MapError, match="holds no map"):
+    with pytest.raises(MapError, match="contains no map"):
         open_map(tmp_path)
 
 

@@ -289,7 +289,7 @@ def test_what_has_changed_is_refused_and_nothing_is_lost(
 
 
 def test_nothing_to_resume(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"There is no run to resume in .*: .*run.json is missing"):
+    with pytest.raises(OutputError, match=r"No run to resume in .*: .*run.json is missing"):
         run(photos, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -325,7 +325,7 @@ def test_a_source_that_came_to_nothing_is_forgotten(photos: Path, tmp_path: Path
 def test_options_that_contradict() -> None:
     with pytest.raises(SettingsError, match="--overwrite would delete"):
         replace(AGAIN, overwrite=True)
-    with pytest.raises(SettingsError, match="does not go with --weights"):
+    with pytest.raises(SettingsError, match="cannot be combined with --weights"):
         replace(AGAIN, network=NetworkSettings("any"))
 
 

@@ -218,8 +218,8 @@ def test_a_refusal_leaves_the_folder_as_it_was(
 
 
 def test_no_run_to_resume_leaves_a_folder_as_it_was(photos: Path, tmp_path: Path) -> None:
-    expect_refusal(lambda: run(photos, photos), photos, OutputError, "There is no run to resume in")
-    expect_refusal(lambda: run(photos, tmp_path / "none"), tmp_path, OutputError, "There is no run to resume in")
+    expect_refusal(lambda: run(photos, photos), photos, OutputError, "No run to resume in")
+    expect_refusal(lambda: run(photos, tmp_path / "none"), tmp_path, OutputError, "No run to resume in")
 
 
 def test_an_earlier_source_cannot_be_resumed_and_nothing_is_written(photos: Path, tmp_path: Path) -> None:

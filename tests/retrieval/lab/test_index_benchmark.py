@@ -43,5 +43,5 @@ def test_descriptors_lie_in_clusters_whatever_the_batches(monkeypatch: pytest.Mo
 
 
 def test_too_small_numbers_are_refused() -> None:
-    with pytest.raises(SettingsError, match="from 10 on"):
+    with pytest.raises(SettingsError, match="at least 10"):
         IndexBenchmark(counts=(5,))

@@ -106,7 +106,7 @@ def test_results_are_known_after_every_case_and_dense_comes_last(tmp_path: Path)
 
 @pytest.mark.parametrize("wrong", [{"frames": (0,)}, {"chunk": 0}, {"repeats": 0}])
 def test_settings_that_cannot_work(wrong: dict[str, int]) -> None:
-    with pytest.raises(SettingsError, match="numbers from 1 on"):
+    with pytest.raises(SettingsError, match="numbers of at least 1"):
         ScalingSettings(**wrong)  # type: ignore[arg-type]
 
 
