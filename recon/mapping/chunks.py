@@ -20,9 +20,7 @@ def chunks(
     may be shorter, but always brings at least one new frame. Raises SettingsError unless size > overlap >= 1.
     """
     if not size > overlap >= 1:
-        raise SettingsError(
-            f"--chunk must be larger than --overlap, and --overlap at least 1; got {size} and {overlap}."
-        )
+        raise SettingsError(f"--chunk must exceed --overlap, and --overlap be at least 1; got {size} and {overlap}.")
     return _chunks(frames, chain(finished, repeat((size, overlap))))
 
 
