@@ -51,6 +51,25 @@ def real(
 
 
 @app.command()
+def stages(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Images or video to run, or the folder of a run.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for stages.md, stages.png and the run.")],
+) -> None:
+    """Show where a run spends its processor time.
+
+    Reads the report of a finished run, or runs recon on SOURCE first.
+    """
+    from recon.core.files import make_folder
+    from recon.lab.benchmark import stages as benchmark
+
+    make_folder(out)
+    report = benchmark.measure(source, out)
+    benchmark.write_results(report, out)
+    typer.echo(benchmark.table(report))
+
+
+@app.command()
 def scaling(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for scaling.json, scaling.md and scaling.png.")],

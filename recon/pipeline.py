@@ -14,6 +14,7 @@ from recon.core.errors import ReconError, ReconstructionError, SourceError
 from recon.core.events import Finished, FrameRead, FrameSkipped, Listener, Notice, Progress, StreamStatus
 from recon.core.failures import explained
 from recon.core.places import PlaceRecogniser
+from recon.core.stopwatch import Stopwatch, peak_memory, stage
 from recon.core.types import Chunk, Frame, SkippedFrame
 from recon.exports.outputs import write_outputs
 from recon.folder import discard_map, full_disk_told, open_journal, refuse_own_outputs, replacing
@@ -32,7 +33,7 @@ from recon.store.journal import AS_IT_WAS, Journal, require_run
 from recon.store.lock import sole_writer
 from recon.store.map import incoming_folder, open_map
 from recon.store.replay import ReplayedChunks
-from recon.store.report import ChunkReport, RunReport, Stopwatch, main_versions, peak_memory, write_or_tell
+from recon.store.report import ChunkReport, RunReport, main_versions, write_or_tell
 from recon.store.resumed import ResumedSource
 
 ENOUGH = 2  # frames with a place
@@ -110,14 +111,15 @@ class Run:
         self._store = GrowingStore(task.out, journal, resumable=isinstance(front_end, Resumable))
         self._watch = Stopwatch()
         self._frames = RunFrames()
-        self._map = GrowingMap(self._store, tell, self._watch, recogniser)
+        self._map = GrowingMap(self._store, tell, recogniser)
         self._chunks: list[ChunkReport] = []
 
     def execute(self) -> RunReport:
         """Do everything; see ``reconstruct``."""
         try:
-            complete = self._build()
-            unwritten = self._export(complete=complete)
+            with self._watch.running():
+                complete = self._build()
+                unwritten = self._export(complete=complete)
             interrupted = not complete or unwritten is None
             report = self._report(interrupted=interrupted, unwritten=unwritten or ())
             report = write_or_tell(report, self._task.out / "report.json", self._tell)
@@ -151,7 +153,7 @@ class Run:
         finished = [(len(old.frames), old.overlap) for old in self._journal.finished]
         if finished:
             self._tell(Notice(self._journal.resumption(self._task.name)))
-        geometry = ReplayedChunks(self._front_end, self._journal, self._watch)
+        geometry = ReplayedChunks(self._front_end, self._journal)
         overlay = OverlayFinder(self._tell)
         for chunk in chunks(self._read(), self._task.settings.chunk, self._task.settings.overlap, finished):
             self._add(chunk, overlay, geometry)
@@ -164,7 +166,7 @@ class Run:
         """The source's frames; what cannot be read is reported and left out."""
         items = iter(self._task.source)
         while True:
-            with self._watch.measure("read"):
+            with stage("read"):
                 item = next(items, None)
             if item is None:
                 return
@@ -190,7 +192,8 @@ class Run:
         """Find the chunk's geometry, place it and put it on disk."""
         start = time.perf_counter()
         find = partial(overlay.leave_out, chunk)
-        chunk = self._tell.helpers.attempt("the search for overlays", find) or chunk
+        with stage("overlays"):
+            chunk = self._tell.helpers.attempt("the search for overlays", find) or chunk
         geometry = front_end.reconstruct(chunk)
         self._frames.explain(chunk, geometry)
         submap = self._map.add(chunk, geometry)
@@ -207,7 +210,7 @@ class Run:
         """Put on disk where all frames lie, in a map that is not finished."""
         placed = self._map.frames
         skipped = self._frames.skipped({frame.index for frame in placed})
-        with self._watch.measure("store"):
+        with stage("store"):
             self._store.write_places(placed, skipped, self._map.points)
 
     def _require_a_map(self) -> None:
@@ -242,13 +245,13 @@ class Run:
         """Adjust all poses together and give late frames their place."""
         placed = self._map.frames
         self._tell(Progress("bundle adjustment", 0, len(placed)))
-        with self._watch.measure("bundle adjustment"):
+        with stage("bundle adjustment"):
             poses = {frame.index: frame.cam_from_world for frame in placed}
             model = self._front_end.refine(poses, self._map.confirmed_loops)
         if not model.cam_from_model:
             self._tell.suspect(*filter(None, [self._front_end.unadjusted]))
             return
-        with self._watch.measure("correction"):
+        with stage("correction"):
             self._write_places()
             self._map.adjust(*correct(open_map(self._task.out), model, self._frames.names))
 
@@ -258,7 +261,7 @@ class Run:
         if not passed:
             return
         self._write_places()
-        with self._watch.measure("frames between"):
+        with stage("frames between"):
             for found in pose_passed(open_map(self._task.out), passed, self._task.source.candidates()):
                 self._tell(Progress("frames between", self._frames.settle(found), len(passed)))
 
@@ -267,9 +270,9 @@ class Run:
         placed, frames = self._map.frames, self._frames
         skipped = frames.skipped({frame.index for frame in placed})
         try:
-            with self._watch.measure("store"):
+            with stage("store"):
                 self._store.finish(placed, skipped, self._map.points, between=frames.between, complete=complete)
-            with self._watch.measure("export"):
+            with stage("export"):
                 return write_outputs(open_map(self._task.out), self._task.settings.cloud, self._tell)
         except KeyboardInterrupt:
             self._tell(Notice("Interrupted while writing: recon export makes the files that are missing."))
@@ -287,6 +290,7 @@ class Run:
             chunks=tuple(replace(chunk, warnings=warnings.get(chunk.index, ())) for chunk in self._chunks),
             stages=self._watch.stages,
             seconds=self._watch.seconds,
+            processor_seconds=self._watch.processor_seconds,
             peak_memory_bytes=peak_memory(),
             suspicions=self._tell.suspicions,
             notices=self._tell.notices,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from recon.core.places import LoopCandidate, LoopEdge, ReadSubmap
+from recon.core.stopwatch import stage
 from recon.core.types import Frame, FrameGeometry, Submap
 from retrieval.candidates import Background, CandidateSettings, Hit, find_hits, strongest, supported
 from retrieval.describer import Descriptors, PlaceDescriber
@@ -44,6 +45,7 @@ class LoopFinder:
     def name(self) -> str:
         return self._describer.name if self._describer else "SIFT-VLAD, learnt from the first frames"
 
+    @stage("place recognition")
     def look(self, submap: Submap, frames: Sequence[Frame], read_submap: ReadSubmap) -> Sequence[LoopCandidate]:
         frames = [frame for frame in frames if frame.index not in self._submap_of]
         images, masks = [frame.image for frame in frames], [frame.mask for frame in frames]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recon.core.stopwatch import stage
 from recon.depth.consistency import keep_consistent
 from recon.depth.network import Estimate, PosedDepthNet, Sweep
 from recon.depth.plane_sweep import PlaneSweep, depth_hypotheses, select_sources
@@ -40,6 +41,7 @@ class LearnedSweep:
     use_sparse: bool = True
     confirm: bool = False
 
+    @stage("learned depth")
     def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
         """Depth of every view, see ``DepthStage``; none at all where no other view shares enough points with it."""
         new = [view for view in views if view.index not in solved]

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.stopwatch import stage
 from recon.depth.consistency import keep_consistent
 from recon.depth.views import Depth, PosedView
 
@@ -39,6 +40,7 @@ class PlaneSweep:
     jump_cost: float = 0.5
     min_correlation: float = 0.4
 
+    @stage("classical depth")
     def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
         """Depth of every view, kept only where a second view confirms it; see ``DepthStage``."""
         new = [view for view in views if view.index not in solved]

@@ -10,6 +10,7 @@ from pathlib import Path
 from recon.core.errors import ReconError
 from recon.core.events import Event, Notice, Progress
 from recon.core.failures import note_traceback, short
+from recon.core.stopwatch import stage
 from recon.exports import EXPORTS
 from recon.settings import CloudSettings
 from recon.store.map import ReconstructedMap
@@ -28,7 +29,8 @@ def write_outputs(
             continue
         tell(Progress(f"writing {export.stage}", 0, 0))
         try:
-            export.write(reconstruction, reconstruction.folder / export.path, cloud)
+            with stage(f"writing {export.stage}"):
+                export.write(reconstruction, reconstruction.folder / export.path, cloud)
         except Exception as error:
             failed.append(_failure(error, reconstruction.folder, export.path, target))
             tell(Notice(failed[-1]))

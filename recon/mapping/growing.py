@@ -10,12 +10,12 @@ from recon.core.announcer import Announcer
 from recon.core.events import ChunkReconstructed, LoopClosed, Notice, PosesCorrected
 from recon.core.places import LoopRecord, PlaceRecogniser
 from recon.core.similarity import Sim3
+from recon.core.stopwatch import stage
 from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, PlacedFrame, SparsePoints, Submap
 from recon.mapping.doubts import Doubts, find_doubts, unjudged, warnings
 from recon.mapping.placement import Piece, Placement
 from recon.mapping.sanity import examine
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
-from recon.store.report import Stopwatch
 
 if TYPE_CHECKING:
     from recon.mapping.loops import LoopCloser
@@ -34,14 +34,12 @@ class SubmapStore(Protocol):
 class GrowingMap:
     """Where everything lies that has been reconstructed so far. Depth goes to the ``store``, by submap.
 
-    recogniser: finds loops; None to close none. watch: measures alignment, store and loops. A fault of doubts or loops
+    recogniser: finds loops; None to close none. A fault of doubts or loops
     is told, and the map grows without them.
     """
 
-    def __init__(
-        self, store: SubmapStore, tell: Announcer, watch: Stopwatch, recogniser: PlaceRecogniser | None = None
-    ) -> None:
-        self._store, self._tell, self._watch = store, tell, watch
+    def __init__(self, store: SubmapStore, tell: Announcer, recogniser: PlaceRecogniser | None = None) -> None:
+        self._store, self._tell = store, tell
         self._placement = Placement()
         self._loops = tell.helpers.attempt("loops", lambda: _open_loop_closer(recogniser))
         self._doubts: dict[int, Doubts] = {}  # by chunk
@@ -98,7 +96,7 @@ class GrowingMap:
 
     def _place(self, chunk: Chunk, geometry: ChunkGeometry) -> Submap:
         pieces = len(self._placement.pieces)
-        with self._watch.measure("alignment"):
+        with stage("alignment"):
             submap, new = self._placement.place(chunk, geometry)
         new_piece = len(self._placement.pieces) > pieces
         doubts = self._judge(chunk, geometry.frames[max(0, len(geometry.frames) - len(new) - 1) :])
@@ -124,7 +122,7 @@ class GrowingMap:
         """Store a submap, with the frames that it sees otherwise than the chunk before did."""
         others = [frame for frame in submap.geometry.frames if frame.index not in added]
         changed = [frame for frame in others if self._before.get(frame.index) is not frame]
-        with self._watch.measure("store"):
+        with stage("store"):
             self._store.write_submap(submap, added, changed)
 
     def _close_loops(
@@ -141,7 +139,7 @@ class GrowingMap:
             new_piece=new_piece,
             revised=self._placement.revised,
         )
-        with self._watch.measure("loops"):
+        with stage("loops"):
             moved_submaps = self._tell.helpers.attempt("loops", extend)
         for line in loops.ledger:
             if line.verdict == "accepted" and (line.earlier, line.frame) not in known:

@@ -7,8 +7,8 @@ import platform
 import torch
 
 from recon.core.errors import SettingsError
+from recon.core.stopwatch import peak_memory
 from recon.network.model import GeometryNetwork
-from recon.store.report import peak_memory
 
 KINDS = ("cpu", "cuda")
 # What PyTorch says where it has no exception of its own for this: on the CPU, and where a CUDA library runs short.

@@ -12,6 +12,7 @@ import numpy as np
 import pycolmap
 
 from recon.core.similarity import Array
+from recon.core.stopwatch import stage
 from recon.core.types import SparseModel
 from recon.sfm.crops import fits_better, have_moved, look_cropped
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, Pair, image_id
@@ -62,6 +63,7 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
     return read_model(model)
 
 
+@stage("chunk adjustment")
 def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *, distortion: bool) -> SparseModel:
     """Adjust the poses, lenses and points of some frames together, starting from ``cam_from_model`` (4, 4).
 

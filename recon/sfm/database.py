@@ -17,6 +17,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from recon.core.errors import MapError
+from recon.core.stopwatch import stage
 from recon.core.types import Camera, CameraModel, Frame
 from recon.sfm.guidance import allowed_matches
 from recon.sfm.matching import Features, Matcher
@@ -134,6 +135,7 @@ class MatchDatabase:
         for frame in frames:
             self._write_features(frame)
 
+    @stage("features")
     def _write_features(self, frame: Frame) -> None:
         features = self._matcher.describe(frame)
         self._database.write_keypoints(image_id(frame.index), features.keypoints)
@@ -153,6 +155,7 @@ class MatchDatabase:
         """Original pixels per pixel of the working image, the median over the frames: the unit of detection noise."""
         return float(np.median([self._scale[index] for index in frame_indices]))
 
+    @stage("matching")
     def match(self, pairs: Iterable[Pair], *, glance: bool = False) -> None:
         """Match and verify the pairs (smaller index first) that were not matched before.
 
@@ -175,6 +178,7 @@ class MatchDatabase:
         few = [self._few_features(index) for index in pair]
         return len(self._matcher.match(few[0], few[1])) >= GLANCE_MATCHES
 
+    @stage("verification")
     def _verify(self, pairs: list[Pair], *, guided: bool) -> None:
         """Keep the matches that agree with one epipolar geometry or homography."""
         if not pairs:
@@ -196,6 +200,7 @@ class MatchDatabase:
                 self._match_again(pair, geometry, options.ransac.max_error)
             self._inliers[pair] = len(geometry.inlier_matches)
 
+    @stage("guided matching")
     def _match_again(self, pair: Pair, geometry: pycolmap.TwoViewGeometry, max_error: float) -> None:
         """More matches for a weak pair: those that its geometry allows need not stand out among all features."""
         first, second = (self.features(index) for index in pair)

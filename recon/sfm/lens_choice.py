@@ -10,6 +10,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from recon.core.similarity import Array
+from recon.core.stopwatch import stage
 from recon.core.types import SparseModel
 from recon.sfm.database import ENOUGH_INLIERS, MatchDatabase
 from recon.sfm.lenses import Lenses, PairTerms, find_lenses, may_differ
@@ -50,6 +51,7 @@ def lend_focals(database: MatchDatabase, model: SparseModel) -> None:
         database.set_focal(number, float(np.median(found)))
 
 
+@stage("lenses")
 def divide(database: MatchDatabase, frames: Sequence[int], placed: Collection[int]) -> bool:
     """Give frames the lenses that their matches speak for; returns whether that needed any but those that they have.
 

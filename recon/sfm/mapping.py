@@ -9,6 +9,7 @@ import numpy as np
 import pycolmap
 
 from recon.core.similarity import Array
+from recon.core.stopwatch import stage
 from recon.core.types import Camera, SparseModel, SparsePoints
 from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
@@ -43,6 +44,7 @@ EFFORTS = (
 )
 
 
+@stage("mapping")
 def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Array], effort: Effort) -> SparseModel:
     """Place as many of ``frames`` as possible.
 

@@ -17,6 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from recon.core.similarity import Array
+from recon.core.stopwatch import stage
 from recon.core.types import Frame, Mask
 from recon.sfm.database import MatchDatabase, Pair
 
@@ -185,6 +186,7 @@ class _Tracks:
 IS_BORDER = np.pad(np.zeros((CELLS - 2 * BORDER,) * 2, np.bool_), BORDER, constant_values=True).ravel()
 
 
+@stage("moving objects")
 def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
     """What moves in some frames whose near neighbours are matched; no masks at all where one motion explains enough.
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from recon.core.stopwatch import stage
 from recon.core.types import Chunk, ChunkGeometry, FrameGeometry
 from recon.frontend import GeometryFrontEnd, Resumable
 from recon.store.journal import Journal
-from recon.store.report import Stopwatch
 
 
 class ReplayedChunks:
     """Geometry of chunks: read back where the journal has it, else by the ``inner`` front end, which hears of both."""
 
-    def __init__(self, inner: GeometryFrontEnd, journal: Journal, watch: Stopwatch) -> None:
-        self._inner, self._journal, self._watch = inner, journal, watch
+    def __init__(self, inner: GeometryFrontEnd, journal: Journal) -> None:
+        self._inner, self._journal = inner, journal
         self._before: dict[int, FrameGeometry] = {}  # of the last chunk
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         """See ``GeometryFrontEnd``. Raises what ``Journal.recall`` does."""
         finished = chunk.index < len(self._journal.finished)
-        with self._watch.measure("reading back" if finished else "geometry"):
+        with stage("reading back" if finished else "geometry"):
             geometry = self._recall(chunk) if finished else self._inner.reconstruct(chunk)
         self._before = {frame.index: frame for frame in geometry.frames}
         return geometry

@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from recon.core.errors import MapError, OutputError
 from recon.core.events import Listener, Notice, StreamStatus
 from recon.core.files import write_atomically
 from recon.core.places import LoopRecord
+from recon.core.stopwatch import StageTime
 from recon.core.types import Camera, Chunk, ChunkGeometry, SkippedFrame
 from recon.settings import CloudSettings, NetworkSettings, RunSettings
 from recon.sources.base import SourceOptions
@@ -56,22 +51,14 @@ class ChunkReport:
 
 
 @dataclass(frozen=True)
-class StageTime:
-    """Wall time that all visits to one stage took together."""
-
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True)
 class RunReport:
     """What went in, what came out, and what it took.
 
     versions: of Python and the main packages. frames_placed of frames_read have a pose; the others, and files that
-    could not be read, are in ``skipped``. seconds: wall time. notices: sentences shown to the user. interrupted: the
-    user ended the run early, and what was finished was kept. loops: every place that was thought to be seen again.
-    unwritten: a sentence for each file that could not be written.
-    passed_over: frames that showed next to nothing new, of which passed_over_placed got a pose afterwards.
+    could not be read, are in ``skipped``. seconds: wall time; processor_seconds: see ``StageTime``. notices: sentences
+    shown to the user. interrupted: the user ended the run early, and what was finished was kept. loops: every pair that
+    may show one place. unwritten: a sentence for each file that could not be written. passed_over: frames that are no
+    keyframes, of which passed_over_placed got a pose afterwards.
     stream: what became of a live source's pictures. suspicions: why the whole map may be
     wrong, see ``recon.mapping.sanity``.
     """
@@ -94,50 +81,7 @@ class RunReport:
     stream: StreamStatus | None = None
     unwritten: tuple[str, ...] = ()
     suspicions: tuple[str, ...] = ()
-
-
-class Stopwatch:
-    """Adds up wall time by stage, in the order in which the stages first came."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._seconds: dict[str, float] = {}
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Add the time inside the ``with`` block to ``stage``, also when it ends with an exception."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    @property
-    def seconds(self) -> float:
-        """Wall time since the stopwatch was made."""
-        return time.perf_counter() - self._start
-
-    @property
-    def stages(self) -> tuple[StageTime, ...]:
-        return tuple(StageTime(name, seconds) for name, seconds in self._seconds.items())
-
-
-def peak_memory(process: int | None = None) -> int:
-    """The most resident memory in bytes that a running process, by default this one, has held so far.
-
-    Where the system does not keep it for other processes, theirs is what they hold now. 0 for one that has ended.
-    """
-    # Linux hands the peak of ``getrusage`` down from the parent, so a small program would seem as large as its caller.
-    status = Path(f"/proc/{process or os.getpid()}/status")
-    if status.is_file():
-        rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(rows.get("VmHWM", "0 kB").split()[0]) * 1024
-    if process is None:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-    try:
-        return int(psutil.Process(process).memory_info().rss)
-    except psutil.NoSuchProcess:
-        return 0
+    processor_seconds: float = 0.0
 
 
 def main_versions() -> dict[str, str]:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recon.core.stopwatch import peak_memory
 from recon.lab.benchmark.sets import BenchmarkSet
-from recon.store.report import peak_memory
 
 POLL_SECONDS = 0.05
 

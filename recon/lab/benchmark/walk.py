@@ -35,7 +35,6 @@ from recon.mapping.chunks import chunks
 from recon.mapping.growing import GrowingMap
 from recon.mapping.placement import Placement
 from recon.store.map import MapStore
-from recon.store.report import Stopwatch
 
 VERSION = 1
 CAMERA = Camera("PINHOLE", 320, 240, (250.0, 250.0, 160.0, 120.0))  # the field of view of the sample's
@@ -156,7 +155,7 @@ def measure(
     start = time.perf_counter()
     camera = DriftingCamera(settings)
     make_folder(out / "map")
-    plain, corrected = Placement(), GrowingMap(MapStore(out), Announcer(out), Stopwatch(), recogniser)
+    plain, corrected = Placement(), GrowingMap(MapStore(out), Announcer(out), recogniser)
     every = settings.frames / settings.laps / 2
     milestones: list[Milestone] = []
     for chunk in chunks(camera.frames(), CHUNK, OVERLAP):

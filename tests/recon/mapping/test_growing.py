@@ -20,7 +20,6 @@ from recon.core.types import (
     Submap,
 )
 from recon.mapping.growing import GrowingMap
-from recon.store.report import Stopwatch
 from tests.support import chunk_geometry, frame_of, placed_frame, sparse_points, true_pose
 
 
@@ -41,7 +40,7 @@ class Memory:
 def grown(tmp_path: Path) -> tuple[GrowingMap, Memory, list[Event]]:
     events: list[Event] = []
     memory = Memory()
-    return GrowingMap(memory, Announcer(tmp_path, [events.append]), Stopwatch()), memory, events
+    return GrowingMap(memory, Announcer(tmp_path, [events.append])), memory, events
 
 
 def chunk_of(number: int, indices: range) -> Chunk:

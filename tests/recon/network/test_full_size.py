@@ -16,7 +16,7 @@ SCRIPT = """
 import torch
 from recon.network.config import VGGT_1B, Dense
 from recon.network.model import GeometryNetwork
-from recon.store.report import peak_memory
+from recon.core.stopwatch import peak_memory
 
 with torch.inference_mode():
     with torch.device("meta"):
