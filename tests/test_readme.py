@@ -82,7 +82,7 @@ def test_figures_of_the_readme_are_those_of_the_benchmark() -> None:
     assert len(shown) == 9
     for name, *figures in shown:
         pairs = zip(*measured[name], strict=True)
-        posed, _, extent, _, _, _, seconds, *_ = list(pairs)[1:]
+        _, posed, _, extent, _, _, _, seconds, *_ = list(pairs)[1:]
         assert figures == [posed[0], posed[1].split(",")[0], *extent, *seconds]
 
 

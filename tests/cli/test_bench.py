@@ -12,8 +12,8 @@ from recon.lab.benchmark.measure import Findings, RunResult, SetResult
 from recon.lab.benchmark.sets import BenchmarkSet
 from tests.cli.conftest import Recon
 
-GOOD = RunResult(12.0, 10**9, Findings((10,)), None)
-BAD = RunResult(1.0, 10**8, None, "exit code 2: recon: no")
+GOOD = RunResult(12.0, 20.0, 10**9, Findings((10,)), None)
+BAD = RunResult(1.0, 2.0, 10**8, None, "exit code 2: recon: no")
 
 
 @pytest.fixture

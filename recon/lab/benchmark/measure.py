@@ -60,6 +60,7 @@ class RunResult:
     """One run of one program. failure: why there are no findings: it failed, or what it wrote cannot be measured."""
 
     seconds: float
+    processor_seconds: float
     peak_bytes: int
     findings: Findings | None
     failure: str | None
@@ -109,7 +110,7 @@ def _measured(process: Process, measure: Measure, member: BenchmarkSet, data: Pa
             findings = measure(member, data, folder)
         except ReconError as error:
             failure = str(error)
-    return RunResult(process.seconds, process.peak_bytes, findings, failure)
+    return RunResult(process.seconds, process.processor_seconds, process.peak_bytes, findings, failure)
 
 
 def measure_map(member: BenchmarkSet, data: Path, folder: Path) -> Findings:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recon.core.stopwatch import peak_memory
+from recon.core.stopwatch import Stopwatch, peak_memory
 from recon.lab.benchmark.sets import BenchmarkSet
 
 POLL_SECONDS = 0.05
@@ -18,9 +18,11 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Process:
-    """A process that has ended: wall time [s], most resident memory [bytes], and why it failed, None if it did not."""
+    """A process that has ended: its wall time, the processor time of all its threads and of the processes that it waited
+    for [s], most resident memory [bytes], and why it failed, None if it did not."""
 
     seconds: float
+    processor_seconds: float
     peak_bytes: int
     failure: str | None
 
@@ -40,10 +42,13 @@ def run_plain_colmap(member: BenchmarkSet, data: Path, out: Path) -> Process:
 
 
 def run_measured(arguments: Sequence[str], out: Path) -> Process:
-    """Run this Python with ``arguments`` and wait; what it prints goes to a log file beside the folder ``out``."""
+    """Run this Python with ``arguments`` and wait; its output goes to a log file beside the folder ``out``.
+
+    Its processor time includes that of watching it, some milliseconds a second.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     log, peak_bytes = out.with_name(out.name + ".log"), 0
-    start = time.perf_counter()
+    watch = Stopwatch()
     with log.open("wb") as file, subprocess.Popen((sys.executable, *arguments), stdout=file, stderr=file) as process:
         try:
             while process.poll() is None:
@@ -52,7 +57,8 @@ def run_measured(arguments: Sequence[str], out: Path) -> Process:
         except BaseException:
             process.kill()
             raise
-    return Process(time.perf_counter() - start, peak_bytes, _failure(process.returncode, log))
+    failure = _failure(process.returncode, log)
+    return Process(watch.seconds, watch.processor_seconds, peak_bytes, failure)
 
 
 def _failure(code: int, log: Path) -> str | None:

@@ -17,9 +17,10 @@ from recon.core.machine import processors
 from recon.lab.benchmark.measure import Findings, RunResult, SetResult
 from recon.store.report import main_versions
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 HEADER = (
     "input",
+    "processor seconds",
     "frames posed",
     "ATE RMSE (Sim(3))",
     "of extent",
@@ -103,6 +104,7 @@ def _figures(runs: Sequence[RunResult], frames: int) -> tuple[str, ...]:
     failed = [run.failure for run in runs if run.failure]
     posed = f"failed: {failed[0]}" if failed else _posed(runs, frames)
     return (
+        _range([run.processor_seconds for run in runs], "{:.0f}"),
         posed.replace("|", "/"),
         _spread(runs, lambda found: found.path.ate if found.path else None, "{:.3g}"),
         _spread(runs, lambda found: found.path.of_extent if found.path else None, "{:.2%}"),

@@ -55,13 +55,15 @@ def test_results_tell_what_is_needed_to_compare_them(measured: SetResult, tmp_pa
     result = BenchmarkResult(circumstances(), 1, (measured,))
     write_results(result, tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
-    assert content["version"] == 1
+    assert content["version"] == 2
     assert set(content["circumstances"]) == {"date", "commit", "device", "processors", "load", "versions"}
     (run,) = content["sets"][0]["colmap"]
     assert run["findings"]["models"] == list(measured.colmap[0].findings.models)
     assert run["seconds"] > 0
+    assert run["processor_seconds"] > 0
     table = (tmp_path / "results.md").read_text().splitlines()
-    assert table[2].startswith(f"| tiny | {measured.pipeline[0].findings.posed} of 6 |")
+    (ours,) = measured.pipeline
+    assert table[2].startswith(f"| tiny | {ours.processor_seconds:.0f} | {ours.findings.posed} of 6 |")
     assert table[3].startswith("| plain COLMAP | ")
     assert len({row.count("|") for row in table[:4]}) == 1
     assert result.circumstances.commit in table[-1]
@@ -79,10 +81,10 @@ def test_a_program_that_fails_is_a_result(data: Path, tmp_path: Path) -> None:
 
 def test_time_and_memory_are_those_of_the_process(tmp_path: Path) -> None:
     # What is held for less than the time between two looks may go unseen, so this program holds it for longer.
-    process = run_measured(
-        ("-c", "import time; held = b'x' * 300_000_000; time.sleep(1); print('done')"), tmp_path / "a"
-    )
+    work = "held = b'x' * 300_000_000; time.sleep(1)\nwhile time.process_time() < 0.5: pass"
+    process = run_measured(("-c", f"import time; {work}; print('done')".replace("pass; ", "pass\n")), tmp_path / "a")
     assert 1 < process.seconds < 20
+    assert 0.5 <= process.processor_seconds < 2
     assert 300e6 < process.peak_bytes < 400e6
     assert process.failure is None
     assert (tmp_path / "a.log").read_text() == "done\n"
@@ -108,28 +110,28 @@ GOOD = Findings((10,), PATH, DepthEvaluation(3, 0.02, 0.01, 0.6), CloudEvaluatio
     ],
 )
 def test_what_a_run_does_not_show_is_said(requirement: Requirement, sentence: str | None) -> None:
-    found = list(shortfalls(requirement, 10, RunResult(1.0, 1, GOOD, None)))
+    found = list(shortfalls(requirement, 10, RunResult(1.0, 2.0, 1, GOOD, None)))
     assert found == ([sentence] if sentence else [])
 
 
 def test_what_was_not_measured_falls_short() -> None:
     every = Requirement(ate=1, of_extent=1, of_path=1, depth_error=1, depth_kept=0.1, cloud=1, ring=True)
-    assert len(list(shortfalls(every, 10, RunResult(1.0, 1, Findings((9,)), None)))) == 8
-    assert list(shortfalls(every, 10, RunResult(1.0, 1, None, "exit code 2: no"))) == ["exit code 2: no"]
+    assert len(list(shortfalls(every, 10, RunResult(1.0, 2.0, 1, Findings((9,)), None)))) == 8
+    assert list(shortfalls(every, 10, RunResult(1.0, 2.0, 1, None, "exit code 2: no"))) == ["exit code 2: no"]
 
 
 def test_pieces_kept_apart_keep_the_ring_and_folded_ones_do_not() -> None:
     ring = Requirement(posed=None, ring=True)
     apart = replace(GOOD, models=(2,), ring=Ring((0, 1, 2), (6.0, 6.0)))
     folded = replace(GOOD, models=(2,), ring=Ring((0, 1, 2), (6.0, 106.0)))
-    assert not list(shortfalls(ring, 10, RunResult(1.0, 1, apart, None)))
-    assert list(shortfalls(ring, 10, RunResult(1.0, 1, folded, None)))
+    assert not list(shortfalls(ring, 10, RunResult(1.0, 2.0, 1, apart, None)))
+    assert list(shortfalls(ring, 10, RunResult(1.0, 2.0, 1, folded, None)))
 
 
 def test_several_runs_give_medians_with_their_range() -> None:
-    runs = tuple(RunResult(seconds, 10**9, GOOD, None) for seconds in (10.0, 30.0, 20.0))
+    runs = tuple(RunResult(seconds, 2 * seconds, 10**9, GOOD, None) for seconds in (10.0, 30.0, 20.0))
     table = to_markdown(BenchmarkResult(circumstances(), 3, (SetResult("a", 10, 2, runs, runs, ()),)))
-    assert "| a, every 2nd frame | 10 of 10; turns by 30 degrees in all" in table
+    assert "| a, every 2nd frame | 40 (20 to 60) | 10 of 10; turns by 30 degrees in all" in table
     assert "| 20 (10 to 30) | 1.0 GB (1.0 GB to 1.0 GB) | yes |" in table
     assert "Medians of 3 runs" in table
 
