@@ -38,7 +38,7 @@ def test_the_table_is_printed_and_written(recon: Recon, tmp_path: Path, measured
     assert outcome.code == 0
     assert measured == [("sceaux", tmp_path, 2), ("kitti03", tmp_path, 2)]
     assert outcome.err == "sceaux: recon run\nkitti03: recon run\n"
-    assert "| sceaux | 10 of 10 |" in outcome.out
+    assert "| sceaux | 20 | 10 of 10 |" in outcome.out
     assert (tmp_path / "out" / "results.md").read_text().strip() in outcome.out
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["sets"]) == 2
 
@@ -48,7 +48,7 @@ def test_a_set_that_falls_short_is_shown_and_exits_with_1(recon: Recon, tmp_path
     outcome = recon("bench", "real", tmp_path, "--sets", "fox,sceaux", "--out", tmp_path / "out")
     assert outcome.code == 1
     assert "| no: exit code 2: recon: no |" in outcome.out
-    assert "| sceaux | 10 of 10 |" in outcome.out
+    assert "| sceaux | 20 | 10 of 10 |" in outcome.out
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Process:
-    """A process that has ended: its wall time, the processor time of all its threads and of the processes that it waited
-    for [s], most resident memory [bytes], and why it failed, None if it did not."""
+    """A process that has ended: its wall time, the processor time of all its threads and child processes [s], most
+    resident memory [bytes], and why it failed, None if it did not."""
 
     seconds: float
     processor_seconds: float
