@@ -38,6 +38,7 @@ from recon.settings import RunSettings
 from recon.sources.base import Source
 from recon.sources.identity import content_hash
 from recon.store.map import FrameArrays, open_map, read_arrays
+from recon.store.masks import write_masks
 from recon.store.report import settings_from_json
 
 JOURNAL_VERSION = 2  # since then with the content of frames
@@ -171,6 +172,7 @@ class Journal:
             "revised": {index: pose.tolist() for index, pose in geometry.revised.items()},
             "memory": memory,
         }
+        write_masks(self._folder.parent, chunk.frames)
         text = json.dumps(content)
         write_atomically(_chunk_path(self._folder, chunk.index), lambda file: file.write(text.encode()))
 

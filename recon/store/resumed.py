@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from recon.core.errors import MapError, ReconError
 from recon.core.events import Notice, StreamStatus
 from recon.core.types import Frame, PassedFrame, SkippedFrame
@@ -17,6 +15,7 @@ from recon.sources.base import Candidate, Source, SourceDescription, working_ima
 from recon.sources.decoding import UnreadableImage, read_photo
 from recon.store.journal import FrameRecord, Journal, Part
 from recon.store.map import images_folder, incoming_folder
+from recon.store.masks import read_mask
 
 Item = Frame | SkippedFrame | PassedFrame | Notice
 Seen = TypeVar("Seen", Frame, PassedFrame)
@@ -27,11 +26,11 @@ class ResumedSource:
 
     Frames of ``source`` that the map has already come again, for its chunks need their pixels. What was passed over in
     earlier parts is read again where their source is a file or folder that is still there. Raises MapError, while
-    iterating, when an image of the map cannot be read.
+    iterating, when an image or mask of the map cannot be read.
     """
 
     def __init__(self, source: Source, out: Path, journal: Journal) -> None:
-        self._source, self._journal = source, journal
+        self._source, self._out, self._journal = source, out, journal
         self._incoming, self._images = incoming_folder(out, resume=True), images_folder(out)
         self._part = journal.parts[-1]
         self._known = journal.frames
@@ -87,7 +86,7 @@ class ResumedSource:
         except UnreadableImage as error:
             raise MapError(f"{path} cannot be read ({error}). The run cannot be resumed without it.") from error
         image = working_image(pixels, self._journal.part_of(frame.index).settings.source.size)
-        mask = np.ones(image.shape[:2], dtype=np.bool_)
+        mask = read_mask(self._out, frame.index, (image.shape[0], image.shape[1]))
         return Frame(
             frame.index,
             frame.timestamp,

@@ -188,6 +188,33 @@ def test_another_source_follows_behind(photos: Path, tmp_path: Path, front_end: 
     assert not (out / "map" / "incoming").exists()
 
 
+def test_masks_of_an_earlier_source_apply_when_another_follows(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, Frame] = {}
+
+    class Watchful(ExactFrontEnd):
+        def recall(self, chunk: Chunk, *_: object) -> None:
+            seen.update({frame.index: frame for frame in chunk.frames})
+
+    monkeypatch.setitem(FRONT_ENDS, "sfm", Watchful)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    height, width = np.asarray(PillowImage.open(photos / "0003.jpg")).shape[:2]
+    mask = np.full((height, width), 255, np.uint8)
+    mask[: height // 2] = 0
+    PillowImage.fromarray(mask).save(masks / "0003.png")
+    run(photos, tmp_path / "out", replace(SETTINGS, source=SourceOptions(masks=masks)))
+    shutil.rmtree(masks)
+    run(write_photos(tmp_path / "more", range(FRAMES, 2 * FRAMES)), tmp_path / "out")
+    assert [index for index, frame in seen.items() if not frame.mask.all()] == [3]
+    assert seen[3].mask.tolist() == (mask > 0).tolist()
+
+    (tmp_path / "out" / "map" / "masks" / "000003.png").write_bytes(b"no image")
+    with pytest.raises(MapError, match=r"masks/000003\.png is damaged .* Delete it to use its image whole"):
+        run(write_photos(tmp_path / "most", range(FRAMES)), tmp_path / "out")
+
+
 def test_a_source_that_shows_nothing_of_the_map_is_a_piece_of_its_own(
     photos: Path, tmp_path: Path, front_end: type[Watched]
 ) -> None:
