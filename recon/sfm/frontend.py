@@ -35,7 +35,8 @@ WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
 WIDE_WINDOW = tuple(range(1, 21))
 CONTEXT = 60
 UNSETTLED_CONTEXT = 180  # frames that tell the lens together
-BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see lens_change
+BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see largest_change
+NOTABLE = 0.03  # a change that is worth a word when the lens does not settle
 SETTLING_ROUNDS = 4
 MOST_MAPPINGS = 10  # of a chunk, after which nothing is tried a second time
 UNSETTLED = (
@@ -291,7 +292,8 @@ class StructureFromMotion:
             if not adjusted.cam_from_model:
                 return model
             self.database.update_cameras(adjusted.cameras)
-            if largest_change(model, adjusted) < BENDING:
+            change = largest_change(model, adjusted)
+            if change < BENDING:
                 return adjusted
             if self._is_spent:
                 break
@@ -299,8 +301,12 @@ class StructureFromMotion:
             if len(anew.cam_from_model) < len(adjusted.cam_from_model) or 2 * weakest_link(anew) < weakest_link(model):
                 return adjusted
             self.database.update_cameras(anew.cameras)
+            is_back = largest_change(model, anew) < SETTLED  # the next try would be this one again
             model = adjusted = anew
-        self._tell(Notice(UNSETTLED))
+            if is_back:
+                break
+        if change >= NOTABLE:
+            self._tell(Notice(UNSETTLED))
         return adjusted
 
     @property

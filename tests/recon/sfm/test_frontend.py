@@ -197,12 +197,10 @@ def test_a_lens_that_never_settles_costs_a_bounded_number_of_mappings(
         count += 1
         if not mapped:
             mapped.append(restrict(map_frames(database, frames, {}, EFFORTS[2]), frames[:-1]))
-        return mapped[0]
+        return with_focal(mapped[0], FOCAL * (1 + 0.1 * (count % 3)))
 
     def another_lens(_database: MatchDatabase, _poses: Mapping[int, np.ndarray], *, distortion: bool) -> SparseModel:
-        focal = FOCAL * (1.2 + 0.2 * (count % 2))
-        lens = Camera("SIMPLE_RADIAL", 640, 480, (focal, 320, 240, 0.1 * distortion))
-        return replace(mapped[0], cameras=dict.fromkeys(mapped[0].cameras, lens))
+        return with_focal(mapped[0], FOCAL * (1.5 + 0.2 * (count % 2)), 0.1 * distortion)
 
     monkeypatch.setattr(frontend, "map_frames", one_missing)
     monkeypatch.setattr(frontend, "adjust_model", another_lens)
@@ -214,6 +212,31 @@ def test_a_lens_that_never_settles_costs_a_bounded_number_of_mappings(
     assert count == MOST_MAPPINGS
     assert list(geometry.unplaced) == [8]
     assert Notice(UNSETTLED) in events
+
+
+@pytest.mark.parametrize(("focal", "said"), [(1.5, True), (1.015, False)])
+def test_a_lens_that_comes_back_is_not_tried_again(
+    focal: float, said: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Mapping returns one lens and the adjustment another; the user hears of it where that bends the map."""
+    events, mappings = list[Event](), list[SparseModel]()
+
+    def mapped(database: MatchDatabase, frames: list[int], known: dict, effort: Effort) -> SparseModel:
+        mappings.append(mappings[0] if mappings else with_focal(map_frames(database, frames, {}, EFFORTS[2]), FOCAL))
+        return mappings[-1]
+
+    monkeypatch.setattr(frontend, "map_frames", mapped)
+    monkeypatch.setattr(frontend, "adjust_model", lambda *_, **__: with_focal(mappings[0], FOCAL * focal))
+    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), events.append)
+    front_end.reconstruct(Chunk(0, tuple(read_frame(index) for index in range(9)), 0))
+    front_end.close()
+    assert len(mappings) == 2  # the first, and one more with the adjusted lens
+    assert (Notice(UNSETTLED) in events) == said
+
+
+def with_focal(model: SparseModel, focal: float, distortion: float = 0.0) -> SparseModel:
+    lens = Camera("SIMPLE_RADIAL", 640, 480, (focal, 320, 240, distortion))
+    return replace(model, cameras=dict.fromkeys(model.cameras, lens))
 
 
 @pytest.mark.parametrize(("contradicting", "said"), [(61, True), (16, False), (0, False)])
