@@ -205,7 +205,7 @@ class RerunViewer:
             self._stream.set_time("time", duration=at.seconds)
         self._stream.log(entity, *parts, static=at is None, strict=True)
 
-    def _write(self, text: str, level: str = rr.TextLogLevel.INFO) -> None:
+    def _write(self, text: str, level: rr.TextLogLevel = rr.TextLogLevel.INFO) -> None:
         self._log("log", rr.TextLog(text, level=level), at=self._now)
 
     def _log_speed(self, frame: Frame, came: float) -> None:

@@ -6,7 +6,7 @@ docs/conventions.md explains axes, pixels and names.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ SURE = 0.5  # confidence
 
 SkipKind = Literal["unreadable", "unplaced", "passed"]
 CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE"]
+CAMERA_MODELS: dict[str, CameraModel] = {model: model for model in get_args(CameraModel)}
 
 
 @dataclass(frozen=True)

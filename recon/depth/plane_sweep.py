@@ -117,8 +117,8 @@ def correlation_volume(
     """
     size = (window, window)
     reference = _grey(view)
-    mean = cv2.boxFilter(reference, -1, size)
-    deviation = np.sqrt(np.maximum(cv2.boxFilter(reference * reference, -1, size) - mean * mean, 1.0))
+    mean = _box_mean(reference, size)
+    deviation = np.sqrt(np.maximum(_box_mean(reference * reference, size) - mean * mean, 1.0))
     volume = np.empty((len(inverse_depths), *reference.shape), np.float32)
     prepared = [(_grey(source), *_plane_homography_parts(view, source)) for source in sources]
     for plane, inverse_depth in enumerate(inverse_depths):
@@ -155,16 +155,20 @@ def _warp(grey: NDArray[np.float32], source_from_view: NDArray[np.float64], shap
 
 def _correlate(reference: Volume, mean: Volume, deviation: Volume, warped: Volume, size: tuple[int, int]) -> Volume:
     """Correlation (h, w) of two images, -1 where one is unseen; in place, for this is where the time goes."""
-    other_mean = cv2.boxFilter(warped, -1, size)
-    variance = cv2.boxFilter(warped * warped, -1, size)
+    other_mean = _box_mean(warped, size)
+    variance = _box_mean(warped * warped, size)
     variance -= other_mean * other_mean
-    score = cv2.boxFilter(reference * warped, -1, size)
+    score = _box_mean(reference * warped, size)
     score -= mean * other_mean
     np.sqrt(np.maximum(variance, 1.0, out=variance), out=variance)
     variance *= deviation
     score /= variance
     np.copyto(score, -1, where=other_mean < 0)
-    return np.asarray(score)
+    return score
+
+
+def _box_mean(image: Volume, size: tuple[int, int]) -> Volume:
+    return np.asarray(cv2.boxFilter(image, -1, size), dtype=np.float32)
 
 
 def semi_global(cost: Volume, image: NDArray[np.uint8], step_cost: float, jump_cost: float) -> Volume:

@@ -9,7 +9,7 @@ import numpy as np
 import pycolmap
 
 from recon.core.similarity import Array
-from recon.core.types import Camera, SparseModel, SparsePoints
+from recon.core.types import CAMERA_MODELS, Camera, SparseModel, SparsePoints
 from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
 
@@ -144,7 +144,9 @@ def read_model(model: pycolmap.Reconstruction) -> SparseModel:
 
 def read_camera(camera: pycolmap.Camera) -> Camera:
     """Our lens from pycolmap's."""
-    return Camera(camera.model.name, camera.width, camera.height, tuple(float(value) for value in camera.params))
+    return Camera(
+        CAMERA_MODELS[camera.model.name], camera.width, camera.height, tuple(float(value) for value in camera.params)
+    )
 
 
 def _read_points(model: pycolmap.Reconstruction, images: Iterable[pycolmap.Image]) -> SparsePoints:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from recon.core.errors import SettingsError
-from recon.core.types import CameraModel
+from recon.core.types import CAMERA_MODELS, CameraModel
 
 Size = tuple[int, int]
 Document = Mapping[str, Any]
@@ -79,25 +79,27 @@ def _colmap_rows(text: str) -> list[list[str]] | None:
 def _colmap_lens(row: Sequence[str]) -> Lens:
     camera_id, model, *words = row
     where = f"camera {camera_id}"
-    if model not in get_args(CameraModel):
-        raise _Fault(f"{where} is of model {model}; known are {', '.join(get_args(CameraModel))}")
+    known = CAMERA_MODELS.get(model)
+    if known is None:
+        raise _Fault(f"{where} is of model {model}; known are {', '.join(CAMERA_MODELS)}")
     try:
         width, height, *params = (float(word) for word in words)
     except ValueError:
         raise _Fault(f"{where} needs a width, a height and numbers, got {' '.join(words) or 'none'}") from None
-    known: CameraModel = model  # type: ignore[assignment]
     if len(params) != FIELDS[known]:
         raise _Fault(f"{where} of model {model} needs {FIELDS[known]} numbers, got {len(params)}")
     return Lens(known, tuple(params), _size(width, height, where))
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+class _Loader(yaml.SafeLoader):
     """YAML in which OpenCV's matrices are mappings."""
 
 
-_Loader.add_constructor(
-    "tag:yaml.org,2002:opencv-matrix", lambda loader, node: loader.construct_mapping(node, deep=True)
-)
+def _matrix(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _matrix)
 
 
 def _document(text: str) -> Document:
@@ -247,7 +249,7 @@ def _fewer_terms(pinhole: tuple[float, ...], distortion: Sequence[float], size: 
     count = 4 if len(distortion) <= 4 else next(usual for usual in (5, 8, 12, 14) if usual >= len(distortion))
     coefficients = np.array([*distortion, *(0.0,) * (count - len(distortion))])
     grid = np.stack(np.meshgrid(*(np.linspace(0, side, 25) for side in size)), axis=-1).reshape(-1, 1, 2)
-    points = cv2.undistortPoints(grid, matrix, coefficients).reshape(-1, 2)
+    points = np.asarray(cv2.undistortPoints(grid, matrix, coefficients), dtype=np.float64).reshape(-1, 2)
     x, y = points.T
     r2 = x * x + y * y
     basis = np.stack(

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import PIL.Image
 import pillow_heif
+from av import VideoStream
+from av.container import InputContainer
 from PIL import ExifTags
 
 from recon.core.types import Image
@@ -146,7 +148,7 @@ def _deep_colour(path: Path) -> Image | None:
 
 
 @contextmanager
-def _light_stream(path: Path) -> Iterator[tuple[Any, Any]]:
+def _light_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """OpenEXR and the like through FFmpeg; whatever goes wrong inside the block becomes UnreadableImage."""
     try:
         with av.open(f"file:{path}") as container:

@@ -8,12 +8,13 @@ from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import av
 import av.filter
 import cv2
 import numpy as np
+from av import VideoFrame, VideoStream
+from av.container import InputContainer
 
 from recon.core.errors import SourceError
 from recon.core.types import Image
@@ -29,7 +30,7 @@ COMBED = 1.2  # difference between neighbouring lines over that between lines of
 
 
 @contextmanager
-def opened_film(path: Path) -> Iterator[tuple[Any, Any]]:
+def opened_film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container of a file and the stream that is its film.
 
     Raises SourceError where the file cannot be opened, with the likely reason, and where it holds no film.
@@ -45,7 +46,7 @@ def opened_film(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[InputContainer]:
     try:
         container = av.open(f"file:{path}")  # else a name with a colon is taken for a protocol
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -69,12 +70,12 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     return str(error)
 
 
-def film_of(container: Any, where: str) -> Any:
+def film_of(container: InputContainer, where: str) -> VideoStream:
     """The stream of something live that is its film. Raises SourceError."""
     return _best(_films(container, where))
 
 
-def _films(container: Any, where: str) -> list[Any]:
+def _films(container: InputContainer, where: str) -> list[VideoStream]:
     """Video streams that may be the film and can be decoded. Raises SourceError where there is none."""
     streams = list(container.streams.video)
     films = [stream for stream in streams if not _is_beside(stream)]
@@ -88,11 +89,11 @@ def _films(container: Any, where: str) -> list[Any]:
     raise SourceError(f"{where} holds no video, only sound or other data.")
 
 
-def _is_beside(stream: Any) -> bool:
+def _is_beside(stream: VideoStream) -> bool:
     return any(getattr(av.stream.Disposition, name) in stream.disposition for name in NO_FILM)
 
 
-def _longest(container: Any, streams: Sequence[Any]) -> set[int]:
+def _longest(container: InputContainer, streams: Sequence[VideoStream]) -> set[int]:
     """Indices of the streams with the most packets at the start of the file, or half as many."""
     counts = Counter({stream.index: 0 for stream in streams})
     with suppress(av.error.FFmpegError):  # the damage is told when the frames are read
@@ -102,10 +103,10 @@ def _longest(container: Any, streams: Sequence[Any]) -> set[int]:
     return {index for index, count in counts.items() if 2 * count >= most}
 
 
-def _best(films: Sequence[Any]) -> Any:
+def _best(films: Sequence[VideoStream]) -> VideoStream:
     """Of several films the largest; among equals one in colour, then the one that players take, then the first."""
 
-    def rank(stream: Any) -> tuple[int, bool, bool]:
+    def rank(stream: VideoStream) -> tuple[int, bool, bool]:
         context = stream.codec_context
         colour = not (context.pix_fmt or "").startswith("gray")
         return context.width * context.height, colour, av.stream.Disposition.default in stream.disposition
@@ -121,7 +122,7 @@ class Pictures:
     count: of the pictures made. combed: how many of these look interlaced without saying so.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: VideoStream) -> None:
         self._context = stream.codec_context
         self._aspect = _plausible(stream.sample_aspect_ratio)
         self._stated = (self._context.width, self._context.height)
@@ -130,7 +131,7 @@ class Pictures:
         self._kind: tuple[object, ...] = ()
         self.count = self.combed = 0
 
-    def all(self, frames: Iterable[Any]) -> Iterator[Any]:
+    def all(self, frames: Iterable[VideoFrame | None]) -> Iterator[VideoFrame | None]:
         """The frames, whole ones, in the same order; None where one is damaged."""
         for frame in frames:
             if frame is None:
@@ -139,7 +140,7 @@ class Pictures:
                 yield from self._whole(frame)
         yield from self._drain()
 
-    def _whole(self, frame: Any) -> Iterator[Any]:
+    def _whole(self, frame: VideoFrame) -> Iterator[VideoFrame]:
         """The frames that are whole now, usually the one before where frames are interlaced."""
         kind = (frame.width, frame.height, frame.format.name)
         if self._graph is not None and kind != self._kind:
@@ -152,7 +153,7 @@ class Pictures:
         self._graph.push(frame)
         yield from self._pulled()
 
-    def upright(self, frame: Any) -> Image:
+    def upright(self, frame: VideoFrame) -> Image:
         """The picture of a whole frame."""
         pixels = _rgb(frame)
         width, height = self._square(frame.width, frame.height)
@@ -162,7 +163,7 @@ class Pictures:
         self.combed += not frame.interlaced_frame and self._graph is None and _is_combed(pixels)
         return np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))
 
-    def size(self, frame: Any) -> tuple[int, int]:
+    def size(self, frame: VideoFrame) -> tuple[int, int]:
         """(width, height) of the picture of a frame."""
         width, height = self._square(frame.width, frame.height)
         return (width, height) if _quarter_turns(frame) % 2 == 0 else (height, width)
@@ -173,7 +174,7 @@ class Pictures:
         aspect = self._aspect if stated else _plausible(self._context.sample_aspect_ratio)
         return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
-    def _new_graph(self, frame: Any) -> av.filter.Graph:
+    def _new_graph(self, frame: VideoFrame) -> av.filter.Graph:
         graph = av.filter.Graph()
         source = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or self._time_base
@@ -182,13 +183,13 @@ class Pictures:
         graph.configure()
         return graph
 
-    def _drain(self) -> Iterator[Any]:
+    def _drain(self) -> Iterator[VideoFrame]:
         if self._graph is not None:
             self._graph.push(None)
             yield from self._pulled()
             self._graph = None
 
-    def _pulled(self) -> Iterator[Any]:
+    def _pulled(self) -> Iterator[VideoFrame]:
         while self._graph is not None:
             try:
                 yield self._graph.vpull()
@@ -201,7 +202,7 @@ def _plausible(aspect: Fraction | None) -> Fraction:
     return aspect if aspect and Fraction(1, LONGEST_PIXEL) <= aspect <= LONGEST_PIXEL else Fraction(1)
 
 
-def _rgb(frame: Any) -> Image:
+def _rgb(frame: VideoFrame) -> Image:
     """The frame in colours of 8 bit; grey of more bits, as of thermal cameras, is stretched where it is dull."""
     name = frame.format.name
     pixels = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
@@ -211,7 +212,7 @@ def _rgb(frame: Any) -> Image:
     return pixels
 
 
-def _quarter_turns(frame: Any) -> int:
+def _quarter_turns(frame: VideoFrame) -> int:
     """Counter-clockwise quarter turns that make the frame upright, from the file's display matrix."""
     return int(round(frame.rotation / 90) % 4)
 

@@ -119,7 +119,7 @@ class _Motion:
     def __init__(self, grey: Image) -> None:
         self._grey = grey
         found = cv2.goodFeaturesToTrack(grey, CORNERS, qualityLevel=0.005, minDistance=7)
-        self._start: NDArray[np.float32] = np.zeros((0, 1, 2), np.float32) if found is None else found
+        self._start: NDArray[np.float32] = np.asarray(np.zeros((0, 1, 2)) if found is None else found, dtype=np.float32)
         self._now = self._start
         self._count = len(self._start)
 

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import av
+from av import VideoFrame, VideoStream
+from av.container import InputContainer
 
 from recon.core.errors import SourceError
 from recon.core.events import Notice
@@ -124,7 +125,7 @@ class VideoSource:
         return Candidate(read, keeping(original, self._images_folder, name), time)
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
     """Every frame in order of presentation, None for one that is damaged."""
     packets = container.demux(stream)
     while True:
@@ -146,10 +147,10 @@ def _next_time(stated: float | None, last: float, period: float) -> float:
     return last + period if math.isfinite(last) else 0.0
 
 
-def _stated_seconds(container: Any, stream: Any) -> float:
+def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
     """The longest of the lengths that the file states, 0 when it states none."""
     by_count = stream.frames / float(stream.average_rate) if stream.average_rate else 0.0
-    if stream.duration is not None:
+    if stream.duration is not None and stream.time_base is not None:
         by_clock = float(stream.duration * stream.time_base)
     else:
         by_clock = float(container.duration or 0) / av.time_base

@@ -13,7 +13,6 @@ the scale drift that long sequences have.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import gtsam
 import numpy as np
@@ -70,7 +69,7 @@ def _why_refused(rejected: int, loops: int) -> str:
     return f"{rejected} of {loops} loops contradict the rest of the map, so none of them is believed"
 
 
-def _factors(graph: PoseGraph, loops: Collection[int], kernel: float | None) -> Any:
+def _factors(graph: PoseGraph, loops: Collection[int], kernel: float | None) -> gtsam.NonlinearFactorGraph:
     """The chain, the loops in some rows, and the first submap held where it is."""
     factors = gtsam.NonlinearFactorGraph()
     first = next(iter(graph.world_from_submap))
@@ -84,12 +83,12 @@ def _factors(graph: PoseGraph, loops: Collection[int], kernel: float | None) -> 
     return factors
 
 
-def _factor(edge: Edge, kernel: float | None) -> Any:
+def _factor(edge: Edge, kernel: float | None) -> gtsam.BetweenFactorSimilarity3:
     measured = to_gtsam(edge.first_from_second)
     return gtsam.BetweenFactorSimilarity3(edge.first, edge.second, measured, _noise_model(edge.noise, kernel))
 
 
-def _noise_model(noise: EdgeNoise, kernel: float | None) -> Any:
+def _noise_model(noise: EdgeNoise, kernel: float | None) -> gtsam.noiseModel.Base:
     sigmas = np.repeat([noise.rotation, noise.translation, noise.log_scale], [3, 3, 1])
     model = gtsam.noiseModel.Diagonal.Sigmas(sigmas)
     if kernel is None:
@@ -97,7 +96,7 @@ def _noise_model(noise: EdgeNoise, kernel: float | None) -> Any:
     return gtsam.noiseModel.Robust.Create(gtsam.noiseModel.mEstimator.Cauchy.Create(kernel), model)
 
 
-def _solve(factors: Any, start: Any) -> tuple[Any, int]:
+def _solve(factors: gtsam.NonlinearFactorGraph, start: gtsam.Values) -> tuple[gtsam.Values, int]:
     """Levenberg and Marquardt's optimum and the number of its steps."""
     parameters = gtsam.LevenbergMarquardtParams()
     parameters.setMaxIterations(MAX_ITERATIONS)
@@ -105,29 +104,29 @@ def _solve(factors: Any, start: Any) -> tuple[Any, int]:
     return optimiser.optimize(), int(optimiser.iterations())
 
 
-def _residual(edge: Edge, values: Any) -> float:
+def _residual(edge: Edge, values: gtsam.Values) -> float:
     """Length of an edge's residual in standard deviations."""
     return float(np.sqrt(2 * _factor(edge, None).error(values)))
 
 
-def _values(poses: Mapping[int, Sim3]) -> Any:
+def _values(poses: Mapping[int, Sim3]) -> gtsam.Values:
     values = gtsam.Values()
     for node, pose in poses.items():
         values.insert(node, to_gtsam(pose))
     return values
 
 
-def _poses(graph: PoseGraph, values: Any) -> dict[int, Sim3]:
+def _poses(graph: PoseGraph, values: gtsam.Values) -> dict[int, Sim3]:
     return {node: from_gtsam(values.atSimilarity3(node)) for node in graph.world_from_submap}
 
 
-def to_gtsam(similarity: Sim3) -> Any:
+def to_gtsam(similarity: Sim3) -> gtsam.Similarity3:
     """gtsam's ``Similarity3(R, t, s)`` maps p to s (R p + t), ours to s R p + t."""
     rotation, translation = gtsam.Rot3(similarity.rotation), similarity.translation / similarity.scale
     return gtsam.Similarity3(rotation, translation, similarity.scale)
 
 
-def from_gtsam(similarity: Any) -> Sim3:
+def from_gtsam(similarity: gtsam.Similarity3) -> Sim3:
     """The inverse of ``to_gtsam``."""
     scale = similarity.scale()
     # The product of many small turns is a rotation up to rounding; Sim3 wants one to six digits.
