@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 VOXEL_IN_FOOTPRINTS = 2.0
 TRUNCATION_IN_VOXELS = 4.0
-LEAST_VIEWS = 2.0  # that saw a piece of surface
+LEAST_VIEWS = 2.0  # that must have seen a piece of surface
 BLOCKS = 500  # of 16 x 16 x 16 voxels (40 MB) to begin with; the grid grows
-CRUMBS = 0.001  # of the triangles; smaller pieces are left out
+CRUMBS = 0.001  # of the triangles; smaller pieces are dropped
 GLTF_FROM_WORLD = np.array([1, -1, -1])  # y up, z towards the viewer
 PLY_VERTEX = np.dtype(POSITION + NORMAL + COLOUR)
 PLY_FACE = np.dtype([("corners", "u1"), ("vertices", "<u4", 3)])
@@ -34,11 +34,11 @@ FLOAT, UNSIGNED_INT, TRIANGLES, TO_VERTICES, TO_INDICES = 5126, 5125, 4, 34962, 
 
 
 def write_mesh(reconstruction: ReconstructedMap, path: Path, settings: CloudSettings | None = None) -> int:
-    """Write a triangle mesh with colours and normals as PLY or GLB, by the suffix; returns the number of triangles.
+    """Write a triangle mesh with colours and normals, as PLY or GLB by the suffix; returns the number of triangles.
 
-    settings.voxel: edge of the grid, in world units; by default twice the median size of a depth pixel. GLB gets
-    glTF's axes, y up; PLY stays in the world. Raises OutputError for another suffix, a map without any surface, or
-    when ``path`` cannot be written, and MapError when a submap is damaged.
+    settings.voxel: edge of the grid, in world units; by default twice the median size of a depth pixel. GLB has
+    glTF's axes, y up; PLY has world coordinates. Raises OutputError for another suffix, a map without any surface, or
+    if ``path`` cannot be written, and MapError if a submap is damaged.
     """
     if path.suffix.lower() not in WRITERS:
         raise OutputError(
@@ -55,7 +55,7 @@ def write_mesh(reconstruction: ReconstructedMap, path: Path, settings: CloudSett
 
 
 def _surface(frames: Iterable[PosedGeometry], voxel: float) -> open3d.geometry.TriangleMesh | None:
-    """Open3D's TriangleMesh of all frames, None where they have no depth."""
+    """The mesh of all frames, None if they have no depth."""
     import open3d  # noqa: PLC0415
 
     float32 = open3d.core.float32
@@ -118,7 +118,7 @@ def _ply(mesh: open3d.geometry.TriangleMesh) -> bytes:
 
 
 def _glb(mesh: open3d.geometry.TriangleMesh) -> bytes:
-    """A binary glTF 2.0 file of one mesh. Colours are linear there."""
+    """A binary glTF 2.0 file of one mesh. Its colours are linear."""
     positions = (np.asarray(mesh.vertices) * GLTF_FROM_WORLD).astype("<f4")
     normals = (np.asarray(mesh.vertex_normals) * GLTF_FROM_WORLD).astype("<f4")
     colours = _linear(np.asarray(mesh.vertex_colors)).astype("<f4")
@@ -158,7 +158,7 @@ def _glb_chunk(kind: int, content: bytes, padding: bytes) -> bytes:
 
 
 def _linear(colours: Array) -> Array:
-    """Light (n, 3) in 0..1 of sRGB colours in 0..1 (IEC 61966-2-1)."""
+    """Linear colours (n, 3) in 0..1 from sRGB colours in 0..1 (IEC 61966-2-1)."""
     return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
 
 

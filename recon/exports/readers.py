@@ -1,4 +1,4 @@
-"""Opens what was written with the programs it is for."""
+"""Opens exported files with the programs they are for."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class CheckError(ReconError):
 
 def read_cloud(path: Path) -> open3d.geometry.PointCloud:
     """The cloud as Open3D's PointCloud. Raises CheckError for a file that is truncated."""
-    import open3d  # noqa: PLC0415 - two seconds that only clouds need
+    import open3d  # noqa: PLC0415 - takes two seconds, needed for clouds only
 
-    if not _ply_is_whole(existing(path)):  # Open3D would fill it up with whatever is in memory
+    if not _ply_is_whole(existing(path)):  # Open3D would fill the rest with whatever is in memory
         raise CheckError(f"{path} is truncated or no binary PLY: not all points from {path.name} can be read.")
     return open3d.io.read_point_cloud(path, remove_nan_points=False)
 
@@ -63,7 +63,7 @@ def read_kitti(path: Path) -> PosePath3D:
 
 
 def read_nerfstudio(folder: Path) -> dict[str, Any]:
-    """transforms.json, whose images all exist. Raises CheckError where one does not."""
+    """The content of transforms.json. Raises CheckError if one of its images is missing."""
     content: dict[str, Any] = json.loads(existing(folder / "transforms.json").read_text())
     for frame in content["frames"]:
         existing(folder / frame["file_path"])
@@ -71,14 +71,14 @@ def read_nerfstudio(folder: Path) -> dict[str, Any]:
 
 
 def existing(path: Path) -> Path:
-    """The path. Raises CheckError where there is nothing."""
+    """The path. Raises CheckError if it does not exist."""
     if not path.exists():
         raise CheckError(f"{path} is missing.")
     return path
 
 
 def _ply_is_whole(path: Path) -> bool:
-    """Whether a binary PLY of points has as many bytes after its header as the header promises."""
+    """Whether a binary PLY of points has the number of bytes that its header implies."""
     with path.open("rb") as file:
         header = file.read(MAX_PLY_HEADER).partition(b"end_header\n")[0].decode("ascii", errors="replace")
     rows = [line.split() for line in header.splitlines()]
