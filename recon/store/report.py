@@ -31,10 +31,10 @@ MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "py
 
 @dataclass(frozen=True)
 class ChunkReport:
-    """One chunk: index of its first and last frame in the source, how many it held and placed, and its seconds.
+    """One chunk: index of its first and last frame in the source, numbers of frames held and placed, and seconds.
 
-    residual: ``Submap.residual``, RMS distance of the overlap alignment as a share of scene depth. lag: of a live
-    source, the age of the newest frame when it had its place [s]. warnings: why this part of the map may be wrong, see
+    residual: ``Submap.residual``, RMS distance of the overlap alignment as a share of scene depth. lag: for a live
+    source, the age of the newest frame when it was placed [s]. warnings: why this part of the map may be wrong, see
     ``recon.mapping.doubts``.
     """
 
@@ -50,14 +50,14 @@ class ChunkReport:
 
     @classmethod
     def of(cls, chunk: Chunk, geometry: ChunkGeometry, *, residual: float, seconds: float, lag: float) -> ChunkReport:
-        """The report about a chunk that was just placed."""
+        """The report of a chunk that was just placed."""
         first, last = chunk.frames[0].index, chunk.frames[-1].index
         return cls(chunk.index, first, last, len(chunk.frames), len(geometry.frames), residual, seconds, lag)
 
 
 @dataclass(frozen=True)
 class StageTime:
-    """Wall time that all visits to one stage took together."""
+    """Total wall time of one stage."""
 
     name: str
     seconds: float
@@ -65,15 +65,14 @@ class StageTime:
 
 @dataclass(frozen=True)
 class RunReport:
-    """What went in, what came out, and what it took.
+    """Input, results and cost of a run.
 
-    versions: of Python and the main packages. frames_placed of frames_read have a pose; the others, and files that
-    could not be read, are in ``skipped``. seconds: wall time. notices: sentences shown to the user. interrupted: the
-    user ended the run early, and what was finished was kept. loops: every place that was thought to be seen again.
-    unwritten: a sentence for each file that could not be written.
-    passed_over: frames that showed next to nothing new, of which passed_over_placed got a pose afterwards.
-    stream: what became of a live source's pictures. suspicions: why the whole map may be
-    wrong, see ``recon.mapping.sanity``.
+    versions: of Python and the main packages. frames_placed of frames_read have a pose; the others, and unreadable
+    files, are in ``skipped``. seconds: wall time. notices: sentences shown to the user. interrupted: the user ended the
+    run early, and finished work was kept. loops: every loop candidate. unwritten: a sentence for each file that could
+    not be written. passed_over: frames that showed almost nothing new; passed_over_placed of them got a pose
+    afterwards. stream: status of a live source. suspicions: why the whole map may be wrong, see
+    ``recon.mapping.sanity``.
     """
 
     source: str
@@ -97,7 +96,7 @@ class RunReport:
 
 
 class Stopwatch:
-    """Adds up wall time by stage, in the order in which the stages first came."""
+    """Adds up wall time by stage, in order of first appearance."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -105,7 +104,7 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Add the time inside the ``with`` block to ``stage``, also when it ends with an exception."""
+        """Add the time inside the ``with`` block to ``stage``, even if it raises."""
         start = time.perf_counter()
         try:
             yield
@@ -114,7 +113,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Wall time since the stopwatch was made."""
+        """Wall time since the stopwatch was created."""
         return time.perf_counter() - self._start
 
     @property
@@ -123,11 +122,11 @@ class Stopwatch:
 
 
 def peak_memory(process: int | None = None) -> int:
-    """The most resident memory in bytes that a running process, by default this one, has held so far.
+    """Peak resident memory in bytes of a running process, by default this one.
 
-    Where the system does not keep it for other processes, theirs is what they hold now. 0 for one that has ended.
+    If the system does not record the peak of other processes, their present use is returned. 0 for an ended process.
     """
-    # Linux hands the peak of ``getrusage`` down from the parent, so a small program would seem as large as its caller.
+    # On Linux, ``getrusage`` inherits the peak of the parent, so a small program would seem as large as its caller.
     status = Path(f"/proc/{process or os.getpid()}/status")
     if status.is_file():
         rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
@@ -141,7 +140,7 @@ def peak_memory(process: int | None = None) -> int:
 
 
 def main_versions() -> dict[str, str]:
-    """Versions of Python and of those main packages that are installed."""
+    """Versions of Python and of the installed main packages."""
     versions = {"python": platform.python_version()}
     for package in MAIN_PACKAGES:
         try:
@@ -152,13 +151,13 @@ def main_versions() -> dict[str, str]:
 
 
 def write(report: RunReport, path: Path) -> None:
-    """Write ``path`` as a whole. Raises OutputError when it cannot be written."""
+    """Write ``path`` as a whole. Raises OutputError if it cannot be written."""
     text = json.dumps({"version": REPORT_VERSION} | asdict(report), indent=1, ensure_ascii=False, default=os.fspath)
     write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))  # of paths: still JSON
 
 
 def write_or_tell(report: RunReport, path: Path, tell: Listener) -> RunReport:
-    """Write ``path`` as a whole; returns the report, which says so where that was not possible."""
+    """Write ``path`` as a whole; returns the report, which says so if that failed."""
     try:
         write(report, path)
     except OutputError as error:
@@ -168,7 +167,7 @@ def write_or_tell(report: RunReport, path: Path, tell: Listener) -> RunReport:
 
 
 def read(path: Path) -> RunReport:
-    """Read a report back. Raises MapError when it is missing, damaged or of another version."""
+    """Read a report. Raises MapError if it is missing, damaged or of another version."""
     try:
         content = json.loads(path.read_text())
         version = content.pop("version")
@@ -200,7 +199,7 @@ def _report_from_json(content: dict[str, Any]) -> RunReport:
 
 
 def settings_from_json(content: dict[str, Any]) -> RunSettings:
-    """Settings from what ``asdict`` and JSON made of them. Raises KeyError or TypeError for anything else."""
+    """Settings from the JSON of their ``asdict``. Raises KeyError or TypeError for anything else."""
     source, intrinsics = content["source"], content["intrinsics"]
     if source["masks"] is not None:
         source = source | {"masks": Path(source["masks"])}
