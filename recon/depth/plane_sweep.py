@@ -26,8 +26,8 @@ OUTSIDE = -1e4
 class PlaneSweep:
     """Dense depth for textured surfaces; plain walls and mirrors stay empty.
 
-    sources: neighbouring views compared with each. planes: depth hypotheses, evenly spaced in inverse depth.
-    window: side of the correlation window [px]. step_cost, jump_cost: penalties of a depth that differs from its
+    sources: neighbouring views compared with each view. planes: depth hypotheses, evenly spaced in inverse depth.
+    window: side of the correlation window [px]. step_cost, jump_cost: penalties for a depth that differs from its
     neighbour's by one plane or by more, relative to a correlation of 1.
     """
 
@@ -113,7 +113,7 @@ def correlation_volume(
 ) -> Volume:
     """Normalised cross-correlation (planes, h, w): mean of the two best sources, -1 where none sees the point.
 
-    Two of several, so that a neighbour in which the point is hidden does no harm.
+    The two best, so that a neighbour in which the point is occluded does no harm.
     """
     size = (window, window)
     reference = _grey(view)
@@ -138,7 +138,7 @@ def _grey(view: PosedView) -> NDArray[np.float32]:
 
 
 def _plane_homography_parts(view: PosedView, source: PosedView) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A and B with source pixel ~ (A + B / depth) view pixel for points on a plane of constant depth."""
+    """A and B such that source pixel ~ (A + B / depth) view pixel for points on a plane of constant depth."""
     source_from_view = source.cam_from_chunk @ np.linalg.inv(view.cam_from_chunk)
     to_ray = np.linalg.inv(view.intrinsics)
     offset = np.outer(source_from_view[:3, 3], to_ray[2])
@@ -146,7 +146,7 @@ def _plane_homography_parts(view: PosedView, source: PosedView) -> tuple[NDArray
 
 
 def _warp(grey: NDArray[np.float32], source_from_view: NDArray[np.float64], shape: tuple[int, ...]) -> Volume:
-    # OpenCV counts pixels from their centres, we from the corner: shift in, shift out.
+    # OpenCV's pixel centres are integers, ours are at .5: shift in, shift out.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     matrix = np.linalg.inv(half) @ source_from_view @ half
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -154,7 +154,7 @@ def _warp(grey: NDArray[np.float32], source_from_view: NDArray[np.float64], shap
 
 
 def _correlate(reference: Volume, mean: Volume, deviation: Volume, warped: Volume, size: tuple[int, int]) -> Volume:
-    """Correlation (h, w) of two images, -1 where one is unseen; in place, for this is where the time goes."""
+    """Correlation (h, w) of two images, -1 where one is unseen; in place, since this takes most of the time."""
     other_mean = _box_mean(warped, size)
     variance = _box_mean(warped * warped, size)
     variance -= other_mean * other_mean
