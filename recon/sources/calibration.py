@@ -1,7 +1,7 @@
-"""Known lenses from the files that calibration programs write.
+"""Known lenses from the files of calibration programs.
 
-A reader takes a document and gives the lenses in it, in this project's convention: the centre of the first pixel is
-(0.5, 0.5), as in COLMAP and nerfstudio. OpenCV, ROS and Kalibr put it at (0, 0), so half a pixel is added there.
+A reader takes a document and returns its lenses in this project's convention: the centre of the first pixel is
+(0.5, 0.5), as in COLMAP and nerfstudio. In OpenCV, ROS and Kalibr it is (0, 0), so half a pixel is added.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ FIELDS: dict[CameraModel, int] = {
     "SIMPLE_PINHOLE": 3, "PINHOLE": 4, "SIMPLE_RADIAL": 4, "RADIAL": 5, "OPENCV": 8, "OPENCV_FISHEYE": 8,
 }  # fmt: skip
 FIRST_PIXEL = 0.5  # from OpenCV's pixels to ours
-FIT_ERROR = 0.5  # most that a distortion of more terms may lose by fewer [px]
+FIT_ERROR = 0.5  # largest error of a fit with fewer distortion terms [px]
 FORMATS = "COLMAP's cameras.txt, nerfstudio's transforms.json, and YAML or XML of OpenCV, ROS or Kalibr"
 
 
 class _Fault(Exception):  # noqa: N818 - becomes a SettingsError that names the file
-    """What is wrong with a document."""
+    """A fault of a document."""
 
 
 @dataclass(frozen=True)
 class Lens:
-    """A lens as a file has it. size: (width, height) that it was calibrated for, None where the file does not say."""
+    """A lens in a file. size: (width, height) of its calibration, None if the file does not say."""
 
     model: CameraModel
     params: tuple[float, ...]
@@ -47,7 +47,7 @@ class Lens:
 
 
 def read_lenses(path: Path, image_size: Size) -> list[Lens]:
-    """The lenses of a calibration file. image_size: (width, height) of the images, for files that give an angle alone.
+    """The lenses of a calibration file. image_size: (width, height) of the images, for files that give only an angle.
 
     Raises SettingsError, which names the file and the field.
     """
@@ -68,7 +68,7 @@ def read_lenses(path: Path, image_size: Size) -> list[Lens]:
 
 
 def _colmap_rows(text: str) -> list[list[str]] | None:
-    """The words of the lines of a cameras.txt, None where the text is none."""
+    """The words of the lines of a cameras.txt, None if the text is not one."""
     rows = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     is_one = bool(rows) and all(
         len(row) > 1 and row[0].isdecimal() and re.fullmatch("[A-Z_]{3,}", row[1]) for row in rows
@@ -107,7 +107,7 @@ def _document(text: str) -> Document:
     try:
         if start.startswith("<"):
             return _xml(text)
-        # OpenCV's first line, %YAML:1.0, is none to other readers.
+        # Other readers reject OpenCV's first line, %YAML:1.0.
         found = json.loads(text) if start.startswith("{") else yaml.load(re.sub(r"\A%YAML.*\n", "", start), _Loader)  # noqa: S506
     except (json.JSONDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise _Fault(f"it is damaged ({' '.join(str(error).split())})") from error
@@ -134,7 +134,7 @@ def _xml(text: str) -> Document:
 
 
 def _nerfstudio(document: Document, image_size: Size) -> list[Lens]:
-    """nerfstudio and instant-ngp; what is not at the top stands in every frame."""
+    """nerfstudio and instant-ngp; values missing at the top level are in every frame."""
     frames = _frames(document)
     each = [{**document, **frame} for frame in frames] if _own_lens(frames) else [document]
     return list(dict.fromkeys(_nerfstudio_lens(fields, image_size) for fields in each))
@@ -225,7 +225,7 @@ def _opencv_lens(
     stated: Size | None,
     fisheye: bool,
 ) -> Lens:
-    """OpenCV's model from k1, k2, p1, p2 and whatever follows, or k1 to k4 of a fisheye lens."""
+    """OpenCV's model from k1, k2, p1, p2 and further terms, or k1 to k4 of a fisheye lens."""
     if not (all(map(math.isfinite, (*pinhole, *distortion))) and min(pinhole[:2]) > 0):
         raise _Fault("it needs positive focal lengths and finite numbers")
     most = 4 if fisheye else 14
@@ -240,9 +240,9 @@ def _opencv_lens(
 
 
 def _fewer_terms(pinhole: tuple[float, ...], distortion: Sequence[float], size: Size) -> tuple[float, ...]:
-    """k1, k2, p1, p2 that come nearest to more coefficients over the picture; by least squares.
+    """k1, k2, p1, p2 that approximate more coefficients over the image, by least squares.
 
-    Raises _Fault where that loses more than FIT_ERROR.
+    Raises _Fault if the error exceeds FIT_ERROR.
     """
     fx, fy, cx, cy = pinhole
     matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
@@ -283,7 +283,7 @@ COEFFICIENTS = ("distortion_coefficients", "distortion_coeffs", "dist_coeffs", "
 
 
 def _find(fields: Document, *names: str) -> Any:
-    """The value of a field by any of its usual names; upper case and underscores do not count."""
+    """The value of a field by any of its usual names; case and underscores are ignored."""
     by_name = {_plain(str(key)): value for key, value in fields.items()}
     return next((by_name[_plain(name)] for name in names if _plain(name) in by_name), None)
 

@@ -14,7 +14,7 @@ NAMES = Path("/sys/class/video4linux")
 
 
 def device_path(spec: str) -> str:
-    """The device of a camera's number, or the device itself."""
+    """The device of a camera number, or the device itself."""
     return str(DEVICES / f"video{spec}") if spec.isdecimal() else spec
 
 

@@ -30,21 +30,21 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # between attempts to connect again; dou
 CaptureKind = Literal["camera", "stream", "video"]
 CONTAINER: dict[CaptureKind, dict[str, Any]] = {
     "camera": {"format": "v4l2"},
-    # By UDP, a busy machine would lose parts of pictures; where a stream is UDP, that is no reason to give it up.
+    # With UDP, a busy machine would lose parts of pictures; a stream that is UDP anyway must survive overruns.
     "stream": {"options": {"rtsp_transport": "tcp", "overrun_nonfatal": "1"}},
 }
 
 
-class _Lost(Exception):  # noqa: N818 - a condition that is mended, not an error of the run
+class _Lost(Exception):  # noqa: N818 - a condition that the feed recovers from, not an error of the run
     """The pictures stopped; the message is why."""
 
 
 class CaptureFeed:
     """Pictures of a camera, of a stream, or of a video file that is played at its own speed.
 
-    Pictures are shrunk to ``options.size`` when they arrive, and that is the original that the run keeps. A camera or
-    stream that is lost is connected again, with pauses that double, for ``patience`` seconds; then the feed ends.
-    Raises SourceError when there is no connection, or no picture, to begin with.
+    Pictures are shrunk to ``options.size`` on arrival; the run keeps them as originals. After the loss of a camera or
+    stream, the feed reconnects, with pauses that double, for ``patience`` seconds; then it ends.
+    Raises SourceError if the first connection fails or gives no picture.
     """
 
     patient = False
@@ -94,7 +94,7 @@ class CaptureFeed:
     def _until_lost(
         self, pictures: Iterator[VideoFrame | None], stop: threading.Event
     ) -> Generator[Candidate | Incident, None, str]:
-        """Pass pictures on until they end, and return why they did."""
+        """Pass pictures on until they end, and return the reason."""
         pace = _Pace(stop) if self.kind == "video" else None
         try:
             for picture in pictures:
@@ -169,7 +169,7 @@ class CaptureFeed:
 
 
 class _Pace:
-    """Holds pictures back until their time has come, counted from the first."""
+    """Delays pictures until their time, counted from the first."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -183,10 +183,10 @@ class _Pace:
 
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
-    """Decoded frames, None for those that arrived damaged. Raises _Lost when the connection breaks."""
+    """Decoded frames, None for damaged ones. Raises _Lost if the connection breaks."""
     try:
         for packet in container.demux(stream):
-            with suppress(av.error.InvalidDataError):  # as when one joins a stream between two key pictures
+            with suppress(av.error.InvalidDataError):  # as after joining a stream between two key frames
                 yield from (None if frame.is_corrupt else frame for frame in packet.decode())
     except (av.error.FFmpegError, OSError) as error:
         raise _Lost(_reason(error)) from error
