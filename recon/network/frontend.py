@@ -198,7 +198,7 @@ class TransformerFrontEnd:
         self._at_once = count // 2
         self._tell(
             Notice(
-                f"The memory of {self._device} does not hold {count} frames at once; going on with {self._at_once}. "
+                f"The memory of {self._device} does not hold {count} frames at once; continuing with {self._at_once}. "
                 "A smaller --chunk or --pixels avoids this."
             )
         )

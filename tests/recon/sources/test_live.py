@@ -1,4 +1,4 @@
-"""Live sources with their real counterparts: publishers and servers in processes of their own, on loopback."""
+"""Live sources with real publishers and servers, in separate processes on loopback."""
 
 from __future__ import annotations
 
