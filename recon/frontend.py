@@ -91,7 +91,7 @@ FRONT_ENDS: dict[str, str | type[GeometryFrontEnd]] = {
     "sfm": "recon.sfm.frontend:StructureFromMotion",
     "network": "recon.network.frontend:TransformerFrontEnd",
 }
-"""Front ends by name: classes, or import paths that are resolved when a run needs them."""
+"""Front ends by name: classes, or where to import them from when a run needs them."""
 
 
 def front_end_name(settings: RunSettings) -> str:

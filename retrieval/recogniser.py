@@ -65,7 +65,7 @@ class LoopFinder:
         return candidates
 
     def _hits(self, indices: list[int], descriptors: Descriptors) -> list[Hit]:
-        """Candidates by descriptors, between different submaps; adds the frames to the index."""
+        """Candidates by descriptors, between different submaps; the frames are in the index afterwards."""
         if self._index is None:
             assert self._describer is not None
             self._index = PlaceIndex(self._describer.name, self._describer.dim)

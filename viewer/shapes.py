@@ -74,7 +74,7 @@ def _sample_frame(frame: FrameGeometry, count: int, generator: np.random.Generat
 
 
 def median_depth(frames: Sequence[FrameGeometry]) -> float:
-    """Median of all depths in the chunk's unit, 1 if there are none."""
+    """Median of all depths in the chunk's unit, 1 where there are none."""
     depths = [frame.depth[frame.depth > 0] for frame in frames]
     return float(np.median(np.concatenate(depths))) if any(part.size for part in depths) else 1.0
 

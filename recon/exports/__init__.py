@@ -53,7 +53,7 @@ class Export:
             write(reconstruction, out)
 
     def read(self, path: Path) -> Any:
-        """The content of ``path``, as the reader returns it."""
+        """What the reader makes of ``path``."""
         return _loaded(self.reader)(path)
 
 
@@ -61,7 +61,7 @@ EXPORTS: dict[str, Export] = {}
 
 
 def register(name: str, export: Export) -> None:
-    """Add a format, or replace the one with that name."""
+    """Add a format, or replace the one of that name."""
     EXPORTS[name] = export
 
 

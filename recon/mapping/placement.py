@@ -123,7 +123,7 @@ def first_world(geometry: ChunkGeometry) -> Sim3:
 
 
 def median_depth(frames: tuple[FrameGeometry, ...]) -> float:
-    """Median of all depth in the frames, 1 if there is none."""
+    """Median of all depth in the frames, 1 where there is none."""
     depths = [frame.depth[frame.depth > 0] for frame in frames]
     found = np.concatenate(depths) if depths else np.zeros(0)
     return float(np.median(found)) if found.size else 1.0

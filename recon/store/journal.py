@@ -71,7 +71,7 @@ class FrameRecord:
 
 @dataclass(frozen=True, eq=False)
 class ChunkRecord:
-    """A finished chunk: its frames, and the JSON in its file."""
+    """A finished chunk: its frames, and the JSON that its file holds."""
 
     frames: tuple[FrameRecord, ...]
     overlap: int
@@ -79,7 +79,7 @@ class ChunkRecord:
 
     @property
     def memory(self) -> Row:
-        """The front end's memory after the chunk."""
+        """What the front end remembered behind the chunk."""
         return dict(self.content["memory"])
 
 
@@ -350,7 +350,7 @@ def _load(path: Path) -> Row:
 
 
 def _unplaced(row: Row | str) -> Unplaced:
-    """The reason; early builds stored nothing else."""
+    """Early builds wrote the reason alone."""
     return Unplaced.from_text(row) if isinstance(row, str) else Unplaced(row["reason"], Hindrance(row["kind"]))
 
 
@@ -364,7 +364,7 @@ def _pose_to_json(frame: FrameGeometry) -> Row:
 
 
 def _recalled(row: Row, stored: FrameArrays | None, before: Mapping[int, FrameGeometry], path: Path) -> FrameGeometry:
-    """A frame's geometry: from the previous chunk unless the submap stores its own."""
+    """A frame's geometry: the one of the chunk before where the submap stores no other."""
     index = int(row["index"])
     if stored is None:
         if index not in before:

@@ -231,7 +231,7 @@ def _frame_from_json(row: dict[str, Any], cameras: list[Camera]) -> PlacedFrame:
 
 
 def skipped_from_json(row: dict[str, Any]) -> SkippedFrame:
-    """A frame without a pose. Early builds stored no kind; theirs follows from the reason."""
+    """A frame without a place. Early builds wrote no kind, only what they said of frames that were passed over."""
     passed = str(row["reason"]).startswith("was passed over as it shows little new")
     return SkippedFrame(**{"kind": "passed" if passed else "unplaced"} | row)
 

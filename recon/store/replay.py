@@ -16,7 +16,7 @@ class ReplayedChunks:
 
     def __init__(self, inner: GeometryFrontEnd, journal: Journal, watch: Stopwatch) -> None:
         self._inner, self._journal, self._watch = inner, journal, watch
-        self._before: dict[int, FrameGeometry] = {}  # of the previous chunk
+        self._before: dict[int, FrameGeometry] = {}  # of the last chunk
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         """See ``GeometryFrontEnd``. Raises what ``Journal.recall`` does."""

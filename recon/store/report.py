@@ -57,7 +57,7 @@ class ChunkReport:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Total wall time of one stage."""
+    """Wall time that all visits to one stage took together."""
 
     name: str
     seconds: float
@@ -96,7 +96,7 @@ class RunReport:
 
 
 class Stopwatch:
-    """Adds up wall time by stage, in order of first appearance."""
+    """Adds up wall time by stage, in the order in which the stages first came."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -104,7 +104,7 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Add the time inside the ``with`` block to ``stage``, even if it raises."""
+        """Add the time inside the ``with`` block to ``stage``, also when it ends with an exception."""
         start = time.perf_counter()
         try:
             yield
@@ -113,7 +113,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Wall time since the stopwatch was created."""
+        """Wall time since the stopwatch was made."""
         return time.perf_counter() - self._start
 
     @property
@@ -122,11 +122,11 @@ class Stopwatch:
 
 
 def peak_memory(process: int | None = None) -> int:
-    """Peak resident memory in bytes of a running process, by default this one.
+    """The most resident memory in bytes that a running process, by default this one, has held so far.
 
-    If the system does not record the peak of other processes, their present use is returned. 0 for an ended process.
+    Where the system does not keep it for other processes, theirs is what they hold now. 0 for one that has ended.
     """
-    # On Linux, ``getrusage`` inherits the peak of the parent, so a small program would seem as large as its caller.
+    # Linux hands the peak of ``getrusage`` down from the parent, so a small program would seem as large as its caller.
     status = Path(f"/proc/{process or os.getpid()}/status")
     if status.is_file():
         rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
@@ -199,7 +199,7 @@ def _report_from_json(content: dict[str, Any]) -> RunReport:
 
 
 def settings_from_json(content: dict[str, Any]) -> RunSettings:
-    """Settings from the JSON of their ``asdict``. Raises KeyError or TypeError for anything else."""
+    """Settings from what ``asdict`` and JSON made of them. Raises KeyError or TypeError for anything else."""
     source, intrinsics = content["source"], content["intrinsics"]
     if source["masks"] is not None:
         source = source | {"masks": Path(source["masks"])}
