@@ -1,9 +1,10 @@
-# make demo: reconstruct the sample. make test: lint, types and all tests. make env: only what both need.
-# make quick: lint, types and the tests that take a minute together.
-# make wheel: build the package into dist, and try it elsewhere. make other-python PYTHON=python3.13: quick tests with it.
+# make demo: reconstruct the sample. make test: lint, types and all tests. make env: install what both need.
+# make quick: lint, types and a minute of tests.
+# make wheel: build the package in dist and try it in a new environment.
+# make other-python PYTHON=python3.13: quick tests with another Python.
 PYTHON ?= python3
 BIN := .venv/bin
-# What the wheels of Open3D and PyTorch leave to the system, as Debian and Ubuntu name it.
+# System libraries that the wheels of Open3D and PyTorch need, by their Debian and Ubuntu names.
 LIBRARIES := libusb-1.0-0 libgl1 libgomp1 libx11-6
 
 # Formats, settings, resume, sources, exports, and small runs of the whole program.
@@ -11,7 +12,7 @@ QUICK := tests/test_packaging.py tests/cli/test_main.py tests/cli/test_run.py te
 	tests/recon/exports tests/recon/sfm/test_database.py tests/recon/test_conventions.py tests/recon/mapping/test_posegraph.py \
 	tests/recon/store/test_resume_identity.py tests/recon/sources/test_sources.py tests/recon/store/test_map.py
 
-# The files of a folder of tests stay together: they share what takes long to make.
+# The tests of a file run on one worker, since they share expensive fixtures.
 PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo lint quick test env libraries wheel other-python
@@ -35,7 +36,7 @@ wheel: env
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m tests.installed dist/recon-*.whl
 
-# An environment of its own, with the versions that this Python resolves to under constraints.txt.
+# A separate environment with the versions that this Python resolves to under constraints.txt.
 other-python: libraries
 	$(PYTHON) -m venv .venv-other
 	.venv-other/bin/pip install --quiet --upgrade pip
@@ -51,10 +52,10 @@ $(BIN)/recon: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# Installs nothing where all are there, there is no apt-get, or the user is not root; recon doctor tells what is missing.
+# Installs nothing if all are present, without apt-get or without root; recon doctor reports what is missing.
 libraries:
 	@if ! command -v apt-get >/dev/null || dpkg -s $(LIBRARIES) >/dev/null 2>&1; then :; \
 	elif [ "$$(id -u)" = 0 ]; then \
 		{ apt-get -qq update; apt-get -qq install -y --no-install-recommends $(LIBRARIES); } >/dev/null \
-			|| echo "apt-get failed; going on without it"; \
+			|| echo "apt-get failed; continuing without it"; \
 	else echo "If Open3D does not load: sudo apt-get install $(LIBRARIES)"; fi

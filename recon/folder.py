@@ -1,6 +1,6 @@
-"""The folder that a run writes into: whether it may be used, and what ``--overwrite`` replaces.
+"""The output folder of a run: whether it may be used, and what ``--overwrite`` replaces.
 
-The map that is replaced is moved into DIR/replaced, and deleted once the new run has one; until then it comes back.
+The replaced map moves to DIR/replaced. It is deleted once the new run has a map, and restored if it gets none.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says whe
 
 
 def refuse_own_outputs(source: str, out: Path) -> None:
-    """Raise SettingsError for a source inside what a run in ``out`` deletes before it starts."""
+    """Raise SettingsError for a source inside a folder that a run in ``out`` deletes before it starts."""
     outputs = [(out / name).resolve() for name in (*OUTPUTS, REPLACED, ERROR_FILE)]
     where = Path(os.path.realpath(Path(source).expanduser()))  # resolve() raises for a link to itself
     if any(where.is_relative_to(output) for output in outputs):
@@ -46,9 +46,9 @@ def refuse_own_outputs(source: str, out: Path) -> None:
 
 
 def require_usable(out: Path, *, overwrite: bool) -> None:
-    """Raise OutputError where no run may begin in ``out``; changes nothing.
+    """Raise OutputError if no run may start in ``out``; changes nothing.
 
-    It cannot be written, holds files and ``overwrite`` is not set, or what would be replaced is of no run.
+    Reasons: it cannot be written, it holds files and ``overwrite`` is not set, or the files to replace are not a run's.
     """
     try:
         _require_writable(out)
@@ -66,7 +66,7 @@ def require_usable(out: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def replacing(out: Path, *, overwrite: bool) -> Iterator[None]:
-    """Set aside what ``overwrite`` replaces; at the end delete it where there is a map, else put it back.
+    """Set aside what ``overwrite`` replaces; at the end delete it if there is a new map, else restore it.
 
     Raises OutputError, see ``require_usable``.
     """
@@ -85,8 +85,8 @@ def replacing(out: Path, *, overwrite: bool) -> Iterator[None]:
 def open_journal(name: str, source: Source, out: Path, settings: RunSettings) -> Journal:
     """The journal of a new run in ``out``, or of the one to resume; see ``require_usable`` and ``Journal.resume``.
 
-    Files give the same frames each time, and so does a folder that is watched; cameras, streams and videos at their own
-    speed do not.
+    Files and watched folders give the same frames every time; cameras, streams and videos played at their own speed do
+    not.
     """
     again = source.status is None or source.description.kind == "folder"
     where = str(Path(name).expanduser().resolve()) if again else name
@@ -98,14 +98,14 @@ def open_journal(name: str, source: Source, out: Path, settings: RunSettings) ->
 
 
 def discard_map(out: Path) -> None:
-    """Delete what a run has written before it had a map."""
+    """Delete the files that a run wrote before it had a map."""
     for name in ("map", "colmap"):
         shutil.rmtree(out / name, ignore_errors=True)
 
 
 @contextmanager
 def full_disk_told(out: Path) -> Iterator[None]:
-    """Say in a sentence what pycolmap's database makes of a full disk; in the end nothing is left of ``incoming``."""
+    """Turn the errors of pycolmap's database on a full disk into a sentence; ``incoming`` is removed at the end."""
     try:
         yield
     except RuntimeError as error:
@@ -127,7 +127,7 @@ def _require_writable(out: Path) -> None:
 
 
 def _set_aside(out: Path) -> None:
-    """Move the outputs into DIR/replaced; what an earlier run that came to no map has set aside stays there instead."""
+    """Move the outputs to DIR/replaced, unless an earlier run without a map has already set some aside there."""
     aside = out / REPLACED
     if aside.exists() and not _has_map(out):
         _delete(out, OUTPUTS)

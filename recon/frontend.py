@@ -1,4 +1,4 @@
-"""The seam between the pipeline and whatever finds geometry in a chunk of frames, and the one place that chooses it."""
+"""The interface between the pipeline and the front ends that reconstruct a chunk of frames, and the choice of one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from recon.settings import RunSettings
 
 @dataclass(frozen=True)
 class Workplace:
-    """What a front end gets from its run. folder: for files of its own. finished: frames of an earlier run, by index,
-    whose chunks are recalled first, see ``Resumable``.
+    """What a run gives its front end. folder: for the front end's own files. finished: frames of an earlier run, by
+    index, whose chunks are recalled first, see ``Resumable``.
     """
 
     folder: Path
@@ -28,61 +28,61 @@ class Workplace:
 
 
 class GeometryFrontEnd(Protocol):
-    """Finds camera poses and dense depth for the frames of one chunk. See ``Resumable`` for what it may do besides."""
+    """Estimates camera poses and dense depth for the frames of a chunk. ``Resumable`` is an optional addition."""
 
     @classmethod
     def prepare(cls, settings: RunSettings) -> Callable[[Workplace], GeometryFrontEnd]:
-        """What starts the front end. Weights are read here, before the run touches its folder.
+        """A function that starts the front end. Weights are read here, before the run touches its folder.
 
-        Raises ReconError where the settings or weights cannot work.
+        Raises ReconError if the settings or weights cannot work.
         """
         ...
 
     @property
     def unadjusted(self) -> str:
-        """Why to doubt a map for which ``refine`` returns nothing, a sentence without its stop; empty for no reason."""
+        """Why a map is doubtful if ``refine`` returns nothing: a sentence without its full stop, or an empty string."""
         ...
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
-        """Geometry of the chunk in a frame and unit of the front end's choice.
+        """Geometry of the chunk, in a frame and unit that the front end chooses.
 
-        Frames that cannot be placed are named in ``unplaced`` with the reason; finding none at all is not an error.
+        Frames that cannot be placed are in ``unplaced`` with the reason; placing none is not an error.
         """
         ...
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
-        """The whole map's poses after all chunks, made consistent with each other, in the same world.
+        """Consistent poses of the whole map, in the same world, after all chunks.
 
-        cam_from_world: rigid (4, 4) by frame index, as the chunks placed them. loops: pairs of frames (the earlier
-        first) that are known to see the same place. Frames may be missing in the result where they contradict the
-        rest, and others may have found a place. An empty result keeps everything as it is.
+        cam_from_world: rigid (4, 4) by frame index, as the chunks placed them. loops: pairs of frames, the earlier
+        first, known to see the same place. The result may omit frames that contradict the rest and add frames that had
+        no pose. An empty result leaves the map unchanged.
         """
         ...
 
     def explain_nothing(self, source: str, names: Mapping[int, str], reasons: Mapping[int, Unplaced]) -> str:
-        """The sentence for a source of two or more frames (``names`` by index), fewer than two of which have a place.
+        """The sentence for a source of two or more frames (``names`` by index) of which fewer than two have a pose.
 
         reasons: why, by index.
         """
         ...
 
     def close(self) -> None:
-        """Give up what was kept in memory between chunks; the front end cannot be used afterwards."""
+        """Free the memory kept between chunks; the front end cannot be used afterwards."""
         ...
 
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A front end that can continue behind the chunks of an earlier run."""
+    """A front end that can continue after the chunks of an earlier run."""
 
     def memory(self) -> Mapping[str, Any]:
-        """What it needs to continue behind the last chunk, besides that chunk's geometry, as JSON has it."""
+        """What it needs, besides the last chunk's geometry, to continue after that chunk; values that JSON can hold."""
         ...
 
     def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
-        """Take over a chunk that ``reconstruct`` saw in an earlier run, with the ``memory`` behind it.
+        """Restore a chunk that ``reconstruct`` saw in an earlier run, and the ``memory`` after it.
 
-        Called for all finished chunks in order, before others are reconstructed.
+        Called for all finished chunks in order, before any chunk is reconstructed.
         """
         ...
 

@@ -48,13 +48,13 @@ def reconstruct(
 ) -> RunReport:
     """Reconstruct images or a video into the folder ``out`` and return what happened.
 
-    recogniser: finds loops, by which the map is corrected while it grows; None to close none.
+    recogniser: finds loops, which correct the map while it grows; None to close no loops.
 
-    Ctrl-C stops at the next opportunity; what is finished then is exported and ``RunReport.interrupted`` is set.
-    An output that cannot be written is reported in ``RunReport.unwritten``; the others are written.
-    Raises KeyboardInterrupt when nothing was finished then, and ReconError: SourceError, OutputError (``out`` exists,
-    is in use by another run, cannot be written, holds no run to resume), MapError (that run is damaged),
-    ReconstructionError (no geometry), WeightsError (the network's weights), UnexpectedError (anything else).
+    Ctrl-C stops at the next opportunity, exports what is finished and sets ``RunReport.interrupted``; if nothing is
+    finished, KeyboardInterrupt is raised. An output that cannot be written is listed in ``RunReport.unwritten``; the
+    others are written. Raises ReconError: SourceError, OutputError (``out`` exists, is in use by another run, cannot be
+    written, holds no run to resume), MapError (that run is damaged), ReconstructionError (no geometry), WeightsError
+    (the network's weights), UnexpectedError (anything else).
     """
     settings = settings or RunSettings()
     opened = open_source(source, settings.source, incoming_folder(out, resume=settings.resume))
@@ -70,7 +70,7 @@ def reconstruct_source(
     listeners: Sequence[Listener] = (),
     recogniser: PlaceRecogniser | None = None,
 ) -> RunReport:
-    """Reconstruct an opened source, also a live one; see ``reconstruct``. name: what the source is called."""
+    """Reconstruct an opened source, which may be live; see ``reconstruct``. name: of the source, for the report."""
     refuse_own_outputs(name, out)
     kind = front_end_class(settings)
     start = kind.prepare(settings)
@@ -88,7 +88,7 @@ def reconstruct_source(
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a run is to do. name: what the source is called. out: the folder of the run."""
+    """The input of a run. name: of the source, for the report. out: the run's folder."""
 
     name: str
     source: Source
@@ -129,7 +129,7 @@ class Run:
         return report
 
     def _build(self) -> bool:
-        """Build the map; False when Ctrl-C ended that early. Raises KeyboardInterrupt when there is nothing to keep."""
+        """Build the map; False if Ctrl-C ended it early. Raises KeyboardInterrupt if there is nothing to keep."""
         try:
             self._grow()
             self._require_a_map()
@@ -149,7 +149,7 @@ class Run:
         return True
 
     def _grow(self) -> None:
-        """Read all chunks and put them into the map."""
+        """Read all chunks and add them to the map."""
         finished = [(len(old.frames), old.overlap) for old in self._journal.finished]
         if finished:
             self._tell(Notice(self._journal.resumption(self._task.name)))
@@ -163,7 +163,7 @@ class Run:
             )
 
     def _read(self) -> Iterator[Frame]:
-        """The source's frames; what cannot be read is reported and left out."""
+        """The source's frames; unreadable ones are reported and skipped."""
         items = iter(self._task.source)
         while True:
             with stage("read"):
@@ -182,14 +182,14 @@ class Run:
                 yield item
 
     def _tell_status(self) -> StreamStatus | None:
-        """How a live source is getting on, also told to the listeners."""
+        """The status of a live source, which the listeners get too."""
         status = self._task.source.status
         if status:
             self._tell(status)
         return status
 
     def _add(self, chunk: Chunk, overlay: OverlayFinder, front_end: ReplayedChunks) -> None:
-        """Find the chunk's geometry, place it and put it on disk."""
+        """Reconstruct the chunk, place it and store it on disk."""
         start = time.perf_counter()
         find = partial(overlay.leave_out, chunk)
         with stage("overlays"):
@@ -207,14 +207,14 @@ class Run:
         self._tell(Progress("frames", len(self._frames.names), self._task.source.description.frames))
 
     def _write_places(self) -> None:
-        """Put on disk where all frames lie, in a map that is not finished."""
+        """Store the poses of all frames on disk, in an unfinished map."""
         placed = self._map.frames
         skipped = self._frames.skipped({frame.index for frame in placed})
         with stage("store"):
             self._store.write_places(placed, skipped, self._map.points)
 
     def _require_a_map(self) -> None:
-        """Raise ReconstructionError when no two frames could be placed."""
+        """Raise ReconstructionError if fewer than two frames have a pose."""
         if len(self._map.frames) >= ENOUGH:
             return
         name, names = self._task.name, {index: called for index, (called, _) in self._frames.names.items()}
@@ -225,7 +225,7 @@ class Run:
         raise ReconstructionError(self._front_end.explain_nothing(name, names, self._frames.reasons))
 
     def _require_something_to_keep(self) -> None:
-        """Say what Ctrl-C leaves; raises KeyboardInterrupt where there is nothing to keep."""
+        """Report what Ctrl-C leaves; raises KeyboardInterrupt if there is nothing to keep."""
         if self._journal.is_recalling:
             self._tell(Notice("Interrupted before the map was read back: it is as it was."))
             raise KeyboardInterrupt
@@ -236,13 +236,13 @@ class Run:
         self._tell(Notice("Interrupted. Writing the finished part."))
 
     def _discard(self) -> None:
-        """Delete what a run without a map has written, but nothing of an earlier one."""
+        """Delete the files of a run that made no map, but none of an earlier run."""
         if not self._journal.finished:
             self._front_end.close()
             discard_map(self._task.out)
 
     def _make_consistent(self) -> None:
-        """Adjust all poses together and give late frames their place."""
+        """Adjust all poses jointly and place frames that come late."""
         placed = self._map.frames
         self._tell(Progress("bundle adjustment", 0, len(placed)))
         with stage("bundle adjustment"):
@@ -256,7 +256,7 @@ class Run:
             self._map.adjust(*correct(open_map(self._task.out), model, self._frames.names))
 
     def _place_passed(self) -> None:
-        """Give the frames that were passed over their poses, from another look at the source."""
+        """Estimate poses for the frames that were passed over; reads the source again."""
         passed = self._frames.passed
         if not passed:
             return
@@ -266,7 +266,7 @@ class Run:
                 self._tell(Progress("frames between", self._frames.settle(found), len(passed)))
 
     def _export(self, *, complete: bool) -> tuple[str, ...] | None:
-        """Write the outputs; returns a sentence for each that could not be written, None after Ctrl-C."""
+        """Write the outputs; returns a sentence for each that failed, None after Ctrl-C."""
         placed, frames = self._map.frames, self._frames
         skipped = frames.skipped({frame.index for frame in placed})
         try:

@@ -1,4 +1,4 @@
-"""Preflight: what a run will take on this machine, and settings that fit into it, before anything heavy starts."""
+"""Preflight: what a run will need on this machine, and settings that fit, before anything heavy starts."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ PROBE_PLANES = 8
 
 # Bytes, measured with `recon run` on data/sample and on real sets of 10 to 250 images.
 PROGRAM_MEMORY = 650e6  # packages and the recording
-LEARNED_MEMORY = 300e6  # PyTorch, and the learned depth stage's maps of a chunk
+LEARNED_MEMORY = 300e6  # PyTorch, and a chunk's maps in the learned depth stage
 SWEEP_MEMORY = 100e6  # cost volumes, per processor
-MEMORY_PER_ADJUSTED_FRAME = 2.5e6  # what the joint adjustment at the end holds, of a bounded number of features
+MEMORY_PER_ADJUSTED_FRAME = 2.5e6  # of the joint adjustment at the end, which bounds the number of features
 ADJUSTED_FRAMES = 150  # that bound, in frames
 MEMORY_PER_CHUNK_FRAME = 2.5e6  # views and depth maps
 MEMORY_PER_PIXEL = 8  # of a chunk's working images
@@ -43,14 +43,14 @@ BYTES_PER_POINT = 31  # of cloud.ply
 RECORDING_PER_FRAME = 0.1e6
 JPEG_PER_PIXEL = 0.5
 
-# Time, in steps of the probe, measured with `recon bench real`: within about a third of the truth. What it cannot know
-# beforehand is how slowly the camera moves, and so how many neighbours show the same.
+# Time, in steps of the probe, measured with `recon bench real`: within about a third of the truth. It cannot foresee
+# how slowly the camera moves, and so how many neighbours show the same things.
 START_SECONDS = 3.0
 LOCAL_PAIRS = 11  # pairs of neighbours that a frame is matched in
-LOOK_AT_FAR_PAIR = 0.6  # of a match: many are given up at a glance
+LOOK_AT_FAR_PAIR = 0.6  # of a match: many are rejected early
 VERIFICATION = 0.3  # of a match
 REGISTRATION_OF_FRAME = 18  # matches' worth of registration and adjustment in the chunk, loops and files
-CONTEXT_OF_FRAME = 12  # matches' worth of mapping the frames before a chunk along with it
+CONTEXT_OF_FRAME = 12  # matches' worth of mapping the frames before a chunk together with it
 ADJUSTMENT_OF_FRAME = 15  # matches' worth of the joint adjustment, up to ADJUSTED_FRAMES
 PLANES_OF_FRAME = 64
 LEARNED_SWEEP = 0.9  # of the time of the classical one
@@ -58,11 +58,11 @@ LEARNED_SWEEP = 0.9  # of the time of the classical one
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is expected to take.
+    """What a run is expected to need.
 
-    frames: 0 when the file does not say. original, working: (width, height) of most images. settings: those that fit.
-    seconds: wall time. joint_seconds: those of them for the joint adjustment at the end. memory, gpu_memory, disk:
-    peak bytes. notices: a sentence for every setting that was lowered. finished: frames that the run to resume has.
+    frames: 0 if the file does not say. original, working: (width, height) of most images. settings: lowered until they
+    fit. seconds: wall time. joint_seconds: the part of it for the joint adjustment at the end. memory, gpu_memory,
+    disk: peak bytes. notices: a sentence for every lowered setting. finished: frames already in the run to resume.
     """
 
     frames: int
@@ -82,7 +82,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Probe:
-    """Seconds that this machine takes to find the features of a working image, to match two images, and to sweep
+    """Seconds this machine takes to extract the features of a working image, to match two images, and to sweep
     PROBE_PLANES planes over one view on one processor."""
 
     detect: float
@@ -100,11 +100,11 @@ def make_plan(
     recorded: bool = True,
     finished: int = 0,
 ) -> Plan:
-    """Lower ``settings`` until they fit into this machine's memory, and say what the run will take.
+    """Lower ``settings`` until they fit into this machine's memory, and estimate what the run will need.
 
-    machine, probe: measured when not given, which takes up to two seconds. recorded: whether a viewer records the run.
-    finished: frames that the run to resume has already.
-    Raises SourceError when no image could be opened, and ResourceError when not even small settings fit.
+    machine, probe: measured if not given, which takes up to two seconds. recorded: whether a viewer records the run.
+    finished: frames already in the run to resume.
+    Raises SourceError if no image could be opened, and ResourceError if not even the smallest settings fit.
     """
     if not description.sizes:
         raise SourceError(f"None of the {description.frames} images can be opened; all are damaged or empty.")
@@ -146,7 +146,7 @@ def scaled(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 
 def chunk_count(frames: int, settings: RunSettings) -> int:
-    """How many chunks ``recon.mapping.chunks`` makes of so many frames."""
+    """How many chunks ``recon.mapping.chunks`` makes of a number of frames."""
     if frames <= settings.chunk:
         return min(frames, 1)
     return 1 + math.ceil((frames - settings.chunk) / (settings.chunk - settings.overlap))
@@ -170,7 +170,7 @@ def memory_need(description: SourceDescription, settings: RunSettings, processor
 
 
 def disk_need(description: SourceDescription, cloud: CloudSettings | None = None, *, recorded: bool = True) -> int:
-    """Expected bytes on disk. Images are linked where they are upright and on the same disk, so only videos count."""
+    """Expected bytes on disk. Upright images on the same disk are linked, so only videos count."""
     most_points = (cloud or CloudSettings()).max_points
     original = description.sizes[0]
     pictures = math.prod(original) * JPEG_PER_PIXEL if description.kind == "video" else 0.0
@@ -184,7 +184,7 @@ def disk_need(description: SourceDescription, cloud: CloudSettings | None = None
 def _fit(
     description: SourceDescription, settings: RunSettings, machine: Machine
 ) -> tuple[RunSettings, tuple[str, ...]]:
-    """Settings whose memory fits: a smaller chunk first, then smaller working images, and else no learned depth."""
+    """Settings that fit into memory: try a smaller chunk, then smaller working images, then no learned depth."""
 
     def fits(candidate: RunSettings) -> bool:
         return memory_need(description, candidate, machine.processors) <= machine.memory
@@ -217,7 +217,7 @@ def _lowered(option: str, asked: object, got: object, machine: Machine) -> str:
 
 
 def _chunk_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe, processors: int) -> float:
-    """Until all chunks are placed. Overlaps are swept twice; the other steps use every processor by themselves."""
+    """Seconds until all chunks are placed. Overlaps are swept twice; the other steps use every processor already."""
     pairs = min(LOCAL_PAIRS, (frames - 1) / 2)
     mapping = REGISTRATION_OF_FRAME + (CONTEXT_OF_FRAME if chunks > 1 else 0)
     placing = probe.detect + probe.match * (pairs * (1 + VERIFICATION) + mapping)
@@ -228,7 +228,7 @@ def _chunk_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe
 
 
 def _joint_seconds(frames: int, probe: Probe) -> float:
-    """For the pairs that are far apart in time, and the joint adjustment; both are bounded."""
+    """Seconds for the pairs that are far apart in time and for the joint adjustment; both are bounded."""
     from recon.sfm.consistency import GRID_PAIRS, PAIRS_AROUND  # noqa: PLC0415 - heavy
 
     far = min(GRID_PAIRS + PAIRS_AROUND, max(0.0, frames * (frames - 1) / 2 - frames * LOCAL_PAIRS))
@@ -237,7 +237,7 @@ def _joint_seconds(frames: int, probe: Probe) -> float:
 
 
 def run_probe(working: tuple[int, int]) -> Probe:
-    """Time the run's own steps once, on a random texture of the working size; takes up to two seconds."""
+    """Time one step of each kind on a random texture of the working size; takes up to two seconds."""
     from recon.depth.plane_sweep import PlaneSweep, correlation_volume, semi_global  # noqa: PLC0415 - heavy
     from recon.depth.views import PosedView  # noqa: PLC0415
     from recon.sfm.matching import SiftMatcher  # noqa: PLC0415
@@ -263,7 +263,7 @@ def run_probe(working: tuple[int, int]) -> Probe:
 
 
 def random_texture(width: int, height: int) -> Image:
-    """An image (height, width, 3) with detail of every size, so that features are found all over it."""
+    """An image (height, width, 3) with detail at every scale, so that it has features everywhere."""
     random = np.random.default_rng(0)
     image = np.zeros((height, width, 3), dtype=np.float32)
     for step in (2, 4, 8, 16, 32):
@@ -273,7 +273,7 @@ def random_texture(width: int, height: int) -> Image:
 
 
 def _timed(step: Callable[[], Result]) -> tuple[Result, float]:
-    """The result of ``step`` and the seconds of its second run: the first also loads what it needs."""
+    """The result of ``step`` and the seconds of its second call: the first one also loads libraries."""
     step()
     start = time.perf_counter()
     result = step()

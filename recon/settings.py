@@ -16,10 +16,10 @@ DEFAULT_OVERLAP = 12  # frames
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The geometry transformer as front end.
+    """The geometry transformer as the front end.
 
-    weights: a known name or the path of a file. arithmetic: how global blocks look across frames; None for what suits
-    the weights. device: ``auto``, ``cpu``, ``cuda``... pixels: most pixels of an image that the network sees.
+    weights: a known name or the path of a file. arithmetic: how global blocks attend across frames; None for the one
+    that suits the weights. device: ``auto``, ``cpu``, ``cuda``... pixels: maximum size of an image for the network.
     memory_frames, memory_mebibytes: how much of earlier chunks a stream remembers; None for no limit. Raises
     SettingsError for numbers that are not positive.
     """
@@ -43,11 +43,11 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class CloudSettings:
-    """How depth maps become a cloud or a mesh.
+    """How to turn depth maps into a cloud or a mesh.
 
     voxel: edge of the grid that thins the cloud, in world units; None for the median size of a depth pixel on the
-    surface. max_points: of the cloud; when there would be more, the grid gets coarser. clean: leave out doubtful
-    depth, see ``recon.exports.cleaning``. sky: keep the sky. Raises SettingsError for numbers that are not positive.
+    surface. max_points: limit for the cloud; the grid gets coarser until it holds. clean: remove doubtful depth, see
+    ``recon.exports.cleaning``. sky: keep the sky. Raises SettingsError for numbers that are not positive.
     """
 
     voxel: float | None = None
@@ -64,14 +64,14 @@ class CloudSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run does. chunk, overlap: frames per chunk, and how many of them repeat the chunk before.
+    """What a run does. chunk, overlap: frames per chunk, and how many of them repeat the previous chunk.
 
-    intrinsics: a calibrated lens that all frames share; without it the lens is estimated as a ``camera_model``.
-    overwrite, resume: replace the run in the folder, or go on with it.
-    network: finds the geometry instead of structure from motion, and the lens with it. cloud: how it is written.
-    refine: ``none`` leaves the map as it grew, without the adjustment of all poses together at the end. depth: of
-    structure from motion; ``filled`` has the learned stage fill what the ``classical`` one leaves empty.
-    front_end: a name of ``recon.frontend.FRONT_ENDS``; empty for the network where there is one, else structure from
+    intrinsics: a calibrated lens shared by all frames; without it a lens of the ``camera_model`` is estimated.
+    overwrite, resume: replace or continue the run in the folder.
+    network: reconstructs in place of structure from motion, the lens included. cloud: how to write the cloud.
+    refine: ``none`` skips the joint adjustment of all poses at the end. depth: how structure from motion gets dense
+    depth; with ``filled`` the learned stage fills the gaps of the ``classical`` one.
+    front_end: a name in ``recon.frontend.FRONT_ENDS``; empty for the network if one is given, else structure from
     motion. Raises SettingsError for values that cannot work.
     """
 

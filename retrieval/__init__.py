@@ -1,4 +1,4 @@
-"""Recognising places: image descriptors, the index that searches them, and loops verified by geometry.
+"""Place recognition: image descriptors, an index to search them, and loops verified by geometry.
 
-Knows recon's types; recon knows nothing of this package and is handed a recogniser by its caller.
+Uses recon's types; recon does not import this package and gets a recogniser from its caller.
 """

@@ -1,7 +1,7 @@
-"""Recall of place recognition on a folder laid out as the benchmarks of the field are.
+"""Recall of place recognition on a folder in the usual layout of benchmarks.
 
-``database/`` and ``queries/`` hold images whose names tell where they were taken: ``@ UTM east @ UTM north @ ...``, as
-the data set tools of Berton et al. (CVPR 2022) write them. A match is right within 25 m of the query.
+``database/`` and ``queries/`` hold images whose names state their position: ``@ UTM east @ UTM north @ ...``, as
+written by the data set tools of Berton et al. (CVPR 2022). A match is right within 25 m of the query.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ RANKS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class Recall:
-    """recall: share of queries with a right image among the first so many, by rank. queries: those that have any right
-    image in the database; left_out: those that have none."""
+    """recall: share of queries with a right image among the first n, by rank n. queries: those with a right image in
+    the database; left_out: those without."""
 
     recall: dict[int, float]
     queries: int
@@ -49,14 +49,14 @@ def evaluate_folder(folder: Path, describer: PlaceDescriber, ranks: Sequence[int
 
 
 def check_layout(folder: Path) -> None:
-    """Raise SourceError for a folder that does not hold both subfolders."""
+    """Raise SourceError unless a folder has both subfolders."""
     for name in ("database", "queries"):
         if not (folder / name).is_dir():
             raise SourceError(f"{folder} has no folder {name}. It must hold database/ and queries/ with UTM in names.")
 
 
 def recall_at(found: NDArray[np.int64], right: NDArray[np.bool_], ranks: Sequence[int]) -> Recall:
-    """From rows of the database (queries, k), best first, and which rows are right (queries, database)."""
+    """Recall from rows of the database (queries, k), best first, and which rows are right (queries, database)."""
     answerable = right.any(axis=1)
     hit = np.take_along_axis(right, np.maximum(found, 0), axis=1) & (found >= 0)
     count = int(answerable.sum())
@@ -65,7 +65,7 @@ def recall_at(found: NDArray[np.int64], right: NDArray[np.bool_], ranks: Sequenc
 
 
 def utm_of(path: Path) -> tuple[float, float]:
-    """East and north [m] from a file name. Raises SourceError where it has none."""
+    """East and north [m] from a file name. Raises SourceError if it has none."""
     parts = path.name.split("@")
     try:
         return float(parts[1]), float(parts[2])
@@ -76,7 +76,7 @@ def utm_of(path: Path) -> tuple[float, float]:
 
 
 def _describe(paths: Sequence[Path], describer: PlaceDescriber) -> tuple[NDArray[np.float64], Descriptors]:
-    """Positions (n, 2) and descriptors (n, dim) of the images that can be read."""
+    """Positions (n, 2) and descriptors (n, dim) of the readable images."""
     positions, rows = [], []
     for path, descriptor in described(paths, describer):
         positions.append(utm_of(path))

@@ -1,8 +1,8 @@
-"""Which pairs of frames may show the same place, by their descriptors alone.
+"""Pairs of frames that may show the same place, by their descriptors alone.
 
-Three filters precede geometry: a similarity that stands out among the sequence's own pairs of other places, a
-neighbour that saw nearly the same pair, and non-maximum suppression, so that one revisit is looked at a few times
-instead of hundreds.
+Three filters come before geometry: the similarity must stand out from that of the sequence's pairs of different places,
+a neighbour must have nearly the same hit, and non-maximum suppression limits one revisit to a few checks instead of
+hundreds.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ MEDIAN_TO_DEVIATION = 1.4826  # of a normal distribution
 
 @dataclass(frozen=True)
 class CandidateSettings:
-    """gap: frames that must lie between the two. deviations: how far a similarity stands out, in the spread of pairs of
-    other places. neighbours: hits that a query keeps; the most similar ones are all of one place and one moment, so
-    that other moments at the same place only come after dozens. support: frames to either side within which another
-    hit must agree. window: frames within which hits count as the same revisit. per_submap: most candidates of one
-    submap. patience: candidates in a row, from the most similar on, that geometry may refuse before it is asked no
-    more about a submap.
+    """gap: least number of frames between the two. deviations: how far a similarity must stand out, in standard
+    deviations of pairs of different places. neighbours: hits per query; the most similar ones all show one place at one
+    moment, so other moments at the same place come only after dozens. support: frames to either side within which
+    another hit must agree. window: frames within which hits count as the same revisit. per_submap: most candidates of
+    one submap. patience: candidates in a row, from the most similar on, that geometry may reject before the rest of a
+    submap's are dropped.
 
-    The bounds are wide, for geometry decides: of the places that were seen again, it confirms nine in ten that it is
-    asked about, and narrow bounds never asked about half of them."""
+    The bounds are wide, since geometry decides: it confirms nine in ten of the true revisits that it checks, and narrow
+    bounds kept half of them from being checked."""
 
     gap: int = 60
     deviations: float = 0.0
@@ -51,26 +51,26 @@ class Hit:
 
 @dataclass(frozen=True)
 class Background:
-    """How similar frames of different places are in this sequence: median and spread of the similarity."""
+    """The similarity between frames of different places in this sequence: median and spread."""
 
     median: float
     spread: float
 
     @classmethod
     def learn(cls, similarities: NDArray[np.floating]) -> Background:
-        """From similarities (n,) of frames far apart in time; few of them are revisits, and the median bears these."""
+        """From similarities (n,) of frames far apart in time; the median tolerates the few revisits among them."""
         median = float(np.median(similarities))
         return cls(median, MEDIAN_TO_DEVIATION * float(np.median(np.abs(similarities - median))))
 
     def threshold(self, deviations: float) -> float:
-        """The similarity (larger is more alike) from which on a pair stands out."""
+        """The least similarity at which a pair stands out."""
         return self.median + deviations * self.spread
 
 
 def find_hits(
     index: PlaceIndex, frames: Sequence[int], descriptors: Descriptors, threshold: float, settings: CandidateSettings
 ) -> list[Hit]:
-    """Earlier frames in the index that are at least as similar as ``threshold`` to each of ``frames``.
+    """Earlier frames in the index whose similarity to each of ``frames`` is at least ``threshold``.
 
     The index may hold the frames themselves: those less than ``gap`` before a frame, and all after it, are skipped.
     """
@@ -84,9 +84,9 @@ def find_hits(
 
 
 def supported(hits: Sequence[Hit], settings: CandidateSettings) -> list[Hit]:
-    """The hits that a hit of another frame nearby confirms: it saw nearly the same earlier frame.
+    """The hits supported by a hit of another frame nearby, with nearly the same earlier frame.
 
-    Backwards as well as forwards, for a place may be passed in either direction.
+    In both directions, since a place may be passed either way.
     """
     frames, earlier = (np.array([getattr(hit, name) for hit in hits]) for name in ("frame", "earlier"))
     kept = []

@@ -1,9 +1,9 @@
-"""A folder of images that can be searched by image: ``recon places build`` makes it, ``recon places query`` asks it.
+"""A folder of images searchable by image: ``recon places build`` creates it, ``recon places query`` searches it.
 
     places.json, vectors-*.faiss   the index; an image's id is its row in images.json
-    images.json                    where the images lie, their names, and which describer saw them
-    descriptors.npy                from which a damaged index is made again
-    vocabulary.npz                 what the classical describer has learnt
+    images.json                    the images' folder and names, and their describer
+    descriptors.npy                to rebuild a damaged index
+    vocabulary.npz                 the vocabulary of the classical describer
 
 docs/formats.md describes the files.
 """

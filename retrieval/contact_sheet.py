@@ -1,4 +1,4 @@
-"""A picture of a query and its matches, to see at a glance what was recognised."""
+"""An image of a query and its matches, to see at a glance what was recognised."""
 
 from __future__ import annotations
 

@@ -41,14 +41,15 @@ class DenseSift:
         scale = min(1.0, self.size / max(grey.shape))
         size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
         small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-        hidden = np.zeros(small.shape, np.uint8)
+        hidden: Image = np.zeros(small.shape, np.uint8)
         if mask is not None:
-            hidden = cv2.resize((~mask).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+            shrunk = cv2.resize((~mask).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+            hidden = np.asarray(shrunk, dtype=np.uint8)
         return np.concatenate([self._at_size(small, hidden, cell) for cell in self.cells])
 
     def _at_size(self, grey: NDArray[np.float32], hidden: Image, cell: int) -> NDArray[np.float32]:
         """Descriptors whose cells are ``cell`` pixels wide. hidden: (height, width), 1 where nothing may be used."""
-        histograms = _pool(_orientation_planes(cv2.GaussianBlur(grey, (0, 0), cell / 6)), cell)
+        histograms = _pool(_orientation_planes(_blurred(grey, cell / 6)), cell)
         rows, columns = (self._grid(length, cell) for length in grey.shape)
         offsets = np.round((np.arange(CELLS) - (CELLS - 1) / 2) * cell).astype(np.int64)
         at_rows = rows[:, None, None, None] + offsets[None, None, :, None]
@@ -65,6 +66,10 @@ class DenseSift:
         """Centres along one side whose descriptors lie inside the image."""
         margin = cell * CELLS // 2
         return np.arange(margin, length - margin, self.step, dtype=np.int64)
+
+
+def _blurred(grey: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    return np.asarray(cv2.GaussianBlur(grey, (0, 0), sigma), dtype=np.float32)
 
 
 def _orientation_planes(grey: NDArray[np.float32]) -> Planes:

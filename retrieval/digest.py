@@ -1,4 +1,4 @@
-"""Short fingerprints, so that what was made with other weights, or damaged since, is recognised."""
+"""Short fingerprints, to detect data made with other weights or damaged since."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLOCKS = 64
 
 
 def digest_of_arrays(*arrays: NDArray[np.generic]) -> str:
-    """Of the bytes of arrays."""
+    """Digest of the bytes of arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -22,9 +22,10 @@ def digest_of_arrays(*arrays: NDArray[np.generic]) -> str:
 
 
 def digest_of_file(path: Path) -> str:
-    """Of a file's length and of up to 64 blocks of 64 KiB spread over it: all of a small file, a sample of a large one.
+    """Digest of a file's length and of up to 64 blocks of 64 KiB spread over it: a small file entirely, a large one in
+    samples.
 
-    Reading gigabytes to open a memory-mapped file would cost what the mapping saves.
+    Reading gigabytes to open a memory-mapped file would undo the savings of the mapping.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())

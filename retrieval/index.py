@@ -1,9 +1,9 @@
-"""The search for the most similar descriptors: a small class around FAISS (Douze et al. 2024).
+"""Search for the most similar descriptors: a small class around FAISS (Douze et al. 2024).
 
-Up to ``IndexSettings.exact_up_to`` descriptors are compared one by one. Beyond, they lie in lists around k-means
-centres, with a byte per value, and a query looks into the nearest lists alone: faster by one order of magnitude at a
-million, with 99 % of the true neighbours where the lists knew the place, and 80 to 90 % where it came later.
-Product quantisation would be smaller still, but loses half of them.
+Up to ``IndexSettings.exact_up_to`` descriptors are compared one by one. More are kept in lists around k-means centres,
+with a byte per value, and a query searches only the nearest lists: an order of magnitude faster at a million, with 99 %
+of the true neighbours if the lists were trained on the place, and 80 to 90 % if it came later. Product quantisation
+would be smaller still, but loses half of them.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from retrieval import index_file
 from retrieval.describer import Descriptors
 
 Ids = NDArray[np.int64]
-NOTHING = -1  # FAISS's id for a place in the result that nothing fills
-LISTS_PER_ROOT = 4  # lists = 4 sqrt(descriptors), as FAISS's guidelines have it
+NOTHING = -1  # FAISS's id for an empty result
+LISTS_PER_ROOT = 4  # lists = 4 sqrt(descriptors), by FAISS's guidelines
 TRAINING_PER_LIST = 64
 SMALLEST_PER_LIST = 40
-GROWTH_BEFORE_TRAINING = 1.5  # lists that were made before a place was seen lose half of its neighbours
-TRAINING_ROUNDS = 10  # of k-means; FAISS's 25 take a quarter longer in all and find no more neighbours
-GPU_QUERIES = 64  # below, the CPU has answered before a GPU has been asked
+GROWTH_BEFORE_TRAINING = 1.5  # lists trained before a place was seen lose half of its neighbours
+TRAINING_ROUNDS = 10  # of k-means; FAISS's 25 take a quarter longer in total and find no more neighbours
+GPU_QUERIES = 64  # with fewer, the CPU is faster than a transfer to the GPU
 SEED = 0
 
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """exact_up_to: number of descriptors above which the search is approximate. probed: share of lists looked into."""
+    """exact_up_to: number of descriptors above which the search is approximate. probed: share of the lists searched."""
 
     exact_up_to: int = 100_000
     probed: float = 0.05
@@ -42,7 +42,7 @@ class IndexSettings:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """ids, similarities: (queries, k), the best first; id -1 and similarity -inf where there are fewer."""
+    """ids, similarities: (queries, k), the best first; id -1 and similarity -inf if there are fewer."""
 
     ids: Ids
     similarities: NDArray[np.float32]
@@ -51,7 +51,7 @@ class Matches:
 class PlaceIndex:
     """Descriptors of frames under the frames' own ids, searched by inner product.
 
-    describer: ``PlaceDescriber.name``; descriptors of another are refused when an index is loaded.
+    describer: ``PlaceDescriber.name``; loading refuses an index of another one.
     """
 
     def __init__(self, describer: str, dim: int, settings: IndexSettings | None = None) -> None:
@@ -75,9 +75,9 @@ class PlaceIndex:
         return isinstance(self._index, faiss.IndexIDMap2)
 
     def add(self, ids: Sequence[int], descriptors: Descriptors) -> None:
-        """Descriptors (n, dim) of unit length under new ids (n,).
+        """Add descriptors (n, dim) of unit length under new ids (n,).
 
-        Raises ValueError for another shape, for values that are not finite, and for an id that is there already.
+        Raises ValueError for another shape, for values that are not finite, and for an id that exists already.
         """
         vectors = self._checked(descriptors)
         if len(ids) != len(vectors):
@@ -91,7 +91,7 @@ class PlaceIndex:
         self._adapt()
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Forget the descriptors of some ids. Raises KeyError for one that is not there."""
+        """Remove the descriptors of some ids. Raises KeyError for an unknown id."""
         strangers = set(ids) - self._ids
         if strangers:
             raise KeyError(f"not in the index: {sorted(strangers)}")
@@ -100,10 +100,10 @@ class PlaceIndex:
         self._ids.difference_update(ids)
 
     def search(self, queries: Descriptors, k: int, *, skip: range = range(0)) -> Matches:
-        """The ``k`` most similar descriptors of each query (n, dim), but for the ids in ``skip``.
+        """The ``k`` most similar descriptors of each query (n, dim), without the ids in ``skip``.
 
-        A sequence that looks for loops skips its own recent frames, which are always the most similar. Many queries
-        that skip nothing are answered by a GPU where faiss-gpu sees one.
+        A search for loops skips the sequence's recent frames, which are always the most similar. Many queries without
+        ``skip`` run on a GPU if faiss-gpu finds one.
         """
         vectors = self._checked(queries)
         if len(vectors) >= GPU_QUERIES and not len(skip) and gpu_is_there():
@@ -117,9 +117,9 @@ class PlaceIndex:
 
     @classmethod
     def load(cls, folder: Path, describer: str, dim: int, settings: IndexSettings | None = None) -> PlaceIndex:
-        """The index in ``folder``, mapped from its file; the first change takes it into memory.
+        """The index in ``folder``, memory-mapped; the first change loads it into memory.
 
-        Raises MapError when there is none, when it is damaged, or when it holds another describer's descriptors.
+        Raises MapError if there is none, if it is damaged, or if it holds another describer's descriptors.
         """
         path = index_file.checked(folder, describer, dim)
         loaded = cls.__new__(cls)
@@ -144,7 +144,7 @@ class PlaceIndex:
         return max(1, round(self._settings.probed * int(self._index.nlist)))
 
     def _copied_to_gpu(self) -> Any:
-        """The index as it is now on the first GPU; kept until it changes."""
+        """A copy of the index on the first GPU, kept until the index changes."""
         if self._on_gpu is None:
             self._on_gpu = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
             if not self.is_exact:
@@ -152,13 +152,13 @@ class PlaceIndex:
         return self._on_gpu
 
     def _own(self) -> None:
-        """Get ready for a change: take a mapped index into memory, for FAISS would write to the read-only mapping."""
+        """Prepare for a change: load a mapped index into memory, as FAISS would write to the read-only mapping."""
         self._on_gpu = None
         if self._mapped is not None:
             self._index, self._mapped = index_file.read(self._mapped, mapped=False), None
 
     def _adapt(self) -> None:
-        """Change to lists when there are too many for exact search, and to more lists when they have grown too long."""
+        """Switch to lists if there are too many descriptors for exact search, and to more lists if they grow long."""
         outgrown = len(self) > GROWTH_BEFORE_TRAINING * self._trained_on
         if len(self) > self._settings.exact_up_to and (self.is_exact or outgrown):
             ids = np.array(sorted(self._ids), dtype=np.int64)
@@ -167,7 +167,7 @@ class PlaceIndex:
 
 
 def gpu_is_there() -> bool:
-    """Whether FAISS was built for GPUs and sees one."""
+    """Whether FAISS was built for GPUs and finds one."""
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
@@ -204,7 +204,7 @@ def _stored_ids(index: Any) -> Ids:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """FAISS with so many threads; None for as many as before. One query on two threads waits for both to wake up."""
+    """Run FAISS with ``count`` threads; None for no change. One query on two threads waits for both to wake up."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(count or before)
     try:

@@ -17,7 +17,7 @@ from retrieval.vlad import learn_vlad
 
 ENOUGH_PAIRS = 300  # of frames far apart, to know how similar different places are
 SAMPLE = 256  # frames whose descriptors stand for the sequence
-NEIGHBOURS = (-2, 0, 2)  # frames around a candidate's that are matched, too
+NEIGHBOURS = (-2, 0, 2)  # frames around a candidate's that are matched too
 
 
 class LoopFinder:
@@ -84,7 +84,7 @@ class LoopFinder:
     def _verified(
         self, hit: Hit, known: dict[int, Mapping[int, FrameGeometry]], read_submap: ReadSubmap
     ) -> LoopCandidate:
-        """The candidate with its edge, or with the reason why there is none."""
+        """The candidate with its edge, or with the reason for its rejection."""
         first, second = self._submap_of[hit.earlier], self._submap_of[hit.frame]
         if first not in known:
             known[first] = read_submap(first)
@@ -99,12 +99,12 @@ class LoopFinder:
 
 
 def hopeless(candidates: Sequence[LoopCandidate], patience: int) -> bool:
-    """Whether geometry has refused the last ``patience`` candidates."""
+    """Whether geometry has rejected the last ``patience`` candidates."""
     return len(candidates) >= patience and all(candidate.edge is None for candidate in candidates[-patience:])
 
 
 def around(index: int, frames: Mapping[int, FrameGeometry]) -> list[FrameGeometry]:
-    """A frame and those of its submap two places before and behind; empty where it is not among them."""
+    """A frame and those of its submap two places before and after it; empty if it is not among them."""
     if index not in frames:
         return []
     order = sorted(frames)

@@ -21,7 +21,7 @@ from recon.mapping.overlap import log_ratio, shared_surface
 from recon.sfm.matching import Features, Matcher, SiftMatcher
 
 SEED = 0
-JUDGES = 300  # matches that hypotheses are compared by
+JUDGES = 300  # matches used to compare hypotheses
 BLOCK = 100  # hypotheses at once
 MAX_DISTORTION = 1.5  # of a triangle's sides between the two chunks
 GRID = 4  # cells along a side in which inliers are counted
@@ -29,7 +29,7 @@ GRID = 4  # cells along a side in which inliers are counted
 
 @dataclass(frozen=True)
 class VerificationSettings:
-    """What makes a loop. trials: hypotheses of RANSAC. max_error: reprojection error as a share of the image's width.
+    """Criteria for a loop. trials: RANSAC hypotheses. max_error: reprojection error as a share of the image's width.
 
     max_depth_error: relative, of a single point. min_inliers; min_share: of the matches. min_cells: of the 4 x 4 cells
     of each image that hold inliers. min_overlap: share of a depth map seen by the other. min_agreement: share of the
@@ -49,7 +49,7 @@ class VerificationSettings:
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """first_from_second: between chunk frames; None with the ``reason`` where the places are not shown to be one.
+    """first_from_second: between chunk frames; None with the ``reason`` if the places are not confirmed to be the same.
 
     residual: median reprojection error of the inliers as a share of the image's width. agreement: of depth, 0..1.
     """
@@ -111,7 +111,7 @@ def verify(
 
 
 def _objection(inliers: int, cells: int, agreement: float | None, settings: VerificationSettings) -> str:
-    """Why a similarity is not believed; empty where it is."""
+    """Why a similarity is rejected; empty if it is accepted."""
     if inliers < settings.min_inliers or cells < settings.min_cells:
         return f"the {inliers} matches that agree lie in {cells} of {GRID * GRID} parts of the image"
     if agreement is None:
@@ -172,7 +172,7 @@ def _joined(sides: Sequence[_Side]) -> _Side:
 
 
 def _search(a: _Side, b: _Side, settings: VerificationSettings) -> tuple[Sim3 | None, NDArray[np.bool_]]:
-    """The similarity of three matches that most others agree with, and which those are."""
+    """The similarity, from three matches, with the most inliers, and these inliers."""
     rng, count = np.random.default_rng(SEED), len(a.points)
     samples = rng.integers(count, size=(settings.trials, 3))
     judges = np.sort(rng.permutation(count)[:JUDGES])
@@ -227,7 +227,7 @@ def _from_threes(points_a: Array, points_b: Array) -> _Trials:
 
 
 def _votes(trials: _Trials, a: _Side, b: _Side, settings: VerificationSettings) -> NDArray[np.int64]:
-    """How many of the matches agree with each trial."""
+    """Number of inliers of each trial."""
     blocks = [trials.rows(slice(first, first + BLOCK)) for first in range(0, len(trials.scale), BLOCK)]
     agree = [_agreeing(block.forth(b.points), block.back(a.points), a, b, settings) for block in blocks]
     return np.concatenate([rows.sum(axis=1) for rows in agree])
@@ -269,7 +269,7 @@ def _project(points_chunk: Array, side: _Side) -> tuple[Array, Array]:
 def _refined(
     start: Sim3, inliers: NDArray[np.bool_], a: _Side, b: _Side, settings: VerificationSettings
 ) -> tuple[Sim3, NDArray[np.bool_]]:
-    """The similarity with the least reprojection and depth error over its inliers, and the inliers that it has."""
+    """The similarity with the least reprojection and depth error over its inliers, and its inliers."""
     kept_a, kept_b = a.rows(inliers), b.rows(inliers)
 
     def residuals(step: Array) -> Array:
@@ -294,7 +294,7 @@ def _similarity(step: Array) -> Sim3:
 
 
 def _cells(side: _Side, frames: Sequence[FrameGeometry]) -> int:
-    """In how many cells of the image the matches lie."""
+    """Number of cells of the image that contain matches."""
     height, width = frames[0].depth.shape
     cells = np.floor(side.pixels / (width, height) * GRID).astype(np.int64)
     return len(np.unique(cells[:, 0] * GRID + cells[:, 1]))
@@ -308,7 +308,7 @@ def _dense_agreement(
 ) -> float | None:
     """Share of the overlap in which both depth maps see the same surface, over both directions.
 
-    None where the best overlap of any two frames is too small.
+    None if even the best overlap of two frames is too small.
     """
     best: tuple[float, float] | None = None
     for a in first:

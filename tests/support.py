@@ -201,7 +201,7 @@ def pixel_centres(width: int, height: int) -> Array:
 
 
 class ExactFrontEnd:
-    """Geometry of the walk along the plane. Every chunk comes out in a frame and unit of its own."""
+    """Geometry of the walk along the plane. Every chunk has its own frame and unit."""
 
     missing: frozenset[int] = frozenset()  # frames that cannot be placed in any chunk
     interrupt: str = ""  # "chunk 1" or "refine": where the run ends

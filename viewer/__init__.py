@@ -1,4 +1,4 @@
-"""Rerun: shows a run while it happens and its recording afterwards. docs/viewer.md describes what is logged where.
+"""Shows a run in Rerun, live or from its recording. docs/viewer.md describes what is logged where.
 
 with viewer.record(folder / viewer.RECORDING) as listener:
     listener(event)

@@ -1,4 +1,4 @@
-"""How a recording opens: the map at the left, the current camera at the right, plots and log below."""
+"""The layout in which a recording opens: map on the left, current camera on the right, plots and log below."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ UP = (0.0, -1.0, 0.0)
 
 
 def layout(scene_depth: float) -> rrb.Blueprint:
-    """The arrangement of views. The eye starts behind and above the first camera and looks where it looks;
+    """The layout of the views. The eye starts behind and above the first camera and looks in the same direction;
     ``scene_depth`` is that camera's typical distance to the scene in world units.
     """
     eye = rrb.EyeControls3D(

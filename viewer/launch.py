@@ -1,7 +1,7 @@
-"""Starts Rerun's own program: its window, or its web page on this machine only. Nothing here imports rerun.
+"""Starts Rerun's own program: its window, or its web page, for this machine only. Nothing here imports rerun.
 
-The program collects usage data unless it is told otherwise. ``CI`` in its environment is the switch that it has for
-that besides the user's own configuration file, which is left alone.
+The program collects usage data by default. Setting ``CI`` in its environment turns that off without touching the user's
+configuration file.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ STARTS_WITHIN = 20.0  # seconds
 
 
 def show(folder: Path, *, web: bool = False) -> None:
-    """Open ``folder/recording.rrd`` in Rerun's window, or with ``web`` serve it to this machine's browser.
+    """Open ``folder/recording.rrd`` in Rerun's window, or serve it to this machine's browser with ``web``.
 
-    Returns when the window is closed or Ctrl-C is pressed. Raises MapError when the folder holds no recording and
-    DependencyError, which names the file and says how to open it elsewhere, where no window can be opened.
+    Returns when the window is closed or Ctrl-C is pressed. Raises MapError if the folder has no recording, and
+    DependencyError, which names the file and says how to open it elsewhere, if no window can be opened.
     """
     path = folder / RECORDING
     if not path.is_file():
@@ -46,9 +46,9 @@ def show(folder: Path, *, web: bool = False) -> None:
 
 
 def open_window() -> str:
-    """Open an empty Rerun window that outlives this process and return the address that it listens on.
+    """Open an empty Rerun window that outlives this process, and return the address it listens on.
 
-    Raises DependencyError where there is no display or the window does not come up.
+    Raises DependencyError if there is no display or the window does not open.
     """
     if not has_display():
         raise DependencyError("This machine has no display to open a window on.")
@@ -60,15 +60,15 @@ def open_window() -> str:
 
 
 def has_display() -> bool:
-    """Whether a window can be expected to open. X11 and Wayland say so in the environment, other systems have one."""
+    """Whether a window is likely to open: X11 and Wayland set environment variables, other systems always can."""
     return sys.platform in ("win32", "darwin") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def start_rerun(*arguments: str, own_session: bool = False, host: str = LOOPBACK) -> subprocess.Popen[bytes]:
-    """Start Rerun's program, listening on ``host``, by default this machine only, and sending no usage data.
+    """Start Rerun's program, listening on ``host``, by default for this machine only, and sending no usage data.
 
-    ``own_session`` keeps it alive, and away from Ctrl-C, when this process ends. Raises DependencyError when the
-    rerun-sdk package is not installed.
+    ``own_session`` lets it outlive this process and ignore its Ctrl-C. Raises DependencyError if the rerun-sdk package
+    is not installed.
     """
     command = [str(_program()), *arguments, "--bind", host]
     quiet = {"CI": "1", "RUST_LOG": "error"}
@@ -76,7 +76,7 @@ def start_rerun(*arguments: str, own_session: bool = False, host: str = LOOPBACK
 
 
 def _program() -> Path:
-    """The executable inside the rerun-sdk package; its ``rerun`` script would stand between us and the process."""
+    """The executable inside the rerun-sdk package; its ``rerun`` script would add a process in between."""
     package = importlib.util.find_spec("rerun_cli")
     if package is not None and package.origin is not None:
         for name in ("rerun", "rerun.exe", "Rerun.app/Contents/MacOS/Rerun"):
@@ -87,11 +87,11 @@ def _program() -> Path:
 
 
 def serve(path: Path | None, host: str = LOOPBACK) -> tuple[subprocess.Popen[bytes], str, str]:
-    """Serve the web viewer, with the recording ``path`` or with what is going to be logged.
+    """Serve the web viewer, with the recording ``path`` or with what will be logged.
 
-    host: address of this machine on which to listen. Returns the process that serves the data, the address to log to
-    and the page's address; the page is there as long as this process lives, and the server at most as long.
-    Raises SettingsError for a ``host`` that is not an address of this machine, DependencyError if nothing starts.
+    host: address of this machine to listen on. Returns the process that serves the data, the address to log to and the
+    page's address; the page lives as long as this process, the server at most as long.
+    Raises SettingsError if ``host`` is not an address of this machine, DependencyError if nothing starts.
     """
     data, files, page = (free_port(host) for _ in range(3))
     recording = [] if path is None else [str(path)]
@@ -107,7 +107,7 @@ def serve(path: Path | None, host: str = LOOPBACK) -> tuple[subprocess.Popen[byt
 
 
 def comes_up(process: subprocess.Popen[bytes], port: int, host: str = LOOPBACK) -> bool:
-    """Wait until a started process listens on a port of this machine; one that does not in time is ended."""
+    """Wait until a started process listens on a port of this machine; end it if it does not in time."""
     give_up = time.monotonic() + STARTS_WITHIN
     while time.monotonic() < give_up and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
@@ -118,8 +118,8 @@ def comes_up(process: subprocess.Popen[bytes], port: int, host: str = LOOPBACK) 
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port that nothing listens on. Raises SettingsError where ``host`` is not an address of this machine."""
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104  a page served under no name cannot say where its data is
+    """A free TCP port. Raises SettingsError if ``host`` is not an address of this machine."""
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104  the page must know the address of its data
         raise SettingsError("--web-host takes a single address of this machine, not a wildcard.")
     try:
         with socket.socket() as probe:
@@ -137,7 +137,7 @@ def _serve(path: Path) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Exit status of a process; Ctrl-C, which it receives too, counts as the user's wish to end it."""
+    """Exit status of a process. Ctrl-C reaches it too and counts as success, as the user ended it."""
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What waits for a viewer: bounded, and a newer event about the same thing replaces the one that waits."""
+"""A bounded queue of events for a viewer; a newer event replaces a waiting one on the same topic."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MOST_WAITING_OF_OTHERS = 200
 
 @dataclass(frozen=True, eq=False)
 class Letter:
-    """An event and when it came, by ``time.monotonic``."""
+    """An event and the time of its arrival, by ``time.monotonic``."""
 
     event: Event
     came: float
 
 
 class Mailbox:
-    """Between the thread of the run, which never waits here, and that of a viewer, which does.
+    """Passes events from the run's thread, which never waits here, to a viewer's thread, which does.
 
-    Where too much of a kind waits, the oldest is lost. ``lost`` counts the submaps among it.
+    If too many of a kind wait, the oldest is dropped. ``lost`` counts the dropped submaps.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Mailbox:
         self.lost = 0
 
     def put(self, event: Event) -> None:
-        """Leave an event, without the pixels that listeners must not keep. A closed mailbox takes none."""
+        """Add an event, without the pixels that listeners must not keep. A closed mailbox ignores it."""
         if isinstance(event, FrameRead):
             event = FrameRead(
                 replace(event.frame, image=np.zeros((0, 0, 3), np.uint8), mask=np.zeros((0, 0), np.bool_))
@@ -45,7 +45,7 @@ class Mailbox:
             if self._closed:
                 return
             kind, name = topic(event)
-            self._waiting.pop((kind, name), None)  # the newer one goes to the end: it knows what came in between
+            self._waiting.pop((kind, name), None)  # the newer one goes to the end: it includes what came in between
             self._waiting[kind, name] = Letter(event, time.monotonic())
             same = [key for key in self._waiting if key[0] == kind]
             if len(same) > MOST_WAITING.get(kind, MOST_WAITING_OF_OTHERS):
@@ -57,7 +57,7 @@ class Mailbox:
         return len(self._waiting)
 
     def take(self) -> Letter | None:
-        """The oldest letter, waiting until there is one; None once the mailbox is closed and empty."""
+        """Wait for the oldest letter; None once the mailbox is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting:
@@ -65,14 +65,14 @@ class Mailbox:
             return self._waiting.pop(next(iter(self._waiting)))
 
     def close(self) -> None:
-        """Take nothing more; what waits can still be taken."""
+        """Accept no more events; waiting ones can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify()
 
 
 def topic(event: Event) -> tuple[str, Hashable]:
-    """The kind of an event, and what it is about: of two events with the same topic only the newer one matters."""
+    """The kind and the topic of an event: of two events with the same topic, only the newer one matters."""
     match event:
         case FrameRead(frame):
             return "frame", frame.index

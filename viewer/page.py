@@ -1,7 +1,7 @@
-"""Rerun's web page, served again with a policy that keeps it on the machine that serves it.
+"""A proxy of Rerun's web page that adds a policy against outside connections.
 
-In a browser the page posts usage data and looks for new releases, and has no setting against either; a
-Content-Security-Policy is what the browser itself enforces.
+In a browser the page sends usage data and checks for new releases, and no setting turns that off; the browser enforces
+a Content-Security-Policy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Page(BaseHTTPRequestHandler):
         super().__init__(*arguments)
 
     def do_GET(self) -> None:
-        """Pass on the answer of Rerun's own server, with the policy added."""
+        """Forward the response of Rerun's own server, with the policy added."""
         accepted = {"Accept-Encoding": self.headers.get("Accept-Encoding", "identity")}
         request = urllib.request.Request(self._origin + self.path, headers=accepted)  # noqa: S310
         try:
@@ -44,10 +44,10 @@ class _Page(BaseHTTPRequestHandler):
             self.send_error(getattr(error, "code", 502))
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing about requests on the terminal."""
+        """Print nothing about requests."""
 
 
 def serve_page(origin: str, host: str, port: int) -> None:
-    """Serve at ``port`` what ``origin`` (http://host:port) serves, until this process ends."""
+    """Forward ``origin`` (http://host:port) at ``port`` until this process ends."""
     server = ThreadingHTTPServer((host, port), partial(_Page, origin, host))
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -41,7 +41,7 @@ from viewer.mailbox import Letter, Mailbox
 logger = logging.getLogger(__name__)
 
 POINT_BUDGET = 5_000_000  # of all submaps together
-SUBMAP_SHARE = 0.012  # of what is left of it: 60,000 points for the first submap, 17,000 for the hundredth
+SUBMAP_SHARE = 0.012  # of the remaining budget: 60,000 points for the first submap, 17,000 for the hundredth
 SPARSE_POINTS = 60_000
 FRUSTA = 300
 IMAGE_SIDE = 480
@@ -51,8 +51,8 @@ DEPTH_STEPS = 500  # of the median depth; a step of 0.2% is finer than any colou
 SPEED_WINDOW = 30  # frames
 WARNING = rr.TextLogLevel.WARN
 LOOP_COLOUR = (80, 220, 120)
-FILE_PATIENCE = 120.0  # seconds that the end of a run waits for what is still to be written
-SCREEN_PATIENCE = 10.0  # the same for what is still to be shown
+FILE_PATIENCE = 120.0  # seconds that the end of a run waits for the recording to be written
+SCREEN_PATIENCE = 10.0  # the same for a viewer on screen
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Instant:
 
 @dataclass(frozen=True, eq=False)
 class LoggedSubmap:
-    """What a correction needs of a submap whose points are already logged.
+    """What a later correction needs to know of a submap whose points are already logged.
 
     start: when it appears. cam_from_chunk: by frame index, of the frames it added. depth: median, in its own unit.
     """
@@ -77,7 +77,7 @@ class LoggedSubmap:
 
 
 def record(path: Path, *, strict: bool = False) -> RerunViewer:
-    """A viewer that writes the recording ``path`` and starts no server. Raises OutputError if it cannot be written."""
+    """A viewer that writes the recording ``path``, without a server. Raises OutputError if it cannot be written."""
     make_folder(path.parent)
     try:
         return RerunViewer(rr.FileSink(path), images_folder(path.parent), FILE_PATIENCE, strict=strict)
@@ -86,15 +86,15 @@ def record(path: Path, *, strict: bool = False) -> RerunViewer:
 
 
 def live(folder: Path, *, strict: bool = False) -> RerunViewer:
-    """A viewer that shows the run into ``folder`` in a window. Raises DependencyError where none can be opened."""
+    """A viewer that shows the run in ``folder`` in a window. Raises DependencyError if none can be opened."""
     return RerunViewer(rr.GrpcSink(open_window()), images_folder(folder), SCREEN_PATIENCE, strict=strict)
 
 
 def web(folder: Path, host: str = LOOPBACK, *, strict: bool = False) -> tuple[RerunViewer, str]:
-    """A viewer that shows the run into ``folder`` in a browser, and the address of its page.
+    """A viewer that shows the run in ``folder`` in a browser, and the address of its page.
 
-    host: address of this machine on which to serve; whoever reaches it sees the run. The page is there until this
-    process ends. Raises SettingsError for a ``host`` that is no such address, DependencyError if no server starts.
+    host: address of this machine to serve on; anyone who can reach it sees the run. The page lives until this process
+    ends. Raises SettingsError if ``host`` is not such an address, DependencyError if no server starts.
     """
     _, data, page = serve(None, host)
     return RerunViewer(rr.GrpcSink(data), images_folder(folder), SCREEN_PATIENCE, strict=strict), page
@@ -103,10 +103,10 @@ def web(folder: Path, host: str = LOOPBACK, *, strict: bool = False) -> tuple[Re
 class RerunViewer:
     """Logs every event to its own recording stream, on its own thread, so that the run never waits for it.
 
-    images: where the originals lie that show two places side by side. patience: seconds that ``close`` waits for what
-    is still in the mailbox. Finished closes the viewer, and so does leaving the ``with`` block.
-    A fault in here never stops a run: it is logged once and the viewer turns itself off; with ``strict`` it is raised
-    when the viewer is closed.
+    images: folder of the originals, to show recognised places side by side. patience: seconds that ``close`` waits for
+    the mailbox. The event Finished closes the viewer, and so does leaving the ``with`` block.
+    A fault in the viewer never stops a run: it is logged once and the viewer turns itself off; with ``strict`` it is
+    raised when the viewer is closed.
     """
 
     def __init__(
@@ -147,11 +147,11 @@ class RerunViewer:
 
     @property
     def waiting(self) -> bool:
-        """Whether events wait that are not logged yet."""
+        """Whether events are still waiting."""
         return len(self._mailbox) > 0
 
     def close(self) -> None:
-        """Log what still waits, within the patience, and end the recording; later events are ignored."""
+        """Log the waiting events, within the patience, and end the recording; later events are ignored."""
         self._mailbox.close()
         self._thread.join(self._patience)
         if self._thread.is_alive():
@@ -199,13 +199,13 @@ class RerunViewer:
                 self._write(f"Finished: {placed} of {read} frames placed")
 
     def _log(self, entity: str, *parts: rr.AsComponents, at: Instant | None = None) -> None:
-        """Log at an instant, or for all time: then the newest value holds wherever the time cursor is."""
+        """Log at an instant, or for all time: then the newest value holds at every position of the time cursor."""
         if at is not None:
             self._stream.set_time("frame", sequence=at.frame)
             self._stream.set_time("time", duration=at.seconds)
         self._stream.log(entity, *parts, static=at is None, strict=True)
 
-    def _write(self, text: str, level: str = rr.TextLogLevel.INFO) -> None:
+    def _write(self, text: str, level: rr.TextLogLevel = rr.TextLogLevel.INFO) -> None:
         self._log("log", rr.TextLog(text, level=level), at=self._now)
 
     def _log_speed(self, frame: Frame, came: float) -> None:
@@ -217,7 +217,7 @@ class RerunViewer:
         self._log("plots/memory", rr.Scalars(self._process.memory_info().rss / 1e6), at=self._now)
 
     def _log_pace(self, chunk: ChunkReconstructed, came: float) -> None:
-        """Seconds per new frame since the chunk before, and how long this one waited to be shown."""
+        """Seconds per new frame since the previous chunk, and how long this one waited to be shown."""
         if self._last_chunk is not None and chunk.frames:
             self._log("plots/pace", rr.Scalars((came - self._last_chunk) / len(chunk.frames)), at=self._now)
         self._last_chunk = came
@@ -286,7 +286,7 @@ class RerunViewer:
         self._log("world/camera/depth", rr.EncodedDepthImage.from_fields(meter=steps_per_unit), at=at)
 
     def _correct(self, frames: tuple[PlacedFrame, ...], points: SparsePoints) -> None:
-        """Rewrite the past: at every instant of the timelines the map is shown as it is known now."""
+        """Rewrite the past: show the corrected map at every instant of the timelines."""
         self._frames = {frame.index: frame for frame in frames}
         for number, submap in self._submaps.items():
             placed = [self._frames[index] for index in submap.cam_from_chunk if index in self._frames]
@@ -340,7 +340,7 @@ class RerunViewer:
         self._log("world/cameras", rr.LineStrips3D(frusta, colors=colours[kept], radii=rr.Radius.ui_points(0.5)))
 
     def _scene_depth(self) -> float:
-        """Median depth of the first submap in world units, which sizes everything that is drawn."""
+        """Median depth of the first submap in world units, which sets the size of everything drawn."""
         first = next(iter(self._submaps.values()))
         return first.depth * first.world_from_chunk.scale
 

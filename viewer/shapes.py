@@ -1,4 +1,4 @@
-"""What is drawn, as arrays: thinned points of a submap, camera frusta, colours along the path, small images."""
+"""Arrays to draw: thinned points of a submap, camera frusta, colours along the path, small images."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ OVERSAMPLING = 10
 def thin_points(frames: Sequence[FrameGeometry], budget: int, seed: int) -> tuple[Array, Image]:
     """At most ``budget`` points (points, 3) in chunk coordinates with their colours (points, 3), one per voxel.
 
-    The voxel is as large as a pixel on the surface, or larger until the budget is kept. Which point stands for a voxel
-    is drawn as in ``sample_points``.
+    The voxel has the size of a pixel on the surface, and grows until the budget is met. The point that represents a
+    voxel is drawn as in ``sample_points``.
     """
     positions, colours = sample_points(frames, OVERSAMPLING * budget, seed)
     edge = median_depth(frames) / frames[0].intrinsics[0, 0] if frames else 1.0
@@ -48,8 +48,8 @@ def one_per_voxel(positions: Array, edge: float) -> NDArray[np.intp]:
 def sample_points(frames: Sequence[FrameGeometry], budget: int, seed: int) -> tuple[Array, Image]:
     """At most ``budget`` points (points, 3) in chunk coordinates with their colours (points, 3).
 
-    Every frame gives an equal share, drawn without repetition and in proportion to confidence, so that doubtful depth
-    fades out rather than being cut off. The same seed draws the same points.
+    Every frame contributes an equal share, drawn without replacement and in proportion to confidence, so that doubtful
+    depth fades out instead of being cut off. The same seed draws the same points.
     """
     generator = np.random.default_rng(seed)
     share = budget // max(len(frames), 1)
@@ -95,7 +95,7 @@ def colours_along(count: int) -> Image:
 
 
 def shrink(frame: FrameGeometry, longest: int) -> tuple[Image, NDArray[np.float32], NDArray[np.float32], Array]:
-    """Colour, depth, confidence and intrinsics of a frame, smaller by a whole factor, at most ``longest`` pixels."""
+    """Colour, depth, confidence and intrinsics of a frame, reduced by an integer factor to ``longest`` pixels."""
     height, width = frame.depth.shape
     factor = math.ceil(max(height, width) / longest)
     size = (math.ceil(width / factor), math.ceil(height / factor))
@@ -106,6 +106,6 @@ def shrink(frame: FrameGeometry, longest: int) -> tuple[Image, NDArray[np.float3
 
 
 def read_small(path: Path, longest: int) -> Image | None:
-    """An image file (h, w, 3), made smaller to at most ``longest`` pixels a side; None where it cannot be read."""
+    """An image file (h, w, 3), reduced to at most ``longest`` pixels a side; None if it cannot be read."""
     stored = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if path.is_file() else None
     return None if stored is None else working_image(np.asarray(stored, dtype=np.uint8), longest)

@@ -1,1 +1,1 @@
-"""What all else stands on: types, similarities, cameras, errors, events, and the machine. Imports nothing else."""
+"""The base of every package: types, similarities, cameras, errors, events and the machine. Imports no other package."""

@@ -1,4 +1,4 @@
-"""Tells the listeners of a run what happens, and keeps the sentences that its report repeats."""
+"""Passes events to the listeners of a run, and keeps the sentences for its report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recon.core.helping import Helpers
 
 
 class Announcer:
-    """A listener that passes every event on. helpers: those of the run in ``folder``, its listeners among them."""
+    """A listener that passes on every event. helpers: of the run in ``folder``, including its listeners."""
 
     def __init__(self, folder: Path, listeners: Sequence[Listener] = ()) -> None:
         self._listeners = listeners
@@ -28,7 +28,7 @@ class Announcer:
             self.helpers.attempt(type(listener).__name__, partial(listener, event), key=number)
 
     def suspect(self, *suspicions: str) -> None:
-        """Keep why the whole map may be wrong, sentences without their stops."""
+        """Keep why the whole map may be wrong: sentences without their full stops."""
         self._suspicions += suspicions
 
     @property

@@ -1,4 +1,4 @@
-"""Files that come with the program: inside it where it was installed, at the top of a checkout where it was not."""
+"""Files that come with the program: inside the package when installed, at the top of a checkout otherwise."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def bundled_weights(name: str) -> Path:
-    """Where a weight file of the program lies; there may be none."""
+    """The path of a bundled weight file, which may not exist."""
     installed = Path(str(resources.files("recon"))) / "data" / "weights" / name
     return installed if installed.is_file() else CHECKOUT / "data" / "weights" / name
 
 
 def sample_folder() -> Path:
-    """The sample of a checkout; what is installed has none, and looks for it where it looks for other sequences."""
+    """The sample in a checkout; an installed package has none, and looks where it looks for other sequences."""
     checkout = CHECKOUT / "data" / "sample"
     return checkout if checkout.is_dir() else Path("sample")

@@ -1,4 +1,4 @@
-"""What COLMAP logs on stderr."""
+"""COLMAP's log on stderr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pycolmap
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without COLMAP's lines, unless GLOG_minloglevel asks for them; also a decorator."""
+    """Silence COLMAP, unless GLOG_minloglevel is set; also a decorator."""
     before = pycolmap.logging.minloglevel
     if "GLOG_minloglevel" not in os.environ:
         pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value

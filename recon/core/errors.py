@@ -25,7 +25,7 @@ class ResourceError(ReconError):
 
 
 class ReconstructionError(ReconError):
-    """The frames were read but no geometry could be found in them."""
+    """The frames were read, but no geometry could be estimated from them."""
 
 
 class MapError(ReconError):
@@ -37,8 +37,8 @@ class DependencyError(ReconError):
 
 
 class WeightsError(ReconError):
-    """A weight file is damaged, unsafe, or not of the network that it was given for."""
+    """A weight file is damaged, unsafe, or of another network."""
 
 
 class UnexpectedError(ReconError):
-    """A run ended in an error of another kind, its cause. What was finished is kept."""
+    """A run ended in an unexpected error, its cause. Finished work is kept."""

@@ -1,4 +1,4 @@
-"""What the pipeline tells its listeners; the viewer, the progress bar and the map store see nothing else."""
+"""The events that the pipeline sends its listeners; the viewer, the progress bar and the map store see nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FrameSkipped:
 
 @dataclass(frozen=True)
 class Progress:
-    """``done`` of ``total`` steps of a stage; total is 0 where nobody knows it yet."""
+    """``done`` of ``total`` steps of a stage; total is 0 while it is unknown."""
 
     stage: str
     done: int
@@ -35,7 +35,7 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class ChunkReconstructed:
-    """A submap was placed; frames are its newly placed ones (the overlap belongs to the chunk before)."""
+    """A submap was placed; frames are its newly placed ones (the overlap belongs to the previous chunk)."""
 
     submap: Submap
     frames: tuple[PlacedFrame, ...]
@@ -43,7 +43,7 @@ class ChunkReconstructed:
 
 @dataclass(frozen=True, eq=False)
 class PosesCorrected:
-    """Every placed frame with its new place, and the sparse points that go with them."""
+    """Every placed frame with its new pose, and the matching sparse points."""
 
     frames: tuple[PlacedFrame, ...]
     points: SparsePoints
@@ -60,7 +60,7 @@ class LoopClosed:
 class Notice:
     """A sentence the user should read: a setting lowered, a fallback taken, an ambiguity found.
 
-    doubtful: it says why the whole map may be wrong, and heads the result.
+    doubtful: it says why the whole map may be wrong, and is shown first in the result.
     """
 
     text: str
@@ -69,11 +69,11 @@ class Notice:
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """How a live source is getting on; told at every frame read, and after every chunk.
+    """Status of a live source; sent with every frame read and after every chunk.
 
-    captured: pictures so far. passed_over: those that showed nothing new. skipped: those left out because the
+    captured: pictures so far. passed_over: those that showed nothing new. skipped: those dropped because the
     reconstruction was slower. damaged: those that arrived damaged. lost: how often the connection was lost.
-    lag: age of the newest frame that was read [s].
+    lag: age of the newest frame read [s].
     """
 
     captured: int

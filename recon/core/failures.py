@@ -1,4 +1,4 @@
-"""What remains of a run that ends in an error nobody foresaw: its map, a sentence, and ``DIR/error.txt``."""
+"""What an unexpected error leaves of a run: its map, a sentence, and ``DIR/error.txt``."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ ERROR_FILE = "error.txt"
 
 
 def short(error: Exception) -> str:
-    """The kind of an error and the first line of what it says."""
+    """The type of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def note_traceback(error: Exception, folder: Path) -> None:
-    """Append the traceback to the file in ``folder``, as far as the disk takes it."""
+    """Append the traceback to the file in ``folder``, if the disk has room."""
     with suppress(OSError), (folder / ERROR_FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(traceback.format_exception(error))
 
 
 @contextmanager
 def explained(folder: Path, *, resumable: bool) -> Iterator[None]:
-    """Turn what no run should raise into an UnexpectedError; a crash of a library leaves its stack in the same file.
+    """Turn any unforeseen exception into an UnexpectedError; a library that crashes leaves its stack in the same file.
 
     resumable: whether the run in ``folder`` can be resumed.
     """
@@ -44,15 +44,15 @@ def explained(folder: Path, *, resumable: bool) -> Iterator[None]:
 
 @contextmanager
 def _crash_noted(path: Path) -> Iterator[None]:
-    """Let the stack of SIGSEGV, SIGABRT and their like go into ``path``, which is gone afterwards if it is empty."""
+    """Write the stack on SIGSEGV, SIGABRT and the like to ``path``, which is deleted afterwards if it is empty."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
     try:
         file = path.open("a", encoding="utf-8")
-    except OSError:  # the run itself will say so
+    except OSError:  # the run itself will report it
         yield
         return
-    own = not faulthandler.is_enabled()  # else a debugger or a test suite wants them
+    own = not faulthandler.is_enabled()  # else a debugger or a test suite uses it
     if own:
         faulthandler.enable(file)
     try:

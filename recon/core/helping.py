@@ -1,4 +1,4 @@
-"""What only helps a run, such as loops, doubts and listeners: a fault there is told, and the map is made without it."""
+"""Helpers of a run, such as loops, doubts and listeners: if one fails, that is reported and the run continues."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TypeVar
 from recon.core.events import Notice
 from recon.core.failures import ERROR_FILE, note_traceback, short
 
-STRICT = "RECON_STRICT"  # environment variable; where it is set, as in the tests, every fault ends the run
+STRICT = "RECON_STRICT"  # environment variable; if it is set, as in the tests, every fault ends the run
 Result = TypeVar("Result")
 
 
 class Helpers:
     """Runs helpers until they fail.
 
-    A fault is told once, with its traceback in the run's ``folder``, and switches the helper off for the rest of the
-    run. Ctrl-C and the end of memory are no faults of a helper and pass.
+    A fault is reported once, with its traceback in the run's ``folder``, and turns the helper off for the rest of the
+    run. Ctrl-C and MemoryError are not a helper's faults and propagate.
     """
 
     def __init__(self, folder: Path, tell: Callable[[Notice], None]) -> None:
@@ -26,9 +26,9 @@ class Helpers:
         self._off: set[Hashable] = set()
 
     def attempt(self, name: str, work: Callable[[], Result], key: Hashable = None) -> Result | None:
-        """The result of ``work``; None where it fails, or where the helper has failed before.
+        """The result of ``work``; None if it fails, or if the helper has failed before.
 
-        name: of the helper, for the user. key: tells helpers of one name apart.
+        name: of the helper, for the user. key: distinguishes helpers of the same name.
         """
         key = name if key is None else key
         if key in self._off:

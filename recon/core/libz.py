@@ -1,7 +1,7 @@
 """Keeps the zlib that Python, Pillow, OpenCV and Matplotlib share apart from the one inside pycolmap.
 
-Where pycolmap is the first to load the system's ``libz.so.1``, that binds some of its own calls to the other version
-that pycolmap exports, and compressing corrupts memory.
+If pycolmap is the first to load the system's ``libz.so.1``, that library binds some of its own calls to the other
+version that pycolmap exports, and compression corrupts memory.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 
 def keep_apart() -> None:
-    """Let every package that is imported from here on use a zlib that is whole, in whatever order they come.
+    """Make every package imported from now on use a consistent zlib, in any order of import.
 
-    Before pycolmap, loading zlib is enough. After it, a second copy of the library is loaded, to which those bind that
-    come later; what has bound before stays as it is. Needs Linux, where alone the fault occurs.
+    Before pycolmap, loading zlib is enough. After it, a second copy of the library is loaded, and later imports bind to
+    that one; earlier bindings stay. Needs Linux, the only system with the fault.
     """
     if "pycolmap._core" in sys.modules and sys.platform == "linux":
         with suppress(OSError):  # a system that forbids it: the map itself needs no zlib
@@ -31,7 +31,7 @@ def _load_copy() -> None:
     loaded = [line.split(maxsplit=5)[-1] for line in maps if "/libz.so.1" in line]
     if not loaded:
         return
-    copy = os.memfd_create("libz")  # the loader would take the file itself for the one that it has
+    copy = os.memfd_create("libz")  # the loader would recognise the file itself as already loaded
     with open(copy, "wb") as file:  # noqa: PTH123  a descriptor
         file.write(Path(loaded[0]).read_bytes())
         file.flush()

@@ -1,4 +1,4 @@
-"""What this machine has left for a run: memory, also inside a container, disk, and processors."""
+"""What this machine has left for a run: memory (in a container too), disk and processors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
-# Limit, usage, and the counter of cache that gives way: first of cgroup version 2, then of version 1.
+# Limit, usage, and the counter of reclaimable cache: first of cgroup version 2, then of version 1.
 CGROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -18,7 +18,7 @@ CGROUP_FILES = (
 
 @dataclass(frozen=True)
 class Machine:
-    """memory, disk: bytes that can be used now, disk where the output goes. processors: that this process may use."""
+    """memory, disk: usable bytes now, disk on the output's file system. processors: that this process may use."""
 
     memory: int
     disk: int
@@ -27,7 +27,7 @@ class Machine:
 
 def look_at_machine(out: Path) -> Machine:
     """What is free now; ``out`` need not exist yet."""
-    import psutil  # noqa: PLC0415 - recon.core.machine is imported where nothing is measured
+    import psutil  # noqa: PLC0415 - many import recon.core.machine and never measure
 
     memory = min([psutil.virtual_memory().available, *container_memory()])
     return Machine(memory, shutil.disk_usage(_existing(out)).free, processors())
@@ -41,13 +41,13 @@ def processors() -> int:
 
 
 def container_memory(root: Path = CGROUP_ROOT, membership: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Bytes left under every memory limit that holds for this process's control groups; empty without limits."""
+    """Bytes left under each memory limit of this process's control groups; empty without limits."""
     left = [_memory_left(folder) for folder in _cgroup_folders(root, membership)]
     return [memory for memory in left if memory is not None]
 
 
 def _cgroup_folders(root: Path, membership: Path) -> Iterator[Path]:
-    """The process's group and those around it. Inside a container only the outermost may be visible."""
+    """The process's group and its parents. Inside a container only the outermost may be visible."""
     try:
         rows = [line.split(":", 2) for line in membership.read_text().splitlines()]
     except OSError:  # not Linux
@@ -61,7 +61,7 @@ def _cgroup_folders(root: Path, membership: Path) -> Iterator[Path]:
 
 
 def _memory_left(folder: Path) -> int | None:
-    """Bytes until the group's limit, counting cache that the kernel gives up; None where there is no limit."""
+    """Bytes until the group's limit, counting cache that the kernel can reclaim; None without a limit."""
     for limit_name, usage_name, cache_name in CGROUP_FILES:
         try:
             limit = int((folder / limit_name).read_text())

@@ -1,4 +1,4 @@
-"""Names of images that every file and program takes: COLMAP's text files, JSON, terminals, other systems."""
+"""Image names that are safe everywhere: COLMAP's text files, JSON, terminals, other systems."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from recon.core.errors import MapError
 
-LONGEST = 200  # bytes, of the 255 that file systems take: a number in front and suffixes behind are to come
+LONGEST = 200  # bytes, of the 255 that file systems allow: a numeric prefix and suffixes are still to come
 
 
 def printable(text: str) -> str:
-    """``text`` with ``_`` for white space and ``%FC`` for bytes and characters that cannot be printed.
+    """``text`` with ``_`` for white space, and escapes like ``%FC`` for unprintable bytes and characters.
 
     COLMAP reads a name in its text files up to the first space.
     """
@@ -19,12 +19,12 @@ def printable(text: str) -> str:
 
 
 def image_stem(stem: str) -> str:
-    """The name, without suffix, of an image in a run's folder: printable, and the last LONGEST bytes of it."""
+    """The name, without suffix, of an image in a run's folder: the last LONGEST bytes of it, made printable."""
     return printable(stem).encode()[-LONGEST:].decode(errors="ignore")
 
 
 def refuse_to_leave(name: str, path: Path) -> None:
-    """Raise MapError for the name of an image, read from ``path``, that is no file inside the images folder."""
+    """Raise MapError if the image name, read from ``path``, would leave the images folder."""
     windows, posix = PureWindowsPath(name), PurePosixPath(name)
     if (
         not posix.name
@@ -39,6 +39,6 @@ def refuse_to_leave(name: str, path: Path) -> None:
 def _printable_character(character: str) -> str:
     if character.isspace():
         return "_"
-    if character.isprintable() and character != "\\":  # which leads into a folder on other systems
+    if character.isprintable() and character != "\\":  # a path separator on other systems
         return character
     return "".join(f"%{byte:02X}" for byte in os.fsencode(character))

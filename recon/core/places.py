@@ -1,4 +1,4 @@
-"""The seam between the pipeline and whatever recognises places, and what it hands over: loops with their evidence."""
+"""The interface between the pipeline and place recognition, which returns loops with their evidence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ReadSubmap = Callable[[int], Mapping[int, FrameGeometry]]  # a submap's own fram
 
 @dataclass(frozen=True, eq=False)
 class LoopEdge:
-    """How submap ``first`` sees submap ``second``, and the evidence.
+    """The pose of submap ``second`` as seen from submap ``first``, and the evidence.
 
     first_from_second: between their chunk frames. inliers: matched features that agree with it. residual: their median
     reprojection error as a share of the image's width.
@@ -31,9 +31,9 @@ class LoopEdge:
 
 @dataclass(frozen=True, eq=False)
 class LoopCandidate:
-    """Two frames that look alike: ``frame`` among the newest, ``earlier`` long before, and what geometry says.
+    """Two frames that look alike, ``frame`` among the newest and ``earlier`` long before, and the geometric check.
 
-    edge: None where geometry does not confirm it, with the reason.
+    edge: None if geometry does not confirm it; then with a reason.
     """
 
     frame: int
@@ -45,11 +45,11 @@ class LoopCandidate:
 
 @dataclass(frozen=True)
 class LoopRecord:
-    """A line of the ledger: a candidate and what became of it.
+    """A line of the ledger: a candidate and its verdict.
 
     first, second: submaps of ``earlier`` and ``frame``. inliers, residual: of ``LoopEdge``, 0 without. before, after:
     residual of the edge in standard deviations of the pose graph, before and after its optimisation; 0 without.
-    kind: a bridge leads to a piece of the map that is not connected with this one, so no graph can judge it yet.
+    kind: a bridge joins two pieces of the map that are not connected yet, so no graph can judge it.
     """
 
     frame: int
@@ -71,14 +71,14 @@ class PlaceRecogniser(Protocol):
 
     @property
     def name(self) -> str:
-        """Which descriptor recognises, for the report."""
+        """The name of the descriptor, for the report."""
         ...
 
     def look(self, submap: Submap, frames: Sequence[Frame], read_submap: ReadSubmap) -> Sequence[LoopCandidate]:
-        """Remember the places that a new submap adds, and compare them with all before.
+        """Add the places of a new submap to memory, and compare them with all earlier ones.
 
-        frames: the newly placed ones. read_submap: gives the geometry of earlier submaps' own frames, so that nothing
-        of them need be kept in memory. Every candidate's ``frame`` is among ``frames``. A frame that comes again stays
-        with the submap that brought it first.
+        frames: the newly placed ones. read_submap: reads the geometry of earlier submaps' own frames, so none of it
+        stays in memory. Every candidate's ``frame`` is one of ``frames``. A frame that appears again stays with its
+        first submap.
         """
         ...

@@ -1,4 +1,4 @@
-"""Why frames have no place, and what to do when that leaves no map."""
+"""Why frames have no pose, and what to do if that leaves no map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Hindrance(StrEnum):
-    """What keeps frames from being placed; the words are those of the journal."""
+    """Why frames cannot be placed; the values are stored in the journal."""
 
     FEATURELESS = "featureless"
     APART = "apart"
@@ -21,25 +21,25 @@ class Hindrance(StrEnum):
 
     @property
     def invents(self) -> bool:
-        """Whether what a mapper makes of such frames has nothing to do with the scene."""
+        """Whether a mapper would invent geometry from such frames."""
         return self in (Hindrance.TURNED, Hindrance.STILL, Hindrance.TURNTABLE)
 
     @property
     def unplaced(self) -> Unplaced:
-        """The reason that a frame gets."""
+        """The reason as stored for a frame."""
         return Unplaced(_REASONS[self], self)
 
 
 @dataclass(frozen=True)
 class Unplaced:
-    """Why a frame has no place: a sentence's end, and its kind."""
+    """Why a frame has no pose: the end of a sentence, and its kind."""
 
     reason: str
     kind: Hindrance = Hindrance.OTHER
 
     @classmethod
     def from_text(cls, reason: str) -> Unplaced:
-        """From a journal that has the reason alone, as those of early builds do."""
+        """From a journal of an early build, which stores the reason alone."""
         return cls(reason, next((kind for kind, text in _REASONS.items() if text == reason), Hindrance.OTHER))
 
 
@@ -71,7 +71,7 @@ _UNKNOWN = (
 
 
 def refusal(source: str, count: int, hindrances: Collection[Hindrance]) -> str:
-    """The sentence for ``count`` frames, two or more, none of which has a place; hindrances: one for each of them."""
+    """The sentence for ``count`` frames, two or more, none of which has a pose; hindrances: one for each frame."""
     if count == 2:
         return (
             f"The two images of {source} do not suffice: a map needs three or more that overlap, from different places."

@@ -1,4 +1,4 @@
-"""Similarity transforms Sim(3): the way every frame, submap and loop edge is placed.
+"""Similarity transforms Sim(3): the poses of frames, submaps and loop edges.
 
 A transform named ``b_from_a`` maps coordinates in frame a to coordinates in frame b.
 """
@@ -18,7 +18,7 @@ class Sim3:
     """``x_b = scale * rotation @ x_a + translation``.
 
     rotation: (3, 3), orthonormal with determinant 1. translation: (3,), in units of b.
-    Raises ValueError when the scale is not positive and finite or the rotation is not one.
+    Raises ValueError if the scale is not positive and finite or the matrix is not a rotation.
     """
 
     scale: float

@@ -1,4 +1,4 @@
-"""The data that flows through the pipeline, all of it immutable.
+"""The data that flows through the pipeline. All of it is immutable.
 
 docs/conventions.md explains axes, pixels and names.
 """
@@ -6,7 +6,7 @@ docs/conventions.md explains axes, pixels and names.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ SURE = 0.5  # confidence
 
 SkipKind = Literal["unreadable", "unplaced", "passed"]
 CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE"]
+CAMERA_MODELS: dict[str, CameraModel] = {model: model for model in get_args(CameraModel)}
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Consecutive frames, the first ``overlap`` of which repeat the last ones of the chunk before."""
+    """Consecutive frames; the first ``overlap`` repeat the last ones of the previous chunk."""
 
     index: int
     frames: tuple[Frame, ...]
@@ -80,12 +81,12 @@ class Chunk:
 
 @dataclass(frozen=True, eq=False)
 class FrameGeometry:
-    """What a front end found for one frame.
+    """A front end's result for one frame.
 
     cam_from_chunk: (4, 4) rigid. camera: the lens at the original resolution, with its distortion.
     intrinsics: (3, 3) pinhole of the three arrays below, which are undistorted. depth: (h, w) float32 along z in the
-    chunk's unit, 0 = none. confidence: (h, w) float32 in 0..1, 0 where there is no depth; from SURE on depth is good
-    enough to place things by. colour: (h, w, 3) uint8 RGB.
+    chunk's unit, 0 = none. confidence: (h, w) float32 in 0..1, 0 where there is no depth; depth of at least SURE is
+    good enough for placement. colour: (h, w, 3) uint8 RGB.
     """
 
     index: int
@@ -97,13 +98,13 @@ class FrameGeometry:
     colour: Image
 
     def sure(self) -> FrameGeometry:
-        """The same without the depth that only fills gaps."""
+        """A copy without the depth that only fills gaps."""
         return replace(self, depth=np.where(self.confidence >= SURE, self.depth, np.float32(0)))
 
 
 @dataclass(frozen=True, eq=False)
 class SparsePoints:
-    """Triangulated points and where they were seen.
+    """Triangulated points and their observations.
 
     positions: (points, 3). colours: (points, 3) uint8. point_ids, frame_indices: (observations,): row of
     ``positions`` and index of the frame. pixels: (observations, 2) in the original, distorted image.
@@ -121,7 +122,7 @@ class SparsePoints:
         return cls(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8), none, none, np.zeros((0, 2)))
 
     def rows_by_frame(self) -> dict[int, NDArray[np.int64]]:
-        """Rows of the observations in every frame that has some, in order."""
+        """Rows of the observations by frame, in order, for frames that have any."""
         order = np.argsort(self.frame_indices, kind="stable")
         indices, starts = np.unique(self.frame_indices[order], return_index=True)
         groups = np.split(order, starts[1:]) if len(indices) else []
@@ -130,7 +131,7 @@ class SparsePoints:
 
 @dataclass(frozen=True, eq=False)
 class SparseModel:
-    """Posed frames and triangulated points of one connected piece.
+    """Posed frames and triangulated points of one connected model.
 
     cam_from_model: rigid (4, 4) by frame index. cameras: the lens of each of these frames at the original resolution.
     """
@@ -142,9 +143,9 @@ class SparseModel:
 
 @dataclass(frozen=True, eq=False)
 class ChunkGeometry:
-    """Frames with poses and depth in one chunk frame, the sparse points behind them, and why other frames have none.
+    """Poses and depth of a chunk's frames in one chunk frame, the sparse points, and why other frames have no pose.
 
-    revised: cam_from_chunk (4, 4) of frames before the chunk, where it brought better poses for them.
+    revised: cam_from_chunk (4, 4) of earlier frames for which the chunk gave better poses.
     """
 
     frames: tuple[FrameGeometry, ...]
@@ -170,8 +171,8 @@ class Submap:
 class PlacedFrame:
     """A frame of the finished or growing map.
 
-    world_from_cam is a similarity: it maps camera coordinates in the unit of the frame's stored depth into the world,
-    so that a correction of scale never rewrites depth.
+    world_from_cam is a similarity: it maps camera coordinates, in the unit of the frame's stored depth, to the world.
+    So a correction of the scale never rewrites depth.
     """
 
     index: int
@@ -191,8 +192,8 @@ class PlacedFrame:
 
 @dataclass(frozen=True)
 class SkippedFrame:
-    """A frame or file that has no place in the map, and why. kind: it could not be read, the map has no place for it,
-    or it was passed over for the map and got no pose afterwards."""
+    """A frame or file without a pose, and why. kind: it could not be read, it could not be placed, or it was passed
+    over and got no pose afterwards."""
 
     index: int
     name: str
@@ -202,7 +203,7 @@ class SkippedFrame:
 
 @dataclass(frozen=True)
 class PassedFrame:
-    """A frame that was read but not taken into the map, because it shows next to nothing that its neighbours do not."""
+    """A frame that was read but not added to the map, because it shows almost nothing that its neighbours do not."""
 
     index: int
     timestamp: float

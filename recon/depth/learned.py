@@ -21,16 +21,16 @@ from recon.depth.sweep import Geometry
 from recon.depth.views import Depth, DepthStage, PosedView
 from recon.depth.weights import load_weights
 
-GOOD = 0.05  # confidence is the probability that the depth is right within this share
+GOOD = 0.05  # confidence is the probability that the depth is right within this relative error
 FEWEST_POINTS = 8
 
 
 @dataclass(frozen=True)
 class LearnedSweep:
-    """Dense depth by the compact network, at every pixel that the view's mask allows.
+    """Dense depth by the compact network, at every pixel allowed by the view's mask.
 
-    net: in evaluation mode, on ``device``. sources: neighbouring views compared with each. best_angle: triangulation
-    angle [degrees] that neighbours are chosen for. use_sparse: give the network the sparse points, not only the range
+    net: in evaluation mode, on ``device``. sources: neighbouring views compared with each view. best_angle: preferred
+    triangulation angle of the neighbours [degrees]. use_sparse: give the network the sparse points, not only the range
     of their depth. confirm: keep only depth that a second view confirms, as the classical stage does.
     """
 
@@ -43,7 +43,7 @@ class LearnedSweep:
 
     @stage("learned depth")
     def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
-        """Depth of every view, see ``DepthStage``; none at all where no other view shares enough points with it."""
+        """Depth of every view, see ``DepthStage``; a view that shares too few points with the others gets none."""
         new = [view for view in views if view.index not in solved]
         neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
         found = dict(solved) | self._estimate(new, neighbours)
@@ -77,7 +77,7 @@ class LearnedSweep:
         return _to_depth(view, self.net.estimate(features[view.index], together, sweep))
 
     def _image(self, view: PosedView, size: tuple[int, int]) -> Tensor:
-        """The view's image (1, 3, h, w) in 0..1, continued at the right and bottom to ``size``."""
+        """The view's image (1, 3, h, w) in 0..1, padded at the right and bottom to ``size``."""
         image = torch.from_numpy(view.image).to(self.device).permute(2, 0, 1)[None].float() / 255
         padding = (0, size[1] - image.shape[3], 0, size[0] - image.shape[2])
         return functional.pad(image, padding, mode="replicate").contiguous(memory_format=torch.channels_last)
@@ -99,7 +99,7 @@ class LearnedSweep:
 
 @dataclass(frozen=True)
 class FilledSweep:
-    """The depth of one stage, and where it keeps none, that of a second one."""
+    """The depth of one stage, with gaps filled by a second one."""
 
     first: DepthStage
     second: DepthStage
@@ -122,7 +122,7 @@ def _filled(first: Depth, second: Depth) -> Depth:
 
 
 def _padded_size(views: list[PosedView]) -> tuple[int, int]:
-    """Height and width, multiples of the coarse map's stride, that hold every view."""
+    """Smallest height and width, multiples of the coarse map's stride, that fit every view."""
     height, width = (max(view.mask.shape[axis] for view in views) for axis in (0, 1))
     return math.ceil(height / EIGHTH) * EIGHTH, math.ceil(width / EIGHTH) * EIGHTH
 

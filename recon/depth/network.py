@@ -1,6 +1,6 @@
 """The posed depth network: encode every view once, then sweep, smooth and refine for each reference view.
 
-The network knows no unit of length: depths enter and leave as positions between the nearest and the farthest plane,
+The network has no unit of length: input and output depths are positions between the nearest and the farthest plane,
 which the caller sets, so scaling poses and planes scales the depth.
 """
 
@@ -19,7 +19,7 @@ from recon.depth.stem import EIGHTH, HALF, QUARTER, Features, Stem
 from recon.depth.sweep import Geometry, Visibility, average_sources, group_correlation, patch_correlation
 
 PATCHES = 2  # channels of patch correlation in the cost volume
-SHARPNESS = 10.0  # correlations are cosines; this brings them to the range that the layers start with
+SHARPNESS = 10.0  # correlations are cosines; this scales them to the layers' initial range
 NEAREST_SHARE = 0.05  # depth never leaves the planes' range by more than this share of the far inverse depth
 
 
@@ -47,7 +47,7 @@ class PosedDepthConfig:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What is known about a reference view before its depth is.
+    """What is known about a reference view before its depth is estimated.
 
     geometry: of its sources. inverse_depths: (batch, planes), evenly spaced from far to near. sparse: (batch, 1, h, w)
     inverse depth of triangulated points at full resolution, 0 = none.
@@ -94,14 +94,14 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """References and, stacked, the sources of each, with what the correlations between them need."""
+    """References and the stacked sources of each, with the inputs of their correlations."""
 
     reference: Features
     sources: Features
     sweep: Sweep
 
     def learned(self, name: str, inverse_depth: Tensor, stride: int, groups: int) -> tuple[Tensor, Tensor]:
-        """Group correlation of the maps called ``name``, and what is seen; see ``Geometry.project``."""
+        """Group correlation of the maps named ``name``, and visibility; see ``Geometry.project``."""
         maps, others = self._maps(name)
         positions, seen = self.sweep.geometry.project(inverse_depth, stride, (maps.shape[2], maps.shape[3]))
         return group_correlation(maps, others, positions, groups), seen
@@ -176,7 +176,7 @@ class PosedDepthNet(nn.Module):
         return mean.flatten(1, 2)
 
     def _extra(self, position: Tensor, scores: Tensor, sweep: Sweep) -> Tensor:
-        """Position, how clear the peak was, and the sparse points, (batch, 5, h, w) at 1/4."""
+        """Position, clarity of the peak, and the sparse points, (batch, 5, h, w) at 1/4."""
         shares = scores.softmax(1)
         clear = torch.cat([shares.amax(1, keepdim=True), -(shares * (shares + 1e-6).log()).sum(1, keepdim=True)], 1)
         clear = functional.interpolate(clear, position.shape[2:], mode="nearest")

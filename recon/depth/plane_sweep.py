@@ -27,8 +27,8 @@ OUTSIDE = -1e4
 class PlaneSweep:
     """Dense depth for textured surfaces; plain walls and mirrors stay empty.
 
-    sources: neighbouring views compared with each. planes: depth hypotheses, evenly spaced in inverse depth.
-    window: side of the correlation window [px]. step_cost, jump_cost: penalties of a depth that differs from its
+    sources: neighbouring views compared with each view. planes: depth hypotheses, evenly spaced in inverse depth.
+    window: side of the correlation window [px]. step_cost, jump_cost: penalties for a depth that differs from its
     neighbour's by one plane or by more, relative to a correlation of 1.
     """
 
@@ -115,12 +115,12 @@ def correlation_volume(
 ) -> Volume:
     """Normalised cross-correlation (planes, h, w): mean of the two best sources, -1 where none sees the point.
 
-    Two of several, so that a neighbour in which the point is hidden does no harm.
+    The two best, so that a neighbour in which the point is occluded does no harm.
     """
     size = (window, window)
     reference = _grey(view)
-    mean = cv2.boxFilter(reference, -1, size)
-    deviation = np.sqrt(np.maximum(cv2.boxFilter(reference * reference, -1, size) - mean * mean, 1.0))
+    mean = _box_mean(reference, size)
+    deviation = np.sqrt(np.maximum(_box_mean(reference * reference, size) - mean * mean, 1.0))
     volume = np.empty((len(inverse_depths), *reference.shape), np.float32)
     prepared = [(_grey(source), *_plane_homography_parts(view, source)) for source in sources]
     for plane, inverse_depth in enumerate(inverse_depths):
@@ -140,7 +140,7 @@ def _grey(view: PosedView) -> NDArray[np.float32]:
 
 
 def _plane_homography_parts(view: PosedView, source: PosedView) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A and B with source pixel ~ (A + B / depth) view pixel for points on a plane of constant depth."""
+    """A and B such that source pixel ~ (A + B / depth) view pixel for points on a plane of constant depth."""
     source_from_view = source.cam_from_chunk @ np.linalg.inv(view.cam_from_chunk)
     to_ray = np.linalg.inv(view.intrinsics)
     offset = np.outer(source_from_view[:3, 3], to_ray[2])
@@ -148,7 +148,7 @@ def _plane_homography_parts(view: PosedView, source: PosedView) -> tuple[NDArray
 
 
 def _warp(grey: NDArray[np.float32], source_from_view: NDArray[np.float64], shape: tuple[int, ...]) -> Volume:
-    # OpenCV counts pixels from their centres, we from the corner: shift in, shift out.
+    # OpenCV's pixel centres are integers, ours are at .5: shift in, shift out.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     matrix = np.linalg.inv(half) @ source_from_view @ half
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -156,17 +156,21 @@ def _warp(grey: NDArray[np.float32], source_from_view: NDArray[np.float64], shap
 
 
 def _correlate(reference: Volume, mean: Volume, deviation: Volume, warped: Volume, size: tuple[int, int]) -> Volume:
-    """Correlation (h, w) of two images, -1 where one is unseen; in place, for this is where the time goes."""
-    other_mean = cv2.boxFilter(warped, -1, size)
-    variance = cv2.boxFilter(warped * warped, -1, size)
+    """Correlation (h, w) of two images, -1 where one is unseen; in place, since this takes most of the time."""
+    other_mean = _box_mean(warped, size)
+    variance = _box_mean(warped * warped, size)
     variance -= other_mean * other_mean
-    score = cv2.boxFilter(reference * warped, -1, size)
+    score = _box_mean(reference * warped, size)
     score -= mean * other_mean
     np.sqrt(np.maximum(variance, 1.0, out=variance), out=variance)
     variance *= deviation
     score /= variance
     np.copyto(score, -1, where=other_mean < 0)
-    return np.asarray(score)
+    return score
+
+
+def _box_mean(image: Volume, size: tuple[int, int]) -> Volume:
+    return np.asarray(cv2.boxFilter(image, -1, size), dtype=np.float32)
 
 
 def semi_global(cost: Volume, image: NDArray[np.uint8], step_cost: float, jump_cost: float) -> Volume:

@@ -22,7 +22,7 @@ class Refined:
 
 
 class Refiner(nn.Module):
-    """Moves every quarter-resolution depth by what the correlation around it and the image say.
+    """Refines every quarter-resolution depth from the correlation around it and the image.
 
     samples: channels of the local correlation. context: channels of the quarter-resolution context.
     """

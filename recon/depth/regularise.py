@@ -10,8 +10,8 @@ from torch.nn import functional
 class SpaceThenDepth(nn.Module):
     """Residual block on volumes (batch, planes, h, w, channels): 3x3 over space, then 3 over planes.
 
-    Both see the same memory as a channels-last image, so nothing is copied; a full 3D convolution costs twice as much.
-    The second convolution starts at zero: the block starts as the identity, and needs no normalisation.
+    Both view the same memory as a channels-last image, so nothing is copied; a full 3D convolution takes twice as long.
+    The second convolution is initialised to zero: the block starts as the identity and needs no normalisation.
     """
 
     def __init__(self, channels: int) -> None:
@@ -40,7 +40,7 @@ def over_planes(layer: nn.Module, volume: Tensor) -> Tensor:
 
 
 class Guide(nn.Module):
-    """Scales and shifts a volume's channels, equally in all planes, by what the image shows (Bangunharcana 2021)."""
+    """Scales and shifts a volume's channels, equally in all planes, as the image suggests (Bangunharcana 2021)."""
 
     def __init__(self, context: int, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The dense stage that a run asks for."""
+"""Chooses the dense depth stage of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from recon.settings import DenseDepth
 
 
 def open_depth_stage(kind: DenseDepth, tell: Listener) -> DepthStage:
-    """What makes dense depth of frames with poses; the classical stage alone where the learned one's weights lack."""
+    """The stage that computes dense depth for posed frames; the classical one if the learned weights are missing."""
     if kind == "classical":
         return PlaneSweep()
     from recon.depth.learned import filled_sweep  # noqa: PLC0415  torch takes seconds to import

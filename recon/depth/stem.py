@@ -1,4 +1,4 @@
-"""From an image to the maps that the plane sweep compares and the context that guides its smoothing."""
+"""Encodes an image as the maps that the plane sweep compares and the context that guides its smoothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Features:
     """Maps of a batch of images.
 
     coarse, fine: (batch, channels, h / 8, w / 8) and (.., h / 4, w / 4) of unit length, for matching.
-    context_eighth, context_quarter: what guides smoothing and up-sampling, at the same sizes; context_sixteenth: what
-    the trunk's tokens are made of. grey: (batch, 1, h / 2, w / 2), the standardised image, for correlation of patches.
+    context_eighth, context_quarter: guides of smoothing and up-sampling, at the same sizes; context_sixteenth: input
+    of the trunk's tokens. grey: (batch, 1, h / 2, w / 2), the standardised image, for correlation of patches.
     """
 
     coarse: Tensor
@@ -35,12 +35,12 @@ class Features:
 
     @classmethod
     def stack(cls, features: list[Features]) -> Features:
-        """Batches of equal size behind one another."""
+        """Concatenate batches of equal image size."""
         return cls(*(torch.cat(maps) for maps in zip(*(vars(one).values() for one in features), strict=True)))
 
 
 class Stem(nn.Module):
-    """A small residual encoder to 1/32 and the way back to 1/4 (Lin 2017), with two matching maps.
+    """A small residual encoder to 1/32 and a decoder back to 1/4 (Lin 2017), with two matching maps.
 
     widths: channels at 1/2, 1/4, 1/8, 1/16 and 1/32. matching: channels of the matching maps.
     """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 NOISE = 2e-3  # variance of a standardised image below which a patch counts as plain
-BEHIND = 1e-4  # nearer to the source's camera plane than this share of the reference depth: not seen
+BEHIND = 1e-4  # closer to the source's camera plane than this share of the reference depth: not seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Geometry:
         return cls(rotation, offset, extent)
 
     def project(self, inverse_depth: Tensor, stride: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Where the sources see the reference's pixels at given inverse depths.
+        """Positions in the sources of the reference's pixels at given inverse depths.
 
         inverse_depth: (batch, planes, h or 1, w or 1) of a map with ``stride``; size: (h, w) of the map.
         Returns positions (batch, sources, planes, h, w, 2) in -1..1 over the source's map of equal size, and whether
@@ -99,7 +99,7 @@ class _Moments:
 
 
 def patch_correlation(reference: Tensor, sources: Tensor, positions: Tensor, window: int, *, narrow: bool) -> Tensor:
-    """Normalised cross-correlation of image patches, which tells right from wrong before anything is learned.
+    """Normalised cross-correlation of image patches, a useful signal even before training.
 
     reference: (batch, 1, H, W). sources: (batch, sources, 1, H, W). positions: (batch, sources, planes, H, W, 2).
     Returns (batch, sources, channels, planes, H / window, W / window): patches of 3 x window pixels a side, and before
@@ -117,7 +117,7 @@ def patch_correlation(reference: Tensor, sources: Tensor, positions: Tensor, win
 
 
 class Visibility(nn.Module):
-    """How far each source can be trusted at each pixel, from how clearly its correlation peaks (Zhang 2020)."""
+    """Weight of each source at each pixel, from how clearly its correlation peaks (Zhang 2020)."""
 
     def __init__(self, groups: int, hidden: int = 16) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Visibility(nn.Module):
         self.judge = nn.Sequential(nn.Conv2d(4, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 1, 1))
 
     def forward(self, correlation: Tensor, seen: Tensor) -> Tensor:
-        """Weights (batch, sources, h, w) in 0..1 from (batch, sources, groups, planes, h, w) and what is seen."""
+        """Weights (batch, sources, h, w) in 0..1 from (batch, sources, groups, planes, h, w) and visibility."""
         batch, count, _, _, height, width = correlation.shape
         scores = self.score(correlation.movedim(2, -1))[..., 0].masked_fill(~seen, -4.0)
         shares = scores.softmax(2)

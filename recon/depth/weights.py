@@ -1,6 +1,6 @@
 """Weight files of the compact networks: safetensors with half-precision weights and the network's sizes beside them.
 
-A large network may be written in several parts, ``NAME-1-of-3.safetensors`` and so on, each a file of its own.
+A large network may be split into several files, ``NAME-1-of-3.safetensors`` and so on.
 ``recon.lab.compact.weights`` writes them.
 """
 
@@ -28,7 +28,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """What a weight file holds. steps: of training behind it."""
+    """The content of a weight file. steps: number of training steps."""
 
     path: Path
     format: str
@@ -38,9 +38,9 @@ class Stored:
 
 
 def load_weights(path: Path, device: torch.device) -> PosedDepthNet:
-    """The posed depth network of a file of ``save_weights``, in evaluation mode, with float32 arithmetic.
+    """The posed depth network from a file of ``save_weights``, in evaluation mode, with float32 arithmetic.
 
-    Raises ReconError where the file is missing, damaged, or of another network.
+    Raises ReconError if the file is missing, damaged, or of another network.
     """
     stored = read_weights(path)
     require(stored, POSED_FORMAT)
@@ -48,7 +48,7 @@ def load_weights(path: Path, device: torch.device) -> PosedDepthNet:
 
 
 def read_weights(path: Path) -> Stored:
-    """What a file holds, or all parts where it is one of them. Raises ReconError for a missing or damaged one."""
+    """The content of a file, or of all parts if it is one. Raises ReconError for a missing or damaged one."""
     match = PART.search(path.stem)
     if not match:
         return _read(path)
@@ -72,7 +72,7 @@ def _read(path: Path) -> Stored:
 
 
 def require(stored: Stored, wanted: str) -> None:
-    """Raise ReconError where a file is of another network."""
+    """Raise ReconError if a file is of another network."""
     if stored.format != wanted:
         raise ReconError(f"{stored.path} holds {stored.format!r}, not {wanted!r}: name another file.")
 

@@ -1,4 +1,4 @@
-"""Re-opens what a run has written with the programs it is for, and compares the files with one another."""
+"""Opens the outputs of a run with the programs they are for, and compares them with each other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NO_POINTS = "The map has no sparse points to compare: a network made it, or the 
 
 @dataclass(frozen=True)
 class CheckItem:
-    """One thing that was checked: its name, whether it holds, and a sentence with the figures."""
+    """One check: its name, whether it passed, and a sentence with the figures."""
 
     name: str
     ok: bool
@@ -56,7 +56,7 @@ class CheckReport:
 
 
 class _Outputs:
-    """The files of a run, each opened by a foreign reader when it is first needed."""
+    """The files of a run, each opened by a third party's reader on first use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,7 +94,7 @@ class _Outputs:
 def check_folder(folder: Path) -> CheckReport:
     """Check ``cloud.ply``, ``colmap``, ``poses.txt`` and ``recording.rrd`` in the folder of a run.
 
-    What ``recon export`` has added there must open. A missing or broken file is a failed item; nothing is raised.
+    Files that ``recon export`` added there must open. A missing or broken file is a failed item; nothing is raised.
     """
     checks = (
         ("cloud", _check_cloud),
@@ -116,13 +116,13 @@ def check_folder(folder: Path) -> CheckReport:
 
 
 def _check_added(export: Export, outputs: _Outputs) -> str:
-    """The reader of the format opens what was exported."""
+    """The format's reader opens the export."""
     export.read(outputs.folder / export.path)
     return f"{export.path} opens and is whole."
 
 
 def _check_sanity(outputs: _Outputs) -> str:
-    """The run found its map believable."""
+    """The run found no reason to doubt its map."""
     path = outputs.folder / "report.json"
     if not path.is_file():
         return "There is no report.json to say whether the map is doubtful."
@@ -169,7 +169,7 @@ def _check_images(outputs: _Outputs) -> str:
 
 
 def _check_reprojection(outputs: _Outputs) -> str:
-    """The model's points, projected into the images that saw them, land where they were seen."""
+    """The model's points project to where the images observed them."""
     if not outputs.map_has_points:
         return NO_POINTS
     errors = _reprojection_errors(outputs.model)
@@ -192,14 +192,14 @@ def _check_poses(outputs: _Outputs) -> str:
 
 
 def _check_convention(outputs: _Outputs) -> str:
-    """poses.txt holds the poses of the COLMAP model, and as camera-to-world."""
+    """poses.txt holds the poses of the COLMAP model, as camera-to-world."""
     images = sorted(outputs.model.images.items())
     world_from_cam = np.array([_matrix(image.cam_from_world().inverse()) for _, image in images])
     trajectory = outputs.trajectory
     posed = open_map(outputs.folder).posed
     if trajectory.num_poses != len(posed):
         raise CheckError(f"poses.txt has {trajectory.num_poses} rows, the map {len(posed)} frames with a pose.")
-    names = {image.name for _, image in images}  # frames that were passed over are in poses.txt alone
+    names = {image.name for _, image in images}  # frames that were passed over are in poses.txt only
     poses = np.array(trajectory.poses_se3)[[frame.name in names for frame in posed]]
     if len(poses) != len(images):
         raise CheckError(f"poses.txt has {len(poses)} rows, the COLMAP model {len(images)} images.")
@@ -232,7 +232,7 @@ def _check_cloud_in_cameras(outputs: _Outputs) -> str:
 
 
 def _check_cloud_on_points(outputs: _Outputs) -> str:
-    """The cloud passes through the sparse points: same place and same scale, so its depth fits the cameras."""
+    """The cloud passes through the sparse points, at the same place and scale, so its depth fits the cameras."""
     if not outputs.map_has_points:
         return NO_POINTS
     cloud = outputs.cloud_sample()
@@ -250,14 +250,14 @@ def _check_cloud_on_points(outputs: _Outputs) -> str:
 
 
 def _check_recording(outputs: _Outputs) -> str:
-    """The Rerun program verifies the recording, where the run made one."""
+    """The Rerun program verifies the recording, if the run made one."""
     path = outputs.folder / "recording.rrd"
     if not path.exists():
         return "There is none; recon run makes it with --viewer record or live."
     command = [sys.executable, "-m", "rerun", "rrd", "verify", str(path)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=False)
     answer = " ".join((finished.stdout + finished.stderr).split())
-    # rerun skips a file that is no recording at all and still exits with 0
+    # rerun skips a file that is not a recording and still exits with 0
     if finished.returncode or "1 file verified" not in answer:
         raise CheckError(f"Rerun cannot verify recording.rrd: {answer}")
     return f"Rerun verifies recording.rrd, {path.stat().st_size / 1e6:.1f} MB."
@@ -268,7 +268,7 @@ def _item(name: str, check: Callable[[_Outputs], str], outputs: _Outputs) -> Che
         return CheckItem(name, True, check(outputs))
     except CheckError as error:
         return CheckItem(name, False, str(error))
-    except Exception as error:  # a foreign reader raises what it likes on a damaged file
+    except Exception as error:  # a third party's reader may raise anything on a damaged file
         return CheckItem(name, False, f"Cannot be read, {type(error).__name__}: {error}")
 
 

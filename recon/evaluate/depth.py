@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from recon.core.cameras import colmap_camera
+from recon.core.cameras import colmap_camera, points_at_depth_one
 from recon.core.errors import SettingsError, SourceError
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, DepthMap, FrameGeometry
@@ -185,7 +185,7 @@ def image_rays(lens: Camera, rows: NDArray[np.int64], columns: NDArray[np.int64]
     height, width = shape
     pixels = np.stack([(columns + 0.5) * (lens.width / width), (rows + 0.5) * (lens.height / height)], axis=1)
     rays = np.ones((len(pixels), 3))
-    rays[:, :2] = np.asarray(colmap_camera(lens).cam_from_img(pixels)).reshape(-1, 2)
+    rays[:, :2] = points_at_depth_one(colmap_camera(lens), pixels)
     return rays
 
 

@@ -1,7 +1,7 @@
-"""How many of the revisits of a run its loops found, and how many of its loops are right, by reference poses.
+"""Recall and precision of a run's loops, judged by reference poses.
 
-Two frames see the same place where they share surface: the map's depth of each, put where the reference says that the
-camera was, is that of the other. So no true depth is needed, and a poor map makes for few revisits, not for wrong ones.
+Two frames see the same place if they share surface: the map's depth of one, placed at the reference pose, agrees with
+that of the other. So no true depth is needed, and a poor map gives fewer revisits, not wrong ones.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from recon.exports.trajectory import Trajectory, rigid_trajectory
 from recon.mapping.overlap import shared_surface
 from recon.store.map import ReconstructedMap
 
-REVISIT_OVERLAP = 0.3  # of the surface that either frame sees, from which on a pair is a revisit
-RIGHT_OVERLAP = 0.05  # of what either frame sees, from which on a loop between them is right
-RIGHT_SHARE = 0.5  # of what seems to overlap that must be the same surface: two places overlap through a wall
-GAP = 100  # frames that lie between the two of a revisit
-NEARBY = 10  # frames around a revisit in which a loop finds it
+REVISIT_OVERLAP = 0.3  # least share of the surface seen by either frame for a revisit
+RIGHT_OVERLAP = 0.05  # least share of the surface seen by either frame for a right loop
+RIGHT_SHARE = 0.5  # of the apparent overlap that must be the same surface: two places overlap through a wall
+GAP = 100  # least number of frames between the two of a revisit
+NEARBY = 10  # a loop within so many frames of a revisit finds it
 MAX_DEPTH_ERROR = 0.15
 SAMPLED_FRAMES = 120
 STEP = 8  # px between compared points of a depth map
@@ -38,7 +38,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Precision and recall (n,) of the first 1, 2, ... n candidates in the order of their ``score``."""
+    """Precision and recall (n,) of the first 1, 2, ... n candidates in order of ``score``."""
 
     score: str
     precision: Array
@@ -62,7 +62,7 @@ class LoopEvaluation:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A frame with depth whose camera lies where the reference says. reference_from_cam: with the depth's scale."""
+    """A frame with depth, at its reference pose. reference_from_cam: with the depth's scale."""
 
     geometry: FrameGeometry
     reference_from_cam: Sim3
@@ -71,10 +71,10 @@ class View:
 def evaluate_loops(
     reconstruction: ReconstructedMap, ledger: Sequence[LoopRecord], reference: Mapping[int, Array], scale: float
 ) -> LoopEvaluation:
-    """Judge the ledger of a run.
+    """Judge the loops in the ledger of a run.
 
-    reference: true world_from_cam (4, 4) by frame index; frames between have no depth and do not count. scale:
-    reference units per unit of the map. Raises SourceError when no frame is seen again: there is nothing to find then.
+    reference: true world_from_cam (4, 4) by frame index; passed-over frames have no depth and do not count. scale:
+    reference units per unit of the map. Raises SourceError if no place is revisited, since there is nothing to find.
     """
     reference = {frame.index: reference[frame.index] for frame in reconstruction.frames if frame.index in reference}
     sampled = sorted(reference)[:: -(-len(reference) // SAMPLED_FRAMES) or 1]
@@ -104,9 +104,9 @@ def evaluate_loops(
 
 
 def reference_by_frame(reconstruction: ReconstructedMap, reference: Trajectory, *, by_index: bool) -> dict[int, Array]:
-    """Reference poses of the map's frames, those between included, by index.
+    """Reference poses of the map's frames by index, including passed-over ones.
 
-    by_index: whether the reference's timestamps are indices of frames; else both have the same clock.
+    by_index: whether the reference's timestamps are frame indices; otherwise both use the same clock.
     """
     estimated = rigid_trajectory(reconstruction, by_index=by_index)
     rows, reference_rows = matching_time_indices(estimated.timestamps, reference.timestamps, MAX_TIME_DIFFERENCE)
@@ -115,7 +115,7 @@ def reference_by_frame(reconstruction: ReconstructedMap, reference: Trajectory, 
 
 
 def read_views(reconstruction: ReconstructedMap, reference: Mapping[int, Array], scale: float) -> dict[int, View]:
-    """The frames of the map that have a reference pose, and depth that is sure."""
+    """The frames of the map that have a reference pose and reliable depth."""
     return {
         placed.index: View(geometry.sure(), _scaled(reference[placed.index], scale * placed.world_from_cam.scale))
         for placed, geometry in reconstruction.geometry()
@@ -135,12 +135,12 @@ def find_revisits(views: Mapping[int, View]) -> list[Pair]:
 
 
 def overlap(first: View, second: View) -> float:
-    """Share of the depth of either view that is the same surface in the other, the smaller of the two."""
+    """The share of one view's depth that is the same surface in the other, the smaller of both directions."""
     return min(seen * same for seen, same in shared_both_ways(first, second))
 
 
 def is_right(first: View, second: View) -> bool:
-    """Whether a loop between two frames joins one place: loops hold between neighbourhoods, so a corner is enough."""
+    """Whether a loop between two frames is right: loops join neighbourhoods, so a shared corner is enough."""
     return all(seen >= RIGHT_OVERLAP and same >= RIGHT_SHARE for seen, same in shared_both_ways(first, second))
 
 
@@ -168,7 +168,7 @@ def found_by(pairs: NDArray[np.int64], revisits: Sequence[Pair]) -> NDArray[np.b
 def curve(
     name: str, scores: Sequence[float], pairs: NDArray[np.int64], right: NDArray[np.bool_], revisits: Sequence[Pair]
 ) -> Curve:
-    """What one would get by accepting every candidate from some score on."""
+    """Precision and recall for each threshold of the score."""
     order = np.argsort(-np.array(scores, dtype=np.float64), kind="stable")
     precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     found = np.logical_or.accumulate(found_by(pairs, revisits)[order] & right[order, None], axis=0)
@@ -177,7 +177,7 @@ def curve(
 
 def plot_loops(evaluation: LoopEvaluation, path: Path) -> None:
     """Write a PNG with the precision-recall curves and the loops of the run. Raises OutputError."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second that only plots need
+    from matplotlib.figure import Figure  # noqa: PLC0415 - takes half a second, needed for plots only
 
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()

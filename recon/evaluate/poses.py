@@ -26,7 +26,7 @@ Alignment = Literal["sim3", "se3"]
 class Evaluation:
     """Errors of an estimated trajectory after alignment; lengths are in the unit of the reference.
 
-    matched, reference_rows: rows compared, and rows of the reference. ate_*: distance between aligned camera centres.
+    matched, reference_rows: rows compared, and rows in the reference. ate_*: distance between aligned camera centres.
     rpe_translation_rmse, rpe_rotation_rmse_deg: error of the motion from one matched row to the next.
     reference_from_estimated: the alignment, of scale 1 for SE(3). extent: diagonal of the bounding box of the whole
     reference; path_length: its length. timestamps, errors: (matched,). estimated, reference: (matched, 3) camera
@@ -66,8 +66,8 @@ def compare(
 ) -> Evaluation:
     """Compare poses at equal timestamps, after a least squares alignment of the camera centres.
 
-    Rows match when their timestamps differ by at most ``max_time_difference``. names: of the two, for errors.
-    Raises SourceError when fewer than 3 rows match, or the centres lie on one line or point.
+    Rows match if their timestamps differ by at most ``max_time_difference``. names: of both, for error messages.
+    Raises SourceError if fewer than 3 rows match, or the centres are collinear or coincide.
     """
     pairs = matching_time_indices(estimated.timestamps, reference.timestamps, max_time_difference)
     if len(pairs[0]) < MIN_MATCHES:
@@ -89,11 +89,11 @@ def compare(
 
 
 def plot(evaluation: Evaluation, path: Path) -> None:
-    """Write a PNG with both paths, seen along the narrowest axis of the reference, and the error over time.
+    """Plot both paths, viewed along the narrowest axis of the reference, and the error over time, as a PNG.
 
     Raises OutputError when ``path`` cannot be written.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second that only plots need
+    from matplotlib.figure import Figure  # noqa: PLC0415 - takes half a second, needed for plots only
 
     widest = np.sort(np.argsort(np.ptp(evaluation.reference, axis=0))[1:])
     figure = Figure(figsize=(12, 5), layout="constrained")

@@ -1,6 +1,6 @@
-"""What comes out of a map: files in other programs' formats, each in that format's own convention.
+"""Exports of a map: files in other programs' formats, each with that format's conventions.
 
-``EXPORTS`` is the one table of them: command line, ``recon check`` and what a run replaces in its folder follow it.
+``EXPORTS`` lists them all: the command line, ``recon check`` and ``--overwrite`` use this table.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ UNDISTORTED = "_undistorted"
 
 @dataclass(frozen=True)
 class Export:
-    """One format. Functions are given as they are, or as "module:function" to import when they are needed.
+    """One format. Functions are callables, or "module:function" to import when needed.
 
-    path: file or folder to write in the folder of a run. writer: called with the map and a path; with CloudSettings as
-    well where ``surface``. reader: opens the path with the program the file is for, and raises where it is not whole.
-    about: one line of help. undistorted: like ``writer``, with pinhole copies of the images. stage: what a run that
-    writes this by itself says meanwhile; empty where only ``recon export`` writes it. stale: what to delete of it where
-    writing fails, if not ``path``.
+    path: file or folder to write in the folder of a run. writer: called with the map and a path, and with
+    CloudSettings if ``surface``. reader: opens the path with the program the file is for; raises if it is incomplete.
+    about: one line of help. undistorted: like ``writer``, with pinhole copies of the images. stage: shown while a run
+    writes this format; empty if only ``recon export`` writes it. stale: what to delete if writing fails, unless that is
+    ``path``.
     """
 
     path: str
@@ -136,7 +136,7 @@ def known(target: str) -> Export:
 
 
 def written_names(*, by_every_run: bool) -> tuple[str, ...]:
-    """Names in the folder of a run: of what every run exports there, or of what ``recon export`` may add."""
+    """Names in the folder of a run: of the exports of every run, or of those that ``recon export`` may add."""
     chosen = [export for export in EXPORTS.values() if bool(export.stage) == by_every_run]
     if by_every_run:
         return tuple(export.path for export in chosen)
@@ -158,10 +158,10 @@ def export(
 ) -> Path:
     """Write the map as ``target`` to ``out``: a folder for colmap and nerfstudio, else a file.
 
-    undistort: pinhole copies of the images, for colmap only. cloud: for ply and mesh only. A file is replaced, a folder
-    must be new or empty, except that the model beside the run's own images is written again. Returns ``out``.
-    Raises SettingsError for an option that is not of the target, OutputError when ``out`` cannot be written, and
-    MapError when the map's files are damaged.
+    undistort: pinhole copies of the images, for colmap only. cloud: for ply and mesh only. A file is replaced; a folder
+    must be new or empty, except that the model beside the run's own images is rewritten. Returns ``out``.
+    Raises SettingsError for an option that the target does not have, OutputError if ``out`` cannot be written, and
+    MapError if the map's files are damaged.
     """
     from recon.core.colmap_log import quiet  # noqa: PLC0415
     from recon.core.files import make_folder  # noqa: PLC0415

@@ -1,8 +1,8 @@
-"""Depth maps cleaned for people's eyes, just before they become a cloud or a mesh; the map itself keeps them all.
+"""Cleans depth maps just before they become a cloud or a mesh; the map itself keeps all depth.
 
-Frame by frame: depth of little confidence and flying pixels go. Then every frame is held against frames near it: what
-they do not confirm, or see through, goes, and what remains becomes the mean of what all of them say. Sky goes on
-request. docs/formats.md gives the rules with their numbers.
+First, in each frame, depth of low confidence and flying pixels are removed. Then each frame is compared with frames
+near it: depth that they do not confirm, or see through, is removed, and the rest is averaged over all of them. Sky is
+removed on request. docs/formats.md gives the rules with their numbers.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ SKY_SHARE = 0.02  # of the image
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of a map's depth as a whole.
+    """Statistics of all depth in a map.
 
-    footprint: median over the frames of the size of a depth pixel on the surface, in world units; 1 where there is no
-    depth. doubtful: confidence in 0..1 below which lies DOUBTFUL_SHARE of the depth.
+    footprint: median over the frames of the size of a depth pixel on the surface, in world units; 1 if there is no
+    depth. doubtful: the confidence in 0..1 below which DOUBTFUL_SHARE of the depth lies.
     """
 
     footprint: float
@@ -46,7 +46,7 @@ class Survey:
 
 
 def survey(frames: Iterable[PosedGeometry]) -> Survey:
-    """Look at all depth once."""
+    """Read all depth once."""
     sizes = []
     histogram = np.zeros(CONFIDENCE_LEVELS + 1, dtype=np.int64)
     for frame, geometry in frames:
@@ -63,16 +63,16 @@ def survey(frames: Iterable[PosedGeometry]) -> Survey:
 
 
 def surfaces(reconstruction: ReconstructedMap, known: Survey, settings: CloudSettings) -> Iterator[PosedGeometry]:
-    """The frames that a cloud or mesh is made of, cleaned where ``settings`` says so."""
+    """The frames for a cloud or mesh, cleaned if ``settings`` says so."""
     if settings.clean:
         return cleaned(reconstruction.geometry(), known.doubtful, sky=settings.sky)
     return reconstruction.geometry()
 
 
 def cleaned(frames: Iterable[PosedGeometry], doubtful: float, *, sky: bool = True) -> Iterator[PosedGeometry]:
-    """The frames with depth only where it can be trusted; ``sky`` says whether sky may keep its depth.
+    """The frames with trustworthy depth only; ``sky`` says whether to keep the depth of the sky.
 
-    doubtful: least confidence that counts. Holds 33 frames at a time.
+    doubtful: least confidence to keep. Holds 33 frames at a time.
     """
     single = ((frame, _clean_alone(geometry, doubtful, sky=sky)) for frame, geometry in frames)
     for frame, neighbours in _with_neighbours(single):
@@ -87,7 +87,7 @@ def _clean_alone(geometry: FrameGeometry, doubtful: float, *, sky: bool) -> Fram
 
 
 def at_depth_edge(depth: DepthMap) -> Mask:
-    """Pixels (h, w) with a neighbour whose depth differs by more than EDGE_STEP: there depth may hang in the air."""
+    """Pixels (h, w) with a neighbour whose depth differs by more than EDGE_STEP: their depth may float in mid-air."""
     window = np.ones((3, 3), np.uint8)
     farthest = cv2.dilate(depth, window)
     nearest = cv2.erode(np.where(depth > 0, depth, np.float32(1e30)), window)
@@ -109,7 +109,7 @@ def sky_of(colour: NDArray[np.uint8]) -> Mask:
 
 
 def _with_neighbours(frames: Iterable[PosedGeometry]) -> Iterator[tuple[PosedGeometry, list[PosedGeometry]]]:
-    """Every frame, with those that are as far before and after it as NEIGHBOURS says."""
+    """Every frame, with those at the distances NEIGHBOURS before and after it."""
     reach = max(NEIGHBOURS)
     offsets = [reach + sign * distance for distance in NEIGHBOURS for sign in (-1, 1)]
     window: deque[PosedGeometry | None] = deque(maxlen=2 * reach + 1)
@@ -120,10 +120,10 @@ def _with_neighbours(frames: Iterable[PosedGeometry]) -> Iterator[tuple[PosedGeo
 
 
 def _clean_together(posed: PosedGeometry, others: Sequence[PosedGeometry]) -> FrameGeometry:
-    """Keep what two of the others confirm, or the only one that sees it, and no more see through; at its mean depth.
+    """Keep depth that two others confirm, or the only one that sees it, unless more see through it; at its mean depth.
 
-    What no other sees stays. The mean over the views takes the ripples out of surfaces: each view's own error of depth
-    is its own.
+    Depth that no other view sees stays. The mean over the views smooths ripples, since depth errors are independent
+    between views.
     """
     frame, geometry = posed
     seen, confirmed, through = (np.zeros(geometry.depth.shape, np.int32) for _ in range(3))

@@ -1,4 +1,4 @@
-"""The map as a COLMAP model, with distortion as calibrated or as pinhole copies."""
+"""The map as a COLMAP model, with the calibrated distortion or with undistorted images."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def write_colmap(reconstruction: ReconstructedMap, folder: Path) -> None:
     """Write ``folder/images`` and the model ``folder/sparse/0`` in COLMAP's binary format.
 
     Every placed frame is an image with id ``index + 1`` at its original resolution; equal cameras are one camera.
-    In the folder of the run itself the images stay as they are and the model is replaced; another folder must be new
-    or empty and gets hard links, or copies.
-    Raises MapError when an original is missing and OutputError when ``folder`` is in use or cannot be written.
+    In the run's own folder, the images stay and the model is replaced; any other folder must be new or empty and gets
+    hard links or copies.
+    Raises MapError if an original is missing and OutputError if ``folder`` is in use or cannot be written.
     """
     if folder.resolve() == reconstruction.images.parent.resolve():
         require_images(reconstruction)
@@ -38,10 +38,10 @@ def write_colmap(reconstruction: ReconstructedMap, folder: Path) -> None:
 
 
 def write_undistorted(reconstruction: ReconstructedMap, folder: Path) -> None:
-    """Like ``write_colmap`` into a new ``folder``, with resampled images and PINHOLE cameras for splatting trainers.
+    """Like ``write_colmap`` to a new ``folder``, with undistorted images and PINHOLE cameras for splatting trainers.
 
-    Raises MapError when an original is missing and OutputError when ``folder`` is in use or cannot be written, or an
-    image has a format that COLMAP does not read.
+    Raises MapError if an original is missing and OutputError if ``folder`` is in use or cannot be written, or an image
+    has a format that COLMAP does not read.
     """
     require_images(reconstruction)
     with new_folder(folder) as output:
@@ -57,13 +57,13 @@ def write_undistorted(reconstruction: ReconstructedMap, folder: Path) -> None:
 
 
 def colmap_model(reconstruction: ReconstructedMap) -> pycolmap.Reconstruction:
-    """The map as COLMAP's data structure: rigid poses, and sparse points with tracks, colours and errors in pixels."""
+    """The map as a Reconstruction: rigid poses, and sparse points with tracks, colours and errors in pixels."""
     model = pycolmap.Reconstruction()
     camera_ids = {camera: number for number, camera in enumerate(_cameras(reconstruction), start=1)}
     for camera, camera_id in camera_ids.items():
         model.add_camera_with_trivial_rig(colmap_camera(camera, camera_id))
     rows, none = reconstruction.points.rows_by_frame(), np.zeros(0, dtype=np.int64)
-    # A row's position among those of its frame is its 2D point in the COLMAP image.
+    # A row's position among its frame's rows is the index of its 2D point in the COLMAP image.
     observations = {frame.index: rows.get(frame.index, none) for frame in reconstruction.frames}
     for frame in reconstruction.frames:
         image = pycolmap.Image(
@@ -79,7 +79,7 @@ def colmap_model(reconstruction: ReconstructedMap) -> pycolmap.Reconstruction:
 
 
 def model_is_whole(folder: Path) -> bool:
-    """Whether ``images.bin`` and ``points3D.bin`` end where their counts say; COLMAP may hang on truncated ones."""
+    """Whether ``images.bin`` and ``points3D.bin`` have the length their counts imply; COLMAP may hang on short ones."""
     try:
         images, points = (folder / "images.bin").read_bytes(), (folder / "points3D.bin").read_bytes()
         return _images_end(images) == len(images) and _points_end(points) == len(points)
@@ -128,7 +128,7 @@ def _write_model(reconstruction: ReconstructedMap, folder: Path) -> None:
 
 
 def _keep_model_and_images(output: Path) -> None:
-    """Lay COLMAP's output out as ``images`` and ``sparse/0``, without the folders and scripts for its own stereo."""
+    """Rearrange COLMAP's output as ``images`` and ``sparse/0``, and drop the folders and scripts for its own stereo."""
     (output / "sparse").rename(output / "model")
     (output / "sparse").mkdir()
     (output / "model").rename(output / "sparse" / "0")

@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,11 +18,14 @@ from recon.exports.ply import COLOUR, NORMAL, POSITION, properties
 from recon.settings import CloudSettings
 from recon.store.map import ReconstructedMap
 
+if TYPE_CHECKING:
+    import open3d
+
 VOXEL_IN_FOOTPRINTS = 2.0
 TRUNCATION_IN_VOXELS = 4.0
-LEAST_VIEWS = 2.0  # that saw a piece of surface
+LEAST_VIEWS = 2.0  # that must have seen a piece of surface
 BLOCKS = 500  # of 16 x 16 x 16 voxels (40 MB) to begin with; the grid grows
-CRUMBS = 0.001  # of the triangles; smaller pieces are left out
+CRUMBS = 0.001  # of the triangles; smaller pieces are dropped
 GLTF_FROM_WORLD = np.array([1, -1, -1])  # y up, z towards the viewer
 PLY_VERTEX = np.dtype(POSITION + NORMAL + COLOUR)
 PLY_FACE = np.dtype([("corners", "u1"), ("vertices", "<u4", 3)])
@@ -31,11 +34,11 @@ FLOAT, UNSIGNED_INT, TRIANGLES, TO_VERTICES, TO_INDICES = 5126, 5125, 4, 34962, 
 
 
 def write_mesh(reconstruction: ReconstructedMap, path: Path, settings: CloudSettings | None = None) -> int:
-    """Write a triangle mesh with colours and normals as PLY or GLB, by the suffix; returns the number of triangles.
+    """Write a triangle mesh with colours and normals, as PLY or GLB by the suffix; returns the number of triangles.
 
-    settings.voxel: edge of the grid, in world units; by default twice the median size of a depth pixel. GLB gets
-    glTF's axes, y up; PLY stays in the world. Raises OutputError for another suffix, a map without any surface, or
-    when ``path`` cannot be written, and MapError when a submap is damaged.
+    settings.voxel: edge of the grid, in world units; by default twice the median size of a depth pixel. GLB has
+    glTF's axes, y up; PLY has world coordinates. Raises OutputError for another suffix, a map without any surface, or
+    if ``path`` cannot be written, and MapError if a submap is damaged.
     """
     if path.suffix.lower() not in WRITERS:
         raise OutputError(
@@ -51,19 +54,19 @@ def write_mesh(reconstruction: ReconstructedMap, path: Path, settings: CloudSett
     return len(mesh.triangles)
 
 
-def _surface(frames: Iterable[PosedGeometry], voxel: float) -> Any:
-    """Open3D's TriangleMesh of all frames, None where they have no depth."""
-    from open3d.core import Device, float32  # noqa: PLC0415
-    from open3d.t.geometry import VoxelBlockGrid  # noqa: PLC0415  the older ScalableTSDFVolume of 0.20 stays empty
+def _surface(frames: Iterable[PosedGeometry], voxel: float) -> open3d.geometry.TriangleMesh | None:
+    """The mesh of all frames, None if they have no depth."""
+    import open3d  # noqa: PLC0415
 
-    grid = VoxelBlockGrid(
+    float32 = open3d.core.float32
+    grid = open3d.t.geometry.VoxelBlockGrid(  # the older ScalableTSDFVolume of 0.20 stays empty
         attr_names=("tsdf", "weight", "color"),
         attr_dtypes=(float32, float32, float32),
-        attr_channels=(1, 1, 3),
+        attr_channels=[open3d.core.SizeVector(count) for count in (1, 1, 3)],
         voxel_size=voxel,
         block_resolution=16,
         block_count=BLOCKS,
-        device=Device("CPU:0"),
+        device=open3d.core.Device("CPU:0"),
     )
     for posed in frames:
         _integrate(grid, posed)
@@ -78,9 +81,8 @@ def _surface(frames: Iterable[PosedGeometry], voxel: float) -> Any:
     return mesh
 
 
-def _integrate(grid: Any, posed: PosedGeometry) -> None:
-    from open3d.core import Tensor  # noqa: PLC0415
-    from open3d.t.geometry import Image  # noqa: PLC0415
+def _integrate(grid: open3d.t.geometry.VoxelBlockGrid, posed: PosedGeometry) -> None:
+    import open3d  # noqa: PLC0415
 
     frame, geometry = posed
     depth = np.where(geometry.confidence > 0, geometry.depth, 0) * np.float32(frame.world_from_cam.scale)
@@ -88,14 +90,15 @@ def _integrate(grid: Any, posed: PosedGeometry) -> None:
         return
     intrinsics = geometry.intrinsics.copy()
     intrinsics[:2, 2] -= 0.5  # Open3D counts pixels from their centres
-    image, colour = Image(depth[..., None].astype(np.float32)), Image(geometry.colour.astype(np.float32) / 255)
-    lens, pose = Tensor(intrinsics), Tensor(frame.cam_from_world)
+    image_of, tensor_of = open3d.t.geometry.Image, open3d.core.Tensor.from_numpy
+    image, colour = image_of(depth[..., None].astype(np.float32)), image_of(geometry.colour.astype(np.float32) / 255)
+    lens, pose = tensor_of(intrinsics), tensor_of(frame.cam_from_world)
     reach = (1.0, float(depth.max()) + 1.0, TRUNCATION_IN_VOXELS)  # unit of the depth, farthest depth, truncation
     blocks = grid.compute_unique_block_coordinates(image, lens, pose, *reach)
     grid.integrate(blocks, image, colour, lens, lens, pose, *reach)
 
 
-def _ply(mesh: Any) -> bytes:
+def _ply(mesh: open3d.geometry.TriangleMesh) -> bytes:
     vertices = np.empty(len(mesh.vertices), dtype=PLY_VERTEX)
     vertices["x"], vertices["y"], vertices["z"] = np.asarray(mesh.vertices).T
     vertices["nx"], vertices["ny"], vertices["nz"] = np.asarray(mesh.vertex_normals).T
@@ -114,8 +117,8 @@ def _ply(mesh: Any) -> bytes:
     return "\n".join(header).encode("ascii") + vertices.tobytes() + faces.tobytes()
 
 
-def _glb(mesh: Any) -> bytes:
-    """A binary glTF 2.0 file of one mesh. Colours are linear there."""
+def _glb(mesh: open3d.geometry.TriangleMesh) -> bytes:
+    """A binary glTF 2.0 file of one mesh. Its colours are linear."""
     positions = (np.asarray(mesh.vertices) * GLTF_FROM_WORLD).astype("<f4")
     normals = (np.asarray(mesh.vertex_normals) * GLTF_FROM_WORLD).astype("<f4")
     colours = _linear(np.asarray(mesh.vertex_colors)).astype("<f4")
@@ -155,8 +158,8 @@ def _glb_chunk(kind: int, content: bytes, padding: bytes) -> bytes:
 
 
 def _linear(colours: Array) -> Array:
-    """Light (n, 3) in 0..1 of sRGB colours in 0..1 (IEC 61966-2-1)."""
+    """Linear colours (n, 3) in 0..1 from sRGB colours in 0..1 (IEC 61966-2-1)."""
     return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
 
 
-WRITERS: dict[str, Callable[[Any], bytes]] = {".ply": _ply, ".glb": _glb}
+WRITERS: dict[str, Callable[[open3d.geometry.TriangleMesh], bytes]] = {".ply": _ply, ".glb": _glb}

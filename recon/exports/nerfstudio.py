@@ -22,10 +22,10 @@ OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 def write_nerfstudio(reconstruction: ReconstructedMap, folder: Path) -> None:
     """Write a new ``folder`` with ``images``, ``sparse_pc.ply`` and ``transforms.json``, which refers to both.
 
-    Poses are camera-to-world with OpenGL axes (x right, y up, z backward); the world stays the map's. The lens is
-    global when all frames share one and otherwise stands with every frame.
-    Raises OutputError when fisheye and other lenses are mixed, which the format cannot say, or ``folder`` is in use or
-    cannot be written, and MapError when an original is missing.
+    Poses are camera-to-world with OpenGL axes (x right, y up, z backward); the world is the map's. The lens is global
+    if all frames share one, otherwise it is given for each frame.
+    Raises OutputError if fisheye and other lenses are mixed, which the format does not allow, or ``folder`` is in use
+    or cannot be written, and MapError if an original is missing.
     """
     text = json.dumps(_transforms(reconstruction), indent=1)
     points = reconstruction.points

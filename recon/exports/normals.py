@@ -12,10 +12,10 @@ WINDOW = 5
 
 
 def depth_normals(depth: DepthMap, intrinsics: Array) -> Array:
-    """Unit normals (h, w, 3) in camera coordinates, towards the camera; towards it where too little is known.
+    """Unit normals (h, w, 3) in camera coordinates, facing the camera; straight at it where too little is known.
 
-    On a plane, inverse depth is an affine function of the pixel, whose three numbers are the plane's normal seen
-    through the transposed intrinsics. It is fitted to the WINDOW x WINDOW pixels around each, by least squares.
+    On a plane, inverse depth is an affine function of the pixel; its three coefficients give the plane's normal through
+    the transposed intrinsics. They are fitted to the WINDOW x WINDOW pixels around each pixel by least squares.
     """
     rows, columns = np.mgrid[: depth.shape[0], : depth.shape[1]] + 0.5
     known = (depth > 0).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The files that every run writes beside its map. One that fails does not keep the others from being written."""
+"""The files that every run writes beside its map. If one fails, the others are still written."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from recon.store.map import ReconstructedMap
 def write_outputs(
     reconstruction: ReconstructedMap, cloud: CloudSettings, tell: Callable[[Event], None]
 ) -> tuple[str, ...]:
-    """Write what every run exports into the map's folder; returns a sentence for each that failed.
+    """Write every run's exports to the map's folder; returns a sentence for each that failed.
 
-    What failed is absent afterwards: a file of an earlier run would not fit the map.
+    A failed output is absent afterwards: a file of an earlier run would not match the map.
     """
     failed: list[str] = []
     for target, export in EXPORTS.items():

@@ -1,10 +1,10 @@
-"""Opens what was written with the programs it is for."""
+"""Opens exported files with the programs they are for."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pycolmap
@@ -14,6 +14,9 @@ from evo.tools.file_interface import read_kitti_poses_file, read_tum_trajectory_
 from recon.core.errors import ReconError
 from recon.exports.colmap import model_is_whole
 
+if TYPE_CHECKING:
+    import open3d
+
 MAX_PLY_HEADER = 4096
 PLY_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
 
@@ -22,20 +25,20 @@ class CheckError(ReconError):
     """A file is missing, or readable with the wrong content."""
 
 
-def read_cloud(path: Path) -> Any:
+def read_cloud(path: Path) -> open3d.geometry.PointCloud:
     """The cloud as Open3D's PointCloud. Raises CheckError for a file that is truncated."""
-    from open3d.io import read_point_cloud  # noqa: PLC0415 - two seconds that only clouds need
+    import open3d  # noqa: PLC0415 - takes two seconds, needed for clouds only
 
-    if not _ply_is_whole(existing(path)):  # Open3D would fill it up with whatever is in memory
+    if not _ply_is_whole(existing(path)):  # Open3D would fill the rest with whatever is in memory
         raise CheckError(f"{path} is truncated or no binary PLY: not all points from {path.name} can be read.")
-    return read_point_cloud(str(path), remove_nan_points=False)
+    return open3d.io.read_point_cloud(path, remove_nan_points=False)
 
 
-def read_mesh(path: Path) -> Any:
+def read_mesh(path: Path) -> open3d.geometry.TriangleMesh:
     """The mesh as Open3D's TriangleMesh. Raises CheckError for one without triangles."""
-    from open3d.io import read_triangle_mesh  # noqa: PLC0415
+    import open3d  # noqa: PLC0415
 
-    mesh = read_triangle_mesh(str(existing(path)))
+    mesh = open3d.io.read_triangle_mesh(existing(path))
     if not len(mesh.triangles) or not np.isfinite(np.asarray(mesh.vertices)).all():
         raise CheckError(f"Open3D reads {len(mesh.triangles)} triangles from {path}, expected some, all finite.")
     return mesh
@@ -60,7 +63,7 @@ def read_kitti(path: Path) -> PosePath3D:
 
 
 def read_nerfstudio(folder: Path) -> dict[str, Any]:
-    """transforms.json, whose images all exist. Raises CheckError where one does not."""
+    """The content of transforms.json. Raises CheckError if one of its images is missing."""
     content: dict[str, Any] = json.loads(existing(folder / "transforms.json").read_text())
     for frame in content["frames"]:
         existing(folder / frame["file_path"])
@@ -68,14 +71,14 @@ def read_nerfstudio(folder: Path) -> dict[str, Any]:
 
 
 def existing(path: Path) -> Path:
-    """The path. Raises CheckError where there is nothing."""
+    """The path. Raises CheckError if it does not exist."""
     if not path.exists():
         raise CheckError(f"{path} is missing.")
     return path
 
 
 def _ply_is_whole(path: Path) -> bool:
-    """Whether a binary PLY of points has as many bytes after its header as the header promises."""
+    """Whether a binary PLY of points has the number of bytes that its header implies."""
     with path.open("rb") as file:
         header = file.read(MAX_PLY_HEADER).partition(b"end_header\n")[0].decode("ascii", errors="replace")
     rows = [line.split() for line in header.splitlines()]

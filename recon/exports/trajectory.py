@@ -22,7 +22,7 @@ TUM_COLUMNS = "timestamp tx ty tz qx qy qz qw"
 class Trajectory:
     """Poses over time. timestamps: (poses,) in seconds or frame numbers. world_from_cam: (poses, 4, 4), rigid.
 
-    indices: (poses,) of the frames that the poses belong to; None for a file, which does not say.
+    indices: (poses,) of the frames with these poses; None for a file, which does not store them.
     """
 
     timestamps: Array
@@ -70,8 +70,8 @@ def write_kitti(reconstruction: ReconstructedMap, path: Path) -> None:
 def read_tum(path: Path) -> Trajectory:
     """Read a TUM file: columns separated by white space, lines that start with ``#`` are comments.
 
-    Raises SourceError, naming file and line, for a missing file, a row of another width, a number that is none or
-    not finite, a quaternion of length zero, and a file without rows. Quaternions are normalised.
+    Raises SourceError, naming file and line, for a missing file, a row of another width, a value that is not a finite
+    number, a quaternion of length zero, and a file without rows. Quaternions are normalised.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

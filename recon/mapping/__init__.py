@@ -1,1 +1,1 @@
-"""From chunks to one map: chunks are aligned and placed, doubted, closed into loops, corrected, and given one unit."""
+"""From chunks to one map: alignment, placement, doubts, loop closure, correction, and a common unit."""

@@ -1,8 +1,8 @@
-"""Poses for frames that were passed over: the map's points, followed from the keyframes around them.
+"""Poses for frames that were passed over, from map points tracked from the neighbouring keyframes.
 
-The points that a keyframe observes are projected into the frame by the pose of the frame before, followed from there by
-optical flow (Bouguet 2000) from the keyframe's own picture, so that errors do not add up, and give the pose by
-PnP with RANSAC. That takes a fraction of what features and matching would.
+The points observed by a keyframe are projected into the frame with the previous frame's pose. From there they are
+tracked by optical flow (Bouguet 2000) from the keyframe's own image, so that errors do not accumulate, and PnP with
+RANSAC gives the pose. This takes a fraction of the time of features and matching.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from recon.sources.decoding import read_photo
 from recon.sources.keyframes import small_grey
 from recon.store.map import ReconstructedMap
 
-SIDE = 640  # longest side of the pictures in which points are followed [px]
+SIDE = 640  # longest side of the images used for tracking [px]
 MOST_POINTS = 400  # of one keyframe
 FEWEST_INLIERS = 12
-MAX_ERROR = 2.0  # [px] of the small picture
+MAX_ERROR = 2.0  # [px] of the small image
 FLOW: dict[str, Any] = {"winSize": (17, 17), "maxLevel": 2, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
 PASSED = "was passed over as it shows little new, and "
 TOO_LITTLE = PASSED + "too little of the map was found in it"
@@ -36,7 +36,7 @@ NO_POINTS = PASSED + "the map has no points to place it by"
 
 @dataclass(frozen=True, eq=False)
 class _Keyframe:
-    """A placed frame with its small picture, and the points (n, 3) in the world that it sees at pixels (n, 2) of it."""
+    """A placed frame with its small image, and the world points (n, 3) that it observes at pixels (n, 2) there."""
 
     placed: PlacedFrame
     grey: Image
@@ -45,7 +45,7 @@ class _Keyframe:
 
 
 class FrameLocaliser:
-    """Places frames between the keyframes of a finished map, in the order of the source."""
+    """Places frames between the keyframes of a finished map, in source order."""
 
     def __init__(self, reconstruction: ReconstructedMap) -> None:
         self._map = reconstruction
@@ -53,7 +53,7 @@ class FrameLocaliser:
         self._frames = {frame.index: frame for frame in reconstruction.frames}
         self._indices = np.array(sorted(self._frames))
         self._keyframe = lru_cache(maxsize=3)(self._load)
-        self._cam_from_world: Array | None = None  # of the frame before
+        self._cam_from_world: Array | None = None  # of the previous frame
 
     def place(self, frame: Frame) -> PlacedFrame | SkippedFrame:
         """The frame's pose, or why it has none."""
@@ -78,7 +78,7 @@ class FrameLocaliser:
         return PlacedFrame(frame.index, frame.timestamp, frame.name, located.camera, world_from_cam)
 
     def _neighbours(self, index: int) -> list[int]:
-        """The keyframes before and after, the nearer first."""
+        """The keyframes before and after, the nearer one first."""
         after = int(np.searchsorted(self._indices, index))
         found = [int(row) for row in self._indices[max(0, after - 1) : after + 1]]
         return sorted(found, key=lambda other: abs(other - index))
@@ -99,7 +99,7 @@ def pose_passed(
     passed: Mapping[int, PassedFrame],
     candidates: Iterable[Candidate | SkippedFrame],
 ) -> Iterator[PlacedFrame | SkippedFrame]:
-    """What becomes of the frames ``passed``, by index, as far as they are among the candidates of the source."""
+    """The outcome for the frames ``passed``, by index, if they are among the candidates of the source."""
     localiser = FrameLocaliser(reconstruction)
     for item in candidates:
         if isinstance(item, Candidate):
@@ -110,7 +110,7 @@ def pose_passed(
 
 @dataclass(frozen=True, eq=False)
 class _Located:
-    """The pose (4, 4) of a picture, the lens that was assumed, and how well points agree with both, each by 0 to 1."""
+    """The pose (4, 4) of an image, the assumed lens, and the support by the points, each of which adds 0 to 1."""
 
     cam_from_world: Array
     camera: Camera
@@ -118,7 +118,7 @@ class _Located:
 
 
 def locate(grey: Image, around: list[_Keyframe], camera: Camera, start: Array) -> _Located | None:
-    """Where a small picture near the pose ``start`` was taken, by the points of the keyframes around it."""
+    """The pose of a small image, from the points of the keyframes around it; ``start`` is a nearby pose."""
     followed = [follow(keyframe, grey, camera, start) for keyframe in around]
     pixels, points = (np.concatenate(parts) for parts in zip(*followed, strict=True))
     if len(pixels) < FEWEST_INLIERS:
@@ -136,7 +136,7 @@ def locate(grey: Image, around: list[_Keyframe], camera: Camera, start: Array) -
 
 
 def follow(keyframe: _Keyframe, grey: Image, camera: Camera, start: Array) -> tuple[Array, Array]:
-    """Pixels (n, 2) in the small picture ``grey`` of a keyframe's points (n, 3), as far as they are found."""
+    """Pixels (n, 2) in the small image ``grey`` of those of a keyframe's points (n, 3) that were tracked."""
     points_cam = keyframe.points @ start[:3, :3].T + start[:3, 3]
     front = points_cam[:, 2] > 1e-6
     expected = to_small(np.asarray(colmap_camera(camera).img_from_cam(points_cam[front])).reshape(-1, 2), camera, grey)
@@ -151,7 +151,7 @@ def follow(keyframe: _Keyframe, grey: Image, camera: Camera, start: Array) -> tu
 
 
 def to_small(pixels: Array, camera: Camera, grey: Image) -> Array:
-    """Pixels (n, 2) of the original, centres at .5, in the small picture, centres at whole numbers as in OpenCV."""
+    """Pixels (n, 2) from the original, centres at .5, to the small image, centres at integers as in OpenCV."""
     return np.asarray(pixels * [grey.shape[1] / camera.width, grey.shape[0] / camera.height] - 0.5)
 
 

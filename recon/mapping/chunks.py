@@ -1,4 +1,4 @@
-"""Frames to overlapping chunks, as they come."""
+"""Groups a stream of frames into overlapping chunks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from recon.core.types import Chunk, Frame
 def chunks(
     frames: Iterable[Frame], size: int, overlap: int, finished: Sequence[tuple[int, int]] = ()
 ) -> Iterator[Chunk]:
-    """Chunks of ``size`` frames, each of which starts with the last ``overlap`` frames of the chunk before.
+    """Chunks of ``size`` frames, each of which starts with the last ``overlap`` frames of the previous one.
 
-    finished: size and overlap of the first chunks, where an earlier run has made them already.
+    finished: size and overlap of the first chunks, if an earlier run has made them.
 
-    A chunk is yielded as soon as its last frame is read, and no more than one chunk of frames is held. The last chunk
-    may be shorter, but always brings at least one new frame. Raises SettingsError unless size > overlap >= 1.
+    A chunk is yielded as soon as its last frame is read; at most one chunk of frames is in memory. The last chunk may
+    be shorter, but always adds at least one new frame. Raises SettingsError unless size > overlap >= 1.
     """
     if not size > overlap >= 1:
         raise SettingsError(f"--chunk must exceed --overlap, and --overlap be at least 1; got {size} and {overlap}.")

@@ -1,4 +1,4 @@
-"""Carrying a refined sparse model over to the frames of the map: new poses, and the scale of their stored depth."""
+"""Transfers a refined sparse model to the frames of the map: new poses, and the scale of their stored depth."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def correct(
     """Placed frames and coloured points (in the world) of the refined ``model``.
 
     names: name and timestamp by frame index. The scale of a frame is the median ratio of its sparse points' depth to
-    its stored dense depth at the same pixels; where too few pixels tell, it stays as it was. Frames that only the model
-    has placed may have depth as well, in the unit of a piece of their own.
+    its stored dense depth at the same pixels; with too few such pixels it stays unchanged. Frames placed by the model
+    alone may have depth too, in the unit of a separate piece.
     """
     scales = {frame.index: frame.world_from_cam.scale for frame in reconstruction.frames}
     everywhere = replace(
@@ -54,7 +54,7 @@ def correct(
 def _project(
     positions: Array, ids: NDArray[np.int64], pose: Array, geometry: FrameGeometry
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Array]:
-    """Ids of the points that fall into the frame's depth map, with their row, column and depth there."""
+    """Ids of the points that project into the frame's depth map, with their row, column and depth there."""
     points_cam = positions[ids] @ pose[:3, :3].T + pose[:3, 3]
     pixels = points_cam @ geometry.intrinsics.T
     depth = points_cam[:, 2]

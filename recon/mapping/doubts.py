@@ -1,4 +1,4 @@
-"""Which part of a map to doubt: what in a submap carries scale from frame to frame, how sure its depth is, and blur."""
+"""Which parts of a map to doubt: by shared depth between frames, jumps of scale, confidence of the depth, and blur."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from recon.core.types import FrameGeometry, Image
 from recon.mapping.alignment import unproject
 from recon.mapping.overlap import depth_at
 
-STEP = 4  # px between points of a depth map that are looked at
+STEP = 4  # px between sampled points of a depth map
 ENOUGH_POINTS = 20
-ENOUGH_CARRIED = 0.01  # share of an image whose depth the next one sees too, below which scale is not sure
-LARGE_JUMP = 0.1  # of log scale: five times what the noise of depth makes
-FAR_BELOW = 0.5  # of what is usual in the run
+ENOUGH_CARRIED = 0.01  # share of an image whose depth the next one sees too; below it, scale is uncertain
+LARGE_JUMP = 0.1  # of log scale: five times the effect of noise in the depth
+FAR_BELOW = 0.5  # of the run's usual value
 
 
 @dataclass(frozen=True)
 class Doubts:
-    """What speaks against a submap.
+    """Evidence against a submap.
 
-    carried: the smallest share of a frame's pixels that have depth in the next frame too; where it is tiny, nothing
-    tells how far the camera went. carried_frame: the frame after that place. scale_jump: the largest factor, as
-    |log|, by which depth differs from one frame to the next. jump_frame: the frame after it. confidence: mean over all
-    pixels, 0 where there is no depth. sharpness: median over the frames of the spread of the image's Laplacian, in grey
-    levels.
+    carried: the smallest share of a frame's pixels that have depth in the next frame too; if it is tiny, nothing
+    determines how far the camera moved. carried_frame: the frame after that place. scale_jump: the largest factor, as
+    |log|, by which depth differs between consecutive frames. jump_frame: the frame after it. confidence: mean over all
+    pixels, 0 where there is no depth. sharpness: median over the frames of the standard deviation of the image's
+    Laplacian, in grey levels.
     """
 
     carried: float
@@ -41,7 +41,7 @@ class Doubts:
 
 
 def find_doubts(frames: Sequence[FrameGeometry]) -> Doubts:
-    """Of the frames that a submap adds, in order, behind the last one that it shares; at least one."""
+    """Doubts about the frames that a submap adds, in order, after the last one that it shares; at least one."""
     sure = (frame.sure() for frame in frames)
     links = [(*link(before, after), after.index) for before, after in pairwise(sure)]
     carried = min(((share, index) for share, _, index in links), default=(1.0, frames[0].index))
@@ -57,15 +57,15 @@ def find_doubts(frames: Sequence[FrameGeometry]) -> Doubts:
 
 
 def unjudged(frames: Sequence[FrameGeometry]) -> Doubts:
-    """Of frames that could not be judged: whether anything carries scale to them is not known."""
+    """Doubts about frames that could not be judged: whether anything carries scale to them is unknown."""
     first = frames[0].index
     return Doubts(0.0, first, 0.0, first, 0.0, 0.0)
 
 
 def link(before: FrameGeometry, after: FrameGeometry) -> tuple[float, float]:
-    """Share of the first frame's pixels that have depth in both frames, and the log of how much deeper the second is.
+    """Share of the first frame's pixels with depth in both frames, and the log of the second's depth over the first's.
 
-    The latter is the median, 0 where too few pixels tell.
+    The latter is the median, 0 with too few such pixels.
     """
     rows, columns = np.nonzero(before.depth[::STEP, ::STEP] > 0)
     points = Sim3.from_matrix(after.cam_from_chunk).apply(unproject(before, rows * STEP, columns * STEP))
@@ -80,7 +80,7 @@ def sharpness(image: Image) -> float:
 
 
 def warnings(submaps: Sequence[Doubts]) -> list[list[str]]:
-    """Sentences for the user about every submap, which is compared with what is usual in the run."""
+    """Sentences for the user about every submap, in comparison with the rest of the run."""
     if not submaps:
         return []
     usual_confidence = float(np.median([doubts.confidence for doubts in submaps]))

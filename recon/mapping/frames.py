@@ -1,4 +1,4 @@
-"""The frames of a run: what the source gave, and why some have no place in the map."""
+"""The frames of a run: what the source gave, and why some have no pose."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NOT_YET = "was passed over as it shows little new, and the run ended before its 
 
 
 class RunFrames:
-    """Every frame and file that the source has given.
+    """Every frame and file that the source has given so far.
 
-    names: name and timestamp of the frames read, by index. passed: those left out of the map as they show little new,
-    by index. reasons: why frames read have no place, by index.
+    names: name and timestamp of the frames read, by index. passed: frames passed over because they show little new, by
+    index. reasons: why frames have no pose, by index.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class RunFrames:
         self._between: dict[int, PlacedFrame | SkippedFrame] = {}
 
     def take(self, item: Frame | SkippedFrame | PassedFrame) -> None:
-        """Note an item of the source."""
+        """Record an item of the source."""
         match item:
             case SkippedFrame():
                 self._unreadable.append(item)
@@ -37,21 +37,21 @@ class RunFrames:
                 self.names[item.index] = (item.name, item.timestamp)
 
     def explain(self, chunk: Chunk, geometry: ChunkGeometry) -> None:
-        """Note why frames of a chunk may have no place in the end."""
+        """Record why frames of a chunk may end up without a pose."""
         self.reasons.update({frame.index: ALONE for frame in chunk.frames} | geometry.unplaced)
 
     def settle(self, found: PlacedFrame | SkippedFrame) -> int:
-        """Note what became of a frame that was passed over; returns of how many that is known."""
+        """Record the outcome for a frame that was passed over; returns the number of known outcomes."""
         self._between[found.index] = found
         return len(self._between)
 
     @property
     def between(self) -> tuple[PlacedFrame, ...]:
-        """The frames passed over that have got a pose."""
+        """The passed-over frames that got a pose."""
         return tuple(frame for frame in self._between.values() if isinstance(frame, PlacedFrame))
 
     def skipped(self, placed: Collection[int]) -> tuple[SkippedFrame, ...]:
-        """All without a pose, when the map holds the frames ``placed``, by index."""
+        """All frames without a pose, if the map holds the frames ``placed``, by index."""
         unplaced = [
             SkippedFrame(index, name, self.reasons.get(index, UNFINISHED).reason, "unplaced")
             for index, (name, _) in self.names.items()

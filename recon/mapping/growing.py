@@ -1,4 +1,4 @@
-"""The map that a run builds, chunk by chunk: placed, doubted, closed into loops, adjusted, and given its final unit."""
+"""The map that a run builds chunk by chunk: placement, doubts, loops, adjustment, and the final unit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SubmapStore(Protocol):
-    """Where submaps go, so that their depth need not stay in memory; see ``MapStore``."""
+    """Stores submaps, so that their depth need not stay in memory; see ``MapStore``."""
 
     def write_submap(
         self, submap: Submap, new_frames: set[int], other_frames: Sequence[FrameGeometry] = ()
@@ -32,10 +32,10 @@ class SubmapStore(Protocol):
 
 
 class GrowingMap:
-    """Where everything lies that has been reconstructed so far. Depth goes to the ``store``, by submap.
+    """The poses of everything reconstructed so far. Depth goes to the ``store``, by submap.
 
-    recogniser: finds loops; None to close none. A fault of doubts or loops
-    is told, and the map grows without them.
+    recogniser: finds loops; None to close no loops. If doubts or loops fail, that is reported, and the map grows without
+    them.
     """
 
     def __init__(self, store: SubmapStore, tell: Announcer, recogniser: PlaceRecogniser | None = None) -> None:
@@ -44,7 +44,7 @@ class GrowingMap:
         self._loops = tell.helpers.attempt("loops", lambda: _open_loop_closer(recogniser))
         self._doubts: dict[int, Doubts] = {}  # by chunk
         self._depths: dict[int, float] = {}  # by frame, see recon.mapping.world
-        self._before: dict[int, FrameGeometry] = {}  # of the last chunk
+        self._before: dict[int, FrameGeometry] = {}  # of the previous chunk
         self.points = SparsePoints.empty()
 
     @property
@@ -55,7 +55,7 @@ class GrowingMap:
 
     @property
     def ledger(self) -> tuple[LoopRecord, ...]:
-        """Every place that was thought to be seen again."""
+        """Every loop candidate, with its verdict."""
         return self._loops.ledger if self._loops else ()
 
     @property
@@ -64,7 +64,7 @@ class GrowingMap:
         return self._loops.confirmed if self._loops else ()
 
     def add(self, chunk: Chunk, geometry: ChunkGeometry) -> Submap | None:
-        """Place a chunk, store what it adds, and close the loops that it ends; None where no frame of it has a pose.
+        """Place a chunk, store what it adds, and close its loops; None if none of its frames has a pose.
 
         Raises OutputError.
         """
@@ -73,12 +73,12 @@ class GrowingMap:
         return submap
 
     def warnings(self) -> dict[int, tuple[str, ...]]:
-        """Why parts of the map may be wrong, sentences by chunk."""
+        """Why parts of the map may be wrong: sentences by chunk."""
         sentences = self._tell.helpers.attempt("doubts", lambda: warnings(list(self._doubts.values()))) or []
         return {number: tuple(found) for number, found in zip(self._doubts, sentences, strict=False)}
 
     def adjust(self, frames: Sequence[PlacedFrame], points: SparsePoints) -> None:
-        """Take over what the adjustment of all poses together has found."""
+        """Apply the result of the joint adjustment of all poses."""
         self._placement.replace_main(frames)
         self.points = points
 
@@ -90,7 +90,7 @@ class GrowingMap:
         self._tell(PosesCorrected(self.frames, self.points))
 
     def examine(self) -> tuple[str, ...]:
-        """Why to doubt the settled map. Raises InsaneMapError where it is beyond doubt wrong."""
+        """Why to doubt the settled map. Raises InsaneMapError if it is certainly wrong."""
         placed = self._placement.main
         return examine(placed, self.points, depth_seen(placed, self._depths))
 
@@ -111,7 +111,7 @@ class GrowingMap:
         return submap
 
     def _judge(self, chunk: Chunk, frames: Sequence[FrameGeometry]) -> Doubts:
-        """What speaks against the frames that a chunk adds."""
+        """Doubts about the frames that a chunk adds."""
         found = self._tell.helpers.attempt("doubts", lambda: find_doubts(frames))
         if found is None:
             return unjudged(frames)
@@ -119,7 +119,7 @@ class GrowingMap:
         return found
 
     def _write(self, submap: Submap, added: set[int]) -> None:
-        """Store a submap, with the frames that it sees otherwise than the chunk before did."""
+        """Store a submap, with the shared frames whose geometry differs from the previous chunk's."""
         others = [frame for frame in submap.geometry.frames if frame.index not in added]
         changed = [frame for frame in others if self._before.get(frame.index) is not frame]
         with stage("store"):
@@ -128,7 +128,7 @@ class GrowingMap:
     def _close_loops(
         self, loops: LoopCloser, submap: Submap, chunk: Chunk, added: set[int], *, doubts: Doubts, new_piece: bool
     ) -> None:
-        """Look for places seen before, and move all submaps where one closes a loop."""
+        """Look for places seen before, and move all submaps if a loop is closed."""
         known = set(loops.closed)
         extend = partial(
             loops.extend,

@@ -1,4 +1,4 @@
-"""Closing loops as the map grows: candidates into the pose graph, corrected submaps out, and a ledger of verdicts."""
+"""Loop closure while the map grows: candidates enter the pose graph, which corrects submaps, and a ledger."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from recon.mapping.posegraph.agreement import largest_agreeing_set
 from recon.mapping.posegraph.graph import Edge, EdgeNoise, Optimised, PoseGraph
 from recon.mapping.posegraph.solver import closing_error, optimise
 
-MAX_CLOSING_ERROR = 5.0  # standard deviations of the chain's drift beyond which a loop is no drift but a mistake
-# Drift from one submap to the next: generous, for a loop must never be refused because a map has drifted a little.
+MAX_CLOSING_ERROR = 5.0  # standard deviations of the chain's drift; a loop beyond that is a mistake, not drift
+# Drift from one submap to the next: generous, since a loop must never be refused because a map has drifted a little.
 DRIFT_ROTATION = 0.02  # rad
-DRIFT_TRANSLATION = 0.03  # of the way within the submap and its depth of scene
+DRIFT_TRANSLATION = 0.03  # of the path within the submap and its scene depth
 DRIFT_LOG_SCALE = 0.03
-LOST_LOG_SCALE = 1.0  # where nothing carries the scale, as when the camera turns before a blank wall
+LOST_LOG_SCALE = 1.0  # where nothing carries the scale, as when the camera turns in front of a blank wall
 NOTHING_REVISED: Mapping[int, Sim3] = {}
 NOTHING_KNOWN = EdgeNoise(100.0, 1e4, 100.0)
 OTHER_PIECE = "it leads to a part of the map that is not connected with this one"
 OTHER_PLACE = "the loops that connect the two parts of the map contradict it"
 FEWEST_BRIDGES = 3  # loops that must agree before two pieces become one
 LOOP_ROTATION = 0.01  # rad
-LOOP_TRANSLATION = 0.02  # of the depth of scene
+LOOP_TRANSLATION = 0.02  # of the scene depth
 LOOP_LOG_SCALE = 0.02
 
 
 @dataclass
 class Piece:
-    """Submaps that are connected with each other. loops: row of the ledger and edge."""
+    """Connected submaps. loops: row of the ledger and edge."""
 
     world_from_node: dict[int, Sim3] = field(default_factory=dict)
     chain: list[Edge] = field(default_factory=list)
@@ -45,9 +45,9 @@ class Piece:
         return PoseGraph(self.world_from_node, self.chain, [edge for _, edge in self.loops])
 
     def joined(self, other: Piece, bridges: Sequence[tuple[int, Edge]]) -> Piece:
-        """This piece with another behind it, which goes where ``bridges``, loops from this one to it, see it.
+        """This piece followed by another one, placed by ``bridges``, the loops from this one to it.
 
-        The first of them says where the search for the best place begins; the chain between the pieces says nothing.
+        The first of them gives the start of the optimisation; the chain between the pieces carries no information.
         """
         _, first = bridges[0]
         seen = self.world_from_node[first.first] @ first.first_from_second
@@ -60,10 +60,10 @@ class Piece:
 
 
 class LoopCloser:
-    """The pose graphs of the connected pieces of the map, of which the newest grows, and the ledger of the whole run.
+    """The pose graphs of the map's connected pieces, the newest of which grows, and the ledger of the whole run.
 
-    A node of a graph is the camera behind the weakest link of a submap, for there it bends. The frame of its chunk
-    may lie anywhere: chunks that continue each other all share the first one's.
+    A node of a graph is the camera after the weakest link of a submap, since the map bends there. The chunk frame may
+    lie anywhere: chunks that continue each other all share the first one's.
     """
 
     def __init__(self, recogniser: PlaceRecogniser) -> None:
@@ -77,19 +77,19 @@ class LoopCloser:
 
     @property
     def ledger(self) -> tuple[LoopRecord, ...]:
-        """Every candidate so far, in the order in which they came up, with the verdict as it is now."""
+        """Every candidate so far, in order of appearance, with its present verdict."""
         return tuple(self._ledger)
 
     @property
     def closed(self) -> tuple[tuple[int, int], ...]:
-        """The frames of every loop that holds as it is now, the earlier one first."""
+        """The frames of every loop accepted at present, the earlier one first."""
         return tuple((line.earlier, line.frame) for line in self._ledger if line.verdict == "accepted")
 
     @property
     def confirmed(self) -> tuple[tuple[int, int], ...]:
-        """Those of ``closed``, and of the loops to other pieces, which are too few to tell whether they are true.
+        """Those of ``closed``, and of the loops to other pieces, which are too few to judge.
 
-        They are where the joint adjustment may connect the pieces.
+        The joint adjustment may connect the pieces there.
         """
         bridges = ((line.earlier, line.frame) for line in self._ledger if line.kind == "bridge")
         return (*self.closed, *bridges)
@@ -104,11 +104,11 @@ class LoopCloser:
         new_piece: bool,
         revised: Mapping[int, Sim3] = NOTHING_REVISED,
     ) -> Mapping[int, Sim3]:
-        """Take in a submap that was just placed; returns where all submaps of its piece lie once a loop is closed.
+        """Add a submap that was just placed; returns the poses of all submaps of its piece if a loop is closed.
 
-        frames: those that the submap adds. doubts: about these. new_piece: it shares nothing with the submap before.
-        revised: earlier submaps that it sees elsewhere than they lay. The result is empty where nothing changes. Loops
-        that agree may join the piece with another one; the result then holds the submaps of both.
+        frames: those that the submap adds. doubts: about these. new_piece: it shares nothing with the previous submap.
+        revised: new poses of earlier submaps, from this one. The result is empty if nothing changes. Loops that agree
+        may join the piece with another one; the result then holds the submaps of both.
         """
         self._revise(revised)
         self._append(submap, doubts, new_piece=new_piece)
@@ -120,7 +120,7 @@ class LoopCloser:
         return joined or (self._optimise() if len(self._piece.loops) > loops else {})
 
     def _revise(self, world_from_submap: Mapping[int, Sim3]) -> None:
-        """Take over poses that were estimated anew, and with them the edges of the chain that touch them."""
+        """Apply re-estimated poses, and update the chain's edges at these submaps."""
         poses, chain = self._piece.world_from_node, self._piece.chain
         poses.update(
             {
@@ -148,7 +148,7 @@ class LoopCloser:
         self._piece.world_from_node[submap.index] = world_from_node
 
     def _enter(self, candidate: LoopCandidate) -> None:
-        """Write a candidate into the ledger, and where it may be true, as a loop or a bridge to another piece."""
+        """Record a candidate in the ledger and, if it may be true, as a loop or as a bridge to another piece."""
         edge, reason, before = candidate.edge, candidate.reason, 0.0
         kind: LoopKind = "loop"
         row = len(self._ledger)
@@ -170,18 +170,18 @@ class LoopCloser:
         return Edge(edge.first, edge.second, ends[0] @ edge.first_from_second @ ends[1].inverse(), noise)
 
     def _stretch(self, loop: Edge) -> PoseGraph:
-        """The part of the chain that a loop closes, with the loop."""
+        """The part of the chain that a loop spans, with the loop."""
         nodes = list(self._piece.world_from_node)
         first, second = sorted((nodes.index(loop.first), nodes.index(loop.second)))
         poses = {node: self._piece.world_from_node[node] for node in nodes[first : second + 1]}
         return PoseGraph(poses, self._piece.chain[first:second], [loop])
 
     def _optimise(self) -> Mapping[int, Sim3]:
-        """Make the graph agree, judge every loop of it anew, and return where the submaps lie."""
+        """Optimise the graph, judge all its loops again, and return the poses of the submaps."""
         return self._settle(optimise(self._piece.graph))
 
     def _settle(self, found: Optimised) -> Mapping[int, Sim3]:
-        """Take over what an optimisation of the newest piece found."""
+        """Apply the result of an optimisation of the newest piece."""
         for number, (row, _) in enumerate(self._piece.loops):
             self._ledger[row] = judged(self._ledger[row], found, number)
         self._piece.world_from_node = dict(found.world_from_submap)
@@ -190,9 +190,9 @@ class LoopCloser:
         return {number: pose @ self._node_from_chunk[number] for number, pose in found.world_from_submap.items()}
 
     def _join(self) -> Mapping[int, Sim3]:
-        """Connect the newest piece with another one to which enough loops lead that agree about where it lies.
+        """Connect the newest piece with another one if enough loops to it agree on their relative pose.
 
-        No chain contradicts a wrong loop here, so one is not enough. Returns where the submaps of both lie.
+        No chain contradicts a wrong loop here, so one is not enough. Returns the poses of the submaps of both.
         """
         for other in self._others:
             bridges = [bridge for bridge in self._bridges if bridge[1].first in other.world_from_node]
@@ -213,13 +213,13 @@ class LoopCloser:
 
 
 def agreeing(joined: Piece, bridges: Sequence[tuple[int, Edge]]) -> list[tuple[int, Edge]]:
-    """The largest set of bridges that agree with each other about how two pieces lie."""
+    """The largest set of bridges that agree on the relative pose of two pieces."""
     graph = PoseGraph(joined.world_from_node, joined.chain, [edge for _, edge in bridges])
     return [bridges[row] for row in largest_agreeing_set(graph)]
 
 
 def record(candidate: LoopCandidate, before: float, reason: str) -> LoopRecord:
-    """The ledger's line for a candidate that is not judged by the pose graph yet; a ``reason`` rejects it."""
+    """The ledger's line for a candidate that the pose graph has not judged yet; a ``reason`` rejects it."""
     edge = candidate.edge
     return LoopRecord(
         frame=candidate.frame,
@@ -253,10 +253,10 @@ def pose_of(index: int, submap: Submap) -> Array:
 
 
 def drift(submap: Submap, doubts: Doubts, depth: float) -> EdgeNoise:
-    """How far a submap may be off, seen from the one before. depth: median depth of its scene, in its own unit.
+    """Expected error of a submap relative to the previous one. depth: median depth of its scene, in its own unit.
 
-    It grows with the way that the camera goes in the submap, with the residual of the frames that they share, and where
-    depth says that scale has jumped or may have done so unseen: only loops can tell then.
+    It grows with the camera's path in the submap, with the residual of the shared frames, and if depth shows that scale
+    has jumped or may have jumped unnoticed: only loops can tell then.
     """
     centres = np.array([np.linalg.inv(frame.cam_from_chunk)[:3, 3] for frame in submap.geometry.frames])
     way = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())

@@ -1,4 +1,4 @@
-"""Where every submap lies: each is aligned to the one before by the frames they share."""
+"""Placement of submaps: each is aligned to the previous one by the frames they share."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ Piece = dict[int, PlacedFrame]
 
 
 class Placement:
-    """The growing map: pieces of placed frames, each connected in itself and in a world of its own.
+    """The growing map: pieces of placed frames, each connected and in its own world frame.
 
-    There is one piece as long as every chunk shares placed frames with the one before. The world of a piece is its
-    first camera, with the median depth of its first submap as the unit.
+    There is one piece as long as every chunk shares placed frames with the previous one. The world of a piece is its
+    first camera; its unit is the median depth of its first submap.
     """
 
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
         self._last: Submap | None = None
-        self.revised: dict[int, Sim3] = {}  # where the newest chunk sees earlier submaps, as far as it moved them
+        self.revised: dict[int, Sim3] = {}  # poses of the earlier submaps that the newest chunk moved
         self._submap_of: dict[int, int] = {}
         self._world_from_submap: dict[int, Sim3] = {}
 
     @property
     def main(self) -> Piece:
-        """The largest piece, the earlier of equals; empty when nothing is placed."""
+        """The largest piece, the earlier one of equals; empty if nothing is placed."""
         return max(self.pieces, key=len, default={})
 
     def place(self, chunk: Chunk, geometry: ChunkGeometry) -> tuple[Submap, tuple[PlacedFrame, ...]]:
-        """Place a chunk that has at least one frame; returns the submap and the frames that are new in the map.
+        """Place a chunk that has at least one frame; returns the submap and the frames new in the map.
 
-        A chunk that shares nothing with the one before begins a new piece. A frame stays with the submap, and so with
-        the piece, that placed it first, also where the frames of an overlap come again in a new piece.
+        A chunk that shares nothing with the previous one starts a new piece. A frame stays with the submap, and so with
+        the piece, that placed it first, even if the frames of an overlap appear again in a new piece.
         """
         aligned = self._align(geometry)
         if aligned is None:
@@ -65,7 +65,7 @@ class Placement:
         return submap, new
 
     def _revise(self, piece: Piece, submap: Submap) -> None:
-        """Move earlier frames of the piece to where the submap sees them; their depth keeps its scale."""
+        """Move earlier frames of the piece to their poses in the submap; the scale of their depth is kept."""
         self.revised = {}
         for index, pose in submap.geometry.revised.items():
             if index in piece:
@@ -78,15 +78,15 @@ class Placement:
         self._world_from_submap.update(self.revised)
 
     def replace_main(self, frames: Iterable[PlacedFrame]) -> None:
-        """Let other frames, or the same ones at other places, be the largest piece, where there is one."""
+        """Replace the frames of the largest piece, if there is one."""
         if self.pieces:
             row = max(range(len(self.pieces)), key=lambda row: len(self.pieces[row]))
             self.pieces[row] = {frame.index: frame for frame in frames}
 
     def move(self, world_from_submap: Mapping[int, Sim3]) -> None:
-        """Give submaps, by index, other places; their frames and later submaps go along.
+        """Set the poses of submaps, by index; their frames and later submaps move along.
 
-        They are connected: where they belong to several pieces, these become one.
+        They are connected: if they belong to several pieces, these become one.
         """
         connected = [
             piece for piece in self.pieces if any(self._submap_of[index] in world_from_submap for index in piece)
@@ -103,7 +103,7 @@ class Placement:
             self._last = replace(self._last, world_from_chunk=self._world_from_submap[self._last.index])
 
     def _align(self, geometry: ChunkGeometry) -> tuple[Sim3, float] | None:
-        """World from this chunk and the residual relative to scene depth; None where no shared frame tells."""
+        """World from this chunk and the residual relative to scene depth; None if no shared frame determines it."""
         if self._last is None:
             return None
         before = {frame.index: frame for frame in self._last.geometry.frames}

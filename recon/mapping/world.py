@@ -1,4 +1,4 @@
-"""Frame and unit of a finished map: its first camera and the median depth, or those of the map that it continues."""
+"""World frame and unit of a finished map: its first camera and the median depth, or those of the map it continues."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from recon.core.similarity import Sim3
 from recon.core.types import FrameGeometry, PlacedFrame, SparsePoints
 from recon.mapping.alignment import fit_similarity
 
-CORNERS = np.vstack([np.zeros(3), np.eye(3)])  # of a camera: they tell its place, direction and unit
+CORNERS = np.vstack([np.zeros(3), np.eye(3)])  # of a camera: they fix its position, rotation and unit
 
 
 def typical_depth(frame: FrameGeometry) -> float:
-    """Median of a frame's depth in its own unit, of that which it is sure of where there is such; 0 without any."""
+    """Median of a frame's depth in its own unit, of confident depth if there is any; 0 without depth."""
     for depth in (frame.sure().depth, frame.depth):
         if (depth > 0).any():
             return float(np.median(depth[depth > 0]))
@@ -23,7 +23,7 @@ def typical_depth(frame: FrameGeometry) -> float:
 
 
 def depth_seen(frames: Mapping[int, PlacedFrame], depths: Mapping[int, float]) -> dict[int, float]:
-    """How far away in the world the scene lies that a frame sees. depths: ``typical_depth`` by index."""
+    """Distance in the world from a frame to the scene that it sees. depths: ``typical_depth`` by index."""
     known = {index: depth for index, depth in depths.items() if index in frames and depth > 0}
     return {index: frames[index].world_from_cam.scale * depth for index, depth in known.items()}
 
@@ -31,9 +31,9 @@ def depth_seen(frames: Mapping[int, PlacedFrame], depths: Mapping[int, float]) -
 def final_from_grown(
     frames: Mapping[int, PlacedFrame], depths: Mapping[int, float], earlier: Mapping[int, Sim3]
 ) -> Sim3:
-    """What moves a map into its final world: onto ``earlier`` where it shares frames with it, else to unit depth.
+    """The transform of a map into its final world: onto ``earlier`` if they share frames, else to unit depth.
 
-    earlier: ``world_from_cam`` of a finished map. depths: see ``depth_seen``. Without any depth the map stays.
+    earlier: ``world_from_cam`` of a finished map. depths: see ``depth_seen``. Without any depth, the identity.
     """
     seen = depth_seen(frames, depths)
     shared = [index for index in seen if index in earlier]

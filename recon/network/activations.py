@@ -1,4 +1,4 @@
-"""What turns the raw outputs of the heads into depth, points, confidence and poses. All run in float32."""
+"""Activations from raw outputs of the heads to depth, points, confidence and poses. All run in float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recon.network.config import ConfidenceActivation, DenseActivation, PoseActi
 
 
 def inverse_log(x: Tensor) -> Tensor:
-    """``sign(x) * (exp(|x|) - 1)``: lets a head reach far points with small outputs."""
+    """``sign(x) * (exp(|x|) - 1)``: small outputs reach far points."""
     return x.sign() * x.abs().expm1()
 
 

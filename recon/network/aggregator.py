@@ -1,4 +1,4 @@
-"""Images to tokens: patch embedding, then blocks that look alternately inside each frame and across frames."""
+"""Images to tokens: patch embedding, then blocks that attend alternately inside each frame and across frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recon.network.vit import PatchEmbedding, VisionTransformer
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet's
 IMAGE_STD = (0.229, 0.224, 0.225)
 EPS = 1e-5
-FRAMES_AT_ONCE = 64  # in the patch embedding, where frames do not see each other; bounds memory
+FRAMES_AT_ONCE = 64  # in the patch embedding, where frames are independent; bounds memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +31,16 @@ class Embedded:
     layout: FrameLayout
 
     def frame_means(self) -> Tensor:
-        """One vector per frame (batch, frames, dim), by which keyframes are chosen."""
+        """One vector per frame (batch, frames, dim), used to choose keyframes."""
         return self.tokens.mean(dim=2)
 
 
 @dataclass(frozen=True, eq=False)
 class Aggregated:
-    """levels: tokens (batch, frames, tokens, 2 dim) behind the blocks that were asked for, frame block before global.
+    """levels: tokens (batch, frames, tokens, 2 dim) after the requested blocks, frame block before global block.
 
-    layers: per global block all keys and values that it attended to; None where it looked inside frames only, and
-    everywhere when they were not to be remembered.
+    layers: all keys and values that each global block attended to; None for a block that attends inside frames only,
+    and for all blocks if nothing is to be remembered.
     """
 
     layout: FrameLayout
@@ -49,7 +49,7 @@ class Aggregated:
 
 
 class Aggregator(nn.Module):
-    """VGGT's alternating-attention transformer (section 3.2), with FlashVGGT's descriptors by choice."""
+    """VGGT's alternating-attention transformer (section 3.2), optionally with FlashVGGT's descriptors."""
 
     def __init__(self, config: AggregatorConfig, backend: Backend = "torch") -> None:
         super().__init__()
@@ -80,9 +80,9 @@ class Aggregator(nn.Module):
         )
 
     def embed(self, images: Tensor, *, start: bool) -> Embedded:
-        """Images (batch, frames, 3, height, width) in 0..1 to tokens. start: whether frame 0 begins the sequence.
+        """Images (batch, frames, 3, height, width) in 0..1 to tokens. start: whether frame 0 starts the sequence.
 
-        Raises SettingsError when a side is not a positive multiple of the patch size.
+        Raises SettingsError if a side is not a positive multiple of the patch size.
         """
         batch, frames, _, height, width = images.shape
         rows, columns = self._grid(height, width)
@@ -121,7 +121,7 @@ class Aggregator(nn.Module):
         past: Sequence[KeysValues | None] = (),
         remember: bool = False,
     ) -> Aggregated:
-        """Run all blocks. past: what each global block remembers of earlier chunks; nothing for the first one."""
+        """Run all blocks. past: memory of earlier chunks for each global block; empty for the first chunk."""
         tokens, layout, rule = embedded.tokens, embedded.layout, offer.rule
         behind: dict[BlockKind, dict[int, Tensor]] = {"frame": {}, "global": {}}
         layers: list[KeysValues | None] = [None] * self.config.depth
@@ -138,7 +138,7 @@ class Aggregator(nn.Module):
         return Aggregated(layout, joined, tuple(layers))
 
     def schedule(self) -> Iterator[tuple[BlockKind, int]]:
-        """Kind and number of all blocks, in the order in which they run."""
+        """Kind and number of all blocks, in order of execution."""
         size = self.config.block_size
         for group in range(0, self.config.depth, size):
             for kind in self.config.order:
@@ -147,15 +147,15 @@ class Aggregator(nn.Module):
 
 
 def normalised(images: Tensor) -> Tensor:
-    """Images (..., 3, height, width) in 0..1 with ImageNet's mean and deviation taken out."""
+    """Images (..., 3, height, width) in 0..1, normalised by ImageNet's mean and standard deviation."""
     return (images - images.new_tensor(IMAGE_MEAN).view(3, 1, 1)) / images.new_tensor(IMAGE_STD).view(3, 1, 1)
 
 
 def with_special_tokens(patches: Tensor, special: Tensor, *, start: bool) -> Tensor:
-    """Patch tokens (batch, frames, patches, dim) behind their frame's special ones.
+    """Patch tokens (batch, frames, patches, dim), each frame's special tokens prepended.
 
-    special: (1, 2, tokens, dim), those of the first frame of a sequence and those of all others. start: whether frame
-    0 is the first.
+    special: (1, 2, tokens, dim), for the first frame of a sequence and for all others. start: whether frame 0 is the
+    first.
     """
     batch, frames = patches.shape[:2]
     kinds = torch.ones(frames, dtype=torch.long, device=patches.device)
@@ -166,7 +166,7 @@ def with_special_tokens(patches: Tensor, special: Tensor, *, start: bool) -> Ten
 def across(
     block: nn.Module, tokens: Tensor, layout: FrameLayout, offer: Offer, past: KeysValues | None
 ) -> tuple[Tensor, KeysValues]:
-    """A block whose tokens attend to what all frames offer, in this chunk and before; and all that was seen."""
+    """Apply a block whose tokens attend to the keys of all frames, in this chunk and before; also returns these."""
     assert isinstance(block, Block)
     query, seen = offered(block.attn, block.norm1(tokens), layout, offer)
     if past:

@@ -1,4 +1,4 @@
-"""Softmax attention: one plain formula and the fused kernels that must equal it."""
+"""Softmax attention: the plain formula, and fused kernels that must match it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, backend: Backend) -> Tensor:
-    """``plain_attention`` by the kernel that ``backend`` names."""
+    """``plain_attention`` by the kernel of ``backend``."""
     if backend == "plain":
         return plain_attention(query, key, value)
     if backend == "torch":
         return functional.scaled_dot_product_attention(query, key, value)
     kernel = importlib.import_module("xformers.ops").memory_efficient_attention
-    # xformers has the heads behind the tokens.
+    # xformers expects the heads after the tokens.
     return kernel(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)).transpose(1, 2)
 
 
 def refusal(backend: Backend, device: torch.device) -> str:
-    """Why ``backend`` cannot run on ``device``; empty when it can."""
+    """Why ``backend`` cannot run on ``device``; empty if it can."""
     if backend != "xformers":
         return ""
     if device.type != "cuda":
@@ -45,7 +45,7 @@ def refusal(backend: Backend, device: torch.device) -> str:
         forward = importlib.import_module("xformers.ops.fmha")
     except (ImportError, OSError) as error:
         return f"xformers cannot be imported ({error})"
-    # Its Triton kernels call themselves available even where there is no GPU.
+    # Its Triton kernels report themselves as available even without a GPU.
     compiled = [operator for operator in forward.ALL_FW_OPS if "triton" not in operator.NAME.lower()]
     return "" if any(operator.is_available() for operator in compiled) else "xformers' CUDA extensions do not load here"
 
@@ -53,7 +53,7 @@ def refusal(backend: Backend, device: torch.device) -> str:
 def choose_backend(device: torch.device, wanted: Backend | None = None) -> Backend:
     """The fastest backend for ``device``, or ``wanted``.
 
-    Raises SettingsError when ``wanted`` cannot run there, saying why.
+    Raises SettingsError with the reason if ``wanted`` cannot run there.
     """
     if wanted is None:
         return next(backend for backend in BACKENDS if not refusal(backend, device))

@@ -1,4 +1,4 @@
-"""What a stream remembers of earlier chunks: one immutable value, passed in and returned."""
+"""A stream's memory of earlier chunks: one immutable value, passed in and returned."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True, eq=False)
 class KeysValues:
-    """Projected, normalised and rotated keys and their values, (batch, heads, tokens, channels) each."""
+    """Projected, normalised and rotated keys, and their values, each (batch, heads, tokens, channels)."""
 
     keys: Tensor
     values: Tensor
 
     @classmethod
     def join(cls, parts: Sequence[KeysValues]) -> KeysValues:
-        """A copy of all parts behind each other, so that no part's larger memory is kept alive."""
+        """A concatenated copy of all parts, which keeps no part's larger memory alive."""
         return cls(torch.cat([part.keys for part in parts], dim=2), torch.cat([part.values for part in parts], dim=2))
 
     @property
@@ -36,12 +36,12 @@ class KeysValues:
 
 @dataclass(frozen=True, eq=False)
 class DescriptorCache:
-    """The state of one stream. The network holds none, so that any number of streams share it.
+    """The state of one stream. The network itself has no state, so any number of streams can share it.
 
-    layers: per global block the anchor's full-resolution tokens, then ``tokens_per_frame`` descriptors per kept frame;
-    None for blocks that do not look across chunks. camera_tokens: (batch, kept frames, 2 dim) of the last block.
-    frames: the kept frames' positions in the sequence, rising. keyframes: those of them that the caller protects.
-    length: frames seen so far, kept or not. grid: rows and columns of patches of every frame.
+    layers: for each global block, the anchor's full-resolution tokens, then ``tokens_per_frame`` descriptors per kept
+    frame; None for blocks that do not attend across chunks. camera_tokens: (batch, kept frames, 2 dim) of the last
+    block. frames: the kept frames' positions in the sequence, ascending. keyframes: those of them that the caller
+    protects. length: frames seen so far, kept or not. grid: rows and columns of patches of every frame.
     """
 
     layers: tuple[KeysValues | None, ...]
@@ -65,17 +65,17 @@ class DescriptorCache:
 
     @property
     def bytes_per_frame(self) -> int:
-        """Memory that one more kept frame takes."""
+        """Memory for one more kept frame."""
         return self.anchor_free_bytes // max(len(self.frames), 1)
 
     @property
     def anchor_free_bytes(self) -> int:
-        """Memory of everything but the anchor's full-resolution tokens, which are never given up."""
+        """Memory of everything except the anchor's full-resolution tokens, which are never evicted."""
         anchors = sum(layer.bytes * self.anchor_tokens // layer.tokens for layer in self.layers if layer)
         return self.bytes - anchors
 
     def tokens_with(self, camera_tokens: Tensor) -> Tensor:
-        """The camera tokens of the kept frames and, behind them, those of a chunk (batch, frames, dim)."""
+        """The camera tokens of the kept frames, followed by those of a chunk (batch, frames, dim)."""
         if not self.camera_tokens.numel():
             return camera_tokens.clone()
         return torch.cat([self.camera_tokens, camera_tokens], dim=1)
@@ -91,9 +91,9 @@ class DescriptorCache:
         tokens_per_frame: int,
         grid: tuple[int, int],
     ) -> DescriptorCache:
-        """The state behind a chunk whose blocks attended to ``layers``, before anything is forgotten.
+        """The state after a chunk whose blocks attended to ``layers``, before any eviction.
 
-        camera_tokens: of all frames of the chunk; frames 0, every, 2 every... are kept. keyframes: counted inside the
+        camera_tokens: of all frames of the chunk; frames 0, every, 2 every... are kept. keyframes: positions in the
         chunk.
         """
         frames = (*self.frames, *range(self.length, self.length + camera_tokens.shape[1], every))
@@ -113,7 +113,7 @@ class DescriptorCache:
         return tuple(layer.tokens if layer else 0 for layer in self.layers)
 
     def require_grid(self, grid: tuple[int, int], batch: int) -> None:
-        """Raise SettingsError when frames of another size or number of sequences would be added."""
+        """Raise SettingsError for frames of another size or another number of sequences."""
         if self.length and (grid != self.grid or batch != len(self.camera_tokens)):
             raise SettingsError(
                 f"The stream holds {len(self.camera_tokens)} sequence(s) of {self.grid[0]} x {self.grid[1]} patches, "
@@ -121,7 +121,7 @@ class DescriptorCache:
             )
 
     def keep(self, rows: Sequence[int]) -> DescriptorCache:
-        """Only the kept frames with these positions in ``frames``, rising; the anchor's own tokens stay."""
+        """Keep only the frames at these ascending positions in ``frames``; the anchor's own tokens stay."""
         chosen = torch.tensor(rows, dtype=torch.long, device=self.camera_tokens.device)
         frames = tuple(self.frames[row] for row in rows)
         return replace(
@@ -141,11 +141,11 @@ class DescriptorCache:
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """How much of earlier chunks a stream may keep; by default everything, as the published code does.
+    """How much of earlier chunks a stream may keep; by default everything, as in the published code.
 
     frames: frames whose descriptors are kept. mebibytes: memory of the whole cache between two chunks. drop_rate: only
-    every so manieth frame of a chunk, counted inside the chunk, offers descriptors at all, even to its own chunk; this
-    is ``memory_drop_rate`` of the published code. Raises SettingsError for values below 1.
+    one in so many frames of a chunk, starting with its first, offers descriptors, even to its own chunk; this is
+    ``memory_drop_rate`` of the published code. Raises SettingsError for values below 1.
     """
 
     frames: int | None = None
@@ -160,7 +160,7 @@ class MemoryBudget:
     def frames_allowed(self, cache: DescriptorCache) -> int:
         """How many frames ``cache`` may keep.
 
-        Raises SettingsError when the memory does not even hold the anchor and one frame.
+        Raises SettingsError if the memory does not hold even the anchor and one frame.
         """
         allowed = len(cache.frames) if self.frames is None else self.frames
         if self.mebibytes is None or not cache.frames:
@@ -181,6 +181,6 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def protected_frames(cache: DescriptorCache) -> Iterable[int]:
-    """Positions in ``cache.frames`` that are given up last: the anchor, the newest frame, the keyframes."""
+    """Positions in ``cache.frames`` that are evicted last: the anchor, the newest frame, the keyframes."""
     last = len(cache.frames) - 1
     return [row for row, frame in enumerate(cache.frames) if frame == 0 or row == last or frame in cache.keyframes]

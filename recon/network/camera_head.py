@@ -1,6 +1,6 @@
 """Poses from camera tokens by iterative refinement (VGGT, section 3.3).
 
-The layer norm before the trunk is steered by the pose found so far, as in DiT (Peebles and Xie 2023).
+The layer norm before the trunk is modulated by the current pose, as in DiT (Peebles and Xie 2023).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEERED_EPS = 1e-6
 
 
 class CameraHead(nn.Module):
-    """Camera tokens of frames that belong together to their pose encodings."""
+    """Camera tokens of frames of one scene to their pose encodings."""
 
     def __init__(self, config: CameraHeadConfig, backend: Backend = "torch") -> None:
         super().__init__()
@@ -37,8 +37,8 @@ class CameraHead(nn.Module):
     def forward(self, camera_tokens: Tensor) -> tuple[Tensor, ...]:
         """Pose encodings (batch, frames, 9) of every iteration, the best last, from tokens (batch, frames, dim).
 
-        ``pose_encoding`` explains the nine numbers. All frames attend to each other: poses of earlier frames move
-        when later ones join.
+        ``pose_encoding`` explains the nine numbers. All frames attend to each other: poses of earlier frames change
+        when later ones are added.
         """
         tokens = self.token_norm(camera_tokens)
         pose = self.empty_pose_tokens.expand(*tokens.shape[:2], -1)

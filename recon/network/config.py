@@ -1,4 +1,4 @@
-"""Shapes of the network, and the rule by which its global blocks look across frames."""
+"""Shapes of the network, and the rule by which its global blocks attend across frames."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class DescriptorsV2:
     """FlashVGGT's later state: keys and values are projected and rotated at full resolution, then sampled.
 
     factor: patches per descriptor along each side, by nearest neighbour. Global blocks ``first`` to ``last``, both
-    included, look across frames; the others attend inside each frame. With factor 1 every token is a descriptor.
+    included, attend across frames; the others attend inside each frame. With factor 1 every token is a descriptor.
     """
 
     factor: int = 3
@@ -76,8 +76,8 @@ def _require_positive(factor: int) -> None:
 class VitConfig:
     """A DINOv2 vision transformer with registers.
 
-    image_size: side of the square images [px] for which the stored position embedding was made. antialias, offset: how
-    that embedding is resized for other images: True and 0 in VGGT and DINOv2's hub, False and 0.1 in ImAge.
+    image_size: side of the square images [px] of the stored position embedding. antialias, offset: how that embedding
+    is resized for other images: True and 0 in VGGT and DINOv2's hub, False and 0.1 in ImAge.
     """
 
     image_size: int = 518
@@ -96,7 +96,7 @@ class VitConfig:
 class AggregatorConfig:
     """The alternating blocks. vit: None for a plain convolution as patch embedding.
 
-    order: kinds of block within a group; block_size: how many of one kind follow each other. rope_base: 0 for none.
+    order: kinds of block within a group; block_size: consecutive blocks of one kind. rope_base: 0 for none.
     """
 
     patch_size: int = 14
@@ -105,7 +105,7 @@ class AggregatorConfig:
     heads: int = 16
     mlp_ratio: float = 4.0
     registers: int = 4
-    biases: tuple[bool, bool, bool] = (True, True, True)  # of qkv, of the projection behind attention, of the MLP
+    biases: tuple[bool, bool, bool] = (True, True, True)  # of qkv, of the projection after attention, of the MLP
     layer_scale: bool = True
     qk_norm: bool = True
     rope_base: float = 100.0
@@ -138,7 +138,7 @@ class CameraHeadConfig:
 
 @dataclass(frozen=True)
 class DptConfig:
-    """A dense prediction head. output_dim: channels with the confidence, None for features alone.
+    """A dense prediction head. output_dim: channels including the confidence, None for features only.
 
     levels: the block groups whose tokens it reads. down_ratio: image pixels per output pixel along a side.
     """
@@ -178,7 +178,7 @@ class TrackHeadConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The whole network; None for heads that a checkpoint does not have."""
+    """The whole network; None for heads missing from a checkpoint."""
 
     aggregator: AggregatorConfig
     camera: CameraHeadConfig | None

@@ -1,4 +1,4 @@
-"""Similarity of tracked points with the neighbourhood of where they are thought to be (RAFT, Teed and Deng 2020)."""
+"""Correlation of tracked points with the neighbourhood of their estimated positions (RAFT, Teed and Deng 2020)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 def sample(maps: Tensor, points: Tensor, *, border: bool) -> Tensor:
     """Values (maps, points, channels) of maps (maps, channels, height, width) at ``points`` (maps, points, 2).
 
-    Points are x, y with integers at pixel centres. Outside the map the edge continues, or, without ``border``, zeros.
+    Points are x, y with integers at pixel centres. Outside the map, edge values repeat; without ``border``, zeros.
     """
     height, width = maps.shape[-2:]
     last = points.new_tensor([max(width - 1, 1), max(height - 1, 1)])
@@ -21,7 +21,7 @@ def sample(maps: Tensor, points: Tensor, *, border: bool) -> Tensor:
 
 
 class CorrelationPyramid:
-    """Feature maps (batch, frames, channels, height, width) at several scales, each half as large as the one before."""
+    """Feature maps (batch, frames, channels, height, width) at several scales, each half the size of the previous."""
 
     def __init__(self, features: Tensor, levels: int, radius: int) -> None:
         flat = [features.flatten(0, 1)]
@@ -29,7 +29,7 @@ class CorrelationPyramid:
             flat.append(functional.avg_pool2d(flat[-1], 2))
         self._maps = flat
         steps = torch.arange(-radius, radius + 1, dtype=features.dtype, device=features.device)
-        # The slower index moves along x: the order in which the network was trained to read the window.
+        # The slower index runs along x: the network was trained with this order of the window.
         self._window = torch.cartesian_prod(steps, steps)
 
     def correlate(self, tracked: Tensor, points: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from recon.network.layout import FrameLayout
 class Offer:
     """What the frames of a chunk offer to each other and to later chunks.
 
-    rule: how. every: frames 0, every, 2 every... offer descriptors. anchors: (batch, anchors) indices of frames that
-    also offer every patch; one that is named twice counts twice.
+    rule: how to compute them. every: frames 0, every, 2 every... offer descriptors. anchors: (batch, anchors) indices
+    of frames that also offer every patch; a repeated index counts twice.
     """
 
     rule: Rule
@@ -46,7 +46,7 @@ def _resized_then_projected(
     factor = offer.rule.factor
     query = attention.queries(tokens.flatten(1, 2), layout.turn)
     descriptors = resize_patches(tokens[:, :: offer.every], layout, factor).flatten(1, 2)
-    # A descriptor stands where the first patch of its cell does, not in the middle of the cell.
+    # A descriptor has the position of the first patch of its cell, not of the middle of the cell.
     turn = layout.turn_at(layout.sampled(factor, tokens.device))
     parts = [KeysValues(*attention.keys_values(descriptors, turn))]
     if offer.anchors.numel():
@@ -76,7 +76,7 @@ def _projected_then_sampled(
 
 
 def resize_patches(tokens: Tensor, layout: FrameLayout, factor: int) -> Tensor:
-    """Patch tokens resized bilinearly, not anti-aliased, behind the special tokens: (batch, frames, descriptors, dim).
+    """Patch tokens resized bilinearly, not anti-aliased, after the special tokens: (batch, frames, descriptors, dim).
 
     A grid that is not a multiple of ``factor`` is stretched, not cropped.
     """

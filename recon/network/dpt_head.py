@@ -1,4 +1,4 @@
-"""Dense predictions from tokens of four levels (DPT, Ranftl et al. 2021, as VGGT has it)."""
+"""Dense predictions from tokens of four levels (DPT, Ranftl et al. 2021, in VGGT's version)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EPS = 1e-5
 POSITION_SHARE = 0.1  # of the sine position embedding in the features
 POSITION_BASE = 100.0
 HIDDEN = 32
-FRAMES_AT_ONCE = 8  # bounds memory; frames do not see each other here
+FRAMES_AT_ONCE = 8  # bounds memory; frames are independent here
 
 DptStep = Callable[[list[Tensor], FrameLayout], Tensor]
 
@@ -31,7 +31,7 @@ class DenseMap:
 
 
 class ResidualUnit(nn.Module):
-    """Two convolutions beside a skip connection that starts behind the first ReLU."""
+    """Two convolutions with a skip connection that starts after the first ReLU."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class DptHead(nn.Module):
         return self._placed(_resize(joined, full), aspect)
 
     def _placed(self, x: Tensor, aspect: float) -> Tensor:
-        """With the position embedding added, where the head has one."""
+        """Add the position embedding, if the head has one."""
         if not self.config.position_embedding:
             return x
         return x + POSITION_SHARE * sine_positions(x, aspect)

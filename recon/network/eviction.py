@@ -1,7 +1,7 @@
-"""Which frames a stream forgets when its memory is full: those that most resemble others.
+"""Which frames a stream evicts when its memory is full: those most similar to others.
 
-Farthest-point sampling (Gonzalez 1985) on the frames' camera tokens, which say where a frame was taken from: starting
-from the protected frames, the frame least like all chosen ones is kept next, until the budget is full.
+Farthest-point sampling (Gonzalez 1985) on the frames' camera tokens, which encode the viewpoint: starting from the
+protected frames, the frame least similar to all chosen ones is kept next, until the budget is full.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from recon.network.cache import DescriptorCache, MemoryBudget, protected_frames
 
 
 def evict(cache: DescriptorCache, budget: MemoryBudget) -> DescriptorCache:
-    """The cache within its budget.
+    """Reduce the cache to its budget.
 
-    The first frame (the anchor) is never given up. The newest frame and the keyframes are given up only where they
-    alone exceed the budget, and then by the same rule. See ``MemoryBudget.frames_allowed`` for errors.
+    The first frame (the anchor) is never evicted. The newest frame and the keyframes are evicted only if they alone
+    exceed the budget, and then by the same rule. See ``MemoryBudget.frames_allowed`` for errors.
     """
     allowed = budget.frames_allowed(cache)
     if len(cache.frames) <= allowed:

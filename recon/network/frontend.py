@@ -30,7 +30,7 @@ from recon.network.stored_config import arithmetic_of, published_rule
 from recon.settings import NetworkSettings, RunSettings
 
 Tell = Callable[[Notice], None]
-HALF_PIXEL = 0.5  # the network counts pixels from the centre of the first one, we from its corner
+HALF_PIXEL = 0.5  # the network's origin is the centre of the first pixel, ours its corner
 PINHOLE_ENTRIES = ((0, 0), (1, 1), (0, 2), (1, 2))
 NOT_FINITE = "the network gave no finite numbers for it"
 OTHER_SIZE = Unplaced("has another size than the first frame; the network takes one size")
@@ -38,7 +38,7 @@ OTHER_SIZE = Unplaced("has another size than the first frame; the network takes 
 
 @dataclass(frozen=True, eq=False)
 class OpenNetwork:
-    """A network with its weights on its device, and the rule that it runs by. about: these in a sentence."""
+    """A network with its weights on its device, and its attention rule. about: a sentence on these."""
 
     network: GeometryNetwork
     rule: Rule
@@ -47,9 +47,9 @@ class OpenNetwork:
 
 
 def open_network(settings: NetworkSettings) -> OpenNetwork:
-    """The network with weights, rule and device as the settings say.
+    """The network with the weights, rule and device of the settings.
 
-    Raises WeightsError, DependencyError (weights not fetched yet), SettingsError, or ResourceError where the device's
+    Raises WeightsError, DependencyError (weights not fetched yet), SettingsError, or ResourceError if the device's
     memory does not hold the network.
     """
     device = choose_device(settings.device)
@@ -81,10 +81,10 @@ def _moved(network: GeometryNetwork, device: torch.device) -> GeometryNetwork:
 class TransformerFrontEnd:
     """Poses and depth of chunks by the network.
 
-    With a descriptor rule the chunks are one stream: each attends to what is remembered of those before, within the
-    memory budget. With dense attention every chunk stands alone, as the network was trained, and the pipeline joins
-    them by the frames that they share. All frames must have the size of the first. It cannot be resumed: what the
-    stream remembers is too large to be written down behind every chunk.
+    With a descriptor rule the chunks are one stream: each attends to the memory of earlier ones, within the memory
+    budget. With dense attention every chunk is independent, as in the network's training, and the pipeline joins them
+    by their shared frames. All frames must have the size of the first. It cannot be resumed: the stream's memory is
+    too large to be stored after every chunk.
     """
 
     unadjusted = ""
@@ -111,14 +111,14 @@ class TransformerFrontEnd:
 
     @property
     def cache_bytes(self) -> int:
-        """Memory that the stream holds between chunks."""
+        """Memory held by the stream between chunks, in bytes."""
         return self._cache.bytes
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
-        """See ``GeometryFrontEnd``. Poses are relative to the first frame of the stream, or of a chunk that stands
-        alone; the unit is the network's.
+        """See ``GeometryFrontEnd``. Poses are relative to the first frame of the stream, or of an independent chunk;
+        the unit is the network's.
 
-        Raises ResourceError when the memory does not hold a single frame.
+        Raises ResourceError if the memory does not hold a single frame.
         """
         alike, unplaced = self._of_one_size(chunk.frames)
         placed: list[FrameGeometry] = []
@@ -131,14 +131,14 @@ class TransformerFrontEnd:
             if found is not None:
                 placed += found
             elif len(frames) > 1:
-                # Too many for the memory, or one bad frame spoils all that attend to it.
+                # Too many for the memory, or one bad frame that spoils all frames attending to it.
                 pending += [frames[len(frames) // 2 :], frames[: len(frames) // 2]]
             else:
                 unplaced[frames[0].index] = Unplaced(NOT_FINITE)
         return ChunkGeometry(tuple(placed), SparsePoints.empty(), unplaced)
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
-        """Nothing but to tell what the stream holds: the chunks' poses stay as they were placed."""
+        """Only report the stream's memory: the chunks' poses stay as placed."""
         if self._cache.length and not isinstance(self._rule, Dense):
             kept, held = len(self._cache.frames), self.cache_bytes / 1e6
             self._tell(Notice(f"The stream remembers {kept} of {self._cache.length} frames, in {held:.1f} MB."))
@@ -157,7 +157,7 @@ class TransformerFrontEnd:
         self._cache = DescriptorCache.empty()
 
     def _of_one_size(self, frames: Sequence[Frame]) -> tuple[tuple[Frame, ...], dict[int, Unplaced]]:
-        """The frames that have the size of the stream's first, and why the others cannot join."""
+        """The frames with the size of the stream's first one, and why the others cannot be added."""
         if self._original is None:
             self._original = frames[0].original_size
             self._tell(Notice(self._about))
@@ -166,7 +166,7 @@ class TransformerFrontEnd:
         return alike, dict.fromkeys(others, OTHER_SIZE)
 
     def _advance(self, frames: Sequence[Frame], *, last: bool) -> list[FrameGeometry] | None:
-        """Take frames into the stream; None, and no change, when there are too many or some come out not finite."""
+        """Add frames to the stream; None, and no change, if there are too many or some results are not finite."""
         width, height = frames[0].image.shape[1::-1]
         size = fitted_size(width, height, self._settings.pixels, self._network.config.aggregator.patch_size)
         images = [resize(frame.image, size) for frame in frames]
@@ -186,7 +186,7 @@ class TransformerFrontEnd:
         batch = as_batch(images)[None].to(self._device)
         with torch.inference_mode(), precision(self._device):
             if isinstance(self._rule, Dense) and last and not self._cache.length:
-                return self._network.predict(batch, self._rule), self._cache  # nobody will ask what it saw
+                return self._network.predict(batch, self._rule), self._cache  # its memory is not used later
             return self._network.step(batch, self._cache, self._rule, self._budget)
 
     def _take_fewer(self, count: int, error: RuntimeError) -> None:
@@ -198,7 +198,7 @@ class TransformerFrontEnd:
         self._at_once = count // 2
         self._tell(
             Notice(
-                f"The memory of {self._device} does not hold {count} frames at once; going on with {self._at_once}. "
+                f"The memory of {self._device} does not hold {count} frames at once; continuing with {self._at_once}. "
                 "A smaller --chunk or --pixels avoids this."
             )
         )
@@ -212,7 +212,7 @@ def finite_frames(prediction: Prediction) -> Array:
 
 
 def geometries(frames: Sequence[Frame], images: Sequence[Image], prediction: Prediction) -> list[FrameGeometry]:
-    """What the pipeline wants to know, from the network's results for the first sequence of the batch.
+    """The pipeline's geometry from the network's results for the first sequence of the batch.
 
     images: the frames as the network saw them.
     """

@@ -1,4 +1,4 @@
-"""Anchor frames of a single pass: frame 0, and frames that stand for clusters of similar ones (FlashVGGT, section 3).
+"""Anchor frames of a single pass: frame 0 and representatives of clusters of similar frames (FlashVGGT, section 3).
 
 The published code clusters from random starts, so its choice depends on device and precision. Ours is deterministic.
 """
@@ -29,7 +29,7 @@ class Keyframes:
 def choose_keyframes(frame_tokens: Tensor, every: int, start: Tensor | None = None) -> Keyframes:
     """One keyframe per ``every`` frames, by k-means on the frames' mean tokens (batch, frames, dim), and frame 0.
 
-    Each cluster is represented by the frame nearest to its centre. start: (batch, clusters, dim) centres to begin with
+    Each cluster is represented by the frame nearest to its centre. start: (batch, clusters, dim) initial centres
     instead of our own, for comparisons.
     """
     batch, frames, dim = frame_tokens.shape
@@ -74,6 +74,6 @@ def _lloyd(points: Array, centres: Array) -> Array:
 
 
 def _distances(a: Array, b: Array) -> Array:
-    """Euclidean, (a, b), without the large difference tensor."""
+    """Euclidean distances (a, b), without the large difference tensor."""
     squares = (a**2).sum(axis=1)[:, None] - 2 * a @ b.T + (b**2).sum(axis=1)
     return np.asarray(np.sqrt(np.maximum(squares, 0)))

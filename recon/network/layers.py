@@ -1,4 +1,4 @@
-"""The transformer block that all parts of the network are made of. Parameter names are those of the public files."""
+"""The transformer block used in all parts of the network. Parameter names are those of the public files."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class LayerScale(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose three projections can be used apart, for keys that stem from other tokens.
+    """Multi-head attention with separate projections, for keys that come from other tokens.
 
-    Heads are split as (batch, heads, tokens, channels). With ``qk_norm`` queries and keys are normalised per head,
-    before they are turned.
+    Heads are split as (batch, heads, tokens, channels). With ``qk_norm``, queries and keys are normalised per head
+    before the rotation.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class Attention(nn.Module):
         return self._turned(self.q_norm(query), turn, value), self._turned(self.k_norm(key), turn, value), value
 
     def queries(self, x: Tensor, turn: Turn | None) -> Tensor:
-        """Queries alone."""
+        """Queries only."""
         bias = None if self.qkv.bias is None else self.qkv.bias[: self.dim]
         (query,) = self._split(functional.linear(x, self.qkv.weight[: self.dim], bias), 1)
         return self._turned(self.q_norm(query), turn, query)
 
     def keys_values(self, x: Tensor, turn: Turn | None) -> tuple[Tensor, Tensor]:
-        """Keys and values alone."""
+        """Keys and values only."""
         bias = None if self.qkv.bias is None else self.qkv.bias[self.dim :]
         key, value = self._split(functional.linear(x, self.qkv.weight[self.dim :], bias), 2)
         return self._turned(self.k_norm(key), turn, value), value
@@ -85,12 +85,12 @@ class Attention(nn.Module):
 
     @staticmethod
     def _turned(x: Tensor, turn: Turn | None, like: Tensor) -> Tensor:
-        # Under autocast norms and turns are float32; attention wants all three in the type of the values.
+        # Under autocast, norms and rotations are float32; attention needs all three in the type of the values.
         return (x if turn is None else rotate(x, turn)).to(like.dtype)
 
 
 def plain_blocks(config: VitConfig | CameraHeadConfig, eps: float, backend: Backend) -> Iterator[Block]:
-    """The blocks of a transformer over one set of tokens: neither queries and keys normalised nor positions turned."""
+    """The blocks of a transformer over one set of tokens, without normalised queries and keys or rotary positions."""
     for _ in range(config.depth):
         yield Block(
             config.dim,
@@ -104,7 +104,7 @@ def plain_blocks(config: VitConfig | CameraHeadConfig, eps: float, backend: Back
 
 
 class Block(nn.Module):
-    """Attention and an MLP, each behind a LayerNorm and beside a skip connection."""
+    """Attention and an MLP, each after a LayerNorm and with a skip connection."""
 
     def __init__(
         self,
@@ -131,6 +131,6 @@ class Block(nn.Module):
         return self.finish(x, self.attn(self.norm1(x), turn))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """What follows attention: for callers that attend with keys of their own."""
+        """The part after attention, for callers that attend with other keys."""
         x = x + self.ls1(attended)
         return x + self.ls2(self.mlp(self.norm2(x)))

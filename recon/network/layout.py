@@ -1,4 +1,4 @@
-"""Where the tokens of a frame stand: camera token and registers first, then the patches by rows."""
+"""The order of the tokens of a frame: camera token and registers first, then the patches by rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recon.network.rotary import Turn, turn_for
 
 @dataclass(frozen=True, eq=False)
 class FrameLayout:
-    """special: tokens before the patches. rows, columns: the grid of patches. turn: of all tokens, None for none."""
+    """special: tokens before the patches. rows, columns: the grid of patches. turn: rotary tables, None for none."""
 
     special: int
     rows: int
@@ -40,7 +40,7 @@ class FrameLayout:
     def sampled(self, factor: int, device: torch.device) -> Tensor:
         """Indices of the special tokens and of the patch nearest (rounded down) to each descriptor."""
         patches = torch.arange(self.rows * self.columns, dtype=torch.float32, device=device)
-        # Through interpolate, so that positions round as they do where tokens are resized.
+        # Through interpolate, so that positions round as when tokens are resized.
         nearest = functional.interpolate(
             patches.view(1, 1, self.rows, self.columns), size=self.descriptor_grid(factor), mode="nearest"
         )
@@ -51,7 +51,7 @@ class FrameLayout:
 def frame_layout(
     special: int, rows: int, columns: int, *, channels: int, rope_base: float, like: Tensor
 ) -> FrameLayout:
-    """The layout with turns for heads of ``channels`` channels. Patches count from 1; special tokens stand at 0, 0."""
+    """The layout with rotary tables for heads of ``channels`` channels. Patches start at 1; special tokens are 0, 0."""
     if not rope_base:
         return FrameLayout(special, rows, columns, None)
     grid = torch.cartesian_prod(

@@ -26,7 +26,7 @@ UNLIMITED = MemoryBudget()
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the network says about the frames of one call.
+    """The network's predictions for the frames of one call.
 
     encodings: (batch, frames, 9), see ``pose_encoding``. depth: along z. points: in the world, from the point head of
     checkpoints that have one. camera_tokens: (batch, frames, 2 dim), for ``GeometryNetwork.poses``.
@@ -53,7 +53,7 @@ class GeometryNetwork(nn.Module):
     def predict(self, images: Tensor, rule: Rule, keyframe_every: int = KEYFRAME_EVERY) -> Prediction:
         """All frames at once: images (batch, frames, 3, height, width) in 0..1, sides multiples of the patch size.
 
-        Descriptor rules choose one anchor per ``keyframe_every`` frames. See ``Aggregator.embed`` for errors.
+        Descriptor rules use one anchor per ``keyframe_every`` frames. See ``Aggregator.embed`` for errors.
         """
         aggregated = self.aggregate(images, rule, keyframe_every=keyframe_every, levels=self.levels_read())
         camera_tokens = self.camera_tokens(aggregated)
@@ -67,13 +67,13 @@ class GeometryNetwork(nn.Module):
         budget: MemoryBudget = UNLIMITED,
         keyframes: Collection[int] = (),
     ) -> tuple[Prediction, DescriptorCache]:
-        """The next chunk of a stream, and what later chunks need to know of it.
+        """The next chunk of a stream, and the memory for later chunks.
 
-        Frames attend to their chunk and to what ``cache`` holds, and are never revised. keyframes: frames of this
-        chunk, counted inside it, that are forgotten last. Poses come from the camera tokens of the kept frames and of
-        this chunk; ``poses`` on the tokens of all chunks is the published final pass. With an unlimited budget and a
-        drop rate of 1 these are the same frames. Raises SettingsError as ``embed``, ``DescriptorCache.require_grid``
-        and ``MemoryBudget.frames_allowed`` do.
+        Frames attend to their chunk and to the content of ``cache``, and are never revised. keyframes: positions in
+        this chunk of frames to evict last. Poses come from the camera tokens of the kept frames and of this chunk;
+        ``poses`` on the tokens of all chunks is the published final pass. With an unlimited budget and a drop rate of 1
+        these are the same frames. Raises SettingsError like ``embed``, ``DescriptorCache.require_grid`` and
+        ``MemoryBudget.frames_allowed``.
         """
         aggregated, joined = self.extend(images, cache, rule, budget, keyframes, levels=self.levels_read())
         camera_tokens = self.camera_tokens(aggregated)
@@ -81,7 +81,7 @@ class GeometryNetwork(nn.Module):
         return self._prediction(aggregated, camera_tokens, encodings), evict(joined, budget)
 
     def poses(self, camera_tokens: Tensor) -> Tensor:
-        """Pose encodings (batch, frames, 9) of frames that are taken together, in float32 at least."""
+        """Pose encodings (batch, frames, 9) of frames processed together, in float32 at least."""
         if self.camera_head is None:
             raise SettingsError("These weights have no camera head, which pose estimation requires. Use other weights.")
         with torch.autocast(camera_tokens.device.type, enabled=False):
@@ -96,7 +96,7 @@ class GeometryNetwork(nn.Module):
         keyframe_every: int = KEYFRAME_EVERY,
         keyframes: Tensor | None = None,
     ) -> Aggregated:
-        """Tokens of one pass. keyframes: (batch, keyframes) to take instead of choosing, for comparisons."""
+        """Tokens of one pass. keyframes: (batch, keyframes) to use instead of our own choice, for comparisons."""
         embedded = self.aggregator.embed(images, start=True)
         anchors = torch.zeros(len(images), 0, dtype=torch.long, device=images.device)
         if rule.factor > 1:
@@ -115,7 +115,7 @@ class GeometryNetwork(nn.Module):
         *,
         levels: Collection[int],
     ) -> tuple[Aggregated, DescriptorCache]:
-        """Tokens of the next chunk, and the cache with it, before anything is forgotten."""
+        """Tokens of the next chunk, and the cache including it, before any eviction."""
         start = cache.length == 0
         embedded = self.aggregator.embed(images, start=start)
         layout = embedded.layout
@@ -144,8 +144,8 @@ class GeometryNetwork(nn.Module):
         return frozenset({self.last_level}.union(*heads))
 
     def camera_tokens(self, aggregated: Aggregated) -> Tensor:
-        """The first token of every frame (batch, frames, 2 dim), behind the last block."""
-        # A copy, because callers keep these for the final pass, and a view would keep all tokens alive.
+        """The first token of every frame (batch, frames, 2 dim) after the last block."""
+        # A copy: callers keep these for the final pass, and a view would keep all tokens alive.
         return aggregated.levels[self.last_level][:, :, 0].clone()
 
     def _extended(

@@ -1,4 +1,4 @@
-"""Images to network input: the public loader's two rules, and ours, which keeps the aspect within a pixel budget."""
+"""Images to network input: the public loader's two rules, and ours, which keeps the aspect ratio in a pixel budget."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PublicRule = Literal["crop", "pad"]
 
 
 def load_public(paths: Sequence[Path], rule: PublicRule) -> Tensor:
-    """Image files as VGGT's own loader reads them: (images, 3, height, width) in 0..1.
+    """Image files as read by VGGT's own loader: (images, 3, height, width) in 0..1.
 
-    crop: 518 px wide, the height in proportion, and its middle 518 px where it is more. pad: the longer side 518 px,
-    white around it up to a square. Images of different sizes are centred on white. EXIF rotation is ignored, as there.
-    Raises SourceError for a file that is no image or would be lower or narrower than a patch.
+    crop: 518 px wide, the height in proportion, cropped to its middle 518 px. pad: the longer side 518 px, padded with
+    white to a square. Images of different sizes are centred on white. EXIF rotation is ignored, as there.
+    Raises SourceError for a file that is not an image or would be lower or narrower than a patch.
     """
     return as_batch([_public(_open(path), rule, path) for path in paths])
 
@@ -72,7 +72,7 @@ def as_batch(images: Sequence[Pixels]) -> Tensor:
 
 
 def _centred(image: Pixels, height: int, width: int) -> Pixels:
-    """On white; where the margin is odd, the larger half lies at the bottom and to the right."""
+    """On white; of an odd margin, the larger half is at the bottom and right."""
     top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
     canvas = np.full((height, width, 3), WHITE, dtype=np.uint8)
     canvas[top : top + image.shape[0], left : left + image.shape[1]] = image

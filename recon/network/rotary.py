@@ -1,7 +1,7 @@
 """Rotary position embedding in two dimensions (RoPE, Su et al. 2021; its 2D form in Heo et al. 2024).
 
-The first half of a head's channels turns with the row of the patch, the second half with its column. Inside a half,
-channel i is paired with the channel a quarter of the head further on.
+The first half of a head's channels rotates with the row of the patch, the second half with its column. In each half,
+channel i is paired with the channel a quarter of the head further.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """Cosines and sines (tokens, head channels) of the angles by which the tokens of a frame are turned."""
+    """Cosines and sines (tokens, head channels) of the rotation angles of the tokens of a frame."""
 
     cos: Tensor
     sin: Tensor
 
     def at(self, tokens: Tensor) -> Turn:
-        """The turn of some of the tokens, given by their indices."""
+        """The tables of some of the tokens, given by their indices."""
         return Turn(self.cos[tokens], self.sin[tokens])
 
 
 def turn_for(positions: Tensor, channels: int, base: float, dtype: torch.dtype) -> Turn:
-    """The turn of tokens at ``positions`` (tokens, 2), row before column, in heads of ``channels`` channels.
+    """The tables of tokens at ``positions`` (tokens, 2), row before column, for heads of ``channels`` channels.
 
-    Position (0, 0) is no turn. The angles are computed in float64 and the tables kept in float32 at least: bfloat16
-    could not tell neighbouring patches apart.
+    Position (0, 0) is not rotated. The angles are computed in float64 and the tables kept in float32 at least: bfloat16
+    could not separate neighbouring patches.
     """
     quarter = channels // 4
     exponents = torch.arange(quarter, dtype=torch.float64, device=positions.device) / quarter
@@ -39,7 +39,7 @@ def turn_for(positions: Tensor, channels: int, base: float, dtype: torch.dtype) 
 
 
 def rotate(vectors: Tensor, turn: Turn) -> Tensor:
-    """``vectors`` (batch, heads, tokens, channels) turned; tokens are a whole number of frames, all turned alike."""
+    """Rotated ``vectors`` (batch, heads, tokens, channels); tokens are a whole number of frames, all rotated alike."""
     frames = vectors.unflatten(2, (-1, len(turn.cos)))
     pairs = frames.unflatten(-1, (2, 2, -1))
     partner = torch.stack([-pairs[..., 1, :], pairs[..., 0, :]], dim=-2).flatten(-3)

@@ -1,4 +1,4 @@
-"""Where and how precisely the network runs."""
+"""The device and precision of the network."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from recon.core.stopwatch import peak_memory
 from recon.network.model import GeometryNetwork
 
 KINDS = ("cpu", "cuda")
-# What PyTorch says where it has no exception of its own for this: on the CPU, and where a CUDA library runs short.
+# PyTorch's messages where it has no exception for this: on the CPU, and when a CUDA library runs out of memory.
 SHORTAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def choose_device(wanted: str) -> torch.device:
-    """``auto`` (CUDA where there is a GPU, else the CPU) or a device's name.
+    """``auto`` (CUDA if there is a GPU, else the CPU) or a device's name.
 
-    Raises SettingsError for a device that is not there, and for kinds without double precision, such as Apple's.
+    Raises SettingsError for a missing device, and for kinds without double precision, such as Apple's.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -34,7 +34,7 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def precision(device: torch.device) -> torch.autocast:
-    """The context in which the blocks run: 16 bits on a GPU, full precision elsewhere. Heads are always float32."""
+    """The context for the blocks: 16 bits on a GPU, full precision elsewhere. Heads are always float32."""
     if device.type != "cuda":
         return torch.autocast(device.type, enabled=False)
     half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -42,7 +42,7 @@ def precision(device: torch.device) -> torch.autocast:
 
 
 def compile_blocks(network: GeometryNetwork, backend: str = "inductor") -> None:
-    """Let torch.compile fuse the blocks that stay inside a frame. They are alike, so one compilation serves all."""
+    """Let torch.compile fuse the blocks inside a frame. They are alike, so one compilation serves all."""
     aggregator = network.aggregator
     for module in aggregator.modules():
         blocks = getattr(module, "frame_blocks", None) or getattr(module, "blocks", None)
@@ -61,13 +61,13 @@ def device_name(device: torch.device) -> str:
 
 
 def finish(device: torch.device) -> None:
-    """Wait until a GPU has done all that it was given; a CPU has."""
+    """Wait until a GPU has finished its queue; a CPU has none."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def forget_peak(device: torch.device) -> None:
-    """Give back unused GPU memory and count its peak anew."""
+    """Free unused GPU memory and reset its peak."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""A network's configuration and rule as text, so that weight files of our own say what they are."""
+"""A network's configuration and rule as text, so that our own weight files describe themselves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def arithmetic_of(rule: Rule) -> Arithmetic:
 
 
 def published_rule(arithmetic: Arithmetic, depth: int = PUBLISHED_DEPTH) -> Rule:
-    """The rule with the published numbers; v2's range of global blocks in proportion for other depths."""
+    """The rule with the published numbers; v2's range of global blocks is scaled for other depths."""
     if arithmetic != "v2":
         return RULES[arithmetic]()
     published = DescriptorsV2()

@@ -24,7 +24,7 @@ POSITION_BASE = 10000.0
 class Tracks:
     """points: per iteration (batch, frames, points, 2), x before y [px]. visibility, confidence: without the last axis.
 
-    features: the maps (batch, frames, channels, height, width) that were tracked on.
+    features: the maps (batch, frames, channels, height, width) used for tracking.
     """
 
     points: tuple[Tensor, ...]
@@ -42,7 +42,7 @@ class TrackHead(nn.Module):
         self.tracker = Tracker(config.tracker)
 
     def forward(self, levels: Mapping[int, Tensor], layout: FrameLayout, queries: Tensor) -> Tracks:
-        """Follow ``queries`` (batch, points, 2), x before y [px] in the first frame, through all frames."""
+        """Track ``queries`` (batch, points, 2), x before y [px] in the first frame, through all frames."""
         features = self.feature_extractor.features(levels, layout)
         return self.tracker(features, queries)
 
@@ -78,7 +78,7 @@ class Tracker(nn.Module):
             entry = self._entry(pyramid, tracked, points, maps)
             change = self.updateformer(entry.transpose(1, 2)).transpose(1, 2)
             tracked = tracked + self._feature_change(change[..., 2:])
-            # The query itself stays where it was asked for.
+            # The query itself does not move.
             points = torch.cat([points[:, :1], points[:, 1:] + change[:, 1:, :, :2]], dim=1)
             found.append(points * self.config.stride)
         visibility = self.vis_predictor(tracked).squeeze(-1).sigmoid()
@@ -86,7 +86,7 @@ class Tracker(nn.Module):
         return Tracks(tuple(found), visibility, confidence, features)
 
     def _entry(self, pyramid: CorrelationPyramid, tracked: Tensor, points: Tensor, maps: Tensor) -> Tensor:
-        """What the transformer reads (batch, frames, points, dim)."""
+        """The transformer's input (batch, frames, points, dim)."""
         displacement = points - points[:, :1]
         scaled = displacement / LARGEST_SIDE
         parts = [

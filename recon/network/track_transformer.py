@@ -1,7 +1,7 @@
 """The transformer that refines tracks (CoTracker, Karaev et al. 2023): attention along time, then across points.
 
-Across points attention goes through a few virtual tracks, so that its cost is linear in the number of points. These
-blocks differ from those of ``layers``: the skip connection starts behind the first norm.
+Attention across points goes through a few virtual tracks, so its cost is linear in the number of points. These blocks
+differ from those of ``layers``: the skip connection starts after the first norm.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class CrossBlock(nn.Module):
 
 
 class TrackTransformer(nn.Module):
-    """Features of tracks to changes of the tracks."""
+    """Features of tracks to updates of the tracks."""
 
     def __init__(self, dim: int, hidden: int, output: int) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, dim))
         if config.registers:
             self.register_tokens = nn.Parameter(torch.zeros(1, config.registers, dim))
-        self.mask_token = nn.Parameter(torch.zeros(1, dim))  # stands in the files, serves training alone
+        self.mask_token = nn.Parameter(torch.zeros(1, dim))  # in the files, but used in training only
         self.patch_embed = PatchEmbedding(config.patch_size, dim)
         self.blocks = nn.ModuleList(plain_blocks(config, EPS, backend))
         self.norm = nn.LayerNorm(dim, eps=EPS)
@@ -62,7 +62,7 @@ class VisionTransformer(nn.Module):
         return VitTokens(tokens[:, 0], tokens[:, 1:first_patch], tokens[:, first_patch:])
 
     def tokens(self, images: Tensor) -> Tensor:
-        """What enters the first block: class token, registers (without a position), patches."""
+        """Input of the first block: class token, registers (without a position), patches."""
         count, size = len(images), self.config.patch_size
         grid = (images.shape[-2] // size, images.shape[-1] // size)
         patches = self.patch_embed(images)
@@ -80,7 +80,7 @@ class VisionTransformer(nn.Module):
         stored = self.pos_embed.float()
         patches = stored[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
         if self.config.offset:
-            # The factors enter the sampling positions too, not only the size.
+            # The factors affect the sampling positions too, not only the size.
             scale = ((rows + self.config.offset) / side, (columns + self.config.offset) / side)
             resized = functional.interpolate(
                 patches, scale_factor=scale, mode="bicubic", antialias=self.config.antialias

@@ -1,4 +1,4 @@
-"""Making a whole map consistent: more matches, all poses adjusted together, late frames placed."""
+"""Makes a whole map consistent: more matches, joint adjustment of all poses, placement of remaining frames."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
-CLEARLY = 0.8  # of the reprojection error that freer lenses leave, where nothing else speaks for them
-APART = 0.98  # the same for a lens for every frame, where there are several anyway
+CLEARLY = 0.8  # least gain in reprojection error, as a ratio, for freer lenses without other evidence
+APART = 0.98  # the same for a lens per frame, if there are several anyway
 
 Adjusted = tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]
 
 
 def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> tuple[int, int]:
-    """Match frames far apart, above all those of ``loops``; returns how many match well, and how many of these lie.
+    """Match frames far apart, first those of ``loops``; returns how many match well, and how many of these are wrong.
 
-    A pair whose own relative rotation contradicts the chain of poses by more than 20 degrees shows two places that only
-    look alike; its matches are dropped, for they would fold the map. Few matches tell a rotation so badly that they
-    may be dropped wrongly, which harms nothing but says nothing either: only pairs with CLEAR_INLIERS are counted.
+    A pair whose relative rotation contradicts the chain of poses by more than 20 degrees shows two places that only
+    look alike; its matches are dropped, since they would fold the map. With few matches the rotation is so uncertain
+    that a right pair may be dropped, which does no harm but proves nothing: only pairs with CLEAR_INLIERS are counted.
     """
     found = [*match_loops(database, loops), *match_far_pairs(database)]
     clear = {pair for pair in found if database.inliers(*pair) >= CLEAR_INLIERS}
@@ -47,9 +47,9 @@ def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loop
 
 
 def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> SparseModel:
-    """Adjust all poses, lenses and points together, starting from ``cam_from_world`` (4, 4) by frame index.
+    """Adjust all poses, lenses and points jointly, starting from ``cam_from_world`` (4, 4) by frame index.
 
-    The result is empty where a lens comes out that cannot be.
+    The result is empty if a lens becomes impossible.
     """
     # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
     loss = pycolmap.LossFunctionType.CAUCHY
@@ -65,11 +65,11 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
 
 @stage("chunk adjustment")
 def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *, distortion: bool) -> SparseModel:
-    """Adjust the poses, lenses and points of some frames together, starting from ``cam_from_model`` (4, 4).
+    """Adjust the poses, lenses and points of some frames jointly, starting from ``cam_from_model`` (4, 4).
 
-    distortion: adjust that of the lenses, too; little parallax cannot tell it from another focal length. The result is
-    empty where the frames do not tell the lens, which then runs away. Where only a lens for every frame explains them,
-    the database has these afterwards.
+    distortion: adjust the lenses' distortion too; little parallax cannot separate it from the focal length. The result
+    is empty if the frames do not determine the lens, which then diverges. If only a lens per frame explains them, the
+    database has these afterwards.
     """
     frames, loss = sorted(cam_from_model), pycolmap.LossFunctionType.TRIVIAL
     model, *_ = _adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, loss, distortion=distortion)
@@ -81,13 +81,13 @@ def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *
 
 
 def plausible(model: pycolmap.Reconstruction) -> bool:
-    """Whether all lenses are ones that are made."""
+    """Whether all lenses are physically plausible."""
     return not any(camera.has_bogus_params(*FOCAL_RANGE, MAX_DISTORTION) for camera in model.cameras.values())
 
 
 @dataclass(frozen=True)
 class Freedom:
-    """What of the lenses is adjusted besides their focal lengths. apart: every frame has a lens of its own."""
+    """Lens parameters to adjust besides the focal lengths. apart: every frame has its own lens."""
 
     distortion: bool
     principal_points: bool = False
@@ -103,7 +103,7 @@ def _adjusted(
     *,
     distortion: bool,
 ) -> Adjusted:
-    """``_adjusted_once``, with as much freedom as the frames may need where the map is clearly better for it."""
+    """``_adjusted_once``, with freer lenses if they make the map clearly better."""
     usual, adjust = Freedom(distortion), partial(_adjusted_once, database, frames, cam_from_world, observations, loss)
     if look_cropped(database, sorted(cam_from_world)):
         freed = adjust(freedom=replace(usual, principal_points=True))
@@ -131,7 +131,7 @@ def _adjusted_once(
     *,
     freedom: Freedom,
 ) -> Adjusted:
-    """A model of ``frames`` with those of known pose triangulated and adjusted, and what went into it."""
+    """A model of ``frames``, triangulated and adjusted from those with known poses, and its input."""
     cache = database.reduced_cache(select_features(database, frames, observations), apart=freedom.apart)
     options = pipeline_options(EFFORTS[2], database.pixel_scale(frames))
     options.ba_refine_focal_length, options.ba_refine_extra_params = True, freedom.distortion
@@ -155,7 +155,7 @@ def _adjusted_once(
 def add_frames(
     cache: pycolmap.DatabaseCache, options: pycolmap.IncrementalPipelineOptions, model: pycolmap.Reconstruction
 ) -> None:
-    """Register the frames that no chunk could place, now that the whole map is there to compare with."""
+    """Register against the whole map the frames that no chunk could place."""
     pipeline = pycolmap.IncrementalPipeline(options, cache, pycolmap.ReconstructionManager())
     mapper = pycolmap.IncrementalMapper(cache)
     pipeline.reconstruct_sub_model(mapper, options.get_mapper(), model)
@@ -163,9 +163,9 @@ def add_frames(
 
 
 def match_loops(database: MatchDatabase, loops: Sequence[Pair]) -> list[Pair]:
-    """Match the frames of loops and at most PAIRS_AROUND pairs next to them; returns the verified pairs that are new.
+    """Match the frames of loops and at most PAIRS_AROUND pairs next to them; returns the new verified pairs.
 
-    Without them the grid of far pairs, wide in a long sequence, can miss a loop, and the adjustment opens it again.
+    Without them the grid of far pairs, coarse in a long sequence, can miss a loop, and the adjustment opens it again.
     """
     frames = database.frames
     places = {index: place for place, index in enumerate(frames)}
@@ -175,10 +175,10 @@ def match_loops(database: MatchDatabase, loops: Sequence[Pair]) -> list[Pair]:
 
 
 def match_far_pairs(database: MatchDatabase) -> list[Pair]:
-    """Match a grid of all pairs of frames, and more around those that match; returns the verified pairs that are new.
+    """Match a grid of all pairs of frames, and more around those that match; returns the new verified pairs.
 
-    The grid takes every frame of a short sequence and fewer of a long one, so that it has about GRID_PAIRS; of the
-    pairs between its lines, at most PAIRS_AROUND are taken, evenly, where a lot of the scene is seen again and again.
+    The grid has about GRID_PAIRS: every frame of a short sequence, fewer of a long one. Of the pairs between its lines,
+    at most PAIRS_AROUND are matched, evenly spread, if much of the scene is seen repeatedly.
     """
     frames = database.frames
     stride = max(1, math.ceil(len(frames) / math.sqrt(2 * GRID_PAIRS)))
@@ -188,7 +188,7 @@ def match_far_pairs(database: MatchDatabase) -> list[Pair]:
 
 
 def pairs_around(found: Sequence[Pair], reach: int, count: int) -> list[Pair]:
-    """At most PAIRS_AROUND pairs of ``count`` places that are ``reach`` before, at or after those found, evenly."""
+    """At most PAIRS_AROUND pairs of ``count`` places within ``reach`` of those found, evenly spread."""
     around = {
         (first + before, second + after)
         for first, second in found
@@ -200,7 +200,7 @@ def pairs_around(found: Sequence[Pair], reach: int, count: int) -> list[Pair]:
 
 
 def _match_new(database: MatchDatabase, places: Iterable[Pair], *, glance: bool = True) -> list[Pair]:
-    """Match pairs of places in the sequence; returns those that are new and verified."""
+    """Match pairs of places in the sequence; returns the new verified ones."""
     frames = database.frames
     new = [(a, b) for a, b in places if not database.matched((frames[a], frames[b]))]
     database.match([(frames[a], frames[b]) for a, b in new], glance=glance)
@@ -208,7 +208,7 @@ def _match_new(database: MatchDatabase, places: Iterable[Pair], *, glance: bool 
 
 
 def drop_contradictions(database: MatchDatabase, cam_from_world: Mapping[int, Array], pairs: list[Pair]) -> list[Pair]:
-    """Forget the pairs whose relative rotation is not the one of the poses; returns them."""
+    """Drop the pairs whose relative rotation contradicts the poses; returns them."""
     dropped = []
     for first, second in pairs:
         if first in cam_from_world and second in cam_from_world:

@@ -1,6 +1,6 @@
-"""Whether pictures look like crops, whose principal points may lie anywhere, and whether freeing these has helped.
+"""Whether images look like crops, whose principal points may lie anywhere, and whether freeing these has helped.
 
-Pictures that were cropped by hand have a size each, while cameras write all their pictures in one size or two.
+Images cropped by hand all differ in size, while a camera writes its images in one or two sizes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import pycolmap
 
 from recon.sfm.database import MatchDatabase
 
-FEWEST_FRAMES = 6  # that tell principal points from turned cameras
+FEWEST_FRAMES = 6  # to separate principal points from rotated cameras
 OFF_CENTRE = 0.002  # of the longest side; no lens starts so far from the middle
 POINTS_KEPT = 0.97  # of the observations
 
 
 def look_cropped(database: MatchDatabase, frames: Sequence[int]) -> bool:
-    """Whether most of the frames have a size of their own, and no calibrated lens."""
+    """Whether most frames have a size that no other has, and no calibrated lens."""
     if len(frames) < FEWEST_FRAMES or database.fixed_cameras():
         return False
     cameras = [database.camera(index) for index in frames]
@@ -26,12 +26,12 @@ def look_cropped(database: MatchDatabase, frames: Sequence[int]) -> bool:
 
 
 def have_moved(database: MatchDatabase, frames: Sequence[int]) -> bool:
-    """Whether a principal point of the frames was found away from the middle."""
+    """Whether any of the frames' principal points is away from the middle."""
     return any(off_centre(database.camera(index)) > OFF_CENTRE for index in frames)
 
 
 def off_centre(camera: pycolmap.Camera) -> float:
-    """Distance of the principal point from the middle of the picture, in longest sides."""
+    """Distance of the principal point from the middle of the image, in longest sides."""
     offset = camera.principal_point_x - camera.width / 2, camera.principal_point_y - camera.height / 2
     return float(np.hypot(*offset) / max(camera.width, camera.height))
 

@@ -210,7 +210,7 @@ class MatchDatabase:
         matches = self._matcher.match(first, second, allowed)
         if len(matches) > len(geometry.inlier_matches):
             geometry.inlier_matches = matches
-            self._database.update_two_view_geometry(*map(image_id, pair), geometry)
+            self._database.update_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
 
     def matched(self, pair: Pair) -> bool:
         """Whether the pair was matched, with or without success."""

@@ -13,7 +13,7 @@ from itertools import pairwise, product
 import cv2
 import numpy as np
 
-from recon.core.cameras import colmap_camera
+from recon.core.cameras import colmap_camera, points_at_depth_one
 from recon.core.refusal import Hindrance
 from recon.core.similarity import Array
 from recon.core.types import Camera
@@ -146,7 +146,7 @@ class _KnownLens:
 
     def rays(self, pixels: Array) -> Array:
         """Directions (n, 3) of pixels (n, 2)."""
-        return np.column_stack([colmap_camera(self.camera).cam_from_img(pixels), np.ones(len(pixels))])
+        return np.column_stack([points_at_depth_one(colmap_camera(self.camera), pixels), np.ones(len(pixels))])
 
 
 _Lens = _SimpleLens | _KnownLens

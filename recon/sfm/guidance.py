@@ -1,4 +1,4 @@
-"""Which features of two frames may show the same point, once the geometry between the frames is known."""
+"""Features of two frames that may show the same point, given the geometry between the frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def allowed_matches(
     """Whether features at pixels ``first`` (n, 2) and ``second`` (m, 2) fit the geometry: (n, m).
 
     Fitting is a transfer error by homography, or a Sampson error by fundamental matrix, of at most ``max_error`` [px].
-    None where COLMAP found neither, as for several geometries or an overlay that stays in place.
+    None if COLMAP found neither, as for several geometries or an overlay that stays in place.
     """
     if geometry.config in PLANAR and geometry.H is not None:
         return _transferred(np.asarray(geometry.H), first, second, max_error)

@@ -1,4 +1,4 @@
-"""How far two estimates of a lens are apart."""
+"""The difference between two estimates of a lens."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def lens_change(before: Camera, after: Camera) -> float:
 
 
 def largest_change(before: SparseModel, after: SparseModel) -> float:
-    """Of the lenses of all frames in both models, as ``lens_change`` has it."""
+    """The largest ``lens_change`` over all frames in both models."""
     pairs = {(before.cameras[index], after.cameras[index]) for index in before.cameras.keys() & after.cameras.keys()}
     return max((lens_change(*pair) for pair in pairs), default=0.0)

@@ -1,4 +1,4 @@
-"""Which lens a frame was taken with, told by the points of a map: for frames whose pairs say too little."""
+"""Chooses the lens of a frame by the points of a map, for frames whose pairs do not determine it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from recon.core.similarity import Array
 from recon.core.types import SparseModel
 from recon.sfm.database import MatchDatabase
 
-SAME_FOCAL = 1.03  # ratio below which two lenses of a map are one
+SAME_FOCAL = 1.03  # ratio below which two lenses of a map are the same
 FEWEST_POINTS = 30
-CLEAR = 10.0  # by how much another lens must lower the misfit of a frame's points
+CLEAR = 10.0  # decrease in the misfit of a frame's points that another lens must achieve
 MAX_ERROR = 4.0  # of a point [px of the working image]
 
 Views = tuple[Array, Array]  # pixels (n, 2) and points (n, 3)
 
 
 def several_lenses(database: MatchDatabase) -> bool:
-    """Whether frames of any one kind have more than one lens."""
+    """Whether frames of any kind have more than one lens."""
     return any(len(numbers) > 1 for numbers in _lenses_by_kind(database).values())
 
 
 def join_equal(database: MatchDatabase, model: SparseModel) -> None:
-    """Make lenses of one kind that a map gives the same focal length one."""
+    """Merge lenses of one kind whose focal lengths agree in the map."""
     focals: dict[tuple[str, float], int] = {}
     for index, camera in model.cameras.items():
         focals[database.kind(index), camera.params[0]] = database.lens_of[index]
     joined: dict[int, int] = {}
-    first: tuple[str, float] | None = None  # of those that are equal: a slow zoom must not become one lens
+    first: tuple[str, float] | None = None  # of the merged ones: a slow zoom must not become one lens
     for kind, focal in sorted(focals):
         if first is None or kind != first[0] or focal >= SAME_FOCAL * first[1]:
             first = (kind, focal)
@@ -41,9 +41,9 @@ def join_equal(database: MatchDatabase, model: SparseModel) -> None:
 
 
 def reassign(database: MatchDatabase, model: SparseModel, frames: Sequence[int]) -> list[int]:
-    """Give frames of kinds with several lenses the one by which they see most points of the map, or one of their own.
+    """Give frames of kinds with several lenses the one that explains most points of the map, or a new one.
 
-    Returns those that have another one now.
+    Returns the frames whose lens has changed.
     """
     lens_of, lenses = database.lens_of, _lenses_by_kind(database)
     doubtful = [index for index in frames if len(lenses[database.kind(index)]) > 1]
@@ -60,7 +60,7 @@ def reassign(database: MatchDatabase, model: SparseModel, frames: Sequence[int])
 
 
 def points_seen(database: MatchDatabase, model: SparseModel, frames: Collection[int]) -> dict[int, Views]:
-    """What each of the frames sees of a map by its matches with other frames, whether its pose agrees or not."""
+    """The map's points that each frame sees according to its matches with other frames, regardless of its pose."""
     wanted = set(frames)
     found: dict[int, list[NDArray[np.int64]]] = {index: [] for index in wanted}
     rows = model.points.rows_by_frame()
@@ -90,7 +90,7 @@ def _views(pixels: Array, points: Array, seen: list[NDArray[np.int64]]) -> Views
 
 
 def _point_of_row(positions: Array, pixels: Array, point_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The point (rows,) that each feature shows, -1 for none. pixels: those of the features that show one."""
+    """The point (rows,) of each feature, -1 for none. pixels: of the features with a point."""
     rows = {tuple(pixel): row for row, pixel in enumerate(positions.tolist())}
     found = np.full(len(positions), -1, dtype=np.int64)
     for pixel, point in zip(pixels.tolist(), point_ids.tolist(), strict=True):
@@ -116,7 +116,7 @@ def _best_lens(database: MatchDatabase, index: int, numbers: Collection[int], vi
 
 
 def _misfit(views: Views, camera: pycolmap.Camera, scale: float, *, free: bool = False) -> float:
-    """How badly the best pose explains the points. free: with any focal length, which ``camera`` gets."""
+    """Misfit of the points with the best pose. free: also estimate the focal length, which is set in ``camera``."""
     estimation = pycolmap.AbsolutePoseEstimationOptions(estimate_focal_length=free)
     estimation.ransac.max_error, estimation.ransac.random_seed = MAX_ERROR * scale, 0
     estimation.ransac.max_num_trials = 1000

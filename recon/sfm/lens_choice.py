@@ -1,4 +1,4 @@
-"""Which frames share a lens, told by the matches in a database of features."""
+"""Decides from the matches in a feature database which frames share a lens."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ EPIPOLAR = (
     pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED,
 )
 FEWEST_MATCHES = 2 * ENOUGH_INLIERS
-CLEARLY_MORE = 1.03  # observations that several lenses must bring against one
+CLEARLY_MORE = 1.03  # ratio of observations that several lenses must reach over one
 
 
 @dataclass(frozen=True)
 class LensState:
-    """Parameters of all lenses by number, whether they are more than a guess, and which frame has which."""
+    """Parameters of all lenses by number, whether they are more than a guess, and the lens of each frame."""
 
     lenses: Mapping[int, tuple[list[float], bool]]
     lens_of: Mapping[int, int]
@@ -37,12 +37,12 @@ def remember(database: MatchDatabase) -> LensState:
 
 
 def restore(database: MatchDatabase, state: LensState) -> None:
-    """Set the lenses to what they were."""
+    """Restore the lenses."""
     database.restore_lenses(state.lenses, state.lens_of)
 
 
 def lend_focals(database: MatchDatabase, model: SparseModel) -> None:
-    """Give lenses whose focal length is a guess that of a model with more lenses, so that both can be compared."""
+    """Replace guessed focal lengths by those of a model with more lenses, so that both can be compared."""
     focals: dict[int, list[float]] = {}
     for index, camera in model.cameras.items():
         if not database.camera(index).has_prior_focal_length:
@@ -53,10 +53,10 @@ def lend_focals(database: MatchDatabase, model: SparseModel) -> None:
 
 @stage("lenses")
 def divide(database: MatchDatabase, frames: Sequence[int], placed: Collection[int]) -> bool:
-    """Give frames the lenses that their matches speak for; returns whether that needed any but those that they have.
+    """Assign to frames the lenses that their matches support; returns whether any frame needed another lens.
 
-    placed: those of the frames whose lens is known. Frames of different kinds never share a lens. With a lens for every
-    image, these get focal lengths to begin with.
+    placed: those of the frames whose lens is known. Frames of different kinds never share a lens. With a lens per
+    image, this gives their initial focal lengths.
     """
     free = np.array([index not in placed for index in frames])
     if database.cameras not in ("auto", "per-image"):
@@ -79,7 +79,7 @@ def divide(database: MatchDatabase, frames: Sequence[int], placed: Collection[in
 
 
 def pair_terms(database: MatchDatabase, frames: Sequence[int]) -> PairTerms:
-    """What the epipolar geometry of pairs of ``frames`` says; rows of the terms are places in ``frames``."""
+    """Terms from the epipolar geometry of pairs of ``frames``; their rows are positions in ``frames``."""
     places = {index: place for place, index in enumerate(frames)}
     pairs, fundamentals = [], []
     for pair in sorted(database.verified_pairs(frames)):
@@ -113,32 +113,32 @@ def zooms(database: MatchDatabase, frames: Sequence[int]) -> Array:
 
 
 def longest_side(database: MatchDatabase, frame_index: int) -> int:
-    """Of a frame's original [px]."""
+    """Longest side of a frame's original [px]."""
     camera = database.camera(frame_index)
     return int(max(camera.width, camera.height))
 
 
 def clearly_better(several: SparseModel, one: SparseModel) -> bool:
-    """Whether several lenses are worth having: they place more frames, or explain clearly more with as many."""
+    """Whether several lenses are better: they place more frames, or the same number with clearly more observations."""
     if len(several.cam_from_model) != len(one.cam_from_model):
         return len(several.cam_from_model) > len(one.cam_from_model)
     return len(several.points.point_ids) > CLEARLY_MORE * len(one.points.point_ids)
 
 
 def _pixels_from_centre(database: MatchDatabase, frame_index: int) -> Array:
-    """(3, 3) from coordinates about the centre, in longest sides, to pixels."""
+    """Matrix (3, 3) from coordinates relative to the centre, in longest sides, to pixels."""
     camera, side = database.camera(frame_index), longest_side(database, frame_index)
     return np.array([[side, 0, camera.width / 2], [0, side, camera.height / 2], [0, 0, 1.0]])
 
 
 def _may_differ(database: MatchDatabase, frames: Sequence[int], placed: Collection[int]) -> bool:
-    """Whether frames that are not placed share their kind with another."""
+    """Whether unplaced frames share their kind with another frame."""
     kinds = [database.kind(index) for index in frames]
     return any(kinds.count(database.kind(index)) > 1 for index in frames if index not in placed)
 
 
 def _start(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_]) -> Lenses:
-    """The lenses as they are. Those of placed frames are kept."""
+    """The present lenses. Those of placed frames are kept."""
     numbers, rows = np.unique([database.lens_of[index] for index in frames], return_inverse=True)
     names = [database.kind(index) if database.cameras == "auto" else "" for index in frames]
     kinds, focals = np.zeros(len(numbers), dtype=np.int64), np.ones(len(numbers))
@@ -149,7 +149,7 @@ def _start(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool
 
 
 def _take_over(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_], found: Lenses) -> bool:
-    """Write the lenses that were found into the database; returns whether any frame has another one than before."""
+    """Write the lenses to the database; returns whether the lens of any frame has changed."""
     before, placed = database.lens_of, {index for index, is_free in zip(frames, free, strict=True) if not is_free}
     lens_of: dict[int, int] = {}
     focals: dict[int, float] = {}
@@ -174,7 +174,7 @@ def _take_over(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.
 
 
 def _bias(database: MatchDatabase, frames: Sequence[int], placed: Collection[int], found: Lenses) -> float:
-    """Known focal lengths against those that were found: distortion, which pairs do not know, changes all alike."""
+    """Ratio of known to estimated focal lengths: distortion, which pairs ignore, changes all alike."""
     ratios = [
         database.camera(index).mean_focal_length() / longest_side(database, index) / found.focals[row]
         for index, row in zip(frames, found.of_frame, strict=True)

@@ -1,7 +1,8 @@
-"""How many lenses took the frames: focal lengths by the epipolar geometry of pairs, and as few as explain it.
+"""The lenses of the frames: focal lengths from the epipolar geometry of pairs, with the fewest lenses that explain it.
 
-A fundamental matrix with the right focal lengths is an essential one, whose two singular values are equal (Hartley and
-Zisserman 2004, section 9.6). The search starts from a lens per frame and merges those that pairs do not tell apart.
+With the right focal lengths, a fundamental matrix becomes an essential one, whose two singular values are equal
+(Hartley and Zisserman 2004, section 9.6). The search starts from a lens per frame and merges those that pairs do not
+distinguish.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ GRID = np.geomspace(0.25, 4.0, 94)  # focal lengths [longest sides], 3% apart
 STEPS = np.exp(np.unique(np.r_[np.linspace(-0.5, 0.5, 41), np.linspace(-0.02, 0.02, 9)]))
 NOISE = 0.005  # of the inequality of singular values, in pairs with the right focal lengths
 PENALTY = 20.0  # of a lens, in the unit of the misfit
-CLEAR_SHARE = 0.6  # of the misfit of one lens that several may leave; wrong matches leave it as it is
-LEAST_RATIO = 1.05  # of two lenses; nearer ones are noise, or no harm
+CLEAR_SHARE = 0.6  # most of one lens's misfit that several may leave; with wrong matches it does not decrease
+LEAST_RATIO = 1.05  # of two lenses; smaller ratios are noise or harmless
 ROUNDS = 6
-APART_SHARE = 0.75  # of the misfit that a lens for every frame leaves where lenses differ; 0.9 where they do not
+APART_SHARE = 0.75  # of the misfit, left by a lens per frame if lenses differ; 0.9 if they do not
 SUSPICIOUS = 1.5  # mean misfit; pairs of one lens have less
 ZOOM_WEIGHT = 10.0  # of the misfit, for a focal length e times the guessed one
 
 
 @dataclass(frozen=True, eq=False)
 class PairTerms:
-    """What pairs of frames say about focal lengths.
+    """Constraints of pairs of frames on focal lengths.
 
-    frames: (pairs, 2) rows of the frames. squares, minors: (pairs, 4), factors by which the squared norms of the
-    essential matrix and of its minors depend on the two focal lengths.
+    frames: (pairs, 2) rows of the frames. squares, minors: (pairs, 4), coefficients of the squared norms of the
+    essential matrix and of its minors as functions of the two focal lengths.
     """
 
     frames: Rows
@@ -48,7 +49,7 @@ class PairTerms:
         return cls(frames, _block_norms(fundamentals), _block_norms(cofactors))
 
     def misfit(self, rows: Rows, first: Array, second: Array) -> Array:
-        """How badly focal lengths suit pairs, 0 for perfectly; broadcasts against (rows, 1)."""
+        """Misfit of focal lengths to pairs, 0 for a perfect fit; broadcasts against (rows, 1)."""
         a, b = np.square(first), np.square(second)
         squares, minors = self.squares[rows][:, :, None], self.minors[rows][:, :, None]
         total = a * b * squares[:, 0] + b * squares[:, 1] + a * squares[:, 2] + squares[:, 3]
@@ -60,8 +61,8 @@ class PairTerms:
 
 @dataclass(frozen=True, eq=False)
 class Lenses:
-    """Which lens took which frame. of_frame: (frames,) row of the lens. focals: (lenses,) in longest sides. kinds:
-    (lenses,) lenses of one kind may turn out to be one. kept: (lenses,) whether it was there before: two such stay two.
+    """The lens of every frame. of_frame: (frames,) row of the lens. focals: (lenses,) in longest sides. kinds:
+    (lenses,), only lenses of one kind may merge. kept: (lenses,) whether it existed before: two such never merge.
     """
 
     of_frame: Rows
@@ -75,15 +76,15 @@ class Lenses:
 
 
 def misfit(terms: PairTerms, lenses: Lenses) -> float:
-    """Of all pairs."""
+    """The misfit of all pairs."""
     return float(_misfit(terms, lenses, np.arange(len(terms.frames))))
 
 
 def find_lenses(terms: PairTerms, start: Lenses, free: NDArray[np.bool_], zooms: Callable[[], Array]) -> Lenses:
-    """The fewest lenses that suit the pairs; those of ``start``, fitted, where they are good enough.
+    """The fewest lenses that fit the pairs; those of ``start``, refined, if they are good enough.
 
-    free: (frames,) those that may have another lens than ``start`` says. zooms: guesses the ratios of the frames' focal
-    lengths, (frames,); only asked where the pairs look suspicious.
+    free: (frames,) those whose lens may differ from ``start``. zooms: guesses the ratios of the frames' focal lengths,
+    (frames,); called only if the pairs look suspicious.
     """
     shared = fit(terms, _best_of_grid(terms, start))
     best, least = shared, misfit(terms, shared) + PENALTY * len(shared.focals)
@@ -105,7 +106,7 @@ def find_lenses(terms: PairTerms, start: Lenses, free: NDArray[np.bool_], zooms:
 
 
 def may_differ(terms: PairTerms, lenses: Lenses, free: NDArray[np.bool_]) -> bool:
-    """Whether pairs that look suspicious with ``lenses`` suit a lens for every free frame, as in a slow zoom."""
+    """Whether pairs that look suspicious with ``lenses`` fit a lens per free frame, as in a slow zoom."""
     left = misfit(terms, lenses)
     if left <= SUSPICIOUS * len(terms.frames):
         return False
@@ -113,7 +114,7 @@ def may_differ(terms: PairTerms, lenses: Lenses, free: NDArray[np.bool_]) -> boo
 
 
 def fit(terms: PairTerms, lenses: Lenses) -> Lenses:
-    """Improve the focal length of every lens in turn."""
+    """Optimise the focal length of each lens in turn."""
     focals = lenses.focals.copy()
     for _ in range(ROUNDS):
         before = focals.copy()
@@ -132,7 +133,7 @@ def _misfit(terms: PairTerms, lenses: Lenses, rows: Rows) -> float:
 
 
 def _candidate_misfits(terms: PairTerms, lenses: Lenses, lens: int, candidates: Array) -> Array:
-    """Misfit (candidates,) of the pairs of one lens for other focal lengths of it."""
+    """Misfit (candidates,) of the pairs of one lens for candidate focal lengths."""
     own = lenses.of_frame[terms.frames] == lens
     rows = np.flatnonzero(own.any(axis=1))
     sides = (np.where(own[rows, side, None], candidates, lenses.of(terms.frames[rows, side])) for side in (0, 1))
@@ -140,7 +141,7 @@ def _candidate_misfits(terms: PairTerms, lenses: Lenses, lens: int, candidates: 
 
 
 def _best_of_grid(terms: PairTerms, lenses: Lenses) -> Lenses:
-    """All focal lengths equal, or in the ratios that they have."""
+    """Fit a common factor: all focal lengths equal, or in their present ratios."""
     ratios = lenses.focals / np.median(lenses.focals)
     shapes = (np.ones(len(ratios)), ratios)
     tried = [replace(lenses, focals=np.clip(focal * shape, GRID[0], GRID[-1])) for shape in shapes for focal in GRID]
@@ -148,7 +149,7 @@ def _best_of_grid(terms: PairTerms, lenses: Lenses) -> Lenses:
 
 
 def _best_scale(terms: PairTerms, lenses: Lenses, zooms: Array, free: NDArray[np.bool_]) -> Lenses:
-    """The focal lengths of the lenses of free frames by their ratios; those of the others as they are."""
+    """The focal lengths of free frames' lenses by their ratios; those of the others unchanged."""
     own = np.isin(np.arange(len(lenses.focals)), lenses.of_frame[free])
     ratios = np.ones(len(own))
     ratios[lenses.of_frame[free]] = zooms[free]
@@ -160,7 +161,7 @@ def _best_scale(terms: PairTerms, lenses: Lenses, zooms: Array, free: NDArray[np
 
 
 def _apart(lenses: Lenses, free: NDArray[np.bool_]) -> Lenses:
-    """A lens of its own for every free frame, behind the lenses of the others."""
+    """One lens per free frame, after the lenses of the others."""
     kept, kept_rows = np.unique(lenses.of_frame[~free], return_inverse=True)
     of_frame = np.empty(len(free), dtype=np.int64)
     of_frame[~free], of_frame[free] = kept_rows, len(kept) + np.arange(free.sum())
@@ -174,7 +175,7 @@ def _apart(lenses: Lenses, free: NDArray[np.bool_]) -> Lenses:
 
 
 def _rounded(lenses: Lenses) -> Lenses:
-    """Lenses in order of kind and focal length; those that are next to equal are one, so that merging takes less."""
+    """Lenses in order of kind and focal length; almost equal ones are combined, so that merging takes less time."""
     cells = np.searchsorted(GRID, lenses.focals * 1.015)
     keys = np.stack([lenses.kinds, cells, np.where(lenses.kept, np.arange(len(cells)) + 1, 0)], axis=1)
     _, first, rows = np.unique(keys, axis=0, return_index=True, return_inverse=True)
@@ -187,9 +188,9 @@ def _rounded(lenses: Lenses) -> Lenses:
 
 
 def _merged(terms: PairTerms, lenses: Lenses) -> Lenses:
-    """Merge neighbours among lenses in order, the least missed first, as long as that costs less than a lens.
+    """Merge neighbouring lenses, at the least cost first, as long as that costs less than a lens.
 
-    Lenses of nearly the same focal length are merged at any cost.
+    Lenses of almost the same focal length are merged at any cost.
     """
     while True:
         tried = [
@@ -206,7 +207,7 @@ def _merged(terms: PairTerms, lenses: Lenses) -> Lenses:
 
 
 def _with_merged(terms: PairTerms, lenses: Lenses, row: int) -> tuple[float, Lenses]:
-    """Lenses with ``row`` and the one behind it as one, and by how much the misfit grows; -inf if they are near."""
+    """Lenses with ``row`` and the next one merged, and the increase of the misfit; -inf if they are close."""
     both = np.isin(lenses.of_frame, (row, row + 1))
     rows = np.flatnonzero(both[terms.frames].any(axis=1))
     before = _misfit(terms, lenses, rows)
@@ -222,7 +223,7 @@ def _with_merged(terms: PairTerms, lenses: Lenses, row: int) -> tuple[float, Len
 
 
 def _reassigned(terms: PairTerms, lenses: Lenses, free: NDArray[np.bool_], zooms: Array) -> Lenses:
-    """Every free frame in turn with the lens that suits its pairs best; their guessed ratio decides between equals."""
+    """Assign to each free frame in turn the lens that fits its pairs best; the guessed ratio decides between equals."""
     for _ in range(ROUNDS):
         of_frame = lenses.of_frame.copy()
         unit = np.median(lenses.of(np.flatnonzero(free))[:, 0] / zooms[free])

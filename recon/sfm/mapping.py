@@ -1,4 +1,4 @@
-"""Incremental mapping of a set of frames, starting from poses that are already known or from nothing."""
+"""Incremental mapping of a set of frames, from known poses or from scratch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pycolmap
 
 from recon.core.similarity import Array
 from recon.core.stopwatch import stage
-from recon.core.types import Camera, SparseModel, SparsePoints
+from recon.core.types import CAMERA_MODELS, Camera, SparseModel, SparsePoints
 from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
 
@@ -19,12 +19,12 @@ NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
 
 @dataclass(frozen=True)
 class Effort:
-    """How demanding the mapper is. Later, easier efforts are tried only where earlier ones break.
+    """How strict the mapper is. Later, more lenient efforts are tried only if earlier ones fail.
 
     initial_angle: triangulation angle of the first two frames [degrees]. initial_inliers, registration_inliers,
-    registration_ratio: matches that the first pair, or a frame to be added, must bring. refine_lens: little parallax
-    does not determine the focal length, so there it stays as first calibrated. point_angle: triangulation angle of a
-    point that is kept [degrees].
+    registration_ratio: required matches of the first pair, or of a frame to add. refine_lens: little parallax does not
+    determine the focal length, so there it stays as first calibrated. point_angle: least triangulation angle of a point
+    to keep [degrees].
     """
 
     name: str
@@ -48,14 +48,14 @@ EFFORTS = (
 def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Array], effort: Effort) -> SparseModel:
     """Place as many of ``frames`` as possible.
 
-    known: cam_from_model (4, 4) of frames whose pose stays as it is; without any, the model starts from the best pair
-    of frames, in a frame and unit of its own. Frames that do not fit are absent from the result.
+    known: cam_from_model (4, 4) of frames with fixed poses; without any, the model starts from the best pair of frames,
+    in an arbitrary frame and unit. Frames that do not fit are absent from the result.
     """
     cache = database.cache(frames)
     options = pipeline_options(effort, database.pixel_scale(frames))
     options.constant_cameras = database.fixed_cameras() | database.rare_lenses(frames)
     if known:
-        # Known poses were found with the lens as it is; another one would bend the map at the seam.
+        # Known poses were estimated with the present lens; another one would bend the map at the seam.
         options.ba_refine_focal_length = options.ba_refine_extra_params = False
     options.fix_existing_frames = True
     model = pycolmap.Reconstruction()
@@ -82,10 +82,10 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
 
 
 def undo_normalisation(model: pycolmap.Reconstruction, known: dict[int, Array]) -> None:
-    """Put a model back into the frame of its known poses.
+    """Transform a model back into the frame of its known poses.
 
-    COLMAP shifts and scales every model at the end, also one whose existing frames it was told to keep. Fewer than
-    three known frames, or frames all in one place, do not tell where; then the model stays in a frame of its own.
+    COLMAP shifts and scales every model at the end, even with its existing frames fixed. Fewer than three known frames,
+    or frames all in one place, do not determine the transform; then the model stays in COLMAP's frame.
     """
     kept = {index: pose for index, pose in known.items() if model.image(image_id(index)).has_pose}
     found = np.array([model.image(image_id(index)).projection_center() for index in kept])
@@ -103,14 +103,14 @@ def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.Incremental
     options.multiple_models = False
     options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
     options.ba_global_max_refinements = 2
-    # COLMAP's 0 spends most of the time on nothing.
+    # COLMAP's 0 spends most of the time without effect.
     options.ba_local_function_tolerance = options.ba_global_function_tolerance = 1e-6
     options.ba_refine_focal_length = options.ba_refine_extra_params = effort.refine_lens
     options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RANGE
     mapper, triangulation = options.mapper, options.triangulation
     mapper.abs_pose_refine_focal_length = mapper.abs_pose_refine_extra_params = False
     mapper.init_min_tri_angle = effort.initial_angle
-    # With COLMAP's 12 pixels a weak link lets frames collapse onto one another, with a scale of their own.
+    # With COLMAP's 12 pixels, frames after a weak link can collapse onto each other, with another scale.
     mapper.abs_pose_max_error = 4.0
     mapper.filter_min_tri_angle = triangulation.min_angle = effort.point_angle
     mapper.init_min_num_inliers = effort.initial_inliers
@@ -124,7 +124,7 @@ def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.Incremental
 
 
 def place(model: pycolmap.Reconstruction, cam_from_model: dict[int, Array]) -> None:
-    """Give frames of a model their poses."""
+    """Set the poses of frames of a model."""
     for index, pose in cam_from_model.items():
         frame = model.frame(image_id(index))
         frame.set_cam_from_world(model.image(image_id(index)).camera_id, pycolmap.Rigid3d(pose[:3]))
@@ -132,7 +132,7 @@ def place(model: pycolmap.Reconstruction, cam_from_model: dict[int, Array]) -> N
 
 
 def read_model(model: pycolmap.Reconstruction) -> SparseModel:
-    """Take poses, lenses and points out of pycolmap's reconstruction."""
+    """Poses, lenses and points of pycolmap's reconstruction."""
     registered = [image for image in model.images.values() if image.has_pose]
     cameras = {camera_id: read_camera(camera) for camera_id, camera in model.cameras.items()}
     return SparseModel(
@@ -146,7 +146,9 @@ def read_model(model: pycolmap.Reconstruction) -> SparseModel:
 
 def read_camera(camera: pycolmap.Camera) -> Camera:
     """Our lens from pycolmap's."""
-    return Camera(camera.model.name, camera.width, camera.height, tuple(float(value) for value in camera.params))
+    return Camera(
+        CAMERA_MODELS[camera.model.name], camera.width, camera.height, tuple(float(value) for value in camera.params)
+    )
 
 
 def _read_points(model: pycolmap.Reconstruction, images: Iterable[pycolmap.Image]) -> SparsePoints:

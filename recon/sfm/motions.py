@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from recon.core.cameras import points_at_depth_one
 from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import Frame, Mask
@@ -151,9 +152,9 @@ class _Tracks:
         if focal is not None:
             params = camera.params.copy()
             params[camera.focal_length_idxs()] = focal * max(camera.width, camera.height)
-            camera.params = params
+            camera.params = params.tolist()
         pixel = self._frames[index].original_size[0] / self._frames[index].image.shape[1]
-        return np.asarray(camera.cam_from_img(self.positions[index])), pixel / camera.mean_focal_length()
+        return points_at_depth_one(camera, self.positions[index]), pixel / camera.mean_focal_length()
 
     def _find_cells(self, index: int) -> Rows:
         places = self.positions[index] / self._frames[index].original_size * CELLS
@@ -179,7 +180,7 @@ class _Tracks:
         links += [rows + np.array([starts[pair[0]], starts[pair[1]]]) for pair, rows in self._rows.items()]
         first, second = np.concatenate(links).T
         graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(total, total))
-        _, numbers = connected_components(graph, directed=False)
+        numbers = connected_components(graph, directed=False)[1].astype(np.int64)
         return {index: numbers[start : start + len(self.positions[index])] for index, start in starts.items()}
 
 

@@ -1,4 +1,4 @@
-"""Fewer features for the joint adjustment, so that its memory does not grow with the length of the sequence."""
+"""Selects features for the joint adjustment, so that its memory does not grow with the length of the sequence."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Rows = NDArray[np.int64]
 
 
 def select_features(database: MatchDatabase, frames: list[int], observations: int) -> dict[int, Rows]:
-    """Rows of the features to keep of every frame: those matched in most pairs, spread over the image.
+    """Rows of the features to keep in every frame: those matched in the most pairs, spread over the image.
 
-    About ``observations`` in all. A feature that only one pair matches is left out: a point of two rays says little.
+    About ``observations`` in total. A feature matched in one pair only is dropped: a point of two rays adds little.
     """
     limit = max(FEWEST_PER_FRAME, observations // len(frames))
     counts = count_pairs(database, frames)
@@ -25,7 +25,7 @@ def select_features(database: MatchDatabase, frames: list[int], observations: in
 
 
 def count_pairs(database: MatchDatabase, frames: list[int]) -> dict[int, Rows]:
-    """In how many verified pairs of ``frames`` every feature is matched."""
+    """Number of verified pairs of ``frames`` in which each feature is matched."""
     counts = {index: np.zeros(len(database.positions(index)), dtype=np.int64) for index in frames}
     for pair in database.verified_pairs(frames):
         for index, rows in zip(pair, database.verified_matches(pair).T, strict=True):
@@ -46,7 +46,7 @@ def choose(positions: Array, counts: Rows, limit: int) -> Rows:
 
 
 def _places_in_group(groups: Rows) -> Rows:
-    """For every element its place among the elements of the same group, counted from 0 in the given order."""
+    """The position of each element among those of its group, counted from 0 in the given order."""
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])

@@ -1,4 +1,4 @@
-"""What every source has in common: its options, its description, and the frames that it yields."""
+"""The common part of all sources: their options, their description, and the frames they yield."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Which frames are read, and how large.
+    """Which frames to read, and at what size.
 
-    every: keep one frame in this many. fps: keep this many frames per second of a video. max_frames: stop after so
+    every: keep one frame in this many. fps: keep this many frames per second of a video. max_frames: stop after this
     many. size: longest side of the working image in pixels; smaller images are not enlarged. masks: folder of mask
     images, see ``recon.sources.masks``. keyframes: ``auto`` passes over frames that show nothing new, see
-    ``recon.sources.keyframes``. cameras: which frames share a lens: those of one size (``one``) or of one size and
-    folder (``per-folder``), none (``per-image``), or as EXIF and the matches say (``auto``). Raises SettingsError for
-    a value that cannot work.
+    ``recon.sources.keyframes``. cameras: which frames share a lens: those of one size (``one``), of one size and folder
+    (``per-folder``), none (``per-image``), or as EXIF and the matches suggest (``auto``). Raises SettingsError for a
+    value that cannot work.
     """
 
     every: int = 1
@@ -58,11 +58,11 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class SourceDescription:
-    """What a source holds, found without decoding it.
+    """The content of a source, determined without decoding it.
 
-    frames: how many will be read, exact for images, an estimate for a video, 0 where nobody knows. sizes: (width,
-    height) of the upright originals, the most frequent first. rate: frames per second of those that will be read, 0 for
-    images and live sources.
+    frames: how many will be read: exact for images, an estimate for a video, 0 if unknown. sizes: (width, height) of
+    the upright originals, the most frequent first. rate: frames read per second of a video, 0 for images and live
+    sources.
     """
 
     kind: SourceKind
@@ -73,10 +73,10 @@ class SourceDescription:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A frame that can be taken or passed over. keep: puts its original where the run wants it, when it is taken.
+    """A frame that may be kept or passed over. keep: stores its original for the run, if the frame is kept.
 
-    way: how far the picture has moved since the source's first frame, as a share of its width; the time [s] where
-    that is not measured.
+    way: how far the picture has moved since the source's first frame, as a share of its width; the time [s] if that is
+    not measured.
     """
 
     frame: Frame
@@ -85,34 +85,34 @@ class Candidate:
 
 
 class Source(Protocol):
-    """Frames in order. Files are open only during an iteration; every iteration of a file or folder starts anew."""
+    """Frames in order. Files are open only while iterating; every iteration of a file or folder starts again."""
 
     @property
     def description(self) -> SourceDescription: ...
 
     @property
     def status(self) -> StreamStatus | None:
-        """How a live source is getting on, None for files."""
+        """The status of a live source, None for files."""
         ...
 
     def file_of(self, index: int) -> Path | None:
-        """The file that a frame comes from; None where there is none (any more), and for cameras and streams."""
+        """The file of a frame; None if there is none (any more), and for cameras and streams."""
         ...
 
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
-        """Read again all frames from which those of the iteration are chosen; none from a live source."""
+        """Read again all frames from which the iteration chose; none from a live source."""
         ...
 
     def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
-        """Yield a Frame, a SkippedFrame for what cannot be read, a PassedFrame for one that shows nothing new.
+        """Yield a Frame, a SkippedFrame for an unreadable file, a PassedFrame for one that shows nothing new.
 
-        Raises SourceError when there was no frame.
+        Raises SourceError if there was no frame.
         """
         ...
 
 
 class Selection:
-    """Which frames are kept: one in ``every``, or the first of every 1 / fps seconds."""
+    """Selects frames: one in ``every``, or the first of every 1 / fps seconds."""
 
     def __init__(self, options: SourceOptions) -> None:
         self._options = options
@@ -128,7 +128,7 @@ class Selection:
         if fps is None:
             taken = index % self._options.every == 0
         else:
-            # Presentation times are rounded to the container's clock: a thousandth of a period early is in time.
+            # Presentation times are rounded to the container's clock: allow a thousandth of a period.
             taken = time >= self._next_time - 0.001 / fps
             if taken:
                 start = time if math.isinf(self._next_time) else self._next_time
@@ -148,7 +148,7 @@ def working_image(original: Image, size: int) -> Image:
 
 
 def at_least_one_frame(items: Iterable[Item], where: str) -> Iterator[Item]:
-    """Pass ``items`` on; raise SourceError when they end without a single frame."""
+    """Pass ``items`` on; raise SourceError if they end without a frame."""
     first_skipped: SkippedFrame | None = None
     empty = True
     for item in items:

@@ -1,7 +1,7 @@
-"""Known lenses from the files that calibration programs write.
+"""Known lenses from the files of calibration programs.
 
-A reader takes a document and gives the lenses in it, in this project's convention: the centre of the first pixel is
-(0.5, 0.5), as in COLMAP and nerfstudio. OpenCV, ROS and Kalibr put it at (0, 0), so half a pixel is added there.
+A reader takes a document and returns its lenses in this project's convention: the centre of the first pixel is
+(0.5, 0.5), as in COLMAP and nerfstudio. In OpenCV, ROS and Kalibr it is (0, 0), so half a pixel is added.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from recon.core.errors import SettingsError
-from recon.core.types import CameraModel
+from recon.core.types import CAMERA_MODELS, CameraModel
 
 Size = tuple[int, int]
 Document = Mapping[str, Any]
@@ -29,17 +29,17 @@ FIELDS: dict[CameraModel, int] = {
     "SIMPLE_PINHOLE": 3, "PINHOLE": 4, "SIMPLE_RADIAL": 4, "RADIAL": 5, "OPENCV": 8, "OPENCV_FISHEYE": 8,
 }  # fmt: skip
 FIRST_PIXEL = 0.5  # from OpenCV's pixels to ours
-FIT_ERROR = 0.5  # most that a distortion of more terms may lose by fewer [px]
+FIT_ERROR = 0.5  # largest error of a fit with fewer distortion terms [px]
 FORMATS = "COLMAP's cameras.txt, nerfstudio's transforms.json, and YAML or XML of OpenCV, ROS or Kalibr"
 
 
 class _Fault(Exception):  # noqa: N818 - becomes a SettingsError that names the file
-    """What is wrong with a document."""
+    """A fault of a document."""
 
 
 @dataclass(frozen=True)
 class Lens:
-    """A lens as a file has it. size: (width, height) that it was calibrated for, None where the file does not say."""
+    """A lens in a file. size: (width, height) of its calibration, None if the file does not say."""
 
     model: CameraModel
     params: tuple[float, ...]
@@ -47,7 +47,7 @@ class Lens:
 
 
 def read_lenses(path: Path, image_size: Size) -> list[Lens]:
-    """The lenses of a calibration file. image_size: (width, height) of the images, for files that give an angle alone.
+    """The lenses of a calibration file. image_size: (width, height) of the images, for files that give only an angle.
 
     Raises SettingsError, which names the file and the field.
     """
@@ -68,7 +68,7 @@ def read_lenses(path: Path, image_size: Size) -> list[Lens]:
 
 
 def _colmap_rows(text: str) -> list[list[str]] | None:
-    """The words of the lines of a cameras.txt, None where the text is none."""
+    """The words of the lines of a cameras.txt, None if the text is not one."""
     rows = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     is_one = bool(rows) and all(
         len(row) > 1 and row[0].isdecimal() and re.fullmatch("[A-Z_]{3,}", row[1]) for row in rows
@@ -79,25 +79,27 @@ def _colmap_rows(text: str) -> list[list[str]] | None:
 def _colmap_lens(row: Sequence[str]) -> Lens:
     camera_id, model, *words = row
     where = f"camera {camera_id}"
-    if model not in get_args(CameraModel):
-        raise _Fault(f"{where} is of model {model}; known are {', '.join(get_args(CameraModel))}")
+    known = CAMERA_MODELS.get(model)
+    if known is None:
+        raise _Fault(f"{where} is of model {model}; known are {', '.join(CAMERA_MODELS)}")
     try:
         width, height, *params = (float(word) for word in words)
     except ValueError:
         raise _Fault(f"{where} needs a width, a height and numbers, got {' '.join(words) or 'none'}") from None
-    known: CameraModel = model  # type: ignore[assignment]
     if len(params) != FIELDS[known]:
         raise _Fault(f"{where} of model {model} needs {FIELDS[known]} numbers, got {len(params)}")
     return Lens(known, tuple(params), _size(width, height, where))
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+class _Loader(yaml.SafeLoader):
     """YAML in which OpenCV's matrices are mappings."""
 
 
-_Loader.add_constructor(
-    "tag:yaml.org,2002:opencv-matrix", lambda loader, node: loader.construct_mapping(node, deep=True)
-)
+def _matrix(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _matrix)
 
 
 def _document(text: str) -> Document:
@@ -105,7 +107,7 @@ def _document(text: str) -> Document:
     try:
         if start.startswith("<"):
             return _xml(text)
-        # OpenCV's first line, %YAML:1.0, is none to other readers.
+        # Other readers reject OpenCV's first line, %YAML:1.0.
         found = json.loads(text) if start.startswith("{") else yaml.load(re.sub(r"\A%YAML.*\n", "", start), _Loader)  # noqa: S506
     except (json.JSONDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise _Fault(f"it is damaged ({' '.join(str(error).split())})") from error
@@ -132,7 +134,7 @@ def _xml(text: str) -> Document:
 
 
 def _nerfstudio(document: Document, image_size: Size) -> list[Lens]:
-    """nerfstudio and instant-ngp; what is not at the top stands in every frame."""
+    """nerfstudio and instant-ngp; values missing at the top level are in every frame."""
     frames = _frames(document)
     each = [{**document, **frame} for frame in frames] if _own_lens(frames) else [document]
     return list(dict.fromkeys(_nerfstudio_lens(fields, image_size) for fields in each))
@@ -223,7 +225,7 @@ def _opencv_lens(
     stated: Size | None,
     fisheye: bool,
 ) -> Lens:
-    """OpenCV's model from k1, k2, p1, p2 and whatever follows, or k1 to k4 of a fisheye lens."""
+    """OpenCV's model from k1, k2, p1, p2 and further terms, or k1 to k4 of a fisheye lens."""
     if not (all(map(math.isfinite, (*pinhole, *distortion))) and min(pinhole[:2]) > 0):
         raise _Fault("it needs positive focal lengths and finite numbers")
     most = 4 if fisheye else 14
@@ -238,16 +240,16 @@ def _opencv_lens(
 
 
 def _fewer_terms(pinhole: tuple[float, ...], distortion: Sequence[float], size: Size) -> tuple[float, ...]:
-    """k1, k2, p1, p2 that come nearest to more coefficients over the picture; by least squares.
+    """k1, k2, p1, p2 that approximate more coefficients over the image, by least squares.
 
-    Raises _Fault where that loses more than FIT_ERROR.
+    Raises _Fault if the error exceeds FIT_ERROR.
     """
     fx, fy, cx, cy = pinhole
     matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     count = 4 if len(distortion) <= 4 else next(usual for usual in (5, 8, 12, 14) if usual >= len(distortion))
     coefficients = np.array([*distortion, *(0.0,) * (count - len(distortion))])
     grid = np.stack(np.meshgrid(*(np.linspace(0, side, 25) for side in size)), axis=-1).reshape(-1, 1, 2)
-    points = cv2.undistortPoints(grid, matrix, coefficients).reshape(-1, 2)
+    points = np.asarray(cv2.undistortPoints(grid, matrix, coefficients), dtype=np.float64).reshape(-1, 2)
     x, y = points.T
     r2 = x * x + y * y
     basis = np.stack(
@@ -281,7 +283,7 @@ COEFFICIENTS = ("distortion_coefficients", "distortion_coeffs", "dist_coeffs", "
 
 
 def _find(fields: Document, *names: str) -> Any:
-    """The value of a field by any of its usual names; upper case and underscores do not count."""
+    """The value of a field by any of its usual names; case and underscores are ignored."""
     by_name = {_plain(str(key)): value for key, value in fields.items()}
     return next((by_name[_plain(name)] for name in names if _plain(name) in by_name), None)
 

@@ -6,6 +6,7 @@ import errno
 import sys
 from pathlib import Path
 
+from av.error import FFmpegError
 from natsort import natsorted
 
 DEVICES = Path("/dev")
@@ -13,7 +14,7 @@ NAMES = Path("/sys/class/video4linux")
 
 
 def device_path(spec: str) -> str:
-    """The device of a camera's number, or the device itself."""
+    """The device of a camera number, or the device itself."""
     return str(DEVICES / f"video{spec}") if spec.isdecimal() else spec
 
 
@@ -30,7 +31,7 @@ def _name(device: Path) -> str:
         return "without a name"
 
 
-def why_unusable(device: str, error: OSError) -> str:
+def why_unusable(device: str, error: OSError | FFmpegError) -> str:
     """One sentence, or two, for the user: what is wrong with the device, what to do, and which devices there are."""
     if not sys.platform.startswith("linux"):
         return f"{device} cannot be opened: cameras are read through Linux's V4L2. Give the URL of a stream instead."

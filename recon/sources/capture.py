@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import av
 import numpy as np
+from av import VideoFrame, VideoStream
+from av.container import InputContainer
 
 from recon.core.errors import SourceError
 from recon.core.events import Notice
@@ -28,21 +30,21 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # between attempts to connect again; dou
 CaptureKind = Literal["camera", "stream", "video"]
 CONTAINER: dict[CaptureKind, dict[str, Any]] = {
     "camera": {"format": "v4l2"},
-    # By UDP, a busy machine would lose parts of pictures; where a stream is UDP, that is no reason to give it up.
+    # With UDP, a busy machine would lose parts of pictures; a stream that is UDP anyway must survive overruns.
     "stream": {"options": {"rtsp_transport": "tcp", "overrun_nonfatal": "1"}},
 }
 
 
-class _Lost(Exception):  # noqa: N818 - a condition that is mended, not an error of the run
+class _Lost(Exception):  # noqa: N818 - a condition that the feed recovers from, not an error of the run
     """The pictures stopped; the message is why."""
 
 
 class CaptureFeed:
     """Pictures of a camera, of a stream, or of a video file that is played at its own speed.
 
-    Pictures are shrunk to ``options.size`` when they arrive, and that is the original that the run keeps. A camera or
-    stream that is lost is connected again, with pauses that double, for ``patience`` seconds; then the feed ends.
-    Raises SourceError when there is no connection, or no picture, to begin with.
+    Pictures are shrunk to ``options.size`` on arrival; the run keeps them as originals. After the loss of a camera or
+    stream, the feed reconnects, with pauses that double, for ``patience`` seconds; then it ends.
+    Raises SourceError if the first connection fails or gives no picture.
     """
 
     patient = False
@@ -69,7 +71,7 @@ class CaptureFeed:
     def items(self, stop: threading.Event) -> Iterator[Candidate | Notice | Incident]:
         if self._images_folder:
             make_folder(self._images_folder)
-        pictures: Iterator[Any] = self._pictures
+        pictures: Iterator[VideoFrame | None] = self._pictures
         while True:
             why = yield from self._until_lost(pictures, stop)
             if stop.is_set() or self._selection.complete or self.kind == "video":
@@ -89,8 +91,10 @@ class CaptureFeed:
     def again(self) -> Iterator[Candidate | SkippedFrame]:
         return iter(())
 
-    def _until_lost(self, pictures: Iterator[Any], stop: threading.Event) -> Generator[Candidate | Incident, None, str]:
-        """Pass pictures on until they end, and return why they did."""
+    def _until_lost(
+        self, pictures: Iterator[VideoFrame | None], stop: threading.Event
+    ) -> Generator[Candidate | Incident, None, str]:
+        """Pass pictures on until they end, and return the reason."""
         pace = _Pace(stop) if self.kind == "video" else None
         try:
             for picture in pictures:
@@ -109,7 +113,7 @@ class CaptureFeed:
             return str(lost)
         return "it ended"
 
-    def _candidate(self, picture: Any) -> Candidate:
+    def _candidate(self, picture: VideoFrame) -> Candidate:
         now = time.monotonic()
         image = working_image(self._film.upright(picture), self._options.size)
         height, width = image.shape[:2]
@@ -117,7 +121,7 @@ class CaptureFeed:
         frame = Frame(self._count, now, image, name, (width, height), lens, 0.0, np.ones((height, width), np.bool_))
         return Candidate(frame, keeping(image, self._images_folder, name), now)
 
-    def _connect_again(self, stop: threading.Event) -> Iterator[Any] | None:
+    def _connect_again(self, stop: threading.Event) -> Iterator[VideoFrame | None] | None:
         """The pictures of a new connection; None when patience or ``stop`` ended the attempts."""
         deadline, pause = time.monotonic() + self._patience, FIRST_PAUSE
         while not stop.wait(min(pause, max(0.0, deadline - time.monotonic()))):
@@ -131,7 +135,7 @@ class CaptureFeed:
                 return chain([first], rest)
         return None
 
-    def _connect(self) -> tuple[Any, Iterator[Any]]:
+    def _connect(self) -> tuple[VideoFrame, Iterator[VideoFrame | None]]:
         """The first picture and an iterator of the others. Raises SourceError."""
         pictures = self._decoded()
         try:
@@ -139,14 +143,14 @@ class CaptureFeed:
         except (StopIteration, _Lost) as error:
             raise SourceError(f"{self._address} sends no pictures. {error}".rstrip()) from error
 
-    def _decoded(self) -> Iterator[Any]:
+    def _decoded(self) -> Iterator[VideoFrame | None]:
         """Whole frames of a new connection, None for damaged ones. Raises SourceError or _Lost."""
         with self._opened() as (container, stream):
             self._film = Pictures(stream)
             yield from self._film.all(_frames(container, stream))
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[Any, Any]]:
+    def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
         if self.kind == "video":
             with opened_film(Path(self._address)) as opened:
                 yield opened
@@ -154,9 +158,10 @@ class CaptureFeed:
         with self._open() as container:
             yield container, film_of(container, self._address)
 
-    def _open(self) -> Any:
+    def _open(self) -> InputContainer:
         try:
-            return av.open(self._address, timeout=(OPEN_SECONDS, READ_SECONDS), **self._container)
+            container: InputContainer = av.open(self._address, timeout=(OPEN_SECONDS, READ_SECONDS), **self._container)
+            return container
         except (av.error.FFmpegError, OSError) as error:
             if self.kind == "camera":
                 raise SourceError(why_unusable(self._address, error)) from error
@@ -164,24 +169,24 @@ class CaptureFeed:
 
 
 class _Pace:
-    """Holds pictures back until their time has come, counted from the first."""
+    """Delays pictures until their time, counted from the first."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._start: float | None = None  # of the monotonic clock, when the video's time was 0
 
-    def wait_for(self, picture: Any) -> None:
+    def wait_for(self, picture: VideoFrame) -> None:
         shown = picture.time or 0.0
         if self._start is None:
             self._start = time.monotonic() - shown
         self._stop.wait(max(0.0, self._start + shown - time.monotonic()))
 
 
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Decoded frames, None for those that arrived damaged. Raises _Lost when the connection breaks."""
+def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
+    """Decoded frames, None for damaged ones. Raises _Lost if the connection breaks."""
     try:
         for packet in container.demux(stream):
-            with suppress(av.error.InvalidDataError):  # as when one joins a stream between two key pictures
+            with suppress(av.error.InvalidDataError):  # as after joining a stream between two key frames
                 yield from (None if frame.is_corrupt else frame for frame in packet.decode())
     except (av.error.FFmpegError, OSError) as error:
         raise _Lost(_reason(error)) from error

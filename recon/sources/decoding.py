@@ -1,4 +1,4 @@
-"""Image files to upright 8-bit RGB, with what EXIF says about the lens."""
+"""Image files to upright 8-bit RGB, with the lens from EXIF."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ import cv2
 import numpy as np
 import PIL.Image
 import pillow_heif
+from av import VideoStream
+from av.container import InputContainer
 from PIL import ExifTags
 
 from recon.core.types import Image
 from recon.sources.kinds import is_light
 from recon.sources.levels import eight_bit, is_dull
 
-# Formats of pictures alone: Pillow would also run the programs in EPS files, and ask for others' plugins.
+# Image formats only: Pillow would also run the programs in EPS files, and ask for other plugins.
 FORMATS = ("JPEG", "PNG", "TIFF", "HEIF", "WEBP", "AVIF", "JPEG2000", "BMP", "PPM", "GIF", "PSD", "QOI", "TGA")
-DEEP_COLOUR = ("PNG", "PPM", "TIFF")  # formats whose colours of more than 8 bit Pillow cuts down by itself
+DEEP_COLOUR = ("PNG", "PPM", "TIFF")  # formats whose colours of more than 8 bit Pillow truncates
 MAX_PIXELS = 200_000_000
 FILM_DIAGONAL_MM = 43.27
 MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
@@ -38,7 +40,7 @@ UPRIGHT_FROM_STORED = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 
-# Teaches Pillow HEIC. It also applies the rotation stored in the file and resets the EXIF orientation to upright.
+# Adds HEIC to Pillow. It also applies the rotation stored in the file and resets the EXIF orientation to upright.
 pillow_heif.register_heif_opener()
 
 
@@ -86,16 +88,16 @@ def upright_size(path: Path) -> tuple[int, int]:
             return stream.codec_context.width, stream.codec_context.height
     with opened_image(path) as image:
         width, height = image.size
-        if image.format == "TIFF":  # Pillow turns TIFF by itself, and states the turned size
+        if image.format == "TIFF":  # Pillow rotates TIFF itself, and states the rotated size
             return width, height
-        if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode it all to look for late EXIF
+        if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode it all to find EXIF at the end
             return width, height
         return (height, width) if _orientation(_exif_tags(image)) >= 5 else (width, height)
 
 
 @contextmanager
 def opened_image(path: Path) -> Iterator[PIL.Image.Image]:
-    """Open ``path`` with Pillow; whatever goes wrong inside the block becomes UnreadableImage."""
+    """Open ``path`` with Pillow; any error inside the block becomes UnreadableImage."""
     try:
         if path.stat().st_size == 0:
             raise UnreadableImage("the file is empty")
@@ -109,7 +111,7 @@ def opened_image(path: Path) -> Iterator[PIL.Image.Image]:
         raise
     except PIL.UnidentifiedImageError as error:
         raise UnreadableImage("it is not an image, or its header is damaged") from error
-    except Exception as error:  # Pillow's readers raise nearly any type on damaged files
+    except Exception as error:  # Pillow's readers raise almost any type on damaged files
         reason = error.strerror if isinstance(error, OSError) else None
         raise UnreadableImage(reason or f"the image is damaged or cut short ({error})") from error
 
@@ -137,7 +139,7 @@ def rgb_from(image: PIL.Image.Image) -> Image:
 
 
 def _deep_colour(path: Path) -> Image | None:
-    """Colours (height, width, 3) of more than 8 bit, stretched; None where the file has no more than 8."""
+    """Colours (height, width, 3) of more than 8 bit, stretched; None if the file has no more than 8."""
     content = np.frombuffer(path.read_bytes(), np.uint8)
     stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if stored is None or stored.ndim != 3 or stored.shape[2] != 3 or stored.dtype == np.uint8:
@@ -146,8 +148,8 @@ def _deep_colour(path: Path) -> Image | None:
 
 
 @contextmanager
-def _light_stream(path: Path) -> Iterator[tuple[Any, Any]]:
-    """OpenEXR and the like through FFmpeg; whatever goes wrong inside the block becomes UnreadableImage."""
+def _light_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open OpenEXR and the like with FFmpeg; any error inside the block becomes UnreadableImage."""
     try:
         with av.open(f"file:{path}") as container:
             stream = container.streams.video[0]
@@ -160,7 +162,7 @@ def _light_stream(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _light(path: Path) -> Image:
-    """The picture (height, width, 3) of a file of light, as a screen would show it."""
+    """The image (height, width, 3) of a file of linear light, converted for a screen."""
     with _light_stream(path) as (container, stream):
         frame = next(container.decode(stream))
         if frame.is_corrupt:
@@ -170,14 +172,14 @@ def _light(path: Path) -> Image:
 
 
 def _upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
-    """Like PIL.ImageOps.exif_transpose, which fails on broken EXIF because it writes the tags anew."""
+    """Like PIL.ImageOps.exif_transpose, which fails on broken EXIF because it rewrites the tags."""
     return image if orientation == 1 else image.transpose(UPRIGHT_FROM_STORED[orientation])
 
 
 def _exif_tags(image: PIL.Image.Image) -> dict[int, Any]:
-    """As many EXIF tags as can be read; broken EXIF must not stop reading."""
+    """All readable EXIF tags; broken EXIF must not stop reading."""
     tags: dict[int, Any] = {}
-    with suppress(Exception):  # Pillow raises nearly any type on broken EXIF
+    with suppress(Exception):  # Pillow raises almost any type on broken EXIF
         exif = image.getexif()
         tags.update(exif)
         tags.update(exif.get_ifd(ExifTags.IFD.Exif))
@@ -185,13 +187,13 @@ def _exif_tags(image: PIL.Image.Image) -> dict[int, Any]:
 
 
 def _orientation(tags: dict[int, Any]) -> int:
-    """1 to 8, 1 for upright; cameras also write 0 and nonsense."""
+    """1 to 8, 1 for upright; cameras also write 0 and other invalid values."""
     orientation = tags.get(ExifTags.Base.Orientation)
     return orientation if isinstance(orientation, int) and orientation in UPRIGHT_FROM_STORED else 1
 
 
 def _focal_in_pixels(tags: dict[int, Any], size: tuple[int, int]) -> float:
-    """From the 35 mm equivalent, else from focal length and sensor resolution; 0 when EXIF does not say."""
+    """From the 35 mm equivalent, else from focal length and sensor resolution; 0 if EXIF does not say."""
     film_mm = _number(tags, ExifTags.Base.FocalLengthIn35mmFilm)
     if film_mm > 0:
         focal = film_mm / FILM_DIAGONAL_MM * math.hypot(*size)
@@ -214,7 +216,7 @@ def _number(tags: dict[int, Any], tag: int) -> float:
 
 
 def _lens(tags: dict[int, Any], focal: float, pixels: Image) -> str:
-    """Camera, focal length in millimetres and in pixels (digital zoom changes only these), and size."""
+    """Camera, focal length in millimetres and in pixels (digital zoom changes only the latter), and size."""
     camera = [str(tags.get(tag, "")).strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)]
     millimetres = _number(tags, ExifTags.Base.FocalLength)
     lengths = [f"{millimetres:g}mm" if millimetres else "", f"{focal:.0f}px" if focal else ""]
@@ -223,7 +225,7 @@ def _lens(tags: dict[int, Any], focal: float, pixels: Image) -> str:
 
 
 def _suffix(path: Path, file_format: str | None) -> str | None:
-    """The file's own suffix where it tells the truth; MPO is how phones wrap a JPEG with a second picture."""
+    """The file's own suffix if it is correct; MPO is how phones wrap a JPEG with a second picture."""
     usual = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",)}.get(file_format or "")
     if usual is None:
         return None

@@ -1,4 +1,4 @@
-"""The film in a container: which of its streams that is, and its pictures whole, in square pixels and upright."""
+"""The main video stream of a container, and its pictures: deinterlaced, with square pixels, and upright."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import av
 import av.filter
 import cv2
 import numpy as np
+from av import VideoFrame, VideoStream
+from av.container import InputContainer
 
 from recon.core.errors import SourceError
 from recon.core.types import Image
 from recon.sources.levels import eight_bit, is_dull
 
-NO_FILM = ("attached_pic", "timed_thumbnails", "still_image", "dependent")  # dispositions of a stream beside the film
-# The upper field is kept, whichever is said to come first: many files say it wrong, and half a frame matters little.
+NO_FILM = ("attached_pic", "timed_thumbnails", "still_image", "dependent")  # dispositions of other video streams
+# The upper field is kept, whatever the file's field order: many files have it wrong, and half a frame matters little.
 DEINTERLACING = "mode=send_frame:parity=tff:deint=interlaced"
-PACKETS_COUNTED = 400  # to tell a film from a thumbnail
+PACKETS_COUNTED = 400  # to distinguish a film from a thumbnail
 LONGEST_PIXEL = 5  # sides of a pixel; a file that states more is damaged
 DEEP_GREY = "gray16le"
 COMBED = 1.2  # difference between neighbouring lines over that between lines of one field; 0.6 or so without combs
 
 
 @contextmanager
-def opened_film(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container of a file and the stream that is its film.
+def opened_film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container of a file and its main video stream.
 
-    Raises SourceError where the file cannot be opened, with the likely reason, and where it holds no film.
+    Raises SourceError, with the likely reason, if the file cannot be opened, and if it has no such stream.
     """
     with _opened(path) as container:
         streams = _films(container, str(path))
@@ -45,9 +46,9 @@ def opened_film(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[InputContainer]:
     try:
-        container = av.open(f"file:{path}")  # else a name with a colon is taken for a protocol
+        container = av.open(f"file:{path}")  # otherwise a name with a colon is read as a protocol
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise SourceError(f"{path} cannot be read as a video: {_why_unreadable(path, error)}.") from error
     with container:
@@ -69,13 +70,13 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     return str(error)
 
 
-def film_of(container: Any, where: str) -> Any:
-    """The stream of something live that is its film. Raises SourceError."""
+def film_of(container: InputContainer, where: str) -> VideoStream:
+    """The main video stream of a live source. Raises SourceError."""
     return _best(_films(container, where))
 
 
-def _films(container: Any, where: str) -> list[Any]:
-    """Video streams that may be the film and can be decoded. Raises SourceError where there is none."""
+def _films(container: InputContainer, where: str) -> list[VideoStream]:
+    """Decodable video streams that may be the main one. Raises SourceError if there is none."""
     streams = list(container.streams.video)
     films = [stream for stream in streams if not _is_beside(stream)]
     decodable = [stream for stream in films if stream.codec_context is not None]
@@ -88,24 +89,24 @@ def _films(container: Any, where: str) -> list[Any]:
     raise SourceError(f"{where} holds no video, only sound or other data.")
 
 
-def _is_beside(stream: Any) -> bool:
+def _is_beside(stream: VideoStream) -> bool:
     return any(getattr(av.stream.Disposition, name) in stream.disposition for name in NO_FILM)
 
 
-def _longest(container: Any, streams: Sequence[Any]) -> set[int]:
-    """Indices of the streams with the most packets at the start of the file, or half as many."""
+def _longest(container: InputContainer, streams: Sequence[VideoStream]) -> set[int]:
+    """Indices of the streams with at least half as many packets as the longest, at the start of the file."""
     counts = Counter({stream.index: 0 for stream in streams})
-    with suppress(av.error.FFmpegError):  # the damage is told when the frames are read
+    with suppress(av.error.FFmpegError):  # damage is reported when the frames are read
         packets = islice(container.demux(streams), PACKETS_COUNTED)
         counts.update(packet.stream_index for packet in packets if packet.size)
     most = max(counts.values())
     return {index for index, count in counts.items() if 2 * count >= most}
 
 
-def _best(films: Sequence[Any]) -> Any:
-    """Of several films the largest; among equals one in colour, then the one that players take, then the first."""
+def _best(films: Sequence[VideoStream]) -> VideoStream:
+    """The largest of several streams; among equals one in colour, then the default one, then the first."""
 
-    def rank(stream: Any) -> tuple[int, bool, bool]:
+    def rank(stream: VideoStream) -> tuple[int, bool, bool]:
         context = stream.codec_context
         colour = not (context.pix_fmt or "").startswith("gray")
         return context.width * context.height, colour, av.stream.Disposition.default in stream.disposition
@@ -114,14 +115,14 @@ def _best(films: Sequence[Any]) -> Any:
 
 
 class Pictures:
-    """Makes pictures (height, width, 3) uint8 RGB of the decoded frames of one stream.
+    """Turns the decoded frames of one stream into pictures (height, width, 3), uint8 RGB.
 
-    Interlaced frames become whole ones of their upper field, one per frame; oblong pixels become square,
-    by more pixels in the shorter direction; the picture is then turned as its file says.
-    count: of the pictures made. combed: how many of these look interlaced without saying so.
+    Interlaced frames become full frames of their upper field, one per frame; oblong pixels become square, by
+    enlarging the shorter direction; the picture is then rotated as its file says.
+    count: of the pictures made. combed: how many of these look interlaced but are not marked so.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: VideoStream) -> None:
         self._context = stream.codec_context
         self._aspect = _plausible(stream.sample_aspect_ratio)
         self._stated = (self._context.width, self._context.height)
@@ -130,8 +131,8 @@ class Pictures:
         self._kind: tuple[object, ...] = ()
         self.count = self.combed = 0
 
-    def all(self, frames: Iterable[Any]) -> Iterator[Any]:
-        """The frames, whole ones, in the same order; None where one is damaged."""
+    def all(self, frames: Iterable[VideoFrame | None]) -> Iterator[VideoFrame | None]:
+        """The frames, deinterlaced, in the same order; None for a damaged one."""
         for frame in frames:
             if frame is None:
                 yield None
@@ -139,8 +140,8 @@ class Pictures:
                 yield from self._whole(frame)
         yield from self._drain()
 
-    def _whole(self, frame: Any) -> Iterator[Any]:
-        """The frames that are whole now, usually the one before where frames are interlaced."""
+    def _whole(self, frame: VideoFrame) -> Iterator[VideoFrame]:
+        """The frames that are complete now; for interlaced ones usually the previous frame."""
         kind = (frame.width, frame.height, frame.format.name)
         if self._graph is not None and kind != self._kind:
             yield from self._drain()
@@ -152,8 +153,8 @@ class Pictures:
         self._graph.push(frame)
         yield from self._pulled()
 
-    def upright(self, frame: Any) -> Image:
-        """The picture of a whole frame."""
+    def upright(self, frame: VideoFrame) -> Image:
+        """The picture of a deinterlaced frame."""
         pixels = _rgb(frame)
         width, height = self._square(frame.width, frame.height)
         if (width, height) != (frame.width, frame.height):
@@ -162,18 +163,18 @@ class Pictures:
         self.combed += not frame.interlaced_frame and self._graph is None and _is_combed(pixels)
         return np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))
 
-    def size(self, frame: Any) -> tuple[int, int]:
+    def size(self, frame: VideoFrame) -> tuple[int, int]:
         """(width, height) of the picture of a frame."""
         width, height = self._square(frame.width, frame.height)
         return (width, height) if _quarter_turns(frame) % 2 == 0 else (height, width)
 
     def _square(self, width: int, height: int) -> tuple[int, int]:
-        # What the container says is about the size it states; a frame of another size goes by what its codec says.
+        # The container's aspect belongs to the size it states; for a frame of another size, the codec's aspect holds.
         stated = (width, height) == self._stated
         aspect = self._aspect if stated else _plausible(self._context.sample_aspect_ratio)
         return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
-    def _new_graph(self, frame: Any) -> av.filter.Graph:
+    def _new_graph(self, frame: VideoFrame) -> av.filter.Graph:
         graph = av.filter.Graph()
         source = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or self._time_base
@@ -182,13 +183,13 @@ class Pictures:
         graph.configure()
         return graph
 
-    def _drain(self) -> Iterator[Any]:
+    def _drain(self) -> Iterator[VideoFrame]:
         if self._graph is not None:
             self._graph.push(None)
             yield from self._pulled()
             self._graph = None
 
-    def _pulled(self) -> Iterator[Any]:
+    def _pulled(self) -> Iterator[VideoFrame]:
         while self._graph is not None:
             try:
                 yield self._graph.vpull()
@@ -197,12 +198,12 @@ class Pictures:
 
 
 def _plausible(aspect: Fraction | None) -> Fraction:
-    """Width over height of a pixel, 1 where none or nonsense is stated."""
+    """Width over height of a pixel, 1 if none or an implausible one is stated."""
     return aspect if aspect and Fraction(1, LONGEST_PIXEL) <= aspect <= LONGEST_PIXEL else Fraction(1)
 
 
-def _rgb(frame: Any) -> Image:
-    """The frame in colours of 8 bit; grey of more bits, as of thermal cameras, is stretched where it is dull."""
+def _rgb(frame: VideoFrame) -> Image:
+    """The frame in 8-bit colours; deeper grey of low contrast, as from thermal cameras, is stretched."""
     name = frame.format.name
     pixels = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
     if name.startswith("gray") and frame.format.components[0].bits > 8 and is_dull(pixels):
@@ -211,7 +212,7 @@ def _rgb(frame: Any) -> Image:
     return pixels
 
 
-def _quarter_turns(frame: Any) -> int:
+def _quarter_turns(frame: VideoFrame) -> int:
     """Counter-clockwise quarter turns that make the frame upright, from the file's display matrix."""
     return int(round(frame.rotation / 90) % 4)
 

@@ -1,4 +1,4 @@
-"""What tells one picture or video from another: its content, whatever its name and time are."""
+"""The identity of a picture or video: its content, regardless of name and time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ DIGEST_BYTES = 16
 
 
 def content_hash(path: Path) -> str:
-    """Hash of a whole file, in hexadecimal; a picture takes a fraction of what its decoding does. Raises OSError."""
+    """Hash of a whole file, in hexadecimal; takes a fraction of the time of decoding. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).hexdigest()

@@ -32,8 +32,8 @@ from recon.sources.originals import link_original, nothing, write_original
 class ImageSource:
     """Image files in the given order; see ``recon.sources.open_source``.
 
-    The position in ``paths`` is the frame's index and timestamp. selected: index and path of the files that are read.
-    notes: what the user should know about the files before they are read.
+    The position in ``paths`` is the frame's index and timestamp. selected: index and path of the files to read.
+    notes: messages to the user about the files, shown before reading.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ImageSource:
         for _, path in self.selected:
             try:
                 sizes[upright_size(path)] += 1
-            except UnreadableImage:  # reported when its turn to be read comes
+            except UnreadableImage:  # reported when it is read
                 continue
         return SourceDescription(self._kind, len(self.selected), tuple(size for size, _ in sizes.most_common()), 0.0)
 
@@ -98,7 +98,7 @@ class ImageSource:
 
 
 def as_told(photo: Photo, path: Path, cameras: Cameras) -> Photo:
-    """The photo with its folder for a lens, where the user says that every folder has one."""
+    """The photo, with its folder as the lens if the user says that each folder has its own."""
     if cameras != "per-folder":
         return photo
     return replace(photo, lens="{} {}x{}".format(path.parent.resolve(), *photo.pixels.shape[1::-1]))
@@ -130,9 +130,9 @@ def _put_original(photo: Photo, source: Path, target: Path) -> None:
 
 
 def _sortable_stems(paths: Sequence[Path]) -> list[str]:
-    """The files' own stems where they are unique and plain text order is the source's order, else numbered ones.
+    """The files' own stems if they are unique and their plain text order is the source's order, else numbered ones.
 
-    Trainers and COLMAP sort by plain text, so IMG_2 and IMG_10 need a number in front; and COLMAP's text files end a
+    Trainers and COLMAP sort by plain text, so IMG_2 and IMG_10 need a numeric prefix; and COLMAP's text files end a
     name at the first space.
     """
     stems = [image_stem(path.stem) for path in paths]

@@ -1,4 +1,4 @@
-"""The known lens of a run: numbers or a calibration file, fitted to the size of the images."""
+"""The known lens of a run: numbers or a calibration file, scaled to the size of the images."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from recon.sources.calibration import FORMATS, Lens, Size, read_lenses
 
 MAX_DISTORTION = 4
 SHORTEST, LONGEST = 0.05, 100  # focal length over the longest side
-OBLONG = 1.5  # fx over fy from which the numbers are not those of a lens
-RESCALED = 0.15  # how far the principal point may be from the middle, both ways alike, over the distance to the edge
+OBLONG = 1.5  # fx over fy that no lens has
+RESCALED = 0.15  # largest offset of the principal point, equal in both directions, over the distance to the edge
 
 
 def given_camera(text: str, model: CameraModel | None, sizes: Sequence[Size]) -> tuple[Camera, str]:
-    """The camera of ``--intrinsics`` for images of which ``sizes`` are the different (width, height), and a note or "".
+    """The camera of ``--intrinsics`` for images of these different ``sizes`` (width, height), and a note or "".
 
     text: numbers, or a file with them or of a program in ``recon.sources.calibration``. model: of ``--camera-model``,
-    None where that is not given. Up to four distortion numbers follow fx, fy, cx, cy: OpenCV's k1, k2, p1, p2, or k1
-    to k4 of a fisheye lens. Raises SettingsError for what makes no camera, and unless there is exactly one size that it
-    is plausible for.
+    None if not given. Up to four distortion numbers follow fx, fy, cx, cy: OpenCV's k1, k2, p1, p2, or k1 to k4 of a
+    fisheye lens. Raises SettingsError for numbers that make no camera, and unless it is plausible for exactly one size.
     """
     numbers = _numbers(text)
     if numbers is None and not Path(text).is_file():
@@ -42,7 +41,7 @@ def given_camera(text: str, model: CameraModel | None, sizes: Sequence[Size]) ->
 
 
 def _numbers(text: str) -> tuple[float, ...] | None:
-    """Numbers, or those of a file with nothing else in it; None where there is anything else."""
+    """Numbers, or those in a file that has nothing else; None for anything else."""
     try:
         content = Path(text).read_text() if Path(text).is_file() else text
     except (OSError, UnicodeDecodeError) as error:
@@ -76,8 +75,8 @@ def _lens(numbers: tuple[float, ...], model: CameraModel | None, text: str) -> L
 def _fitted(lenses: Sequence[Lens], size: Size, where: str) -> tuple[Camera, str]:
     """The one lens for images of ``size`` (width, height), scaled to it, and a note about that or "".
 
-    where: what the lenses came from. Raises SettingsError where none fits, or more than one, or the numbers cannot be
-    those of such images.
+    where: origin of the lenses. Raises SettingsError if none fits, more than one fits, or the numbers are implausible
+    for such images.
     """
     fitting = [lens for lens in lenses if lens.size is None or _same_aspect(lens.size, size)]
     exact = [lens for lens in fitting if lens.size == size]
@@ -99,7 +98,7 @@ def _fitted(lenses: Sequence[Lens], size: Size, where: str) -> tuple[Camera, str
 
 
 def _same_aspect(one: Size, other: Size) -> bool:
-    """Whether one size is the other scaled, with each side rounded or cut to a whole pixel."""
+    """Whether one size is a scaled copy of the other, with each side rounded or truncated to a whole pixel."""
     scale = max(one) / max(other) if max(other) else 0.0
     return all(abs(a - scale * b) <= 1 + scale for a, b in zip(one, other, strict=True))
 
@@ -125,7 +124,7 @@ def _scaled(lens: Lens, size: Size) -> tuple[float, ...]:
 
 
 def _require_plausible(camera: Camera, where: str) -> None:
-    """Raise SettingsError for numbers that are not those of a lens for such images, with the likely reason."""
+    """Raise SettingsError, with the likely reason, for numbers that are implausible for such images."""
     width, height = camera.width, camera.height
     matrix = camera.matrix()
     fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]
@@ -150,7 +149,7 @@ def _require_plausible(camera: Camera, where: str) -> None:
 
 
 def _is_of_other_size(x: float, y: float) -> bool:
-    """Whether a principal point, over half the size, is as far off one way as the other."""
+    """Whether a principal point, over half the size, is equally far off in both directions."""
     return abs(x - y) < RESCALED and min(abs(x - 1), abs(y - 1)) > RESCALED
 
 

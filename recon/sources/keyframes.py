@@ -1,8 +1,8 @@
-"""Keyframes: enough of a stream for a map, and no more.
+"""Keyframes: the frames of a stream that a map needs.
 
-A frame is taken when the picture has moved far enough since the keyframe before, however long that took, so standing
-still costs nothing. Among neighbours that would do, the sharpest is taken. The motion is that of corners followed from
-picture to picture (Shi and Tomasi 1994; Bouguet 2000); sharpness is the variance of the Laplacian (Pertuz et al. 2013).
+A frame becomes a keyframe once the picture has moved far enough since the previous one, however long that took, so
+standing still costs nothing. The sharpest of suitable neighbours is chosen. Motion is measured by corners tracked from
+frame to frame (Shi and Tomasi 1994; Bouguet 2000), sharpness by the variance of the Laplacian (Pertuz et al. 2013).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 from recon.sources.base import Candidate
 
-SMALL = 320  # longest side of the pictures that are looked at [px]
-NEAR, FAR = 0.02, 0.04  # motion from which a frame may be, and must be, a keyframe; a share of the longest side
+SMALL = 320  # longest side of the images used for tracking [px]
+NEAR, FAR = 0.02, 0.04  # motion from which a frame may become, or must become, a keyframe; a share of the longest side
 MOST_HELD = 12  # neighbours to choose from
 CORNERS = 200
-FEWEST_FOLLOWED = 0.4  # of a keyframe's corners; with fewer the picture has changed altogether
-LOST_WAY = 0.5  # what a change of the whole picture counts as
+FEWEST_FOLLOWED = 0.4  # of a keyframe's corners; with fewer the picture has changed completely
+LOST_WAY = 0.5  # motion assumed for a change of the whole picture
 FLOW: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 3}
 
 
 def chosen(
     candidates: Iterable[Candidate | SkippedFrame], keyframes: Literal["all", "auto"]
 ) -> Iterator[Frame | SkippedFrame | PassedFrame]:
-    """Frames to be taken, their originals kept, and the others as PassedFrame."""
+    """Keyframes, with their originals kept, and the others as PassedFrame."""
     for item in pick(candidates) if keyframes == "auto" else candidates:
         if isinstance(item, Candidate):
             item.keep()
@@ -43,9 +43,9 @@ def chosen(
 def pick(
     candidates: Iterable[Candidate | SkippedFrame],
 ) -> Iterator[Candidate | SkippedFrame | PassedFrame]:
-    """Pass keyframes on, with the way to them, and turn all others into PassedFrame; the order stays.
+    """Pass on keyframes, with the motion up to them, and turn all others into PassedFrame; the order is kept.
 
-    No more than MOST_HELD frames are held.
+    At most MOST_HELD frames are held.
     """
     picker = KeyframePicker()
     for item in candidates:
@@ -58,7 +58,7 @@ def pick(
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """A candidate, its small grey picture (h, w), and how sharp that is."""
+    """A candidate, its small grey image (h, w), and its sharpness."""
 
     candidate: Candidate
     grey: Image
@@ -66,7 +66,7 @@ class _Look:
 
 
 class KeyframePicker:
-    """Chooses keyframes among the frames that it is given one after the other."""
+    """Chooses keyframes from a sequence of frames."""
 
     def __init__(self) -> None:
         self._motion: _Motion | None = None
@@ -74,7 +74,7 @@ class KeyframePicker:
         self._way = 0.0
 
     def take(self, candidate: Candidate) -> Iterator[Candidate | PassedFrame]:
-        """Look at the next frame; yields those that are decided by it."""
+        """Process the next frame; yields the frames that it decides."""
         grey = small_grey(candidate.frame.image)
         yield from self._look(_Look(candidate, grey, float(cv2.Laplacian(grey, cv2.CV_32F).var())))
 
@@ -98,9 +98,9 @@ class KeyframePicker:
                 yield from self._choose()
 
     def _choose(self) -> Iterator[Candidate | PassedFrame]:
-        """Take the sharpest of the held frames, and look at those after it anew, from there."""
+        """Choose the sharpest of the held frames, and process those after it again, relative to it."""
         held, self._held = self._held, []
-        # The last one is beyond FAR, or ends the source; it is no choice where there are others.
+        # The last one is beyond FAR, or ends the source; it is chosen only if it is the only one.
         choice = max(range(max(1, len(held) - 1)), key=lambda row: held[row].sharpness)
         yield from map(_passed, held[:choice])
         yield self._keyframe(held[choice], NEAR)
@@ -119,15 +119,15 @@ class _Motion:
     def __init__(self, grey: Image) -> None:
         self._grey = grey
         found = cv2.goodFeaturesToTrack(grey, CORNERS, qualityLevel=0.005, minDistance=7)
-        self._start: NDArray[np.float32] = np.zeros((0, 1, 2), np.float32) if found is None else found
+        self._start: NDArray[np.float32] = np.asarray(np.zeros((0, 1, 2)) if found is None else found, dtype=np.float32)
         self._now = self._start
         self._count = len(self._start)
 
     def follow(self, grey: Image) -> float:
-        """How far a quarter of the corners, or more, have moved since the keyframe, a share of the longest side;
-        infinite where too few of them could be followed so far.
+        """Motion since the keyframe that at least a quarter of the corners exceed, as a share of the longest side;
+        infinite if too few of them could be tracked.
 
-        The median would miss a camera that goes straight ahead, where only what is beside it moves.
+        The median would miss a camera that moves straight ahead, when only things beside it move.
         """
         if grey.shape != self._grey.shape or not len(self._now):
             return math.inf
@@ -141,7 +141,7 @@ class _Motion:
 
 
 def small_grey(image: Image, side: int = SMALL) -> Image:
-    """An image (height, width, 3) in grey, its longest side ``side`` pixels or less."""
+    """A grey copy of an image (height, width, 3), its longest side at most ``side`` pixels."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     scale = side / max(grey.shape)
     if scale < 1:

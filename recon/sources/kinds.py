@@ -1,4 +1,4 @@
-"""What a file is: an image, a video, or something else; by its suffix where that is known, else by its first bytes."""
+"""The kind of a file: image, video, or other; by its suffix if that is known, else by its first bytes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ RAW_SUFFIXES = (
     ".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".gpr", ".iiq", ".kdc", ".nef", ".nrw", ".orf", ".pef", ".raf",
     ".raw", ".rw2", ".sr2", ".srw", ".x3f",
 )  # fmt: skip
-# Thumbnails beside videos, and files that are not whole or have been replaced.
+# Thumbnails beside videos, and incomplete or replaced files.
 PASSED_SUFFIXES = (".thm", ".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".bak")
 
-START = 64  # bytes that tell what a file is
+START = 64  # bytes that identify the kind of a file
 _IMAGE_START = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0\0\0\0|II[*+]\0|MM\0[*+]|8BPS\0\x01|qoif"
     rb"|.{4}ftyp(?:heic|heix|heim|heis|hevc|hevx|mif1|msf1|avif|avis)|\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51"
     rb"|P[1-6]\s+[#0-9]|P[fF]\s+[0-9]|\x76\x2f\x31\x01|#\?(?:RADIANCE|RGBE)|SDPX|XPDS",
     re.DOTALL,
 )
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # what no text holds
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # never in text
 _LIGHT_START = re.compile(rb"P[fF]\s|\x76\x2f\x31\x01|#\?(?:RADIANCE|RGBE)|SDPX|XPDS")
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image that may be read, by its suffix, or by its content where the suffix is not known."""
+    """Whether a file is a supported image, by its suffix, or by its content if the suffix is unknown."""
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return True
@@ -49,12 +49,12 @@ def is_text(path: Path) -> bool:
 
 
 def is_light(path: Path) -> bool:
-    """Whether a file has a format of light rather than of levels for a screen, which Pillow does not read."""
+    """Whether a file's format stores linear light instead of levels for a screen; Pillow does not read these."""
     return _LIGHT_START.match(start_of(path)) is not None
 
 
 def start_of(path: Path) -> bytes:
-    """The first bytes of a file, none where it cannot be read."""
+    """The first bytes of a file, empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(START)

@@ -1,4 +1,4 @@
-"""Levels of deep pictures (16 bit, floating point) in 8 bit."""
+"""Converts deep images (16 bit, floating point) to 8 bit."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 from recon.core.types import Image
 
-DULL = 64  # levels of 255 that all but a few pixels span; features need more contrast than that leaves
+DULL = 64  # of 255 levels, spanned by all but a few pixels; features need more contrast
 FEW = 0.1  # per cent of the pixels at either end: dead ones, highlights
-NEGATIVE = 0.01  # share of the pixels below 0 from which 0 is not black
+NEGATIVE = 0.01  # share of negative pixels from which 0 is not black
 DISPLAY_GAMMA = 2.2
 
 
 def eight_bit(values: NDArray[Any], *, linear: bool = False) -> Image:
     """Grey or colours of any depth in 8 bit, of the same shape.
 
-    White is the smallest usual depth that holds the values, so that 12-bit sensors do not come out black. Where next
-    to no contrast is left by that, as of thermal cameras, the range of this picture is stretched instead.
-    linear: values are light in any unit, as in OpenEXR, rather than levels for a screen.
+    White is the maximum of the smallest usual bit depth that holds the values, so that 12-bit sensors do not come out
+    black. If that leaves almost no contrast, as with thermal cameras, the range of this image is stretched instead.
+    linear: values are light in any unit, as in OpenEXR, not levels for a screen.
     """
     floats = values.astype(np.float32)
     known = floats[np.isfinite(floats)]
@@ -36,7 +36,7 @@ def eight_bit(values: NDArray[Any], *, linear: bool = False) -> Image:
 
 
 def is_dull(pixels: Image) -> bool:
-    """Whether 8-bit pixels have next to no contrast."""
+    """Whether 8-bit pixels have almost no contrast."""
     low, high = np.percentile(pixels, (FEW, 100 - FEW))
     return bool(high - low < DULL)
 

@@ -1,4 +1,4 @@
-"""A live source: a thread captures, and frames wait in a bounded queue until the reconstruction takes them."""
+"""A live source: a thread captures, and frames wait in a bounded queue for the reconstruction."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from recon.sources.base import Candidate, SourceDescription, SourceKind, SourceO
 from recon.sources.keyframes import KeyframePicker
 from recon.sources.waiting import Waiting
 
-WAITING = 24  # frames that wait at most: about what a chunk takes
+WAITING = 24  # most frames in the queue: about a chunk
 
 
 @dataclass(frozen=True)
 class Incident:
-    """Something that happened to a feed: a picture came damaged, or the connection was lost, which is announced."""
+    """An incident of a feed: a damaged picture, or a lost connection, which is announced."""
 
     kind: Literal["damaged", "lost"]
     text: str = ""
 
 
 class Feed(Protocol):
-    """Where a live source's pictures come from.
+    """The origin of a live source's pictures.
 
-    kind, sizes: as in SourceDescription. patient: whether pictures stay where they are until they are asked for, as
-    files do, so that none need be left out.
+    kind, sizes: as in SourceDescription. patient: whether pictures stay available until requested, as files do, so that
+    none need be dropped.
     """
 
     kind: SourceKind
@@ -39,9 +39,9 @@ class Feed(Protocol):
     patient: bool
 
     def items(self, stop: threading.Event) -> Iterator[Candidate | SkippedFrame | Notice | Incident]:
-        """Pictures as they come, until they end or ``stop`` is set.
+        """Pictures as they arrive, until they end or ``stop`` is set.
 
-        ``Frame.timestamp`` is the time of ``time.monotonic`` at which a picture was there.
+        ``Frame.timestamp`` is the arrival time by ``time.monotonic``.
         """
         ...
 
@@ -50,15 +50,15 @@ class Feed(Protocol):
         ...
 
     def again(self) -> Iterator[Candidate | SkippedFrame]:
-        """All pictures once more, where they are still there; of a camera or stream none are."""
+        """All pictures again, if they still exist; none for a camera or stream."""
         ...
 
 
 class LiveSource:
-    """Frames of a feed as they come, for one iteration; see ``recon.sources.base.Source``.
+    """Frames of a feed as they arrive, for one iteration; see ``recon.sources.base.Source``.
 
-    Capture runs in a thread of its own, and memory does not grow with the length of the stream: see ``Waiting`` for
-    which frames are left out when the reconstruction is slower. Originals are kept of the frames that are read alone.
+    Capture runs in a separate thread, and memory does not grow with the length of the stream: ``Waiting`` explains
+    which frames are dropped if the reconstruction is slower. Originals are kept only for frames that are read.
     """
 
     def __init__(self, name: str, feed: Feed, options: SourceOptions) -> None:
@@ -84,7 +84,7 @@ class LiveSource:
         return (self._since_start(item) if isinstance(item, Candidate) else item for item in self._feed.again())
 
     def stop(self) -> None:
-        """End the capture. Frames that wait are still handed out. May be called from a signal handler."""
+        """End the capture. Waiting frames are still delivered. May be called from a signal handler."""
         self._stop.set()
         self._waiting.close()
 
@@ -110,7 +110,7 @@ class LiveSource:
         return replace(candidate, frame=replace(candidate.frame, timestamp=seconds))
 
     def _capture(self) -> None:
-        """Fill the queue; in a thread of its own."""
+        """Fill the queue, in a separate thread."""
         picker = KeyframePicker() if self._options.keyframes == "auto" else None
         try:
             for item in self._feed.items(self._stop):

@@ -1,7 +1,7 @@
-"""Masks in COLMAP's convention: black pixels are ignored, all others are used; an image without a mask is used whole.
+"""Masks in COLMAP's convention: black pixels are ignored, all others used; an image without a mask is used entirely.
 
 The mask of ``walk/IMG_7.jpg`` is ``IMG_7.png`` or, as COLMAP names it, ``IMG_7.jpg.png``; the mask of a video's frame
-12 is ``000012.png`` or ``000012.jpg.png``. A mask may have any size of the upright image's shape.
+12 is ``000012.png`` or ``000012.jpg.png``. A mask may have any size with the upright image's aspect ratio.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from recon.sources.kinds import is_image
 
 
 class Masks:
-    """The mask images of a folder, found by the name of the image that they belong to.
+    """The mask images of a folder, found by the name of their image.
 
-    Raises SettingsError when the folder is missing or ``fits(stem)`` holds for no mask in it.
+    Raises SettingsError if the folder is missing or ``fits(stem)`` holds for no mask in it.
     """
 
     def __init__(self, folder: Path | None, fits: Callable[[str], bool]) -> None:
@@ -39,7 +39,7 @@ class Masks:
             )
 
     def read(self, name: str, original_size: tuple[int, int], shape: tuple[int, int]) -> Mask:
-        """The mask of the image called ``name`` as (height, width) ``shape``, all True where it has none.
+        """The mask of the image ``name``, resized to ``shape`` (height, width); all True if it has none.
 
         original_size: (width, height) of the upright image. Raises SettingsError for a mask of another aspect ratio.
         """

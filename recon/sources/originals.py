@@ -1,4 +1,4 @@
-"""The upright originals of a run: files that COLMAP and splatting trainers open beside the poses."""
+"""The upright originals of a run, which COLMAP and splatting trainers open with the poses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JPEG_QUALITY = 95
 
 
 def link_original(source: Path, target: Path) -> None:
-    """Make ``target`` the same file as ``source``, or a copy where links do not work. Raises OutputError."""
+    """Link ``target`` to ``source``, or copy it if links do not work. Raises OutputError."""
     try:
         target.unlink(missing_ok=True)
         os.link(source.resolve(), target)
@@ -36,9 +36,9 @@ def write_original(pixels: Image, target: Path) -> None:
 
 
 def keeping(pixels: Image, folder: Path | None, name: str) -> Callable[[], None]:
-    """What writes (height, width, 3) RGB as the original ``name`` into ``folder``; does nothing without a folder."""
+    """A function that writes (height, width, 3) RGB as the original ``name`` to ``folder``, if there is a folder."""
     return partial(write_original, pixels, folder / name) if folder else nothing
 
 
 def nothing() -> None:
-    """What keeps an original where there is no folder to put it into."""
+    """Does nothing: the function for a run without a folder for originals."""

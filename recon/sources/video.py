@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import av
+from av import VideoFrame, VideoStream
+from av.container import InputContainer
 
 from recon.core.errors import SourceError
 from recon.core.events import Notice
@@ -30,7 +31,7 @@ from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import keeping
 
-# A video that ends this much before its stated end was cut short; sound often outlasts the picture by less.
+# A video that ends this long before its stated end was cut short; sound often outlasts the picture by less.
 MISSING_SECONDS = 0.5
 MISSING_SHARE = 0.02
 MANY_COMBED = 0.2  # of the frames
@@ -40,8 +41,8 @@ class VideoSource:
     """The frames of a video; see ``recon.sources.open_source``.
 
     ``Frame.index`` counts the frames that could be decoded, ``Frame.timestamp`` is the presentation time in seconds.
-    Damaged frames are left out and reported at the end.
-    Raises SourceError when the file is not a video.
+    Damaged frames are skipped and reported at the end.
+    Raises SourceError if the file is not a video.
     """
 
     def __init__(self, path: Path, options: SourceOptions, images_folder: Path | None = None) -> None:
@@ -124,8 +125,8 @@ class VideoSource:
         return Candidate(read, keeping(original, self._images_folder, name), time)
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Every frame in order of presentation, None for one that is damaged."""
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
+    """Every frame in presentation order, None for a damaged one."""
     packets = container.demux(stream)
     while True:
         try:
@@ -140,16 +141,16 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _next_time(stated: float | None, last: float, period: float) -> float:
-    """When a frame is shown [s]; clocks that stop or jump back, as where recordings were joined, go on instead."""
+    """Presentation time of a frame [s]; if the clock stops or jumps back, as in joined recordings, it continues."""
     if stated is not None and stated > last:
         return stated
     return last + period if math.isfinite(last) else 0.0
 
 
-def _stated_seconds(container: Any, stream: Any) -> float:
-    """The longest of the lengths that the file states, 0 when it states none."""
+def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """The longest duration that the file states, 0 if it states none."""
     by_count = stream.frames / float(stream.average_rate) if stream.average_rate else 0.0
-    if stream.duration is not None:
+    if stream.duration is not None and stream.time_base is not None:
         by_clock = float(stream.duration * stream.time_base)
     else:
         by_clock = float(container.duration or 0) / av.time_base

@@ -1,4 +1,4 @@
-"""The bounded queue between the thread that captures and the pipeline."""
+"""The bounded queue between the capturing thread and the pipeline."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MOST_MESSAGES = 100
 
 
 class Waiting:
-    """Frames that wait for the reconstruction, at most ``capacity``, and the counts of all that came.
+    """At most ``capacity`` frames waiting for the reconstruction, and counts of all arrivals.
 
-    A frame always enters. Where the queue is full, that frame gives way whose neighbours are nearest to each other by
-    ``Candidate.way``, never the newest; so those that are left cover all that the camera saw, evenly. With
-    ``patient`` the one who puts waits instead, and no frame gives way; frames that were passed over may then wait too.
+    A new frame always enters. If the queue is full, it drops the frame whose neighbours are closest to each other by
+    ``Candidate.way``, never the newest, so the remaining frames cover the camera's path evenly. With ``patient`` the
+    producer waits instead, and no frame is dropped; passed-over frames may then wait too.
     """
 
     def __init__(self, capacity: int, *, patient: bool) -> None:
@@ -26,13 +26,13 @@ class Waiting:
         self._changed = threading.Condition()
         self._frames: list[Candidate | PassedFrame] = []
         self._messages: deque[Notice | SkippedFrame] = deque(maxlen=MOST_MESSAGES)
-        self._way = -math.inf  # of the frame that was handed out last
+        self._way = -math.inf  # of the frame delivered last
         self._closed = False
         self._error: BaseException | None = None
         self._captured = self._passed = self._left_out = self._damaged = self._lost = 0
 
     def put(self, frame: Candidate | PassedFrame) -> None:
-        """Let a frame wait; it is dropped when the queue is closed."""
+        """Add a frame; it is dropped if the queue is closed."""
         with self._changed:
             if self._patient:
                 self._changed.wait_for(lambda: self._closed or len(self._frames) < self._capacity)
@@ -49,13 +49,13 @@ class Waiting:
         return min(range(len(self._frames) - 1), key=lambda row: ways[row + 2] - ways[row])
 
     def tell(self, message: Notice | SkippedFrame) -> None:
-        """Pass a message on, before the frames that wait."""
+        """Pass on a message, ahead of the waiting frames."""
         with self._changed:
             self._messages.append(message)
             self._changed.notify_all()
 
     def get(self) -> Candidate | PassedFrame | Notice | SkippedFrame | None:
-        """The next message or frame, None after the last; waits for one. Raises what ``close`` was given."""
+        """Wait for the next message or frame, None after the last. Raises the error passed to ``close``."""
         with self._changed:
             self._changed.wait_for(lambda: self._messages or self._frames or self._closed)
             if self._messages:
@@ -70,13 +70,13 @@ class Waiting:
             return None
 
     def close(self, error: BaseException | None = None) -> None:
-        """Take no more frames; those that wait are still handed out."""
+        """Accept no more frames; waiting ones are still delivered."""
         with self._changed:
             self._closed, self._error = True, self._error or error
             self._changed.notify_all()
 
     def count(self, *, captured: int = 0, passed: int = 0, damaged: int = 0, lost: int = 0) -> None:
-        """Add to the counts of what came."""
+        """Add to the counts of arrivals."""
         with self._changed:
             self._captured += captured
             self._passed += passed

@@ -1,4 +1,4 @@
-"""A folder that another program is filling."""
+"""A folder that another program fills."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from recon.sources.decoding import UnreadableImage, read_photo
 from recon.sources.images import as_told, photo_candidate
 from recon.sources.kinds import is_image
 
-LOOK_AGAIN_MS = 500  # at files that were not whole yet
-GIVE_UP_SECONDS = 10.0  # after the last change of a file that is not whole
+LOOK_AGAIN_MS = 500  # between checks of incomplete files
+GIVE_UP_SECONDS = 10.0  # after the last change of an incomplete file
 
 
 class WatchFeed:
-    """Images in the order in which they come into a folder, those first that are there already, in natural order.
+    """Images in order of arrival in a folder, after those that exist already, in natural order.
 
-    A file that cannot be read yet is looked at again until it can, or has not changed for GIVE_UP_SECONDS. None is
-    left out because the reconstruction is slow: files wait on the disk. Raises SourceError when there is no folder.
+    A file that cannot be read yet is checked again until it can be, or has not changed for GIVE_UP_SECONDS. None is
+    dropped because the reconstruction is slow: files wait on the disk. Raises SourceError if there is no folder.
     """
 
     kind: SourceKind = "folder"
@@ -48,21 +48,21 @@ class WatchFeed:
         self._folder, self._options, self._images_folder = folder, options, images_folder
         self._selection = Selection(options)
         self._count = 0
-        self._files: list[tuple[int, Path, float]] = []  # index, path, when it was first seen
+        self._files: list[tuple[int, Path, float]] = []  # index, path, time of first sight
 
     @cached_property
     def _present(self) -> list[Path]:
         return _images(self._folder.iterdir())
 
     def file_of(self, index: int) -> Path | None:
-        """Of those that are there at the start: they come first, in this order."""
+        """Files that exist at the start: they come first, in this order."""
         return self._present[index] if index < len(self._present) else None
 
     def again(self) -> Iterator[Candidate | SkippedFrame]:
         for index, path, seen in self._files:
             try:
                 yield self._candidate(index, path, seen)
-            except UnreadableImage as error:  # it was replaced or deleted since
+            except UnreadableImage as error:  # it has been replaced or deleted
                 yield SkippedFrame(index, printable(path.name), str(error))
 
     def items(self, stop: threading.Event) -> Iterator[Candidate | SkippedFrame]:
@@ -91,7 +91,7 @@ class WatchFeed:
                     return
 
     def _arrivals(self, stop: threading.Event) -> Iterator[list[Path]]:
-        """Images that are there, then, again and again, those that came or changed since; often none."""
+        """Existing images, then repeatedly those that arrived or changed since; often none."""
         watch = watchfiles.watch(
             self._folder,
             watch_filter=None,
@@ -100,13 +100,13 @@ class WatchFeed:
             rust_timeout=LOOK_AGAIN_MS,
             yield_on_timeout=True,
         )
-        first = next(watch, None)  # the watch has begun: from here on nothing can be missed
+        first = next(watch, None)  # the watch has started: from now on nothing can be missed
         if first is not None:
             yield _images(self._folder.iterdir())
             yield from (_images(Path(name) for _, name in changes) for changes in chain([first], watch))
 
     def _read(self, path: Path, growth: _Growth) -> Candidate | SkippedFrame | None:
-        """The frame of a file, the reason why there is none, or None as long as the file may become whole."""
+        """The frame of a file, the reason why there is none, or None while the file may still become complete."""
         try:
             return self._candidate(self._count, path, growth.seen)
         except UnreadableImage as error:
@@ -123,14 +123,14 @@ class WatchFeed:
 
 @dataclass(frozen=True)
 class _Growth:
-    """Bytes of a file that is not whole, when it was first seen, and when its size last changed, both monotonic."""
+    """Size of an incomplete file in bytes, time of first sight, and time of its last change of size, both monotonic."""
 
     size: int
     seen: float
     changed: float
 
     def measured(self, path: Path) -> _Growth:
-        """The file as it is now."""
+        """The present state of the file."""
         try:
             size = path.stat().st_size
         except OSError:
@@ -139,6 +139,6 @@ class _Growth:
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:
-    """Those that are images and not hidden, in natural order."""
+    """The files that are images and not hidden, in natural order."""
     images = [path for path in paths if not path.name.startswith(".") and path.is_file() and is_image(path)]
     return natsorted(images, alg=ns.PATH | ns.IGNORECASE)

@@ -1,1 +1,1 @@
-"""A run on disk: the map, the journal by which a run resumes, the report, and the lock of its one writer."""
+"""A run on disk: the map, the journal for resuming, the report, and the lock of its single writer."""

@@ -1,6 +1,6 @@
 """Arrays in one file: a NumPy archive (zip of ``.npy``) whose members are compressed with Zstandard.
 
-Python 3.14 reads it with ``numpy.load``. Archives of ``numpy.savez_compressed`` are read as well.
+``numpy.load`` reads it in Python 3.14. Archives of ``numpy.savez_compressed`` can be read too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def save_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by name. Raises MapError, naming the file, where it is missing or damaged."""
+    """The arrays of a file by name. Raises MapError, naming the file, if it is missing or damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".npy")]

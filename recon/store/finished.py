@@ -1,4 +1,4 @@
-"""Where the frames of a finished map lay, kept while the map is rebuilt or continued."""
+"""The poses of a finished map, kept while the map is rebuilt or continued."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ KEPT = "finished.json"
 
 
 def finished_world(folder: Path) -> dict[int, Sim3]:
-    """``world_from_cam`` by index of the finished map in ``folder``, or of the one that a killed run was continuing.
+    """``world_from_cam`` by frame index, of the finished map in ``folder`` or of the one that a killed run continued.
 
-    Empty without one. Raises MapError for a damaged map.
+    Empty if there is none. Raises MapError for a damaged map.
     """
     path = folder / "map" / KEPT
     if path.is_file():

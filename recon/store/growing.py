@@ -1,4 +1,4 @@
-"""What is written of a map while it grows; nothing as long as chunks of an earlier run are played back."""
+"""Stores a map while it grows; writes nothing while chunks of an earlier run are replayed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recon.store.map import MapStore
 
 
 class GrowingStore:
-    """The store of a run. earlier: where the frames of the finished map lay that the run continues."""
+    """The store of a run. earlier: poses of the finished map that the run continues."""
 
     def __init__(self, out: Path, journal: Journal, *, resumable: bool) -> None:
         self._out, self._journal, self._resumable = out, journal, resumable
@@ -21,7 +21,7 @@ class GrowingStore:
         self.earlier: Mapping[int, Sim3] = finished_world(out)
 
     def write_submap(self, submap: Submap, new_frames: set[int], other_frames: Sequence[FrameGeometry] = ()) -> None:
-        """See ``MapStore``. The other frames are kept for a run that can be resumed."""
+        """See ``MapStore``. The other frames are stored only if the run can be resumed."""
         if not self._journal.is_recalling:
             self._store.write_submap(submap, new_frames, other_frames if self._resumable else ())
 
@@ -32,7 +32,7 @@ class GrowingStore:
     def write_places(
         self, frames: tuple[PlacedFrame, ...], skipped: tuple[SkippedFrame, ...], points: SparsePoints
     ) -> None:
-        """Put on disk where all frames lie, in a map that is not finished. Raises OutputError."""
+        """Store the poses of all frames, in an unfinished map. Raises OutputError."""
         if not self._journal.is_recalling:
             keep_finished(self._out, self.earlier)
             self._store.write_places(frames, skipped, points, complete=False)
@@ -46,7 +46,7 @@ class GrowingStore:
         between: tuple[PlacedFrame, ...],
         complete: bool,
     ) -> None:
-        """Put the last places on disk, see ``MapStore.write_places``. Raises OutputError."""
+        """Store the final poses, see ``MapStore.write_places``. Raises OutputError."""
         keep_finished(self._out, self.earlier)
         self._store.write_places(frames, skipped, points, complete=complete, between=between)
         if complete:

@@ -1,11 +1,11 @@
-"""What a run writes down while it goes on, so that it can be resumed: in ``DIR/map``, beside the map itself.
+"""The record that makes a run resumable, in ``DIR/map`` beside the map itself.
 
-    run.json         the sources that the map is made of, one part each, with their settings
-    chunk_0000.json  the frames of a chunk, where they lie in it, and what the front end remembers behind it
+    run.json         the sources of the map, one part each, with their settings
+    chunk_0000.json  the frames of a chunk, their poses in it, and the front end's memory after it
     submap_0000.npz  their depth; see ``recon.store.map``
 
-A chunk is finished when its JSON is there, for that is written last. Placement, loops and doubts are not written down:
-a resumed run plays the finished chunks back through the same steps. docs/formats.md describes every field.
+A chunk is finished once its JSON exists, which is written last. Placement, loops and doubts are not recorded: a resumed
+run replays the finished chunks through the same steps. docs/formats.md describes every field.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from recon.store.map import FrameArrays, open_map, read_arrays
 from recon.store.masks import write_masks
 from recon.store.report import settings_from_json
 
-JOURNAL_VERSION = 2  # since then with the content of frames
+JOURNAL_VERSION = 2  # which added the content of frames
 ANEW = "Rebuild the map with --overwrite."
 AS_IT_WAS = "Give the source as it was, choose another --out, or rebuild the map with --overwrite."
 Row = dict[str, Any]
@@ -49,7 +49,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """What a map has from one source. first: index of its first frame. start: timestamp of that frame [s]."""
+    """The part of a map from one source. first: index of its first frame. start: timestamp of that frame [s]."""
 
     source: str
     settings: RunSettings
@@ -59,7 +59,7 @@ class Part:
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """A ``Frame`` without its pixels, which are in the run's image folder. content: tells other pictures from it."""
+    """A ``Frame`` without its pixels, which are in the run's image folder. content: a hash that identifies them."""
 
     index: int
     timestamp: float
@@ -85,7 +85,7 @@ class ChunkRecord:
 
 
 class Journal:
-    """The journal of the run in a folder. Of the finished chunks it keeps the frames' names and poses in memory."""
+    """The journal of the run in a folder. It keeps the names and poses of finished chunks in memory."""
 
     def __init__(
         self,
@@ -102,23 +102,23 @@ class Journal:
 
     @classmethod
     def begin(cls, folder: Path, source: str, settings: RunSettings) -> Journal:
-        """The journal of a new run in ``folder``, an existing one. Raises OutputError."""
+        """The journal of a new run in ``folder``, which exists. Raises OutputError."""
         journal = cls(folder / "map", (Part(source, settings),))
         journal._write_parts()
         return journal
 
     @classmethod
     def resume(cls, folder: Path, source: str, settings: RunSettings, opened: Source | None) -> Journal:
-        """The journal of the run in ``folder``, to be resumed with the rest of its last source, or with another.
+        """The journal of the run in ``folder``, to be resumed with the rest of its last source or with another one.
 
-        opened: the source where it gives the same frames each time; else None, and it always counts as another. A
-        source with the same content at another place is the same. Writes nothing. Raises OutputError when there is no
-        run, MapError when it is damaged, SettingsError when the settings are not those of the run or it cannot be
-        resumed, and SourceError when the source has other frames than the run has of it.
+        opened: the source if it gives the same frames every time; otherwise None, and it always counts as another one.
+        A moved source with the same content counts as the same. Writes nothing. Raises OutputError if there is no run,
+        MapError if it is damaged, SettingsError if the settings differ from the run's or the run cannot be resumed, and
+        SourceError if the source's frames differ from those the run has of it.
         """
         parts, chunks = _read_parts(folder), _read_chunks(folder / "map")
         known = frames_of(chunks)
-        parts = tuple(part for part in parts if part.first <= max(known, default=-1))  # those that came to something
+        parts = tuple(part for part in parts if part.first <= max(known, default=-1))  # those that added frames
         change = _first_change(opened, parts[-1], known) if opened and parts else None
         same = opened is not None and bool(parts) and (source == parts[-1].source or change is None)
         if parts:
@@ -138,16 +138,16 @@ class Journal:
 
     @property
     def is_recalling(self) -> bool:
-        """Whether chunks of an earlier run are still to be played back."""
+        """Whether chunks of an earlier run remain to be replayed."""
         return self._recalled < len(self.finished)
 
     @property
     def frames(self) -> dict[int, FrameRecord]:
-        """The frames of all chunks that were finished before, by index."""
+        """The frames of all chunks that an earlier run finished, by index."""
         return frames_of(self.finished)
 
     def resumption(self, source: str) -> str:
-        """The sentence about what is read back, and what of ``source`` follows."""
+        """The sentence about what is read back and what follows from ``source``."""
         first = self.parts[-1].first
         follow = f"the frames of {source} follow from number {first} on" if first else "the rest follows"
         return f"Resuming: {len(self.frames)} frames of the run in {self._folder.parent} are read back; {follow}."
@@ -157,7 +157,7 @@ class Journal:
         return next(part for part in reversed(self.parts) if part.first <= index)
 
     def write(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
-        """Write down a chunk whose submap is stored, unless an earlier run has done so. Raises OutputError."""
+        """Record a chunk whose submap is stored, unless an earlier run has done so. Raises OutputError."""
         if self.is_recalling:
             self._recalled += 1
             return
@@ -177,10 +177,10 @@ class Journal:
         write_atomically(_chunk_path(self._folder, chunk.index), lambda file: file.write(text.encode()))
 
     def recall(self, chunk: Chunk, before: Mapping[int, FrameGeometry]) -> ChunkGeometry:
-        """The geometry of a finished chunk. before: the frames of the chunk before it, which it may share.
+        """The geometry of a finished chunk. before: the frames of the previous chunk, some of which it may share.
 
-        Depth comes back in the precision in which the map stores it, and sparse points do not come back. Raises
-        SourceError when the chunk's frames are not those of the record, MapError when its depth is missing.
+        Depth has the precision of the stored map, and there are no sparse points. Raises SourceError if the chunk's
+        frames differ from the record, MapError if its depth is missing.
         """
         finished = self.finished[chunk.index]
         if [_identity(frame) for frame in chunk.frames] != [_identity(frame) for frame in finished.frames]:
@@ -194,7 +194,7 @@ class Journal:
         return ChunkGeometry(frames, SparsePoints.empty(), unplaced, revised)
 
     def _changed(self, chunk: Chunk, finished: ChunkRecord) -> str:
-        """The sentence for a source that gives other frames than it did, though its files seemed the same."""
+        """The sentence for a source whose frames have changed although its files looked the same."""
         now = {frame.index: frame for frame in chunk.frames}
         was = next(frame for frame in finished.frames if now.get(frame.index) is None or _differs(frame, now))
         source = self.part_of(was.index).source
@@ -210,7 +210,7 @@ class Journal:
 
 
 def record(frame: Frame) -> FrameRecord:
-    """What the journal keeps of a frame."""
+    """A frame as the journal records it."""
     return FrameRecord(
         frame.index, frame.timestamp, frame.name, frame.original_size, frame.lens, frame.focal, frame.content
     )
@@ -224,7 +224,7 @@ def frames_of(chunks: Sequence[ChunkRecord]) -> dict[int, FrameRecord]:
 def _part_behind(
     source: str, settings: RunSettings, chunks: Sequence[ChunkRecord], others: Sequence[SkippedFrame | PassedFrame]
 ) -> Part:
-    """A part whose frames follow all that a map has or has left out, the first one a second after the last."""
+    """A part whose frames follow all frames of a map, skipped ones too; it starts a second after the last one."""
     known = frames_of(chunks).values()
     times = [frame.timestamp for frame in known] + [item.timestamp for item in others if isinstance(item, PassedFrame)]
     indices = [frame.index for frame in known] + [item.index for item in others]
@@ -232,7 +232,7 @@ def _part_behind(
 
 
 def _first_change(source: Source, part: Part, known: Mapping[int, FrameRecord]) -> str | None:
-    """What is the first frame of a part that a source does not give as it was; None where it gives all."""
+    """The first frame of a part that a source does not reproduce; None if it reproduces all."""
     hashes: dict[Path, str] = {}
     for index, frame in known.items():
         if index < part.first:
@@ -250,7 +250,7 @@ def _first_change(source: Source, part: Part, known: Mapping[int, FrameRecord]) 
 def _hash_or_nothing(path: Path) -> str:
     try:
         return content_hash(path)
-    except OSError:  # it cannot be read now, though it could
+    except OSError:  # it could be read before
         return ""
 
 
@@ -280,7 +280,7 @@ def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, 
 
 
 def _comparable(settings: RunSettings, *, same: bool) -> Row:
-    """The settings by option that must not change: all that make the map of one source, few for those of another."""
+    """The settings, by option, that must not change: all that affect the map for the same source, few for another."""
     cameras = settings.source.cameras
     lens = {"camera_model": settings.camera_model, "intrinsics": settings.intrinsics, "cameras": cameras}
     own = {"chunk": settings.chunk, "overlap": settings.overlap} | asdict(settings.source)
@@ -296,7 +296,7 @@ def _chunk_path(folder: Path, number: int) -> Path:
 
 
 def require_run(folder: Path) -> Path:
-    """The file that a run to resume has. Raises OutputError where it is missing."""
+    """The file that every run to resume has. Raises OutputError if it is missing."""
     path = folder / "map" / "run.json"
     if not path.is_file():
         raise OutputError(f"No run to resume in {folder}: {path} is missing. Omit --resume.")
@@ -327,7 +327,7 @@ def _read_chunks(folder: Path) -> tuple[ChunkRecord, ...]:
 
 
 def _read_others(folder: Path, known: Mapping[int, FrameRecord]) -> tuple[SkippedFrame | PassedFrame, ...]:
-    """What a map has besides the frames of its finished chunks: what could not be read, and what was passed over."""
+    """Frames of a map outside its finished chunks: unreadable ones, and those that were passed over."""
     if not (folder / "map" / "map.json").is_file():
         return ()
     earlier = open_map(folder)

@@ -1,4 +1,4 @@
-"""One writer per folder: a lock that the kernel releases however a process ends, in a file that names its owner."""
+"""One writer per folder: a lock in a file that names its owner; the kernel releases it however a process ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import psutil
 from recon.core.errors import OutputError
 
 LOCK = ".lock"
-SAME_START = 1.0  # seconds between two readings of when a process started
+SAME_START = 1.0  # seconds, tolerance between two readings of a process's start time
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who writes into a folder. what: a run or an export. started: of the process, as pids are given again [s].
+    """Who writes to a folder. what: a run or an export. started: of the process, since pids are reused [s].
 
     since: date and time for people.
     """
@@ -40,7 +40,7 @@ class Owner:
 
     @property
     def may_live(self) -> bool:
-        """Whether the process still runs; True where it cannot be known, on another host."""
+        """Whether the process still runs; True if unknown because it is on another host."""
         if self.host != socket.gethostname():
             return True
         try:
@@ -50,17 +50,17 @@ class Owner:
 
 
 def writer_in(folder: Path) -> Owner | None:
-    """Who writes into ``folder`` now, None for nobody."""
+    """Who writes to ``folder`` now; None if nobody does."""
     owner = _owner(folder / LOCK)
     return owner if owner and owner.may_live else None
 
 
 @contextmanager
 def sole_writer(folder: Path, what: str) -> Iterator[None]:
-    """Be the only one who writes into ``folder``, which is made where it is missing.
+    """Hold the write lock of ``folder``, which is created if it is missing.
 
-    Where the file system has no locks, the owner's file alone decides. Raises OutputError, before anything is touched,
-    when another process writes there, or ``folder`` cannot be written.
+    On a file system without locks, the owner's file alone decides. Raises OutputError, before anything is changed, if
+    another process writes there or ``folder`` cannot be written.
     """
     try:
         os.fsencode(folder).decode()
@@ -92,7 +92,7 @@ def _take(path: Path) -> int:
             raise
         if _is_same(lock, path):
             return lock
-        os.close(lock)  # its owner has deleted it in between
+        os.close(lock)  # its owner has deleted it in the meantime
 
 
 def _lock(lock: int, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The map on disk: ``DIR/map``. Finished submaps leave memory for it, and every file is complete or absent.
+"""The map on disk: ``DIR/map``. Finished submaps move there from memory, and every file is complete or absent.
 
     map.json         version, cameras, one row per placed frame, skipped frames, whether the run finished
     points.npz       sparse points in the world with their observations
@@ -33,9 +33,9 @@ CONFIDENCE_LEVELS = 255
 
 @dataclass(frozen=True, eq=False)
 class ReconstructedMap:
-    """A map read back: placed frames in source order, frames without a place, sparse points in the world.
+    """A map read from disk: placed frames in source order, frames without a pose, sparse points in the world.
 
-    between: frames that have a pose and nothing else, as they were passed over for the map.
+    between: frames that were passed over and have a pose but no depth.
     """
 
     folder: Path
@@ -64,29 +64,29 @@ class ReconstructedMap:
 
 
 def images_folder(folder: Path) -> Path:
-    """Where a run in ``folder`` keeps its upright originals: beside the COLMAP model, as splatting trainers expect."""
+    """Folder of the upright originals of a run in ``folder``: beside the COLMAP model, as splatting trainers expect."""
     return folder / "colmap" / "images"
 
 
 def incoming_folder(folder: Path, *, resume: bool) -> Path:
-    """Where the source of a run in ``folder`` puts upright originals.
+    """Folder to which the source of a run in ``folder`` writes upright originals.
 
-    Those of a resumed run come into the images folder only when they have names that no frame of the map has.
+    Those of a resumed run move to the images folder only once they have names that no frame of the map has.
     """
     return folder / "map" / "incoming" if resume else images_folder(folder)
 
 
 class MapStore:
-    """Writes the map of one run. Only what is on disk belongs to the map; the store keeps nothing in memory."""
+    """Writes the map of one run to disk; keeps nothing in memory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         make_folder(folder / "map")
 
     def write_submap(self, submap: Submap, new_frames: set[int], other_frames: Sequence[FrameGeometry] = ()) -> None:
-        """Store depth, confidence and colour of the frames in ``new_frames``; the others belong to earlier submaps.
+        """Store depth, confidence and colour of ``new_frames``; the other frames belong to earlier submaps.
 
-        other_frames: those that have other depth here than there. It is no part of the map, see ``Journal``.
+        other_frames: those whose depth here differs from there. It is not part of the map, see ``Journal``.
         """
         kept = [frame for frame in submap.geometry.frames if frame.index in new_frames]
         arrays: dict[str, Any] = {
@@ -104,7 +104,7 @@ class MapStore:
         write_atomically(path, lambda file: save_arrays(file, arrays))
 
     def read_submap(self, number: int, placed: Mapping[int, PlacedFrame]) -> dict[int, FrameGeometry]:
-        """The frames that a submap added, as far as they are placed, by index. Raises MapError for a damaged file."""
+        """The placed frames that a submap added, by index. Raises MapError for a damaged file."""
         path = self.folder / "map" / f"submap_{number:04d}.npz"
         return {frame.index: frame for frame in _read_submap(path, placed)}
 
@@ -117,7 +117,7 @@ class MapStore:
         complete: bool,
         between: tuple[PlacedFrame, ...] = (),
     ) -> None:
-        """Store where every frame is; ``complete`` says that the run reached its end.
+        """Store the pose of every frame; ``complete`` says that the run reached its end.
 
         between: see ReconstructedMap.
         """
@@ -137,7 +137,7 @@ class FrameArrays:
 
 
 def read_arrays(path: Path) -> dict[int, FrameArrays]:
-    """What a submap's file holds of every frame, by index. Raises MapError for a file that is missing or damaged."""
+    """The arrays of every frame in a submap's file, by index. Raises MapError if the file is missing or damaged."""
     arrays = load_arrays(path)
     indices = [int(name.removeprefix("depth_")) for name in arrays if name.startswith("depth_")]
     try:
@@ -147,7 +147,7 @@ def read_arrays(path: Path) -> dict[int, FrameArrays]:
 
 
 def open_map(folder: Path) -> ReconstructedMap:
-    """Read the map in ``folder``. Raises MapError when there is none, or it is damaged or of another version."""
+    """Read the map in ``folder``. Raises MapError if there is none, or it is damaged or of another version."""
     path = folder / "map" / "map.json"
     if not path.is_file():
         raise MapError(_why_no_map(folder))

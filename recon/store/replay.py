@@ -1,4 +1,4 @@
-"""A front end around a front end: chunks that an earlier run has finished come from its journal."""
+"""A front end that wraps another: chunks that an earlier run has finished come from its journal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recon.store.journal import Journal
 
 
 class ReplayedChunks:
-    """Geometry of chunks: read back where the journal has it, else by the ``inner`` front end, which hears of both."""
+    """Geometry of chunks from the journal, or else from the ``inner`` front end, which sees all chunks."""
 
     def __init__(self, inner: GeometryFrontEnd, journal: Journal) -> None:
         self._inner, self._journal = inner, journal
@@ -28,10 +28,10 @@ class ReplayedChunks:
 
     def _recall(self, chunk: Chunk) -> ChunkGeometry:
         geometry = self._journal.recall(chunk, self._before)
-        if isinstance(self._inner, Resumable):  # the journal has refused to resume others
+        if isinstance(self._inner, Resumable):  # the journal refuses to resume others
             self._inner.recall(chunk, geometry, self._journal.finished[chunk.index].memory)
         return geometry
 
     def memory(self) -> Mapping[str, Any]:
-        """What the journal writes down behind a chunk; nothing for a front end that cannot be resumed."""
+        """What the journal records after a chunk; empty for a front end that cannot be resumed."""
         return self._inner.memory() if isinstance(self._inner, Resumable) else {}

@@ -26,10 +26,10 @@ MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "py
 
 @dataclass(frozen=True)
 class ChunkReport:
-    """One chunk: index of its first and last frame in the source, how many it held and placed, and its seconds.
+    """One chunk: index of its first and last frame in the source, numbers of frames held and placed, and seconds.
 
-    residual: ``Submap.residual``, RMS distance of the overlap alignment as a share of scene depth. lag: of a live
-    source, the age of the newest frame when it had its place [s]. warnings: why this part of the map may be wrong, see
+    residual: ``Submap.residual``, RMS distance of the overlap alignment as a share of scene depth. lag: for a live
+    source, the age of the newest frame when it was placed [s]. warnings: why this part of the map may be wrong, see
     ``recon.mapping.doubts``.
     """
 
@@ -45,22 +45,21 @@ class ChunkReport:
 
     @classmethod
     def of(cls, chunk: Chunk, geometry: ChunkGeometry, *, residual: float, seconds: float, lag: float) -> ChunkReport:
-        """The report about a chunk that was just placed."""
+        """The report of a chunk that was just placed."""
         first, last = chunk.frames[0].index, chunk.frames[-1].index
         return cls(chunk.index, first, last, len(chunk.frames), len(geometry.frames), residual, seconds, lag)
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What went in, what came out, and what it took.
+    """Input, results and cost of a run.
 
-    versions: of Python and the main packages. frames_placed of frames_read have a pose; the others, and files that
-    could not be read, are in ``skipped``. seconds: wall time; processor_seconds: see ``StageTime``. notices: sentences
-    shown to the user. interrupted: the user ended the run early, and what was finished was kept. loops: every pair that
-    may show one place. unwritten: a sentence for each file that could not be written. passed_over: frames that are no
-    keyframes, of which passed_over_placed got a pose afterwards.
-    stream: what became of a live source's pictures. suspicions: why the whole map may be
-    wrong, see ``recon.mapping.sanity``.
+    versions: of Python and the main packages. frames_placed of frames_read have a pose; the others, and unreadable
+    files, are in ``skipped``. seconds: wall time; processor_seconds: see ``StageTime``. notices: sentences shown to the
+    user. interrupted: the user ended the run early, and finished work was kept. loops: every loop candidate. unwritten:
+    a sentence for each file that could not be written. passed_over: frames that showed almost nothing new;
+    passed_over_placed of them got a pose afterwards. stream: status of a live source. suspicions: why the whole map may
+    be wrong, see ``recon.mapping.sanity``.
     """
 
     source: str
@@ -85,7 +84,7 @@ class RunReport:
 
 
 def main_versions() -> dict[str, str]:
-    """Versions of Python and of those main packages that are installed."""
+    """Versions of Python and of the installed main packages."""
     versions = {"python": platform.python_version()}
     for package in MAIN_PACKAGES:
         try:
@@ -96,13 +95,13 @@ def main_versions() -> dict[str, str]:
 
 
 def write(report: RunReport, path: Path) -> None:
-    """Write ``path`` as a whole. Raises OutputError when it cannot be written."""
+    """Write ``path`` as a whole. Raises OutputError if it cannot be written."""
     text = json.dumps({"version": REPORT_VERSION} | asdict(report), indent=1, ensure_ascii=False, default=os.fspath)
     write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))  # of paths: still JSON
 
 
 def write_or_tell(report: RunReport, path: Path, tell: Listener) -> RunReport:
-    """Write ``path`` as a whole; returns the report, which says so where that was not possible."""
+    """Write ``path`` as a whole; returns the report, which says so if that failed."""
     try:
         write(report, path)
     except OutputError as error:
@@ -112,7 +111,7 @@ def write_or_tell(report: RunReport, path: Path, tell: Listener) -> RunReport:
 
 
 def read(path: Path) -> RunReport:
-    """Read a report back. Raises MapError when it is missing, damaged or of another version."""
+    """Read a report. Raises MapError if it is missing, damaged or of another version."""
     try:
         content = json.loads(path.read_text())
         version = content.pop("version")

@@ -1,4 +1,4 @@
-"""The source of a run that goes on with an earlier one: frames of the map first, then those of a source."""
+"""The source of a resumed run: the frames of the map first, then those of a source."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Seen = TypeVar("Seen", Frame, PassedFrame)
 
 
 class ResumedSource:
-    """The frames that earlier parts of a map have, from its image folder, and then those of ``source``, behind them.
+    """The frames of earlier parts of a map, from its image folder, followed by those of ``source``.
 
-    Frames of ``source`` that the map has already come again, for its chunks need their pixels. What was passed over in
-    earlier parts is read again where their source is a file or folder that is still there. Raises MapError, while
-    iterating, when an image or mask of the map cannot be read.
+    Frames of ``source`` that the map already has are repeated, since its chunks need their pixels. Frames passed over
+    in earlier parts are read again if their source is a file or folder that still exists. Raises MapError, while
+    iterating, if an image or mask of the map cannot be read.
     """
 
     def __init__(self, source: Source, out: Path, journal: Journal) -> None:
@@ -63,7 +63,7 @@ class ResumedSource:
         yield from map(self._continued, self._source)
 
     def _continued(self, item: Item) -> Item:
-        """An item of the source behind those of the map; the original of a frame is moved to its place."""
+        """An item of the source, placed after those of the map; a frame's original moves to the images folder."""
         match item:
             case Notice():
                 return item
@@ -73,7 +73,7 @@ class ResumedSource:
                 return _behind(item, self._part, self._shift)
             case Frame():
                 known = self._known.get(self._part.first + item.index)
-                if known is not None:  # a watched folder's times begin anew
+                if known is not None:  # a watched folder's times start again
                     self._shift = known.timestamp - item.timestamp
                 frame = _behind(item, self._part, self._shift)
                 (self._incoming / item.name).replace(self._images / frame.name)
@@ -114,7 +114,7 @@ def _candidate_behind(item: Candidate | SkippedFrame, part: Part, shift: float) 
 
 
 def _behind(frame: Seen, part: Part, shift: float) -> Seen:
-    """A frame of a part's source as the map has it; those of later parts get names that no earlier frame has."""
+    """A frame of a part's source as the map has it; in later parts it gets a name that no earlier frame has."""
     index = part.first + frame.index
     name = f"{index:06d}_{frame.name}" if part.first else frame.name
     return replace(frame, index=index, timestamp=shift + frame.timestamp, name=name)

@@ -28,7 +28,7 @@ def part_of_sample(folder: Path, indices: range) -> Path:
 
 
 def kill_when(path: Path, *arguments: object) -> None:
-    """Start ``recon ARGUMENTS`` in a process of its own, and kill it once ``path`` is there."""
+    """Start ``recon ARGUMENTS`` in a separate process, and kill it once ``path`` exists."""
     command = [sys.executable, "-m", "cli", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + SECONDS

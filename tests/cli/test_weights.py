@@ -197,7 +197,7 @@ def test_run_out_of_memory_halves_the_chunk(run_small: Recon, monkeypatch: pytes
     limit_memory(monkeypatch, 2)
     outcome = run_small()
     assert outcome.code == 0, outcome.err
-    assert "does not hold 5 frames at once; going on with 2" in outcome.out + outcome.err
+    assert "does not hold 5 frames at once; continuing with 2" in outcome.out + outcome.err
     assert "5 of 5 placed" in outcome.out
 
 

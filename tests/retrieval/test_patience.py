@@ -1,4 +1,4 @@
-"""The place recogniser as the pipeline uses it, with descriptors that say what they are told."""
+"""The place recogniser as the pipeline uses it, with prescribed descriptors."""
 
 from __future__ import annotations
 

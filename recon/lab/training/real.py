@@ -170,7 +170,7 @@ def _detect(view: PosedView) -> _Keypoints:
     grey = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY)
     keypoints, descriptors = cv2.SIFT.create(1500, contrastThreshold=0.02).detectAndCompute(grey, None)
     pixels = np.array([keypoint.pt for keypoint in keypoints], dtype=np.float64).reshape(-1, 2) + 0.5
-    return _Keypoints(pixels, np.zeros((0, 128), np.float32) if descriptors is None else descriptors)
+    return _Keypoints(pixels, np.asarray(np.zeros((0, 128)) if descriptors is None else descriptors, np.float32))
 
 
 def _matches(first: _Keypoints, second: _Keypoints) -> tuple[Array, Array]:

@@ -1,5 +1,4 @@
-"""The pose graph over submaps: one similarity per submap, made to agree with the chain of submaps and with loops.
+"""The pose graph over submaps: one similarity per submap, optimised over the chain of submaps and the loops.
 
-The graph is data (``graph``), loops that contradict each other are told apart before (``agreement``), and the solver
-(``solver``) is gtsam.
+``graph`` holds the data, ``agreement`` first separates loops that contradict each other, and ``solver`` uses gtsam.
 """

@@ -1,8 +1,8 @@
 """Which loops agree with each other: pairwise consistent measurement sets (Mangelson et al., ICRA 2018).
 
-Two loops and the two stretches of the chain between their ends make a circle. What the circle fails to close by must be
-explained by the noise of its parts, which grows with the length of the stretches. A wrong loop agrees with hardly any
-other, right loops agree with all other right ones, so the largest set in which all agree is right.
+Two loops and the two stretches of the chain between their ends form a cycle. The noise of its parts, which grows with
+the length of the stretches, must explain the error with which the cycle closes. A wrong loop agrees with almost no
+other, a right one with all other right ones, so the largest set in which all agree is right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recon.core.similarity import Array
 from recon.mapping.posegraph.graph import Edge, PoseGraph
 
-MAX_CHI_SQUARED = 18.5  # 99 % of circles that are right stay below, with 7 degrees of freedom
+MAX_CHI_SQUARED = 18.5  # 99 % of right cycles stay below, with 7 degrees of freedom
 
 
 def largest_agreeing_set(graph: PoseGraph) -> list[int]:
@@ -35,11 +35,11 @@ def agreement(graph: PoseGraph) -> NDArray[np.bool_]:
 
 
 def largest_clique(adjacent: NDArray[np.bool_]) -> list[int]:
-    """A largest set of nodes that are all adjacent, by the greedy search from every node that that paper uses.
+    """A largest clique, by that paper's greedy search from every node.
 
-    Each step takes the candidate with most neighbours among the candidates, the first of equals. Nodes with too few
-    neighbours for a larger set than the best so far are no start, and counts of neighbours are kept up to date rather
-    than made anew: a place that is seen all the time has hundreds of loops.
+    Each step takes the candidate with the most neighbours among the candidates, the first of equals. The search skips
+    start nodes with too few neighbours to beat the best set so far, and updates the counts of neighbours incrementally:
+    a place that is always in view has hundreds of loops.
     """
     best: list[int] = []
     neighbours = adjacent.sum(axis=1)  # with the node itself
@@ -79,10 +79,10 @@ class _Chain:
         self._sums = self._running_sums(_variances(graph.chain))
 
     def _running_sums(self, variances: Array) -> Array:
-        """Sums (submaps, 8) over the chain up to each submap, from which those of any stretch follow.
+        """Sums (submaps, 8) over the chain up to each submap, whose differences are the sums over any stretch.
 
-        Columns: variance of rotation, of translation in the world, of log scale, and the variance of turning and
-        scaling together times 1, x, y, z, |position|^2: a turn at one place moves another by its distance.
+        Columns: variance of rotation, of translation in the world, of log scale, and the joint variance of rotation and
+        scale times 1, x, y, z, |position|^2: a rotation at one place moves another in proportion to its distance.
         """
         position, scale = self._poses[1:, :3, 3], self._scales[1:]
         rotation, translation, log_scale = variances.T
@@ -92,7 +92,7 @@ class _Chain:
         return np.vstack([np.zeros((1, 8)), np.cumsum(steps, axis=0)])
 
     def chi_squared(self, row: int, others: NDArray[np.int64]) -> Array:
-        """Squared deviation of the circles through loop ``row`` and each of ``others``, relative to their noise."""
+        """Squared closing error of the cycles through loop ``row`` and each of ``others``, relative to their noise."""
         a, b, c, d = self._first[row], self._second[row], self._first[others], self._second[others]
         there = self._inverse[b] @ self._poses[d]
         back = self._inverse[c] @ self._poses[a]
@@ -121,7 +121,7 @@ def _variances(edges: Sequence[Edge]) -> Array:
 
 
 def _in_world(scale: Array) -> Array:
-    """Factors (..., 3) that take variances from the unit of a submap to that of the world."""
+    """Factors (..., 3) that convert variances from a submap's unit to that of the world."""
     one = np.ones_like(scale)
     return np.stack([one, scale**2, one], axis=-1)
 

@@ -1,4 +1,4 @@
-"""Nodes, edges and what is expected of them."""
+"""Nodes, edges and their noise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EdgeNoise:
 
 @dataclass(frozen=True, eq=False)
 class Edge:
-    """How submap ``first`` sees submap ``second``, by their ids."""
+    """The relative pose of two submaps, ``second`` as seen from ``first``, by their ids."""
 
     first: int
     second: int
@@ -38,9 +38,9 @@ class Edge:
 
 @dataclass(frozen=True, eq=False)
 class PoseGraph:
-    """world_from_submap: where every submap is thought to be, in the order of the chain.
+    """world_from_submap: the estimated pose of every submap, in the order of the chain.
 
-    chain: edges between submaps that follow each other. loops: edges between others, of which some may be wrong.
+    chain: edges between consecutive submaps. loops: edges between others, some of which may be wrong.
     Raises ValueError for an edge to a submap without a pose, two edges of the chain between the same submaps, and a
     submap that the chain does not reach.
     """
@@ -61,12 +61,12 @@ class PoseGraph:
 
 @dataclass(frozen=True, eq=False)
 class Optimised:
-    """What came of a graph.
+    """The result of an optimisation.
 
-    world_from_submap: corrected, the first submap unmoved; the input's where the result was ``refused``. error_before,
-    error_after: half the sum of squared residuals in standard deviations over the chain and the loops that are kept.
+    world_from_submap: corrected, with the first submap fixed; the input's if the result was ``refused``. error_before,
+    error_after: half the sum of squared residuals in standard deviations over the chain and the accepted loops.
     residuals: of every loop after the optimisation, in standard deviations. rejected: rows of ``PoseGraph.loops`` that
-    contradict the rest. refused: why nothing was changed; empty where all is well.
+    contradict the rest. refused: why nothing was changed; empty otherwise.
     """
 
     world_from_submap: Mapping[int, Sim3]

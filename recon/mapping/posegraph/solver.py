@@ -1,19 +1,18 @@
-"""The optimisation of a pose graph by gtsam, in steps that wrong loops do not survive.
+"""The optimisation of a pose graph by gtsam, in steps that remove wrong loops.
 
-1. The largest set of loops that agree with each other, with the chain, by least squares.
-2. From there all loops under Cauchy's kernel: right ones that were left out come back, wrong ones have little pull.
-3. A loop whose residual then is beyond its noise is rejected. Where that is more than half of them the result is
-   refused: the map itself is then more likely wrong than most of its loops.
-4. The others by least squares, so that nothing is left of the pull.
+1. Least squares over the chain and the largest set of loops that agree with each other.
+2. From there, all loops with Cauchy's kernel: right ones that were left out return, wrong ones have little influence.
+3. A loop whose residual then exceeds its noise is rejected. If that is more than half of them, the result is refused:
+   the map itself is then more likely to be wrong than most of its loops.
+4. Least squares over the others, to remove the influence of wrong loops.
 
-Residuals are those of the Lie group Sim(3) as a whole. Separating rotation, translation and log scale diverges from
-the scale drift that long sequences have.
+Residuals are those of the full Lie group Sim(3). With separate rotation, translation and log scale, the optimisation
+diverges from the scale drift of long sequences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import gtsam
 import numpy as np
@@ -29,9 +28,9 @@ ANCHOR = EdgeNoise(1e-6, 1e-6, 1e-6)
 
 
 def optimise(graph: PoseGraph) -> Optimised:
-    """The poses that agree best with the chain and with the loops that are right; see the module for how.
+    """The poses that agree best with the chain and the right loops; the module's docstring gives the steps.
 
-    A graph without loops comes back as it is.
+    A graph without loops is returned unchanged.
     """
     if not graph.loops:
         return Optimised(graph.world_from_submap, 0.0, 0.0, 0, (), ())
@@ -54,10 +53,10 @@ def optimise(graph: PoseGraph) -> Optimised:
 
 
 def closing_error(graph: PoseGraph) -> float:
-    """How far the loops are from what the chain says, in standard deviations of both, where the chain bends best.
+    """Distance of the loops from the chain, in standard deviations of both, once the chain has bent optimally.
 
-    Unlike a sum of variances along the chain this knows that a lost scale shortens or lengthens the way behind it, and
-    neither turns nor shifts it.
+    Unlike a sum of variances along the chain, this accounts for a lost scale, which stretches or shrinks the path after
+    it but neither rotates nor shifts it.
     """
     factors = _factors(graph, range(len(graph.loops)), None)
     values, _ = _solve(factors, _values(graph.world_from_submap))
@@ -70,8 +69,8 @@ def _why_refused(rejected: int, loops: int) -> str:
     return f"{rejected} of {loops} loops contradict the rest of the map, so none of them is believed"
 
 
-def _factors(graph: PoseGraph, loops: Collection[int], kernel: float | None) -> Any:
-    """The chain, the loops in some rows, and the first submap held where it is."""
+def _factors(graph: PoseGraph, loops: Collection[int], kernel: float | None) -> gtsam.NonlinearFactorGraph:
+    """Factors of the chain, of the loops in some rows, and of the fixed first submap."""
     factors = gtsam.NonlinearFactorGraph()
     first = next(iter(graph.world_from_submap))
     factors.add(
@@ -84,12 +83,12 @@ def _factors(graph: PoseGraph, loops: Collection[int], kernel: float | None) -> 
     return factors
 
 
-def _factor(edge: Edge, kernel: float | None) -> Any:
+def _factor(edge: Edge, kernel: float | None) -> gtsam.BetweenFactorSimilarity3:
     measured = to_gtsam(edge.first_from_second)
     return gtsam.BetweenFactorSimilarity3(edge.first, edge.second, measured, _noise_model(edge.noise, kernel))
 
 
-def _noise_model(noise: EdgeNoise, kernel: float | None) -> Any:
+def _noise_model(noise: EdgeNoise, kernel: float | None) -> gtsam.noiseModel.Base:
     sigmas = np.repeat([noise.rotation, noise.translation, noise.log_scale], [3, 3, 1])
     model = gtsam.noiseModel.Diagonal.Sigmas(sigmas)
     if kernel is None:
@@ -97,39 +96,39 @@ def _noise_model(noise: EdgeNoise, kernel: float | None) -> Any:
     return gtsam.noiseModel.Robust.Create(gtsam.noiseModel.mEstimator.Cauchy.Create(kernel), model)
 
 
-def _solve(factors: Any, start: Any) -> tuple[Any, int]:
-    """Levenberg and Marquardt's optimum and the number of its steps."""
+def _solve(factors: gtsam.NonlinearFactorGraph, start: gtsam.Values) -> tuple[gtsam.Values, int]:
+    """The Levenberg-Marquardt optimum and the number of steps."""
     parameters = gtsam.LevenbergMarquardtParams()
     parameters.setMaxIterations(MAX_ITERATIONS)
     optimiser = gtsam.LevenbergMarquardtOptimizer(factors, start, parameters)
     return optimiser.optimize(), int(optimiser.iterations())
 
 
-def _residual(edge: Edge, values: Any) -> float:
+def _residual(edge: Edge, values: gtsam.Values) -> float:
     """Length of an edge's residual in standard deviations."""
     return float(np.sqrt(2 * _factor(edge, None).error(values)))
 
 
-def _values(poses: Mapping[int, Sim3]) -> Any:
+def _values(poses: Mapping[int, Sim3]) -> gtsam.Values:
     values = gtsam.Values()
     for node, pose in poses.items():
         values.insert(node, to_gtsam(pose))
     return values
 
 
-def _poses(graph: PoseGraph, values: Any) -> dict[int, Sim3]:
+def _poses(graph: PoseGraph, values: gtsam.Values) -> dict[int, Sim3]:
     return {node: from_gtsam(values.atSimilarity3(node)) for node in graph.world_from_submap}
 
 
-def to_gtsam(similarity: Sim3) -> Any:
+def to_gtsam(similarity: Sim3) -> gtsam.Similarity3:
     """gtsam's ``Similarity3(R, t, s)`` maps p to s (R p + t), ours to s R p + t."""
     rotation, translation = gtsam.Rot3(similarity.rotation), similarity.translation / similarity.scale
     return gtsam.Similarity3(rotation, translation, similarity.scale)
 
 
-def from_gtsam(similarity: Any) -> Sim3:
+def from_gtsam(similarity: gtsam.Similarity3) -> Sim3:
     """The inverse of ``to_gtsam``."""
     scale = similarity.scale()
-    # The product of many small turns is a rotation up to rounding; Sim3 wants one to six digits.
+    # The product of many small rotations is a rotation up to rounding; Sim3 needs six digits.
     left, _, right = np.linalg.svd(similarity.rotation().matrix())
     return Sim3(scale, left @ right, scale * np.asarray(similarity.translation()))

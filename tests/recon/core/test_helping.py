@@ -1,4 +1,4 @@
-"""A fault of what only helps a run is told, and the map is the one that comes out without it."""
+"""A helper's fault is reported, and the map is the same as without that helper."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def python(code: str, *arguments: Path, program: Path = Path(sys.executable), pa
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive as maps of version 1 have them, written by a process of its own."""
+    """An archive like those of maps of version 1, written by a separate process."""
     path = tmp_path_factory.mktemp("old") / "points.npz"
     python("import sys, numpy; numpy.savez_compressed(sys.argv[1], ramp=numpy.arange(100000))", path)
     assert {member.compress_type for member in zipfile.ZipFile(path).infolist()} == {zipfile.ZIP_DEFLATED}

@@ -10,7 +10,7 @@ from tests.support import DEPTH_INTRINSICS, DEPTH_SIZE, PLANE_DEPTH, make_map
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory):
-    """Six frames of a plane, each in a unit of its own."""
+    """Six frames of a plane, each in its own unit."""
     return list(make_map(tmp_path_factory.mktemp("map")).geometry())
 
 

@@ -21,7 +21,7 @@ RING = 12
 
 
 class Scripted:
-    """Recognises what it is told to, when a submap arrives."""
+    """Recognises prescribed places when a submap arrives."""
 
     name = "script"
 

@@ -1,4 +1,4 @@
-"""Submaps of one scene, each in a frame and unit of its own, put together again."""
+"""Submaps of one scene, each in its own frame and unit, are joined."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def test_clique_is_one_and_as_large_as_the_largest(count: int, seed: int) -> Non
 
 
 def plain_clique(adjacent: np.ndarray) -> list[int]:
-    """The search written out: from every node, with all counts made anew in every step."""
+    """The search written out: from every node, with all counts recomputed in every step."""
     best: list[int] = []
     for start in range(len(adjacent)):
         clique, candidates = [start], {node for node in np.flatnonzero(adjacent[start]) if node != start}

@@ -128,7 +128,7 @@ def test_forgotten_frames_change_what_follows_and_kept_ones_are_as_they_were() -
     assert not torch.allclose(NETWORK.step(chunk, full, V1)[0].encodings, NETWORK.step(chunk, kept, V1)[0].encodings)
 
 
-def test_drop_rate_keeps_every_so_manieth_frame_of_a_chunk() -> None:
+def test_drop_rate_keeps_one_in_so_many_frames_of_a_chunk() -> None:
     cache = DescriptorCache.empty()
     for chunk in random_images(1, 10, 3, 56, 56).split(5, dim=1):
         _, cache = NETWORK.step(chunk, cache, V1, MemoryBudget(drop_rate=2))

@@ -139,7 +139,7 @@ def test_a_chunk_too_large_for_the_memory_is_halved(small: GeometryNetwork, rule
     short, told = front_end(as_kind(small, Short), rule)
     geometry = short.reconstruct(make_chunk(*(make_frame(index) for index in range(5))))
     assert [frame.index for frame in geometry.frames] == [0, 1, 2, 3, 4]
-    assert [text for text in told if "does not hold 5 frames at once; going on with 2" in text]
+    assert [text for text in told if "does not hold 5 frames at once; continuing with 2" in text]
     before = len(told)
     short.reconstruct(make_chunk(*(make_frame(index) for index in range(5)), index=1))
     assert len(told) == before  # it has learnt

@@ -1,4 +1,4 @@
-"""Images are told by what is in them, and deep ones come out with contrast."""
+"""Images are recognised by their content, and deep ones come out with contrast."""
 
 from __future__ import annotations
 

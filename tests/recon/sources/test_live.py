@@ -1,4 +1,4 @@
-"""Live sources with their real counterparts: publishers and servers in processes of their own, on loopback."""
+"""Live sources with real publishers and servers, in separate processes on loopback."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ class TestWatch:
         assert "cut short" in skipped.reason
 
     def test_a_folder_must_be_there(self, tmp_path: Path) -> None:
-        with pytest.raises(SourceError, match="is no folder"):
+        with pytest.raises(SourceError, match="is not a folder"):
             open_live_source(str(tmp_path / "none"), SourceOptions(), watch=True)
 
     def test_originals_go_elsewhere(self, tmp_path: Path) -> None:

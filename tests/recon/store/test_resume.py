@@ -105,7 +105,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(
     assert [(chunk.first, chunk.last, chunk.placed) for chunk in found.chunks] == [(0, 4, 5), (3, 7, 5), (6, 9, 4)]
     assert open_map(tmp_path / "out").complete
     expect_same_map(tmp_path / "out", tmp_path / "whole")
-    # A viewer sees the whole map: what is read back is told like what is new.
+    # A viewer sees the whole map: replayed chunks send the same events as new ones.
     assert [event.frame.index for event in events if isinstance(event, FrameRead)] == list(range(FRAMES))
     new = [frame.index for event in events if isinstance(event, ChunkReconstructed) for frame in event.frames]
     assert new == list(range(FRAMES))
