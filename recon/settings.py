@@ -42,6 +42,19 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
+class PlaceSettings:
+    """How places are recognised.
+
+    descriptor: a name of ``retrieval.describer.PLACE_DESCRIPTORS``; empty for ImAge where there are weights, else
+    vlad. weights: a known name or the path of a file. device: ``auto``, ``cpu``, ``cuda``...
+    """
+
+    descriptor: str = ""
+    weights: str = ""
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
 class CloudSettings:
     """How depth maps become a cloud or a mesh.
 
@@ -72,7 +85,9 @@ class RunSettings:
     refine: ``none`` leaves the map as it grew, without the adjustment of all poses together at the end. depth: of
     structure from motion; ``filled`` has the learned stage fill what the ``classical`` one leaves empty.
     front_end: a name of ``recon.frontend.FRONT_ENDS``; empty for the network where there is one, else structure from
-    motion. Raises SettingsError for values that cannot work.
+    motion. matcher: of structure from motion, a name of ``recon.sfm.matching.MATCHERS``. places: what the recogniser
+    was opened with, see ``retrieval.recogniser.open_recogniser``; None for no loops, or a recogniser of the caller's.
+    Raises SettingsError for values that cannot work.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -87,6 +102,8 @@ class RunSettings:
     refine: Refine = "auto"
     depth: DenseDepth = "filled"
     front_end: str = ""
+    matcher: str = "sift"
+    places: PlaceSettings | None = None
 
     def __post_init__(self) -> None:
         if self.overlap < 1:

@@ -46,7 +46,7 @@ class Export:
 
     def write(self, reconstruction: Any, out: Path, cloud: CloudSettings, *, undistort: bool = False) -> None:
         """Write a map to ``out``."""
-        write = loaded(self.undistorted if undistort else self.writer)
+        write = loaded(self.undistorted if undistort and self.undistorted else self.writer)
         if self.surface:
             write(reconstruction, out, cloud)
         else:

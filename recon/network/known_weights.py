@@ -24,8 +24,8 @@ SHA256_DIGITS = 64
 
 @dataclass(frozen=True)
 class KnownWeights:
-    """repository: on huggingface.co, empty where the file is on the page ``elsewhere``. licence: as its page states; ask
-    there. for_places: the file recognises places and finds no geometry.
+    """repository: on huggingface.co, empty where the file is ``elsewhere``, on that page. licence: as the page states;
+    ask there. for_places: the file recognises places and finds no geometry.
     """
 
     name: str

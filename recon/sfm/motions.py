@@ -18,7 +18,8 @@ from scipy.sparse.csgraph import connected_components
 
 from recon.core.similarity import Array
 from recon.core.types import Frame, Mask
-from recon.sfm.database import MatchDatabase, Pair
+from recon.sfm.database import MatchDatabase
+from recon.sfm.matching import Pair
 
 CELLS = 12  # along either side of an image
 BORDER = 3  # cells

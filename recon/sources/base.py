@@ -58,9 +58,9 @@ class SourceOptions:
 class SourceDescription:
     """What a source holds, found without decoding it.
 
-    kind: folder, glob, image, video, camera, stream, or another that is registered. frames: how many will be read, exact for images, an estimate for a video, 0 where nobody knows. sizes: (width,
-    height) of the upright originals, the most frequent first. rate: frames per second of those that will be read, 0 for
-    images and live sources.
+    kind: a name in ``recon.sources.SOURCES``, camera or stream. frames: how many will be read, exact for images, an
+    estimate for a video, 0 where nobody knows. sizes: (width, height) of the upright originals, the most frequent
+    first. rate: frames per second of those that will be read, 0 for images and live sources.
     """
 
     kind: str
