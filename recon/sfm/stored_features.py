@@ -54,8 +54,10 @@ def with_keypoints(
     """Keypoints (n, 4) and, behind them, new ones for those of the pixels (m, 2) that have none within ``reach`` [px].
 
     Also returns the row of every pixel. Pixels of one square of that size share a new keypoint, which lies where the
-    first of them does.
+    first of them does. Raises ValueError for pixels that are not finite.
     """
+    if pixels.ndim != 2 or pixels.shape[1] != 2 or not np.isfinite(pixels).all():
+        raise ValueError(f"matched pixels must be finite and (m, 2), got {pixels.shape}")
     rows = np.full(len(pixels), -1, dtype=np.int64)
     if len(keypoints) and len(pixels):
         distances, nearest = cKDTree(keypoints[:, :2]).query(pixels)

@@ -49,6 +49,12 @@ def test_pixels_become_keypoints_where_there_are_none_near() -> None:
     assert (nothing.shape, rows.shape) == ((0, 4), (0,))
 
 
+def test_pixels_that_are_none_are_refused() -> None:
+    for wrong in (np.array([[np.nan, 0]]), np.zeros((1, 3)), np.zeros(2)):
+        with pytest.raises(ValueError, match="matched pixels must be finite"):
+            with_keypoints(np.zeros((0, 4), np.float32), wrong, 1.0)
+
+
 def test_a_feature_matches_once() -> None:
     assert one_to_one(np.array([[0, 5], [1, 5], [0, 6], [2, 7]])).tolist() == [[0, 5], [2, 7]]
 
