@@ -37,20 +37,20 @@ OpenSource = Callable[[str, SourceOptions, Path | None], Source]
 
 @dataclass(frozen=True)
 class SourceKind:
-    """takes: whether a text after ``recon run`` names such a source. open: opens it, as ``open_source`` does."""
+    """takes: whether the SOURCE of a run, a text, is of this kind. open: opens it, see ``open_source``."""
 
     takes: Callable[[str], bool]
     open: OpenSource
 
 
 def open_source(spec: str, options: SourceOptions | None = None, images_folder: Path | None = None) -> Source:
-    """The source that ``spec`` names: an image folder, a quoted glob pattern, an image file or a video file, or another
-    kind in ``SOURCES``; the last registered of those that take it.
+    """The source that ``spec`` names: an image folder, a quoted glob pattern, an image file or a video file.
 
-    A name that exists is taken before it is looked at as a pattern. Images are taken in natural order (2 before 10),
-    from the folder itself and not from its subfolders; what is an image is told by suffix or content, and hidden files
-    and others are passed over. With ``images_folder``, the upright original of every frame that is read
-    is put there under ``Frame.name``: a hard link where the file is already an upright JPEG or PNG, else a JPEG.
+    Of the kinds in ``SOURCES`` that take it, the last registered opens it. A name that exists is taken before it is
+    looked at as a pattern. Images are taken in natural order (2 before 10), from the folder itself and not from its
+    subfolders; what is an image is told by suffix or content, and hidden files and others are passed over. With
+    ``images_folder``, the upright original of every frame that is read is put there under ``Frame.name``: a hard link
+    where the file is already an upright JPEG or PNG, else a JPEG.
 
     Raises SourceError when there is nothing to read, SettingsError when the options do not suit this source, and,
     while iterating, OutputError when ``images_folder`` cannot be written.
