@@ -80,7 +80,7 @@ def _weights() -> Iterator[Row]:
         from recon.network.known_weights import KNOWN, stored_path
     except (ImportError, OSError):  # reported under the packages
         return
-    paths = {weights.name: stored_path(weights) for weights in KNOWN}
+    paths = {weights.name: stored_path(weights) for weights in KNOWN.values()}
     yield from ((name, str(path)) for name, path in paths.items() if path)
     missing = ", ".join(name for name, path in paths.items() if not path)
     if missing:

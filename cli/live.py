@@ -73,7 +73,7 @@ def live(
     The map grows in DIR while images arrive. Press q or Ctrl-C to finish.
     """
     from recon.folder import refuse_own_outputs, require_usable
-    from recon.settings import NetworkSettings, RunSettings
+    from recon.settings import NetworkSettings, PlaceSettings, RunSettings
     from recon.sources import SourceOptions, open_live_source
     from recon.store.map import incoming_folder
 
@@ -86,11 +86,12 @@ def live(
     opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)
     model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)
     network = NetworkSettings(weights, arithmetic, device) if weights else None
+    places = PlaceSettings(weights=place_weights or "", device=device) if loops else None
     settings = RunSettings(
-        options, chunk, overlap, model, camera, overwrite, resume, network, refine=refine, depth=depth
+        options, chunk, overlap, model, camera, overwrite, resume, network, refine=refine, depth=depth, places=places
     )
     _print_source(source, opened.description, settings.chunk)
-    recogniser = open_recogniser(place_weights, device) if loops else None
+    recogniser = open_recogniser(settings)
     with listening(out, None, viewers, web_host) as listeners, ended_by_user(opened.stop) as ending:
         from recon.pipeline import reconstruct_source
 

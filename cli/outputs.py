@@ -49,7 +49,7 @@ def export(
 
     cloud = CloudSettings(voxel, max_points, clean, sky)
     target = out or folder / exports.default_path(to, undistort=undistort)
-    if target.is_dir() and not exports.known(to).is_folder:
+    if target.is_dir() and not EXPORTS.known(to).is_folder:
         named = target / exports.default_path(to)
         raise SettingsError(f"{target} is a folder, but --to {to} writes a file: --out {named}, say.")
     reconstruction = open_map(folder)

@@ -94,11 +94,10 @@ def evaluate(
 
 def load_describer(weights: str, device: str) -> PlaceDescriber:
     """ImAge from a known name or file. Raises WeightsError, DependencyError, SettingsError."""
-    from recon.network.known_weights import resolve
-    from recon.network.runtime import choose_device
-    from retrieval.aggregation import open_image_describer
+    from recon.settings import PlaceSettings
+    from retrieval.aggregation import open_image
 
-    return open_image_describer(resolve(weights), choose_device(device))
+    return open_image(PlaceSettings(weights=weights, device=device))
 
 
 def _write_sheet(path: Path, image: Path, matches: list[Match]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,12 +64,11 @@ SKIPPED_SHOWN = 5
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run ready to start. plan: includes its settings. open_recogniser: opens the loop finder, None without loops."""
+    """A run ready to start. plan: includes its settings."""
 
     plan: Plan
     viewers: Sequence[ViewerName]
     web_host: str
-    open_recogniser: Callable[[], PlaceRecogniser | None]
 
 
 def prepare(
@@ -107,7 +106,7 @@ def prepare(
 ) -> Prepared:
     """Read the options of ``recon run`` and ``recon plan``. Raises ReconError if they are invalid."""
     from recon.plan import make_plan
-    from recon.settings import CloudSettings, NetworkSettings, RunSettings
+    from recon.settings import CloudSettings, NetworkSettings, PlaceSettings, RunSettings
     from recon.sources import SourceOptions, open_source
 
     viewers = chosen_viewers(viewer, web_host)
@@ -118,12 +117,24 @@ def prepare(
     description = opened.description
     model, camera = chosen_lens(intrinsics, camera_model, description.sizes)
     cloud = CloudSettings(voxel, max_points)
+    places = PlaceSettings(weights=place_weights or "", device=device) if loops else None
     settings = RunSettings(
-        options, chunk, overlap, model, camera, overwrite, resume, network, cloud, refine=refine, depth=depth
+        options,
+        chunk,
+        overlap,
+        model,
+        camera,
+        overwrite,
+        resume,
+        network,
+        cloud,
+        refine=refine,
+        depth=depth,
+        places=places,
     )
     finished = _finished_frames(source, opened, out, settings) if resume else 0
     plan = make_plan(description, settings, out, recorded=ViewerName.NONE not in viewers, finished=finished)
-    return Prepared(plan, viewers, web_host, lambda: open_recogniser(place_weights, device) if loops else None)
+    return Prepared(plan, viewers, web_host)
 
 
 def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings) -> int:
@@ -145,7 +156,7 @@ def run(source: Input, *, out: Out, **options: Any) -> None:
             require_usable(out, overwrite=options["overwrite"])
         prepared = prepare(source, out, **options)
         _print_plan(prepared.plan)
-        recogniser = prepared.open_recogniser()
+        recogniser = open_recogniser(prepared.plan.settings)
     listeners_of_run = listening(out, prepared.plan, prepared.viewers, prepared.web_host)
     with ended_by_signals() as ending, listeners_of_run as listeners:
         from recon.pipeline import reconstruct
@@ -169,12 +180,11 @@ def plan(
         _print_plan(prepare(source, out, **options).plan)
 
 
-def open_recogniser(weights: str | None, device: str) -> PlaceRecogniser:
-    """The loop finder: ImAge with these weights, or the classical descriptor."""
-    from cli.places import load_describer
-    from retrieval.recogniser import LoopFinder
+def open_recogniser(settings: RunSettings) -> PlaceRecogniser | None:
+    """The loop finder, None without loops."""
+    from retrieval import recogniser
 
-    return LoopFinder(load_describer(weights, device) if weights else None)
+    return recogniser.open_recogniser(settings.places) if settings.places else None
 
 
 @contextmanager

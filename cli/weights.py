@@ -25,7 +25,7 @@ def list_weights() -> None:
     from recon.network.known_weights import KNOWN, stored_path, weights_folder
 
     rows = []
-    for weights in KNOWN:
+    for weights in KNOWN.values():
         path = stored_path(weights)
         rows.append((weights.name, f"installed: {path}" if path else "not installed"))
         rows += [("", weights.about), ("", f"licence: {weights.licence}"), ("", weights.page)]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from recon.core.errors import SettingsError
 from recon.core.events import Listener
 from recon.core.refusal import Unplaced
+from recon.core.registry import Registry, loaded
 from recon.core.similarity import Array
 from recon.core.types import Chunk, ChunkGeometry, SparseModel
 from recon.settings import RunSettings
@@ -87,11 +86,13 @@ class Resumable(Protocol):
         ...
 
 
-FRONT_ENDS: dict[str, str | type[GeometryFrontEnd]] = {
-    "sfm": "recon.sfm.frontend:StructureFromMotion",
-    "network": "recon.network.frontend:TransformerFrontEnd",
-}
-"""Front ends by name: classes, or where to import them from when a run needs them."""
+FRONT_ENDS: Registry[str | type[GeometryFrontEnd]] = Registry(
+    "front end",
+    {
+        "sfm": "recon.sfm.frontend:StructureFromMotion",
+        "network": "recon.network.frontend:TransformerFrontEnd",
+    },
+)
 
 
 def front_end_name(settings: RunSettings) -> str:
@@ -101,9 +102,4 @@ def front_end_name(settings: RunSettings) -> str:
 
 def front_end_class(settings: RunSettings) -> type[GeometryFrontEnd]:
     """The front end that the settings ask for. Raises SettingsError for a name that is not registered."""
-    name = front_end_name(settings)
-    if name not in FRONT_ENDS:
-        raise SettingsError(f"There is no front end {name}; there are {', '.join(sorted(FRONT_ENDS))}.")
-    known = FRONT_ENDS[name]
-    found: type[GeometryFrontEnd] = pkgutil.resolve_name(known) if isinstance(known, str) else known
-    return found
+    return loaded(FRONT_ENDS.known(front_end_name(settings)))

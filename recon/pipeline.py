@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recon.core.announcer import Announcer
 from recon.core.colmap_log import quiet
-from recon.core.errors import ReconError, ReconstructionError, SourceError
+from recon.core.errors import ReconError, ReconstructionError, SettingsError, SourceError
 from recon.core.events import Finished, FrameRead, FrameSkipped, Listener, Notice, Progress, StreamStatus
 from recon.core.failures import explained
 from recon.core.places import PlaceRecogniser
@@ -72,6 +72,11 @@ def reconstruct_source(
 ) -> RunReport:
     """Reconstruct an opened source, which may be live; see ``reconstruct``. name: of the source, for the report."""
     refuse_own_outputs(name, out)
+    if settings.places and recogniser is None:
+        raise SettingsError(
+            "The settings name a place descriptor, but there is no recogniser. Give "
+            "recogniser=retrieval.recogniser.open_recogniser(settings.places), or leave places out."
+        )
     kind = front_end_class(settings)
     start = kind.prepare(settings)
     if settings.resume:

@@ -42,6 +42,19 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
+class PlaceSettings:
+    """How places are recognised.
+
+    descriptor: a name of ``retrieval.describer.PLACE_DESCRIPTORS``; empty for ImAge where there are weights, else
+    vlad. weights: a known name or the path of a file. device: ``auto``, ``cpu``, ``cuda``...
+    """
+
+    descriptor: str = ""
+    weights: str = ""
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
 class CloudSettings:
     """How to turn depth maps into a cloud or a mesh.
 
@@ -72,7 +85,9 @@ class RunSettings:
     refine: ``none`` skips the joint adjustment of all poses at the end. depth: how structure from motion gets dense
     depth; with ``filled`` the learned stage fills the gaps of the ``classical`` one.
     front_end: a name in ``recon.frontend.FRONT_ENDS``; empty for the network if one is given, else structure from
-    motion. Raises SettingsError for values that cannot work.
+    motion. matcher: of structure from motion, a name in ``recon.sfm.matching.MATCHERS``. places: how the recogniser was
+    opened, see ``retrieval.recogniser.open_recogniser``; None for no loops, or for a recogniser of the caller's own.
+    Raises SettingsError for values that cannot work.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -87,6 +102,8 @@ class RunSettings:
     refine: Refine = "auto"
     depth: DenseDepth = "filled"
     front_end: str = ""
+    matcher: str = "sift"
+    places: PlaceSettings | None = None
 
     def __post_init__(self) -> None:
         if self.overlap < 1:

@@ -21,8 +21,10 @@ from recon.network.aggregator import normalised as standardised
 from recon.network.attention import Backend
 from recon.network.checkpoints import Checkpoint, differences, read_checkpoint
 from recon.network.config import VitConfig
-from recon.network.runtime import precision
+from recon.network.known_weights import resolve
+from recon.network.runtime import choose_device, precision
 from recon.network.vit import VisionTransformer
+from recon.settings import PlaceSettings
 from retrieval.describer import Descriptors, Masks
 from retrieval.digest import digest_of_file
 
@@ -148,3 +150,8 @@ def open_image_describer(path: Path, device: torch.device, config: AggregationCo
     """The describer with the weights in ``path``. Raises WeightsError for a file that is damaged or not ImAge."""
     network = load_transformer(read_checkpoint(path), config)
     return ImAgeDescriber(network, digest_of_file(path), device)
+
+
+def open_image(settings: PlaceSettings) -> ImAgeDescriber:
+    """See ``retrieval.describer.PLACE_DESCRIPTORS``. Raises WeightsError, DependencyError, SettingsError."""
+    return open_image_describer(resolve(settings.weights or "ImAge"), choose_device(settings.device))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.registry import Registry, loaded
 from recon.core.types import Image, Mask
+from recon.settings import PlaceSettings
 
 Descriptors = NDArray[np.float32]  # (images, dim), rows of length 1: their inner product is the similarity in -1..1
 Masks = Sequence[Mask] | None  # (height, width) of each image, True where it may be used; None for everywhere
@@ -31,6 +33,29 @@ class PlaceDescriber(Protocol):
         A network looks at whole images.
         """
         ...
+
+
+@runtime_checkable
+class PlaceLearner(Protocol):
+    """Learns a describer from the first images that it sees."""
+
+    name: str
+
+    def learn(self, images: Sequence[Image], masks: Masks = None) -> PlaceDescriber | None:
+        """The describer; None where the images show too little, and others are needed."""
+        ...
+
+
+PLACE_DESCRIPTORS: Registry[str | Callable[[PlaceSettings], PlaceDescriber | PlaceLearner]] = Registry(
+    "place descriptor",
+    {"vlad": "retrieval.vlad:open_vlad", "ImAge": "retrieval.aggregation:open_image"},
+)
+
+
+def open_describer(settings: PlaceSettings) -> PlaceDescriber | PlaceLearner:
+    """The describer that the settings ask for, with its weights read. Raises ReconError where there is none."""
+    name = settings.descriptor or ("ImAge" if settings.weights else "vlad")
+    return loaded(PLACE_DESCRIPTORS.known(name))(settings)
 
 
 def normalised(vectors: NDArray[np.floating]) -> Descriptors:

@@ -8,12 +8,13 @@ import numpy as np
 
 from recon.core.places import LoopCandidate, LoopEdge, ReadSubmap
 from recon.core.stopwatch import stage
-from recon.core.types import Frame, FrameGeometry, Submap
+from recon.core.types import Frame, FrameGeometry, Image, Mask, Submap
+from recon.settings import PlaceSettings
 from retrieval.candidates import Background, CandidateSettings, Hit, find_hits, strongest, supported
-from retrieval.describer import Descriptors, PlaceDescriber
+from retrieval.describer import Descriptors, PlaceDescriber, PlaceLearner, open_describer
 from retrieval.index import PlaceIndex
 from retrieval.verification import VerificationSettings, verify
-from retrieval.vlad import learn_vlad
+from retrieval.vlad import VladLearner
 
 ENOUGH_PAIRS = 300  # of frames far apart, to know how similar different places are
 SAMPLE = 256  # frames whose descriptors stand for the sequence
@@ -23,18 +24,18 @@ NEIGHBOURS = (-2, 0, 2)  # frames around a candidate's that are matched too
 class LoopFinder:
     """Implements ``recon.core.places.PlaceRecogniser``.
 
-    describer: None for the classical one, whose vocabulary is learnt from the first submap. What is kept in memory is
-    one descriptor per frame, the first where a frame comes again; images and geometry are looked at once more only to
+    describer: None for the classical one; one that learns does so from the first submap. What is kept in memory is one
+    descriptor per frame, the first where a frame comes again; images and geometry are looked at once more only to
     verify.
     """
 
     def __init__(
         self,
-        describer: PlaceDescriber | None = None,
+        describer: PlaceDescriber | PlaceLearner | None = None,
         candidates: CandidateSettings | None = None,
         verification: VerificationSettings | None = None,
     ) -> None:
-        self._describer = describer
+        self._describer: PlaceDescriber | PlaceLearner = describer or VladLearner()
         self._candidates = candidates or CandidateSettings()
         self._verification = verification or VerificationSettings()
         self._index: PlaceIndex | None = None
@@ -43,19 +44,20 @@ class LoopFinder:
 
     @property
     def name(self) -> str:
-        return self._describer.name if self._describer else "SIFT-VLAD, learnt from the first frames"
+        return self._describer.name
 
     @stage("place recognition")
     def look(self, submap: Submap, frames: Sequence[Frame], read_submap: ReadSubmap) -> Sequence[LoopCandidate]:
         frames = [frame for frame in frames if frame.index not in self._submap_of]
         images, masks = [frame.image for frame in frames], [frame.mask for frame in frames]
-        self._describer = self._describer or learn_vlad(images, masks=masks)
-        if self._describer is None or not frames:
+        describer = self._learnt(images, masks)
+        if describer is None or not frames:
             return ()  # blank images: nothing to recognise yet
-        descriptors = self._describer.describe(images, masks)
+        descriptors = describer.describe(images, masks)
+        self._index = self._index or PlaceIndex(describer.name, describer.dim)
         indices = [frame.index for frame in frames]
         self._submap_of.update(dict.fromkeys(indices, submap.index))
-        hits = self._hits(indices, descriptors)
+        hits = self._hits(self._index, indices, descriptors)
         known: dict[int, Mapping[int, FrameGeometry]] = {
             submap.index: {frame.index: frame for frame in submap.geometry.frames}
         }
@@ -66,18 +68,23 @@ class LoopFinder:
                 break
         return candidates
 
-    def _hits(self, indices: list[int], descriptors: Descriptors) -> list[Hit]:
+    def _learnt(self, images: Sequence[Image], masks: Sequence[Mask]) -> PlaceDescriber | None:
+        if isinstance(self._describer, PlaceLearner):
+            learnt = self._describer.learn(images, masks)
+            if learnt is None:
+                return None
+            self._describer = learnt
+        return self._describer
+
+    def _hits(self, index: PlaceIndex, indices: list[int], descriptors: Descriptors) -> list[Hit]:
         """Candidates by descriptors, between different submaps; the frames are in the index afterwards."""
-        if self._index is None:
-            assert self._describer is not None
-            self._index = PlaceIndex(self._describer.name, self._describer.dim)
-        self._index.add(indices, descriptors)
+        index.add(indices, descriptors)
         self._sample.add(indices, descriptors)
         background = self._sample.background(self._candidates.gap)
         if background is None:
             return []
         threshold = background.threshold(self._candidates.deviations)
-        hits = find_hits(self._index, indices, descriptors, threshold, self._candidates)
+        hits = find_hits(index, indices, descriptors, threshold, self._candidates)
         apart = [hit for hit in hits if self._submap_of[hit.frame] != self._submap_of[hit.earlier]]
         return strongest(supported(apart, self._candidates), self._candidates)
 
@@ -96,6 +103,14 @@ class LoopFinder:
         if found.first_from_second is not None:
             edge = LoopEdge(first, second, found.first_from_second, found.inliers, found.residual)
         return LoopCandidate(hit.frame, hit.earlier, hit.similarity, edge, found.reason)
+
+
+def open_recogniser(settings: PlaceSettings) -> LoopFinder:
+    """A recogniser for one run by the place descriptor that the settings ask for.
+
+    Raises ReconError where the descriptor is not registered or its weights cannot be read.
+    """
+    return LoopFinder(open_describer(settings))
 
 
 def hopeless(candidates: Sequence[LoopCandidate], patience: int) -> bool:

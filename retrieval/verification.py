@@ -139,7 +139,7 @@ def _with_depth(geometry: FrameGeometry, matcher: Matcher) -> Features:
     features = matcher.describe(Frame(geometry.index, 0.0, geometry.colour, "", (width, height), "", 0.0, mask))
     rows, columns = _cell_of(features.keypoints, geometry)
     kept = geometry.depth[rows, columns] > 0
-    return Features(features.keypoints[kept], features.descriptors[kept])
+    return features.rows(kept)
 
 
 def _cell_of(pixels: NDArray[np.floating], geometry: FrameGeometry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.core.errors import MapError
+from recon.core.errors import MapError, SettingsError
 from recon.core.files import write_atomically
 from recon.core.types import Image
+from recon.settings import PlaceSettings
 from retrieval.dense_sift import DenseSift
 from retrieval.describer import Descriptors, Masks, normalised
 from retrieval.digest import digest_of_arrays
@@ -122,6 +123,22 @@ def learn_vlad(images: Sequence[Image], sift: DenseSift | None = None, masks: Ma
     features = [sift.describe(*pair) for pair in pairs[::step]]
     joined = np.concatenate(features) if features else np.zeros((0, 128), np.float32)
     return VladDescriber(Vocabulary.learn(joined), sift) if len(joined) >= WORDS else None
+
+
+class VladLearner:
+    """Learns a vocabulary from the first images that it sees."""
+
+    name = "SIFT-VLAD, learnt from the first frames"
+
+    def learn(self, images: Sequence[Image], masks: Masks = None) -> VladDescriber | None:
+        return learn_vlad(images, masks=masks)
+
+
+def open_vlad(settings: PlaceSettings) -> VladLearner:
+    """See ``retrieval.describer.PLACE_DESCRIPTORS``. Raises SettingsError for weights: it has none."""
+    if settings.weights:
+        raise SettingsError(f"The place descriptor vlad has no weights, got {settings.weights}. Leave them out.")
+    return VladLearner()
 
 
 def _nearest(features: Features, centres: Features) -> NDArray[np.int64]:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recon.core.errors import SettingsError
+from recon.core.registry import Registry, loaded
 
 if TYPE_CHECKING:  # the table is read for ``recon --help``
     from recon.settings import CloudSettings
@@ -46,7 +46,7 @@ class Export:
 
     def write(self, reconstruction: Any, out: Path, cloud: CloudSettings, *, undistort: bool = False) -> None:
         """Write a map to ``out``."""
-        write = _loaded(self.undistorted if undistort else self.writer)
+        write = loaded(self.undistorted if undistort and self.undistorted else self.writer)
         if self.surface:
             write(reconstruction, out, cloud)
         else:
@@ -54,85 +54,57 @@ class Export:
 
     def read(self, path: Path) -> Any:
         """What the reader makes of ``path``."""
-        return _loaded(self.reader)(path)
+        return loaded(self.reader)(path)
 
 
-EXPORTS: dict[str, Export] = {}
-
-
-def register(name: str, export: Export) -> None:
-    """Add a format, or replace the one of that name."""
-    EXPORTS[name] = export
-
-
-register(
-    "tum",
-    Export(
-        "poses.txt",
-        "recon.exports.trajectory:write_tum",
-        "recon.exports.readers:read_trajectory",
-        "camera-to-world poses, one line a frame",
-        stage="trajectory",
-    ),
+EXPORTS: Registry[Export] = Registry(
+    "format",
+    {
+        "tum": Export(
+            "poses.txt",
+            "recon.exports.trajectory:write_tum",
+            "recon.exports.readers:read_trajectory",
+            "camera-to-world poses, one line a frame",
+            stage="trajectory",
+        ),
+        "colmap": Export(
+            "colmap",
+            "recon.exports.colmap:write_colmap",
+            "recon.exports.readers:read_model",
+            "COLMAP model with the images",
+            undistorted="recon.exports.colmap:write_undistorted",
+            stage="COLMAP model",
+            stale="colmap/sparse",
+        ),
+        "ply": Export(
+            "cloud.ply",
+            "recon.exports.ply:write_ply",
+            "recon.exports.readers:read_cloud",
+            "dense cloud with colour and confidence",
+            surface=True,
+            stage="cloud",
+        ),
+        "mesh": Export(
+            "mesh.ply",
+            "recon.exports.mesh:write_mesh",
+            "recon.exports.readers:read_mesh",
+            "triangles with colour",
+            surface=True,
+        ),
+        "kitti": Export(
+            "poses_kitti.txt",
+            "recon.exports.trajectory:write_kitti",
+            "recon.exports.readers:read_kitti",
+            "camera-to-world matrices, one line a frame",
+        ),
+        "nerfstudio": Export(
+            "nerfstudio",
+            "recon.exports.nerfstudio:write_nerfstudio",
+            "recon.exports.readers:read_nerfstudio",
+            "transforms.json with images and sparse points",
+        ),
+    },
 )
-register(
-    "colmap",
-    Export(
-        "colmap",
-        "recon.exports.colmap:write_colmap",
-        "recon.exports.readers:read_model",
-        "COLMAP model with the images",
-        undistorted="recon.exports.colmap:write_undistorted",
-        stage="COLMAP model",
-        stale="colmap/sparse",
-    ),
-)
-register(
-    "ply",
-    Export(
-        "cloud.ply",
-        "recon.exports.ply:write_ply",
-        "recon.exports.readers:read_cloud",
-        "dense cloud with colour and confidence",
-        surface=True,
-        stage="cloud",
-    ),
-)
-register(
-    "mesh",
-    Export(
-        "mesh.ply",
-        "recon.exports.mesh:write_mesh",
-        "recon.exports.readers:read_mesh",
-        "triangles with colour",
-        surface=True,
-    ),
-)
-register(
-    "kitti",
-    Export(
-        "poses_kitti.txt",
-        "recon.exports.trajectory:write_kitti",
-        "recon.exports.readers:read_kitti",
-        "camera-to-world matrices, one line a frame",
-    ),
-)
-register(
-    "nerfstudio",
-    Export(
-        "nerfstudio",
-        "recon.exports.nerfstudio:write_nerfstudio",
-        "recon.exports.readers:read_nerfstudio",
-        "transforms.json with images and sparse points",
-    ),
-)
-
-
-def known(target: str) -> Export:
-    """The format of that name. Raises SettingsError listing the names."""
-    if target not in EXPORTS:
-        raise SettingsError(f"There is no format {target}. Choose one of {', '.join(EXPORTS)}.")
-    return EXPORTS[target]
 
 
 def written_names(*, by_every_run: bool) -> tuple[str, ...]:
@@ -146,7 +118,7 @@ def written_names(*, by_every_run: bool) -> tuple[str, ...]:
 
 def default_path(target: str, *, undistort: bool = False) -> str:
     """Where ``recon export`` writes a format in the folder of a run. Raises SettingsError."""
-    return known(target).path + (UNDISTORTED if undistort else "")
+    return EXPORTS.known(target).path + (UNDISTORTED if undistort else "")
 
 
 def export(
@@ -167,7 +139,7 @@ def export(
     from recon.core.files import make_folder  # noqa: PLC0415
     from recon.settings import CloudSettings  # noqa: PLC0415
 
-    chosen = known(target)
+    chosen = EXPORTS.known(target)
     if undistort and not chosen.undistorted:
         able = _either([name for name, other in EXPORTS.items() if other.undistorted])
         raise SettingsError(f"--undistort applies to {able} only, not to {target}. Use --to {able}.")
@@ -182,8 +154,3 @@ def export(
 
 def _either(names: Sequence[str]) -> str:
     return " or ".join(names)
-
-
-def _loaded(function: Any) -> Callable[..., Any]:
-    found: Callable[..., Any] = pkgutil.resolve_name(function) if isinstance(function, str) else function
-    return found

@@ -34,8 +34,8 @@ class SubmapStore(Protocol):
 class GrowingMap:
     """The poses of everything reconstructed so far. Depth goes to the ``store``, by submap.
 
-    recogniser: finds loops; None to close no loops. If doubts or loops fail, that is reported, and the map grows without
-    them.
+    recogniser: finds loops; None to close no loops. A failure of doubts or loops is reported, and the map grows
+    without them.
     """
 
     def __init__(self, store: SubmapStore, tell: Announcer, recogniser: PlaceRecogniser | None = None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from recon.core.errors import DependencyError, WeightsError
+from recon.core.registry import Registry
 from recon.network.checkpoints import Checkpoint, identify, read_checkpoint, write_tensors
 from recon.network.stored_config import to_text
 
@@ -23,24 +24,24 @@ SHA256_DIGITS = 64
 
 @dataclass(frozen=True)
 class KnownWeights:
-    """repository: on huggingface.co, empty where the file is elsewhere. licence: as its page states; ask there."""
+    """repository: on huggingface.co, empty where the file is ``elsewhere``, on that page. licence: as the page states;
+    ask there. for_places: the file recognises places and finds no geometry.
+    """
 
     name: str
     repository: str
     file: str
     licence: str
     about: str
-
-    @property
-    def for_places(self) -> bool:
-        return self.name == "ImAge"
+    elsewhere: str = ""
+    for_places: bool = False
 
     @property
     def page(self) -> str:
-        return f"https://huggingface.co/{self.repository}" if self.repository else "https://github.com/Lu-Feng/ImAge"
+        return self.elsewhere or f"https://huggingface.co/{self.repository}"
 
 
-KNOWN = (
+_PUBLISHED = (
     KnownWeights(
         "VGGT-1B",
         "facebook/VGGT-1B",
@@ -75,8 +76,11 @@ KNOWN = (
         "ImAge_Merged.pth",
         "see its page",
         "recognises places, finds no geometry; 0.35 GB",
+        elsewhere="https://github.com/Lu-Feng/ImAge",
+        for_places=True,
     ),
 )
+KNOWN = Registry("weight file", {weights.name: weights for weights in _PUBLISHED})
 
 
 def weights_folder() -> Path:
@@ -87,11 +91,10 @@ def weights_folder() -> Path:
 
 def known(name: str) -> KnownWeights:
     """The weights of this name, in upper or lower case. Raises WeightsError listing the names."""
-    for weights in KNOWN:
-        if weights.name.lower() == name.lower():
+    for own, weights in KNOWN.items():
+        if own.lower() == name.lower():
             return weights
-    names = ", ".join(weights.name for weights in KNOWN)
-    raise WeightsError(f"Unknown weights {name}. Use one of {names}, or the path of a file.")
+    raise WeightsError(f"Unknown weights {name}. Use one of {', '.join(KNOWN)}, or the path of a file.")
 
 
 def stored_path(weights: KnownWeights) -> Path | None:

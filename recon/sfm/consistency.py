@@ -15,9 +15,10 @@ from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import SparseModel
 from recon.sfm.crops import fits_better, have_moved, look_cropped
-from recon.sfm.database import FOCAL_RANGE, MatchDatabase, Pair, image_id
+from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
 from recon.sfm.lens_check import several_lenses
 from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_model
+from recon.sfm.matching import Pair
 from recon.sfm.selection import select_features
 
 GRID_PAIRS = 4000

@@ -6,7 +6,7 @@ import ctypes
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
@@ -20,7 +20,15 @@ from recon.core.errors import MapError
 from recon.core.stopwatch import stage
 from recon.core.types import Camera, CameraModel, Frame
 from recon.sfm.guidance import allowed_matches
-from recon.sfm.matching import Features, Matcher
+from recon.sfm.matching import AnyMatcher, Features, GuidedMatcher, ImageMatcher, Matcher, Pair
+from recon.sfm.stored_features import (
+    descriptors_from_bytes,
+    descriptors_to_bytes,
+    one_to_one,
+    require_consistent,
+    rows_of,
+    with_keypoints,
+)
 from recon.sources.base import Cameras
 
 DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
@@ -29,14 +37,12 @@ FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
 ENOUGH_INLIERS = 15
 ENOUGH_IMAGES = 8  # that tell a lens while the map grows
 MAX_TRIALS = 1500  # of COLMAP's 10000: pairs that need more are too weak to help
-DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores them
 GUIDE_BELOW = 150  # inliers: better pairs have tracks enough
 FRAMES_IN_MEMORY = 64  # a megabyte each
 GLANCE_FEATURES = 300
 GLANCES_IN_MEMORY = 128  # more frames than a grid of far pairs has, a sixth of a megabyte each
 GLANCE_MATCHES = 6
 NO_IMAGE, NO_MASK = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_)
-Pair = tuple[int, int]
 ID_LIMIT = 2**31 - 1  # COLMAP's number of a pair is the first image's id times this, plus the second's
 
 
@@ -61,7 +67,7 @@ class MatchDatabase:
     def __init__(
         self,
         path: Path,
-        matcher: Matcher,
+        matcher: AnyMatcher,
         model: CameraModel,
         known: Camera | None,
         finished: Sequence[int] = (),
@@ -138,15 +144,15 @@ class MatchDatabase:
     @stage("features")
     def _write_features(self, frame: Frame) -> None:
         features = self._matcher.describe(frame)
+        require_consistent(features, of_images=isinstance(self._matcher, ImageMatcher))
         self._database.write_keypoints(image_id(frame.index), features.keypoints)
-        raw = np.clip(np.round(features.descriptors * DESCRIPTOR_SCALE), 0, 255).astype(np.uint8)
-        kind = pycolmap.FeatureExtractorType.UNDEFINED
+        raw, kind = descriptors_to_bytes(features), pycolmap.FeatureExtractorType.UNDEFINED
         self._database.write_descriptors(image_id(frame.index), pycolmap.FeatureDescriptors(data=raw, type=kind))
 
     def _read_features(self, frame_index: int) -> Features:
         keypoints = self._database.read_keypoints(image_id(frame_index))
-        raw = np.array(self._database.read_descriptors(image_id(frame_index)).data)
-        return Features(keypoints, raw.astype(np.float32) / np.float32(DESCRIPTOR_SCALE))
+        descriptors = descriptors_from_bytes(np.array(self._database.read_descriptors(image_id(frame_index)).data))
+        return Features(keypoints, descriptors, self._frames[frame_index].original_size)
 
     def _read_few_features(self, frame_index: int) -> Features:
         return self.features(frame_index).largest(GLANCE_FEATURES)
@@ -163,20 +169,45 @@ class MatchDatabase:
         look no second time for the matches of a weak one; right for many pairs of which few overlap.
         """
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
+        if isinstance(self._matcher, ImageMatcher):
+            found = self._match_images(self._matcher, missing)
+        else:
+            found = self._match_features(self._matcher, missing, glance=glance)
         candidates: list[Pair] = []
-        for pair in missing:
-            if glance and not self._look_alike(pair):
-                continue
-            matches = self._matcher.match(self.features(pair[0]), self.features(pair[1]))
+        for pair, matches in found:
             if len(matches) >= ENOUGH_INLIERS:
                 self._database.write_matches(image_id(pair[0]), image_id(pair[1]), matches)
                 candidates.append(pair)
         self._inliers.update(dict.fromkeys(missing, 0))
         self._verify(candidates, guided=not glance)
 
-    def _look_alike(self, pair: Pair) -> bool:
+    def _match_features(
+        self, matcher: Matcher, pairs: Sequence[Pair], *, glance: bool
+    ) -> Iterator[tuple[Pair, NDArray[np.uint32]]]:
+        """Rows (m, 2) of the features of each pair."""
+        for pair in pairs:
+            if glance and not self._look_alike(matcher, pair):
+                continue
+            first, second = (self.features(index) for index in pair)
+            yield pair, rows_of(matcher.match(first, second), first, second)
+
+    def _look_alike(self, matcher: Matcher, pair: Pair) -> bool:
         few = [self._few_features(index) for index in pair]
-        return len(self._matcher.match(few[0], few[1])) >= GLANCE_MATCHES
+        return len(matcher.match(few[0], few[1])) >= GLANCE_MATCHES
+
+    def _match_images(self, matcher: ImageMatcher, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, NDArray[np.uint32]]]:
+        """Rows (m, 2) of the keypoints of each pair, which get more by it."""
+        changed: dict[int, NDArray[np.float32]] = {}
+        for pair, matched in zip(pairs, matcher.match_images(pairs, self.features), strict=True):
+            rows = []
+            for index, pixels in zip(pair, matched, strict=True):
+                before = changed[index] if index in changed else self.features(index).keypoints
+                changed[index], own = with_keypoints(before, pixels, self._scale[index])
+                rows.append(own)
+            yield pair, one_to_one(np.column_stack(rows))
+        for index, keypoints in changed.items():
+            self._database.update_keypoints(image_id(index), keypoints)
+        self.features.cache_clear()
 
     @stage("verification")
     def _verify(self, pairs: list[Pair], *, guided: bool) -> None:
@@ -203,11 +234,13 @@ class MatchDatabase:
     @stage("guided matching")
     def _match_again(self, pair: Pair, geometry: pycolmap.TwoViewGeometry, max_error: float) -> None:
         """More matches for a weak pair: those that its geometry allows need not stand out among all features."""
-        first, second = (self.features(index) for index in pair)
+        if not isinstance(self._matcher, GuidedMatcher):
+            return
         allowed = allowed_matches(geometry, self.positions(pair[0]), self.positions(pair[1]), max_error)
         if allowed is None:
             return
-        matches = self._matcher.match(first, second, allowed)
+        first, second = (self.features(index) for index in pair)
+        matches = rows_of(self._matcher.match_guided(first, second, allowed), first, second)
         if len(matches) > len(geometry.inlier_matches):
             geometry.inlier_matches = matches
             self._database.update_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)

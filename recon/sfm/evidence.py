@@ -17,8 +17,9 @@ from recon.core.cameras import colmap_camera, points_at_depth_one
 from recon.core.refusal import Hindrance
 from recon.core.similarity import Array
 from recon.core.types import Camera
-from recon.sfm.database import MatchDatabase, Pair
+from recon.sfm.database import MatchDatabase
 from recon.sfm.mapping import read_camera
+from recon.sfm.matching import Pair
 
 FEW_FEATURES = 60  # in a frame
 ENOUGH_MATCHES = 30

@@ -20,13 +20,13 @@ from recon.depth.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.frontend import Workplace
 from recon.settings import RunSettings
 from recon.sfm.consistency import adjust_model, match_map, refine_map
-from recon.sfm.database import MatchDatabase, Pair
+from recon.sfm.database import MatchDatabase
 from recon.sfm.evidence import find_hindrance, hardly_moves
 from recon.sfm.lens import largest_change
 from recon.sfm.lens_check import join_equal, reassign, several_lenses
 from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
-from recon.sfm.matching import Matcher, SiftMatcher
+from recon.sfm.matching import AnyMatcher, Pair, SiftMatcher, open_matcher
 from recon.sfm.motions import find_moving
 from recon.sources.base import Cameras
 
@@ -68,7 +68,7 @@ class SfmSettings:
     model: CameraModel = "SIMPLE_RADIAL"
     camera: Camera | None = None
     depth_size: int = 320
-    matcher: Matcher = field(default_factory=SiftMatcher)
+    matcher: AnyMatcher = field(default_factory=SiftMatcher)
     depth_stage: DepthStage = field(default_factory=PlaneSweep)
     cameras: Cameras = "auto"
 
@@ -101,13 +101,18 @@ class StructureFromMotion:
     @classmethod
     def prepare(cls, settings: RunSettings) -> Callable[[Workplace], StructureFromMotion]:
         """See ``GeometryFrontEnd``."""
-        return partial(cls._start, settings)
+        return partial(cls._start, settings, open_matcher(settings.matcher))
 
     @classmethod
-    def _start(cls, settings: RunSettings, place: Workplace) -> StructureFromMotion:
+    def _start(cls, settings: RunSettings, matcher: AnyMatcher, place: Workplace) -> StructureFromMotion:
         stage = open_depth_stage(settings.depth, place.tell)
-        cameras = settings.source.cameras
-        sfm = SfmSettings(settings.camera_model, settings.intrinsics, depth_stage=stage, cameras=cameras)
+        sfm = SfmSettings(
+            settings.camera_model,
+            settings.intrinsics,
+            matcher=matcher,
+            depth_stage=stage,
+            cameras=settings.source.cameras,
+        )
         return cls(place.folder, sfm, place.tell, place.finished)
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:

@@ -2,42 +2,88 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recon.core.registry import Registry, loaded
 from recon.core.types import Frame
+
+Pair = tuple[int, int]  # frame indices, the smaller first
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Keypoints (n, 4): x, y, scale [px of the original image], angle [rad]; descriptors (n, d), unit length."""
+    """What a matcher needs of one frame.
+
+    keypoints: (n, 4), x, y, scale [px of the original image], angle [rad]; scale 1 and angle 0 where they are not
+    known, which then tell nothing about zooms. descriptors: (n, d) of any type. Those of an ``ImageMatcher`` may have
+    any shape, and be the image itself. size: (width, height) of the original [px]. is_sift: descriptors have unit
+    length and no negative values, so that COLMAP's bytes are good enough to store them; others are stored exactly.
+    """
 
     keypoints: NDArray[np.float32]
-    descriptors: NDArray[np.float32]
+    descriptors: NDArray[Any]
+    size: tuple[int, int] = (0, 0)
+    is_sift: bool = False
 
     def largest(self, count: int) -> Features:
-        """The ``count`` features of the largest scale."""
+        """The ``count`` features of the largest scale, of equal ones the first."""
         if len(self.keypoints) <= count:
             return self
-        rows = np.argsort(-self.keypoints[:, 2], kind="stable")[:count]
-        return Features(self.keypoints[rows], self.descriptors[rows])
+        return self.rows(np.argsort(-self.keypoints[:, 2], kind="stable")[:count])
+
+    def rows(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> Features:
+        """Some of the features."""
+        return replace(self, keypoints=self.keypoints[chosen], descriptors=self.descriptors[chosen])
 
 
 class Matcher(Protocol):
-    """Finds the same scene points in two frames."""
+    """Finds the same scene points in two frames by features that it found in each. See ``GuidedMatcher``, too."""
 
     def describe(self, frame: Frame) -> Features:
-        """Features of one frame, outside its mask none."""
+        """Features of one frame, outside its mask none; the best first where they have no scale."""
         ...
 
-    def match(self, first: Features, second: Features, allowed: NDArray[np.bool_] | None = None) -> NDArray[np.uint32]:
-        """Rows (m, 2): an index into the features of each. allowed: (n1, n2), True for pairs that may be matched."""
+    def match(self, first: Features, second: Features) -> NDArray[np.uint32]:
+        """Rows (m, 2): an index into the features of each."""
         ...
+
+
+@runtime_checkable
+class GuidedMatcher(Protocol):
+    """A matcher that finds more between two frames once their geometry is known; asked again where there are few."""
+
+    def match_guided(self, first: Features, second: Features, allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:
+        """Like ``match``. allowed: (n1, n2), True for features that may be matched."""
+        ...
+
+
+@runtime_checkable
+class ImageMatcher(Protocol):
+    """Matches images rather than features, two at a time or many together."""
+
+    def describe(self, frame: Frame) -> Features:
+        """What ``match_images`` needs of one frame, its image, say, as descriptors. Keypoints may be none."""
+        ...
+
+    def match_images(
+        self, pairs: Sequence[Pair], features: Callable[[int], Features]
+    ) -> Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+        """Pixels (m, 2) of the original in the first and in the second frame of each pair, in the order of ``pairs``.
+
+        pairs: all that are to be matched now, such as those of a chunk. features: of a frame, by index. Pixels within a
+        pixel of the working image of a keypoint mean that keypoint; others become keypoints. Put the best first.
+        """
+        ...
+
+
+AnyMatcher = Matcher | ImageMatcher
 
 
 @dataclass(frozen=True)
@@ -66,16 +112,23 @@ class SiftMatcher:
         )
         points, descriptors = sift.detectAndCompute(grey, mask)
         if not points:
-            return Features(np.zeros((0, 4), np.float32), np.zeros((0, 128), np.float32))
+            none = np.zeros((0, 4), np.float32), np.zeros((0, 128), np.float32)
+            return Features(*none, frame.original_size, is_sift=True)
         # The detector may exceed its own limit by ties and orientations.
         points, descriptors = points[: self.max_features], descriptors[: self.max_features]
         to_original = frame.original_size[0] / frame.image.shape[1]
         keypoints = np.array([(p.pt[0] + 0.5, p.pt[1] + 0.5, p.size / 2, np.deg2rad(p.angle)) for p in points])
         keypoints[:, :3] *= to_original
         root = np.sqrt(descriptors / np.maximum(np.abs(descriptors).sum(1, keepdims=True), 1e-9))
-        return Features(keypoints.astype(np.float32), root.astype(np.float32))
+        return Features(keypoints.astype(np.float32), root.astype(np.float32), frame.original_size, is_sift=True)
 
-    def match(self, first: Features, second: Features, allowed: NDArray[np.bool_] | None = None) -> NDArray[np.uint32]:
+    def match(self, first: Features, second: Features) -> NDArray[np.uint32]:
+        return self._match(first, second, None)
+
+    def match_guided(self, first: Features, second: Features, allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:
+        return self._match(first, second, allowed)
+
+    def _match(self, first: Features, second: Features, allowed: NDArray[np.bool_] | None) -> NDArray[np.uint32]:
         if min(len(first.keypoints), len(second.keypoints)) < 2:
             return np.zeros((0, 2), np.uint32)
         similarity = torch.as_tensor(first.descriptors) @ torch.as_tensor(second.descriptors).T
@@ -90,3 +143,11 @@ class SiftMatcher:
         next_angle = torch.acos(similarity.amax(dim=1).clamp(-1, 1))
         keep = mutual & (angle < self.max_ratio * next_angle) & (angle < self.max_angle)
         return torch.stack([rows[keep], partner[keep]], dim=1).numpy().astype(np.uint32)
+
+
+MATCHERS: Registry[str | Callable[[], AnyMatcher]] = Registry("matcher", {"sift": SiftMatcher})
+
+
+def open_matcher(name: str) -> AnyMatcher:
+    """The matcher of that name, with its weights read. Raises ReconError where there is none or it cannot work."""
+    return loaded(MATCHERS.known(name))()

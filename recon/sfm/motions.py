@@ -20,7 +20,8 @@ from recon.core.cameras import points_at_depth_one
 from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import Frame, Mask
-from recon.sfm.database import MatchDatabase, Pair
+from recon.sfm.database import MatchDatabase
+from recon.sfm.matching import Pair
 
 CELLS = 12  # along either side of an image
 BORDER = 3  # cells

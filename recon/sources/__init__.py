@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from natsort import natsorted, ns
 
 from recon.core.errors import SourceError
-from recon.sources.base import Source, SourceDescription, SourceKind, SourceOptions
+from recon.core.registry import Registry
+from recon.sources.base import Source, SourceDescription, SourceOptions
 from recon.sources.decoding import UnreadableImage, opened_image
 from recon.sources.images import ImageSource
 from recon.sources.kinds import IMAGE_SUFFIXES, RAW_SUFFIXES, VIDEO_SUFFIXES, is_image, is_text
@@ -18,16 +21,36 @@ from recon.sources.kinds import IMAGE_SUFFIXES, RAW_SUFFIXES, VIDEO_SUFFIXES, is
 if TYPE_CHECKING:
     from recon.sources.live import LiveSource
 
-__all__ = ["Source", "SourceDescription", "SourceOptions", "open_live_source", "open_source"]
+__all__ = [
+    "SOURCES",
+    "Source",
+    "SourceDescription",
+    "SourceKind",
+    "SourceOptions",
+    "open_live_source",
+    "open_source",
+]
+
+
+OpenSource = Callable[[str, SourceOptions, Path | None], Source]
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """takes: whether the SOURCE of a run, a text, is of this kind. open: opens it, see ``open_source``."""
+
+    takes: Callable[[str], bool]
+    open: OpenSource
 
 
 def open_source(spec: str, options: SourceOptions | None = None, images_folder: Path | None = None) -> Source:
     """The source that ``spec`` names: an image folder, a quoted glob pattern, an image file or a video file.
 
-    A name that exists is taken before it is looked at as a pattern. Images are taken in natural order (2 before 10),
-    from the folder itself and not from its subfolders; what is an image is told by suffix or content, and hidden files
-    and others are passed over. With ``images_folder``, the upright original of every frame that is read
-    is put there under ``Frame.name``: a hard link where the file is already an upright JPEG or PNG, else a JPEG.
+    Of the kinds in ``SOURCES`` that take it, the last registered opens it. A name that exists is taken before it is
+    looked at as a pattern. Images are taken in natural order (2 before 10), from the folder itself and not from its
+    subfolders; what is an image is told by suffix or content, and hidden files and others are passed over. With
+    ``images_folder``, the upright original of every frame that is read is put there under ``Frame.name``: a hard link
+    where the file is already an upright JPEG or PNG, else a JPEG.
 
     Raises SourceError when there is nothing to read, SettingsError when the options do not suit this source, and,
     while iterating, OutputError when ``images_folder`` cannot be written.
@@ -35,16 +58,37 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
     options = options or SourceOptions()
     if not spec.strip():
         raise SourceError("SOURCE is empty. Give an image folder, a pattern such as 'a/*.jpg', or a video.")
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        return _image_source("folder", spec, _files_in(path), options, images_folder)
-    if path.is_file():
-        return _file_source(path, options, images_folder)
-    if os.path.lexists(path):
+    for kind in reversed(SOURCES.values()):
+        if kind.takes(spec):
+            return kind.open(spec, options, images_folder)
+    if os.path.lexists(_path(spec)):
         raise SourceError(f"{spec} is neither a file nor a folder. Give an image folder, a video, or an image.")
-    if not glob.has_magic(spec):
-        raise SourceError(f"{spec} does not exist. Give an image folder, a pattern such as 'a/*.jpg', or a video.")
-    return _image_source("glob", spec, _matches(path, spec), options, images_folder)
+    raise SourceError(f"{spec} does not exist. Give an image folder, a pattern such as 'a/*.jpg', or a video.")
+
+
+def _path(spec: str) -> Path:
+    return Path(spec).expanduser()
+
+
+def _is_pattern(spec: str) -> bool:
+    return not os.path.lexists(_path(spec)) and glob.has_magic(spec)
+
+
+def _is_picture(spec: str) -> bool:
+    return _path(spec).is_file() and is_image(_path(spec)) and _animation(_path(spec)) is None
+
+
+def _open_folder(spec: str, options: SourceOptions, images_folder: Path | None) -> Source:
+    return _image_source("folder", spec, _files_in(_path(spec)), options, images_folder)
+
+
+def _open_pattern(spec: str, options: SourceOptions, images_folder: Path | None) -> Source:
+    return _image_source("glob", spec, _matches(_path(spec), spec), options, images_folder)
+
+
+def _open_picture(spec: str, options: SourceOptions, images_folder: Path | None) -> Source:
+    path = _path(spec)
+    return ImageSource("image", str(path), [path], options, images_folder)
 
 
 def _matches(path: Path, spec: str) -> list[Path]:
@@ -113,16 +157,13 @@ def _files_in(folder: Path) -> list[Path]:
     return files
 
 
-def _file_source(path: Path, options: SourceOptions, images_folder: Path | None) -> Source:
-    suffix = path.suffix.lower()
-    animated = _animation(path) if is_image(path) else None
-    if animated == "WEBP":
+def _open_video(spec: str, options: SourceOptions, images_folder: Path | None) -> Source:
+    path = _path(spec)
+    if is_image(path) and _animation(path) == "WEBP":
         raise SourceError(f"{path} is an animated WebP, which FFmpeg cannot read. Convert it to GIF or MP4 first.")
-    if is_image(path) and animated is None:
-        return ImageSource("image", str(path), [path], options, images_folder)
-    if suffix in RAW_SUFFIXES:
+    if path.suffix.lower() in RAW_SUFFIXES:
         raise SourceError(f"{path} is a raw photo. Develop it to JPEG or TIFF first.")
-    if suffix not in VIDEO_SUFFIXES and is_text(path):
+    if path.suffix.lower() not in VIDEO_SUFFIXES and is_text(path):
         raise SourceError(
             f"{path} is of a type that is not read. "
             f"Images: {_listed(IMAGE_SUFFIXES)}; videos: {_listed(VIDEO_SUFFIXES)}."
@@ -143,7 +184,7 @@ def _animation(path: Path) -> str | None:
 
 
 def _image_source(
-    kind: SourceKind, spec: str, files: list[Path], options: SourceOptions, images_folder: Path | None
+    kind: str, spec: str, files: list[Path], options: SourceOptions, images_folder: Path | None
 ) -> Source:
     images = [path for path in files if is_image(path)]
     videos = natsorted(path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
@@ -180,3 +221,14 @@ def _notes(images: list[Path], videos: list[str], raw: list[str]) -> list[str]:
 
 def _listed(suffixes: tuple[str, ...]) -> str:
     return " ".join(suffix.removeprefix(".") for suffix in suffixes)
+
+
+SOURCES = Registry(
+    "kind of source",
+    {
+        "glob": SourceKind(_is_pattern, _open_pattern),
+        "folder": SourceKind(lambda spec: _path(spec).is_dir(), _open_folder),
+        "video": SourceKind(lambda spec: _path(spec).is_file(), _open_video),
+        "image": SourceKind(_is_picture, _open_picture),  # after the video, which takes any file
+    },
+)

@@ -15,8 +15,6 @@ from recon.core.errors import SettingsError, SourceError
 from recon.core.events import Notice, StreamStatus
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 
-SourceKind = Literal["folder", "glob", "image", "video", "camera", "stream"]
-
 Cameras = Literal["auto", "one", "per-image", "per-folder"]
 
 SMALLEST_SIZE, LARGEST_SIZE = 64, 16384
@@ -60,12 +58,12 @@ class SourceOptions:
 class SourceDescription:
     """The content of a source, determined without decoding it.
 
-    frames: how many will be read: exact for images, an estimate for a video, 0 if unknown. sizes: (width, height) of
-    the upright originals, the most frequent first. rate: frames read per second of a video, 0 for images and live
-    sources.
+    kind: a name in ``recon.sources.SOURCES``, camera or stream. frames: how many will be read: exact for images, an
+    estimate for a video, 0 if unknown. sizes: (width, height) of the upright originals, the most frequent first. rate:
+    frames read per second of a video, 0 for images and live sources.
     """
 
-    kind: SourceKind
+    kind: str
     frames: int
     sizes: tuple[tuple[int, int], ...]
     rate: float

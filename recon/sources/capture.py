@@ -19,7 +19,7 @@ from recon.core.errors import SourceError
 from recon.core.events import Notice
 from recon.core.files import make_folder
 from recon.core.types import Frame, SkippedFrame
-from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
+from recon.sources.base import Candidate, Selection, SourceOptions, working_image
 from recon.sources.cameras import why_unusable
 from recon.sources.film import Pictures, film_of, opened_film
 from recon.sources.live import Incident
@@ -57,7 +57,7 @@ class CaptureFeed:
         images_folder: Path | None = None,
         patience: float = 120.0,
     ) -> None:
-        self.kind: SourceKind = kind
+        self.kind: str = kind
         self._container = CONTAINER.get(kind, {})
         self._address, self._options, self._images_folder, self._patience = address, options, images_folder, patience
         self._selection = Selection(options)

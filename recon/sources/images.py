@@ -17,7 +17,6 @@ from recon.sources.base import (
     Cameras,
     Candidate,
     SourceDescription,
-    SourceKind,
     SourceOptions,
     at_least_one_frame,
     working_image,
@@ -38,7 +37,7 @@ class ImageSource:
 
     def __init__(
         self,
-        kind: SourceKind,
+        kind: str,
         spec: str,
         paths: Sequence[Path],
         options: SourceOptions,

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from recon.core.errors import SettingsError
 from recon.core.events import Notice, StreamStatus
 from recon.core.types import Frame, PassedFrame, SkippedFrame
-from recon.sources.base import Candidate, SourceDescription, SourceKind, SourceOptions, at_least_one_frame
+from recon.sources.base import Candidate, SourceDescription, SourceOptions, at_least_one_frame
 from recon.sources.keyframes import KeyframePicker
 from recon.sources.waiting import Waiting
 
@@ -34,7 +34,7 @@ class Feed(Protocol):
     none need be dropped.
     """
 
-    kind: SourceKind
+    kind: str
     sizes: tuple[tuple[int, int], ...]
     patient: bool
 

@@ -18,7 +18,7 @@ from recon.core.errors import SettingsError, SourceError
 from recon.core.files import make_folder
 from recon.core.names import image_stem, printable
 from recon.core.types import SkippedFrame
-from recon.sources.base import Candidate, Selection, SourceKind, SourceOptions, working_image
+from recon.sources.base import Candidate, Selection, SourceOptions, working_image
 from recon.sources.decoding import UnreadableImage, read_photo
 from recon.sources.images import as_told, photo_candidate
 from recon.sources.kinds import is_image
@@ -34,7 +34,7 @@ class WatchFeed:
     dropped because the reconstruction is slow: files wait on the disk. Raises SourceError if there is no folder.
     """
 
-    kind: SourceKind = "folder"
+    kind: str = "folder"
     sizes: tuple[tuple[int, int], ...] = ()
     patient = True
 

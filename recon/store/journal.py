@@ -265,11 +265,13 @@ def _differs(was: FrameRecord, now: Mapping[int, Frame]) -> bool:
 def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, same: bool) -> None:
     if not issubclass(front_end_class(was), Resumable):
         raise SettingsError(f"{folder} was made by the front end {front_end_name(was)} and cannot be resumed. {ANEW}")
-    if front_end_name(was) != front_end_name(now):
-        raise SettingsError(
-            f"The run in {folder} was made by the front end {front_end_name(was)}, not {front_end_name(now)}. Give the "
-            "same one to resume it."
-        )
+    made_by, now_by = ({"front end": front_end_name(one), "matcher": one.matcher} for one in (was, now))
+    for kind, name in made_by.items():
+        if now_by[kind] != name:
+            raise SettingsError(
+                f"The run in {folder} was made by the {kind} {name}, not {now_by[kind]}. Give the same one to resume "
+                "it."
+            )
     before, after = (_comparable(settings, same=same) for settings in (was, now))
     for name, value in before.items():
         if after[name] != value:

@@ -16,7 +16,7 @@ from recon.core.files import write_atomically
 from recon.core.places import LoopRecord
 from recon.core.stopwatch import StageTime
 from recon.core.types import Camera, Chunk, ChunkGeometry, SkippedFrame
-from recon.settings import CloudSettings, NetworkSettings, RunSettings
+from recon.settings import CloudSettings, NetworkSettings, PlaceSettings, RunSettings
 from recon.sources.base import SourceOptions
 from recon.store.map import skipped_from_json
 
@@ -150,6 +150,13 @@ def settings_from_json(content: dict[str, Any]) -> RunSettings:
     if intrinsics is not None:
         intrinsics = Camera(**(intrinsics | {"params": tuple(intrinsics["params"])}))
     network = content.get("network") and NetworkSettings(**content["network"])
+    places = content.get("places") and PlaceSettings(**content["places"])
     cloud = CloudSettings(**content.get("cloud", {}))
-    parts = {"source": SourceOptions(**source), "intrinsics": intrinsics, "network": network, "cloud": cloud}
+    parts = {
+        "source": SourceOptions(**source),
+        "intrinsics": intrinsics,
+        "network": network,
+        "places": places,
+        "cloud": cloud,
+    }
     return RunSettings(**(content | parts))

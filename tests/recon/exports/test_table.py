@@ -10,7 +10,7 @@ import pytest
 from recon import exports
 from recon.core.errors import SettingsError
 from recon.evaluate.check import check_folder
-from recon.exports import EXPORTS, Export, export, register, written_names
+from recon.exports import EXPORTS, Export, export, written_names
 from recon.exports.readers import CheckError
 from recon.settings import CloudSettings
 from recon.store.map import ReconstructedMap
@@ -37,7 +37,7 @@ def finished(tmp_path: Path) -> ReconstructedMap:
 
 @pytest.fixture
 def with_count() -> Iterator[None]:
-    register("count", Export(COUNT, write_count, read_count, "number of frames"))
+    EXPORTS["count"] = Export(COUNT, write_count, read_count, "number of frames")
     yield
     del EXPORTS["count"]
 

@@ -89,7 +89,7 @@ def test_the_matcher_stays_among_the_allowed() -> None:
     assert everything.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
     allowed = np.ones((4, 4), dtype=bool)
     allowed[2, 2] = False
-    assert SiftMatcher().match(features, features, allowed).tolist() == [[0, 0], [1, 1], [3, 3]]
+    assert SiftMatcher().match_guided(features, features, allowed).tolist() == [[0, 0], [1, 1], [3, 3]]
 
 
 def test_guided_pairs_gain_matches_and_none_leaves_the_geometry(

@@ -24,7 +24,8 @@ from recon.sfm.consistency import (
     refine_map,
     rotation_angle,
 )
-from recon.sfm.database import MatchDatabase, Pair
+from recon.sfm.database import MatchDatabase
+from recon.sfm.matching import Pair
 from tests.recon.sfm.conftest import FRAMES, SAMPLE
 
 

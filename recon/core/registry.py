@@ -1,0 +1,31 @@
+"""Choices by name. Every list of choices is a ``Registry``; docs/extending.md adds to each of them."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping
+from typing import TypeVar
+
+from recon.core.errors import SettingsError
+
+Entry = TypeVar("Entry")
+
+
+class Registry(dict[str, Entry]):
+    """Choices of one kind by name. Assigning to a name adds a choice, or replaces the one of that name."""
+
+    def __init__(self, kind: str, choices: Mapping[str, Entry]) -> None:
+        super().__init__(choices)
+        self._kind = kind
+
+    def known(self, name: str) -> Entry:
+        """The choice of that name. Raises SettingsError listing the names."""
+        if name not in self:
+            raise SettingsError(f"There is no {self._kind} {name}. Choose one of {', '.join(self)}.")
+        return self[name]
+
+
+def loaded(entry: Entry | str) -> Entry:
+    """The choice itself, imported first where it is given as "module:name", as heavy ones are."""
+    found: Entry = pkgutil.resolve_name(entry) if isinstance(entry, str) else entry
+    return found

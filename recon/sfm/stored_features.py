@@ -1,0 +1,79 @@
+"""Features as COLMAP's database stores them: descriptors as bytes, and keypoints that matches of pixels add to."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from recon.sfm.matching import Features
+
+DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores them
+EXACT = np.frombuffer(b"\x93NUMPY", dtype=np.uint8)  # begins the one row of bytes of descriptors that are not SIFT's
+
+
+def descriptors_to_bytes(features: Features) -> NDArray[np.uint8]:
+    """SIFT's descriptors (n, d) as one byte a value; others without loss, as one row (1, bytes) with type and shape."""
+    if features.is_sift:
+        return np.clip(np.round(features.descriptors * DESCRIPTOR_SCALE), 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    np.save(file, features.descriptors, allow_pickle=False)
+    return np.frombuffer(file.getvalue(), dtype=np.uint8)[None]
+
+
+def descriptors_from_bytes(raw: NDArray[np.uint8]) -> NDArray[Any]:
+    """What ``descriptors_to_bytes`` was given, SIFT's to the nearest 1/512."""
+    if len(raw) == 1 and np.array_equal(raw[0, : len(EXACT)], EXACT):
+        return np.asarray(np.load(io.BytesIO(raw.tobytes()), allow_pickle=False))
+    return raw.astype(np.float32) / np.float32(DESCRIPTOR_SCALE)
+
+
+def require_consistent(features: Features, *, of_images: bool) -> None:
+    """Raise ValueError for features that no matcher may return. of_images: by an ``ImageMatcher``."""
+    keypoints, descriptors = features.keypoints, features.descriptors
+    if keypoints.ndim != 2 or keypoints.shape[1] != 4 or not np.isfinite(keypoints).all():
+        raise ValueError(f"keypoints must be finite and (n, 4), got {keypoints.shape}")
+    if not of_images and len(descriptors) != len(keypoints):
+        raise ValueError(f"{len(keypoints)} keypoints need as many descriptors, got {len(descriptors)}")
+
+
+def rows_of(matches: NDArray[np.integer], first: Features, second: Features) -> NDArray[np.uint32]:
+    """The matches (m, 2) of two frames. Raises ValueError where features are not there: COLMAP would crash on them."""
+    counts = [len(first.keypoints), len(second.keypoints)]
+    if matches.ndim != 2 or matches.shape[1] != 2 or (matches >= counts).any() or (matches < 0).any():
+        raise ValueError(f"matches must be rows (m, 2) of {counts} features, got {matches.shape}")
+    return matches.astype(np.uint32, copy=False)
+
+
+def with_keypoints(
+    keypoints: NDArray[np.float32], pixels: NDArray[np.floating], reach: float
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Keypoints (n, 4) and, behind them, new ones for those of the pixels (m, 2) that have none within ``reach`` [px].
+
+    Also returns the row of every pixel. Pixels of one square of that size share a new keypoint, which lies where the
+    first of them does. Raises ValueError for pixels that are not finite.
+    """
+    if pixels.ndim != 2 or pixels.shape[1] != 2 or not np.isfinite(pixels).all():
+        raise ValueError(f"matched pixels must be finite and (m, 2), got {pixels.shape}")
+    rows = np.full(len(pixels), -1, dtype=np.int64)
+    if len(keypoints) and len(pixels):
+        distances, nearest = cKDTree(keypoints[:, :2]).query(pixels)
+        rows = np.where(distances <= reach, nearest, -1)
+    new = np.flatnonzero(rows < 0)
+    _, first, square = np.unique(np.floor(pixels[new] / reach), axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # in the order of the pixels
+    added = np.zeros((len(first), 4), dtype=np.float32)
+    added[:, :2], added[:, 2] = pixels[new[first[order]]], 1.0
+    rows[new] = len(keypoints) + np.argsort(order)[square.ravel()]
+    return np.concatenate([keypoints, added]), rows
+
+
+def one_to_one(rows: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Matches (m, 2) without those that share a feature with an earlier one."""
+    for side in (0, 1):
+        _, first = np.unique(rows[:, side], return_index=True)
+        rows = rows[np.sort(first)]
+    return rows.astype(np.uint32)

@@ -1,0 +1,20 @@
+from pathlib import PurePosixPath
+
+import pytest
+
+from recon.core.errors import SettingsError
+from recon.core.registry import Registry, loaded
+
+
+def test_choices_are_added_replaced_and_known_by_name() -> None:
+    registry: Registry[int] = Registry("number", {"one": 1})
+    registry["two"] = 3
+    registry["two"] = 2
+    assert (registry.known("one"), registry.known("two")) == (1, 2)
+    with pytest.raises(SettingsError, match=r"There is no number three\. Choose one of one, two\."):
+        registry.known("three")
+
+
+def test_a_choice_is_imported_when_it_is_needed() -> None:
+    assert loaded("pathlib:PurePosixPath") is PurePosixPath
+    assert loaded(PurePosixPath) is PurePosixPath
