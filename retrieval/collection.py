@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.core.errors import MapError, OutputError, SourceError
-from recon.core.files import write_atomically
+from recon.core.errors import MapError, SourceError
+from recon.core.files import make_folder, write_atomically
 from recon.core.types import Image
 from recon.sources.base import working_image
 from recon.sources.decoding import UnreadableImage, read_photo
@@ -164,10 +164,7 @@ def _indexed(out: Path, listing: Listing, descriptors: Descriptors) -> PlaceInde
 
 
 def _write(out: Path, listing: Listing, descriptors: Descriptors, describer: PlaceDescriber) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot create {out}: {error.strerror}. Choose another --out.") from error
+    make_folder(out)
     if isinstance(describer, VladDescriber):
         describer.vocabulary.save(out / "vocabulary.npz")
     write_atomically(out / "descriptors.npy", lambda file: np.save(file, descriptors))
