@@ -1,4 +1,4 @@
-"""Photometric jitter of many images at once on their device; ``augment`` does the same image by image on a CPU.
+"""Photometric jitter of many images at once, on their device.
 
 Every image has a light, lens and sensor of its own: matching must not rely on equal colours.
 """
