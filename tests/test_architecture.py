@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("recon", "retrieval", "viewer", "cli")
 ABOVE_RECON = ("retrieval", "viewer", "cli")
-LABORATORY_COMMANDS = ("cli.bench", "cli.reference")
+LABORATORIES = ("recon.lab", "retrieval.lab")
+LABORATORY_COMMANDS = ("cli.bench", "cli.lab", "cli.reference")
 HEAVY = ("torch", "open3d", "rerun")
 HELP = """
 from typer.testing import CliRunner
@@ -71,7 +72,7 @@ def laboratory(imports: Imports) -> list[tuple[str, str]]:
 
 
 def _is_laboratory(name: str) -> bool:
-    return name.split(".", maxsplit=1)[0] in PACKAGES and "lab" in name.split(".")
+    return _part(name) in LABORATORIES
 
 
 def cycles(imports: Imports) -> list[tuple[str, str]]:
