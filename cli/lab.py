@@ -18,6 +18,7 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads of every operation on
 Views = Annotated[int, typer.Option(min=0, help="First views of each sequence to use; 0 for all.")]
 LongestSide = Annotated[int, typer.Option(min=1, help="Longest side of the views in pixels.")]
 REAL_DATA = Path("data/real")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @app.command()
@@ -112,6 +113,28 @@ def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to
     from recon.lab.synthetic.sample import write_sample
 
     write_sample(folder)
+
+
+@app.command()
+def architecture(
+    *,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="SVG file to draw to.")] = None,
+    root: Annotated[
+        Path, typer.Option(metavar="DIR", help="Checkout to read.  [default: this one]", show_default=False)
+    ] = ROOT,
+) -> None:
+    """Count the rooms, floors and imports of the program, and draw them."""
+    from recon.core.files import write_atomically
+    from recon.lab.architecture import building, imports_of, sources
+    from recon.lab.floor_plan import draw
+
+    found = building(imports_of(sources(root)))
+    names = ("rooms", "floors", "arrows", "imports", "arrows up or round")
+    typer.echo(", ".join(f"{figure} {name}" for figure, name in zip(found.figures(), names, strict=True)))
+    for start, end in found.circular:
+        typer.echo(f"{start} -> {end}")
+    if out:
+        write_atomically(out, lambda file: file.write(draw(found).encode()))
 
 
 @app.command()
