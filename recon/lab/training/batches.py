@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from recon.depth.network import Estimate, PosedDepthNet, Sweep
 from recon.depth.sweep import Geometry
-from recon.lab.training.light import relight
 from recon.lab.training.pool import Shard
 from recon.lab.training.scenes import euler
 
@@ -86,11 +86,15 @@ def run_batch(net: PosedDepthNet, batch: Batch, *, half: bool) -> Estimate:
 
 def make_batch(shard: Shard, settings: BatchSettings, generator: torch.Generator) -> Batch:
     """A batch from one shard; everything random comes from the generator, a CPU one."""
+    from recon.lab.training.augment import jitter  # noqa: PLC0415 (OpenCV, which the whole network's training needs not)
+
     views = draw_views(shard, settings, generator)
-    images = relight(views.colour.flatten(0, 1).permute(0, 3, 1, 2), generator, settings.strength)
+    random = np.random.default_rng(int(torch.randint(1 << 60, (), generator=generator)))
+    strength = settings.strength * float(torch.rand((), generator=generator).sqrt())
+    images = np.stack([jitter(image, random, strength) for image in views.colour.flatten(0, 1).numpy()])
     references, sources = all_references(settings.scenes, settings.views)
     return Batch(
-        images.contiguous(memory_format=torch.channels_last),
+        torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last),
         views.depth.flatten(0, 1)[:, None],
         references,
         sources,

@@ -1,4 +1,4 @@
-"""Photometric jitter of many images at once, on their device.
+"""Photometric jitter of many images at once on their device; ``augment`` does the same image by image on a CPU.
 
 Every image has a light, lens and sensor of its own: matching must not rely on equal colours.
 """
