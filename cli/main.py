@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cli import bench, doctor, evaluate, live, loops, outputs, places, reference, run, weights
+from cli import bench, doctor, evaluate, lab, live, loops, outputs, places, reference, run, weights
 from cli.dependencies import explain
 from cli.text import one_line
 from recon.core.errors import ReconError, UnexpectedError
@@ -40,6 +40,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")
 app.add_typer(bench.app, name="bench")
 app.add_typer(places.app, name="places")
+app.add_typer(lab.app, name="lab", hidden=True)
 app.command("verify-reference")(reference.verify_reference)
 
 

@@ -71,34 +71,6 @@ class AggregatingTransformer(nn.Module):
         return functional.normalize(gathered.flatten(1).float(), dim=1)
 
 
-def initial_tokens(entering: Tensor, count: int, iterations: int = 25) -> Tensor:
-    """Where training starts the aggregation tokens (1, count, dim): centres of ``entering`` (tokens, dim).
-
-    ``entering`` are tokens of the training images as they reach the block; the centres are those of k-means, scaled
-    to length 1, as published. The start is deterministic: each further centre is the token farthest from those before.
-    Raises ValueError for fewer tokens than centres.
-    """
-    if len(entering) < count:
-        raise ValueError(f"{count} centres need as many tokens, got {len(entering)}")
-    centres = _spread_out(entering, count)
-    for _ in range(iterations):
-        nearest = torch.cdist(entering, centres).argmin(dim=1)
-        members = functional.one_hot(nearest, count).to(entering.dtype)
-        sizes = members.sum(dim=0)[:, None]
-        centres = torch.where(sizes > 0, members.T @ entering / sizes.clamp(min=1), centres)
-    return functional.normalize(centres, dim=1)[None]
-
-
-def _spread_out(tokens: Tensor, count: int) -> Tensor:
-    """``count`` of the tokens (n, dim): the one nearest the mean, then always the one farthest from those chosen."""
-    chosen = [int((tokens - tokens.mean(dim=0)).norm(dim=1).argmin())]
-    distance = (tokens - tokens[chosen[0]]).norm(dim=1)
-    while len(chosen) < count:
-        chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, (tokens - tokens[chosen[-1]]).norm(dim=1))
-    return tokens[chosen]
-
-
 def load_transformer(
     checkpoint: Checkpoint, config: AggregationConfig | None = None, backend: Backend = "torch"
 ) -> AggregatingTransformer:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.core.errors import MapError, OutputError, SourceError
-from recon.core.files import write_atomically
+from recon.core.errors import MapError, SourceError
+from recon.core.files import make_folder, write_atomically
+from recon.core.typed_json import read_object, typed
 from recon.core.types import Image
 from recon.sources.base import working_image
 from recon.sources.decoding import UnreadableImage, read_photo
@@ -28,6 +29,7 @@ from retrieval.index import PlaceIndex
 from retrieval.vlad import VladDescriber, Vocabulary, learn_vlad
 
 COLLECTION_VERSION = 1
+BUILD = "Build it again: recon places build FOLDER"
 WORKING_SIDE = 640  # px; describers shrink images further
 IMAGES_AT_ONCE = 16
 IMAGES_TO_LEARN_FROM = 100
@@ -101,8 +103,7 @@ def open_collection(folder: Path, load_weights: WeightsLoader) -> tuple[Collecti
     describer = load_weights(listing.weights) if listing.weights else _stored_vlad(folder)
     if describer.name != listing.describer:
         raise MapError(
-            f"{folder} was described by {listing.describer}, but the weights are now {describer.name}. "
-            "Build it again: recon places build FOLDER"
+            f"{folder} was described by {listing.describer}, but the weights are now {describer.name}. {BUILD}"
         )
     try:
         return Collection(listing, describer, PlaceIndex.load(folder, listing.describer, listing.dim)), ""
@@ -164,10 +165,7 @@ def _indexed(out: Path, listing: Listing, descriptors: Descriptors) -> PlaceInde
 
 
 def _write(out: Path, listing: Listing, descriptors: Descriptors, describer: PlaceDescriber) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot create {out}: {error.strerror}. Choose another --out.") from error
+    make_folder(out)
     if isinstance(describer, VladDescriber):
         describer.vocabulary.save(out / "vocabulary.npz")
     write_atomically(out / "descriptors.npy", lambda file: np.save(file, descriptors))
@@ -177,29 +175,23 @@ def _write(out: Path, listing: Listing, descriptors: Descriptors, describer: Pla
 
 def _read_listing(path: Path) -> Listing:
     try:
-        content = json.loads(path.read_text())
-        version = content.pop("version")
-        listing = Listing(**(content | {"names": tuple(content["names"])}))
+        content = read_object(path, COLLECTION_VERSION, BUILD)
     except OSError as error:
         raise MapError(
             f"{path.parent} holds no place collection: {path.name} cannot be read. Make one: recon places build FOLDER"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MapError(f"{path} is damaged ({error}). Build it again: recon places build FOLDER") from error
-    if version != COLLECTION_VERSION:
-        raise MapError(f"{path} has version {version}, this program reads {COLLECTION_VERSION}. Rebuild it.")
-    return listing
+    return typed(content, Listing, path, BUILD)
 
 
 def _read_descriptors(path: Path, listing: Listing) -> Descriptors:
     try:
         descriptors = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise MapError(f"{path} is missing or damaged. Build it again: recon places build FOLDER") from error
+        raise MapError(f"{path} is missing or damaged. {BUILD}") from error
     if descriptors.shape != (len(listing.names), listing.dim):
         raise MapError(
             f"{path} holds descriptors of shape {descriptors.shape}, images.json lists {len(listing.names)} of length "
-            f"{listing.dim}. Build it again: recon places build FOLDER"
+            f"{listing.dim}. {BUILD}"
         )
     return np.asarray(descriptors)
 

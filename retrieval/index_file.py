@@ -7,7 +7,6 @@ interrupted save leaves the old index whole. docs/formats.md describes the field
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import faiss
 
 from recon.core.errors import MapError, OutputError
-from recon.core.files import write_atomically
+from recon.core.files import make_folder, write_atomically
 from retrieval.digest import digest_of_file
 
 INDEX_VERSION = 1
@@ -37,15 +36,13 @@ class Header:
 
 def write(folder: Path, index: Any, header: Header) -> None:
     """Write a FAISS index and its header. Raises OutputError when the folder cannot be written."""
-    temporary = folder / "vectors.part"
+    make_folder(folder)
+    unnamed = folder / "vectors.new"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        faiss.write_index(index, str(temporary))
-        digest = digest_of_file(temporary)
-        path = temporary.replace(folder / f"vectors-{digest}.faiss")
-    except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        write_atomically(unnamed, lambda file: faiss.write_index(index, file.name))
+        digest = digest_of_file(unnamed)
+        path = unnamed.replace(folder / f"vectors-{digest}.faiss")
+    except (OSError, RuntimeError) as error:  # RuntimeError: of FAISS
         reason = str(error).splitlines()[0]
         raise OutputError(f"Cannot write the place index in {folder} ({reason}). Free some space.") from error
     content = {"version": INDEX_VERSION, "metric": METRIC, "file": path.name, "digest": digest} | asdict(header)

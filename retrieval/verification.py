@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
+from recon.core.projection import back_project, moved_to_chunk
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Frame, FrameGeometry
 from recon.mapping.overlap import log_ratio, shared_surface
@@ -153,8 +154,7 @@ def _side(geometry: FrameGeometry, features: Features, chosen: NDArray[np.int64]
     pixels = features.keypoints[chosen, :2].astype(np.float64)
     rows, columns = _cell_of(pixels, geometry)
     depth = geometry.depth[rows, columns].astype(np.float64)
-    rays = np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(geometry.intrinsics).T
-    points = Sim3.from_matrix(geometry.cam_from_chunk).inverse().apply(rays * depth[:, None])
+    points = moved_to_chunk(back_project(pixels, depth, geometry.intrinsics), geometry.cam_from_chunk)
     cameras = np.broadcast_to(geometry.cam_from_chunk, (len(points), 4, 4))
     intrinsics = np.broadcast_to(geometry.intrinsics, (len(points), 3, 3))
     return _Side(points, pixels, depth, cameras, intrinsics, geometry.depth.shape[1])

@@ -1,54 +1,30 @@
-"""The rules of CONTRIBUTING.md about imports, read from the sources, and what ``import`` and ``--help`` leave out."""
+"""The rules of CONTRIBUTING.md about imports, the page that draws them, and what ``import`` and help leave out."""
 
 from __future__ import annotations
 
-import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+from recon.lab.architecture import Arrow, Imports, building, imports_of, room_of, sources
+from recon.lab.floor_plan import draw
+
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("recon", "retrieval", "viewer", "cli")
 ABOVE_RECON = ("retrieval", "viewer", "cli")
-LABORATORY_COMMANDS = ("cli.bench", "cli.reference")
+LABORATORIES = ("recon.lab", "retrieval.lab")
+LABORATORY_COMMANDS = ("cli.bench", "cli.lab", "cli.reference")
 HEAVY = ("torch", "open3d", "rerun")
 HELP = """
 from typer.testing import CliRunner
 from cli.main import app
 assert "run" in CliRunner().invoke(app, ["--help"]).output
 """
-Imports = dict[str, set[str]]
 
 
-def sources() -> dict[str, str]:
-    """The text of all modules, by name."""
-    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    return {module_name(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in paths}
-
-
-def module_name(path: Path) -> str:
-    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-
-
-def imports_of(texts: dict[str, str]) -> Imports:
-    """What every module imports, also inside functions and for types alone; by name, modules where there are such."""
-    return {name: set(_imported(ast.parse(text), texts)) for name, text in texts.items()}
-
-
-def _imported(tree: ast.Module, known: Iterable[str]) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute here"
-            members = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (member if member in known else str(node.module) for member in members)
-
-
-def upward(imports: Imports) -> list[tuple[str, str]]:
+def upward(imports: Imports) -> list[Arrow]:
     """Imports of what stands above ``recon`` inside it."""
     return [
         (name, other)
@@ -59,49 +35,20 @@ def upward(imports: Imports) -> list[tuple[str, str]]:
     ]
 
 
-def laboratory(imports: Imports) -> list[tuple[str, str]]:
+def laboratory(imports: Imports) -> list[Arrow]:
     """Imports of a laboratory outside of one."""
     return [
         (name, other)
         for name, others in imports.items()
-        if not _is_laboratory(name) and name not in LABORATORY_COMMANDS
+        if room_of(name) not in LABORATORIES and name not in LABORATORY_COMMANDS
         for other in others
-        if _is_laboratory(other)
+        if room_of(other) in LABORATORIES
     ]
-
-
-def _is_laboratory(name: str) -> bool:
-    return name.split(".", maxsplit=1)[0] in PACKAGES and "lab" in name.split(".")
-
-
-def cycles(imports: Imports) -> list[tuple[str, str]]:
-    """Imports between the packages and modules right inside ``recon`` from which a way leads back."""
-    graph: Imports = {}
-    for name, others in imports.items():
-        for other in others:
-            ends = _part(name), _part(other)
-            if all(end.startswith("recon.") for end in ends) and ends[0] != ends[1]:
-                graph.setdefault(ends[0], set()).add(ends[1])
-    return [(first, second) for first in graph for second in graph[first] if first in reachable(graph, second)]
-
-
-def _part(name: str) -> str:
-    return ".".join(name.split(".")[:2])
-
-
-def reachable(graph: Imports, start: str) -> set[str]:
-    found: set[str] = set()
-    pending = [start]
-    while pending:
-        new = graph.get(pending.pop(), set()) - found
-        found |= new
-        pending += new
-    return found
 
 
 @pytest.fixture(scope="module")
 def imports() -> Imports:
-    return imports_of(sources())
+    return imports_of(sources(ROOT))
 
 
 def test_all_modules_are_read(imports: Imports) -> None:
@@ -120,7 +67,38 @@ def test_only_laboratories_and_their_commands_import_laboratories(imports: Impor
 
 
 def test_no_way_of_imports_leads_back(imports: Imports) -> None:
-    assert cycles(imports) == []
+    assert building(imports).circular == ()
+
+
+def test_the_page_shows_the_imports_as_they_are(imports: Imports) -> None:
+    """Where this fails: ``recon lab architecture --out docs/architecture.svg``, and its figures into the table."""
+    found = building(imports)
+    assert (ROOT / "docs" / "architecture.svg").read_text() == draw(found)
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert re.findall(r"^\| now \| (.+) \|$", page, flags=re.MULTILINE) == [" | ".join(map(str, found.figures()))]
+    rooms = re.findall(r"^\| (`.+`) \| .+ \|$", page, flags=re.MULTILINE)
+    assert {room for row in rooms for room in re.findall("`([^`]+)`", row)} - {"2ab0a4c"} == found.floors.keys()
+
+
+def test_rooms_stand_above_what_they_import() -> None:
+    found = building(
+        {
+            "recon": {"recon.core"},
+            "recon.core": set(),
+            "recon.core.types": {"numpy"},
+            "recon.store.map": {"recon.core.types", "recon.core"},
+            "recon.pipeline": {"recon.store.map", "recon.core.types", "recon.loops"},
+            "recon.loops": {"recon.pipeline"},
+            "cli.run": {"recon.pipeline"},
+        }
+    )
+    assert found.modules == {"cli": 1, "recon.core": 2, "recon.loops": 1, "recon.pipeline": 1, "recon.store": 1}
+    assert found.arrows[("recon.store", "recon.core")] == 2
+    assert found.floors == {"recon.core": 0, "recon.loops": 0, "recon.store": 1, "recon.pipeline": 2, "cli": 3}
+    assert found.circular == (("recon.loops", "recon.pipeline"), ("recon.pipeline", "recon.loops"))
+    assert ("recon.pipeline", "recon.core") not in found.direct()
+    assert found.figures() == (5, 4, 6, 7, 2)
+    assert draw(found).count('class="arrow circular"') == 2
 
 
 def test_violations_are_found() -> None:
@@ -139,7 +117,7 @@ def test_violations_are_found() -> None:
     assert laboratory(found) == [
         ("recon.store.map", "recon.lab.walk"), ("cli.run", "recon.lab.walk"), ("retrieval.index", "retrieval.lab"),
     ]  # fmt: skip
-    assert sorted(cycles(found)) == [("recon.mapping", "recon.store"), ("recon.store", "recon.mapping")]
+    assert building(found).circular == (("recon.mapping", "recon.store"), ("recon.store", "recon.mapping"))
 
 
 @pytest.mark.parametrize("code", ["import recon.pipeline", HELP])

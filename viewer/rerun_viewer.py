@@ -32,6 +32,7 @@ from recon.core.files import make_folder
 from recon.core.places import LoopRecord
 from recon.core.similarity import Sim3
 from recon.core.types import Frame, FrameGeometry, PlacedFrame, SparsePoints
+from recon.mapping.world import median_depth
 from recon.store.map import images_folder
 from viewer import shapes
 from viewer.blueprint import layout
@@ -235,7 +236,7 @@ class RerunViewer:
             start=Instant(first.index, first.timestamp),
             cam_from_chunk={frame.index: Sim3.from_matrix(frame.cam_from_chunk) for frame in added},
             world_from_chunk=event.submap.world_from_chunk,
-            depth=shapes.median_depth(added),
+            depth=median_depth(added),
         )
         self._submaps[number] = submap
         if len(self._submaps) == 1:

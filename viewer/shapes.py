@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.projection import points_in_chunk
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, FrameGeometry, Image
+from recon.mapping.world import median_depth
 from recon.sources.base import working_image
 
 # The four edges of the image plane and the four to the camera centre, drawn in one stroke.
@@ -67,16 +69,7 @@ def _sample_frame(frame: FrameGeometry, count: int, generator: np.random.Generat
         return np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8)
     chosen = generator.choice(weights.size, min(count, usable), replace=False, p=weights / weights.sum())
     rows, columns = np.unravel_index(chosen, frame.depth.shape)
-    pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(chosen))], axis=1)
-    points_cam = pixels @ np.linalg.inv(frame.intrinsics).T * frame.depth[rows, columns, None]
-    chunk_from_cam = Sim3.from_matrix(frame.cam_from_chunk).inverse()
-    return chunk_from_cam.apply(points_cam), frame.colour[rows, columns]
-
-
-def median_depth(frames: Sequence[FrameGeometry]) -> float:
-    """Median of all depths in the chunk's unit, 1 where there are none."""
-    depths = [frame.depth[frame.depth > 0] for frame in frames]
-    return float(np.median(np.concatenate(depths))) if any(part.size for part in depths) else 1.0
+    return points_in_chunk(frame, rows, columns), frame.colour[rows, columns]
 
 
 def frustum(camera: Camera, world_from_cam: Sim3, length: float) -> Array:

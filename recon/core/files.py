@@ -14,6 +14,7 @@ from recon.core.errors import OutputError
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Fill ``path`` through ``write(file)`` so that it is either the old file, the whole new one, or absent.
 
+    A library that opens files itself may write to ``file.name`` instead.
     Raises OutputError naming the file when the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(path.name + ".part")
@@ -25,7 +26,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"Cannot write {path}: {reason}. Free some space or choose another --out.") from error
+        raise OutputError(f"Cannot write {path}: {reason}. Free some space or choose another folder.") from error
     finally:
         with suppress(OSError):  # a read-only folder refuses this as well
             temporary.unlink(missing_ok=True)
@@ -36,4 +37,4 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Cannot create {folder}: {error.strerror}. Choose another --out.") from error
+        raise OutputError(f"Cannot create {folder}: {error.strerror}. Choose another folder.") from error

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.projection import back_project, moved_to_chunk
 from recon.core.stopwatch import stage
 from recon.depth.consistency import keep_consistent
 from recon.depth.views import Depth, PosedView
@@ -73,7 +74,7 @@ class PlaneSweep:
 
 def select_sources(view: PosedView, views: list[PosedView], count: int, best_angle: float) -> list[PosedView]:
     """The views that share most points with ``view`` under a useful triangulation angle [degrees], best first."""
-    points = unproject(view)
+    points = sparse_points(view)
     scores: list[tuple[float, PosedView]] = []
     for other in views:
         shared = np.isin(view.point_ids, other.point_ids) if other.index != view.index else np.zeros(0, bool)
@@ -85,12 +86,10 @@ def select_sources(view: PosedView, views: list[PosedView], count: int, best_ang
     return [other for score, other in scores[:count] if score > 1.0]
 
 
-def unproject(view: PosedView) -> NDArray[np.float64]:
+def sparse_points(view: PosedView) -> NDArray[np.float64]:
     """The view's sparse points (n, 3) in the chunk's frame."""
-    pixels = np.column_stack([view.sparse[:, :2], np.ones(len(view.sparse))])
-    points_cam = pixels @ np.linalg.inv(view.intrinsics).T * view.sparse[:, 2:]
-    chunk_from_cam = np.linalg.inv(view.cam_from_chunk)
-    return np.asarray(points_cam @ chunk_from_cam[:3, :3].T + chunk_from_cam[:3, 3])
+    points_cam = back_project(view.sparse[:, :2], view.sparse[:, 2], view.intrinsics)
+    return moved_to_chunk(points_cam, view.cam_from_chunk)
 
 
 def triangulation_angles(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from recon.core.errors import MapError
 from recon.core.files import write_atomically
+from recon.core.projection import points_in_camera
 from recon.core.similarity import Array, Sim3
 from recon.core.types import FrameGeometry, Image
 from recon.exports.cleaning import PosedGeometry, surfaces, survey
@@ -73,12 +74,9 @@ def frame_points(geometry: FrameGeometry, world_from_cam: Sim3) -> CloudPoints:
     """The depth map as points of the world with normals, without pixels of confidence 0."""
     kept = (geometry.depth > 0) & (geometry.confidence > 0)
     rows, columns = np.nonzero(kept)
-    pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], axis=1)
-    rays = pixels @ np.linalg.inv(geometry.intrinsics).T
-    points_cam = rays * geometry.depth[kept][:, None].astype(np.float64)
     normals_cam = depth_normals(np.where(kept, geometry.depth, np.float32(0)), geometry.intrinsics)[kept]
     return CloudPoints(
-        positions=world_from_cam.apply(points_cam),
+        positions=world_from_cam.apply(points_in_camera(geometry, rows, columns)),
         colours=geometry.colour[kept],
         confidence=geometry.confidence[kept].astype(np.float64),
         normals=normals_cam @ world_from_cam.rotation.T,

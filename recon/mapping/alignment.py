@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recon.core.projection import moved_to_chunk, points_in_chunk
 from recon.core.similarity import Array, Sim3
 from recon.core.types import FrameGeometry
 
@@ -92,17 +92,10 @@ def _shared_points(pair: tuple[FrameGeometry, FrameGeometry]) -> tuple[Array, Ar
     rows, columns = rows[::step], columns[::step]
     weights = np.sqrt(first.confidence[rows, columns] * second.confidence[rows, columns]).astype(np.float64)
     points = [
-        np.vstack([unproject(frame, rows, columns), np.linalg.inv(frame.cam_from_chunk)[None, :3, 3]]) for frame in pair
+        np.vstack([points_in_chunk(frame, rows, columns), moved_to_chunk(np.zeros((1, 3)), frame.cam_from_chunk)])
+        for frame in pair
     ]
     return points[0], points[1], np.append(weights, max(float(weights.sum()) * 0.1, 1.0))
-
-
-def unproject(frame: FrameGeometry, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
-    """Points (n, 3) in the chunk's frame of pixels of the frame's depth map."""
-    pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], axis=1)
-    points_cam = pixels @ np.linalg.inv(frame.intrinsics).T * frame.depth[rows, columns, None].astype(np.float64)
-    chunk_from_cam = np.linalg.inv(frame.cam_from_chunk)
-    return np.asarray(points_cam @ chunk_from_cam[:3, :3].T + chunk_from_cam[:3, 3])
 
 
 def _rough_similarity(pair: tuple[FrameGeometry, FrameGeometry]) -> Sim3 | None:

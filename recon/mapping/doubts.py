@@ -9,9 +9,9 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from recon.core.projection import points_in_chunk
 from recon.core.similarity import Sim3
 from recon.core.types import FrameGeometry, Image
-from recon.mapping.alignment import unproject
 from recon.mapping.overlap import depth_at
 
 STEP = 4  # px between sampled points of a depth map
@@ -68,7 +68,7 @@ def link(before: FrameGeometry, after: FrameGeometry) -> tuple[float, float]:
     The latter is the median, 0 with too few such pixels.
     """
     rows, columns = np.nonzero(before.depth[::STEP, ::STEP] > 0)
-    points = Sim3.from_matrix(after.cam_from_chunk).apply(unproject(before, rows * STEP, columns * STEP))
+    points = Sim3.from_matrix(after.cam_from_chunk).apply(points_in_chunk(before, rows * STEP, columns * STEP))
     expected, seen = depth_at(points, after)
     ratio = float(np.median(np.log(seen / expected))) if len(seen) >= ENOUGH_POINTS else 0.0
     return len(seen) / before.depth[::STEP, ::STEP].size, ratio

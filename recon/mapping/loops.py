@@ -11,10 +11,10 @@ from recon.core.places import LoopCandidate, LoopEdge, LoopKind, LoopRecord, Pla
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Frame, Submap
 from recon.mapping.doubts import ENOUGH_CARRIED, Doubts
-from recon.mapping.placement import median_depth
 from recon.mapping.posegraph.agreement import largest_agreeing_set
 from recon.mapping.posegraph.graph import Edge, EdgeNoise, Optimised, PoseGraph
 from recon.mapping.posegraph.solver import closing_error, optimise
+from recon.mapping.world import median_depth
 
 MAX_CLOSING_ERROR = 5.0  # standard deviations of the chain's drift; a loop beyond that is a mistake, not drift
 # Drift from one submap to the next: generous, since a loop must never be refused because a map has drifted a little.

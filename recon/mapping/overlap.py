@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from recon.core.projection import points_in_chunk
 from recon.core.similarity import Array, Sim3
 from recon.core.types import FrameGeometry
-from recon.mapping.alignment import unproject
 
 
 def shared_surface(
@@ -18,7 +18,7 @@ def shared_surface(
     are compared.
     """
     rows, columns = np.nonzero(source.depth[::step, ::step] > 0)
-    points = unproject(source, rows * step, columns * step)
+    points = points_in_chunk(source, rows * step, columns * step)
     points_cam = Sim3.from_matrix(target.cam_from_chunk).apply(target_from_source.apply(points))
     expected, measured = depth_at(points_cam, target)
     if not len(measured):

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from recon.core.similarity import Sim3
-from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, PlacedFrame, Submap
+from recon.core.types import Chunk, ChunkGeometry, PlacedFrame, Submap
 from recon.mapping.alignment import align_frames
+from recon.mapping.world import median_depth
 
 Piece = dict[int, PlacedFrame]
 
@@ -120,10 +121,3 @@ def first_world(geometry: ChunkGeometry) -> Sim3:
     """World from chunk for the first submap of a piece: the first camera at the origin, median depth 1."""
     scale = 1.0 / median_depth(geometry.frames)
     return Sim3(scale, np.eye(3), np.zeros(3)) @ Sim3.from_matrix(geometry.frames[0].cam_from_chunk)
-
-
-def median_depth(frames: tuple[FrameGeometry, ...]) -> float:
-    """Median of all depth in the frames, 1 where there is none."""
-    depths = [frame.depth[frame.depth > 0] for frame in frames]
-    found = np.concatenate(depths) if depths else np.zeros(0)
-    return float(np.median(found)) if found.size else 1.0

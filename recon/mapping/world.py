@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,13 @@ from recon.core.types import FrameGeometry, PlacedFrame, SparsePoints
 from recon.mapping.alignment import fit_similarity
 
 CORNERS = np.vstack([np.zeros(3), np.eye(3)])  # of a camera: they fix its position, rotation and unit
+
+
+def median_depth(frames: Sequence[FrameGeometry]) -> float:
+    """Median of all depth in the frames, in the chunk's unit; 1 where there is none."""
+    depths = [frame.depth[frame.depth > 0] for frame in frames]
+    found = np.concatenate(depths) if depths else np.zeros(0)
+    return float(np.median(found)) if found.size else 1.0
 
 
 def typical_depth(frame: FrameGeometry) -> float:

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recon.core.errors import WeightsError
+from recon.core.errors import OutputError, WeightsError
+from recon.core.files import make_folder, write_atomically
 from recon.network.attention import Backend
 from recon.network.config import FLASHVGGT, VGGT_1B, Dense, DescriptorsV1, NetworkConfig, Rule
 from recon.network.model import GeometryNetwork
@@ -116,20 +117,23 @@ def _unwrapped(content: object) -> dict[str, Tensor]:
 
 
 def save_checkpoint(path: Path, network: GeometryNetwork, rule: Rule) -> None:
-    """Write a safetensors file that says what it is. Raises WeightsError when it cannot be written."""
+    """Write a safetensors file that says what it is. Raises OutputError when it cannot be written."""
     write_tensors(path, network.state_dict(), to_text(network.config, rule))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], stated: str) -> None:
-    """Write tensors and what ``stored_config.to_text`` says of them under a temporary name, then rename."""
-    temporary = path.with_name(path.name + ".part")
+    """Write tensors and what ``stored_config.to_text`` says of them, as ``write_safetensors`` does."""
+    make_folder(path.parent)
+    write_safetensors(path, tensors, {METADATA: stated})
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file that is whole or absent. Raises OutputError when it cannot be written."""
+    contiguous = {name: x.contiguous() for name, x in tensors.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: x.contiguous() for name, x in tensors.items()}, temporary, {METADATA: stated})
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise WeightsError(f"Cannot write {path} ({error}). Free some space or choose another folder.") from error
+        write_atomically(path, lambda file: save_file(contiguous, file.name, metadata))
+    except SafetensorError as error:
+        raise OutputError(f"Cannot write {path} ({error}). Free some space or choose another folder.") from error
 
 
 def misfit(shapes: Mapping[str, tuple[int, ...]], config: NetworkConfig) -> Misfit:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from recon.core.errors import MapError
 from recon.core.files import write_atomically
 from recon.core.similarity import Sim3
-from recon.store.map import open_map
+from recon.core.typed_json import typed
+from recon.store.map import AGAIN, Matrix, open_map
 
 KEPT = "finished.json"
 
@@ -22,11 +24,19 @@ def finished_world(folder: Path) -> dict[int, Sim3]:
     """
     path = folder / "map" / KEPT
     if path.is_file():
-        return {int(index): Sim3.from_matrix(np.array(pose)) for index, pose in json.loads(path.read_text()).items()}
+        return _poses(path)
     if not (folder / "map" / "map.json").is_file():
         return {}
     finished = open_map(folder)
     return {frame.index: frame.world_from_cam for frame in finished.frames} if finished.complete else {}
+
+
+def _poses(path: Path) -> dict[int, Sim3]:
+    try:
+        poses = typed(json.loads(path.read_text()), dict[int, Matrix], path, AGAIN)
+        return {index: Sim3.from_matrix(np.array(pose)) for index, pose in poses.items()}
+    except (ValueError, IndexError) as error:
+        raise MapError(f"{path} is damaged ({error!r}). {AGAIN}") from error
 
 
 def keep_finished(folder: Path, poses: Mapping[int, Sim3]) -> None:

@@ -22,7 +22,8 @@ import numpy as np
 from recon.core.errors import MapError, OutputError, SettingsError, SourceError
 from recon.core.files import write_atomically
 from recon.core.names import refuse_to_leave
-from recon.core.refusal import Hindrance, Unplaced
+from recon.core.refusal import Unplaced
+from recon.core.typed_json import read_object, typed
 from recon.core.types import (
     Camera,
     Chunk,
@@ -37,9 +38,8 @@ from recon.frontend import Resumable, front_end_class, front_end_name
 from recon.settings import RunSettings
 from recon.sources.base import Source
 from recon.sources.identity import content_hash
-from recon.store.map import FrameArrays, open_map, read_arrays
+from recon.store.map import FrameArrays, Matrix, open_map, read_arrays
 from recon.store.masks import write_masks
-from recon.store.report import settings_from_json
 
 JOURNAL_VERSION = 2  # which added the content of frames
 ANEW = "Rebuild the map with --overwrite."
@@ -58,6 +58,13 @@ class Part:
 
 
 @dataclass(frozen=True)
+class _Parts:
+    """What run.json holds."""
+
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
 class FrameRecord:
     """A ``Frame`` without its pixels, which are in the run's image folder. content: a hash that identifies them."""
 
@@ -70,18 +77,28 @@ class FrameRecord:
     content: str
 
 
+@dataclass(frozen=True)
+class PosedRecord:
+    """A ``FrameGeometry`` without its images, which are in the submap."""
+
+    index: int
+    cam_from_chunk: Matrix
+    camera: Camera
+    intrinsics: Matrix
+
+
 @dataclass(frozen=True, eq=False)
 class ChunkRecord:
-    """A finished chunk: its frames, and the JSON that its file holds."""
+    """A finished chunk as its file holds it. unplaced, revised: as in ``ChunkGeometry``; early builds wrote the reasons
+    as text alone. memory: what the front end remembered behind the chunk.
+    """
 
-    frames: tuple[FrameRecord, ...]
     overlap: int
-    content: Row
-
-    @property
-    def memory(self) -> Row:
-        """What the front end remembered behind the chunk."""
-        return dict(self.content["memory"])
+    frames: tuple[FrameRecord, ...]
+    placed: tuple[PosedRecord, ...]
+    unplaced: dict[int, Unplaced | str]
+    revised: dict[int, Matrix]
+    memory: Row
 
 
 class Journal:
@@ -185,12 +202,14 @@ class Journal:
         finished = self.finished[chunk.index]
         if [_identity(frame) for frame in chunk.frames] != [_identity(frame) for frame in finished.frames]:
             raise SourceError(self._changed(chunk, finished))
-        content = finished.content
         path = self._folder / f"submap_{chunk.index:04d}.npz"
-        arrays = read_arrays(path) if content["placed"] else {}
-        frames = tuple(_recalled(row, arrays.get(row["index"]), before, path) for row in content["placed"])
-        unplaced = {int(index): _unplaced(reason) for index, reason in content["unplaced"].items()}
-        revised = {int(index): np.array(pose) for index, pose in content["revised"].items()}
+        arrays = read_arrays(path) if finished.placed else {}
+        frames = tuple(_recalled(row, arrays.get(row.index), before, path) for row in finished.placed)
+        unplaced = {
+            index: Unplaced.from_text(reason) if isinstance(reason, str) else reason  # of an early build
+            for index, reason in finished.unplaced.items()
+        }
+        revised = {index: np.array(pose) for index, pose in finished.revised.items()}
         return ChunkGeometry(frames, SparsePoints.empty(), unplaced, revised)
 
     def _changed(self, chunk: Chunk, finished: ChunkRecord) -> str:
@@ -307,22 +326,13 @@ def require_run(folder: Path) -> Path:
 
 def _read_parts(folder: Path) -> tuple[Part, ...]:
     path = require_run(folder)
-    content = _load(path)
-    try:
-        return tuple(Part(**row | {"settings": settings_from_json(row["settings"])}) for row in content["parts"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise MapError(f"{path} is damaged ({error!r}). {ANEW}") from error
+    return typed(_load(path), _Parts, path, ANEW).parts
 
 
 def _read_chunks(folder: Path) -> tuple[ChunkRecord, ...]:
     chunks: list[ChunkRecord] = []
     while (path := _chunk_path(folder, len(chunks))).is_file():
-        content = _load(path)
-        try:
-            rows = [row | {"original_size": tuple(row["original_size"])} for row in content["frames"]]
-            chunks.append(ChunkRecord(tuple(FrameRecord(**row) for row in rows), content["overlap"], content))
-        except (KeyError, TypeError) as error:
-            raise MapError(f"{path} is damaged ({error!r}). {ANEW}") from error
+        chunks.append(typed(_load(path), ChunkRecord, path, ANEW))
         for frame in chunks[-1].frames:
             refuse_to_leave(frame.name, path)
     return tuple(chunks)
@@ -344,18 +354,9 @@ def _read_others(folder: Path, known: Mapping[int, FrameRecord]) -> tuple[Skippe
 
 def _load(path: Path) -> Row:
     try:
-        content = json.loads(path.read_text())
-        version = content["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_object(path, JOURNAL_VERSION, ANEW)
+    except OSError as error:
         raise MapError(f"{path} is damaged ({error!r}). {ANEW}") from error
-    if version != JOURNAL_VERSION:
-        raise MapError(f"{path} has version {version}, this program reads {JOURNAL_VERSION}. {ANEW}")
-    return dict(content)
-
-
-def _unplaced(row: Row | str) -> Unplaced:
-    """Early builds wrote the reason alone."""
-    return Unplaced.from_text(row) if isinstance(row, str) else Unplaced(row["reason"], Hindrance(row["kind"]))
 
 
 def _pose_to_json(frame: FrameGeometry) -> Row:
@@ -367,13 +368,13 @@ def _pose_to_json(frame: FrameGeometry) -> Row:
     }
 
 
-def _recalled(row: Row, stored: FrameArrays | None, before: Mapping[int, FrameGeometry], path: Path) -> FrameGeometry:
+def _recalled(
+    row: PosedRecord, stored: FrameArrays | None, before: Mapping[int, FrameGeometry], path: Path
+) -> FrameGeometry:
     """A frame's geometry: the one of the chunk before where the submap stores no other."""
-    index = int(row["index"])
     if stored is None:
-        if index not in before:
-            raise MapError(f"{path} lacks the depth of frame {index}. {ANEW}")
-        return before[index]
-    camera = Camera(**row["camera"] | {"params": tuple(row["camera"]["params"])})
-    poses = np.array(row["cam_from_chunk"]), np.array(row["intrinsics"])
-    return FrameGeometry(index, poses[0], camera, poses[1], stored.depth, stored.confidence, stored.colour)
+        if row.index not in before:
+            raise MapError(f"{path} lacks the depth of frame {row.index}. {ANEW}")
+        return before[row.index]
+    poses = np.array(row.cam_from_chunk), np.array(row.intrinsics)
+    return FrameGeometry(row.index, poses[0], row.camera, poses[1], stored.depth, stored.confidence, stored.colour)

@@ -22,6 +22,7 @@ from recon.core.errors import MapError
 from recon.core.files import make_folder, write_atomically
 from recon.core.names import refuse_to_leave
 from recon.core.similarity import Sim3
+from recon.core.typed_json import read_object, typed
 from recon.core.types import Camera, DepthMap, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
 from recon.store.archive import load_arrays, save_arrays
 from recon.store.lock import writer_in
@@ -29,6 +30,8 @@ from recon.store.lock import writer_in
 MAP_VERSION = 2
 VERSIONS_READ = (1, 2)  # 1 is compressed by zlib
 CONFIDENCE_LEVELS = 255
+AGAIN = "Run the reconstruction again."
+Matrix = list[list[float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +146,7 @@ def read_arrays(path: Path) -> dict[int, FrameArrays]:
     try:
         return {index: _frame_arrays(arrays, index) for index in indices}
     except KeyError as error:
-        raise MapError(f"{path} lacks the array {error}. Run the reconstruction again.") from error
+        raise MapError(f"{path} lacks the array {error}. {AGAIN}") from error
 
 
 def open_map(folder: Path) -> ReconstructedMap:
@@ -151,25 +154,17 @@ def open_map(folder: Path) -> ReconstructedMap:
     path = folder / "map" / "map.json"
     if not path.is_file():
         raise MapError(_why_no_map(folder))
+    stored = typed(with_kinds(read_object(path, VERSIONS_READ, AGAIN)), _Places, path, AGAIN)
     try:
-        content = json.loads(path.read_text())
-        version = content["version"]
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise MapError(f"{path} is damaged ({error}). Run the reconstruction again.") from error
-    if version not in VERSIONS_READ:
-        raise MapError(f"{path} has version {version}, this program reads {MAP_VERSION}. Repeat the reconstruction.")
-    try:
-        cameras = [_camera_from_json(camera) for camera in content["cameras"]]
-        frames = tuple(_frame_from_json(row, cameras) for row in content["frames"])
-        between = tuple(_frame_from_json(row, cameras) for row in content.get("between", ()))
-        skipped = tuple(skipped_from_json(row) for row in content["skipped"])
-        complete = bool(content["complete"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise MapError(f"{path} is damaged ({error!r}). Run the reconstruction again.") from error
+        frames, between = (
+            tuple(_placed(row, stored.cameras) for row in rows) for rows in (stored.frames, stored.between)
+        )
+    except (ValueError, IndexError) as error:  # no pose, or no such camera
+        raise MapError(f"{path} is damaged ({error!r}). {AGAIN}") from error
     for named in (*frames, *between):
         refuse_to_leave(named.name, path)
     points = _read_points(folder / "map" / "points.npz")
-    return ReconstructedMap(folder, frames, skipped, points, complete, between)
+    return ReconstructedMap(folder, frames, stored.skipped, points, stored.complete, between)
 
 
 def _why_no_map(folder: Path) -> str:
@@ -186,6 +181,28 @@ def _why_no_map(folder: Path) -> str:
         )
     missing = folder / "map" / "map.json"
     return f"{folder} contains no map: {missing} is missing. Create one with: recon run SOURCE --out {quoted}"
+
+
+@dataclass(frozen=True)
+class _FrameRow:
+    """A placed frame in map.json. camera: its number. world_from_cam: (4, 4)."""
+
+    index: int
+    timestamp: float
+    name: str
+    camera: int
+    world_from_cam: Matrix
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What map.json holds."""
+
+    complete: bool
+    cameras: tuple[Camera, ...]
+    frames: tuple[_FrameRow, ...]
+    skipped: tuple[SkippedFrame, ...]
+    between: tuple[_FrameRow, ...] = ()
 
 
 def _places_to_json(
@@ -216,24 +233,25 @@ def _frame_to_json(frame: PlacedFrame, numbers: Mapping[Camera, int]) -> dict[st
     }
 
 
-def _camera_from_json(row: dict[str, Any]) -> Camera:
-    return Camera(row["model"], int(row["width"]), int(row["height"]), tuple(float(value) for value in row["params"]))
+def _placed(row: _FrameRow, cameras: Sequence[Camera]) -> PlacedFrame:
+    pose = Sim3.from_matrix(np.array(row.world_from_cam))
+    return PlacedFrame(row.index, row.timestamp, row.name, cameras[row.camera], pose)
 
 
-def _frame_from_json(row: dict[str, Any], cameras: list[Camera]) -> PlacedFrame:
-    return PlacedFrame(
-        index=int(row["index"]),
-        timestamp=float(row["timestamp"]),
-        name=str(row["name"]),
-        camera=cameras[row["camera"]],
-        world_from_cam=Sim3.from_matrix(np.array(row["world_from_cam"], dtype=np.float64)),
-    )
+def with_kinds(content: dict[str, Any]) -> dict[str, Any]:
+    """A map or report in JSON, whose skipped frames say of what kind they are.
+
+    Early builds wrote no kind, only what they said of frames that were passed over.
+    """
+    rows = content.get("skipped")
+    return content | {"skipped": [_with_kind(row) for row in rows]} if isinstance(rows, list) else content
 
 
-def skipped_from_json(row: dict[str, Any]) -> SkippedFrame:
-    """A frame without a place. Early builds wrote no kind, only what they said of frames that were passed over."""
-    passed = str(row["reason"]).startswith("was passed over as it shows little new")
-    return SkippedFrame(**{"kind": "passed" if passed else "unplaced"} | row)
+def _with_kind(row: Any) -> Any:
+    if not isinstance(row, dict):
+        return row
+    passed = str(row.get("reason")).startswith("was passed over as it shows little new")
+    return {"kind": "passed" if passed else "unplaced"} | row
 
 
 def _read_points(path: Path) -> SparsePoints:
@@ -241,7 +259,7 @@ def _read_points(path: Path) -> SparsePoints:
     try:
         return SparsePoints(**{field.name: arrays[field.name] for field in fields(SparsePoints)})
     except KeyError as error:
-        raise MapError(f"{path} lacks the array {error}. Run the reconstruction again.") from error
+        raise MapError(f"{path} lacks the array {error}. {AGAIN}") from error
 
 
 def _read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:
@@ -261,7 +279,7 @@ def _read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[Fram
                 colour=stored.colour,
             )
     except KeyError as error:
-        raise MapError(f"{path} lacks the array {error}. Run the reconstruction again.") from error
+        raise MapError(f"{path} lacks the array {error}. {AGAIN}") from error
 
 
 def _frame_arrays(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:

@@ -8,17 +8,16 @@ import platform
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from recon.core.errors import MapError, OutputError
 from recon.core.events import Listener, Notice, StreamStatus
 from recon.core.files import write_atomically
 from recon.core.places import LoopRecord
 from recon.core.stopwatch import StageTime
-from recon.core.types import Camera, Chunk, ChunkGeometry, SkippedFrame
-from recon.settings import CloudSettings, NetworkSettings, PlaceSettings, RunSettings
-from recon.sources.base import SourceOptions
-from recon.store.map import skipped_from_json
+from recon.core.typed_json import read_object, typed
+from recon.core.types import Chunk, ChunkGeometry, SkippedFrame
+from recon.settings import RunSettings
+from recon.store.map import AGAIN, with_kinds
 
 REPORT_VERSION = 1
 MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "pycolmap", "rerun-sdk", "scipy", "torch")
@@ -113,50 +112,7 @@ def write_or_tell(report: RunReport, path: Path, tell: Listener) -> RunReport:
 def read(path: Path) -> RunReport:
     """Read a report. Raises MapError if it is missing, damaged or of another version."""
     try:
-        content = json.loads(path.read_text())
-        version = content.pop("version")
+        content = read_object(path, REPORT_VERSION, AGAIN)
     except OSError as error:
         raise MapError(f"Cannot read {path}: {error.strerror}. Create one with: recon run SOURCE --out DIR") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MapError(f"{path} is damaged ({error}). Run the reconstruction again.") from error
-    if version != REPORT_VERSION:
-        raise MapError(f"{path} has version {version}, this program reads {REPORT_VERSION}.")
-    try:
-        return _report_from_json(content)
-    except (KeyError, TypeError) as error:
-        raise MapError(f"{path} is damaged ({error}). Run the reconstruction again.") from error
-
-
-def _report_from_json(content: dict[str, Any]) -> RunReport:
-    parts = {
-        "settings": settings_from_json(content["settings"]),
-        "skipped": tuple(skipped_from_json(row) for row in content["skipped"]),
-        "chunks": tuple(ChunkReport(**row | {"warnings": tuple(row.get("warnings", ()))}) for row in content["chunks"]),
-        "stages": tuple(StageTime(**row) for row in content["stages"]),
-        "notices": tuple(content["notices"]),
-        "unwritten": tuple(content.get("unwritten", ())),
-        "suspicions": tuple(content.get("suspicions", ())),
-        "loops": tuple(LoopRecord(**row) for row in content.get("loops", ())),
-        "stream": StreamStatus(**content["stream"]) if content.get("stream") else None,
-    }
-    return RunReport(**(content | parts))
-
-
-def settings_from_json(content: dict[str, Any]) -> RunSettings:
-    """Settings from what ``asdict`` and JSON made of them. Raises KeyError or TypeError for anything else."""
-    source, intrinsics = content["source"], content["intrinsics"]
-    if source["masks"] is not None:
-        source = source | {"masks": Path(source["masks"])}
-    if intrinsics is not None:
-        intrinsics = Camera(**(intrinsics | {"params": tuple(intrinsics["params"])}))
-    network = content.get("network") and NetworkSettings(**content["network"])
-    places = content.get("places") and PlaceSettings(**content["places"])
-    cloud = CloudSettings(**content.get("cloud", {}))
-    parts = {
-        "source": SourceOptions(**source),
-        "intrinsics": intrinsics,
-        "network": network,
-        "places": places,
-        "cloud": cloud,
-    }
-    return RunSettings(**(content | parts))
+    return typed(with_kinds(content), RunReport, path, AGAIN)

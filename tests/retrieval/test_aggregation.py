@@ -15,7 +15,6 @@ from retrieval.aggregation import (
     AggregatingTransformer,
     AggregationConfig,
     ImAgeDescriber,
-    initial_tokens,
     load_transformer,
     prepare,
 )
@@ -84,16 +83,3 @@ def test_descriptions_do_not_depend_on_the_batch_or_the_images_size() -> None:
     assert np.allclose(together, np.concatenate([describer.describe([image]) for image in images]), atol=1e-5)
     assert describer.describe([]).shape == (0, describer.dim)
     assert prepare(images[0]).shape == (1, 3, 322, 322)
-
-
-def test_training_starts_at_the_centres_of_the_tokens() -> None:
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.nn.functional.normalize(torch.randn(4, 8, generator=generator), dim=1)
-    tokens = (5 * centres[:, None] + 0.05 * torch.randn(4, 50, 8, generator=generator)).flatten(0, 1)
-    found = initial_tokens(tokens, 4)
-    assert found.shape == (1, 4, 8)
-    assert torch.allclose(found.norm(dim=2), torch.ones(1, 4))
-    assert (found[0] @ centres.T).max(dim=0).values.min() > 0.999
-    assert torch.equal(found, initial_tokens(tokens, 4))
-    with pytest.raises(ValueError, match="4 centres"):
-        initial_tokens(tokens[:3], 4)

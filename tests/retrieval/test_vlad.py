@@ -13,7 +13,6 @@ from recon.core.types import Image
 from retrieval.dense_sift import DenseSift
 from retrieval.describer import normalised
 from retrieval.vlad import VladDescriber, Vocabulary, learn_vlad, sketch
-from retrieval.whitening import WhitenedDescriber, Whitening
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "images"
 
@@ -95,20 +94,6 @@ def test_sketch_keeps_inner_products() -> None:
     assert short_a.shape == (200, 1024)
     assert np.abs(error).mean() < 0.06
     assert abs(error.mean()) < 0.02
-
-
-def test_whitening_evens_out_the_directions(images: list[Image], describer: VladDescriber) -> None:
-    descriptors = describer.describe(images)
-    whitening = Whitening.learn(descriptors, 8)
-    white = WhitenedDescriber(describer, whitening)
-    found = white.describe(images[:5])
-    assert found.shape == (5, 8)
-    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    assert white.name.startswith(describer.name)
-    spread = ((descriptors - whitening.mean) @ whitening.projection).std(axis=0)
-    assert spread.max() < 1.2 * spread.min()
-    with pytest.raises(ValueError, match="at least 2"):
-        Whitening.learn(descriptors[:1])
 
 
 def test_what_is_masked_does_not_count(images: list[Image], describer: VladDescriber) -> None:

@@ -52,11 +52,6 @@ def test_the_first_point_of_each_voxel_stands_for_it() -> None:
     assert len(shapes.one_per_voxel(points[:0], 1.0)) == 0
 
 
-def test_median_depth() -> None:
-    assert shapes.median_depth([scene.geometry(0, 0)]) == scene.WALL * scene.CHUNK_UNIT
-    assert shapes.median_depth([]) == 1.0
-
-
 def test_frustum_spans_the_field_of_view_in_world_units() -> None:
     pose = scene.CORRECTION @ scene.world_from_cam(2)
     line = shapes.frustum(scene.CAMERA, pose, length=3.0)

@@ -1,11 +1,7 @@
-"""Plain COLMAP as a peer: features, matching and incremental mapping with default options, in one process.
-
-python -m recon.lab.benchmark.plain_colmap SOURCE --out FOLDER --matching sequential --every 2
-"""
+"""Plain COLMAP as a peer: features, matching and incremental mapping with default options, in one process."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -57,18 +53,3 @@ def _trajectory(model: pycolmap.Reconstruction, names: dict[str, int]) -> Trajec
     images = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: names[image.name])
     poses = [np.vstack([image.cam_from_world().inverse().matrix(), [0, 0, 0, 1]]) for image in images]
     return Trajectory(np.array([float(names[image.name]) for image in images]), np.array(poses))
-
-
-def main() -> None:
-    """Reconstruct the source named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--matching", choices=("sequential", "exhaustive"), required=True)
-    parser.add_argument("--every", type=int, default=1)
-    arguments = parser.parse_args()
-    reconstruct_plainly(arguments.source, arguments.every, arguments.matching, arguments.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -38,7 +38,7 @@ def run_plain_colmap(member: BenchmarkSet, data: Path, out: Path) -> Process:
     shutil.rmtree(out, ignore_errors=True)
     options = ("--out", str(out), "--matching", member.matching, "--every", str(member.every))
     source = str(data / member.folder / member.source)
-    return run_measured(("-m", "recon.lab.benchmark.plain_colmap", source, *options), out)
+    return run_measured(("-m", "cli", "lab", "plain-colmap", source, *options), out)
 
 
 def run_measured(arguments: Sequence[str], out: Path) -> Process:

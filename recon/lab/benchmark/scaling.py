@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -20,6 +19,7 @@ from torch import Tensor
 from recon.core.errors import SettingsError
 from recon.core.files import write_atomically
 from recon.lab.benchmark.clock import CLOCKS, Clock
+from recon.lab.benchmark.commit import current_commit
 from recon.lab.benchmark.published_stream import PublishedStream
 from recon.network.attention import choose_backend
 from recon.network.cache import DescriptorCache, MemoryBudget
@@ -226,18 +226,6 @@ def _published_steps(
 
 def _take(images: Tensor, first: int, last: int) -> Tensor:
     return images[:, torch.arange(first, last, device=images.device) % images.shape[1]]
-
-
-def current_commit() -> str:
-    """The commit of the source beside this file, with a plus where files differ; "unknown" outside a checkout."""
-    folder = Path(__file__).parent
-    try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+"], cwd=folder, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return run.stdout.strip()
 
 
 def describe(case: Case) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from statistics import median
 
 from recon.core.files import write_atomically
 from recon.core.machine import processors
+from recon.lab.benchmark.commit import current_commit
 from recon.lab.benchmark.measure import Findings, RunResult, SetResult
 from recon.store.report import main_versions
 
@@ -59,7 +59,7 @@ def circumstances() -> Circumstances:
     """The circumstances now."""
     return Circumstances(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=_commit(),
+        commit=current_commit(),
         device=_device(),
         processors=processors(),
         load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -146,19 +146,6 @@ def _range(values: Sequence[float], form: str) -> str:
         return ""
     middle = form.format(median(values))
     return middle if len(values) == 1 else f"{middle} ({form.format(min(values))} to {form.format(max(values))})"
-
-
-def _commit() -> str:
-    folder = Path(__file__).parent
-    try:
-        commit = _output("git", "-C", str(folder), "rev-parse", "--short", "HEAD")
-        return commit + ("+" if _output("git", "-C", str(folder), "status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.CalledProcessError):  # installed without its history
-        return "unknown"
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _device() -> str:

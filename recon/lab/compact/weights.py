@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recon.core.errors import ReconError
@@ -16,25 +15,24 @@ from recon.depth.network import PosedDepthNet
 from recon.depth.weights import POSED_FORMAT, filled, posed_config, read_weights, require
 from recon.lab.compact.compact import CompactConfig, CompactNet
 from recon.lab.compact.trunk import TrunkConfig
+from recon.network.checkpoints import write_safetensors
 
 COMPACT_FORMAT = "recon compact 1"
 HEADER = 1 << 16  # bytes kept free for names and sizes
 
 
 def save_weights(net: PosedDepthNet | CompactNet, path: Path, steps: int = 0, part_bytes: int = 0) -> list[Path]:
-    """Write a network in float16, through temporary names; the files written. steps: of training behind it.
+    """Write a network in float16; the files written. steps: of training behind it.
 
     part_bytes: the largest size of a file; beyond it the network is written in parts named after ``path``. 0: one file.
     """
-    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in net.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().half() for name, tensor in net.state_dict().items()}
     kind = COMPACT_FORMAT if isinstance(net, CompactNet) else POSED_FORMAT
     about = {"format": kind, "config": json.dumps(asdict(net.config)), "steps": str(steps)}
     parts = list(_parts(tensors, part_bytes - HEADER)) if part_bytes else [tensors]
     paths = [_part_path(path, number, len(parts)) for number in range(1, len(parts) + 1)]
     for part, file in zip(parts, paths, strict=True):
-        temporary = file.with_suffix(".part")
-        save_file(part, temporary, about)
-        temporary.rename(file)
+        write_safetensors(file, part, about)
     return paths
 
 

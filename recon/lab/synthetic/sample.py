@@ -1,13 +1,10 @@
 """The bundled sample: a walk around the table of a furnished room that returns to its start.
 
-    python -m recon.lab.synthetic.sample data/sample
-
 data/README.md describes the files.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 
@@ -118,13 +115,6 @@ def write_sample(folder: Path) -> None:
             depth.save(folder / "depth" / f"{index:06d}.png", optimize=True)
 
 
-def main() -> None:
-    """Write the sample into the folder named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    write_sample(parser.parse_args().folder)
-
-
 def _tum_row(index: int, world_from_cam: Tensor) -> str:
     numbers = *world_from_cam[:3, 3].tolist(), *Rotation.from_matrix(world_from_cam[:3, :3].numpy()).as_quat()
     return f"{index} " + " ".join(f"{number:.9f}" for number in numbers) + "\n"
@@ -215,7 +205,3 @@ def _corners() -> list[Solid]:
         box((-2.75, 1.75, 0), (-2.2, 2.3, 0.45), Pattern.POSTER, MEADOW, 0.15, yaw=0.3),
         blob((-2.45, 2.02, 0.62), (0.17, 0.17, 0.17), Pattern.TILES, CANDY, 0.09),
     ]
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,12 @@
 """Measure the learned depth stage beside the classical one on real sequences, same views, poses and points.
 
-    python -m recon.lab.training.evaluate runs/posed-depth/best.pt --data FOLDER
-
-Errors are relative, medians over all pixels with true depth. FOLDER is $RECON_REAL_DATA by default.
+Errors are relative, medians over all pixels with true depth.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,12 +120,12 @@ def load_net(path: Path) -> PosedDepthNet:
     return net
 
 
-def main() -> None:
-    """Print one table per sequence."""
-    options = _options().parse_args()
-    torch.set_num_threads(options.threads)
-    net = load_net(options.weights)
-    learned = LearnedSweep(net, torch.device("cpu"))
+def tables(weights: Path, data: Path, views: int = 0, longest_side: int = 320) -> Iterator[str]:
+    """A table for each sequence in ``data``, of its first ``views`` views (0: all) at this size [px].
+
+    weights: as for ``load_net``. Raises ReconError where a file is missing or does not fit.
+    """
+    learned = LearnedSweep(load_net(weights), torch.device("cpu"))
     stages: dict[str, DepthStage] = {
         "learned": learned,
         "learned, without sparse points": replace(learned, use_sparse=False),
@@ -136,24 +133,9 @@ def main() -> None:
         "classical, filled by learned": FilledSweep(PlaneSweep(), learned),
     }
     for measured_set in MEASURED_SETS:
-        measured = read_chunk(options.data / measured_set.name, measured_set, options.views, options.longest_side)
+        measured = read_chunk(data / measured_set.name, measured_set, views, longest_side)
         classical = measure(PlaneSweep(), measured)
         outcomes = {"constant": constant_depth(measured), "classical": classical}
         outcomes |= {name: measure(stage, measured) for name, stage in stages.items()}
-        print(f"\n{measured_set.name}: {len(measured.views)} views, {len(measured.depth)} with true depth\n")
-        print(HEADER, table(outcomes, classical), sep="\n", flush=True)
-
-
-def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, help="best.pt or checkpoint.pt of a training, or a .safetensors file")
-    default = os.environ.get("RECON_REAL_DATA", "data/real")
-    parser.add_argument("--data", type=Path, default=Path(default), help="folder of the sequences")
-    parser.add_argument("--views", type=int, default=0, help="only the first so many views of each; 0 = all")
-    parser.add_argument("--longest-side", type=int, default=320, help="of the views, pixels")
-    parser.add_argument("--threads", type=int, default=1)
-    return parser
-
-
-if __name__ == "__main__":
-    main()
+        heading = f"{measured_set.name}: {len(measured.views)} views, {len(measured.depth)} with true depth"
+        yield f"{heading}\n\n{HEADER}\n{table(outcomes, classical)}\n"

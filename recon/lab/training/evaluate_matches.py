@@ -1,16 +1,12 @@
 """Measure the whole network's matches, and poses solved from them, beside SIFT's on pairs of real views.
 
-    python -m recon.lab.training.evaluate_matches runs/compact/best.pt --preset compact --data FOLDER
-
-FOLDER is $RECON_REAL_DATA by default. Poses are solved by pycolmap's two-view geometry from both kinds of matches
+Poses are solved by pycolmap's two-view geometry from both kinds of matches
 alike; errors are medians over pairs, where a pair without a pose counts as 180 degrees.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -233,32 +229,14 @@ def load_net(path: Path, preset: str) -> CompactNet:
     return net
 
 
-def main() -> None:
-    """Print a table per sequence and gap."""
-    options = _options().parse_args()
-    torch.set_num_threads(options.threads)
-    net = load_net(options.weights, options.preset)
+def tables(net: CompactNet, data: Path, least: float, views: int = 0, longest_side: int = 320) -> Iterator[str]:
+    """A table for each sequence in ``data`` and gap, of its first ``views`` views (0: all) at this size [px].
+
+    least: smallest confidence of a match, 0 to 1. Raises ReconError where a file is missing or damaged.
+    """
     for measured_set in SETS:
-        measured = read_views(options.data / measured_set.name, measured_set, options.views, options.longest_side)
+        measured = read_views(data / measured_set.name, measured_set, views, longest_side)
         for gap in GAPS:
-            pairs = pairs_of(measured, gap)
-            if pairs:
-                print(f"\n{measured_set.name}, {gap * measured_set.step} frames apart, {len(pairs)} pairs\n")
-                print(report(net, pairs, options.least), flush=True)
-
-
-def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, help="best.pt or checkpoint.pt of a training, or a .safetensors file")
-    parser.add_argument("--preset", default="compact", help="of the training, for .pt files")
-    default = os.environ.get("RECON_REAL_DATA", "data/real")
-    parser.add_argument("--data", type=Path, default=Path(default), help="folder of the sequences")
-    parser.add_argument("--views", type=int, default=0, help="only the first so many views of each; 0 = all")
-    parser.add_argument("--longest-side", type=int, default=320, help="of the views, pixels")
-    parser.add_argument("--least", type=float, default=0.1, help="smallest confidence of a match, 0 to 1")
-    parser.add_argument("--threads", type=int, default=1)
-    return parser
-
-
-if __name__ == "__main__":
-    main()
+            if pairs := pairs_of(measured, gap):
+                heading = f"{measured_set.name}, {gap * measured_set.step} frames apart, {len(pairs)} pairs"
+                yield f"{heading}\n\n{report(net, pairs, least)}\n"

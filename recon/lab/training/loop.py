@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from recon.core.files import write_atomically
 from recon.lab.training.ahead import Ahead
 
 CLIP = 1.0
@@ -134,7 +135,7 @@ class Trainer(Generic[Net, Data]):
 
     def save(self, path: Path) -> None:
         """Write everything a resumed run needs."""
-        save(path, self._state())
+        write_atomically(path, lambda file: torch.save(self._state(), file))
 
     def start_from(self, weights: dict[str, Tensor], steps: int) -> None:
         """Continue, with a fresh optimiser, from weights that were trained for so many steps.
@@ -289,15 +290,9 @@ class Best(Generic[Net]):
         figures = self._held_out.measure(trainer.mean)
         if figures.error < self._error:
             self._error = figures.error
-            save(self._path, {"mean": trainer.mean.state_dict(), "steps": trainer.steps, "error": figures.error})
+            state = {"mean": trainer.mean.state_dict(), "steps": trainer.steps, "error": figures.error}
+            write_atomically(self._path, lambda file: torch.save(state, file))
         return f"held-out scenes at step {trainer.steps}: {figures}; best error {self._error:.3f}"
-
-
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state with torch through a temporary name, so that a killed run leaves no half file."""
-    temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    temporary.rename(path)
 
 
 class Curve(Generic[Net, Data]):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon.core.files import write_atomically
 from recon.lab.synthetic.paths import inverse_rigid
 from recon.lab.synthetic.render import render_single
 from recon.lab.training.atlas import Atlas
@@ -49,11 +50,9 @@ class Shard:
         return replace(self, colour=self.colour.to(device), depth=self.depth.to(device))
 
     def save(self, path: Path) -> None:
-        """Write through a temporary name, so that a killed run leaves no half file."""
-        temporary = path.with_suffix(".part")
-        with temporary.open("wb") as file:
-            np.savez(file, **{name: tensor.numpy() for name, tensor in vars(self).items()})
-        temporary.rename(path)
+        """Write an npz file. Raises OutputError."""
+        arrays = {name: tensor.numpy() for name, tensor in vars(self).items()}
+        write_atomically(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path: Path) -> Shard:

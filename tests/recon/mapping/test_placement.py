@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from recon.core.similarity import Sim3
 from recon.core.types import Chunk, ChunkGeometry, PlacedFrame
-from recon.mapping.placement import Placement, median_depth
+from recon.mapping.placement import Placement
+from recon.mapping.world import median_depth
 from tests.support import chunk_geometry, frame_of, true_pose
 
 FIRST = Sim3(3.0, Rotation.from_rotvec([0.2, 0.5, -0.1]).as_matrix(), np.array([1.0, -4, 2]))
@@ -156,10 +157,3 @@ def test_shared_frames_without_depth_do_not_tell_where_a_chunk_lies() -> None:
     without = tuple(replace(frame, depth=np.zeros_like(frame.depth)) for frame in geometry.frames)
     placement.place(chunk(range(2, 6), 1, 2), ChunkGeometry(without, geometry.points))
     assert len(placement.pieces) == 2
-
-
-def test_median_depth_is_1_where_there_is_none() -> None:
-    frame = chunk_geometry(range(1), FIRST).frames[0]
-    assert median_depth(()) == 1
-    assert median_depth((replace(frame, depth=np.zeros_like(frame.depth)),)) == 1
-    assert median_depth((frame,)) == pytest.approx(np.median(frame.depth[frame.depth > 0]))

@@ -14,6 +14,7 @@ from recon.core.types import SparsePoints
 from recon.mapping.world import (
     depth_seen,
     final_from_grown,
+    median_depth,
     moved,
     typical_depth,
 )
@@ -76,3 +77,10 @@ def test_the_finished_world_survives_a_run_that_is_killed(tmp_path: Path) -> Non
     np.testing.assert_allclose(again[3].matrix(), FRAMES[3].world_from_cam.matrix(), atol=1e-12)
     forget_finished(tmp_path)
     assert [path.name for path in (tmp_path / "map").glob("finished*")] == []
+
+
+def test_median_depth_is_1_where_there_is_none() -> None:
+    frame = chunk_geometry(range(1), Sim3.identity()).frames[0]
+    assert median_depth(()) == 1
+    assert median_depth((replace(frame, depth=np.zeros_like(frame.depth)),)) == 1
+    assert median_depth((frame,)) == pytest.approx(np.median(frame.depth[frame.depth > 0]))

@@ -1,20 +1,16 @@
-"""What a stream remembers: bounded, counted, saved and restored."""
+"""What a stream remembers: bounded and counted."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 
-from recon.core.errors import MapError, SettingsError
+from recon.core.errors import SettingsError
 from recon.network.cache import MEBIBYTE, DescriptorCache, MemoryBudget
-from recon.network.cache_file import load_cache, save_cache
-from recon.network.config import Dense, DescriptorsV1, DescriptorsV2, Rule
+from recon.network.config import Dense, DescriptorsV1, Rule
 from recon.network.eviction import camera_distances, evict, farthest_points
 from recon.network.model import GeometryNetwork
 from tests.network_support import RULES, random_images, random_network
@@ -147,55 +143,3 @@ def test_budgets_that_cannot_work_are_refused(wrong: dict[str, int]) -> None:
 def test_budget_smaller_than_the_anchor_says_what_it_needs() -> None:
     with pytest.raises(SettingsError, match=r"0\.001 MiB does not hold the first frame"):
         run(NETWORK, 2, V1, MemoryBudget(mebibytes=0.001))
-
-
-@pytest.mark.parametrize("rule", [Dense(), V1, DescriptorsV2(2, 1, 1)], ids=str)
-def test_saved_state_goes_on_as_if_nothing_had_happened(tmp_path: Path, rule: Rule) -> None:
-    cache = run(NETWORK, 6, rule, MemoryBudget(frames=4), frozenset({1}))[-1]
-    save_cache(tmp_path / "stream.safetensors", cache)
-    restored = load_cache(tmp_path / "stream.safetensors")
-    assert (restored.frames, restored.keyframes, restored.length, restored.grid, restored.bytes) == (
-        cache.frames,
-        cache.keyframes,
-        cache.length,
-        cache.grid,
-        cache.bytes,
-    )
-    chunk = random_images(1, 2, 3, 56, 56, seed=5)
-    expected, _ = NETWORK.step(chunk, cache, rule)
-    found, _ = NETWORK.step(chunk, restored, rule)
-    assert torch.equal(found.encodings, expected.encodings)
-    assert torch.equal(found.depth.values, expected.depth.values)
-
-
-def test_state_with_missing_or_left_over_tensors_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "stream.safetensors"
-    save_cache(path, run(NETWORK, 2, V1, MemoryBudget())[-1])
-    from safetensors import safe_open  # noqa: PLC0415
-
-    with safe_open(path, "pt") as file:
-        stated = file.metadata()
-    tensors = load_file(path)
-    save_file(tensors | {"layer_09.keys": torch.zeros(1)}, path, stated)
-    with pytest.raises(MapError, match=r"stream\.safetensors holds tensors that it does not state, such as layer_09"):
-        load_cache(path)
-    del tensors["layer_01.values"]
-    save_file(tensors, path, stated)
-    with pytest.raises(MapError, match=r"stream\.safetensors holds no state .*layer_01\.values"):
-        load_cache(path)
-    save_file(tensors, path, {"stream": stated["stream"].replace('"version": 1', '"version": 7')})
-    with pytest.raises(MapError, match="version 7, this program reads 1"):
-        load_cache(path)
-
-
-def test_truncated_or_foreign_state_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "stream.safetensors"
-    save_cache(path, run(NETWORK, 2, V1, MemoryBudget())[-1])
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(MapError, match=r"stream\.safetensors"):
-        load_cache(path)
-    save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(MapError, match=r"stream\.safetensors holds no state"):
-        load_cache(path)
-    with pytest.raises(MapError, match=r"missing\.safetensors"):
-        load_cache(tmp_path / "missing.safetensors")

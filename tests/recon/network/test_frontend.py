@@ -12,10 +12,10 @@ import torch
 
 from recon.core.errors import ReconstructionError, ResourceError, SettingsError, SourceError, WeightsError
 from recon.core.events import Event, Notice
+from recon.core.projection import points_in_chunk
 from recon.core.refusal import Unplaced
 from recon.core.types import Chunk, Frame, FrameGeometry
 from recon.evaluate.check import check_folder
-from recon.mapping.alignment import unproject as unproject_pixels
 from recon.network.checkpoints import save_checkpoint
 from recon.network.config import Dense, DescriptorsV1, Rule
 from recon.network.frontend import NOT_FINITE, OpenNetwork, TransformerFrontEnd, finite_frames, open_network
@@ -69,7 +69,7 @@ def test_geometry_is_the_networks_in_our_conventions(small: GeometryNetwork) -> 
     for number, frame in enumerate(geometry.frames):
         assert frame.depth.shape == frame.confidence.shape == frame.colour.shape[:2] == (56, 70)
         rows, columns = np.nonzero(frame.depth)
-        ours = unproject_pixels(frame, rows, columns)
+        ours = points_in_chunk(frame, rows, columns)
         np.testing.assert_allclose(ours, points[number][rows, columns], atol=1e-4)
         assert (frame.depth[:14] == 0).all()  # masked
         assert (frame.depth[14:] > 0).all()

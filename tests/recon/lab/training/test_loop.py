@@ -11,9 +11,9 @@ import torch
 from recon.lab.compact.weights import save_weights, start_weights
 from recon.lab.training.held_out import HeldOut
 from recon.lab.training.loop import Limits, Trainer, train
-from recon.lab.training.main import make_held_out, make_trainer
 from recon.lab.training.posed import TrainingSettings
 from recon.lab.training.presets import TINY
+from recon.lab.training.run import make_held_out, make_trainer
 from tests.recon.lab.training.resuming import assert_resumes_exactly
 
 STEPS = 45

@@ -16,17 +16,17 @@ from recon.core.errors import ReconError
 from recon.lab.compact.compact import CompactNet
 from recon.lab.compact.weights import load_compact, save_weights, start_weights
 from recon.lab.training.loop import Limits, Trainer, parameter_groups, train
-from recon.lab.training.main import export, make_held_out, make_trainer, with_stages
 from recon.lab.training.presets import COMPACT, COMPACT_TINY
+from recon.lab.training.run import export, make_held_out, make_trainer, with_stages
 from recon.lab.training.whole import WholeHeldOut
 from tests.recon.lab.training.resuming import assert_resumes_exactly
 
 CPU = torch.device("cpu")
 WITHOUT_OTHERS = """
 import sys
-for name in ("cv2", "scipy", "pycolmap", "gtsam", "open3d", "rerun", "av", "faiss", "xformers", "PIL", "typer"):
+for name in ("cv2", "scipy", "pycolmap", "gtsam", "open3d", "rerun", "av", "faiss", "xformers", "PIL", "psutil"):
     sys.modules[name] = None
-import recon.lab.training.main
+import cli.main, recon.lab.training.run
 """
 STEPS = 36
 

@@ -1,15 +1,8 @@
-"""Train the posed depth network, or, with the preset "compact", the whole compact network.
-
-    python -m recon.lab.training.main runs/posed-depth --textures FOLDER --minutes 9.5
-    python -m recon.lab.training.main runs/compact --preset compact --device cuda --textures FOLDER --minutes 9.5
-
-The same command continues the run. ``--start`` begins one with the weights of a file. ``--export`` writes the best
-network of the run as weight files instead.
-"""
+"""A training run in a folder: of the posed depth network, or of the whole compact network."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +10,7 @@ from typing import Any
 
 import torch
 
-from recon.core.errors import ReconError
+from recon.core.errors import ReconError, SettingsError
 from recon.lab.compact.weights import save_weights, start_weights
 from recon.lab.training.atlas import Atlas, procedural_tiles, read_photos
 from recon.lab.training.held_out import HeldOut
@@ -30,25 +23,38 @@ from recon.lab.training.whole import WholeHeldOut, WholeTask
 PART_BYTES = 16 << 20
 
 
-def main() -> None:
-    """Train in the folder named on the command line until the time is up, or export what was trained there."""
-    options = _options().parse_args()
-    torch.set_num_threads(options.threads)
-    preset = with_stages(PRESETS[options.preset], options.stages)
-    device = torch.device(options.device)
-    trainer = make_trainer(preset, options.folder, options.textures, device, workers=options.workers)
-    if options.export:
-        print(export(trainer, options.folder / "best.pt", options.export))
-        return
-    if options.start:
-        trainer.start_from(*start_weights(options.start, trainer.net))
-    limits = Limits(minutes=options.minutes, finish=options.finish)
+def run(
+    preset: Preset | WholePreset,
+    folder: Path,
+    device: torch.device,
+    limits: Limits,
+    report: Callable[[str], None],
+    *,
+    textures: Path | None = None,
+    start: Path | None = None,
+    workers: int = 0,
+) -> None:
+    """Begin or continue the run in ``folder`` until a limit is reached.
+
+    textures: folder of photographs. start: weight file that a new run begins with. workers: threads that make batches.
+    Raises ReconError where the weights do not fit.
+    """
+    trainer = make_trainer(preset, folder, textures, device, workers=workers)
+    if start:
+        trainer.start_from(*start_weights(start, trainer.net))
     if isinstance(preset, WholePreset):
         limits = replace(limits, measure_every=preset.measure_every)
-    held_out = make_held_out(preset, options.folder, device)
+    held_out = make_held_out(preset, folder, device)
     if isinstance(held_out, WholeHeldOut):
-        print(held_out.check(), flush=True)
-    train(trainer, held_out, options.folder, limits, lambda text: print(text, flush=True))
+        report(held_out.check())
+    train(trainer, held_out, folder, limits, report)
+
+
+def chosen_preset(name: str) -> Preset | WholePreset:
+    """The preset of a name. Raises SettingsError for an unknown one."""
+    if name not in PRESETS:
+        raise SettingsError(f"--preset takes {', '.join(sorted(PRESETS))}; got {name}.")
+    return PRESETS[name]
 
 
 def make_trainer(
@@ -71,14 +77,14 @@ def make_held_out(preset: Preset | WholePreset, folder: Path, device: torch.devi
 
 
 def with_stages(preset: Preset | WholePreset, starts: str | None) -> Preset | WholePreset:
-    """The preset whose stages begin at other steps, given as "0,500,2000". Raises ReconError for another number."""
+    """The preset whose stages begin at other steps, given as "0,500,2000". Raises SettingsError for another number."""
     if starts is None:
         return preset
     steps = [int(start) for start in starts.split(",") if start.strip().isdigit()]
     training: Any = preset.training
     stages = training.stages
     if len(steps) != len(stages) or steps[0] != 0 or steps != sorted(steps):
-        raise ReconError(
+        raise SettingsError(
             f"--stages takes {len(stages)} rising steps, the first 0, with commas between; got {starts!r}."
         )
     moved = tuple(replace(stage, start=step) for stage, step in zip(stages, steps, strict=True))
@@ -99,25 +105,3 @@ def load_atlas(textures: Path | None, procedural: int) -> Atlas:
     """Procedural tiles, and the photographs of a folder where one is given."""
     tiles = procedural_tiles(torch.Generator().manual_seed(0), procedural)
     return Atlas.of(torch.cat([tiles, read_photos(textures)]) if textures else tiles)
-
-
-def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="checkpoint, curve and rendered scenes; an existing run continues")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="core", help="network, sizes and schedule")
-    parser.add_argument("--textures", type=Path, help="folder of material photographs (.jpg), none by default")
-    parser.add_argument("--minutes", type=float, default=0.0, help="stop by itself after so long; 0 = never")
-    parser.add_argument("--stages", help="steps at which the preset's stages begin instead, such as 0,500,2000,4000")
-    parser.add_argument(
-        "--finish", action="store_true", help="last stretch: the rate falls to zero in its last quarter"
-    )
-    parser.add_argument("--start", type=Path, help="weight file that a new run begins with, instead of random weights")
-    parser.add_argument("--export", type=Path, help="write the best weights of the run to this file, and stop")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="of every tensor operation on the CPU")
-    parser.add_argument("--workers", type=int, default=0, help="threads that make batches ahead, for a GPU")
-    return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,151 @@
+"""``recon lab``: the programs of the laboratory, which make what the project ships and measure it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run a program of the laboratory.")
+
+Weights = Annotated[
+    Path, typer.Argument(metavar="FILE", help="best.pt or checkpoint.pt of a training, or a .safetensors file.")
+]
+Data = Annotated[Path, typer.Option(envvar="RECON_REAL_DATA", metavar="DIR", help="Folder of the sequences.")]
+Preset = Annotated[str, typer.Option(help="Network, sizes and schedule: core, gpu, tiny, compact or compact-tiny.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of every operation on the CPU.")]
+Views = Annotated[int, typer.Option(min=0, help="First views of each sequence to use; 0 for all.")]
+LongestSide = Annotated[int, typer.Option(min=1, help="Longest side of the views in pixels.")]
+REAL_DATA = Path("data/real")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@app.command()
+def train(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the run; an existing run continues.")],
+    *,
+    preset: Preset = "core",
+    textures: Annotated[Path | None, typer.Option(metavar="DIR", help="Photographs of materials (.jpg).")] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 for never.")] = 0.0,
+    stages: Annotated[str | None, typer.Option(metavar="0,N,N", help="Steps at which the stages begin.")] = None,
+    finish: Annotated[bool, typer.Option("--finish", help="Lower the rate to zero in the last quarter.")] = False,
+    start: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights that a new run begins with.")] = None,
+    device: Annotated[str, typer.Option(help="Device: cpu, cuda...")] = "cpu",
+    threads: Threads = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that prepare batches ahead, for a GPU.")] = 0,
+) -> None:
+    """Train the depth network or the compact network.
+
+    Run the same command again to continue.
+    """
+    import torch
+
+    from recon.lab.training.loop import Limits
+    from recon.lab.training.run import chosen_preset, run, with_stages
+
+    torch.set_num_threads(threads)
+    run(
+        with_stages(chosen_preset(preset), stages),
+        folder,
+        torch.device(device),
+        Limits(minutes=minutes, finish=finish),
+        typer.echo,
+        textures=textures,
+        start=start,
+        workers=workers,
+    )
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the run.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Weight file to write (.safetensors).")],
+    *,
+    preset: Preset = "core",
+) -> None:
+    """Write the best weights of a training run."""
+    from recon.lab.training.pool import CPU
+    from recon.lab.training.run import chosen_preset, make_trainer
+    from recon.lab.training.run import export as write
+
+    typer.echo(write(make_trainer(chosen_preset(preset), folder, None, CPU), folder / "best.pt", file))
+
+
+@app.command()
+def evaluate_depth(
+    weights: Weights, *, data: Data = REAL_DATA, views: Views = 0, longest_side: LongestSide = 320, threads: Threads = 1
+) -> None:
+    """Compare the learned depth stage with the classical one on real sequences."""
+    from torch import set_num_threads
+
+    from recon.lab.training.evaluate import tables
+
+    set_num_threads(threads)
+    for table in tables(weights, data, views, longest_side):
+        typer.echo(table)
+
+
+@app.command()
+def evaluate_matches(
+    weights: Weights,
+    *,
+    preset: Preset = "compact",
+    data: Data = REAL_DATA,
+    least: Annotated[float, typer.Option(min=0, max=1, help="Smallest confidence of a match.")] = 0.1,
+    views: Views = 0,
+    longest_side: LongestSide = 320,
+    threads: Threads = 1,
+) -> None:
+    """Compare the compact network's matches with SIFT's on real sequences."""
+    from torch import set_num_threads
+
+    from recon.lab.training.evaluate_matches import load_net, tables
+
+    set_num_threads(threads)
+    for table in tables(load_net(weights, preset), data, least, views, longest_side):
+        typer.echo(table)
+
+
+@app.command()
+def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")]) -> None:
+    """Render the bundled sample."""
+    from recon.lab.synthetic.sample import write_sample
+
+    write_sample(folder)
+
+
+@app.command()
+def architecture(
+    *,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="SVG file to draw to.")] = None,
+    root: Annotated[
+        Path, typer.Option(metavar="DIR", help="Checkout to read.  [default: this one]", show_default=False)
+    ] = ROOT,
+) -> None:
+    """Count the rooms, floors and imports of the program, and draw them."""
+    from recon.core.files import write_atomically
+    from recon.lab.architecture import building, imports_of, sources
+    from recon.lab.floor_plan import draw
+
+    found = building(imports_of(sources(root)))
+    names = ("rooms", "floors", "arrows", "imports", "arrows up or round")
+    typer.echo(", ".join(f"{figure} {name}" for figure, name in zip(found.figures(), names, strict=True)))
+    for start, end in found.circular:
+        typer.echo(f"{start} -> {end}")
+    if out:
+        write_atomically(out, lambda file: file.write(draw(found).encode()))
+
+
+@app.command()
+def plain_colmap(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of images or video.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the results.")],
+    matching: Annotated[Literal["sequential", "exhaustive"], typer.Option(help="Pairs of images to match.")],
+    every: Annotated[int, typer.Option(min=1, help="Use every Nth frame.")] = 1,
+) -> None:
+    """Reconstruct with plain COLMAP, the peer of recon bench real."""
+    from recon.lab.benchmark.plain_colmap import reconstruct_plainly
+
+    reconstruct_plainly(source, every, matching, out)

@@ -1,0 +1,32 @@
+"""From pixels with depth to points; docs/conventions.md says where pixels lie and what depth is."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.core.similarity import Array
+from recon.core.types import FrameGeometry
+
+
+def back_project(pixels: Array, depth: Array, intrinsics: Array) -> Array:
+    """Points (n, 3) in the camera: pixels (n, 2) of a pinhole image with intrinsics (3, 3) at their depth (n,)."""
+    rays = np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(intrinsics).T
+    return np.asarray(rays * depth[:, None])
+
+
+def points_in_camera(frame: FrameGeometry, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
+    """Points (n, 3) in the camera at pixels of the frame's depth map."""
+    pixels = np.column_stack([columns + 0.5, rows + 0.5])
+    return back_project(pixels, frame.depth[rows, columns].astype(np.float64), frame.intrinsics)
+
+
+def points_in_chunk(frame: FrameGeometry, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
+    """Points (n, 3) in the chunk's frame at pixels of the frame's depth map."""
+    return moved_to_chunk(points_in_camera(frame, rows, columns), frame.cam_from_chunk)
+
+
+def moved_to_chunk(points_cam: Array, cam_from_chunk: Array) -> Array:
+    """Points (n, 3) of a camera in the chunk's frame, by the camera's rigid pose (4, 4)."""
+    chunk_from_cam = np.linalg.inv(cam_from_chunk)
+    return np.asarray(points_cam @ chunk_from_cam[:3, :3].T + chunk_from_cam[:3, 3])

@@ -1,0 +1,53 @@
+"""JSON files as dataclasses: what is in them is what the fields' types say, or the file is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from recon.core.errors import MapError, SettingsError
+
+T = TypeVar("T")
+
+
+def read_object(path: Path, version: int | tuple[int, ...], remedy: str) -> dict[str, Any]:
+    """The object in a file, of one of these versions. remedy: what to do about a damaged file.
+
+    Raises OSError where the file cannot be read, and MapError where it is damaged or of another version.
+    """
+    try:
+        content = json.loads(path.read_text())
+        found = content["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MapError(f"{path} is damaged ({error!r}). {remedy}") from error
+    known = version if isinstance(version, tuple) else (version,)
+    if found not in known:
+        raise MapError(f"{path} has version {found}, this program reads {max(known)}. {remedy}")
+    return dict(content)
+
+
+def typed(content: object, kind: type[T], path: Path, remedy: str) -> T:
+    """What JSON made of a dataclass, or of a list or object of such, as ``kind``.
+
+    Keys that are no fields are passed over, numbers may stand for the keys of a dict of numbers.
+    Raises MapError naming the file, the field, and the type that it should have.
+    """
+    try:
+        return msgspec.convert(content, kind, str_keys=True, dec_hook=_path)
+    except (msgspec.ValidationError, SettingsError) as error:
+        raise MapError(f"{path} is damaged: {_plain(error)}. {remedy}") from error
+
+
+def _plain(error: Exception) -> str:
+    """What msgspec or a dataclass says, as part of a sentence: expected `int`, got `str` - at `chunks[0].first`."""
+    text = str(error).rstrip(".").replace("`$.", "`")
+    return text[0].lower() + text[1:]
+
+
+def _path(kind: type[Any], value: object) -> object:
+    if kind is not Path or not isinstance(value, str):
+        raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
+    return Path(value)

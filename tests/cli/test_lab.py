@@ -1,0 +1,53 @@
+"""``recon lab`` on the terminal: out of sight, as the pages call it; its programs are tested in tests/recon/lab."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recon.lab.training.presets import COMPACT_TINY, PRESETS
+from tests.cli.conftest import Recon
+
+ROOT = Path(__file__).parents[2]
+PAGES = (*(ROOT / "docs").glob("*.md"), ROOT / "data" / "README.md", ROOT / "CONTRIBUTING.md")
+
+
+def documented() -> list[list[str]]:
+    """The words behind ``recon lab`` of every command on a line of its own."""
+    lines = "\n".join(page.read_text() for page in PAGES).replace("\\\n", " ")
+    return [shlex.split(words) for words in re.findall(r"^ *recon lab (.+)$", lines, flags=re.MULTILINE)]
+
+
+def test_the_laboratory_is_not_in_the_help_but_has_one_of_its_own(recon: Recon) -> None:
+    assert re.search(r"^ +lab ", recon("--help").out, flags=re.MULTILINE) is None
+    outcome = recon("lab", "--help")
+    for command in ("train", "export", "evaluate-depth", "evaluate-matches", "sample", "plain-colmap"):
+        assert f" {command} " in outcome.out
+
+
+def test_commands_of_the_pages_exist_with_their_options(recon: Recon) -> None:
+    assert {words[0] for words in documented()} >= {"train", "export", "evaluate-depth", "evaluate-matches", "sample"}
+    for command, *words in documented():
+        outcome = recon("lab", command, "--help")
+        assert outcome.code == 0
+        for option in (word for word in words if word.startswith("--")):
+            assert f"{option} " in outcome.out, command
+
+
+def test_training_gets_what_the_command_says(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    monkeypatch.setattr("recon.lab.training.run.run", lambda *given, **named: calls.append((given, named)))
+    assert recon("lab", "train", tmp_path, "--preset", "compact-tiny", "--minutes", "2", "--workers", "3").code == 0
+    ((preset, folder, device, limits, _), named) = calls[0]
+    assert (preset, folder, device.type, limits.minutes) == (COMPACT_TINY, tmp_path, "cpu", 2.0)
+    assert named == {"textures": None, "start": None, "workers": 3}
+
+
+def test_unknown_presets_are_refused(recon: Recon, tmp_path: Path) -> None:
+    outcome = recon("lab", "train", tmp_path, "--preset", "big")
+    assert outcome.code == 2
+    assert outcome.err == f"recon: --preset takes {', '.join(sorted(PRESETS))}; got big.\n"
