@@ -27,8 +27,9 @@ def frames_with(figures: Sequence[Figure], folder: Path) -> list[Frame]:
     return [frame_of(index, cv2.imread(str(path))) for index, path in enumerate(sorted(made.source.iterdir()))]
 
 
-def frame_of(index: int, image: Image) -> Frame:
+def frame_of(index: int, image: Image | None) -> Frame:
     """A frame that shows a BGR image."""
+    assert image is not None
     shape = image.shape[:2]
     pixels = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
     return Frame(index, 0.0, pixels, "", shape[::-1], "lens", 0.0, np.ones(shape, np.bool_))
