@@ -225,7 +225,9 @@ def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
             return Moving({})
     left_out = tracks.inside(found.masks)
     room = [matches.without(left_out) for matches in pairs]
-    torn = _second_motion(room, _fit) > TORN and _second_motion(room, _fit_without_lens) > NO_LENS_TELLS
+    torn = _second_motion(room, _fit) > TORN
+    if torn and not found.masks:  # nothing has ruled the lens out yet
+        torn = _second_motion(room, _fit_without_lens) > NO_LENS_TELLS
     return replace(found, torn=torn)
 
 
