@@ -196,10 +196,9 @@ class StructureFromMotion:
     def _leave_out_moving(self, chunk: Chunk) -> Chunk:
         """The chunk with masks over what moves before the room, without features there."""
         moving = find_moving(self.database, chunk.frames)
-        if not moving.masks:
-            return chunk
-        self._tell(Notice(f"Chunk {chunk.index + 1}: {moving.describe(chunk.frames)}", moving.is_doubtful))
-        if moving.surrounds:
+        if moving.masks or moving.torn:
+            self._tell(Notice(f"Chunk {chunk.index + 1}: {moving.describe(chunk.frames)}", moving.is_doubtful))
+        if moving.surrounds or not moving.masks:
             return chunk
         frames = moving.leave_out(chunk.frames)
         # The frames of the chunk before have their poses, and most of them their masks.

@@ -7,7 +7,7 @@ so; tracks over many pairs decide.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -30,6 +30,7 @@ FEWEST_MATCHES = 15
 FOCALS = (0.5, 0.65, 0.8, 1.0, 1.25, 1.6)  # in longest sides
 BETTER = 1.1  # the score of another lens than the one that is known from EXIF or the chunk before
 PAIRS_FOR_FOCAL = 16
+PAIRS_FOR_MOTIONS = 40
 PAIRS_OF_FRAME = 3
 SHARED_BORDER = 0.5  # of the border cells that the frame shares with the one most like it
 NOISE, BREACH = 1.5, 2.0  # px of the working image
@@ -43,6 +44,8 @@ SMALLEST_REGION = 0.03  # of the picture
 SHARE_OF_FRAMES, FRAMES_IN_A_ROW = 0.35, 8  # either tells; 4 in a row at most where nothing moves
 FARTHER_APART = 1.2
 SIMILAR = 0.4  # of the area with features, above which it is not sure which motion is the room's
+NO_LENS_TELLS = 0.015  # of the cells that a second fundamental matrix explains; 0 where only the lens is wrong
+TORN = 0.06  # of the cells that a second essential matrix explains; 0.03 at most where nothing moves
 
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -53,17 +56,18 @@ class Moving:
     """Where something moves. masks: by frame index, True where it does, in the shape of the frame's working image.
 
     area: median over these frames of its share of the area with features. surrounds: whether it lies around what is
-    taken for the room, rather than before it.
+    taken for the room, rather than before it. torn: whether two motions share what the masks leave.
     """
 
     masks: dict[int, Mask]
     area: float = 0.0
     surrounds: bool = False
+    torn: bool = False
 
     @property
     def is_doubtful(self) -> bool:
         """Whether what was taken for the room may be what moves."""
-        return self.surrounds or self.area > SIMILAR
+        return self.surrounds or self.torn or self.area > SIMILAR
 
     def leave_out(self, frames: Sequence[Frame]) -> tuple[Frame, ...]:
         """The frames without what moves."""
@@ -74,6 +78,11 @@ class Moving:
 
     def describe(self, frames: Sequence[Frame]) -> str:
         """What to tell the user about ``frames``, among which the masks' are."""
+        if not self.masks:
+            return (
+                "two motions share the pictures, and it cannot be told which is the room's; nothing is left out, and "
+                "the map may mix them. Cover what moves with --masks."
+            )
         where = f"in {len(self.masks)} of {len(frames)} frames"
         if self.surrounds:
             return (
@@ -82,7 +91,9 @@ class Moving:
             )
         share = float(np.mean([mask.mean() for mask in self.masks.values()]))
         said = f"something moves before the room {where}; {share:.0%} of their pictures are left out of the map."
-        if self.is_doubtful:
+        if self.torn:
+            said += " What is left still moves in two ways, and the map may mix them. Cover what moves with --masks."
+        elif self.is_doubtful:
             said += (
                 f" It and the room are of similar extent: what was left out fills {self.area:.0%} of what can be "
                 "seen, and may be the room. Cover what moves with --masks."
@@ -102,7 +113,9 @@ class _Matches:
     pixel: float
 
     def without(self, tracks: Flags) -> _Matches:
-        kept = ~tracks[self.tracks]
+        return self.only(~tracks[self.tracks])
+
+    def only(self, kept: Flags) -> _Matches:
         return _Matches(self.first[kept], self.second[kept], self.cells[kept], self.tracks[kept], self.pixel)
 
 
@@ -137,6 +150,16 @@ class _Tracks:
         tracks = self._numbers[pair[0]][rows[:, 0]]
         finite = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
         return _Matches(first[finite], second[finite], cells[finite], tracks[finite], float(np.mean(scales)))
+
+    def inside(self, masks: Mapping[int, Mask]) -> Flags:
+        """Which tracks (count,) lie in the masks of some frames."""
+        found = np.zeros(self.count, np.bool_)
+        for index, mask in masks.items():
+            height, width = mask.shape
+            places = self.positions[index] / self._frames[index].original_size * [width, height]
+            columns, rows = np.clip(places.astype(np.int64), 0, [width - 1, height - 1]).T
+            found[self._numbers[index][mask[rows, columns]]] = True
+        return found
 
     @property
     def is_calibrated(self) -> bool:
@@ -193,11 +216,26 @@ def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
     """What moves in some frames whose near neighbours are matched; no masks at all where one motion explains enough.
 
     Tracks that break the geometry of most pairs are left out, and the geometries found again without them, until that
-    changes nothing.
+    changes nothing. A wrong lens looks like something that moves, too, but fundamental matrices need none: what moves
+    only with the lens does not count.
     """
     tracks = _Tracks(database, frames)
     focal = None if tracks.is_calibrated else _best_focal(tracks)
     pairs = [tracks.matches(pair, focal) for pair in tracks.pairs]
+    found = _find(tracks, frames, pairs)
+    if found.masks:
+        own = [of for pair, of in zip(tracks.pairs, pairs, strict=True) if found.masks.keys() >= set(pair)]
+        if _second_motion(own, _fit_without_lens) < NO_LENS_TELLS:
+            return Moving({})
+    left_out = tracks.inside(found.masks)
+    room = [matches.without(left_out) for matches in pairs]
+    torn = _second_motion(room, _fit) > TORN
+    if torn and not found.masks:  # nothing has ruled the lens out yet
+        torn = _second_motion(room, _fit_without_lens) > NO_LENS_TELLS
+    return replace(found, torn=torn)
+
+
+def _find(tracks: _Tracks, frames: Sequence[Frame], pairs: Sequence[_Matches]) -> Moving:
     moving, found = np.zeros(tracks.count, np.bool_), Moving({})
     for _ in range(ROUNDS):
         before, (moving, told) = moving, _vote(pairs, moving)
@@ -205,6 +243,33 @@ def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
         if not found.masks or (moving != before).sum() < 0.02 * moving.sum():
             break
     return found
+
+
+def _second_motion(pairs: Sequence[_Matches], fit: Callable[[_Matches], Array | None]) -> float:
+    """How much of the picture only a second geometry explains, exceeded in a third of the pairs."""
+    some = pairs[:: max(1, len(pairs) // PAIRS_FOR_MOTIONS)]
+    shares = [_explained_by_second(matches, fit) for matches in some]
+    return float(np.quantile(shares, 1 - SHARE_OF_FRAMES)) if shares else 0.0
+
+
+def _explained_by_second(matches: _Matches, fit: Callable[[_Matches], Array | None]) -> float:
+    """The share of the cells in which most matches break the geometry of a pair, but obey that of all which break it.
+
+    Matches that are simply wrong obey none.
+    """
+    first = fit(matches)
+    if first is None:
+        return 0.0
+    errors = _errors(first, matches)
+    breaks = errors > _clear(errors)
+    second = fit(matches.only(breaks))
+    if second is None:
+        return 0.0
+    obeys = breaks & (_errors(second, matches) < NOISE)
+    cells = matches.cells[:, 0]
+    counts, obeying = (np.bincount(of, minlength=CELLS**2) for of in (cells, cells[obeys]))
+    told = counts > 1
+    return float((2 * obeying > counts)[told].sum() / max(told.sum(), 1))
 
 
 def _best_focal(tracks: _Tracks) -> float | None:
@@ -235,13 +300,30 @@ def _fit(matches: _Matches) -> Array | None:
     With a lens, a geometry that follows the plane of a figure is fixed by it; a fundamental matrix would still have two
     degrees of freedom to take half of the room along.
     """
+    to_pixels = np.diag([1 / matches.pixel, 1 / matches.pixel, 1])
+    method = cv2.USAC_MAGSAC
+    return _fit_spread(
+        matches,
+        lambda first, second: cv2.findEssentialMat(first, second, to_pixels, method, 0.99, NOISE, maxIters=1000)[0],
+    )
+
+
+def _fit_without_lens(matches: _Matches) -> Array | None:
+    """Like ``_fit``, but a fundamental matrix."""
+    to_pixels = np.diag([1 / matches.pixel, 1 / matches.pixel, 1])
+    found = _fit_spread(
+        matches, lambda first, second: cv2.findFundamentalMat(first, second, cv2.USAC_MAGSAC, NOISE, 0.99, 2000)[0]
+    )
+    return None if found is None else to_pixels @ found @ to_pixels
+
+
+def _fit_spread(matches: _Matches, estimate: Callable[[Array, Array], Array | None]) -> Array | None:
+    """The geometry that is estimated from places [px] of matches from all over the picture."""
     chosen = _spread(matches.cells)
     if len(chosen) < FEWEST_MATCHES:
         return None
-    first, second = (rays[chosen] / matches.pixel for rays in (matches.first, matches.second))
-    to_pixels = np.diag([1 / matches.pixel, 1 / matches.pixel, 1])
     try:
-        found, _ = cv2.findEssentialMat(first, second, to_pixels, cv2.USAC_MAGSAC, 0.99, NOISE, maxIters=1000)
+        found = estimate(matches.first[chosen] / matches.pixel, matches.second[chosen] / matches.pixel)
     except cv2.error:  # OpenCV's word for no model
         return None
     return np.asarray(found) if found is not None and found.shape == (3, 3) else None
@@ -283,12 +365,17 @@ def _vote(pairs: Sequence[_Matches], moving: Flags) -> tuple[Flags, Flags]:
         if essential is None:
             continue
         errors = _errors(essential, matches)
-        clear = max(BREACH, CLEAR_BREACH * float(np.median(_errors(essential, room))))
+        clear = _clear(_errors(essential, room))
         breaks, obeys = errors > clear, errors < 0.5 * clear
         against += np.bincount(matches.tracks[breaks], minlength=len(moving))
         votes += np.bincount(matches.tracks[breaks | obeys], minlength=len(moving))
     told = votes >= FEWEST_VOTES
     return told & (against > 0.5 * votes), told
+
+
+def _clear(errors: Array) -> float:
+    """Above which an error is one, among those of a pair."""
+    return max(BREACH, CLEAR_BREACH * float(np.median(errors)))
 
 
 def _regions(tracks: _Tracks, frames: Sequence[Frame], moving: Flags, told: Flags) -> Moving:

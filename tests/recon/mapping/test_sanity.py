@@ -126,6 +126,18 @@ def test_a_camera_that_starts_to_move_does_not_jump() -> None:
     assert find_jumps(frames, SparsePoints.empty(), steps) == {}
 
 
+@pytest.mark.parametrize("row", [0, 6])
+def test_a_step_at_an_end_is_judged_by_the_only_side_there_is(row: int) -> None:
+    jumped = list(shifted(row + 1, 8.0).values())
+    assert [*find_jumps(jumped, SparsePoints.empty(), steps_of(jumped))] == [row]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_too_few_steps_tell_of_no_jump(count: int) -> None:
+    few = dict(list(shifted(count - 1, 8.0).items())[:count])
+    assert examine(few, SparsePoints.empty(), DEPTHS) == ()
+
+
 def test_errors_and_points_behind_cameras_are_doubted(points: SparsePoints) -> None:
     wrong = replace(points, pixels=points.pixels + 0.02 * FRAMES[0].camera.width)
     assert any("of the image's width from where" in sentence for sentence in examine(FRAMES, wrong, DEPTHS))

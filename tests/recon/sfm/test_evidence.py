@@ -80,16 +80,21 @@ def test_a_plane_seen_from_several_places_is_no_turning(cloud: Array) -> None:
     assert only_turned(views(plane, (0, 0, 0)), CAMERA, 1.0, known=False)
 
 
-def turned_a_little(figures: Sequence[Figure], folder: Path) -> MatchDatabase:
-    """Ten pictures from one place, turned by a few degrees, with figures that walk about before it."""
+def turned_a_little(figures: Sequence[Figure], folder: Path, most: float = 8, wander: float = 0) -> MatchDatabase:
+    """Ten pictures from one place, turned by up to ``most`` degrees, with figures that walk about before it.
+
+    wander: standard deviation of the irregular steps of a figure, in widths.
+    """
     random, lens = np.random.default_rng(0), np.array([[350.0, 0, 200], [0, 350, 150], [0, 0, 1]])
     room = cv2.resize(picture(0), (400, 300), interpolation=cv2.INTER_AREA)
     frames = []
     for step in range(10):
-        turn = Rotation.from_euler("xyz", random.uniform(-8, 8, 3), degrees=True).as_matrix()
+        turn = Rotation.from_euler("xyz", random.uniform(-most, most, 3), degrees=True).as_matrix()
         image = cv2.warpPerspective(room, lens @ turn @ np.linalg.inv(lens), (400, 300))
-        for side, figure in zip((-1, 1), figures, strict=False):
-            worn, covered = replace(figure, column=figure.column + 0.02 * side * step).place(step, (300, 400))
+        for number, figure in enumerate(figures):
+            astray = wander * np.random.default_rng(number).normal(size=step).sum()
+            column = np.clip(figure.column + 0.02 * (2 * (number % 2) - 1) * step + astray, 0, 1)
+            worn, covered = replace(figure, column=float(column)).place(step, (300, 400))
             image = np.where(covered[..., None], worn, image)
         usable = np.ones((300, 400), np.bool_)
         frames.append(Frame(step, 0.0, image.astype(np.uint8), "", (400, 300), "lens", 0.0, usable))
@@ -100,9 +105,20 @@ def turned_a_little(figures: Sequence[Figure], folder: Path) -> MatchDatabase:
     return database
 
 
-@pytest.mark.parametrize("figures", [(), (Figure(0.45, 0.25, 0.8), Figure(0.55, 0.25, 0.8, pattern=1))])
-def test_a_camera_that_turns_a_little_hardly_moves_whoever_walks_before_it(figures, tmp_path: Path) -> None:
-    database = turned_a_little(figures, tmp_path)
+TWO = (Figure(0.45, 0.25, 0.8), Figure(0.55, 0.25, 0.8, pattern=1))
+LARGE = (Figure(0.4, 0.4, 0.95), Figure(0.6, 0.35, 0.95, pattern=1))
+FOUR = tuple(Figure(0.2 + 0.2 * number, 0.15, 0.5, pattern=number) for number in range(4))
+TREMBLE = 0.4  # degrees: a few pixels
+
+
+@pytest.mark.parametrize(
+    ("figures", "most", "wander"),
+    [((), 8, 0), (TWO, 8, 0), (FOUR, 4, 0.04), (TWO, TREMBLE, 0.04), (LARGE, TREMBLE, 0.04)],
+)
+def test_a_camera_that_turns_or_trembles_hardly_moves_whoever_walks_before_it(
+    figures: Sequence[Figure], most: float, wander: float, tmp_path: Path
+) -> None:
+    database = turned_a_little(figures, tmp_path, most, wander)
     assert hardly_moves(database, range(10), None)
     database.close()
 

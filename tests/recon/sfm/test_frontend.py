@@ -25,6 +25,7 @@ from recon.sfm.frontend import (
     window_pairs,
 )
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
+from recon.sfm.motions import Moving
 from tests.recon.sfm.conftest import SAMPLE, read_frame
 
 CHUNKS = (range(14), range(10, 22))
@@ -298,3 +299,15 @@ def test_slow_motion_keeps_its_matches(run: tuple[StructureFromMotion, list[Chun
     shares = [shared_over(database, list(range(14)), step) for step in (1, 4, 12)]
     assert 1 == shares[0] > shares[1] > shares[2]
     assert shared_over(database, [5], 1) == 0
+
+
+def test_two_motions_of_which_none_is_surely_the_rooms_are_doubtful(tmp_path: Path, monkeypatch) -> None:
+    events: list[Event] = []
+    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth()), events.append)
+    monkeypatch.setattr(frontend, "find_moving", lambda database, frames: Moving({}, torn=True))
+    chunk = Chunk(0, (read_frame(0),), 0)
+    assert front_end._leave_out_moving(chunk) is chunk
+    (notice,) = (event for event in events if isinstance(event, Notice))
+    assert notice.doubtful
+    assert notice.text.startswith("Chunk 1: two motions share the pictures")
+    front_end.close()

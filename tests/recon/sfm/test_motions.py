@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from recon.core.types import Frame
+from recon.core.types import Frame, Image
 from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import window_pairs
 from recon.sfm.matching import SiftMatcher
-from recon.sfm.motions import Moving, find_moving
+from recon.sfm.motions import Moving, _stretches, find_moving
+from tests.cases.case import picture
+from tests.cases.lenses import zoomed
 from tests.cases.moving import Figure, before
 from tests.recon.sfm.conftest import read_frame
 
@@ -22,9 +24,15 @@ SHAPE = (300, 400)
 
 def frames_with(figures: Sequence[Figure], folder: Path) -> list[Frame]:
     made = before(figures, folder, FRAMES, width=SHAPE[1])
-    images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in sorted(made.source.iterdir())]
-    usable = np.ones(SHAPE, np.bool_)
-    return [Frame(i, 0.0, image, "", SHAPE[::-1], "lens", 0.0, usable) for i, image in enumerate(images)]
+    return [frame_of(index, cv2.imread(str(path))) for index, path in enumerate(sorted(made.source.iterdir()))]
+
+
+def frame_of(index: int, image: Image | None) -> Frame:
+    """A frame that shows a BGR image."""
+    assert image is not None
+    shape = image.shape[:2]
+    pixels = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return Frame(index, 0.0, pixels, "", shape[::-1], "lens", 0.0, np.ones(shape, np.bool_))
 
 
 def find(frames: Sequence[Frame], folder: Path) -> Moving:
@@ -50,7 +58,36 @@ def test_a_figure_that_the_camera_follows_is_masked_in_the_middle_and_aside(colu
 
 
 def test_nothing_is_masked_where_nothing_moves(tmp_path: Path) -> None:
-    assert find(frames_with([], tmp_path), tmp_path).masks == {}
+    found = find(frames_with([], tmp_path), tmp_path)
+    assert found.masks == {}
+    assert not found.is_doubtful
+
+
+def test_nothing_moves_where_lenses_differ(tmp_path: Path) -> None:
+    zooms = np.random.default_rng(4).choice(np.random.default_rng(5).uniform(1, 1.7, 10), len(FRAMES))
+    found = find([frame_of(index, zoomed(picture(index), zooms[index])) for index in FRAMES], tmp_path)
+    assert found.masks == {}
+    assert not found.is_doubtful
+
+
+@pytest.mark.parametrize("width", [0.55, 0.7])
+def test_a_figure_as_large_as_the_room_makes_the_map_doubtful(width: float, tmp_path: Path) -> None:
+    assert find(frames_with([Figure(width=width, height=1.0)], tmp_path), tmp_path).is_doubtful
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [
+        (range(5, 13), range(5, 13)),  # 8 in a row
+        ([3, 4, 5, 6, 8, 9, 10, 11], [3, 4, 5, 6, 8, 9, 10, 11]),  # one missing
+        ([3, 4, 5, 6, 9, 10, 11, 12], []),  # two missing
+        (range(5, 12), []),  # 7
+        ([0, 2, *range(10, 18), 25], range(10, 18)),
+    ],
+)
+def test_a_stretch_is_eight_frames_of_which_one_may_be_missing_between(found: Sequence[int], kept: range) -> None:
+    frames = [replace(frame_of(0, np.zeros((4, 6, 3), np.uint8)), index=100 + 3 * place) for place in range(30)]
+    assert _stretches({100 + 3 * place for place in found}, frames) == [100 + 3 * place for place in kept]
 
 
 def test_nothing_is_masked_where_exif_is_wrong(tmp_path: Path) -> None:
@@ -71,6 +108,8 @@ def test_masks_are_joined_with_the_users() -> None:
     assert "are of similar extent" in Moving({1: half}, 0.5).describe(frames)
     assert [moving.is_doubtful for moving in (Moving({1: half}, 0.2), Moving({1: half}, 0.5))] == [False, True]
     assert "nothing is left out" in Moving({1: half}, 0.2, surrounds=True).describe(frames)
+    assert "two motions share the pictures" in Moving({}, torn=True).describe(frames)
+    assert "still moves in two ways" in Moving({1: half}, 0.2, torn=True).describe(frames)
 
 
 def test_features_are_found_again_where_a_mask_lets_them(tmp_path: Path) -> None:
