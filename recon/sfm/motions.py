@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -317,7 +318,7 @@ def _fit_without_lens(matches: _Matches) -> Array | None:
     return None if found is None else to_pixels @ found @ to_pixels
 
 
-def _fit_spread(matches: _Matches, estimate: Callable[[Array, Array], Array | None]) -> Array | None:
+def _fit_spread(matches: _Matches, estimate: Callable[[Array, Array], MatLike | None]) -> Array | None:
     """The geometry that is estimated from places [px] of matches from all over the picture."""
     chosen = _spread(matches.cells)
     if len(chosen) < FEWEST_MATCHES:
@@ -326,7 +327,7 @@ def _fit_spread(matches: _Matches, estimate: Callable[[Array, Array], Array | No
         found = estimate(matches.first[chosen] / matches.pixel, matches.second[chosen] / matches.pixel)
     except cv2.error:  # OpenCV's word for no model
         return None
-    return np.asarray(found) if found is not None and found.shape == (3, 3) else None
+    return np.asarray(found, dtype=np.float64) if found is not None and found.shape == (3, 3) else None
 
 
 def _spread(cells: Rows) -> Rows:
