@@ -12,8 +12,9 @@ QUICK := tests/test_packaging.py tests/cli/test_main.py tests/cli/test_run.py te
 	tests/recon/exports tests/recon/sfm/test_database.py tests/recon/test_conventions.py tests/recon/mapping/test_posegraph.py \
 	tests/recon/store/test_resume_identity.py tests/recon/sources/test_sources.py tests/recon/store/test_map.py
 
-# The tests of a file run on one worker, since they share expensive fixtures.
+# The tests of a file run on one worker, since they share expensive fixtures. Workers have one PyTorch thread each.
 PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+quick test other-python: export OMP_NUM_THREADS := 1
 
 .PHONY: demo lint quick test env libraries wheel other-python
 

@@ -76,7 +76,7 @@ def export(
 def evaluate_depth(
     weights: Weights, *, data: Data = REAL_DATA, views: Views = 0, longest_side: LongestSide = 320, threads: Threads = 1
 ) -> None:
-    """Compare the learned depth stage with the classical one on real sequences."""
+    """Compare learned and classical depth on real sequences."""
     from torch import set_num_threads
 
     from recon.lab.training.evaluate import tables
@@ -97,7 +97,7 @@ def evaluate_matches(
     longest_side: LongestSide = 320,
     threads: Threads = 1,
 ) -> None:
-    """Compare the compact network's matches with SIFT's on real sequences."""
+    """Compare matches with SIFT's on real sequences."""
     from torch import set_num_threads
 
     from recon.lab.training.evaluate_matches import load_net, tables
@@ -123,7 +123,7 @@ def architecture(
         Path, typer.Option(metavar="DIR", help="Checkout to read.  [default: this one]", show_default=False)
     ] = ROOT,
 ) -> None:
-    """Count the rooms, floors and imports of the program, and draw them."""
+    """Draw the packages and their imports."""
     from recon.core.files import write_atomically
     from recon.lab.architecture import building, imports_of, sources
     from recon.lab.floor_plan import draw
@@ -145,7 +145,7 @@ def plain_colmap(
     matching: Annotated[Literal["sequential", "exhaustive"], typer.Option(help="Pairs of images to match.")],
     every: Annotated[int, typer.Option(min=1, help="Use every Nth frame.")] = 1,
 ) -> None:
-    """Reconstruct with plain COLMAP, the peer of recon bench real."""
+    """Reconstruct with plain COLMAP."""
     from recon.lab.benchmark.plain_colmap import reconstruct_plainly
 
     reconstruct_plainly(source, every, matching, out)
