@@ -33,13 +33,14 @@ OUTPUTS = (
     *written_names(by_every_run=False),
 )
 REPLACED = "replaced"
-SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json", f"{REPLACED}/map")
+PART = "replaced.part"  # what is being moved there or back
+SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json", f"{REPLACED}/map", f"{PART}/map")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 
 
 def refuse_own_outputs(source: str, out: Path) -> None:
     """Raise SettingsError for a source inside a folder that a run in ``out`` deletes before it starts."""
-    outputs = [(out / name).resolve() for name in (*OUTPUTS, REPLACED, ERROR_FILE)]
+    outputs = [Path(os.path.realpath(out / name)) for name in (*OUTPUTS, REPLACED, PART, ERROR_FILE)]
     where = Path(os.path.realpath(Path(source).expanduser()))  # resolve() raises for a link to itself
     if any(where.is_relative_to(output) for output in outputs):
         raise SettingsError(f"{source} is part of what this run would replace in {out}. Choose another --out.")
@@ -57,7 +58,9 @@ def require_usable(out: Path, *, overwrite: bool) -> None:
         raise _unwritable(out, error) from error
     if present and not overwrite:
         raise OutputError(f"{out} is not empty. Choose another --out, or --overwrite to replace the run in it.")
-    replaced = present.intersection((*OUTPUTS, REPLACED))
+    if REPLACED in present and not _is_ours(out / REPLACED):
+        raise OutputError(f"{out / REPLACED} is not from a run. Move it, or choose another --out.")
+    replaced = present.intersection((*OUTPUTS, REPLACED, PART))
     if replaced and not any((out / name).exists() for name in SIGNS_OF_A_RUN):
         raise OutputError(
             f"{out} holds {min(replaced)}, but no run that --overwrite could replace. Move it, or choose another --out."
@@ -127,29 +130,49 @@ def _require_writable(out: Path) -> None:
 
 
 def _set_aside(out: Path) -> None:
-    """Move the outputs to DIR/replaced, unless an earlier run without a map has already set some aside there."""
-    aside = out / REPLACED
+    """Move the outputs into DIR/replaced; what an earlier run that came to no map has set aside stays there instead.
+
+    They go by way of ``PART``, so that DIR/replaced is whole wherever it exists.
+    """
+    aside, part = out / REPLACED, out / PART
+    _move_back(out)
     if aside.exists() and not _has_map(out):
         _delete(out, OUTPUTS)
         return
     shutil.rmtree(aside, ignore_errors=True)
     present = [name for name in OUTPUTS if (out / name).exists()]
     if present:
-        aside.mkdir()
-    for name in present:  # the map first: what is killed in between has it in one place or the other
-        (out / name).rename(aside / name)
+        part.mkdir()
+        for name in present:
+            (out / name).rename(part / name)
+        part.rename(aside)
 
 
 def _settle(out: Path) -> None:
     aside = out / REPLACED
     if not aside.exists():
         return
-    if not _has_map(out):
-        _delete(out, OUTPUTS)
-        for name in reversed(OUTPUTS):
-            if (aside / name).exists():
-                (aside / name).rename(out / name)
-    shutil.rmtree(aside, ignore_errors=True)
+    if _has_map(out):
+        shutil.rmtree(aside, ignore_errors=True)
+        return
+    _delete(out, OUTPUTS)
+    aside.rename(out / PART)
+    _move_back(out)
+
+
+def _move_back(out: Path) -> None:
+    """Undo a move into or out of DIR/replaced that was cut off."""
+    part = out / PART
+    if not part.exists():
+        return
+    for name in OUTPUTS:
+        if (part / name).exists() and not (out / name).exists():
+            (part / name).rename(out / name)
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_ours(aside: Path) -> bool:
+    return aside.is_dir() and {path.name for path in aside.iterdir()} <= set(OUTPUTS)
 
 
 def _has_map(out: Path) -> bool:

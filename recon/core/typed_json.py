@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from recon.core.errors import MapError, SettingsError
+from recon.core.failures import short
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ def read_object(path: Path, version: int | tuple[int, ...], remedy: str) -> dict
         content = json.loads(path.read_text())
         found = content["version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise MapError(f"{path} is damaged ({error!r}). {remedy}") from error
+        raise MapError(f"{path} is damaged ({short(error)}). {remedy}") from error
     known = version if isinstance(version, tuple) else (version,)
     if found not in known:
         raise MapError(f"{path} has version {found}, this program reads {max(known)}. {remedy}")

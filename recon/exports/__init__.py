@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recon.core.errors import SettingsError
+from recon.core.errors import OutputError, SettingsError
 from recon.core.registry import Registry, loaded
 
 if TYPE_CHECKING:  # the table is read for ``recon --help``
@@ -146,6 +146,8 @@ def export(
     if cloud not in (None, CloudSettings()) and not chosen.surface:
         able = _either([f"--to {name}" for name, other in EXPORTS.items() if other.surface])
         raise SettingsError(f"Cleaning and thinning do not apply to {target}. Use {able}.")
+    if out.resolve().is_relative_to((reconstruction.folder / "map").resolve()):
+        raise OutputError(f"{out} is part of the map itself. Choose another --out.")
     make_folder(out.parent)
     with quiet():
         chosen.write(reconstruction, out, cloud or CloudSettings(), undistort=undistort)

@@ -33,6 +33,7 @@ __all__ = [
 
 
 OpenSource = Callable[[str, SourceOptions, Path | None], Source]
+LONGEST_NAME = 255  # bytes, on all usual file systems
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
     options = options or SourceOptions()
     if not spec.strip():
         raise SourceError("SOURCE is empty. Give an image folder, a pattern such as 'a/*.jpg', or a video.")
+    if any(len(os.fsencode(name)) > LONGEST_NAME for name in Path(spec).parts):
+        raise SourceError(f"No file can be called {spec[:30]}...: the name is too long.")
     for kind in reversed(SOURCES.values()):
         if kind.takes(spec):
             return kind.open(spec, options, images_folder)

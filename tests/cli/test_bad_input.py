@@ -281,3 +281,7 @@ def test_a_calibration_file_is_scaled_with_a_note(recon: Recon, tmp_path: Path) 
     assert outcome.code == 0
     assert "note: --intrinsics: " in outcome.err
     assert "is for 320x240: scaled to the images' 160x120" in outcome.err
+
+
+def test_a_name_that_no_file_can_have_is_refused(recon: Recon) -> None:
+    expect_refusal(recon("plan", "a" * 300), "No file can be called aaa", "too long")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recon.core.errors import OutputError, ReconstructionError
-from recon.folder import REPLACED, replacing, require_usable
+from recon.folder import PART, REPLACED, replacing, require_usable
 
 
 def make_run(folder: Path, text: str) -> None:
@@ -64,3 +64,24 @@ def test_a_run_that_is_resumed_to_its_end_deletes_what_it_replaced(tmp_path: Pat
         pass
     assert not (tmp_path / REPLACED).exists()
     assert (tmp_path / "map" / "map.json").read_text() == "killed, with a chunk"
+
+
+@pytest.mark.parametrize("moved", [("map",), ("map", "report.json"), ("evaluation.png",)])
+def test_a_kill_while_outputs_are_moved_loses_nothing(tmp_path: Path, moved: tuple[str, ...]) -> None:
+    """Some lie in the folder, some where they were being moved to, or back from."""
+    make_run(tmp_path, "old")
+    before = content(tmp_path)
+    (tmp_path / PART).mkdir()
+    for name in moved:
+        (tmp_path / name).rename(tmp_path / PART / name)
+    with pytest.raises(ReconstructionError), replacing(tmp_path, overwrite=True):
+        raise ReconstructionError("nothing placed")
+    assert content(tmp_path) == before
+
+
+def test_a_folder_of_the_user_with_that_name_is_left_alone(tmp_path: Path) -> None:
+    make_run(tmp_path, "old")
+    (tmp_path / REPLACED).mkdir()
+    (tmp_path / REPLACED / "photo.jpg").write_text("precious")
+    with pytest.raises(OutputError, match="replaced is not from a run"):
+        require_usable(tmp_path, overwrite=True)

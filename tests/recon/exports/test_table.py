@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recon import exports
-from recon.core.errors import SettingsError
+from recon.core.errors import OutputError, SettingsError
 from recon.evaluate.check import check_folder
 from recon.exports import EXPORTS, Export, export, written_names
 from recon.exports.readers import CheckError
@@ -57,6 +57,13 @@ def test_a_format_from_outside_is_written_and_checked(finished: ReconstructedMap
     assert added_checks(finished.folder) == {"count": (False, f"{path} holds many, expected a number.")}
     with pytest.raises(SettingsError, match="Cleaning and thinning do not apply to count"):
         export(finished, "count", path, cloud=CloudSettings(voxel=0.1))
+
+
+def test_the_map_itself_is_never_written_over(finished: ReconstructedMap) -> None:
+    before = (finished.folder / "map" / "map.json").read_bytes()
+    with pytest.raises(OutputError, match="is part of the map itself"):
+        export(finished, "tum", finished.folder / "map" / "map.json")
+    assert (finished.folder / "map" / "map.json").read_bytes() == before
 
 
 def test_what_a_run_writes_and_replaces() -> None:
