@@ -58,8 +58,9 @@ def require_usable(out: Path, *, overwrite: bool) -> None:
         raise _unwritable(out, error) from error
     if present and not overwrite:
         raise OutputError(f"{out} is not empty. Choose another --out, or --overwrite to replace the run in it.")
-    if REPLACED in present and not _is_ours(out / REPLACED):
-        raise OutputError(f"{out / REPLACED} is not from a run. Move it, or choose another --out.")
+    for name in present.intersection((REPLACED, PART)):
+        if not _is_ours(out / name):
+            raise OutputError(f"{out / name} is not from a run. Move it, or choose another --out.")
     replaced = present.intersection((*OUTPUTS, REPLACED, PART))
     if replaced and not any((out / name).exists() for name in SIGNS_OF_A_RUN):
         raise OutputError(

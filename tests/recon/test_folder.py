@@ -79,9 +79,10 @@ def test_a_kill_while_outputs_are_moved_loses_nothing(tmp_path: Path, moved: tup
     assert content(tmp_path) == before
 
 
-def test_a_folder_of_the_user_with_that_name_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [REPLACED, PART])
+def test_a_folder_of_the_user_with_that_name_is_left_alone(tmp_path: Path, name: str) -> None:
     make_run(tmp_path, "old")
-    (tmp_path / REPLACED).mkdir()
-    (tmp_path / REPLACED / "photo.jpg").write_text("precious")
-    with pytest.raises(OutputError, match="replaced is not from a run"):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "photo.jpg").write_text("precious")
+    with pytest.raises(OutputError, match=f"{name} is not from a run"):
         require_usable(tmp_path, overwrite=True)

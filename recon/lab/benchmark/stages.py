@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from recon.core.files import write_atomically
@@ -28,7 +29,7 @@ def measure(source: str, out: Path) -> RunReport:
 
 def table(report: RunReport) -> str:
     """Markdown: a row per stage, the longest first, and the sum; seconds without those of inner stages."""
-    whole = StageTime("whole run", report.seconds, report.processor_seconds, 0, max(report.peak_memory_bytes, 0))
+    whole = StageTime("whole run", report.seconds, report.processor_seconds, 0, report.peak_memory_bytes)
     rows = [_row(stage, report) for stage in (*by_cost(report), whole)]
     head = ("stage", "processor s", "share", "a frame [ms]", "wall s", "calls", "peak memory so far [MB]")
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
@@ -48,8 +49,6 @@ def write_results(report: RunReport, out: Path) -> None:
 
 def plot(report: RunReport) -> bytes:
     """PNG: processor and wall time of every stage as bars."""
-    import io  # noqa: PLC0415
-
     from matplotlib.figure import Figure  # noqa: PLC0415  slow to import
 
     stages = by_cost(report)[::-1]
