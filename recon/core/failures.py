@@ -71,5 +71,5 @@ def _sentence(error: Exception, folder: Path, *, resumable: bool) -> str:
     ways = [f"continue with recon run SOURCE --out {quoted} --resume"] if resumable else []
     if (folder / "map" / "map.json").is_file():
         ways.append(f"write what is finished with recon export {quoted} --to ply")
-    way = ", or ".join(ways) or "begin again with --overwrite"
+    way = ", or ".join(ways) or "rebuild the map with --overwrite"
     return f"Unexpected error ({short(error)}), see {folder / ERROR_FILE}. Nothing that was finished is lost: {way}."

@@ -1,4 +1,4 @@
-"""Why frames have no pose, and what to do if that leaves no map."""
+"""Why frames have no pose, and the advice to give if no map is left."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Unplaced:
 
     @classmethod
     def from_text(cls, reason: str) -> Unplaced:
-        """From a journal of an early build, which stores the reason alone."""
+        """Read the reason alone, as journals of early builds store it."""
         return cls(reason, next((kind for kind, text in _REASONS.items() if text == reason), Hindrance.OTHER))
 
 
@@ -54,15 +54,15 @@ _REASONS = {
 }
 _ADVICE = {
     Hindrance.FEATURELESS: "they show too little detail to recognise. Record with more light, in focus, and with a "
-    "surface that has texture in every picture.",
-    Hindrance.APART: "they have nothing in common with one another. Record with more overlap, so that every picture "
-    "shows most of what the one before shows.",
+    "textured surface in every image.",
+    Hindrance.APART: "they have nothing in common. Record with more overlap, so that every image shows most of what "
+    "the one before shows.",
     Hindrance.TURNED: "the camera only turned on the spot: rotations alone explain what the frames have in common, and "
-    "without a change of place there is no depth. Record again while walking sideways, not only turning.",
+    "without movement there is no depth. Record again while walking sideways, not only turning.",
     Hindrance.STILL: "the camera stood still, and all frames show the same view. Record from different places.",
-    Hindrance.TURNTABLE: "the camera stood still before a background that does not move, while something in front of "
-    "it did. For an object on a turntable, leave the background out with --masks, or cover it with a plain cloth; "
-    "otherwise move the camera.",
+    Hindrance.TURNTABLE: "the camera and the background stood still while something in front of it moved. For an "
+    "object on a turntable, mask the background with --masks, or cover it with a plain cloth; otherwise move the "
+    "camera.",
 }
 _UNKNOWN = (
     "they share too few features, or hardly any from different directions. Record with sideways motion, more overlap "
@@ -71,10 +71,10 @@ _UNKNOWN = (
 
 
 def refusal(source: str, count: int, hindrances: Collection[Hindrance]) -> str:
-    """The sentence for ``count`` frames, two or more, none of which has a pose; hindrances: one for each frame."""
+    """The message for ``count`` frames, two or more, none of which has a pose. hindrances: one per frame."""
     if count == 2:
         return (
-            f"The two images of {source} do not suffice: a map needs three or more that overlap, from different places."
+            f"The two images of {source} are not enough: a map needs three or more that overlap, from different places."
         )
     most = Counter(hindrances).most_common(1)
     why = _ADVICE.get(most[0][0], _UNKNOWN) if most else _UNKNOWN

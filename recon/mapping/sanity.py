@@ -1,4 +1,4 @@
-"""Whether what came out of a run can be a map at all, and what about it cannot be believed."""
+"""Whether the result of a run can be a map at all, and what to doubt about it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from recon.core.similarity import Array
 from recon.core.types import PlacedFrame, SparsePoints
 
 FEWEST_POINTS, FEW_POINTS = 12, 25  # that half of the frames see
-IMPOSSIBLE_STEP = 50.0  # in depths seen: what is on both sides of such a step cannot be in two pictures
-LARGE_STEP = 10.0  # in those around it; 5.3 at most in real sequences
+IMPOSSIBLE_STEP = 50.0  # in depths seen: no two images across such a step can show the same thing
+LARGE_STEP = 10.0  # times those around it; at most 5.3 in real sequences
 AROUND, FEWEST_AROUND = 5, 2  # steps on either side
-DENSE = 0.05  # of the width, by which images as close as those of a film differ
-USUAL_SHIFT = 3.0  # of what the pictures of a real step differ by, in that of their neighbours
+DENSE = 0.05  # of the width: images that differ less are as close as those of a video
+USUAL_SHIFT = 3.0  # times the usual shift between neighbouring images, which a real step exceeds
 ENOUGH_SHARED = 12  # points
 ENOUGH_STEPS = 6
 SHARE_BEHIND = 0.1
@@ -27,14 +27,14 @@ POINTS_ASKED = 2000
 
 
 class InsaneMapError(ReconstructionError):
-    """Poses came out that belong to no real scene."""
+    """The estimated poses cannot belong to a real scene."""
 
 
 def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Mapping[int, float]) -> tuple[str, ...]:
-    """Why to doubt a map, a sentence each.
+    """Reasons to doubt a map, one sentence each.
 
-    frames: by index. points: in the world; empty where a network made the map. depths: how far away the scene lies that
-    a frame sees, in the world. Raises InsaneMapError for a map that is beyond doubt wrong.
+    frames: by index. points: in the world; empty if a network made the map. depths: distance of the scene that each
+    frame sees, in the world. Raises InsaneMapError if the map is certainly wrong.
     """
     ordered = [frames[index] for index in sorted(frames)]
     found = _doubt_steps(ordered, points, depths)
@@ -49,9 +49,9 @@ def _doubt_steps(frames: list[PlacedFrame], points: SparsePoints, depths: Mappin
     depth = float(np.median(list(depths.values()))) if depths else 1.0
     wild = np.flatnonzero(steps > IMPOSSIBLE_STEP * depth)
     if len(wild) > len(steps) / 2:
-        _refuse(f"the cameras lie {np.median(steps) / depth:.0f} times as far apart as they see")
+        _refuse(f"the cameras are {np.median(steps) / depth:.0f} times as far apart as they see")
     found = [
-        f"{frames[row + 1].name} lies {steps[row] / depth:.0f} times as far from the frame before as the cameras see"
+        f"{frames[row + 1].name} is {steps[row] / depth:.0f} times as far from the frame before as the cameras see"
         for row in wild[:1]
     ]
     jumps = {row: why for row, why in find_jumps(frames, points, steps).items() if row not in wild}
@@ -63,18 +63,18 @@ def _doubt_steps(frames: list[PlacedFrame], points: SparsePoints, depths: Mappin
 
 
 def usual_step(steps: Array, row: int) -> float:
-    """The median of the steps before, or of those after, ``steps[row]``: of the faster ones."""
+    """The median of the steps before or after ``steps[row]``, whichever is larger."""
     sides = (steps[max(0, row - AROUND) : row], steps[row + 1 : row + 1 + AROUND])
     told = [float(np.median(side)) for side in sides if len(side) >= FEWEST_AROUND]
     return max(told, default=np.inf) + 1e-12
 
 
 def find_jumps(frames: list[PlacedFrame], points: SparsePoints, steps: Array) -> dict[int, str]:
-    """Rows of ``steps`` that are many times as long as those around them, in length and in speed, with what speaks
-    against their truth.
+    """Rows of ``steps`` that exceed those around them many times, in length and in speed, with the evidence against
+    each.
 
-    A film has no reason to jump. Among images, those that are like frames of a film have none either unless the
-    pictures differ more there, too: then the camera may have gone far, as from one group of photographs to the next.
+    A video does not jump. Nor do images as close as those of a video, unless they differ more at that step, too: then
+    the camera may have moved far, as from one group of photographs to the next.
     """
     if len(steps) < ENOUGH_STEPS:
         return {}
@@ -88,7 +88,7 @@ def find_jumps(frames: list[PlacedFrame], points: SparsePoints, steps: Array) ->
     if not jumps:
         return {}
     if any(frame.timestamp != frame.index for frame in frames):
-        return dict.fromkeys(jumps, "which nothing in the times of the frames explains")
+        return dict.fromkeys(jumps, "which the times of the frames do not explain")
     if not len(points.positions):
         return {}
     shifts = np.array([_shift(points, first.index, second.index) for first, second in pairwise(frames)])
@@ -98,16 +98,16 @@ def find_jumps(frames: list[PlacedFrame], points: SparsePoints, steps: Array) ->
 
 
 def _unexplained(shift: float, usual: float, width: int) -> str:
-    """What speaks against a jump between two images; nothing where more of a shift in the picture [px] explains it."""
+    """The evidence against a jump between two images; empty if a larger shift in the image [px] explains it."""
     if shift < USUAL_SHIFT * usual:
-        return "but the pictures hardly differ more than others"
+        return "but the two images hardly differ more than others"
     if np.isnan(shift) and usual < DENSE * width:
-        return "and hardly a point is seen from both sides: the map breaks there, unless images are missing"
+        return "and hardly any point is seen from both sides: unless images are missing, the map breaks there"
     return ""
 
 
 def _shift(points: SparsePoints, first: int, second: int) -> float:
-    """Median distance [px] of the points that two frames see; nan where they share too few."""
+    """Median distance [px] of the points that two frames both see; nan if they share too few."""
     rows = [np.flatnonzero(points.frame_indices == index) for index in (first, second)]
     _, *both = np.intersect1d(points.point_ids[rows[0]], points.point_ids[rows[1]], return_indices=True)
     if len(both[0]) < ENOUGH_SHARED:
@@ -120,15 +120,15 @@ def _doubt_points(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> li
     rows = points.rows_by_frame()
     seen = float(np.median([len(rows.get(index, ())) for index in frames]))
     if not np.isfinite(points.positions).all():
-        _refuse("points lie at no finite place")
+        _refuse("points are not finite")
     if seen < FEWEST_POINTS:
-        _refuse(f"half of the frames see {seen:.0f} points of the scene or fewer, where hundreds are usual")
-    found = [f"half of the frames see only {seen:.0f} points of the scene or fewer"] if seen < FEW_POINTS else []
+        _refuse(f"half of the frames see at most {seen:.0f} points of the scene, where hundreds are usual")
+    found = [f"half of the frames see at most {seen:.0f} points of the scene"] if seen < FEW_POINTS else []
     behind, error = measure(frames, points)
     if behind > SHARE_BEHIND:
         found.append(f"{behind:.0%} of the points lie behind cameras that see them")
     if error > LARGE_ERROR:
-        found.append(f"points are seen {error:.1%} of the image's width from where they should be")
+        found.append(f"points are seen {error:.1%} of the image width from where they should be")
     angle = widest_angle(frames, points)
     if angle < LITTLE_ANGLE:
         found.append(f"the scene is seen from directions only {np.degrees(angle):.1f} degrees apart: depth is a guess")
@@ -136,7 +136,7 @@ def _doubt_points(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> li
 
 
 def measure(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> tuple[float, float]:
-    """Share of the observations whose point is behind the camera, and the median error of the others, in widths."""
+    """Share of observations whose point is behind the camera, and the median error of the others, in widths."""
     behind, errors = [], []
     for index, rows in points.rows_by_frame().items():
         if index not in frames:
@@ -152,7 +152,7 @@ def measure(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> tuple[fl
 
 
 def widest_angle(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> float:
-    """Angle [rad] between the rays to a point from the first and the last frame that see it, the median over points."""
+    """Median over the points of the angle [rad] between the rays from the first and last frame that see a point."""
     order = np.lexsort((points.frame_indices, points.point_ids))
     ids, indices = points.point_ids[order], points.frame_indices[order]
     starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])[:: len(points.positions) // POINTS_ASKED + 1]
@@ -170,7 +170,7 @@ def widest_angle(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> flo
 
 def _refuse(why: str) -> None:
     raise InsaneMapError(
-        f"Poses came out that can belong to no real scene: {why}. The pictures may be filled by something that moves "
+        f"The estimated poses can belong to no real scene: {why}. The images may be filled by something that moves "
         "with or in front of the camera (an overlay, glass, a reflection), or have no parallax. Mask it with --masks, "
         "or record with sideways motion."
     )

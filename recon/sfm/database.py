@@ -491,7 +491,7 @@ def trim(path: Path, frames: Sequence[int]) -> dict[Pair, int]:
     again on request. Raises MapError when the file is missing or damaged, or lacks features of one of them.
     """
     if not path.is_file():
-        raise MapError(f"{path} is missing, without which the run cannot be resumed. Begin anew with --overwrite.")
+        raise MapError(f"{path} is missing, so the run cannot be resumed. Rebuild the map with --overwrite.")
     try:
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("PRAGMA foreign_keys = ON")
@@ -502,9 +502,10 @@ def trim(path: Path, frames: Sequence[int]) -> dict[Pair, int]:
             (count,) = connection.execute("SELECT COUNT(*) FROM images JOIN descriptors USING (image_id)").fetchone()
             pairs = connection.execute("SELECT pair_id, rows FROM two_view_geometries").fetchall()
     except sqlite3.Error as error:
-        raise MapError(f"{path} is damaged ({error}). Begin anew with --overwrite.") from error
+        raise MapError(f"{path} is damaged ({error}). Rebuild the map with --overwrite.") from error
     if count != len(frames):
-        raise MapError(f"{path} lacks the features of {len(frames) - count} frames. Begin anew with --overwrite.")
+        missing = len(frames) - count
+        raise MapError(f"{path} lacks the features of {missing} frames. Rebuild the map with --overwrite.")
     return {(number // ID_LIMIT - 1, number % ID_LIMIT - 1): rows for number, rows in pairs}
 
 

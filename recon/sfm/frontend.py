@@ -40,22 +40,22 @@ NOTABLE = 0.03  # a change that is worth a word when the lens does not settle
 SETTLING_ROUNDS = 4
 MOST_MAPPINGS = 10  # of a chunk, after which nothing is tried a second time
 UNSETTLED = (
-    "The lens could not be settled: every try gives another one. The map is kept with the last. Give --intrinsics, or "
-    "cover what moves with --masks."
+    "The lens estimate does not converge: every attempt gives another lens. The map uses the last one. Give "
+    "--intrinsics, or mask moving objects with --masks."
 )
 HARDLY_MOVED = (
-    "the camera hardly moved: turning alone explains nearly all of what the frames have in common, so that the way and "
-    "the depth may be invented. Record while walking sideways."
+    "the camera hardly moved: rotation alone explains nearly all matches, so the path and the depth may be wrong. "
+    "Record while walking sideways."
 )
 SLOW_WINDOW = (24, 32, 48)
 SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
 ENOUGH_LINKS = 60
 ORDERED_SHARE = 0.7
-SEVERAL = "one lens does not fit all images of one size; several are fitted."
+SEVERAL = "one lens does not fit all images of the same size; several are estimated."
 MAY_DIFFER = (
-    "one lens may not fit all images of one size, but several bring no better map. If there were several cameras or "
-    "zooms, give --cameras per-image or per-folder."
+    "one lens may not fit all images of the same size, but several give no better map. If you used several cameras or "
+    "zoomed, give --cameras per-image or per-folder."
 )
 AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repeated print, at most 16% elsewhere
 
@@ -82,7 +82,7 @@ class StructureFromMotion:
     frames stay in a database on disk, also those of the frames that were ``finished`` in an earlier run.
     """
 
-    unadjusted = "all frames together tell of a lens that cannot be, so the poses are those of the growing map"
+    unadjusted = "adjusting all frames together gives an impossible lens, so the poses are those of the growing map"
 
     def __init__(self, folder: Path, settings: SfmSettings, listener: Listener, finished: Sequence[int] = ()) -> None:
         self._settings = settings
@@ -172,8 +172,8 @@ class StructureFromMotion:
         if contradicting > AMBIGUOUS_SHARE * matched:
             self._tell(
                 Notice(
-                    f"Ambiguous images: {contradicting} of {matched} distant pairs that look alike contradict "
-                    "the way between them and were taken for different places. Check that nothing is folded together."
+                    f"Ambiguous images: {contradicting} of {matched} distant pairs look alike but contradict the "
+                    "path between them, and count as different places. Check that no two places overlap in the map."
                 )
             )
         return refine_map(self.database, cam_from_world)

@@ -81,23 +81,23 @@ class Moving:
         """What to tell the user about ``frames``, among which the masks' are."""
         if not self.masks:
             return (
-                "two motions share the pictures, and it cannot be told which is the room's; nothing is left out, and "
-                "the map may mix them. Cover what moves with --masks."
+                "two motions share the images, and it is unclear which one is the scene's. Nothing is masked, and the "
+                "map may mix them. Mask moving objects with --masks."
             )
         where = f"in {len(self.masks)} of {len(frames)} frames"
         if self.surrounds:
             return (
-                f"two motions of similar extent {where}, and it cannot be told which is the room's; nothing "
-                "is left out, and the map may be that of what moves. Cover what moves with --masks."
+                f"two motions of similar extent {where}, and it is unclear which one is the scene's. Nothing is "
+                "masked, and the map may show the moving object. Mask moving objects with --masks."
             )
         share = float(np.mean([mask.mean() for mask in self.masks.values()]))
-        said = f"something moves before the room {where}; {share:.0%} of their pictures are left out of the map."
+        said = f"something moves in front of the scene {where}; {share:.0%} of their area is left out of the map."
         if self.torn:
-            said += " What is left still moves in two ways, and the map may mix them. Cover what moves with --masks."
+            said += " Two motions remain in the rest, and the map may mix them. Mask moving objects with --masks."
         elif self.is_doubtful:
             said += (
-                f" It and the room are of similar extent: what was left out fills {self.area:.0%} of what can be "
-                "seen, and may be the room. Cover what moves with --masks."
+                f" It and the scene are of similar extent: the part left out covers {self.area:.0%} of the area with "
+                "features, and may be the scene. Mask moving objects with --masks."
             )
         return said
 

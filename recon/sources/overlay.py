@@ -205,7 +205,7 @@ class OverlayFinder:
         if overlay.any() and not any(known.any() for known in self._found.values()):
             self._tell(
                 Notice(
-                    f"Text, a logo or a border that stays in place covers {overlay.mean():.1%} of the picture and is "
+                    f"Text, a logo or a border that stays in place covers {overlay.mean():.1%} of the image and is "
                     "left out of the map."
                 )
             )

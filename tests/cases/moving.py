@@ -1,4 +1,4 @@
-"""Things that move before the room while the camera follows them, so that they stay where they are in the picture."""
+"""Objects that move in front of the scene while the camera follows them, so that they stay in place in the image."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def aside(folder: Path) -> Input:
     return before([Figure(column=0.17)], folder)
 
 
-MOVES = "something moves before the room"
+MOVES = "something moves in front of the scene"
 CASES = (
     Case("figure followed", followed, "30 of 30 in the room, the figure left out", placed=30, ate=0.03, says=MOVES),
     Case("large figure", large, "says that it cannot tell the two motions apart", says="two motions of similar extent"),

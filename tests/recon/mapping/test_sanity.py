@@ -67,7 +67,7 @@ def test_cameras_much_farther_apart_than_they_see_are_refused(points: SparsePoin
 
 def test_one_impossible_step_is_doubted() -> None:
     (sentence,) = examine(shifted(5, 600_000.0), SparsePoints.empty(), DEPTHS)
-    assert sentence.startswith(f"{FRAMES[5].name} lies 1500")
+    assert sentence.startswith(f"{FRAMES[5].name} is 1500")
 
 
 def images(frames: dict[int, PlacedFrame]) -> list[PlacedFrame]:
@@ -82,7 +82,7 @@ def steps_of(frames: Sequence[PlacedFrame]) -> Array:
 def test_a_jump_between_images_that_hardly_differ_is_doubted(points: SparsePoints) -> None:
     jumped = images(shifted(5, 8.0))
     found = find_jumps(jumped, points, steps_of(jumped))
-    assert found == {4: "but the pictures hardly differ more than others"}
+    assert found == {4: "but the two images hardly differ more than others"}
     times = steps_of(jumped)[4] / np.median(steps_of(list(FRAMES.values())))
     (sentence,) = examine(dict(enumerate(jumped)), points, dict.fromkeys(FRAMES, 40.0))[:1]
     assert sentence.startswith(f"the step to {FRAMES[5].name} is {times:.0f} times as long as those around it, but")
@@ -111,7 +111,7 @@ def test_a_jump_over_which_no_point_is_seen_is_doubted_where_images_are_close(
 def test_a_jump_in_a_film_is_doubted_whatever_the_points_say(points: SparsePoints) -> None:
     film = list(shifted(5, 8.0).values())
     for told in (points, SparsePoints.empty()):
-        assert find_jumps(film, told, steps_of(film)) == {4: "which nothing in the times of the frames explains"}
+        assert find_jumps(film, told, steps_of(film)) == {4: "which the times of the frames do not explain"}
     paused = [replace(frame, timestamp=frame.timestamp + 60.0 * (frame.index >= 5)) for frame in film]
     assert find_jumps(paused, points, steps_of(paused)) == {}
 
@@ -140,7 +140,7 @@ def test_too_few_steps_tell_of_no_jump(count: int) -> None:
 
 def test_errors_and_points_behind_cameras_are_doubted(points: SparsePoints) -> None:
     wrong = replace(points, pixels=points.pixels + 0.02 * FRAMES[0].camera.width)
-    assert any("of the image's width from where" in sentence for sentence in examine(FRAMES, wrong, DEPTHS))
+    assert any("of the image width from where" in sentence for sentence in examine(FRAMES, wrong, DEPTHS))
     mirrored = replace(points, positions=points.positions * np.where(points.positions[:, :1] > 0, (1, 1, -1), 1))
     assert any("lie behind cameras" in sentence for sentence in examine(FRAMES, mirrored, DEPTHS))
 

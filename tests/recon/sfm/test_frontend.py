@@ -309,5 +309,5 @@ def test_two_motions_of_which_none_is_surely_the_rooms_are_doubtful(tmp_path: Pa
     assert front_end._leave_out_moving(chunk) is chunk
     (notice,) = (event for event in events if isinstance(event, Notice))
     assert notice.doubtful
-    assert notice.text.startswith("Chunk 1: two motions share the pictures")
+    assert notice.text.startswith("Chunk 1: two motions share the images")
     front_end.close()

@@ -81,7 +81,7 @@ def test_every_second_picture_zoomed_gives_two_lenses(
     for frame in first.frames:
         assert frame.camera.params[0] == pytest.approx(FOCAL * factor(frame.index), rel=0.02)
     assert ate({frame.index: frame.cam_from_chunk for frame in first.frames}) < 0.02
-    assert Notice("Chunk 1: one lens does not fit all images of one size; several are fitted.") in events
+    assert Notice("Chunk 1: one lens does not fit all images of the same size; several are estimated.") in events
 
 
 def test_the_next_chunk_uses_the_same_lenses(run: tuple[Path, list[ChunkGeometry], dict, list[Event]]) -> None:

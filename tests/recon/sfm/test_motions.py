@@ -1,4 +1,4 @@
-"""What moves before the room: found by area and over many pairs, and left out; nothing where one motion explains it."""
+"""Objects that move in front of the scene are found by area over many pairs and masked; none if one motion fits."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -103,13 +103,13 @@ def test_masks_are_joined_with_the_users() -> None:
     assert left_out[0] is frames[0]
     np.testing.assert_array_equal(left_out[1].mask, ~top & ~half)
     assert Moving({1: half}, 0.2).describe(frames) == (
-        "something moves before the room in 1 of 2 frames; 50% of their pictures are left out of the map."
+        "something moves in front of the scene in 1 of 2 frames; 50% of their area is left out of the map."
     )
     assert "are of similar extent" in Moving({1: half}, 0.5).describe(frames)
     assert [moving.is_doubtful for moving in (Moving({1: half}, 0.2), Moving({1: half}, 0.5))] == [False, True]
-    assert "nothing is left out" in Moving({1: half}, 0.2, surrounds=True).describe(frames)
-    assert "two motions share the pictures" in Moving({}, torn=True).describe(frames)
-    assert "still moves in two ways" in Moving({1: half}, 0.2, torn=True).describe(frames)
+    assert "Nothing is masked" in Moving({1: half}, 0.2, surrounds=True).describe(frames)
+    assert "two motions share the images" in Moving({}, torn=True).describe(frames)
+    assert "Two motions remain" in Moving({1: half}, 0.2, torn=True).describe(frames)
 
 
 def test_features_are_found_again_where_a_mask_lets_them(tmp_path: Path) -> None:
