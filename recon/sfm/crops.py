@@ -1,4 +1,4 @@
-"""Whether images look like crops, whose principal points may lie anywhere, and whether freeing these has helped.
+"""Whether images look cropped, so that principal points may lie anywhere, and whether estimating them has helped.
 
 Images cropped by hand all differ in size, while a camera writes its images in one or two sizes.
 """

@@ -1,7 +1,7 @@
-"""What the matches of some frames say about how the camera moved, before anything is mapped.
+"""How the camera moved, judged by the matches of some frames before anything is mapped.
 
-Two views of a camera that only turns differ by the homography ``K R K^-1``, whatever the scene looks like. A flat scene
-seen from several places gives homographies, too, but these are of that form for no one lens.
+Two views of a camera that only turns differ by the homography ``K R K^-1``, whatever the scene. A flat scene seen from
+several places gives homographies, too, but no single lens brings them into that form.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from recon.sfm.matching import Pair
 FEW_FEATURES = 60  # in a frame
 ENOUGH_MATCHES = 30
 STILL_MANY = 0.25
-FEWEST_PAIRS = 3  # one or two homographies are of the form that turning gives for some lens
+FEWEST_PAIRS = 3  # some lens explains one or two homographies as rotations
 NEARLY_ALL = 0.8  # of the pairs that tell
 PAIRS_FOR_LENS, MATCHES_FOR_LENS = 12, 80
 FOCALS = np.geomspace(0.3, 2.5, 24)  # in widths
@@ -38,7 +38,7 @@ ROUNDS = 6
 
 @dataclass(frozen=True, eq=False)
 class _Views:
-    """Matches of one pair of frames: pixels (n, 2) in either."""
+    """Matches of one pair of frames: pixels (n, 2) in each."""
 
     first: Array
     second: Array
@@ -49,9 +49,9 @@ class _Views:
 
 
 def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera | None) -> Hindrance | None:
-    """Why these frames, at least two, can give no map; None where there is no reason.
+    """Why these frames, at least two, can give no map; None if there is no reason.
 
-    lens: the calibrated one, None where it is to be found.
+    lens: the calibrated one, None if it has to be estimated.
     """
     if np.median([len(database.positions(index)) for index in frames]) < FEW_FEATURES:
         return Hindrance.FEATURELESS
@@ -64,7 +64,7 @@ def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera 
 
 
 def hardly_moves(database: MatchDatabase, frames: Sequence[int], lens: Camera | None) -> bool:
-    """Whether turning alone, if anything, explains nearly all of what frames far apart have in common."""
+    """Whether rotation alone explains nearly all matches between frames far apart."""
     pairs = far_pairs(database, frames)
     if len(pairs) < FEWEST_PAIRS:
         return False
@@ -74,9 +74,9 @@ def hardly_moves(database: MatchDatabase, frames: Sequence[int], lens: Camera | 
 
 
 def far_pairs(database: MatchDatabase, frames: Sequence[int]) -> list[Pair]:
-    """For every frame the last one after it with which it still has many of the matches that it has with any.
+    """Each frame paired with the last one after it that still shares many matches, relative to its best partner.
 
-    Fewer may be those of two places that look alike.
+    Fewer matches may come from two places that look alike.
     """
     partners: dict[int, dict[int, int]] = {}
     for first, second in database.verified_pairs(frames):
@@ -113,7 +113,7 @@ def _explained(lens: _Lens, views: _Views, scale: float) -> bool:
 
 
 def _homography_residual(views: _Views, scale: float) -> float:
-    """Median distance [px] that the best homography leaves."""
+    """Median residual [px] of the best homography."""
     homography, _ = cv2.findHomography(views.first, views.second, cv2.RANSAC, 4 * scale)
     if homography is None:
         return np.inf
@@ -154,7 +154,7 @@ _Lens = _SimpleLens | _KnownLens
 
 
 def _find_lens(pairs: Sequence[_Views], camera: Camera) -> _SimpleLens:
-    """The lens with which rotations explain the pairs best."""
+    """The lens for which rotations explain the pairs best."""
     some = [views for views in pairs[:: max(1, len(pairs) // PAIRS_FOR_LENS)] if len(views.first) >= ENOUGH_MATCHES]
     count = min(MATCHES_FOR_LENS, *(len(views.first) for views in some))
     thinned = [views.thinned(count) for views in some]
@@ -191,7 +191,7 @@ def rotation_residuals(first: Array, second: Array) -> Array:
 
 
 def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float) -> Hindrance | None:
-    """STILL or TURNTABLE where most of what frames far apart show has not moved."""
+    """STILL or TURNTABLE if most matches between frames far apart have not moved."""
     shifts = [_shifts(database, pair) for pair in zip(frames, frames[len(frames) // 2 :], strict=False)]
     shares = [float((shift < STANDS_STILL * scale).mean()) for shift in shifts if len(shift) >= ENOUGH_MATCHES]
     if not shares or np.median(shares) < 0.5:
@@ -202,7 +202,7 @@ def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float
 
 
 def _shifts(database: MatchDatabase, pair: Pair) -> Array:
-    """How far (n,) the matches of a pair [px of the original] lie from each other, before any geometry is asked."""
+    """How far (n,) the matches of a pair [px of the original] lie from each other, before geometric verification."""
     rows = database.raw_matches(pair)
     first, second = (database.positions(index)[rows[:, side]] for side, index in enumerate(pair))
     return np.asarray(np.linalg.norm(first - second, axis=1))

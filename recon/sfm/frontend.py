@@ -34,11 +34,11 @@ from recon.sources.base import Cameras
 WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
 WIDE_WINDOW = tuple(range(1, 21))
 CONTEXT = 60
-UNSETTLED_CONTEXT = 180  # frames that tell the lens together
+UNSETTLED_CONTEXT = 180  # frames that determine the lens together
 BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see largest_change
-NOTABLE = 0.03  # a change that is worth a word when the lens does not settle
+NOTABLE = 0.03  # a change worth a notice if the lens does not settle
 SETTLING_ROUNDS = 4
-MOST_MAPPINGS = 10  # of a chunk, after which nothing is tried a second time
+MOST_MAPPINGS = 10  # of a chunk, after which nothing is tried again
 UNSETTLED = (
     "The lens estimate does not converge: every attempt gives another lens. The map uses the last one. Give "
     "--intrinsics, or mask moving objects with --masks."
@@ -62,8 +62,8 @@ AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repea
 
 @dataclass(frozen=True)
 class SfmSettings:
-    """How structure from motion works. camera: a calibrated lens that is kept as it is; depth_size: longest side of
-    the depth maps [px]. cameras: how it is decided which frames share a lens."""
+    """Settings of structure from motion. camera: a calibrated lens, kept unchanged. depth_size: longest side of the
+    depth maps [px]. cameras: how to decide which frames share a lens."""
 
     model: CameraModel = "SIMPLE_RADIAL"
     camera: Camera | None = None
@@ -76,10 +76,10 @@ class SfmSettings:
 class StructureFromMotion:
     """Places the frames of a chunk by their local features and sweeps depth between them.
 
-    The last CONTEXT frames before a chunk, more until the lens is known well, are mapped along with it and keep their
-    poses, so that a chunk comes out in the frame of the one before, with its scale carried by points from a longer way
-    than the overlap; where that fails, the chunk is mapped anew in a frame of its own. Features and matches of all
-    frames stay in a database on disk, also those of the frames that were ``finished`` in an earlier run.
+    The last CONTEXT frames before a chunk, more until the lens is well known, are mapped with it and keep their poses.
+    So the chunk is in the frame of the one before, and points from a longer path than the overlap carry its scale. If
+    that fails, the chunk is mapped again in a frame of its own. A database on disk keeps the features and matches of
+    all frames, including those that an earlier run ``finished``.
     """
 
     unadjusted = "adjusting all frames together gives an impossible lens, so the poses are those of the growing map"
@@ -194,7 +194,7 @@ class StructureFromMotion:
             self.database.match(window_pairs(indices, range(1, len(indices))))
 
     def _leave_out_moving(self, chunk: Chunk) -> Chunk:
-        """The chunk with masks over what moves before the room, without features there."""
+        """Mask objects that move in front of the scene, and remove their features."""
         moving = find_moving(self.database, chunk.frames)
         if moving.masks or moving.torn:
             self._tell(Notice(f"Chunk {chunk.index + 1}: {moving.describe(chunk.frames)}", moving.is_doubtful))
@@ -207,14 +207,14 @@ class StructureFromMotion:
         return replace(chunk, frames=frames)
 
     def _strengthen(self, model: SparseModel) -> bool:
-        """Match closer where few points carry the scale from frame to frame; returns whether that was needed."""
+        """Match closer frames if few points carry the scale from frame to frame; returns whether that was needed."""
         if not model.cam_from_model or weakest_link(model) >= ENOUGH_LINKS or self._is_spent:
             return False
         self.database.match(window_pairs(sorted(model.cam_from_model), CLOSE_WINDOW))
         return True
 
     def _map_with_lenses(self, number: int, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
-        """Like ``_map``, with as many lenses as the matches speak for, where the map agrees."""
+        """Like ``_map``, with as many lenses as the matches suggest, if the map agrees."""
         before = remember(self.database)
         if not divide(self.database, sorted({*self._context, *indices}), self._context):
             self._settled &= not self.database.lenses_may_differ
@@ -240,7 +240,7 @@ class StructureFromMotion:
     def _reassigned(
         self, indices: list[int], mapped: tuple[SparseModel, Effort, bool]
     ) -> tuple[SparseModel, Effort, bool]:
-        """Frames that the map shows with another lens than their pairs did get that, and a new place."""
+        """Give frames the lens that the map suggests, if it differs from that of their pairs, and map them again."""
         model, effort, anew = mapped
         changed = reassign(self.database, model, [index for index in indices if index not in self._context])
         if changed:
@@ -251,7 +251,7 @@ class StructureFromMotion:
         return model, effort, anew
 
     def _map(self, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
-        """The model that places most frames, what it took, and whether it was begun anew in a frame of its own."""
+        """The model that places most frames, the effort it took, and whether it is new, in a frame of its own."""
         model, effort = self._escalate(indices, self._context) if self._context else (NO_MODEL, EFFORTS[0])
         self._hindrance = None
         if count_placed(model, indices) < 0.5 * len(indices):
@@ -267,7 +267,7 @@ class StructureFromMotion:
     def _escalate(
         self, indices: list[int], known: dict[int, Array], efforts: tuple[Effort, ...] = EFFORTS
     ) -> tuple[SparseModel, Effort]:
-        """Try harder as long as frames are missing; every frame placed stays."""
+        """Increase the effort while frames are missing; placed frames stay placed."""
         if not known:
             self.database.calibrate()
         frames = sorted({*known, *indices})
@@ -286,10 +286,10 @@ class StructureFromMotion:
         return best, best_effort
 
     def _settle_lens(self, model: SparseModel, effort: Effort) -> SparseModel:
-        """Fit the lens to the chunk and the frames before it together, until that changes it no more.
+        """Fit the lens to the chunk and the frames before it together until it converges.
 
-        Where it turns out to have been wrong, the map has been bent by it, and holds only the points that fit the wrong
-        lens; it is made anew, as far back as the model reaches, which tells the lens better.
+        If the lens was wrong, it has bent the map, which holds only points that fit the wrong lens. Then the map is
+        rebuilt as far back as the model reaches, which determines the lens better.
         """
         for _ in range(SETTLING_ROUNDS):
             adjusted = adjust_model(self.database, model.cam_from_model, distortion=effort.refine_lens)
@@ -315,11 +315,11 @@ class StructureFromMotion:
 
     @property
     def _is_spent(self) -> bool:
-        """Whether the chunk has been mapped so often that what is there must do."""
+        """Whether the chunk has been mapped too often to try again."""
         return self._mappings >= MOST_MAPPINGS
 
     def _densify(self, chunk: Chunk, model: SparseModel) -> ChunkGeometry:
-        """Depth of the placed frames; frames that kept the pose of the chunk before keep their depth, too."""
+        """Depth of the placed frames; frames that keep their pose from the chunk before keep their depth, too."""
         frames = [frame for frame in chunk.frames if frame.index in model.cam_from_model]
         kept = self._kept(model)
         solved = {index: Depth(geometry.depth, geometry.confidence) for index, geometry in kept.items()}
@@ -345,7 +345,7 @@ class StructureFromMotion:
         return ChunkGeometry(placed, model.points, unplaced)
 
     def _kept(self, model: SparseModel) -> dict[int, FrameGeometry]:
-        """The last chunk's frames in the model, if the model continues them; none if it is in a frame of its own."""
+        """The last chunk's frames, if the model continues it; none if the model is in a frame of its own."""
         shared = {index: geometry for index, geometry in self._last.items() if index in model.cam_from_model}
         if all(np.allclose(model.cam_from_model[index], frame.cam_from_chunk) for index, frame in shared.items()):
             return shared
@@ -383,7 +383,7 @@ def restrict(model: SparseModel, indices: list[int]) -> SparseModel:
 
 
 def weakest_link(model: SparseModel) -> int:
-    """The fewest points that two or more frames see on either side of any place in the sequence.
+    """The fewest points that at least two frames see on both sides of any place in the sequence.
 
     Only such points carry the scale across. The first and last three frames are not judged.
     """
@@ -408,13 +408,13 @@ def count_placed(model: SparseModel, indices: list[int]) -> int:
 
 
 def window_pairs(indices: list[int], steps: range | tuple[int, ...]) -> list[Pair]:
-    """Pairs of frames that are ``steps`` places apart."""
+    """Pairs of frames ``steps`` places apart."""
     count = len(indices)
     return [(indices[first], indices[first + step]) for step in steps for first in range(count - step)]
 
 
 def shared_over(database: MatchDatabase, indices: list[int], step: int) -> float:
-    """How many of the matches between neighbours frames ``step`` places apart still have; near 1 in slow motion."""
+    """Matches of frames ``step`` places apart, relative to those of neighbours; near 1 in slow motion."""
     near, far = ([database.inliers(a, b) for a, b in window_pairs(indices, (gap,))] for gap in (1, step))
     return float(np.median(far) / max(np.median(near), 1)) if far else 0.0
 

@@ -1,8 +1,8 @@
-"""What moves before the room: features that break, in pair after pair, the geometry that most of the picture obeys.
+"""Objects that move in front of the scene: their features contradict the geometry of most of the image in many pairs.
 
-A figure that the camera follows can bring more matches than the room, so that matches must not be counted. A geometry
-is fitted to a few of them from every cell of the picture, most from its border. One pair of frames can be wrong even
-so; tracks over many pairs decide.
+An object that the camera follows can have more matches than the scene, so counting matches fails. Instead, a geometry
+is fitted to a few matches from every cell of the image, most of them at its border. One pair of frames can still be
+wrong; tracks over many pairs decide.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FEWEST_FEATURES = 1.5  # close together
 SMALLEST_REGION = 0.03  # of the picture
 SHARE_OF_FRAMES, FRAMES_IN_A_ROW = 0.35, 8  # either tells; 4 in a row at most where nothing moves
 FARTHER_APART = 1.2
-SIMILAR = 0.4  # of the area with features, above which it is not sure which motion is the room's
+SIMILAR = 0.4  # of the area with features, above which it is unclear which motion is the scene's
 NO_LENS_TELLS = 0.015  # of the cells that a second fundamental matrix explains; 0 where only the lens is wrong
 TORN = 0.06  # of the cells that a second essential matrix explains; 0.03 at most where nothing moves
 
@@ -56,8 +56,8 @@ Rows = NDArray[np.int64]
 class Moving:
     """Where something moves. masks: by frame index, True where it does, in the shape of the frame's working image.
 
-    area: median over these frames of its share of the area with features. surrounds: whether it lies around what is
-    taken for the room, rather than before it. torn: whether two motions share what the masks leave.
+    area: median over these frames of its share of the area with features. surrounds: whether it surrounds the supposed
+    scene, rather than moving in front of it. torn: whether two motions share the area outside the masks.
     """
 
     masks: dict[int, Mask]
@@ -67,18 +67,18 @@ class Moving:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether what was taken for the room may be what moves."""
+        """Whether the supposed scene may be the moving object."""
         return self.surrounds or self.torn or self.area > SIMILAR
 
     def leave_out(self, frames: Sequence[Frame]) -> tuple[Frame, ...]:
-        """The frames without what moves."""
+        """The frames with the moving objects masked."""
         return tuple(
             replace(frame, mask=frame.mask & ~self.masks[frame.index]) if frame.index in self.masks else frame
             for frame in frames
         )
 
     def describe(self, frames: Sequence[Frame]) -> str:
-        """What to tell the user about ``frames``, among which the masks' are."""
+        """The notice for the user. frames: all frames of the chunk, masked or not."""
         if not self.masks:
             return (
                 "two motions share the images, and it is unclear which one is the scene's. Nothing is masked, and the "
@@ -164,7 +164,7 @@ class _Tracks:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the user has told the lens. EXIF can be wrong."""
+        """Whether the user has given the lens. EXIF can be wrong."""
         return bool(self._database.fixed_cameras())
 
     @property
@@ -187,7 +187,7 @@ class _Tracks:
         return np.asarray(rows * CELLS + columns)
 
     def _wide_pairs(self) -> list[Pair]:
-        """For every frame those that share least with it, but enough of the border to tell the room's motion."""
+        """For every frame, the pairs that share least, but enough of the border to determine the scene's motion."""
         shared: dict[int, list[tuple[int, Pair]]] = {}
         for pair, rows in self._rows.items():
             cells = np.unique(self._cells[pair[0]][rows[:, 0]])
@@ -214,11 +214,11 @@ IS_BORDER = np.pad(np.zeros((CELLS - 2 * BORDER,) * 2, np.bool_), BORDER, consta
 
 @stage("moving objects")
 def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
-    """What moves in some frames whose near neighbours are matched; no masks at all where one motion explains enough.
+    """Find moving objects in frames whose near neighbours are matched; no masks if one motion explains enough.
 
-    Tracks that break the geometry of most pairs are left out, and the geometries found again without them, until that
-    changes nothing. A wrong lens looks like something that moves, too, but fundamental matrices need none: what moves
-    only with the lens does not count.
+    Tracks that contradict the geometry of most of their pairs are removed and the geometries estimated again, until
+    the result is stable. A wrong lens looks like motion, too, but fundamental matrices need no lens: a motion that they
+    do not show does not count.
     """
     tracks = _Tracks(database, frames)
     focal = None if tracks.is_calibrated else _best_focal(tracks)
@@ -247,16 +247,16 @@ def _find(tracks: _Tracks, frames: Sequence[Frame], pairs: Sequence[_Matches]) -
 
 
 def _second_motion(pairs: Sequence[_Matches], fit: Callable[[_Matches], Array | None]) -> float:
-    """How much of the picture only a second geometry explains, exceeded in a third of the pairs."""
+    """Share of the image that only a second geometry explains, reached or exceeded in about a third of the pairs."""
     some = pairs[:: max(1, len(pairs) // PAIRS_FOR_MOTIONS)]
     shares = [_explained_by_second(matches, fit) for matches in some]
     return float(np.quantile(shares, 1 - SHARE_OF_FRAMES)) if shares else 0.0
 
 
 def _explained_by_second(matches: _Matches, fit: Callable[[_Matches], Array | None]) -> float:
-    """The share of the cells in which most matches break the geometry of a pair, but obey that of all which break it.
+    """Share of cells in which most matches contradict the pair's geometry but fit a second one.
 
-    Matches that are simply wrong obey none.
+    The second is fitted to all matches that contradict the first. Wrong matches fit neither.
     """
     first = fit(matches)
     if first is None:
@@ -274,7 +274,7 @@ def _explained_by_second(matches: _Matches, fit: Callable[[_Matches], Array | No
 
 
 def _best_focal(tracks: _Tracks) -> float | None:
-    """The one lens with which the geometries of most pairs explain most of the picture; None for those known."""
+    """The focal length with which the pairs' geometries explain most of the image; None for the known lenses."""
     some = tracks.pairs[:: max(1, len(tracks.pairs) // PAIRS_FOR_FOCAL)]
 
     def score(focal: float | None) -> float:
@@ -285,7 +285,7 @@ def _best_focal(tracks: _Tracks) -> float | None:
 
 
 def _explained(matches: _Matches) -> float:
-    """How many cells the geometry of a pair explains, by the share of their matches; those of the border twice."""
+    """How many cells the geometry of a pair explains, by the share of their matches; border cells count twice."""
     essential = _fit(matches)
     if essential is None:
         return 0.0
@@ -296,10 +296,10 @@ def _explained(matches: _Matches) -> float:
 
 
 def _fit(matches: _Matches) -> Array | None:
-    """The essential matrix of a pair, by matches from all over the picture; None where they are too few.
+    """The essential matrix of a pair, from matches all over the image; None if there are too few.
 
-    With a lens, a geometry that follows the plane of a figure is fixed by it; a fundamental matrix would still have two
-    degrees of freedom to take half of the room along.
+    With a lens, the plane of an object fixes a geometry that follows it; a fundamental matrix would still have two
+    degrees of freedom to fit half of the scene as well.
     """
     to_pixels = np.diag([1 / matches.pixel, 1 / matches.pixel, 1])
     method = cv2.USAC_MAGSAC
@@ -319,13 +319,13 @@ def _fit_without_lens(matches: _Matches) -> Array | None:
 
 
 def _fit_spread(matches: _Matches, estimate: Callable[[Array, Array], MatLike | None]) -> Array | None:
-    """The geometry that is estimated from places [px] of matches from all over the picture."""
+    """The geometry estimated from the pixels of matches all over the image."""
     chosen = _spread(matches.cells)
     if len(chosen) < FEWEST_MATCHES:
         return None
     try:
         found = estimate(matches.first[chosen] / matches.pixel, matches.second[chosen] / matches.pixel)
-    except cv2.error:  # OpenCV's word for no model
+    except cv2.error:  # how OpenCV reports no model
         return None
     return np.asarray(found, dtype=np.float64) if found is not None and found.shape == (3, 3) else None
 
@@ -341,7 +341,7 @@ def _spread(cells: Rows) -> Rows:
 
 
 def _turns(groups: Rows, order: Rows) -> Rows:
-    """For every element how many of its group come before it in ``order``."""
+    """For every element, how many of its group come before it in ``order``."""
     by_group = order[np.argsort(groups[order], kind="stable")]
     starts = np.flatnonzero(np.diff(groups[by_group], prepend=-1))
     turns = np.empty(len(groups), np.int64)
@@ -358,7 +358,7 @@ def _errors(essential: Array, matches: _Matches) -> Array:
 
 
 def _vote(pairs: Sequence[_Matches], moving: Flags) -> tuple[Flags, Flags]:
-    """Which tracks move, by the geometries of what did not move so far, and which have enough votes to tell."""
+    """Which tracks move, by the geometries of those that did not so far, and which have enough votes to decide."""
     against, votes = np.zeros(len(moving)), np.zeros(len(moving))
     for matches in pairs:
         room = matches.without(moving)
@@ -375,12 +375,12 @@ def _vote(pairs: Sequence[_Matches], moving: Flags) -> tuple[Flags, Flags]:
 
 
 def _clear(errors: Array) -> float:
-    """Above which an error is one, among those of a pair."""
+    """The error above which a match of the pair contradicts the geometry."""
     return max(BREACH, CLEAR_BREACH * float(np.median(errors)))
 
 
 def _regions(tracks: _Tracks, frames: Sequence[Frame], moving: Flags, told: Flags) -> Moving:
-    """Where moving tracks outnumber those of the room, in many frames or a stretch of them."""
+    """Where moving tracks outnumber those of the scene, in many frames or many in a row."""
     masks: dict[int, Mask] = {}
     areas, around = {}, {}
     for frame in frames:
@@ -404,7 +404,7 @@ def _regions(tracks: _Tracks, frames: Sequence[Frame], moving: Flags, told: Flag
 
 
 def _stretches(found: Collection[int], frames: Sequence[Frame]) -> list[int]:
-    """Those of the frames found that are many in a row, as where somebody enters or leaves; one may be missing."""
+    """The frames found that form long rows, as when somebody enters or leaves; single frames may be missing."""
     places = np.flatnonzero([frame.index in found for frame in frames])
     rows = np.split(places, np.flatnonzero(np.diff(places) > 2) + 1)
     return [frames[place].index for row in rows if len(row) >= FRAMES_IN_A_ROW for place in row]
@@ -417,7 +417,7 @@ def _surrounds(cells: Flags, others: Flags) -> bool:
 
 
 def _region(moving: Array, room: Array, shape: tuple[int, int]) -> Mask:
-    """True where moving features outnumber those of the room; both (n, 2) in shares of width and height."""
+    """True where moving features outnumber those of the scene; both (n, 2) in shares of width and height."""
     scale = MAP_SIDE / max(shape)
     height, width = (max(1, round(side * scale)) for side in shape)
     reach = REACH * float(np.hypot(height, width))
@@ -431,7 +431,7 @@ def _region(moving: Array, room: Array, shape: tuple[int, int]) -> Mask:
 
 
 def _density(places: Array, shape: tuple[int, int], reach: float) -> Array:
-    """How many of ``places`` (n, 2) are near every pixel, those at a distance less."""
+    """How many of ``places`` (n, 2) are near each pixel, weighted by distance."""
     height, width = shape
     image = np.zeros(shape, np.float32)
     columns, rows = np.minimum((places * [width, height]).astype(np.int64), [width - 1, height - 1]).T

@@ -83,7 +83,7 @@ def walk(start: float, count: int, yaw: float = 0.0) -> list[Array]:
 
 
 def pan_in_a_walk(folder: Path, size: tuple[int, int] = SIZE) -> Input:
-    """A walk that stops for a look to the side and back, and goes on."""
+    """A walk that stops for a look to the side and back, then continues."""
     before = walk(-1.4, 12)
     after = walk(-1.4 + 0.12 * 12, 12)
     place = before[-1][:3, 3]
@@ -159,7 +159,7 @@ CASES = (
     Case("poster from several places", partial(poster, moves=0.25), "12 of 12", placed=12, ate=0.05),
     Case("pan in a walk", pan_in_a_walk, "a map of at least the walk's 24 frames", placed=24, ate=0.05),
     Case("still camera", tripod, "refused: the camera stood still", exit_code=2, says="the camera stood still, and"),
-    Case("turntable", turntable, "refused: use masks", exit_code=2, says="leave the background out with --masks"),
+    Case("turntable", turntable, "refused: use masks", exit_code=2, says="mask the background with --masks"),
     Case("still at first", static_start, "32 of 32", placed=32, ate=0.02),
     Case("white wall", blank, "refused: no detail", exit_code=2, says="they show too little detail"),
     Case("two photographs", two, "refused: three are needed", exit_code=2, says="a map needs three or more"),
