@@ -26,7 +26,7 @@ REMEDY = "Build it again: recon places build FOLDER"
 
 @dataclass(frozen=True)
 class Header:
-    """What an index says of itself: whose descriptors, their length and number, and whether the search is exact."""
+    """The header of an index: its describer, length and number of descriptors, and whether the search is exact."""
 
     describer: str
     dim: int

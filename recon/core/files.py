@@ -33,7 +33,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create ``folder`` where it is missing. Raises OutputError."""
+    """Create ``folder`` if it is missing. Raises OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

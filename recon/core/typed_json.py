@@ -1,4 +1,4 @@
-"""JSON files as dataclasses: what is in them is what the fields' types say, or the file is refused."""
+"""JSON files as dataclasses: a file whose values do not match the types of the fields is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 def read_object(path: Path, version: int | tuple[int, ...], remedy: str) -> dict[str, Any]:
     """The object in a file, of one of these versions. remedy: what to do about a damaged file.
 
-    Raises OSError where the file cannot be read, and MapError where it is damaged or of another version.
+    Raises OSError if the file cannot be read, MapError if it is damaged or of another version.
     """
     try:
         content = json.loads(path.read_text())
@@ -31,10 +31,10 @@ def read_object(path: Path, version: int | tuple[int, ...], remedy: str) -> dict
 
 
 def typed(content: object, kind: type[T], path: Path, remedy: str) -> T:
-    """What JSON made of a dataclass, or of a list or object of such, as ``kind``.
+    """Convert parsed JSON to ``kind``: a dataclass, or a list or dict of them.
 
-    Keys that are no fields are passed over, numbers may stand for the keys of a dict of numbers.
-    Raises MapError naming the file, the field, and the type that it should have.
+    Unknown keys are ignored; the keys of a dict with numeric keys may be strings.
+    Raises MapError naming the file, the field, and the expected type.
     """
     try:
         return msgspec.convert(content, kind, str_keys=True, dec_hook=_path)
@@ -43,7 +43,7 @@ def typed(content: object, kind: type[T], path: Path, remedy: str) -> T:
 
 
 def _plain(error: Exception) -> str:
-    """What msgspec or a dataclass says, as part of a sentence: expected `int`, got `str` - at `chunks[0].first`."""
+    """The message of msgspec or a dataclass as part of a sentence: expected `int`, got `str` - at `chunks[0].first`."""
     text = str(error).rstrip(".").replace("`$.", "`")
     return text[0].lower() + text[1:]
 

@@ -1,4 +1,4 @@
-"""How far a map's depth and cloud are from true depth images, once the map is aligned with the reference poses.
+"""Errors of a map's depth and cloud against true depth images, after alignment with the reference poses.
 
 A true depth image shows the same picture as its frame, at any resolution: its pixel (x, y) is the frame's pixel
 (x * frame width / depth width, y * frame height / depth height), with the frame's lens distortion.

@@ -84,7 +84,7 @@ def frame_points(geometry: FrameGeometry, world_from_cam: Sim3) -> CloudPoints:
 
 
 def write_points(file: IO[bytes], points: CloudPoints) -> None:
-    """Write a whole PLY file of ``points`` with the columns of the cloud, without normals where there are none."""
+    """Write a whole PLY file of ``points`` with the columns of the cloud, without normals if there are none."""
     vertices = _vertices(points)
     file.write(_header(len(vertices), vertices.dtype))
     file.write(vertices.tobytes())

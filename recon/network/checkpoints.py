@@ -137,7 +137,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[
 
 
 def misfit(shapes: Mapping[str, tuple[int, ...]], config: NetworkConfig) -> Misfit:
-    """What of a file with tensors of these shapes does not fit a network of this configuration."""
+    """How a file with tensors of these shapes differs from a network of this configuration."""
     with torch.device("meta"):
         network = GeometryNetwork(config)
     return differences(shapes, network)
@@ -158,7 +158,7 @@ def differences(shapes: Mapping[str, tuple[int, ...]], network: torch.nn.Module)
 
 
 def identify(checkpoint: Checkpoint) -> tuple[NetworkConfig, Rule]:
-    """Which network a file is for, and the rule to run it by where the user names none.
+    """Which network a file is for, and the rule to run it with if the user names none.
 
     Files of our own say so; public ones are told by names and shapes. FlashVGGT's two published rules share these, so
     v1 is the default: its README states that rule's factor. Raises WeightsError when it is for none of them.

@@ -98,14 +98,14 @@ def known(name: str) -> KnownWeights:
 
 
 def stored_path(weights: KnownWeights) -> Path | None:
-    """The copy of known weights in the folder, None where there is none."""
+    """The copy of known weights in the folder, None if there is none."""
     folder = weights_folder() / weights.name
     candidates = [folder / weights.file, imported_path(weights.name)]
     return next((path for path in candidates if path.is_file()), None)
 
 
 def imported_path(name: str) -> Path:
-    """Where ``import_file`` puts a file that is called so."""
+    """Where ``import_file`` puts a file of this name."""
     return weights_folder() / name / f"{name}.safetensors"
 
 
@@ -130,9 +130,9 @@ def resolve(name_or_path: str) -> Path:
 
 
 def pull(weights: KnownWeights) -> Path:
-    """Fetch known weights from huggingface.co, going on where an earlier attempt stopped, and keep their checksum.
+    """Download known weights from huggingface.co, resuming an earlier attempt, and keep their checksum.
 
-    Raises WeightsError where the network, a licence that was not accepted, or the disk stands in the way.
+    Raises WeightsError if the network or the disk fails, or the licence was not accepted.
     """
     if not weights.repository:
         raise WeightsError(
@@ -160,10 +160,10 @@ def pull(weights: KnownWeights) -> Path:
 
 
 def _download(weights: KnownWeights, path: Path) -> None:
-    """Fetch a file by way of a ``.part`` beside it, which a later call goes on with; nothing when it is here already.
+    """Download a file through a ``.part`` beside it, which a later call resumes; does nothing if the file is complete.
 
-    The hub's own ``hf_hub_download`` throws away what came before an interruption. Raises OSError when the file is not
-    the one that the hub has.
+    The hub's own ``hf_hub_download`` discards an interrupted download. Raises OSError if the file differs from that
+    of the hub.
     """
     from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url  # noqa: PLC0415
     from huggingface_hub.file_download import http_get  # noqa: PLC0415
@@ -208,7 +208,7 @@ def unusable_tensors(checkpoint: Checkpoint) -> list[str]:
 
 
 def sha256(path: Path) -> str:
-    """Of a whole file."""
+    """The sha256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -217,12 +217,12 @@ def sha256(path: Path) -> str:
 
 
 def keep_checksum(path: Path) -> None:
-    """Remember the sha256 of a file beside it."""
+    """Store the sha256 of a file beside it."""
     (path.parent / CHECKSUMS).write_text(json.dumps({path.name: sha256(path)}))
 
 
 def kept_checksum(path: Path) -> str | None:
-    """The sha256 that was remembered for a file; None where none was. Raises WeightsError for a damaged record."""
+    """The stored sha256 of a file, None if there is none. Raises WeightsError if the record is damaged."""
     record = path.parent / CHECKSUMS
     if not record.is_file():
         return None

@@ -93,7 +93,7 @@ class MatchDatabase:
         self._few_features = lru_cache(GLANCES_IN_MEMORY)(self._read_few_features)
 
     def close(self) -> None:
-        """Close the file. It stays, so that the run can be resumed. Raises RuntimeError where the disk is full."""
+        """Close the file. It stays, so that the run can be resumed. Raises RuntimeError if the disk is full."""
         try:
             self._database.close()
         except RuntimeError:
@@ -123,7 +123,7 @@ class MatchDatabase:
         self._lens_of[frame.index] = camera_id
 
     def describe_again(self, frames: Sequence[Frame]) -> None:
-        """Find the features of frames again, whose masks have changed, and forget the matches of the old ones."""
+        """Detect the features of frames again after their masks changed, and delete their old matches."""
         ids = [image_id(frame.index) for frame in frames]
         self._database.close()  # two SQLite libraries in one process undo each other's locks
         with closing(sqlite3.connect(self.path)) as connection, connection:
@@ -294,7 +294,7 @@ class MatchDatabase:
         self._chosen.add(number)
 
     def two_views(self, pair: Pair) -> pycolmap.TwoViewGeometry:
-        """What is known about a verified pair."""
+        """The two-view geometry of a verified pair."""
         return self._database.read_two_view_geometry(*map(image_id, pair))
 
     def scales(self, frame_index: int) -> NDArray[np.float64]:
@@ -302,7 +302,7 @@ class MatchDatabase:
         return np.asarray(self._database.read_keypoints(image_id(frame_index))[:, 2], dtype=np.float64)
 
     def calibrate(self) -> None:
-        """Estimate the focal lengths that nobody has told, from the epipolar geometry of all pairs."""
+        """Estimate the unknown focal lengths from the epipolar geometry of all pairs."""
         options = pycolmap.ViewGraphCalibrationOptions(random_seed=0, reestimate_relative_pose=False)
         options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RANGE
         cameras = self._database.read_all_cameras()
@@ -343,7 +343,7 @@ class MatchDatabase:
         return np.asarray(geometry.inlier_matches, dtype=np.int64).reshape(-1, 2)
 
     def raw_matches(self, pair: Pair) -> NDArray[np.int64]:
-        """Like ``verified_matches``, of a pair that was matched, but before its geometry was asked."""
+        """Like ``verified_matches``, but before geometric verification."""
         if not self._database.exists_matches(image_id(pair[0]), image_id(pair[1])):
             return np.zeros((0, 2), dtype=np.int64)
         matches = self._database.read_matches(image_id(pair[0]), image_id(pair[1]))
@@ -380,7 +380,7 @@ class MatchDatabase:
         return cache
 
     def relative_rotation(self, first: int, second: int) -> NDArray[np.float64] | None:
-        """Rotation (3, 3) from camera ``first`` to ``second`` by their matches alone; None where they do not tell."""
+        """Rotation (3, 3) from camera ``first`` to ``second``, by their matches alone; None if undetermined."""
         geometry = self._database.read_two_view_geometry(image_id(first), image_id(second))
         cameras = [self.camera(first), self.camera(second)]
         points = [self._database.read_keypoints(image_id(index))[:, :2] for index in (first, second)]
@@ -419,7 +419,7 @@ class MatchDatabase:
         return self._write_camera(camera, self._database.write_camera(camera))
 
     def use_lenses(self, lens_of: Mapping[int, int]) -> None:
-        """Say which lens, by its number, took which frame."""
+        """Assign lenses, by their numbers, to frames."""
         for index, number in lens_of.items():
             if self._lens_of[index] == number:
                 continue

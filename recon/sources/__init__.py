@@ -95,7 +95,7 @@ def _open_picture(spec: str, options: SourceOptions, images_folder: Path | None)
 
 
 def _matches(path: Path, spec: str) -> list[Path]:
-    """Files that a pattern stands for; where there are none, those for which its brackets are taken as they are."""
+    """Files that match a pattern; if there are none, those that match it with literal brackets."""
     for pattern in dict.fromkeys((_literal_parents(path), str(path).replace("[", "[[]"))):
         names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern may be absolute
         if names:
@@ -109,7 +109,7 @@ def _matches(path: Path, spec: str) -> list[Path]:
 
 
 def _literal_parents(path: Path) -> str:
-    """A pattern in which the folders at its start that exist under that very name are taken as they are."""
+    """The pattern with the existing folders at its start escaped, so that their names are literal."""
     known = next((parent for parent in path.parents if parent.is_dir()), Path())
     return str(Path(glob.escape(str(known))) / path.relative_to(known))
 
@@ -177,7 +177,7 @@ def _open_video(spec: str, options: SourceOptions, images_folder: Path | None) -
 
 
 def _animation(path: Path) -> str | None:
-    """The format of an image file that is a short film, None for one picture."""
+    """The format of an animated image file, None for a still image."""
     try:
         with opened_image(path) as image:
             animated = image.format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False)
@@ -204,7 +204,7 @@ def _image_source(
 
 
 def _notes(images: list[Path], videos: list[str], raw: list[str]) -> list[str]:
-    """What the user may not expect about the files of a folder."""
+    """Notes about files of a folder that may surprise the user."""
     notes = []
     if videos:
         notes.append(f"Videos beside the images are passed over, {len(videos)} in all, first {videos[0]}.")

@@ -1,10 +1,9 @@
-"""Text, logos, bars and parts of the camera's carrier that stay in place in the picture while the scene moves.
+"""Text, logos, bars and parts of the vehicle that stay in place in the image while the scene moves.
 
-Where the picture's gradient points the same way in nearly all of a dozen different views, it belongs to no scene: a
-burnt-in clock, a half transparent logo, the edge of a bonnet. Directions count and not values, so that a background
-may shine through. What such edges cut off from the scene, such as a black bar, belongs to them unless it is about as
-lively as the scene. Views are different where most parts of the picture have changed: a camera that stands still tells
-nothing.
+A gradient with the same direction in nearly all of a dozen different views does not belong to the scene: a burnt-in
+clock, a half transparent logo, the edge of a bonnet. Only directions count, not values, so that a background may shine
+through. An area that such edges cut off from the scene, such as a black bar, is masked too, unless it changes about as
+much as the scene. Views are different if most parts of the image have changed: a static camera gives no evidence.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class Evidence:
     brightest: Image = field(default_factory=lambda: np.zeros(1, np.uint8))
 
     def look(self, image: Image) -> None:
-        """Take in a picture, if it is another view than the last."""
+        """Add an image if its view differs from the last."""
         glance = directions(image, GLANCE)
         if self.last is not None and not differ(self.last, glance):
             return
@@ -94,7 +93,7 @@ class Evidence:
             self.squares *= np.float32(0.5)
 
     def overlay(self) -> Mask | None:
-        """Where (h, w) something stays in place; None while too few views, or too similar ones, tell."""
+        """Where (h, w) something stays in place; None while the views are too few or too similar."""
         if self.views < EVIDENCE:
             return None
         steadiness = cv2.magnitude(self.total[0], self.total[1]) / self.views
@@ -107,7 +106,7 @@ class Evidence:
 
 
 def _bars(brightest: Image, steady: Mask) -> Mask:
-    """Black areas at the border of the picture that end at a steady edge; a dark scene fades."""
+    """Black areas at the border of the image that end at a steady edge; a dark scene fades."""
     black = (brightest <= BLACK).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(black, connectivity=4)
     height, width = black.shape
@@ -145,8 +144,8 @@ def _grown(steady: Mask, bars: Mask, lively: Field) -> Mask:
 def without_swaying(overlay: Mask, images: Sequence[Image]) -> Mask:
     """The parts of an overlay (h, w) that stay exactly where they are in some RGB images.
 
-    Somebody whom the camera follows stays nearly in place, but sways: a small shift explains most of what changes
-    there. An overlay does not shift, and what shines through it changes in other ways.
+    A person whom the camera follows stays nearly in place, but sways: a small shift explains most of the change there.
+    An overlay does not shift, and a background that shines through changes in other ways.
     """
     if len(images) < FEWEST_LOOKS or not overlay.any():
         return overlay
@@ -176,7 +175,7 @@ def _sways(slopes: Field, changes: Field) -> bool:
 
 
 class OverlayFinder:
-    """Masks what stays in place, from the first chunk that shows it on."""
+    """Masks overlays, from the first chunk that reveals them."""
 
     def __init__(self, tell: Listener) -> None:
         self._tell = tell
@@ -185,7 +184,7 @@ class OverlayFinder:
         self._seen = -1
 
     def leave_out(self, chunk: Chunk) -> Chunk:
-        """The chunk with the overlay taken out of its frames' masks, as far as the frames until now tell it."""
+        """The chunk with the overlay masked in its frames, as far as the frames so far reveal it."""
         new = [frame for frame in chunk.frames if frame.index > self._seen]
         self._look(new)
         self._seen = max(self._seen, chunk.frames[-1].index)
