@@ -1,7 +1,7 @@
 """ImAge (Lu et al., NeurIPS 2025, arXiv 2511.06024): a vision transformer that gathers its own global descriptor.
 
-A few learnable tokens are put in front of all others before one of the later blocks. They pass the remaining blocks
-together with them, and what they hold at the end, side by side, is the descriptor; there is no aggregator network.
+A few learnable tokens join the others before one of the later blocks and pass through the remaining blocks with them.
+Their final values, concatenated, are the descriptor; there is no aggregator network.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from recon.settings import PlaceSettings
 from retrieval.describer import Descriptors, Masks
 from retrieval.digest import digest_of_file
 
-SIDE = 322  # px of the square that images are resized to, whatever their aspect, as in training
+SIDE = 322  # px, side of the square to which images are resized, whatever their aspect, as in training
 FULL = 255
 IMAGES_AT_ONCE = 8  # bounds memory
 
 
 @dataclass(frozen=True)
 class AggregationConfig:
-    """tokens: how many aggregate. before_block: the block, counted from 0, that they enter with. Defaults: ViT-B."""
+    """tokens: number of aggregation tokens. before_block: the block, counted from 0, that they enter. Defaults: ViT-B."""
 
     vit: VitConfig = field(default_factory=lambda: VitConfig(dim=768, depth=12, heads=12, antialias=False, offset=0.1))
     tokens: int = 8
@@ -76,7 +76,7 @@ def load_transformer(
 ) -> AggregatingTransformer:
     """The network in evaluation mode with the checkpoint's own memory as parameters.
 
-    config: None for the published one, ViT-B. Raises WeightsError for a file of another network, naming what is off.
+    config: None for the published one, ViT-B. Raises WeightsError, naming the differences, for another network's file.
     """
     if not checkpoint.is_place_descriptor:
         raise WeightsError(f"{checkpoint.path} is no ImAge file: it has no aggregation tokens. Use ImAge_Merged.pth.")
@@ -112,7 +112,7 @@ class ImAgeDescriber:
 
 
 def prepare(image: Image, side: int = SIDE) -> Tensor:
-    """An RGB image (height, width, 3) as standardised input (1, 3, side, side), resized with antialiasing."""
+    """An RGB image (height, width, 3) as standardised input (1, 3, side, side), resized with anti-aliasing."""
     pixels = torch.tensor(image).permute(2, 0, 1)[None].float() / FULL
     size = (side, side)
     return functional.interpolate(standardised(pixels), size=size, mode="bilinear", antialias=True, align_corners=False)

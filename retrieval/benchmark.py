@@ -24,8 +24,9 @@ RANKS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class Recall:
-    """recall: share of queries with a right image among the first n, by rank n. queries: those with a right image in
-    the database; left_out: those without."""
+    """recall: share of queries with a right image among the first n, by rank n. queries: number of those with a right
+    image in the database; left_out: of those without.
+    """
 
     recall: dict[int, float]
     queries: int
@@ -71,7 +72,7 @@ def utm_of(path: Path) -> tuple[float, float]:
         return float(parts[1]), float(parts[2])
     except (IndexError, ValueError) as error:
         raise SourceError(
-            f"{path} does not tell where it was taken. Names must begin with @ UTM east @ UTM north @."
+            f"{path} does not state where it was taken. Names must begin with @ UTM east @ UTM north @."
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Pairs of frames that may show the same place, by their descriptors alone.
 
-Three filters come before geometry: the similarity must stand out from that of the sequence's pairs of different places,
-a neighbour must have nearly the same hit, and non-maximum suppression limits one revisit to a few checks instead of
+Three filters precede the geometric check. The similarity must stand out from that of different places in the sequence.
+A neighbouring frame must have nearly the same hit. Non-maximum suppression limits a revisit to a few checks instead of
 hundreds.
 """
 
@@ -22,14 +22,14 @@ MEDIAN_TO_DEVIATION = 1.4826  # of a normal distribution
 @dataclass(frozen=True)
 class CandidateSettings:
     """gap: least number of frames between the two. deviations: how far a similarity must stand out, in standard
-    deviations of pairs of different places. neighbours: hits per query; the most similar ones all show one place at one
-    moment, so other moments at the same place come only after dozens. support: frames to either side within which
-    another hit must agree. window: frames within which hits count as the same revisit. per_submap: most candidates of
-    one submap. patience: candidates in a row, from the most similar on, that geometry may reject before the rest of a
-    submap's are dropped.
+    deviations of pairs of different places. neighbours: hits per query; the most similar ones all show one visit to a
+    place, so other visits follow only after dozens. support: frames on either side within which another hit must agree.
+    window: frames within which hits count as the same revisit. per_submap: most candidates of one submap. patience:
+    candidates in a row, starting with the most similar, that geometry may reject before the other candidates of a
+    submap are dropped.
 
-    The bounds are wide, since geometry decides: it confirms nine in ten of the true revisits that it checks, and narrow
-    bounds kept half of them from being checked."""
+    The bounds are wide, since geometry decides: it confirms nine in ten of the true revisits that it checks, while
+    narrow bounds exclude half of them from the check."""
 
     gap: int = 60
     deviations: float = 0.0
@@ -51,7 +51,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Background:
-    """The similarity between frames of different places in this sequence: median and spread."""
+    """The similarity of frames at different places in this sequence: median and spread."""
 
     median: float
     spread: float
@@ -86,7 +86,7 @@ def find_hits(
 def supported(hits: Sequence[Hit], settings: CandidateSettings) -> list[Hit]:
     """The hits supported by a hit of another frame nearby, with nearly the same earlier frame.
 
-    In both directions, since a place may be passed either way.
+    The order of the hits does not matter, since a camera may pass a place in either direction.
     """
     frames, earlier = (np.array([getattr(hit, name) for hit in hits]) for name in ("frame", "earlier"))
     kept = []
@@ -98,7 +98,7 @@ def supported(hits: Sequence[Hit], settings: CandidateSettings) -> list[Hit]:
 
 
 def strongest(hits: Sequence[Hit], settings: CandidateSettings) -> list[Hit]:
-    """The most similar hits, none within the window of another in both frames; at most ``per_submap``."""
+    """At most ``per_submap`` of the most similar hits, none within the window of another in both frames."""
     chosen: list[Hit] = []
     for hit in sorted(hits, key=lambda hit: (-hit.similarity, hit.frame, hit.earlier)):
         clash = any(

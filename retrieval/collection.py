@@ -76,8 +76,8 @@ class Collection:
 def build(images: Path, out: Path, describer: PlaceDescriber | None, weights: str = "") -> Collection:
     """Describe the images in a folder and its subfolders, and write the collection into ``out``.
 
-    describer: None for the classical one, which learns from these images. Images that cannot be read are left out.
-    Raises SourceError when there is nothing to describe, OutputError when ``out`` cannot be written.
+    describer: None for the classical one, which learns from these images. Images that cannot be read are skipped.
+    Raises SourceError if there is nothing to describe, OutputError if ``out`` cannot be written.
     """
     paths = list_images(images)
     describer = describer or learnt_describer(images)
@@ -94,10 +94,9 @@ def build(images: Path, out: Path, describer: PlaceDescriber | None, weights: st
 
 
 def open_collection(folder: Path, load_weights: WeightsLoader) -> tuple[Collection, str]:
-    """What ``build`` wrote, and a notice for the user, empty where all is well.
-
-    load_weights: makes the describer from a weight file. An index that is damaged is made again from the stored
-    descriptors. Raises MapError when there is no collection, or its describer has changed since.
+    """What ``build`` wrote, and a notice for the user, empty if all is well. load_weights: creates the describer from a
+    weight file. A damaged index is rebuilt from the stored descriptors. Raises MapError if there is no collection, or
+    if its describer has changed.
     """
     listing = _read_listing(folder / "images.json")
     describer = load_weights(listing.weights) if listing.weights else _stored_vlad(folder)
@@ -114,7 +113,7 @@ def open_collection(folder: Path, load_weights: WeightsLoader) -> tuple[Collecti
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files of a folder and its subfolders, sorted. Raises SourceError when there are none."""
+    """Image files of a folder and its subfolders, sorted. Raises SourceError if there are none."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder. Give a folder of images.")
     paths = sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file() and is_image(p))
@@ -132,7 +131,7 @@ def read_image(path: Path) -> Image:
 
 
 def described(paths: Sequence[Path], describer: PlaceDescriber) -> Iterator[tuple[Path, Descriptors]]:
-    """Every image that can be read with its descriptor (dim,), a few images in memory at a time."""
+    """Every readable image with its descriptor (dim,); only a few images are in memory at a time."""
     for first in range(0, len(paths), IMAGES_AT_ONCE):
         readable = list(_readable(paths[first : first + IMAGES_AT_ONCE]))
         yield from zip(
@@ -149,7 +148,7 @@ def _readable(paths: Sequence[Path]) -> Iterator[tuple[Path, Image]]:
 
 
 def learnt_describer(folder: Path) -> PlaceDescriber:
-    """The classical describer, with a vocabulary of a folder's images. Raises SourceError where these are blank."""
+    """The classical describer, with a vocabulary from a folder's images. Raises SourceError if these are blank."""
     paths = list_images(folder)
     describer = learn_vlad([image for _, image in _readable(paths[:: max(1, len(paths) // IMAGES_TO_LEARN_FROM)])])
     if describer is None:

@@ -1,4 +1,4 @@
-"""An image of a query and its matches, to see at a glance what was recognised."""
+"""An image of a query and its matches, which shows at a glance what was recognised."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = 4
 
 
 def write_contact_sheet(path: Path, pictures: Sequence[tuple[Image, str]]) -> None:
-    """Write a JPEG of RGB pictures with captions, row by row. Raises OutputError when it cannot be written."""
+    """Write a JPEG of RGB pictures with captions, row by row. Raises OutputError if it cannot be written."""
     width, height = CELL[0], CELL[1] + CAPTION
     columns = min(COLUMNS, max(1, len(pictures)))
     sheet = Pillow.new("RGB", (columns * width, math.ceil(len(pictures) / columns) * height), "white")

@@ -1,7 +1,7 @@
 """SIFT descriptors on a regular grid, upright: the local features of the classical place descriptor.
 
-A grid sees walls and pavements where detectors find nothing, and sees the same spots by day and by night: behind it
-places are recognised much more often than behind detected features.
+A grid covers walls and pavements, where detectors find nothing, and the same spots by day and by night. With it, places
+are recognised much more often than with detected features.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DenseSift:
     def describe(self, image: Image, mask: Mask | None = None) -> NDArray[np.float32]:
         """Descriptors (n, 128) of an RGB image (height, width, 3), of unit length, where there is contrast.
 
-        mask: (height, width), True where the image may be used; a patch that reaches beyond is left out.
+        mask: (height, width), True where the image may be used; a patch that reaches beyond it is left out.
         """
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         scale = min(1.0, self.size / max(grey.shape))
@@ -48,7 +48,9 @@ class DenseSift:
         return np.concatenate([self._at_size(small, hidden, cell) for cell in self.cells])
 
     def _at_size(self, grey: NDArray[np.float32], hidden: Image, cell: int) -> NDArray[np.float32]:
-        """Descriptors whose cells are ``cell`` pixels wide. hidden: (height, width), 1 where nothing may be used."""
+        """Descriptors whose cells are ``cell`` pixels wide. hidden: (height, width), 1 where the image must not be
+        used.
+        """
         histograms = _pool(_orientation_planes(_blurred(grey, cell / 6)), cell)
         rows, columns = (self._grid(length, cell) for length in grey.shape)
         offsets = np.round((np.arange(CELLS) - (CELLS - 1) / 2) * cell).astype(np.int64)
@@ -57,7 +59,7 @@ class DenseSift:
         patches = histograms[:, at_rows, at_columns]  # (orientations, rows, columns, cells, cells)
         flat = np.moveaxis(patches, 0, -1).reshape(-1, CELLS * CELLS * ORIENTATIONS)
         total = flat.sum(axis=1, keepdims=True)
-        reach = np.ones((5 * cell + 1, 5 * cell + 1), np.uint8)  # with what cells get of their neighbours
+        reach = np.ones((5 * cell + 1, 5 * cell + 1), np.uint8)  # including what cells receive from their neighbours
         free = cv2.dilate(hidden, reach)[np.ix_(rows, columns)].ravel() == 0
         kept = free & (total[:, 0] > self.contrast * CELLS * CELLS)
         return np.asarray(np.sqrt(flat[kept] / total[kept]), dtype=np.float32)
@@ -82,12 +84,12 @@ def _orientation_planes(grey: NDArray[np.float32]) -> Planes:
     number = lower.astype(np.int64) % ORIENTATIONS
     planes = np.zeros((ORIENTATIONS, *grey.shape), dtype=np.float32)
     np.put_along_axis(planes, number[None], (magnitude - share)[None], axis=0)
-    # Every pixel's second orientation is another than its first, so nothing is overwritten.
+    # A pixel's second orientation always differs from its first, so nothing is overwritten.
     np.put_along_axis(planes, ((number + 1) % ORIENTATIONS)[None], share[None], axis=0)
     return planes
 
 
 def _pool(planes: Planes, cell: int) -> Planes:
-    """Mean over cells with weights that fall linearly from the middle, as SIFT interpolates: a box filter, twice."""
+    """Mean over cells with weights that fall linearly from the middle, as in SIFT's interpolation: a box filter, twice."""
     pooled = np.stack([cv2.blur(cv2.blur(plane, (cell, cell)), (cell, cell)) for plane in planes])
     return np.asarray(np.maximum(pooled, 0))  # running sums leave tiny negative remainders

@@ -1,4 +1,4 @@
-"""The seam between images and the index: whatever turns an image into one vector."""
+"""The interface between images and the index: a describer turns an image into one vector."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class PlaceDescriber(Protocol):
 
     @property
     def name(self) -> str:
-        """Tells apart describers whose vectors cannot be compared: the method, and a digest of what it has learnt."""
+        """The method and a digest of what it has learnt: describers with other names have vectors that cannot be
+        compared.
+        """
         ...
 
     @property
@@ -42,7 +44,7 @@ class PlaceLearner(Protocol):
     name: str
 
     def learn(self, images: Sequence[Image], masks: Masks = None) -> PlaceDescriber | None:
-        """The describer; None where the images show too little, and others are needed."""
+        """The describer; None if the images show too little, so that others are needed."""
         ...
 
 
@@ -53,7 +55,7 @@ PLACE_DESCRIPTORS: Registry[str | Callable[[PlaceSettings], PlaceDescriber | Pla
 
 
 def open_describer(settings: PlaceSettings) -> PlaceDescriber | PlaceLearner:
-    """The describer that the settings ask for, with its weights read. Raises ReconError where there is none."""
+    """The describer that the settings name, with its weights loaded. Raises ReconError if there is none."""
     name = settings.descriptor or ("ImAge" if settings.weights else "vlad")
     return loaded(PLACE_DESCRIPTORS.known(name))(settings)
 

@@ -1,4 +1,4 @@
-"""Short fingerprints, to detect data made with other weights or damaged since."""
+"""Short fingerprints, which reveal damaged data and data made with other weights."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def digest_of_arrays(*arrays: NDArray[np.generic]) -> str:
 
 
 def digest_of_file(path: Path) -> str:
-    """Digest of a file's length and of up to 64 blocks of 64 KiB spread over it: a small file entirely, a large one in
-    samples.
+    """Digest of a file's length and of up to 64 blocks of 64 KiB spread over it: all of a small file, samples of a
+    large one.
 
-    Reading gigabytes to open a memory-mapped file would undo the savings of the mapping.
+    Reading gigabytes to open a memory-mapped file would defeat the purpose of the mapping.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())

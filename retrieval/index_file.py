@@ -1,7 +1,7 @@
 """An index on disk: ``places.json``, which says what it is, and the FAISS file that it names.
 
-The FAISS file is written first, under a name made of its own digest, and ``places.json`` is replaced last, so that an
-interrupted save leaves the old index whole. docs/formats.md describes the fields.
+The FAISS file is written first, named by its digest, and ``places.json`` is replaced last, so that an interrupted save
+leaves the old index intact. docs/formats.md describes the fields.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Header:
 
 
 def write(folder: Path, index: Any, header: Header) -> None:
-    """Write a FAISS index and its header. Raises OutputError when the folder cannot be written."""
+    """Write a FAISS index and its header. Raises OutputError if the folder cannot be written."""
     make_folder(folder)
     unnamed = folder / "vectors.new"
     try:
@@ -53,7 +53,7 @@ def write(folder: Path, index: Any, header: Header) -> None:
 
 
 def checked(folder: Path, describer: str, dim: int) -> Path:
-    """The FAISS file of the index in ``folder``, whole and of the describer wanted. Raises MapError otherwise."""
+    """The FAISS file of the index in ``folder``. Raises MapError if it is damaged or of another describer."""
     content = _manifest(folder / MANIFEST)
     wanted = {"version": INDEX_VERSION, "metric": METRIC, "describer": describer, "dim": dim}
     for name, value in wanted.items():
@@ -69,7 +69,9 @@ def checked(folder: Path, describer: str, dim: int) -> Path:
 
 
 def read(path: Path, *, mapped: bool) -> Any:
-    """The FAISS index in a file that ``checked`` has named; mapped: left on disk, to be searched but not changed."""
+    """The FAISS index in a file that ``checked`` returned. mapped: leave it on disk, where it can be searched but not
+    changed.
+    """
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
 
 

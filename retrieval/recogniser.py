@@ -16,17 +16,16 @@ from retrieval.index import PlaceIndex
 from retrieval.verification import VerificationSettings, verify
 from retrieval.vlad import VladLearner
 
-ENOUGH_PAIRS = 300  # of frames far apart, to know how similar different places are
+ENOUGH_PAIRS = 300  # of frames far apart, to measure how similar different places are
 SAMPLE = 256  # frames whose descriptors stand for the sequence
-NEIGHBOURS = (-2, 0, 2)  # frames around a candidate's that are matched too
+NEIGHBOURS = (-2, 0, 2)  # frames around those of a candidate that are also matched
 
 
 class LoopFinder:
     """Implements ``recon.core.places.PlaceRecogniser``.
 
-    describer: None for the classical one; one that learns does so from the first submap. What is kept in memory is one
-    descriptor per frame, the first where a frame comes again; images and geometry are looked at once more only to
-    verify.
+    describer: None for the classical one; one that learns does so from the first submap. Memory holds one descriptor
+    per frame, the first one if a frame appears again; images and geometry are read again only for verification.
     """
 
     def __init__(
@@ -106,9 +105,8 @@ class LoopFinder:
 
 
 def open_recogniser(settings: PlaceSettings) -> LoopFinder:
-    """A recogniser for one run by the place descriptor that the settings ask for.
-
-    Raises ReconError where the descriptor is not registered or its weights cannot be read.
+    """A recogniser for one run with the place descriptor that the settings name. Raises ReconError if the descriptor is
+    not registered or its weights cannot be read.
     """
     return LoopFinder(open_describer(settings))
 
@@ -119,7 +117,7 @@ def hopeless(candidates: Sequence[LoopCandidate], patience: int) -> bool:
 
 
 def around(index: int, frames: Mapping[int, FrameGeometry]) -> list[FrameGeometry]:
-    """A frame and those of its submap two places before and after it; empty if it is not among them."""
+    """A frame and those two before and two after it in its submap; empty if the submap does not have it."""
     if index not in frames:
         return []
     order = sorted(frames)
@@ -141,7 +139,7 @@ class _Sample:
             self._kept = {index: row for index, row in self._kept.items() if index % self._every == 0}
 
     def background(self, gap: int) -> Background | None:
-        """Of pairs at least ``gap`` frames apart; None while there are too few to tell."""
+        """Of pairs at least ``gap`` frames apart; None while there are too few."""
         if not self._kept:
             return None
         indices, rows = np.array(list(self._kept)), np.array(list(self._kept.values()))

@@ -1,8 +1,9 @@
-"""Whether two places are the same, by geometry: local features with depth on both sides, then the depth maps as such.
+"""Whether two places are the same, by geometry: local features with depth on both sides, then whole depth maps.
 
-Matched features are points in both chunks, so three of them give a similarity, with scale. RANSAC finds the one that
-projects most features of either side onto their matches on the other. It must then hold for the depth maps too: where
-both see a surface, they must see the same one. That keeps out places which merely share a poster or a kind of chair.
+Matched features are points in both chunks, so three of them give a similarity, with scale. RANSAC finds the similarity
+that projects most features of either side onto their matches on the other. It must then hold for the depth maps as
+well: where both see a surface, they must see the same one. This excludes places that merely share a poster or a kind of
+chair.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class VerificationSettings:
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """first_from_second: between chunk frames; None with the ``reason`` if the places are not confirmed to be the same.
+    """first_from_second: between chunk frames; None if the places are not confirmed to be the same, with the
+    ``reason``.
 
     residual: median reprojection error of the inliers as a share of the image's width. agreement: of depth, 0..1.
     """
@@ -91,7 +93,7 @@ class _Side:
 def verify(
     first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], settings: VerificationSettings
 ) -> Verification:
-    """Compare two places, each seen by a few frames of one chunk, by depth that is sure."""
+    """Compare two places, each seen by a few frames of one chunk, by confident depth."""
     first, second = ([frame.sure() for frame in frames] for frames in (first, second))
     a, b = _matched(first, second, settings.matcher)
     count = len(a.points)
@@ -208,7 +210,9 @@ class _Trials:
 
 
 def _from_threes(points_a: Array, points_b: Array) -> _Trials:
-    """Similarities by three points each (n, 3, 3), as Umeyama 1991; those that coincide or differ in shape are out."""
+    """Similarities from three points each (n, 3, 3), as in Umeyama 1991; points that coincide or differ in shape give
+    none.
+    """
     sides_a, sides_b = (np.linalg.norm(p - np.roll(p, 1, axis=1), axis=2) for p in (points_a, points_b))
     apart = np.minimum(sides_a.min(axis=1), sides_b.min(axis=1)) > 0
     ratios = sides_a[apart] / sides_b[apart]
@@ -240,7 +244,9 @@ def _inliers(first_from_second: Sim3, a: _Side, b: _Side, settings: Verification
 
 
 def _agreeing(forth: Array, back: Array, a: _Side, b: _Side, settings: VerificationSettings) -> NDArray[np.bool_]:
-    """(..., n): matches whose points ``forth`` (..., n, 3), of b in a's chunk, and ``back`` lie where the others do."""
+    """(..., n): matches whose points ``forth`` (..., n, 3), of b in a's chunk, and ``back``, the reverse, agree with
+    theirs.
+    """
     agree = np.ones(forth.shape[:-1], dtype=bool)
     for points, side in ((forth, a), (back, b)):
         pixels, depth = _project(points, side)

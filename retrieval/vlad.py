@@ -1,7 +1,7 @@
 """A global descriptor without weights: VLAD over a grid of RootSIFT (Jegou et al. 2010; Torii et al. 2015, DenseVLAD).
 
 It recognises a place in similar light and from a similar direction. The vocabulary is learnt from the sequence itself,
-in seconds, so descriptors of two vocabularies cannot be compared; the name tells them apart.
+in seconds. Descriptors of two vocabularies cannot be compared; the name distinguishes them.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ ITERATIONS = 12
 TRAINING_FEATURES = 40_000
 IMAGES_TO_LEARN_FROM = 100
 SEED = 0
-LENGTH = 2048  # of the descriptor: 8 KB a frame, so that an hour of frames fits into memory
+LENGTH = 2048  # length of the descriptor: 8 KB a frame, so that an hour of frames fits into memory
 VOCABULARY_VERSION = 1
 Features = NDArray[np.float32]
 
 
 def sketch(vectors: Features, length: int, seed: int = SEED) -> Features:
-    """Vectors (n, d) shortened to (n, length) so that inner products stay as they are, up to 1 / sqrt(length).
-
-    Feature hashing (Weinberger et al. 2009): the values are dealt out at random to ``length`` sums, with random signs.
-    It needs nothing learnt, so a sequence can be described from its first frame on.
+    """Vectors (n, d) shortened to (n, length); inner products stay the same within about 1 / sqrt(length). Feature
+    hashing (Weinberger et al. 2009): every value is added to one of ``length`` sums, chosen at random, with a random
+    sign. Nothing is learnt, so a sequence can be described from its first frame.
     """
     rng, dim = np.random.default_rng(seed), vectors.shape[1]
     signs = rng.choice(np.array([-1, 1], dtype=np.float32), dim)
@@ -54,7 +53,7 @@ class Vocabulary:
 
     @classmethod
     def learn(cls, features: Features, words: int = WORDS, seed: int = SEED) -> Vocabulary:
-        """K-means over features (n, 128), the same for the same input. Raises ValueError for fewer than words."""
+        """K-means over features (n, 128), deterministic. Raises ValueError if there are fewer features than words."""
         if len(features) < words:
             raise ValueError(f"a vocabulary of {words} words needs as many features, got {len(features)}")
         rows = np.random.default_rng(seed).permutation(len(features))[:TRAINING_FEATURES]
@@ -68,9 +67,9 @@ class Vocabulary:
         return cls(centres)
 
     def aggregate(self, features: Features) -> Features:
-        """What features (n, 128) of one image differ from their nearest word by, summed by word: (words * 128,).
+        """The differences of one image's features (n, 128) from their nearest words, summed by word: (words * 128,).
 
-        Each word's sum has length 1, so that repeated structure does not drown the rest (Arandjelovic 2013).
+        Each word's sum has length 1, so that repeated structure does not dominate (Arandjelovic 2013).
         """
         nearest = _nearest(features, self.centres)
         counts = np.bincount(nearest, minlength=len(self.centres))
@@ -116,7 +115,7 @@ class VladDescriber:
 
 
 def learn_vlad(images: Sequence[Image], sift: DenseSift | None = None, masks: Masks = None) -> VladDescriber | None:
-    """A describer whose vocabulary is that of some of the images, evenly chosen; None where they show too little."""
+    """A describer with a vocabulary from some of the images, evenly chosen; None if they show too little."""
     sift = sift or DenseSift()
     step = max(1, len(images) // IMAGES_TO_LEARN_FROM)
     pairs = list(zip(images, masks or repeat(None, len(images)), strict=True))
@@ -135,7 +134,7 @@ class VladLearner:
 
 
 def open_vlad(settings: PlaceSettings) -> VladLearner:
-    """See ``retrieval.describer.PLACE_DESCRIPTORS``. Raises SettingsError for weights: it has none."""
+    """See ``retrieval.describer.PLACE_DESCRIPTORS``. Raises SettingsError if the settings name weights: it has none."""
     if settings.weights:
         raise SettingsError(f"The place descriptor vlad has no weights, got {settings.weights}. Leave them out.")
     return VladLearner()

@@ -1,4 +1,4 @@
-"""Starts Rerun's own program: its window, or its web page, for this machine only. Nothing here imports rerun.
+"""Starts Rerun's own program, with a window or a web page, for this machine only. Nothing here imports rerun.
 
 The program collects usage data by default. Setting ``CI`` in its environment turns that off without touching the user's
 configuration file.

@@ -24,7 +24,7 @@ class Letter:
 
 
 class Mailbox:
-    """Passes events from the run's thread, which never waits here, to a viewer's thread, which does.
+    """Passes events from the run's thread, which never waits here, to the viewer's thread, which does.
 
     If too many of a kind wait, the oldest is dropped. ``lost`` counts the dropped submaps.
     """

@@ -42,7 +42,7 @@ from viewer.mailbox import Letter, Mailbox
 logger = logging.getLogger(__name__)
 
 POINT_BUDGET = 5_000_000  # of all submaps together
-SUBMAP_SHARE = 0.012  # of the remaining budget: 60,000 points for the first submap, 17,000 for the hundredth
+SUBMAP_SHARE = 0.012  # share of the remaining budget: 60,000 points for the first submap, 17,000 for the hundredth
 SPARSE_POINTS = 60_000
 FRUSTA = 300
 IMAGE_SIDE = 480
@@ -52,7 +52,7 @@ DEPTH_STEPS = 500  # of the median depth; a step of 0.2% is finer than any colou
 SPEED_WINDOW = 30  # frames
 WARNING = rr.TextLogLevel.WARN
 LOOP_COLOUR = (80, 220, 120)
-FILE_PATIENCE = 120.0  # seconds that the end of a run waits for the recording to be written
+FILE_PATIENCE = 120.0  # seconds that a run waits at its end for the recording to be written
 SCREEN_PATIENCE = 10.0  # the same for a viewer on screen
 
 
@@ -66,9 +66,8 @@ class Instant:
 
 @dataclass(frozen=True, eq=False)
 class LoggedSubmap:
-    """What a later correction needs to know of a submap whose points are already logged.
-
-    start: when it appears. cam_from_chunk: by frame index, of the frames it added. depth: median, in its own unit.
+    """What a later correction needs to know about a submap whose points are already logged. start: when it appears.
+    cam_from_chunk: by frame index, of the frames it added. depth: median, in its own unit.
     """
 
     start: Instant
@@ -152,7 +151,7 @@ class RerunViewer:
         return len(self._mailbox) > 0
 
     def close(self) -> None:
-        """Log the waiting events, within the patience, and end the recording; later events are ignored."""
+        """Log the waiting events, for at most ``patience`` seconds, and end the recording; later events are ignored."""
         self._mailbox.close()
         self._thread.join(self._patience)
         if self._thread.is_alive():
@@ -200,7 +199,9 @@ class RerunViewer:
                 self._write(f"Finished: {placed} of {read} frames placed")
 
     def _log(self, entity: str, *parts: rr.AsComponents, at: Instant | None = None) -> None:
-        """Log at an instant, or for all time: then the newest value holds at every position of the time cursor."""
+        """Log at an instant or for all time. In the latter case the newest value holds at every position of the time
+        cursor.
+        """
         if at is not None:
             self._stream.set_time("frame", sequence=at.frame)
             self._stream.set_time("time", duration=at.seconds)
@@ -279,7 +280,7 @@ class RerunViewer:
         self._place_camera(frame, submap)
 
     def _place_camera(self, frame: PlacedFrame, submap: LoggedSubmap) -> None:
-        """Rerun draws a camera only under a rigid transform, so the scale of its pose goes into the depth's unit."""
+        """Rerun draws cameras only under rigid transforms, so the scale of the pose goes into the depth's unit."""
         at = Instant(frame.index, frame.timestamp)
         pose = frame.world_from_cam
         self._log("world/camera", rr.Transform3D(translation=pose.translation, mat3x3=pose.rotation), at=at)

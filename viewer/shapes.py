@@ -24,8 +24,8 @@ OVERSAMPLING = 10
 def thin_points(frames: Sequence[FrameGeometry], budget: int, seed: int) -> tuple[Array, Image]:
     """At most ``budget`` points (points, 3) in chunk coordinates with their colours (points, 3), one per voxel.
 
-    The voxel has the size of a pixel on the surface, and grows until the budget is met. The point that represents a
-    voxel is drawn as in ``sample_points``.
+    A voxel starts with the size of a pixel on the surface and grows until the budget is met. The point that represents
+    it is chosen as in ``sample_points``.
     """
     positions, colours = sample_points(frames, OVERSAMPLING * budget, seed)
     edge = median_depth(frames) / frames[0].intrinsics[0, 0] if frames else 1.0
@@ -50,8 +50,8 @@ def one_per_voxel(positions: Array, edge: float) -> NDArray[np.intp]:
 def sample_points(frames: Sequence[FrameGeometry], budget: int, seed: int) -> tuple[Array, Image]:
     """At most ``budget`` points (points, 3) in chunk coordinates with their colours (points, 3).
 
-    Every frame contributes an equal share, drawn without replacement and in proportion to confidence, so that doubtful
-    depth fades out instead of being cut off. The same seed draws the same points.
+    Every frame contributes an equal share, sampled without replacement and in proportion to confidence, so that
+    doubtful depth fades out instead of being cut off. The same seed gives the same points.
     """
     generator = np.random.default_rng(seed)
     share = budget // max(len(frames), 1)

@@ -15,6 +15,6 @@ def bundled_weights(name: str) -> Path:
 
 
 def sample_folder() -> Path:
-    """The sample in a checkout; an installed package has none, and looks where it looks for other sequences."""
+    """The sample in a checkout; an installed package has none and looks for it among the other sequences."""
     checkout = CHECKOUT / "data" / "sample"
     return checkout if checkout.is_dir() else Path("sample")

@@ -17,5 +17,5 @@ def colmap_camera(camera: Camera, camera_id: int = 1) -> pycolmap.Camera:
 
 
 def points_at_depth_one(camera: pycolmap.Camera, pixels: Array) -> Array:
-    """Points (n, 2) on the plane z = 1 in front of the camera that it sees at pixels (n, 2)."""
+    """The points (n, 2) of the plane z = 1 that the camera sees at pixels (n, 2)."""
     return np.asarray(camera.cam_from_img(np.asarray(pixels, dtype=np.float64)), dtype=np.float64)

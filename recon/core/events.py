@@ -1,4 +1,4 @@
-"""The events that the pipeline sends its listeners; the viewer, the progress bar and the map store see nothing else."""
+"""The events that the pipeline sends to listeners; the viewer, the progress bar and the map store see nothing else."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class LoopClosed:
 class Notice:
     """A sentence the user should read: a setting lowered, a fallback taken, an ambiguity found.
 
-    doubtful: it says why the whole map may be wrong, and is shown first in the result.
+    doubtful: the sentence says why the whole map may be wrong, and the result shows it first.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""What an unexpected error leaves of a run: its map, a sentence, and ``DIR/error.txt``."""
+"""What remains of a run after an unexpected error: its map, a sentence, and ``DIR/error.txt``."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 class Helpers:
     """Runs helpers until they fail.
 
-    A fault is reported once, with its traceback in the run's ``folder``, and turns the helper off for the rest of the
-    run. Ctrl-C and MemoryError are not a helper's faults and propagate.
+    The first fault is reported, with its traceback in the run's ``folder``, and turns the helper off for the rest of
+    the run. Ctrl-C and MemoryError are no fault of the helper and propagate.
     """
 
     def __init__(self, folder: Path, tell: Callable[[Notice], None]) -> None:

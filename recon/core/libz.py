@@ -15,8 +15,8 @@ from pathlib import Path
 def keep_apart() -> None:
     """Make every package imported from now on use a consistent zlib, in any order of import.
 
-    Before pycolmap, loading zlib is enough. After it, a second copy of the library is loaded, and later imports bind to
-    that one; earlier bindings stay. Needs Linux, the only system with the fault.
+    Before pycolmap is loaded, it is enough to load zlib. After that, this loads a second copy of the library, and later
+    imports bind to the copy; earlier bindings stay. Works on Linux, the only system with the fault.
     """
     if "pycolmap._core" in sys.modules and sys.platform == "linux":
         with suppress(OSError):  # a system that forbids it: the map itself needs no zlib

@@ -1,4 +1,4 @@
-"""What this machine has left for a run: memory (in a container too), disk and processors."""
+"""What this machine has free for a run: memory (also in a container), disk and processors."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from recon.core.errors import MapError
 
-LONGEST = 200  # bytes, of the 255 that file systems allow: a numeric prefix and suffixes are still to come
+LONGEST = 200  # bytes, of the 255 that file systems allow: a numeric prefix and suffixes are added later
 
 
 def printable(text: str) -> str:
@@ -19,7 +19,7 @@ def printable(text: str) -> str:
 
 
 def image_stem(stem: str) -> str:
-    """The name, without suffix, of an image in a run's folder: the last LONGEST bytes of it, made printable."""
+    """The name, without suffix, of an image in a run's folder: its last LONGEST bytes, made printable."""
     return printable(stem).encode()[-LONGEST:].decode(errors="ignore")
 
 

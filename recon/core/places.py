@@ -32,8 +32,7 @@ class LoopEdge:
 @dataclass(frozen=True, eq=False)
 class LoopCandidate:
     """Two frames that look alike, ``frame`` among the newest and ``earlier`` long before, and the geometric check.
-
-    edge: None if geometry does not confirm it; then with a reason.
+    edge: None if geometry does not confirm the pair; ``reason`` then says why.
     """
 
     frame: int
@@ -71,7 +70,7 @@ class PlaceRecogniser(Protocol):
 
     @property
     def name(self) -> str:
-        """The name of the descriptor, for the report."""
+        """The descriptor's name, for the report."""
         ...
 
     def look(self, submap: Submap, frames: Sequence[Frame], read_submap: ReadSubmap) -> Sequence[LoopCandidate]:

@@ -1,4 +1,4 @@
-"""Why frames have no pose, and the advice to give if no map is left."""
+"""Why frames have no pose, and the advice to give if there is no map."""
 
 from __future__ import annotations
 

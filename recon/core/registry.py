@@ -12,7 +12,7 @@ Entry = TypeVar("Entry")
 
 
 class Registry(dict[str, Entry]):
-    """Choices of one kind by name. Assigning to a name adds a choice, or replaces the one of that name."""
+    """Choices of one kind by name. Assigning to a name adds a choice or replaces the one with that name."""
 
     def __init__(self, kind: str, choices: Mapping[str, Entry]) -> None:
         super().__init__(choices)
@@ -26,6 +26,6 @@ class Registry(dict[str, Entry]):
 
 
 def loaded(entry: Entry | str) -> Entry:
-    """The choice itself, imported first where it is given as "module:name", as heavy ones are."""
+    """The choice itself, imported first if it is given as "module:name", as heavy ones are."""
     found: Entry = pkgutil.resolve_name(entry) if isinstance(entry, str) else entry
     return found

@@ -32,7 +32,7 @@ class StageTime:
 
 
 class Stopwatch:
-    """Books all time since it was made to stages, each moment to the innermost open one."""
+    """Assigns all time since its creation to stages, each moment to the innermost open one."""
 
     def __init__(self) -> None:
         self._start = self._booked = _now()
@@ -41,7 +41,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[Stopwatch]:
-        """Let ``stage`` in this thread book to this stopwatch."""
+        """Make ``stage`` in this thread use this stopwatch."""
         token = _running.set(self)
         try:
             yield self
@@ -50,7 +50,7 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Book the time inside the ``with`` block to a stage, even if it ends with an exception."""
+        """Assign the time inside the ``with`` block to a stage, even if it ends with an exception."""
         self._book()
         self._open.append(name)
         try:
@@ -63,12 +63,12 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Wall time since the stopwatch was made."""
+        """Wall time since the stopwatch was created."""
         return _now()[0] - self._start[0]
 
     @property
     def processor_seconds(self) -> float:
-        """Processor time since the stopwatch was made."""
+        """Processor time since the stopwatch was created."""
         return _now()[1] - self._start[1]
 
     @property
@@ -94,7 +94,7 @@ _running: ContextVar[Stopwatch | None] = ContextVar("stopwatch", default=None)
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Book the time inside the ``with`` block to a stage of the run in this thread; without a run, to nothing."""
+    """Assign the time inside the ``with`` block to a stage of the run in this thread; does nothing without a run."""
     watch = _running.get()
     if watch is None:
         yield
@@ -106,7 +106,7 @@ def stage(name: str) -> Iterator[None]:
 def peak_memory(process: int | None = None) -> int:
     """The most resident memory in bytes that a running process, by default this one, has held so far.
 
-    Where the system does not keep the peak of other processes, what they hold now. 0 for one that has ended.
+    If the system does not record the peak of other processes, what they hold now. 0 for one that has ended.
     """
     # Linux hands the peak of ``getrusage`` down from the parent, so a small program would seem as large as its caller.
     status = Path(f"/proc/{process or os.getpid()}/status")

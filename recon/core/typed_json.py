@@ -43,7 +43,7 @@ def typed(content: object, kind: type[T], path: Path, remedy: str) -> T:
 
 
 def _plain(error: Exception) -> str:
-    """The message of msgspec or a dataclass as part of a sentence: expected `int`, got `str` - at `chunks[0].first`."""
+    """The error of msgspec or a dataclass as part of a sentence: expected `int`, got `str` - at `chunks[0].first`."""
     text = str(error).rstrip(".").replace("`$.", "`")
     return text[0].lower() + text[1:]
 

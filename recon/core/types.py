@@ -192,8 +192,9 @@ class PlacedFrame:
 
 @dataclass(frozen=True)
 class SkippedFrame:
-    """A frame or file without a pose, and why. kind: it could not be read, it could not be placed, or it was passed
-    over and got no pose afterwards."""
+    """A frame or file without a pose, and why. kind: it could not be read, could not be placed, or was passed over and
+    got no pose afterwards.
+    """
 
     index: int
     name: str

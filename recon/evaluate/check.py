@@ -56,7 +56,7 @@ class CheckReport:
 
 
 class _Outputs:
-    """The files of a run, each opened by a third party's reader on first use."""
+    """The files of a run, each opened by a third-party reader on first use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -116,13 +116,13 @@ def check_folder(folder: Path) -> CheckReport:
 
 
 def _check_added(export: Export, outputs: _Outputs) -> str:
-    """The format's reader opens the export."""
+    """Whether the format's reader opens the export."""
     export.read(outputs.folder / export.path)
-    return f"{export.path} opens and is whole."
+    return f"{export.path} opens and is complete."
 
 
 def _check_sanity(outputs: _Outputs) -> str:
-    """The run found no reason to doubt its map."""
+    """Whether the run found a reason to doubt its map."""
     path = outputs.folder / "report.json"
     if not path.is_file():
         return "There is no report.json to say whether the map is doubtful."
@@ -133,7 +133,7 @@ def _check_sanity(outputs: _Outputs) -> str:
 
 
 def _check_cloud(outputs: _Outputs) -> str:
-    """Open3D reads the cloud: points, all finite, with colours."""
+    """Whether Open3D reads the cloud: finite points with colours."""
     positions = np.asarray(outputs.cloud.points)
     infinite = int((~np.isfinite(positions)).any(axis=1).sum())
     if not len(positions) or infinite:
@@ -144,7 +144,7 @@ def _check_cloud(outputs: _Outputs) -> str:
 
 
 def _check_model(outputs: _Outputs) -> str:
-    """COLMAP reads the model: every image has a pose, and there are points."""
+    """Whether COLMAP reads the model, with a pose for every image, and points."""
     model = outputs.model
     counts = f"{model.num_reg_images()} of {model.num_images()} images posed, {model.num_points3D()} points"
     lacks_points = outputs.map_has_points and not model.num_points3D()
@@ -154,7 +154,7 @@ def _check_model(outputs: _Outputs) -> str:
 
 
 def _check_images(outputs: _Outputs) -> str:
-    """Every image of the model exists with the size of its camera."""
+    """Whether every image of the model exists with the size of its camera."""
     model = outputs.model
     for image in model.images.values():
         path = outputs.folder / "colmap" / "images" / image.name
@@ -169,7 +169,7 @@ def _check_images(outputs: _Outputs) -> str:
 
 
 def _check_reprojection(outputs: _Outputs) -> str:
-    """The model's points project to where the images observed them."""
+    """Whether the model's points project to where the images observed them."""
     if not outputs.map_has_points:
         return NO_POINTS
     errors = _reprojection_errors(outputs.model)
@@ -182,7 +182,7 @@ def _check_reprojection(outputs: _Outputs) -> str:
 
 
 def _check_poses(outputs: _Outputs) -> str:
-    """evo reads the trajectory, and its quaternions have length 1."""
+    """Whether evo reads the trajectory, with quaternions of length 1."""
     trajectory = outputs.trajectory
     norms = np.linalg.norm(trajectory.orientations_quat_wxyz, axis=1)
     worst = float(np.abs(norms - 1).max())
@@ -192,7 +192,7 @@ def _check_poses(outputs: _Outputs) -> str:
 
 
 def _check_convention(outputs: _Outputs) -> str:
-    """poses.txt holds the poses of the COLMAP model, as camera-to-world."""
+    """Whether poses.txt holds the poses of the COLMAP model, as camera-to-world."""
     images = sorted(outputs.model.images.items())
     world_from_cam = np.array([_matrix(image.cam_from_world().inverse()) for _, image in images])
     trajectory = outputs.trajectory
@@ -213,7 +213,7 @@ def _check_convention(outputs: _Outputs) -> str:
 
 
 def _check_cloud_in_cameras(outputs: _Outputs) -> str:
-    """Points of the cloud lie in front of a camera and project into its image."""
+    """Whether points of the cloud lie in front of a camera and project into its image."""
     positions = outputs.cloud_sample()
     model = outputs.model
     seen = np.zeros(len(positions), dtype=bool)
@@ -232,7 +232,7 @@ def _check_cloud_in_cameras(outputs: _Outputs) -> str:
 
 
 def _check_cloud_on_points(outputs: _Outputs) -> str:
-    """The cloud passes through the sparse points, at the same place and scale, so its depth fits the cameras."""
+    """Whether the cloud passes through the sparse points, so that its depth fits the cameras in place and scale."""
     if not outputs.map_has_points:
         return NO_POINTS
     cloud = outputs.cloud_sample()
@@ -243,17 +243,17 @@ def _check_cloud_on_points(outputs: _Outputs) -> str:
     positions = np.array([point.xyz for point in points])
     seen_from = [model.images[point.track.elements[0].image_id].projection_center() for point in points]
     gaps = KDTree(cloud).query(positions)[0] / np.linalg.norm(positions - seen_from, axis=1)
-    sentence = f"Sparse points are {np.median(gaps):.2%} of their distance from the camera away from the cloud (median)"
+    sentence = f"Sparse points miss the cloud by {np.median(gaps):.2%} of their distance from the camera (median)"
     if not np.median(gaps) <= MAX_CLOUD_GAP:
         raise CheckError(f"{sentence}, expected at most {MAX_CLOUD_GAP:.0%}.")
     return f"{sentence}."
 
 
 def _check_recording(outputs: _Outputs) -> str:
-    """The Rerun program verifies the recording, if the run made one."""
+    """Whether the Rerun program verifies the recording, if the run made one."""
     path = outputs.folder / "recording.rrd"
     if not path.exists():
-        return "There is none; recon run makes it with --viewer record or live."
+        return "There is no recording; recon run writes one with --viewer record or live."
     command = [sys.executable, "-m", "rerun", "rrd", "verify", str(path)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=False)
     answer = " ".join((finished.stdout + finished.stderr).split())
@@ -268,7 +268,7 @@ def _item(name: str, check: Callable[[_Outputs], str], outputs: _Outputs) -> Che
         return CheckItem(name, True, check(outputs))
     except CheckError as error:
         return CheckItem(name, False, str(error))
-    except Exception as error:  # a third party's reader may raise anything on a damaged file
+    except Exception as error:  # third-party readers may raise anything on a damaged file
         return CheckItem(name, False, f"Cannot be read, {type(error).__name__}: {error}")
 
 

@@ -32,7 +32,7 @@ MAX_CLOUD_POINTS = 200_000
 class TrueDepth:
     """True depth images on disk. paths: by frame index. scale: the stored value of one unit of length.
 
-    Raises SettingsError when the scale is not positive.
+    Raises SettingsError if the scale is not positive.
     """
 
     paths: dict[int, Path]
@@ -43,7 +43,7 @@ class TrueDepth:
             raise SettingsError(f"--depth-scale must be positive, got {self.scale:g}.")
 
     def read(self, index: int) -> DepthMap:
-        """Depth (h, w) along z, 0 = none. Raises SourceError for a file that is no 16-bit image with one channel."""
+        """Depth (h, w) along z, 0 = none. Raises SourceError for a file that is not a 16-bit image with one channel."""
         path = self.paths[index]
         stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
@@ -56,9 +56,9 @@ class TrueDepth:
 class DepthEvaluation:
     """Errors of depth relative to the true depth, over the pixels kept: those where map and truth both have depth.
 
-    frames: depth images compared. median_error: after the alignment of the trajectory. median_error_frame_scaled:
-    after scaling every frame by its median ratio of true to found depth. kept: share of the pixels with true depth
-    that have depth in the map; those of frames that the run read and could not place count as not kept.
+    frames: depth images compared. median_error: after the alignment of the trajectory. median_error_frame_scaled: after
+    scaling every frame by its median ratio of true to estimated depth. kept: share of the pixels with true depth that
+    have depth in the map; those of frames that the run read but could not place count as not kept.
     """
 
     frames: int
@@ -71,8 +71,8 @@ class DepthEvaluation:
 class CloudEvaluation:
     """Distance from the cloud's points to the nearest true surface point, in the reference's unit.
 
-    The surface is sampled by the pixels of the true depth images. Where none of them looks, the distance is that to
-    the nearest place which one of them saw, so the figure is an upper bound. scene_size: diagonal of the box that
+    The surface is sampled by the pixels of the true depth images. Where no image shows the surface, the distance is
+    that to the nearest point that one does show, so the figure is an upper bound. scene_size: diagonal of the box that
     holds 98% of the true points along each axis.
     """
 
@@ -89,7 +89,7 @@ class CloudEvaluation:
 def find_true_depth(folder: Path, scale: float = MILLIMETRES) -> TrueDepth:
     """The PNG files of ``folder``; the last number in a file's name is the index of its frame.
 
-    Raises SourceError when the folder holds none, or two for one frame.
+    Raises SourceError if the folder holds none, or two for one frame.
     """
     paths: dict[int, Path] = {}
     for path in sorted(folder.glob("*.png")):
@@ -97,7 +97,7 @@ def find_true_depth(folder: Path, scale: float = MILLIMETRES) -> TrueDepth:
         if not numbers:
             continue
         if int(numbers[-1]) in paths:
-            raise SourceError(f"{paths[int(numbers[-1])]} and {path.name} are both depth of frame {numbers[-1]}.")
+            raise SourceError(f"{paths[int(numbers[-1])]} and {path.name} both belong to frame {numbers[-1]}.")
         paths[int(numbers[-1])] = path
     if not paths:
         raise SourceError(f"{folder} holds no depth images: 16-bit PNG files with the frame's index in the name.")
@@ -105,9 +105,9 @@ def find_true_depth(folder: Path, scale: float = MILLIMETRES) -> TrueDepth:
 
 
 def evaluate_depth(reconstruction: ReconstructedMap, truth: TrueDepth, reference_from_world: Sim3) -> DepthEvaluation:
-    """Compare the map's depth with the truth at every pixel of every true depth image of a frame that was read.
+    """Compare the map's depth with the truth, at every pixel of the true depth images of all frames that were read.
 
-    Raises SourceError when the truth cannot be read, or has no pixel with depth in common with the map.
+    Raises SourceError if the truth cannot be read, or if no pixel has depth both there and in the map.
     """
     errors, scaled_errors, expected = [], [], 0
     for frame, geometry in reconstruction.geometry():
@@ -155,7 +155,7 @@ def evaluate_cloud(
 
     reference: true poses, whose timestamps are frame indices. lens: the true one, of the frames at original size.
     At most MAX_CLOUD_POINTS evenly chosen points of the PLY file ``cloud`` are measured.
-    Raises SourceError when the truth cannot be read or has no pose, and MapError when the cloud cannot be read.
+    Raises SourceError if the truth cannot be read or has no pose, and MapError if the cloud cannot be read.
     """
     surface = true_surface(truth, reference, lens)
     positions = read_points(cloud).positions
@@ -166,9 +166,10 @@ def evaluate_cloud(
 
 
 def true_surface(truth: TrueDepth, reference: Trajectory, lens: Camera) -> Array:
-    """At most MAX_SURFACE_POINTS points (n, 3) of the reference's frame, evenly from the pixels of all depth images.
+    """At most MAX_SURFACE_POINTS points (n, 3) in the reference's frame, evenly chosen from the pixels of all depth
+    images.
 
-    Raises SourceError when no depth image has a pose with its index as timestamp.
+    Raises SourceError if no depth image has a pose with its index as timestamp.
     """
     poses = dict(zip(np.round(reference.timestamps).astype(int).tolist(), reference.world_from_cam, strict=True))
     posed = [index for index in truth.paths if index in poses]
@@ -181,7 +182,7 @@ def true_surface(truth: TrueDepth, reference: Trajectory, lens: Camera) -> Array
 
 
 def image_rays(lens: Camera, rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, ...]) -> Array:
-    """Rays (n, 3) with z = 1 through pixel centres of an image (h, w) that shows what the frame of ``lens`` shows."""
+    """Rays (n, 3) with z = 1 through pixel centres of an image (h, w) with the same view as the frame of ``lens``."""
     height, width = shape
     pixels = np.stack([(columns + 0.5) * (lens.width / width), (rows + 0.5) * (lens.height / height)], axis=1)
     rays = np.ones((len(pixels), 3))

@@ -1,7 +1,7 @@
 """Recall and precision of a run's loops, judged by reference poses.
 
 Two frames see the same place if they share surface: the map's depth of one, placed at the reference pose, agrees with
-that of the other. So no true depth is needed, and a poor map gives fewer revisits, not wrong ones.
+that of the other. This needs no true depth, and a poor map gives fewer revisits, not wrong ones.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from recon.store.map import ReconstructedMap
 
 REVISIT_OVERLAP = 0.3  # least share of the surface seen by either frame for a revisit
 RIGHT_OVERLAP = 0.05  # least share of the surface seen by either frame for a right loop
-RIGHT_SHARE = 0.5  # of the apparent overlap that must be the same surface: two places overlap through a wall
+RIGHT_SHARE = 0.5  # least share of the overlap that must be the same surface: rooms overlap through their wall
 GAP = 100  # least number of frames between the two of a revisit
-NEARBY = 10  # a loop within so many frames of a revisit finds it
+NEARBY = 10  # a loop finds a revisit if it is within so many frames
 MAX_DEPTH_ERROR = 0.15
 SAMPLED_FRAMES = 120
 STEP = 8  # px between compared points of a depth map
@@ -74,7 +74,7 @@ def evaluate_loops(
     """Judge the loops in the ledger of a run.
 
     reference: true world_from_cam (4, 4) by frame index; passed-over frames have no depth and do not count. scale:
-    reference units per unit of the map. Raises SourceError if no place is revisited, since there is nothing to find.
+    reference units per unit of the map. Raises SourceError if no place is revisited.
     """
     reference = {frame.index: reference[frame.index] for frame in reconstruction.frames if frame.index in reference}
     sampled = sorted(reference)[:: -(-len(reference) // SAMPLED_FRAMES) or 1]
@@ -135,7 +135,7 @@ def find_revisits(views: Mapping[int, View]) -> list[Pair]:
 
 
 def overlap(first: View, second: View) -> float:
-    """The share of one view's depth that is the same surface in the other, the smaller of both directions."""
+    """The share of one view's depth that is the same surface in the other; the smaller of both directions."""
     return min(seen * same for seen, same in shared_both_ways(first, second))
 
 

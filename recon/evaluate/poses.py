@@ -52,7 +52,7 @@ class Evaluation:
 def evaluate(
     estimated: Path, reference: Path, align: Alignment = "sim3", max_time_difference: float = MAX_TIME_DIFFERENCE
 ) -> Evaluation:
-    """``compare`` for two TUM files. Raises SourceError, also when a file cannot be read."""
+    """``compare`` for two TUM files. Raises SourceError, also if a file cannot be read."""
     names = str(estimated), str(reference)
     return compare(read_tum(estimated), read_tum(reference), align, max_time_difference, names)
 
@@ -74,7 +74,7 @@ def compare(
         raise SourceError(
             f"{len(pairs[0])} rows of {names[0]} (time {_time_range(estimated)}) match {names[1]} "
             f"(time {_time_range(reference)}) within {max_time_difference:g} s, expected at least {MIN_MATCHES}. "
-            "Give both the same clock, or a reference of the same frames."
+            "Use the same clock for both, and a reference of the same frames."
         )
     matched_estimated = _evo_trajectory(estimated, pairs[0])
     matched_reference = _evo_trajectory(reference, pairs[1])
@@ -82,7 +82,7 @@ def compare(
         rotation, translation, scale = matched_estimated.align(matched_reference, correct_scale=align == "sim3")
     except EvoException as error:
         raise SourceError(
-            f"{names[0]} and {names[1]} cannot be aligned: the camera centres of one lie on a line or a point."
+            f"{names[0]} and {names[1]} cannot be aligned: the camera centres of one lie on a line or coincide."
         ) from error
     alignment = Sim3(scale, rotation, translation)
     return _measure(matched_estimated, matched_reference, _evo_trajectory(reference), alignment)
@@ -91,7 +91,7 @@ def compare(
 def plot(evaluation: Evaluation, path: Path) -> None:
     """Plot both paths, viewed along the narrowest axis of the reference, and the error over time, as a PNG.
 
-    Raises OutputError when ``path`` cannot be written.
+    Raises OutputError if ``path`` cannot be written.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes half a second, needed for plots only
 

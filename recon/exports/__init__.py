@@ -21,13 +21,12 @@ UNDISTORTED = "_undistorted"
 
 @dataclass(frozen=True)
 class Export:
-    """One format. Functions are callables, or "module:function" to import when needed.
+    """One format. Functions are callables, or "module:function" to be imported when needed.
 
-    path: file or folder to write in the folder of a run. writer: called with the map and a path, and with
-    CloudSettings if ``surface``. reader: opens the path with the program the file is for; raises if it is incomplete.
-    about: one line of help. undistorted: like ``writer``, with pinhole copies of the images. stage: shown while a run
-    writes this format; empty if only ``recon export`` writes it. stale: what to delete if writing fails, unless that is
-    ``path``.
+    path: file or folder to write in the folder of a run. writer: called with the map and a path, and with CloudSettings
+    if ``surface``. reader: opens the path with the program the file is for; raises if it is incomplete. about: one line
+    of help. undistorted: like ``writer``, with pinhole copies of the images. stage: shown while a run writes this
+    format; empty if only ``recon export`` writes it. stale: what to delete if writing fails, if not ``path``.
     """
 
     path: str
@@ -53,7 +52,7 @@ class Export:
             write(reconstruction, out)
 
     def read(self, path: Path) -> Any:
-        """What the reader makes of ``path``."""
+        """The content of ``path`` as its reader gives it."""
         return loaded(self.reader)(path)
 
 

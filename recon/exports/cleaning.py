@@ -1,8 +1,8 @@
 """Cleans depth maps just before they become a cloud or a mesh; the map itself keeps all depth.
 
-First, in each frame, depth of low confidence and flying pixels are removed. Then each frame is compared with frames
-near it: depth that they do not confirm, or see through, is removed, and the rest is averaged over all of them. Sky is
-removed on request. docs/formats.md gives the rules with their numbers.
+First, depth of low confidence and flying pixels are removed from each frame. Then each frame is compared with frames
+near it: depth that they do not confirm or that they see through is removed, and the rest is averaged over all of them.
+Sky is removed on request. docs/formats.md gives the rules with their numbers.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from recon.store.map import CONFIDENCE_LEVELS, ReconstructedMap
 
 PosedGeometry = tuple[PlacedFrame, FrameGeometry]
 
-DOUBTFUL_SHARE = 0.05  # of the map's depth, the least confident
+DOUBTFUL_SHARE = 0.05  # of the map's depth: the least confident part
 EDGE_STEP = 0.05  # of the depth, between neighbouring pixels
 NEIGHBOURS = (1, 2, 4, 8, 16)  # frames before and after
 AGREEMENT = 0.01  # of the depth
-SEEN_THROUGH = 0.03  # of the depth, by which a neighbour sees behind a point
+SEEN_THROUGH = 0.03  # of the depth: distance by which a neighbour sees behind a point
 SKY_BRIGHTNESS = 110
 SKY_GRADIENT = 12  # grey levels per pixel
 SKY_SHARE = 0.02  # of the image
@@ -70,7 +70,7 @@ def surfaces(reconstruction: ReconstructedMap, known: Survey, settings: CloudSet
 
 
 def cleaned(frames: Iterable[PosedGeometry], doubtful: float, *, sky: bool = True) -> Iterator[PosedGeometry]:
-    """The frames with trustworthy depth only; ``sky`` says whether to keep the depth of the sky.
+    """The frames with only trustworthy depth; ``sky`` says whether to keep the depth of the sky.
 
     doubtful: least confidence to keep. Holds 33 frames at a time.
     """
@@ -104,12 +104,12 @@ def sky_of(colour: NDArray[np.uint8]) -> Mask:
     count, areas, boxes, _ = cv2.connectedComponentsWithStats(pale.astype(np.uint8), connectivity=4)
     enough = boxes[:, cv2.CC_STAT_AREA] >= SKY_SHARE * grey.size
     at_top = np.isin(np.arange(count), areas[0]) & (np.arange(count) > 0)
-    # Sky ends at the roofs, where the gradient left a seam.
+    # Sky ends at the roofs, where the gradient leaves a seam.
     return np.asarray(cv2.dilate((at_top & enough)[areas].astype(np.uint8), window) > 0)
 
 
 def _with_neighbours(frames: Iterable[PosedGeometry]) -> Iterator[tuple[PosedGeometry, list[PosedGeometry]]]:
-    """Every frame, with those at the distances NEIGHBOURS before and after it."""
+    """Every frame with the frames at the distances NEIGHBOURS before and after it."""
     reach = max(NEIGHBOURS)
     offsets = [reach + sign * distance for distance in NEIGHBOURS for sign in (-1, 1)]
     window: deque[PosedGeometry | None] = deque(maxlen=2 * reach + 1)
@@ -120,7 +120,8 @@ def _with_neighbours(frames: Iterable[PosedGeometry]) -> Iterator[tuple[PosedGeo
 
 
 def _clean_together(posed: PosedGeometry, others: Sequence[PosedGeometry]) -> FrameGeometry:
-    """Keep depth that two others confirm, or the only one that sees it, unless more see through it; at its mean depth.
+    """Keep depth that two other views confirm, or the only one that sees it, unless more see through it; at its mean
+    depth.
 
     Depth that no other view sees stays. The mean over the views smooths ripples, since depth errors are independent
     between views.

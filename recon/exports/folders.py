@@ -14,9 +14,9 @@ from recon.store.map import ReconstructedMap
 
 @contextmanager
 def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
-    """A temporary sibling of ``path`` to fill, which takes its place at the end.
+    """A temporary folder or file beside ``path``; once filled, it takes the place of ``path``.
 
-    Raises OutputError naming ``path`` when it cannot be written, or is in use and not to be replaced.
+    Raises OutputError naming ``path`` if it cannot be written, or is in use and must not be replaced.
     """
     temporary = path.with_name(path.name + ".part")
     try:
@@ -38,7 +38,7 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
 def share_images(reconstruction: ReconstructedMap, folder: Path) -> None:
     """Put the originals of all placed frames into a new ``folder``: hard links, or copies on another disk.
 
-    Raises MapError when an original is missing and OSError when ``folder`` cannot be written.
+    Raises MapError if an original is missing and OSError if ``folder`` cannot be written.
     """
     require_images(reconstruction)
     folder.mkdir()
@@ -50,10 +50,10 @@ def share_images(reconstruction: ReconstructedMap, folder: Path) -> None:
 
 
 def require_images(reconstruction: ReconstructedMap) -> None:
-    """Raise MapError when the original of a placed frame is missing."""
+    """Raise MapError if the original of a placed frame is missing."""
     missing = [frame.name for frame in reconstruction.frames if not (reconstruction.images / frame.name).is_file()]
     if missing:
         raise MapError(
             f"{reconstruction.images} lacks {len(missing)} of {len(reconstruction.frames)} images, first "
-            f"{missing[0]}. Put them back or run the reconstruction again."
+            f"{missing[0]}. Restore them or run the reconstruction again."
         )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VOXEL_IN_FOOTPRINTS = 2.0
 TRUNCATION_IN_VOXELS = 4.0
-LEAST_VIEWS = 2.0  # that must have seen a piece of surface
+LEAST_VIEWS = 2.0  # number of frames that must have seen a piece of surface
 BLOCKS = 500  # of 16 x 16 x 16 voxels (40 MB) to begin with; the grid grows
 CRUMBS = 0.001  # of the triangles; smaller pieces are dropped
 GLTF_FROM_WORLD = np.array([1, -1, -1])  # y up, z towards the viewer
@@ -49,7 +49,7 @@ def write_mesh(reconstruction: ReconstructedMap, path: Path, settings: CloudSett
     voxel = settings.voxel or VOXEL_IN_FOOTPRINTS * known.footprint
     mesh = _surface(surfaces(reconstruction, known, settings), voxel)
     if mesh is None or not len(mesh.triangles):
-        raise OutputError(f"{reconstruction.folder} has no depth that a surface of --voxel {voxel:g} could be made of.")
+        raise OutputError(f"{reconstruction.folder} has no depth from which to make a surface with --voxel {voxel:g}.")
     write_atomically(path, lambda file: file.write(WRITERS[path.suffix.lower()](mesh)))
     return len(mesh.triangles)
 

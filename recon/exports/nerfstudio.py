@@ -41,7 +41,7 @@ def _transforms(reconstruction: ReconstructedMap) -> dict[str, Any]:
     fisheye = [camera.model == "OPENCV_FISHEYE" for camera in cameras]
     if any(fisheye) and not all(fisheye):
         raise OutputError(
-            "A nerfstudio data set has one kind of lens, this map has fisheye and other ones. "
+            "A nerfstudio data set has one kind of lens, but this map has fisheye and other lenses. "
             "Export undistorted images instead: --to colmap --undistort."
         )
     shared = _lens(next(iter(cameras))) if len(cameras) == 1 else {}

@@ -21,7 +21,7 @@ def write_outputs(
 ) -> tuple[str, ...]:
     """Write every run's exports to the map's folder; returns a sentence for each that failed.
 
-    A failed output is absent afterwards: a file of an earlier run would not match the map.
+    A failed output is deleted, since a file of an earlier run would not match the map.
     """
     failed: list[str] = []
     for target, export in EXPORTS.items():
@@ -43,7 +43,7 @@ def _failure(error: Exception, folder: Path, name: str, target: str) -> str:
     if not isinstance(error, ReconError):
         note_traceback(error, folder)
         reason = f"{short(error)}."
-    return f"{name} is missing: {reason} Make it again with: recon export {shlex.quote(str(folder))} --to {target}"
+    return f"{name} is missing: {reason} Write it with: recon export {shlex.quote(str(folder))} --to {target}"
 
 
 def _remove(path: Path) -> None:

@@ -47,11 +47,11 @@ class CloudPoints:
 def write_ply(reconstruction: ReconstructedMap, path: Path, settings: CloudSettings | None = None) -> int:
     """Write the cloud of all depth maps as ``x y z nx ny nz red green blue confidence``; returns the number of points.
 
-    Points of one batch of frames that share a voxel become their mean, weighted by confidence; a later batch only
-    fills voxels that are still empty. Depth with a confidence of 0 is left out, and what ``settings`` cleans. When
-    there are too many points the voxel doubles until they fit, so that memory is bounded by one batch and 16 bytes per
-    written point. Points over a million voxels away from the origin are left out.
-    Raises OutputError when ``path`` cannot be written and MapError when a submap is damaged.
+    Points of one batch of frames that share a voxel become their mean, weighted by confidence; a later batch only fills
+    voxels that are still empty. Depth with a confidence of 0 is left out, as is depth that ``settings`` removes. If
+    there are too many points, the voxel doubles until they fit, so that memory is bounded by one batch and 16 bytes per
+    written point. Points over a million voxels away from the origin are left out. Raises OutputError if ``path`` cannot
+    be written and MapError if a submap is damaged.
     """
     settings = settings or CloudSettings()
     known = survey(reconstruction.geometry())
@@ -101,7 +101,7 @@ def read_points(path: Path) -> CloudPoints:
     lines = [line for line in _header(count).splitlines() if not line.startswith(b"comment")]
     found = [line for line in (header + end).splitlines() if not line.startswith(b"comment")]
     if found != lines or len(body) % VERTEX.itemsize:
-        raise MapError(f"{path} is truncated, or no cloud of this program. Write it again with: recon export --to ply")
+        raise MapError(f"{path} is truncated, or not a cloud of this program. Rebuild it with: recon export --to ply")
     vertices = np.frombuffer(body, dtype=VERTEX)
     return CloudPoints(
         positions=np.stack([vertices[axis] for axis in ("x", "y", "z")], axis=1).astype(np.float64),
@@ -112,7 +112,7 @@ def read_points(path: Path) -> CloudPoints:
 
 
 def _header(count: int, vertex: np.dtype[np.void] = VERTEX) -> bytes:
-    """The header, as long for any ``count``: the streamed cloud overwrites it once the number of points is known."""
+    """The header, of a fixed length: a streamed cloud overwrites it once the number of points is known."""
     padding = "-" * (20 - len(str(count)))
     lines = ["ply", "format binary_little_endian 1.0", f"comment {padding}", f"element vertex {count}"]
     return "\n".join([*lines, *properties(vertex), "end_header\n"]).encode("ascii")
@@ -124,7 +124,7 @@ def properties(vertex: np.dtype[np.void]) -> list[str]:
 
 
 def _write_cloud(file: IO[bytes], frames: Iterable[PosedGeometry], voxel: float, max_points: int) -> int | None:
-    """Write header and points; None when there are more than ``max_points`` voxels."""
+    """Write header and points; None if there are more than ``max_points`` voxels."""
     file.seek(0)
     file.truncate()
     file.write(_header(0))

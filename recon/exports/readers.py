@@ -22,7 +22,7 @@ PLY_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4
 
 
 class CheckError(ReconError):
-    """A file is missing, or readable with the wrong content."""
+    """A file is missing, incomplete, or has the wrong content."""
 
 
 def read_cloud(path: Path) -> open3d.geometry.PointCloud:
@@ -30,7 +30,7 @@ def read_cloud(path: Path) -> open3d.geometry.PointCloud:
     import open3d  # noqa: PLC0415 - takes two seconds, needed for clouds only
 
     if not _ply_is_whole(existing(path)):  # Open3D would fill the rest with whatever is in memory
-        raise CheckError(f"{path} is truncated or no binary PLY: not all points from {path.name} can be read.")
+        raise CheckError(f"{path} is truncated or not a binary PLY file: not all of its points can be read.")
     return open3d.io.read_point_cloud(path, remove_nan_points=False)
 
 

@@ -68,7 +68,7 @@ def write_kitti(reconstruction: ReconstructedMap, path: Path) -> None:
 
 
 def read_tum(path: Path) -> Trajectory:
-    """Read a TUM file: columns separated by white space, lines that start with ``#`` are comments.
+    """Read a TUM file: columns are separated by white space, lines that start with ``#`` are comments.
 
     Raises SourceError, naming file and line, for a missing file, a row of another width, a value that is not a finite
     number, a quaternion of length zero, and a file without rows. Quaternions are normalised.

@@ -1,1 +1,1 @@
-"""From chunks to one map: alignment, placement, doubts, loop closure, correction, and a common unit."""
+"""From chunks to one map: alignment, placement, doubts, loop closing, correction, and a common unit."""

@@ -1,4 +1,4 @@
-"""Placing a submap: the similarity between two chunks that share frames."""
+"""Alignment of a submap: the similarity between two chunks that share frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ITERATIONS = 20
 
 @dataclass(frozen=True)
 class Alignment:
-    """residual: weighted RMS distance of the inliers in units of b. inliers: share of weight that agrees."""
+    """residual: weighted RMS distance of the inliers in units of b. inliers: their share of the weight."""
 
     b_from_a: Sim3
     residual: float
@@ -26,8 +26,8 @@ class Alignment:
 def fit_similarity(points_a: Array, points_b: Array, weights: Array) -> Sim3:
     """The similarity that minimises ``sum(weights * |points_b - b_from_a(points_a)|^2)`` in closed form.
 
-    points: (n, 3), weights: (n,) not negative. Umeyama 1991. Raises ValueError when fewer than three points have
-    weight or all of them lie in one place.
+    points: (n, 3), weights: (n,) not negative. Umeyama 1991. Raises ValueError if fewer than three points have weight
+    or all of them coincide.
     """
     total = weights.sum()
     if np.count_nonzero(weights) < 3 or total <= 0:
@@ -67,8 +67,8 @@ def fit_robustly(points_a: Array, points_b: Array, weights: Array, start: Sim3) 
 def align_frames(pairs: list[tuple[FrameGeometry, FrameGeometry]]) -> Alignment:
     """How chunk b sees chunk a, from frames that both contain, given as (frame in a, frame in b).
 
-    The same pixel is the same point in both; confidence is the weight. Camera centres join in, so that frames
-    without depth count too. Raises ValueError when the frames are too few or without depth to fix a scale.
+    The same pixel is the same point in both; confidence is the weight. Camera centres are points too, so that frames
+    without depth count. Raises ValueError if too few frames, or no depth, determine a scale.
     """
     if not pairs:
         raise ValueError("there are no shared frames")
@@ -99,7 +99,7 @@ def _shared_points(pair: tuple[FrameGeometry, FrameGeometry]) -> tuple[Array, Ar
 
 
 def _rough_similarity(pair: tuple[FrameGeometry, FrameGeometry]) -> Sim3 | None:
-    """From one shared frame: scale by the median ratio of depth, the rest by the two poses."""
+    """From one shared frame: scale is the median ratio of depth, rotation and translation follow from the two poses."""
     first, second = pair
     both = (first.depth > 0) & (second.depth > 0)
     if not both.any():

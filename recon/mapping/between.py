@@ -66,7 +66,7 @@ class FrameLocaliser:
         suiting = [camera for camera in cameras if (camera.width, camera.height) == frame.original_size]
         starts = [start for start in (self._cam_from_world, around[0].placed.cam_from_world) if start is not None]
         located = None
-        for start in starts:  # in a zoom, the lens of either neighbour may be wrong
+        for start in starts:  # in a zoom, either neighbour's lens may be wrong
             found = (locate(grey, around, camera, start) for camera in suiting)
             located = max(filter(None, found), key=lambda located: located.agreement, default=None)
             if located:
@@ -110,7 +110,7 @@ def pose_passed(
 
 @dataclass(frozen=True, eq=False)
 class _Located:
-    """The pose (4, 4) of an image, the assumed lens, and the support by the points, each of which adds 0 to 1."""
+    """The pose (4, 4) of an image, the assumed lens, and the support: each point adds 0 to 1."""
 
     cam_from_world: Array
     camera: Camera
@@ -136,7 +136,7 @@ def locate(grey: Image, around: list[_Keyframe], camera: Camera, start: Array) -
 
 
 def follow(keyframe: _Keyframe, grey: Image, camera: Camera, start: Array) -> tuple[Array, Array]:
-    """Pixels (n, 2) in the small image ``grey`` of those of a keyframe's points (n, 3) that were tracked."""
+    """Pixels (n, 2) in the small image ``grey`` of a keyframe's points (n, 3) that were tracked."""
     points_cam = keyframe.points @ start[:3, :3].T + start[:3, 3]
     front = points_cam[:, 2] > 1e-6
     expected = to_small(np.asarray(colmap_camera(camera).img_from_cam(points_cam[front])).reshape(-1, 2), camera, grey)

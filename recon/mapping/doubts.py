@@ -1,4 +1,4 @@
-"""Which parts of a map to doubt: by shared depth between frames, jumps of scale, confidence of the depth, and blur."""
+"""Which parts of a map to doubt, by depth shared between frames, jumps of scale, confidence of the depth, and blur."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from recon.mapping.overlap import depth_at
 
 STEP = 4  # px between sampled points of a depth map
 ENOUGH_POINTS = 20
-ENOUGH_CARRIED = 0.01  # share of an image whose depth the next one sees too; below it, scale is uncertain
-LARGE_JUMP = 0.1  # of log scale: five times the effect of noise in the depth
-FAR_BELOW = 0.5  # of the run's usual value
+ENOUGH_CARRIED = 0.01  # share of an image whose depth the next one also sees; below it, scale is uncertain
+LARGE_JUMP = 0.1  # of log scale: five times the effect of depth noise
+FAR_BELOW = 0.5  # share of the run's usual value
 
 
 @dataclass(frozen=True)
 class Doubts:
     """Evidence against a submap.
 
-    carried: the smallest share of a frame's pixels that have depth in the next frame too; if it is tiny, nothing
-    determines how far the camera moved. carried_frame: the frame after that place. scale_jump: the largest factor, as
-    |log|, by which depth differs between consecutive frames. jump_frame: the frame after it. confidence: mean over all
-    pixels, 0 where there is no depth. sharpness: median over the frames of the standard deviation of the image's
-    Laplacian, in grey levels.
+    carried: the smallest share of a frame's pixels that also have depth in the next frame; if it is tiny, nothing
+    determines how far the camera moved. carried_frame: that next frame. scale_jump: the largest factor, as |log|, by
+    which depth differs between consecutive frames. jump_frame: the second of these. confidence: mean over all pixels, 0
+    where there is no depth. sharpness: median over the frames of the standard deviation of the image's Laplacian, in
+    grey levels.
     """
 
     carried: float
@@ -57,7 +57,7 @@ def find_doubts(frames: Sequence[FrameGeometry]) -> Doubts:
 
 
 def unjudged(frames: Sequence[FrameGeometry]) -> Doubts:
-    """Doubts about frames that could not be judged: whether anything carries scale to them is unknown."""
+    """Doubts about frames that could not be judged: nothing is known to carry scale to them."""
     first = frames[0].index
     return Doubts(0.0, first, 0.0, first, 0.0, 0.0)
 
@@ -65,7 +65,7 @@ def unjudged(frames: Sequence[FrameGeometry]) -> Doubts:
 def link(before: FrameGeometry, after: FrameGeometry) -> tuple[float, float]:
     """Share of the first frame's pixels with depth in both frames, and the log of the second's depth over the first's.
 
-    The latter is the median, 0 with too few such pixels.
+    The latter is the median; 0 if there are too few such pixels.
     """
     rows, columns = np.nonzero(before.depth[::STEP, ::STEP] > 0)
     points = Sim3.from_matrix(after.cam_from_chunk).apply(points_in_chunk(before, rows * STEP, columns * STEP))
@@ -80,7 +80,7 @@ def sharpness(image: Image) -> float:
 
 
 def warnings(submaps: Sequence[Doubts]) -> list[list[str]]:
-    """Sentences for the user about every submap, in comparison with the rest of the run."""
+    """Sentences for the user about every submap, compared with the rest of the run."""
     if not submaps:
         return []
     usual_confidence = float(np.median([doubts.confidence for doubts in submaps]))

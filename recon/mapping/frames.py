@@ -1,4 +1,4 @@
-"""The frames of a run: what the source gave, and why some have no pose."""
+"""The frames of a run: those that the source gave, and why some have no pose."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class SubmapStore(Protocol):
 class GrowingMap:
     """The poses of everything reconstructed so far. Depth goes to the ``store``, by submap.
 
-    recogniser: finds loops; None to close no loops. A failure of doubts or loops is reported, and the map grows
+    recogniser: finds loops; None to close no loops. If doubts or loops fail, the failure is reported and the map grows
     without them.
     """
 
@@ -64,7 +64,7 @@ class GrowingMap:
         return self._loops.confirmed if self._loops else ()
 
     def add(self, chunk: Chunk, geometry: ChunkGeometry) -> Submap | None:
-        """Place a chunk, store what it adds, and close its loops; None if none of its frames has a pose.
+        """Place a chunk, store the frames that it adds, and close its loops; None if none of its frames has a pose.
 
         Raises OutputError.
         """

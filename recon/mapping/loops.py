@@ -16,12 +16,12 @@ from recon.mapping.posegraph.graph import Edge, EdgeNoise, Optimised, PoseGraph
 from recon.mapping.posegraph.solver import closing_error, optimise
 from recon.mapping.world import median_depth
 
-MAX_CLOSING_ERROR = 5.0  # standard deviations of the chain's drift; a loop beyond that is a mistake, not drift
-# Drift from one submap to the next: generous, since a loop must never be refused because a map has drifted a little.
+MAX_CLOSING_ERROR = 5.0  # standard deviations of the chain's drift; a loop beyond that is a mistake
+# Drift from one submap to the next: generous, so that no loop is rejected because the map has drifted a little.
 DRIFT_ROTATION = 0.02  # rad
 DRIFT_TRANSLATION = 0.03  # of the path within the submap and its scene depth
 DRIFT_LOG_SCALE = 0.03
-LOST_LOG_SCALE = 1.0  # where nothing carries the scale, as when the camera turns in front of a blank wall
+LOST_LOG_SCALE = 1.0  # if nothing carries the scale, as when the camera turns in front of a blank wall
 NOTHING_REVISED: Mapping[int, Sim3] = {}
 NOTHING_KNOWN = EdgeNoise(100.0, 1e4, 100.0)
 OTHER_PIECE = "it leads to a part of the map that is not connected with this one"
@@ -45,9 +45,9 @@ class Piece:
         return PoseGraph(self.world_from_node, self.chain, [edge for _, edge in self.loops])
 
     def joined(self, other: Piece, bridges: Sequence[tuple[int, Edge]]) -> Piece:
-        """This piece followed by another one, placed by ``bridges``, the loops from this one to it.
+        """This piece followed by another one, which ``bridges``, the loops between them, place.
 
-        The first of them gives the start of the optimisation; the chain between the pieces carries no information.
+        The first bridge gives the start of the optimisation; the chain between the pieces carries no information.
         """
         _, first = bridges[0]
         seen = self.world_from_node[first.first] @ first.first_from_second
@@ -77,17 +77,17 @@ class LoopCloser:
 
     @property
     def ledger(self) -> tuple[LoopRecord, ...]:
-        """Every candidate so far, in order of appearance, with its present verdict."""
+        """Every candidate so far, in order of appearance, with its current verdict."""
         return tuple(self._ledger)
 
     @property
     def closed(self) -> tuple[tuple[int, int], ...]:
-        """The frames of every loop accepted at present, the earlier one first."""
+        """The frames of every loop that is accepted now, the earlier frame first."""
         return tuple((line.earlier, line.frame) for line in self._ledger if line.verdict == "accepted")
 
     @property
     def confirmed(self) -> tuple[tuple[int, int], ...]:
-        """Those of ``closed``, and of the loops to other pieces, which are too few to judge.
+        """The frames of ``closed``, and of loops to other pieces, which are too few to judge.
 
         The joint adjustment may connect the pieces there.
         """
@@ -148,7 +148,7 @@ class LoopCloser:
         self._piece.world_from_node[submap.index] = world_from_node
 
     def _enter(self, candidate: LoopCandidate) -> None:
-        """Record a candidate in the ledger and, if it may be true, as a loop or as a bridge to another piece."""
+        """Record a candidate in the ledger and, if it may be right, as a loop or as a bridge to another piece."""
         edge, reason, before = candidate.edge, candidate.reason, 0.0
         kind: LoopKind = "loop"
         row = len(self._ledger)
@@ -192,7 +192,7 @@ class LoopCloser:
     def _join(self) -> Mapping[int, Sim3]:
         """Connect the newest piece with another one if enough loops to it agree on their relative pose.
 
-        No chain contradicts a wrong loop here, so one is not enough. Returns the poses of the submaps of both.
+        Here no chain contradicts a wrong loop, so one loop is not enough. Returns the poses of the submaps of both.
         """
         for other in self._others:
             bridges = [bridge for bridge in self._bridges if bridge[1].first in other.world_from_node]
@@ -255,8 +255,8 @@ def pose_of(index: int, submap: Submap) -> Array:
 def drift(submap: Submap, doubts: Doubts, depth: float) -> EdgeNoise:
     """Expected error of a submap relative to the previous one. depth: median depth of its scene, in its own unit.
 
-    It grows with the camera's path in the submap, with the residual of the shared frames, and if depth shows that scale
-    has jumped or may have jumped unnoticed: only loops can tell then.
+    It grows with the camera's path in the submap and with the residual of the shared frames. It also grows if the depth
+    shows that the scale has jumped, or may have jumped unnoticed: then only loops can correct it.
     """
     centres = np.array([np.linalg.inv(frame.cam_from_chunk)[:3, 3] for frame in submap.geometry.frames])
     way = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())

@@ -12,10 +12,10 @@ from recon.core.types import FrameGeometry
 def shared_surface(
     target_from_source: Sim3, source: FrameGeometry, target: FrameGeometry, max_error: float, step: int = 4
 ) -> tuple[float, float]:
-    """Share of the source's depth that falls onto depth of the target, and the share of that with the same depth.
+    """Share of the source's depth that projects onto depth of the target, and the share of that with the same depth.
 
-    target_from_source: between the chunk frames. max_error: of the depth, relative. step: pixels between those that
-    are compared.
+    target_from_source: between the chunk frames. max_error: of the depth, relative. step: distance between compared
+    pixels.
     """
     rows, columns = np.nonzero(source.depth[::step, ::step] > 0)
     points = points_in_chunk(source, rows * step, columns * step)
@@ -28,7 +28,7 @@ def shared_surface(
 
 
 def depth_at(points_cam: Array, frame: FrameGeometry) -> tuple[Array, Array]:
-    """Depth of points (n, 3) in a frame's camera, and the depth map's, of those that fall where it has any: (m,)."""
+    """Depth (m,) in a frame's camera of those points (n, 3) that project onto stored depth, and that depth (m,)."""
     points_cam = points_cam[points_cam[:, 2] > 1e-9]
     pixels = points_cam @ frame.intrinsics.T
     pixels = np.floor(pixels[:, :2] / pixels[:, 2:])

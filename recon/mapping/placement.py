@@ -25,7 +25,7 @@ class Placement:
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
         self._last: Submap | None = None
-        self.revised: dict[int, Sim3] = {}  # poses of the earlier submaps that the newest chunk moved
+        self.revised: dict[int, Sim3] = {}  # poses of earlier submaps that the newest chunk moved
         self._submap_of: dict[int, int] = {}
         self._world_from_submap: dict[int, Sim3] = {}
 
@@ -66,7 +66,7 @@ class Placement:
         return submap, new
 
     def _revise(self, piece: Piece, submap: Submap) -> None:
-        """Move earlier frames of the piece to their poses in the submap; the scale of their depth is kept."""
+        """Move earlier frames of the piece to their poses in the submap; their depth keeps its scale."""
         self.revised = {}
         for index, pose in submap.geometry.revised.items():
             if index in piece:
@@ -87,7 +87,7 @@ class Placement:
     def move(self, world_from_submap: Mapping[int, Sim3]) -> None:
         """Set the poses of submaps, by index; their frames and later submaps move along.
 
-        They are connected: if they belong to several pieces, these become one.
+        If these submaps belong to several pieces, the pieces become one.
         """
         connected = [
             piece for piece in self.pieces if any(self._submap_of[index] in world_from_submap for index in piece)

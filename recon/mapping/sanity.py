@@ -1,4 +1,4 @@
-"""Whether the result of a run can be a map at all, and what to doubt about it."""
+"""Whether the result of a run can be a map at all, and why to doubt it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from recon.core.errors import ReconstructionError
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame, SparsePoints
 
-FEWEST_POINTS, FEW_POINTS = 12, 25  # that half of the frames see
-IMPOSSIBLE_STEP = 50.0  # in depths seen: no two images across such a step can show the same thing
-LARGE_STEP = 10.0  # times those around it; at most 5.3 in real sequences
+FEWEST_POINTS, FEW_POINTS = 12, 25  # least number of points that half of the frames see
+IMPOSSIBLE_STEP = 50.0  # in depths seen: two images on either side of such a step cannot show the same thing
+LARGE_STEP = 10.0  # times the steps around it; at most 5.3 in real sequences
 AROUND, FEWEST_AROUND = 5, 2  # steps on either side
-DENSE = 0.05  # of the width: images that differ less are as close as those of a video
-USUAL_SHIFT = 3.0  # times the usual shift between neighbouring images, which a real step exceeds
+DENSE = 0.05  # of the width: images that differ less follow each other as closely as those of a video
+USUAL_SHIFT = 3.0  # times the usual shift between neighbouring images; a real step exceeds it
 ENOUGH_SHARED = 12  # points
 ENOUGH_STEPS = 6
 SHARE_BEHIND = 0.1
@@ -98,7 +98,7 @@ def find_jumps(frames: list[PlacedFrame], points: SparsePoints, steps: Array) ->
 
 
 def _unexplained(shift: float, usual: float, width: int) -> str:
-    """The evidence against a jump between two images; empty if a larger shift in the image [px] explains it."""
+    """The evidence against a jump between two images; empty if a larger shift of the image [px] explains it."""
     if shift < USUAL_SHIFT * usual:
         return "but the two images hardly differ more than others"
     if np.isnan(shift) and usual < DENSE * width:
@@ -107,7 +107,7 @@ def _unexplained(shift: float, usual: float, width: int) -> str:
 
 
 def _shift(points: SparsePoints, first: int, second: int) -> float:
-    """Median distance [px] of the points that two frames both see; nan if they share too few."""
+    """Median distance [px] between the observations of the points that two frames share; nan if they share too few."""
     rows = [np.flatnonzero(points.frame_indices == index) for index in (first, second)]
     _, *both = np.intersect1d(points.point_ids[rows[0]], points.point_ids[rows[1]], return_indices=True)
     if len(both[0]) < ENOUGH_SHARED:
@@ -152,7 +152,7 @@ def measure(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> tuple[fl
 
 
 def widest_angle(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> float:
-    """Median over the points of the angle [rad] between the rays from the first and last frame that see a point."""
+    """Median over the points of the angle [rad] between the rays of the first and last frame that see the point."""
     order = np.lexsort((points.frame_indices, points.point_ids))
     ids, indices = points.point_ids[order], points.frame_indices[order]
     starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])[:: len(points.positions) // POINTS_ASKED + 1]

@@ -1,4 +1,4 @@
-"""World frame and unit of a finished map: its first camera and the median depth, or those of the map it continues."""
+"""World frame and unit of a finished map: its first camera and the median depth, or those of the map it extends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def median_depth(frames: Sequence[FrameGeometry]) -> float:
 
 
 def typical_depth(frame: FrameGeometry) -> float:
-    """Median of a frame's depth in its own unit, of confident depth if there is any; 0 without depth."""
+    """Median of a frame's depth, in its own unit; of confident depth if there is any, 0 if there is none at all."""
     for depth in (frame.sure().depth, frame.depth):
         if (depth > 0).any():
             return float(np.median(depth[depth > 0]))

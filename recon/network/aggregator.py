@@ -166,7 +166,7 @@ def with_special_tokens(patches: Tensor, special: Tensor, *, start: bool) -> Ten
 def across(
     block: nn.Module, tokens: Tensor, layout: FrameLayout, offer: Offer, past: KeysValues | None
 ) -> tuple[Tensor, KeysValues]:
-    """Apply a block whose tokens attend to the keys of all frames, in this chunk and before; also returns these."""
+    """Apply a block whose tokens attend to the keys of all frames of this chunk and before; also returns these keys."""
     assert isinstance(block, Block)
     query, seen = offered(block.attn, block.norm1(tokens), layout, offer)
     if past:

@@ -45,7 +45,7 @@ def refusal(backend: Backend, device: torch.device) -> str:
         forward = importlib.import_module("xformers.ops.fmha")
     except (ImportError, OSError) as error:
         return f"xformers cannot be imported ({error})"
-    # Its Triton kernels report themselves as available even without a GPU.
+    # Its Triton kernels claim to be available even without a GPU.
     compiled = [operator for operator in forward.ALL_FW_OPS if "triton" not in operator.NAME.lower()]
     return "" if any(operator.is_available() for operator in compiled) else "xformers' CUDA extensions do not load here"
 

@@ -22,7 +22,7 @@ class KeysValues:
 
     @classmethod
     def join(cls, parts: Sequence[KeysValues]) -> KeysValues:
-        """A concatenated copy of all parts, which keeps no part's larger memory alive."""
+        """A concatenated copy of all parts, so that no part's larger memory stays alive."""
         return cls(torch.cat([part.keys for part in parts], dim=2), torch.cat([part.values for part in parts], dim=2))
 
     @property
@@ -141,11 +141,11 @@ class DescriptorCache:
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """How much of earlier chunks a stream may keep; by default everything, as in the published code.
+    """How much of earlier chunks a stream may keep; everything by default, as in the published code.
 
     frames: frames whose descriptors are kept. mebibytes: memory of the whole cache between two chunks. drop_rate: only
-    one in so many frames of a chunk, starting with its first, offers descriptors, even to its own chunk; this is
-    ``memory_drop_rate`` of the published code. Raises SettingsError for values below 1.
+    one in so many frames of a chunk, starting with the first, offers descriptors, also within the chunk; the published
+    code calls it ``memory_drop_rate``. Raises SettingsError for values below 1.
     """
 
     frames: int | None = None
@@ -181,6 +181,6 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def protected_frames(cache: DescriptorCache) -> Iterable[int]:
-    """Positions in ``cache.frames`` that are evicted last: the anchor, the newest frame, the keyframes."""
+    """Positions in ``cache.frames`` of the frames to evict last: the anchor, the newest frame, the keyframes."""
     last = len(cache.frames) - 1
     return [row for row, frame in enumerate(cache.frames) if frame == 0 or row == last or frame in cache.keyframes]

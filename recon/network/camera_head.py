@@ -20,7 +20,7 @@ STEERED_EPS = 1e-6
 
 
 class CameraHead(nn.Module):
-    """Camera tokens of frames of one scene to their pose encodings."""
+    """Camera tokens of the frames of one scene to pose encodings."""
 
     def __init__(self, config: CameraHeadConfig, backend: Backend = "torch") -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class CameraHead(nn.Module):
         poses = []
         for _ in range(self.config.iterations):
             raw = raw + self._change(tokens, pose)
-            pose = raw  # the pose fed back is the one before activation
+            pose = raw  # the pose before activation is fed back
             poses.append(self._activated(raw))
         return tuple(poses)
 

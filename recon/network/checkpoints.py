@@ -32,7 +32,7 @@ NAMED_AT_MOST = 5
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A weight file's content, mapped from the file. stated: what files of our own say about themselves."""
+    """A weight file's content, mapped from the file. stated: the description that our own files contain."""
 
     path: Path
     tensors: Mapping[str, Tensor]
@@ -49,7 +49,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Misfit:
-    """How a checkpoint differs from what a network wants. misshapen: name, shape got, shape wanted."""
+    """How a checkpoint differs from what a network expects. misshapen: name, actual shape, expected shape."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -73,7 +73,7 @@ def _first(names: Iterable[str]) -> str:
 def read_checkpoint(path: Path) -> Checkpoint:
     """The tensors of a safetensors file, of a sharded one (its ``.index.json``), or of a PyTorch file.
 
-    Public wrappers are taken off. Raises WeightsError for a file that is missing, damaged, or holds code to run.
+    Public wrappers are removed. Raises WeightsError for a file that is missing, damaged, or contains code.
     """
     try:
         return _read(path)
@@ -104,7 +104,7 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _unwrapped(content: object) -> dict[str, Tensor]:
-    """The named tensors of a PyTorch file. Raises TypeError where there are none."""
+    """The named tensors of a PyTorch file. Raises TypeError if there are none."""
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -117,18 +117,18 @@ def _unwrapped(content: object) -> dict[str, Tensor]:
 
 
 def save_checkpoint(path: Path, network: GeometryNetwork, rule: Rule) -> None:
-    """Write a safetensors file that says what it is. Raises OutputError when it cannot be written."""
+    """Write a safetensors file that describes itself. Raises OutputError if it cannot be written."""
     write_tensors(path, network.state_dict(), to_text(network.config, rule))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], stated: str) -> None:
-    """Write tensors and what ``stored_config.to_text`` says of them, as ``write_safetensors`` does."""
+    """Write tensors with the description from ``stored_config.to_text``, as ``write_safetensors`` does."""
     make_folder(path.parent)
     write_safetensors(path, tensors, {METADATA: stated})
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file that is whole or absent. Raises OutputError when it cannot be written."""
+    """Write a safetensors file that is complete or absent. Raises OutputError if it cannot be written."""
     contiguous = {name: x.contiguous() for name, x in tensors.items()}
     try:
         write_atomically(path, lambda file: save_file(contiguous, file.name, metadata))
@@ -158,10 +158,9 @@ def differences(shapes: Mapping[str, tuple[int, ...]], network: torch.nn.Module)
 
 
 def identify(checkpoint: Checkpoint) -> tuple[NetworkConfig, Rule]:
-    """Which network a file is for, and the rule to run it with if the user names none.
-
-    Files of our own say so; public ones are told by names and shapes. FlashVGGT's two published rules share these, so
-    v1 is the default: its README states that rule's factor. Raises WeightsError when it is for none of them.
+    """The network that a file is for, and the rule to run it with if the user names none. Our own files state both;
+    public files are recognised by names and shapes. FlashVGGT's two published rules share these, so v1 is the default:
+    its README states that rule's factor. Raises WeightsError if the file fits no network.
     """
     if checkpoint.is_place_descriptor:
         raise WeightsError(

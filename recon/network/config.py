@@ -48,8 +48,8 @@ class DescriptorsV1:
 class DescriptorsV2:
     """FlashVGGT's later state: keys and values are projected and rotated at full resolution, then sampled.
 
-    factor: patches per descriptor along each side, by nearest neighbour. Global blocks ``first`` to ``last``, both
-    included, attend across frames; the others attend inside each frame. With factor 1 every token is a descriptor.
+    factor: patches per descriptor along each side, by nearest neighbour. Global blocks ``first`` to ``last``
+    (inclusive) attend across frames; the others attend inside each frame. With factor 1 every token is a descriptor.
     """
 
     factor: int = 3
@@ -77,7 +77,7 @@ class VitConfig:
     """A DINOv2 vision transformer with registers.
 
     image_size: side of the square images [px] of the stored position embedding. antialias, offset: how that embedding
-    is resized for other images: True and 0 in VGGT and DINOv2's hub, False and 0.1 in ImAge.
+    is resized for other images: True and 0 in VGGT and the DINOv2 hub, False and 0.1 in ImAge.
     """
 
     image_size: int = 518

@@ -1,6 +1,5 @@
-"""The keys and values that frames offer to each other in a global block (FlashVGGT, section 3).
-
-A frame offers its special tokens and a coarse grid of descriptors of its patches; anchor frames offer all patches too.
+"""The keys and values that frames offer to each other in a global block (FlashVGGT, section 3). A frame offers its
+special tokens and a coarse grid of patch descriptors; anchor frames also offer all patches.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class ResidualUnit(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Adds a finer level and upsamples to the size of the next."""
+    """Adds a finer level and upsamples to the size of the next one."""
 
     def __init__(self, features: int, *, deepest: bool) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class DptHead(nn.Module):
 def sine_positions(like: Tensor, aspect: float) -> Tensor:
     """Sines and cosines (channels, height, width) of the pixel positions of ``like``, x before y.
 
-    aspect: width over height of the image, which is not always that of the feature map. Positions are centred and the
+    aspect: width over height of the image, which may differ from that of the feature map. Positions are centred and the
     image's diagonal is 2; computed in float64.
     """
     channels, height, width = like.shape[-3:]

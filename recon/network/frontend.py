@@ -32,13 +32,13 @@ from recon.settings import NetworkSettings, RunSettings
 Tell = Callable[[Notice], None]
 HALF_PIXEL = 0.5  # the network's origin is the centre of the first pixel, ours its corner
 PINHOLE_ENTRIES = ((0, 0), (1, 1), (0, 2), (1, 2))
-NOT_FINITE = "the network gave no finite numbers for it"
+NOT_FINITE = "the network's output for it is not finite"
 OTHER_SIZE = Unplaced("has another size than the first frame; the network takes one size")
 
 
 @dataclass(frozen=True, eq=False)
 class OpenNetwork:
-    """A network with its weights on its device, and its attention rule. about: a sentence on these."""
+    """A network with its weights on its device, and its attention rule. about: a sentence about these."""
 
     network: GeometryNetwork
     rule: Rule
@@ -83,8 +83,8 @@ class TransformerFrontEnd:
 
     With a descriptor rule the chunks are one stream: each attends to the memory of earlier ones, within the memory
     budget. With dense attention every chunk is independent, as in the network's training, and the pipeline joins them
-    by their shared frames. All frames must have the size of the first. It cannot be resumed: the stream's memory is
-    too large to be stored after every chunk.
+    by their shared frames. All frames must have the size of the first. A run with this front end cannot be resumed: the
+    stream's memory is too large to be stored after every chunk.
     """
 
     unadjusted = ""
@@ -131,14 +131,14 @@ class TransformerFrontEnd:
             if found is not None:
                 placed += found
             elif len(frames) > 1:
-                # Too many for the memory, or one bad frame that spoils all frames attending to it.
+                # Too many for the memory, or one bad frame that corrupts all frames that attend to it.
                 pending += [frames[len(frames) // 2 :], frames[: len(frames) // 2]]
             else:
                 unplaced[frames[0].index] = Unplaced(NOT_FINITE)
         return ChunkGeometry(tuple(placed), SparsePoints.empty(), unplaced)
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
-        """Only report the stream's memory: the chunks' poses stay as placed."""
+        """Only report the stream's memory: the chunks' poses stay as they are."""
         if self._cache.length and not isinstance(self._rule, Dense):
             kept, held = len(self._cache.frames), self.cache_bytes / 1e6
             self._tell(Notice(f"The stream remembers {kept} of {self._cache.length} frames, in {held:.1f} MB."))
@@ -149,7 +149,7 @@ class TransformerFrontEnd:
         index = min(reasons)
         return (
             f"Fewer than two of the {len(names)} frames of {source} could be placed; {names[index]}: "
-            f"{reasons[index].reason}. See whether the weights are whole: recon weights verify {self._settings.weights}"
+            f"{reasons[index].reason}. Check the weights: recon weights verify {self._settings.weights}"
         )
 
     def close(self) -> None:

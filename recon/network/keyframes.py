@@ -29,8 +29,8 @@ class Keyframes:
 def choose_keyframes(frame_tokens: Tensor, every: int, start: Tensor | None = None) -> Keyframes:
     """One keyframe per ``every`` frames, by k-means on the frames' mean tokens (batch, frames, dim), and frame 0.
 
-    Each cluster is represented by the frame nearest to its centre. start: (batch, clusters, dim) initial centres
-    instead of our own, for comparisons.
+    Each cluster is represented by the frame nearest to its centre. start: (batch, clusters, dim), initial centres in
+    place of ours, for comparisons.
     """
     batch, frames, dim = frame_tokens.shape
     clusters = frames // every

@@ -1,4 +1,4 @@
-"""The public weight files, and the folder in which copies of them are kept."""
+"""The public weight files, and the folder that keeps copies of them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SHA256_DIGITS = 64
 
 @dataclass(frozen=True)
 class KnownWeights:
-    """repository: on huggingface.co, empty where the file is ``elsewhere``, on that page. licence: as the page states;
-    ask there. for_places: the file recognises places and finds no geometry.
+    """repository: on huggingface.co; empty if the file is on another page, ``elsewhere``. licence: as the page states
+    it. for_places: the file recognises places and estimates no geometry.
     """
 
     name: str
@@ -75,7 +75,7 @@ _PUBLISHED = (
         "",
         "ImAge_Merged.pth",
         "see its page",
-        "recognises places, finds no geometry; 0.35 GB",
+        "recognises places, estimates no geometry; 0.35 GB",
         elsewhere="https://github.com/Lu-Feng/ImAge",
         for_places=True,
     ),
@@ -90,7 +90,7 @@ def weights_folder() -> Path:
 
 
 def known(name: str) -> KnownWeights:
-    """The weights of this name, in upper or lower case. Raises WeightsError listing the names."""
+    """The weights of this name, regardless of case. Raises WeightsError listing the names."""
     for own, weights in KNOWN.items():
         if own.lower() == name.lower():
             return weights
@@ -110,9 +110,8 @@ def imported_path(name: str) -> Path:
 
 
 def resolve(name_or_path: str) -> Path:
-    """The file that the user means: a path, known weights, or the name of a file that was imported.
-
-    Raises WeightsError for an unknown name, DependencyError for one not fetched.
+    """The file that the user means: a path, known weights, or the name of an imported file. Raises WeightsError for an
+    unknown name, DependencyError for weights that have not been downloaded.
     """
     if Path(name_or_path).exists():
         return Path(name_or_path)
@@ -124,7 +123,7 @@ def resolve(name_or_path: str) -> Path:
     path = stored_path(weights)
     if path is None:
         raise DependencyError(
-            f"The weights {weights.name} are not here. Get them with: recon weights pull {weights.name}"
+            f"The weights {weights.name} are missing. Download them with: recon weights pull {weights.name}"
         )
     return path
 
@@ -147,14 +146,14 @@ def pull(weights: KnownWeights) -> Path:
         _download(weights, path)
     except GatedRepoError as error:
         raise WeightsError(
-            f"{weights.name} is given out on request. Accept its licence at {weights.page}, log in with "
+            f"{weights.name} requires access. Accept its licence at {weights.page}, log in with "
             "`hf auth login`, and pull again."
         ) from error
-    except Exception as error:  # the client lets exceptions of its HTTP library through, whichever that is
+    except Exception as error:  # the client passes on exceptions of its HTTP library, whichever that is
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
-            f"{weights.name} could not be fetched from {weights.page} ({reason}). Check the connection and pull again: "
-            "what has come is kept. Or download it elsewhere and use: recon weights import"
+            f"{weights.name} cannot be downloaded from {weights.page} ({reason}). Check the connection and pull again: "
+            "the download resumes where it stopped. Or download the file elsewhere and use: recon weights import"
         ) from error
     return path
 
@@ -179,16 +178,15 @@ def _download(weights: KnownWeights, path: Path) -> None:
     # The hub names large files by their sha256, small ones by something else.
     if stated.etag and len(stated.etag) == SHA256_DIGITS and sha256(part) != stated.etag:
         part.unlink()
-        raise OSError("what came differs from the file there")
+        raise OSError("the downloaded file differs from the one there")
     part.replace(path)
     keep_checksum(path)
 
 
 def import_file(path: Path, name: str | None) -> Path:
-    """Copy a weight file into the folder as safetensors that says what it is, and keep the copy's checksum.
-
-    name: of the known weights that it is, or None for the file's own name. Raises WeightsError as ``read_checkpoint``
-    and ``identify`` do, and where places are given for geometry or the other way round.
+    """Copy a weight file into the folder as safetensors that describes itself, and keep the copy's checksum. name: the
+    known weights that the file contains, or None for the file's own name. Raises WeightsError as ``read_checkpoint``
+    and ``identify`` do, and if the file is for places and the name for geometry, or the reverse.
     """
     label = known(name).name if name else path.stem
     checkpoint = read_checkpoint(path)

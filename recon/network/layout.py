@@ -14,7 +14,7 @@ from recon.network.rotary import Turn, turn_for
 
 @dataclass(frozen=True, eq=False)
 class FrameLayout:
-    """special: tokens before the patches. rows, columns: the grid of patches. turn: rotary tables, None for none."""
+    """special: tokens before the patches. rows, columns: the grid of patches. turn: rotary tables, or None."""
 
     special: int
     rows: int
@@ -29,7 +29,9 @@ class FrameLayout:
         return None if self.turn is None else self.turn.at(tokens)
 
     def descriptor_grid(self, factor: int) -> tuple[int, int]:
-        """Rows and columns of descriptors. Raises SettingsError for a frame with fewer patches than one takes."""
+        """Rows and columns of descriptors. Raises SettingsError for a frame with fewer patches than one descriptor
+        covers.
+        """
         if min(self.rows, self.columns) < factor:
             raise SettingsError(
                 f"Frames of {self.rows} x {self.columns} patches are too small for descriptors of {factor} x {factor} "
@@ -40,7 +42,7 @@ class FrameLayout:
     def sampled(self, factor: int, device: torch.device) -> Tensor:
         """Indices of the special tokens and of the patch nearest (rounded down) to each descriptor."""
         patches = torch.arange(self.rows * self.columns, dtype=torch.float32, device=device)
-        # Through interpolate, so that positions round as when tokens are resized.
+        # With interpolate, so that positions are rounded as when tokens are resized.
         nearest = functional.interpolate(
             patches.view(1, 1, self.rows, self.columns), size=self.descriptor_grid(factor), mode="nearest"
         )

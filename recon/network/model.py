@@ -96,7 +96,7 @@ class GeometryNetwork(nn.Module):
         keyframe_every: int = KEYFRAME_EVERY,
         keyframes: Tensor | None = None,
     ) -> Aggregated:
-        """Tokens of one pass. keyframes: (batch, keyframes) to use instead of our own choice, for comparisons."""
+        """Tokens of one pass. keyframes: (batch, keyframes) to use in place of our choice, for comparisons."""
         embedded = self.aggregator.embed(images, start=True)
         anchors = torch.zeros(len(images), 0, dtype=torch.long, device=images.device)
         if rule.factor > 1:

@@ -1,8 +1,8 @@
-"""The nine numbers of a pose, the matrices they stand for, and points from depth (VGGT, section 3.3).
+"""The nine numbers of a pose, the matrices that they encode, and points from depth (VGGT, section 3.3).
 
 An encoding is: translation of cam_from_world (3), its rotation as a quaternion x y z w that need not have length 1 (4),
 vertical and horizontal field of view [rad] (2). In this package a pixel (u, v) is its integer index and the principal
-point is (width / 2, height / 2) in that count, as the network was trained; ``frontend`` converts to ours.
+point is (width / 2, height / 2) in these coordinates, as in the network's training; ``frontend`` converts them to ours.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
 def quaternion_from_rotation(rotation: Tensor) -> Tensor:
     """Unit quaternions x y z w (..., 4), w >= 0, from rotations (..., 3, 3).
 
-    Each of the four components can be found first and the others divided by it; the largest is taken, so that the
-    division is safe (Shepperd 1978).
+    Any of the four components can be computed first and the others divided by it; starting with the largest makes the
+    division safe (Shepperd 1978).
     """
     m = rotation.flatten(-2).unbind(-1)
     xx, yy, zz = m[0], m[4], m[8]
@@ -58,7 +58,7 @@ def quaternion_from_rotation(rotation: Tensor) -> Tensor:
 def matrices_from_encoding(encoding: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """cam_from_world (..., 3, 4) and intrinsics (..., 3, 3) in pixels of an image of ``image_size`` (height, width).
 
-    A field of view of 0, which the head can give, is read as a very small one, so that the focal length is finite.
+    The head can return a field of view of 0; it is replaced by a very small one, so that the focal length is finite.
     """
     rotation = rotation_from_quaternion(encoding[..., 3:7])
     cam_from_world = torch.cat([rotation, encoding[..., :3, None]], dim=-1)

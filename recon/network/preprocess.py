@@ -1,4 +1,4 @@
-"""Images to network input: the public loader's two rules, and ours, which keeps the aspect ratio in a pixel budget."""
+"""Images to network input: the public loader's two rules, and ours, with the image's aspect and a pixel budget."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def as_batch(images: Sequence[Pixels]) -> Tensor:
 
 
 def _centred(image: Pixels, height: int, width: int) -> Pixels:
-    """On white; of an odd margin, the larger half is at the bottom and right."""
+    """On white; the larger half of an odd margin is at the bottom or right."""
     top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
     canvas = np.full((height, width, 3), WHITE, dtype=np.uint8)
     canvas[top : top + image.shape[0], left : left + image.shape[1]] = image

@@ -27,8 +27,8 @@ class Turn:
 def turn_for(positions: Tensor, channels: int, base: float, dtype: torch.dtype) -> Turn:
     """The tables of tokens at ``positions`` (tokens, 2), row before column, for heads of ``channels`` channels.
 
-    Position (0, 0) is not rotated. The angles are computed in float64 and the tables kept in float32 at least: bfloat16
-    could not separate neighbouring patches.
+    Position (0, 0) is not rotated. Angles are computed in float64, and the tables are at least float32: bfloat16 could
+    not separate neighbouring patches.
     """
     quarter = channels // 4
     exponents = torch.arange(quarter, dtype=torch.float64, device=positions.device) / quarter
@@ -39,7 +39,7 @@ def turn_for(positions: Tensor, channels: int, base: float, dtype: torch.dtype) 
 
 
 def rotate(vectors: Tensor, turn: Turn) -> Tensor:
-    """Rotated ``vectors`` (batch, heads, tokens, channels); tokens are a whole number of frames, all rotated alike."""
+    """Rotated ``vectors`` (batch, heads, tokens, channels); the tokens are those of whole frames, all rotated alike."""
     frames = vectors.unflatten(2, (-1, len(turn.cos)))
     pairs = frames.unflatten(-1, (2, 2, -1))
     partner = torch.stack([-pairs[..., 1, :], pairs[..., 0, :]], dim=-2).flatten(-3)

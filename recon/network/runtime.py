@@ -11,7 +11,7 @@ from recon.core.stopwatch import peak_memory
 from recon.network.model import GeometryNetwork
 
 KINDS = ("cpu", "cuda")
-# PyTorch's messages where it has no exception for this: on the CPU, and when a CUDA library runs out of memory.
+# PyTorch's messages where it has no exception for this: on the CPU, and if a CUDA library runs out of memory.
 SHORTAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -42,7 +42,7 @@ def precision(device: torch.device) -> torch.autocast:
 
 
 def compile_blocks(network: GeometryNetwork, backend: str = "inductor") -> None:
-    """Let torch.compile fuse the blocks inside a frame. They are alike, so one compilation serves all."""
+    """Let torch.compile fuse the frame blocks. They are alike, so one compilation serves all."""
     aggregator = network.aggregator
     for module in aggregator.modules():
         blocks = getattr(module, "frame_blocks", None) or getattr(module, "blocks", None)
@@ -74,5 +74,5 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most GPU memory since ``forget_peak``; on a CPU the most resident memory of the process so far."""
+    """The most GPU memory since ``forget_peak``; on a CPU, the most resident memory of the process so far."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()

@@ -35,7 +35,7 @@ class SelfBlock(nn.Module):
 
 
 class CrossBlock(nn.Module):
-    """Tokens attend to those of a context."""
+    """Tokens attend to the tokens of a context."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class TrackTransformer(nn.Module):
         self.input_transform = nn.Linear(dim, hidden)
         self.output_norm = nn.LayerNorm(hidden, eps=EPS)
         self.flow_head = nn.Linear(hidden, output)
-        self.virual_tracks = nn.Parameter(torch.zeros(1, VIRTUAL_TRACKS, 1, hidden))  # spelt so in the files
+        self.virual_tracks = nn.Parameter(torch.zeros(1, VIRTUAL_TRACKS, 1, hidden))  # the spelling in the files
         self.time_blocks = nn.ModuleList(SelfBlock(hidden) for _ in range(DEPTH))
         self.space_virtual_blocks = nn.ModuleList(SelfBlock(hidden) for _ in range(DEPTH))
         self.space_point2virtual_blocks = nn.ModuleList(CrossBlock(hidden) for _ in range(DEPTH))

@@ -38,7 +38,7 @@ LONGEST_NAME = 255  # bytes, on all usual file systems
 
 @dataclass(frozen=True)
 class SourceKind:
-    """takes: whether the SOURCE of a run, a text, is of this kind. open: opens it, see ``open_source``."""
+    """takes: whether this kind accepts the SOURCE of a run, a text. open: opens it, see ``open_source``."""
 
     takes: Callable[[str], bool]
     open: OpenSource
@@ -47,14 +47,14 @@ class SourceKind:
 def open_source(spec: str, options: SourceOptions | None = None, images_folder: Path | None = None) -> Source:
     """The source that ``spec`` names: an image folder, a quoted glob pattern, an image file or a video file.
 
-    Of the kinds in ``SOURCES`` that take it, the last registered opens it. A name that exists is taken before it is
-    looked at as a pattern. Images are taken in natural order (2 before 10), from the folder itself and not from its
-    subfolders; what is an image is told by suffix or content, and hidden files and others are passed over. With
-    ``images_folder``, the upright original of every frame that is read is put there under ``Frame.name``: a hard link
-    where the file is already an upright JPEG or PNG, else a JPEG.
+    Of the kinds in ``SOURCES`` that accept it, the one registered last opens it. An existing path is never read as a
+    pattern. Images come in natural order (2 before 10), from the folder itself and not from its subfolders. An image is
+    recognised by suffix or content; hidden files and all others are ignored. ``images_folder`` receives the upright
+    original of every frame that is read, as ``Frame.name``: a hard link if the file is already an upright JPEG or PNG,
+    else a JPEG.
 
-    Raises SourceError when there is nothing to read, SettingsError when the options do not suit this source, and,
-    while iterating, OutputError when ``images_folder`` cannot be written.
+    Raises SourceError if there is nothing to read, SettingsError if the options do not suit this source, and, while
+    iterating, OutputError if ``images_folder`` cannot be written.
     """
     options = options or SourceOptions()
     if not spec.strip():
@@ -95,7 +95,7 @@ def _open_picture(spec: str, options: SourceOptions, images_folder: Path | None)
 
 
 def _matches(path: Path, spec: str) -> list[Path]:
-    """Files that match a pattern; if there are none, those that match it with literal brackets."""
+    """Files that match a pattern; if there are none, those that match it when its brackets are literal."""
     for pattern in dict.fromkeys((_literal_parents(path), str(path).replace("[", "[[]"))):
         names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern may be absolute
         if names:
@@ -125,8 +125,8 @@ def open_live_source(
 ) -> LiveSource:
     """A camera (its number or /dev path), a stream's URL, a folder to ``watch``, or a video played in ``realtime``.
 
-    patience: how long a lost camera or stream is waited for [s]. Raises SourceError when it cannot be read now, and
-    SettingsError when the options do not suit it.
+    patience: how long to wait for a lost camera or stream [s]. Raises SourceError if it cannot be read now, and
+    SettingsError if the options do not suit it.
     """
     from recon.sources.cameras import device_path  # noqa: PLC0415 - only for live sources, as the others
     from recon.sources.capture import CaptureFeed, CaptureKind  # noqa: PLC0415
@@ -144,8 +144,8 @@ def open_live_source(
         kind, spec = "camera", device_path(spec)
     else:
         raise SourceError(
-            f"{spec} is neither a camera's number, a /dev path nor a stream's URL. Add --watch for a folder that is "
-            "being filled, --realtime for a video; finished files are for recon run."
+            f"{spec} is neither a camera's number, a /dev path nor a stream's URL. Add --watch if it is a folder that "
+            "is still filling, --realtime if it is a video. For finished files, use recon run."
         )
     return LiveSource(spec, CaptureFeed(kind, spec, options, images_folder, patience), options)
 
@@ -165,11 +165,10 @@ def _open_video(spec: str, options: SourceOptions, images_folder: Path | None) -
     if is_image(path) and _animation(path) == "WEBP":
         raise SourceError(f"{path} is an animated WebP, which FFmpeg cannot read. Convert it to GIF or MP4 first.")
     if path.suffix.lower() in RAW_SUFFIXES:
-        raise SourceError(f"{path} is a raw photo. Develop it to JPEG or TIFF first.")
+        raise SourceError(f"{path} is a raw photo. Convert it to JPEG or TIFF first.")
     if path.suffix.lower() not in VIDEO_SUFFIXES and is_text(path):
         raise SourceError(
-            f"{path} is of a type that is not read. "
-            f"Images: {_listed(IMAGE_SUFFIXES)}; videos: {_listed(VIDEO_SUFFIXES)}."
+            f"{path} is of an unsupported type. Images: {_listed(IMAGE_SUFFIXES)}; videos: {_listed(VIDEO_SUFFIXES)}."
         )
     from recon.sources.video import VideoSource  # noqa: PLC0415 - PyAV is slow to import
 
@@ -193,9 +192,9 @@ def _image_source(
     videos = natsorted(path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
     if not images:
         others = f"{len(files)} other file" + ("s" if len(files) != 1 else "")
-        advice = f" For the video {videos[0]}, name it itself." if videos else ""
+        advice = f" To use the video {videos[0]}, give its own path." if videos else ""
         raise SourceError(
-            f"{spec} holds no images, only {others}. Images that are read: {_listed(IMAGE_SUFFIXES)}.{advice}"
+            f"{spec} holds no images, only {others}. Supported images: {_listed(IMAGE_SUFFIXES)}.{advice}"
         )
     # Sorted by plain text first, so that names equal but for case always come in the same order.
     ordered = natsorted(sorted(images), alg=ns.PATH | ns.IGNORECASE)
@@ -204,20 +203,20 @@ def _image_source(
 
 
 def _notes(images: list[Path], videos: list[str], raw: list[str]) -> list[str]:
-    """Notes about files of a folder that may surprise the user."""
+    """Notes about files in a folder that may surprise the user."""
     notes = []
     if videos:
-        notes.append(f"Videos beside the images are passed over, {len(videos)} in all, first {videos[0]}.")
+        notes.append(f"Videos in the folder of images are ignored: {len(videos)} in all, first {videos[0]}.")
     if raw:
-        notes.append(f"Raw photos are passed over, {len(raw)} in all, first {raw[0]}: develop them to JPEG or TIFF.")
+        notes.append(f"Raw photos are ignored: {len(raw)} in all, first {raw[0]}. Convert them to JPEG or TIFF.")
     by_stem: dict[Path, list[str]] = {}
     for path in images:
         by_stem.setdefault(path.with_name(path.stem.casefold()), []).append(path.name)
     doubles = [names for names in by_stem.values() if len(names) > 1]
     if doubles:
         notes.append(
-            f"Images of one name and several types are all read, {len(doubles)} names in all, first "
-            f"{' and '.join(doubles[0])}; where these are the same picture, leave one type away for speed."
+            f"Some names have images of several types, {len(doubles)} in all, first "
+            f"{' and '.join(doubles[0])}. All are read; if they show the same picture, remove one type for speed."
         )
     return notes
 

@@ -71,10 +71,9 @@ class SourceDescription:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A frame that may be kept or passed over. keep: stores its original for the run, if the frame is kept.
-
-    way: how far the picture has moved since the source's first frame, as a share of its width; the time [s] if that is
-    not measured.
+    """A frame that may be kept or passed over. keep: stores its original for the run, if the frame is kept. way: how
+    far the picture has moved since the source's first frame, as a share of its width; if motion is not measured, the
+    time [s].
     """
 
     frame: Frame
@@ -98,7 +97,7 @@ class Source(Protocol):
         ...
 
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
-        """Read again all frames from which the iteration chose; none from a live source."""
+        """Read all frames again, chosen or not; none from a live source."""
         ...
 
     def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:

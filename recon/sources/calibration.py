@@ -260,7 +260,7 @@ def _fewer_terms(pinhole: tuple[float, ...], distortion: Sequence[float], size: 
     focal = np.array([fx, fy])
     rows, wanted = (basis * focal[:, None]).reshape(-1, 4), (offsets * focal).reshape(-1)
     if not np.isfinite(rows).all():
-        raise _Fault("its distortion cannot be undone over the picture")
+        raise _Fault("its distortion cannot be inverted over the whole image")
     found = np.linalg.lstsq(rows, wanted, rcond=None)[0]
     error = float(np.abs(rows @ found - wanted).max())
     if error > FIT_ERROR:

@@ -1,4 +1,4 @@
-"""The cameras of this machine, and why one of them cannot be used."""
+"""The cameras of this machine, and why one cannot be used."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def _name(device: Path) -> str:
 
 
 def why_unusable(device: str, error: OSError | FFmpegError) -> str:
-    """One sentence, or two, for the user: what is wrong with the device, what to do, and which devices there are."""
+    """One or two sentences for the user: what is wrong with the device, what to do, and which devices exist."""
     if not sys.platform.startswith("linux"):
         return f"{device} cannot be opened: cameras are read through Linux's V4L2. Give the URL of a stream instead."
     what = {
         errno.ENOENT: f"There is no camera {device}.",
         errno.ENODEV: f"There is no camera at {device}.",
-        errno.EBUSY: f"The camera {device} is in use by another program: close that.",
-        errno.EACCES: f"The camera {device} may not be used by you: join the group that owns it (often video).",
-        errno.EPERM: f"The camera {device} may not be used by you: give this program or container access to it.",
+        errno.EBUSY: f"The camera {device} is in use by another program. Close that program.",
+        errno.EACCES: f"The camera {device} is not open to you. Join the group that owns it (often video).",
+        errno.EPERM: f"The camera {device} is not open to you. Give this program or container access to it.",
     }.get(error.errno or 0, f"{device} does not work as a camera ({error.strerror or error}).")
     devices = found_devices()
     return f"{what} Devices found: {', '.join(devices) if devices else 'none'}."

@@ -42,9 +42,9 @@ class _Lost(Exception):  # noqa: N818 - a condition that the feed recovers from,
 class CaptureFeed:
     """Pictures of a camera, of a stream, or of a video file that is played at its own speed.
 
-    Pictures are shrunk to ``options.size`` on arrival; the run keeps them as originals. After the loss of a camera or
-    stream, the feed reconnects, with pauses that double, for ``patience`` seconds; then it ends.
-    Raises SourceError if the first connection fails or gives no picture.
+    Pictures are shrunk to ``options.size`` on arrival; the run keeps them as originals. If a camera or stream is lost,
+    the feed tries to reconnect, with pauses that double, for ``patience`` seconds; then it ends. Raises SourceError if
+    the first connection fails or gives no picture.
     """
 
     patient = False

@@ -23,7 +23,7 @@ from recon.core.types import Image
 from recon.sources.kinds import is_light
 from recon.sources.levels import eight_bit, is_dull
 
-# Image formats only: Pillow would also run the programs in EPS files, and ask for other plugins.
+# Image formats only: Pillow would also run the programs inside EPS files, and demand other plugins.
 FORMATS = ("JPEG", "PNG", "TIFF", "HEIF", "WEBP", "AVIF", "JPEG2000", "BMP", "PPM", "GIF", "PSD", "QOI", "TGA")
 DEEP_COLOUR = ("PNG", "PPM", "TIFF")  # formats whose colours of more than 8 bit Pillow truncates
 MAX_PIXELS = 200_000_000
@@ -102,7 +102,7 @@ def opened_image(path: Path) -> Iterator[PIL.Image.Image]:
         if path.stat().st_size == 0:
             raise UnreadableImage("the file is empty")
         with warnings.catch_warnings(), _without_pillow_pixel_limit():
-            warnings.simplefilter("ignore")  # broken EXIF is not worth a line on the terminal
+            warnings.simplefilter("ignore")  # do not warn about broken EXIF
             with PIL.Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnreadableImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
@@ -201,7 +201,7 @@ def _focal_in_pixels(tags: dict[int, Any], size: tuple[int, int]) -> float:
         per_unit = _number(tags, ExifTags.Base.FocalPlaneXResolution)
         unit_mm = MM_PER_RESOLUTION_UNIT.get(int(_number(tags, ExifTags.Base.FocalPlaneResolutionUnit) or 2), 0.0)
         focal = _number(tags, ExifTags.Base.FocalLength) * per_unit / unit_mm if unit_mm else 0.0
-        # The sensor's resolution counts the pixels that the camera wrote; the file may have been shrunk since.
+        # The sensor's resolution refers to the pixels that the camera wrote; the file may have been shrunk since.
         written = max(_number(tags, ExifTags.Base.ExifImageWidth), _number(tags, ExifTags.Base.ExifImageHeight))
         focal *= max(size) / written if written > 0 else 1.0
     plausible = 0.1 < focal / max(size) < 100
@@ -225,7 +225,7 @@ def _lens(tags: dict[int, Any], focal: float, pixels: Image) -> str:
 
 
 def _suffix(path: Path, file_format: str | None) -> str | None:
-    """The file's own suffix if it is correct; MPO is how phones wrap a JPEG with a second picture."""
+    """The file's own suffix if it is correct; phones use MPO to wrap a JPEG with a second picture."""
     usual = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",)}.get(file_format or "")
     if usual is None:
         return None

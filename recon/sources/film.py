@@ -24,16 +24,16 @@ NO_FILM = ("attached_pic", "timed_thumbnails", "still_image", "dependent")  # di
 # The upper field is kept, whatever the file's field order: many files have it wrong, and half a frame matters little.
 DEINTERLACING = "mode=send_frame:parity=tff:deint=interlaced"
 PACKETS_COUNTED = 400  # to distinguish a film from a thumbnail
-LONGEST_PIXEL = 5  # sides of a pixel; a file that states more is damaged
+LONGEST_PIXEL = 5  # ratio of a pixel's sides; a file that states more is damaged
 DEEP_GREY = "gray16le"
-COMBED = 1.2  # difference between neighbouring lines over that between lines of one field; 0.6 or so without combs
+COMBED = 1.2  # difference between neighbouring lines over that between lines of one field; about 0.6 without combs
 
 
 @contextmanager
 def opened_film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container of a file and its main video stream.
 
-    Raises SourceError, with the likely reason, if the file cannot be opened, and if it has no such stream.
+    Raises SourceError, with the likely reason, if the file cannot be opened or has no such stream.
     """
     with _opened(path) as container:
         streams = _films(container, str(path))
@@ -48,7 +48,7 @@ def opened_film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
     try:
-        container = av.open(f"file:{path}")  # otherwise a name with a colon is read as a protocol
+        container = av.open(f"file:{path}")  # otherwise FFmpeg reads a name with a colon as a protocol
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise SourceError(f"{path} cannot be read as a video: {_why_unreadable(path, error)}.") from error
     with container:
@@ -117,9 +117,9 @@ def _best(films: Sequence[VideoStream]) -> VideoStream:
 class Pictures:
     """Turns the decoded frames of one stream into pictures (height, width, 3), uint8 RGB.
 
-    Interlaced frames become full frames of their upper field, one per frame; oblong pixels become square, by
-    enlarging the shorter direction; the picture is then rotated as its file says.
-    count: of the pictures made. combed: how many of these look interlaced but are not marked so.
+    Each interlaced frame becomes one full frame, made from its upper field. Oblong pixels become square by enlarging
+    the shorter direction. The picture is then rotated as its file says. count: of the pictures made. combed: how many
+    of these look interlaced but are not marked so.
     """
 
     def __init__(self, stream: VideoStream) -> None:

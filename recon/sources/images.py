@@ -97,7 +97,7 @@ class ImageSource:
 
 
 def as_told(photo: Photo, path: Path, cameras: Cameras) -> Photo:
-    """The photo, with its folder as the lens if the user says that each folder has its own."""
+    """The photo; its folder names the lens if the user says that each folder has its own."""
     if cameras != "per-folder":
         return photo
     return replace(photo, lens="{} {}x{}".format(path.parent.resolve(), *photo.pixels.shape[1::-1]))

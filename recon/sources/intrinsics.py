@@ -19,9 +19,10 @@ RESCALED = 0.15  # largest offset of the principal point, equal in both directio
 def given_camera(text: str, model: CameraModel | None, sizes: Sequence[Size]) -> tuple[Camera, str]:
     """The camera of ``--intrinsics`` for images of these different ``sizes`` (width, height), and a note or "".
 
-    text: numbers, or a file with them or of a program in ``recon.sources.calibration``. model: of ``--camera-model``,
+    text: numbers, or a file with numbers or in a format of ``recon.sources.calibration``. model: of ``--camera-model``,
     None if not given. Up to four distortion numbers follow fx, fy, cx, cy: OpenCV's k1, k2, p1, p2, or k1 to k4 of a
-    fisheye lens. Raises SettingsError for numbers that make no camera, and unless it is plausible for exactly one size.
+    fisheye lens. Raises SettingsError if the numbers make no camera, if there is more than one size, or if the camera
+    is implausible for it.
     """
     numbers = _numbers(text)
     if numbers is None and not Path(text).is_file():
@@ -75,8 +76,8 @@ def _lens(numbers: tuple[float, ...], model: CameraModel | None, text: str) -> L
 def _fitted(lenses: Sequence[Lens], size: Size, where: str) -> tuple[Camera, str]:
     """The one lens for images of ``size`` (width, height), scaled to it, and a note about that or "".
 
-    where: origin of the lenses. Raises SettingsError if none fits, more than one fits, or the numbers are implausible
-    for such images.
+    where: the origin of the lenses. Raises SettingsError if no lens fits, more than one fits, or the numbers are
+    implausible for such images.
     """
     fitting = [lens for lens in lenses if lens.size is None or _same_aspect(lens.size, size)]
     exact = [lens for lens in fitting if lens.size == size]
@@ -87,7 +88,7 @@ def _fitted(lenses: Sequence[Lens], size: Size, where: str) -> tuple[Camera, str
         raise SettingsError(_other_shape(lenses, size, where))
     if len(chosen) > 1:
         raise SettingsError(
-            f"--intrinsics: {where} holds {len(chosen)} cameras for images of {size[0]}x{size[1]}. Leave one in it."
+            f"--intrinsics: {where} holds {len(chosen)} cameras for images of {size[0]}x{size[1]}. Keep only one."
         )
     lens = chosen[0]
     camera = Camera(lens.model, *size, _scaled(lens, size))
@@ -106,7 +107,7 @@ def _same_aspect(one: Size, other: Size) -> bool:
 def _other_shape(lenses: Sequence[Lens], size: Size, where: str) -> str:
     listed = ", ".join("{}x{}".format(*lens.size) for lens in lenses[:3] if lens.size)
     turned = any(lens.size and _same_aspect(lens.size[::-1], size) for lens in lenses)
-    advice = "The images are turned by a quarter" if turned else "The images are cut, or of another camera"
+    advice = "The images are rotated by 90 degrees" if turned else "The images are cropped or come from another camera"
     return (
         f"--intrinsics: {where} is for images of {listed}, but these are {size[0]}x{size[1]}, of another shape. "
         f"{advice}: give a calibration for images as they are, or leave --intrinsics out."

@@ -20,7 +20,7 @@ from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 from recon.sources.base import Candidate
 
 SMALL = 320  # longest side of the images used for tracking [px]
-NEAR, FAR = 0.02, 0.04  # motion from which a frame may become, or must become, a keyframe; a share of the longest side
+NEAR, FAR = 0.02, 0.04  # motion after which a frame may or must become a keyframe, as a share of the longest side
 MOST_HELD = 12  # neighbours to choose from
 CORNERS = 200
 FEWEST_FOLLOWED = 0.4  # of a keyframe's corners; with fewer the picture has changed completely
@@ -66,7 +66,7 @@ class _Look:
 
 
 class KeyframePicker:
-    """Chooses keyframes from a sequence of frames."""
+    """Chooses the keyframes in a sequence of frames."""
 
     def __init__(self) -> None:
         self._motion: _Motion | None = None
@@ -98,7 +98,7 @@ class KeyframePicker:
                 yield from self._choose()
 
     def _choose(self) -> Iterator[Candidate | PassedFrame]:
-        """Choose the sharpest of the held frames, and process those after it again, relative to it."""
+        """Choose the sharpest of the held frames, then process those after it again, relative to it."""
         held, self._held = self._held, []
         # The last one is beyond FAR, or ends the source; it is chosen only if it is the only one.
         choice = max(range(max(1, len(held) - 1)), key=lambda row: held[row].sharpness)

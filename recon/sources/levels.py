@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from recon.core.types import Image
 
-DULL = 64  # of 255 levels, spanned by all but a few pixels; features need more contrast
+DULL = 64  # of 255 levels, the range of all but a few pixels; features need more contrast
 FEW = 0.1  # per cent of the pixels at either end: dead ones, highlights
-NEGATIVE = 0.01  # share of negative pixels from which 0 is not black
+NEGATIVE = 0.01  # share of negative pixels above which 0 is not black
 DISPLAY_GAMMA = 2.2
 
 

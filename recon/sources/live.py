@@ -28,10 +28,8 @@ class Incident:
 
 
 class Feed(Protocol):
-    """The origin of a live source's pictures.
-
-    kind, sizes: as in SourceDescription. patient: whether pictures stay available until requested, as files do, so that
-    none need be dropped.
+    """The origin of a live source's pictures. kind, sizes: as in SourceDescription. patient: whether pictures stay
+    available until they are requested, as files do, so that none has to be dropped.
     """
 
     kind: str
@@ -46,7 +44,7 @@ class Feed(Protocol):
         ...
 
     def file_of(self, index: int) -> Path | None:
-        """As of ``Source``."""
+        """See ``Source``."""
         ...
 
     def again(self) -> Iterator[Candidate | SkippedFrame]:

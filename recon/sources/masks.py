@@ -1,4 +1,4 @@
-"""Masks in COLMAP's convention: black pixels are ignored, all others used; an image without a mask is used entirely.
+"""Masks in COLMAP's convention: black pixels are ignored, all others used; an image without a mask is used as a whole.
 
 The mask of ``walk/IMG_7.jpg`` is ``IMG_7.png`` or, as COLMAP names it, ``IMG_7.jpg.png``; the mask of a video's frame
 12 is ``000012.png`` or ``000012.jpg.png``. A mask may have any size with the upright image's aspect ratio.
@@ -51,7 +51,7 @@ class Masks:
         if abs(width * original_size[1] - height * original_size[0]) > max(original_size):
             raise SettingsError(
                 f"The mask {path} is {width} x {height} pixels, but its image {name} is"
-                f" {original_size[0]} x {original_size[1]}. Make masks of the shape of the upright images."
+                f" {original_size[0]} x {original_size[1]}. Give each mask the aspect ratio of its upright image."
             )
         resized = cv2.resize(usable.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
         return np.asarray(resized, dtype=np.bool_)

@@ -36,7 +36,7 @@ def write_original(pixels: Image, target: Path) -> None:
 
 
 def keeping(pixels: Image, folder: Path | None, name: str) -> Callable[[], None]:
-    """A function that writes (height, width, 3) RGB as the original ``name`` to ``folder``, if there is a folder."""
+    """A function that writes (height, width, 3) RGB to ``folder`` as the original ``name``, if there is a folder."""
     return partial(write_original, pixels, folder / name) if folder else nothing
 
 

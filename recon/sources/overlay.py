@@ -1,9 +1,9 @@
 """Text, logos, bars and parts of the vehicle that stay in place in the image while the scene moves.
 
-A gradient with the same direction in nearly all of a dozen different views does not belong to the scene: a burnt-in
-clock, a half transparent logo, the edge of a bonnet. Only directions count, not values, so that a background may shine
+If a gradient has the same direction in nearly all of a dozen different views, it does not belong to the scene: a
+burnt-in clock, a translucent logo, the edge of a bonnet. Only directions count, not values, so the background may shine
 through. An area that such edges cut off from the scene, such as a black bar, is masked too, unless it changes about as
-much as the scene. Views are different if most parts of the image have changed: a static camera gives no evidence.
+much as the scene. Views differ if most parts of the image have changed, so a static camera gives no evidence.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from numpy.typing import NDArray
 from recon.core.events import Listener, Notice
 from recon.core.types import Chunk, Frame, Image, Mask
 
-SIDE = 640  # longest side of the pictures in which the overlay is looked for [px]
-GLANCE = 160  # the same, to tell different views; coarse, so that a hand that trembles makes none
+SIDE = 640  # longest side of the images in which overlays are detected [px]
+GLANCE = 160  # the same, to distinguish views; so coarse that a trembling hand makes no new view
 WEAK = 10.0  # grey levels per pixel, below which a gradient counts less
-CELLS = 8  # along either side, in which two pictures are compared
-TEXTURED, FEWEST_TEXTURED = 0.02, 4  # mean squared direction of a cell that tells, and how many cells must
+CELLS = 8  # along each side, in which two images are compared
+TEXTURED, FEWEST_TEXTURED = 0.02, 4  # mean squared direction of a cell with texture, and the least number of such cells
 CHANGED = 0.5  # correlation of directions below which a cell shows something else
-STEADY = 0.7  # length of the mean direction, 1 where all are the same; 0.5 at most in scenes
+STEADY = 0.7  # length of the mean direction, 1 if all are the same; at most 0.5 in scenes
 EVIDENCE = 12.0  # number of views times the square of that length; chance exceeds it at 6 pixels in a million
-MEMORY = 120  # views, beyond which the older half counts half
-MOST_STEADY = 0.3  # of the edges; where more are steady, the views hardly differ
+MEMORY = 120  # beyond this number of views, the older half counts half
+MOST_STEADY = 0.3  # of the edges; if more are steady, the views hardly differ
 BLACK = 24  # grey level that bars never exceed
 STEADY_RIM = 0.5  # of the rim of a bar
-LARGE = 0.002  # of the picture, from which on black at its border is a bar
+LARGE = 0.002  # of the image; a black area at its border that exceeds this is a bar
 FEWEST_PIXELS = 24  # of a text's edges
-REACH = 0.012  # of the longest side: gaps between letters, and how far around an edge features would see it
+REACH = 0.012  # of the longest side: gaps between letters, and the distance at which features would still see an edge
 QUIET = 0.25  # of the scene's liveliness
-FEWEST_LOOKS, MOST_LOOKS = 6, 24  # pictures in which a part is looked at for swaying
-BY_SWAYING = 0.4  # share of what changes in a part: 0.13 at most in overlays, 0.68 at least where a figure sways
+FEWEST_LOOKS, MOST_LOOKS = 6, 24  # images in which the program checks whether a part sways
+BY_SWAYING = 0.4  # of a part's change, explained by shifts: at most 0.13 in overlays, at least 0.68 in swaying figures
 
 Field = NDArray[np.float32]
 
 
 def directions(image: Image, side: int) -> Field:
-    """Direction of the grey values' gradient (2, h, w) in an RGB image of at most that side; short where it is weak."""
+    """Direction of the grey values' gradient (2, h, w) in an RGB image shrunk to that side; short where it is weak."""
     scale = min(1.0, side / max(image.shape[:2]))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
@@ -51,7 +51,7 @@ def directions(image: Image, side: int) -> Field:
 
 
 def differ(first: Field, second: Field) -> bool:
-    """Whether most parts of two pictures with texture show different things; not where there is next to none."""
+    """Whether most textured parts of two images show different things; False if there is hardly any texture."""
     both, one, other = (
         cv2.resize((a * b).sum(axis=0), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
         for a, b in ((first, second), (first, first), (second, second))
@@ -64,10 +64,10 @@ def differ(first: Field, second: Field) -> bool:
 
 @dataclass
 class Evidence:
-    """What the different views of one size have in common.
+    """What all different views of one size share.
 
-    views: how many, older ones count less. last: a glance at the last. total, squares: sums of their directions
-    (2, h, w) and squared lengths (h, w). brightest: (h, w) grey levels.
+    views: their number, older ones count less. last: the last one, small. total, squares: sums of their directions (2,
+    h, w) and squared lengths (h, w). brightest: (h, w) grey levels.
     """
 
     views: float = 0.0
@@ -93,7 +93,7 @@ class Evidence:
             self.squares *= np.float32(0.5)
 
     def overlay(self) -> Mask | None:
-        """Where (h, w) something stays in place; None while the views are too few or too similar."""
+        """Pixels (h, w) at which something stays in place; None while the views are too few or too similar."""
         if self.views < EVIDENCE:
             return None
         steadiness = cv2.magnitude(self.total[0], self.total[1]) / self.views
@@ -106,7 +106,7 @@ class Evidence:
 
 
 def _bars(brightest: Image, steady: Mask) -> Mask:
-    """Black areas at the border of the image that end at a steady edge; a dark scene fades."""
+    """Black areas at the border of the image that end at a steady edge; a dark scene has no such edge."""
     black = (brightest <= BLACK).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(black, connectivity=4)
     height, width = black.shape
@@ -123,7 +123,7 @@ def _bars(brightest: Image, steady: Mask) -> Mask:
 
 
 def _grown(steady: Mask, bars: Mask, lively: Field) -> Mask:
-    """Steady edges that are no accident and black bars, with what is around them or cut off from the scene."""
+    """Steady edges that chance does not explain and black bars, with what they surround or cut off from the scene."""
     radius = max(3, round(REACH * max(steady.shape)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
     joined = cv2.dilate((steady | bars).astype(np.uint8), disc)
@@ -175,7 +175,7 @@ def _sways(slopes: Field, changes: Field) -> bool:
 
 
 class OverlayFinder:
-    """Masks overlays, from the first chunk that reveals them."""
+    """Masks overlays, starting with the first chunk that reveals them."""
 
     def __init__(self, tell: Listener) -> None:
         self._tell = tell
@@ -184,7 +184,7 @@ class OverlayFinder:
         self._seen = -1
 
     def leave_out(self, chunk: Chunk) -> Chunk:
-        """The chunk with the overlay masked in its frames, as far as the frames so far reveal it."""
+        """The chunk with the overlay masked in its frames, as far as the frames read so far reveal it."""
         new = [frame for frame in chunk.frames if frame.index > self._seen]
         self._look(new)
         self._seen = max(self._seen, chunk.frames[-1].index)

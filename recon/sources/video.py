@@ -31,7 +31,7 @@ from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import keeping
 
-# A video that ends this long before its stated end was cut short; sound often outlasts the picture by less.
+# If a video ends this long before its stated end, it was cut short; sound often outlasts the picture by less.
 MISSING_SECONDS = 0.5
 MISSING_SHARE = 0.02
 MANY_COMBED = 0.2  # of the frames
@@ -80,8 +80,8 @@ class VideoSource:
         yield from at_least_one_frame(chosen(self.candidates(), self._options.keyframes), str(self._path))
         if self._pictures and self._pictures.combed > MANY_COMBED * self._pictures.count:
             yield Notice(
-                f"{self._path} has the comb lines of interlaced video, but is not marked as such: they cost accuracy. "
-                f"Deinterlace it first, such as by ffmpeg -i {self._path.name} -vf bwdif OUT.mp4."
+                f"{self._path} has the comb lines of interlaced video, but is not marked as such. This costs accuracy. "
+                f"Deinterlace it first, for example with ffmpeg -i {self._path.name} -vf bwdif OUT.mp4."
             )
 
     @cached_property

@@ -49,7 +49,7 @@ class Waiting:
         return min(range(len(self._frames) - 1), key=lambda row: ways[row + 2] - ways[row])
 
     def tell(self, message: Notice | SkippedFrame) -> None:
-        """Pass on a message, ahead of the waiting frames."""
+        """Deliver a message, ahead of the waiting frames."""
         with self._changed:
             self._messages.append(message)
             self._changed.notify_all()

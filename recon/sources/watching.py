@@ -1,4 +1,4 @@
-"""A folder that another program fills."""
+"""A folder to which another program adds images."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class WatchFeed:
         return _images(self._folder.iterdir())
 
     def file_of(self, index: int) -> Path | None:
-        """Files that exist at the start: they come first, in this order."""
+        """Files that exist at the start; they come first, in this order."""
         return self._present[index] if index < len(self._present) else None
 
     def again(self) -> Iterator[Candidate | SkippedFrame]:

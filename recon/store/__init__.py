@@ -1,1 +1,1 @@
-"""A run on disk: the map, the journal for resuming, the report, and the lock of its single writer."""
+"""A run on disk: the map, the journal from which it can be resumed, the report, and the lock of its single writer."""

@@ -38,9 +38,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             names = [name for name in archive.namelist() if name.endswith(".npy")]
             return {name.removesuffix(".npy"): _array(archive.read(name)) for name in names}
     except OSError as error:
-        reason = error.strerror or "it is not whole"
+        reason = error.strerror or "it is incomplete"
     except Exception:
-        reason = "it is not a whole archive of plain arrays"
+        reason = "it is not a complete archive of plain arrays"
     raise MapError(f"{path} is missing or damaged: {reason}. Run the reconstruction again.")
 
 

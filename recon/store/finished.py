@@ -1,4 +1,4 @@
-"""The poses of a finished map, kept while the map is rebuilt or continued."""
+"""The poses of a finished map, kept while a run rebuilds or extends it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ KEPT = "finished.json"
 
 
 def finished_world(folder: Path) -> dict[int, Sim3]:
-    """``world_from_cam`` by frame index, of the finished map in ``folder`` or of the one that a killed run continued.
+    """``world_from_cam`` by frame index, of the finished map in ``folder`` or of the one that a killed run was
+    extending.
 
     Empty if there is none. Raises MapError for a damaged map.
     """
@@ -40,7 +41,7 @@ def _poses(path: Path) -> dict[int, Sim3]:
 
 
 def keep_finished(folder: Path, poses: Mapping[int, Sim3]) -> None:
-    """Keep ``finished_world`` in a file before the map changes: it is not finished any more, and may be killed."""
+    """Keep ``finished_world`` in a file before the map changes and is unfinished again: the run may be killed."""
     path = folder / "map" / KEPT
     if poses and not path.is_file():
         text = json.dumps({index: pose.matrix().tolist() for index, pose in poses.items()})

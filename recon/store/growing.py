@@ -13,7 +13,7 @@ from recon.store.map import MapStore
 
 
 class GrowingStore:
-    """The store of a run. earlier: poses of the finished map that the run continues."""
+    """The store of a run. earlier: poses of the finished map that the run extends."""
 
     def __init__(self, out: Path, journal: Journal, *, resumable: bool) -> None:
         self._out, self._journal, self._resumable = out, journal, resumable

@@ -79,7 +79,7 @@ class FrameRecord:
 
 @dataclass(frozen=True)
 class PosedRecord:
-    """A ``FrameGeometry`` without its images, which are in the submap."""
+    """A ``FrameGeometry`` without its arrays, which are in the submap."""
 
     index: int
     cam_from_chunk: Matrix
@@ -90,7 +90,7 @@ class PosedRecord:
 @dataclass(frozen=True, eq=False)
 class ChunkRecord:
     """A finished chunk as its file holds it. unplaced, revised: as in ``ChunkGeometry``; early builds wrote the reasons
-    as text alone. memory: what the front end remembered behind the chunk.
+    as text alone. memory: the front end's memory after the chunk.
     """
 
     overlap: int
@@ -128,14 +128,14 @@ class Journal:
     def resume(cls, folder: Path, source: str, settings: RunSettings, opened: Source | None) -> Journal:
         """The journal of the run in ``folder``, to be resumed with the rest of its last source or with another one.
 
-        opened: the source if it gives the same frames every time; otherwise None, and it always counts as another one.
-        A moved source with the same content counts as the same. Writes nothing. Raises OutputError if there is no run,
+        opened: the source if it gives the same frames every time; otherwise None, and the source counts as a new one. A
+        moved source with the same content counts as the same. Writes nothing. Raises OutputError if there is no run,
         MapError if it is damaged, SettingsError if the settings differ from the run's or the run cannot be resumed, and
-        SourceError if the source's frames differ from those the run has of it.
+        SourceError if the source no longer gives the frames that the run has from it.
         """
         parts, chunks = _read_parts(folder), _read_chunks(folder / "map")
         known = frames_of(chunks)
-        parts = tuple(part for part in parts if part.first <= max(known, default=-1))  # those that added frames
+        parts = tuple(part for part in parts if part.first <= max(known, default=-1))  # only those that added frames
         change = _first_change(opened, parts[-1], known) if opened and parts else None
         same = opened is not None and bool(parts) and (source == parts[-1].source or change is None)
         if parts:
@@ -144,8 +144,8 @@ class Journal:
             raise SourceError(f"{source} has changed since the run in {folder}: {change}. {AS_IT_WAS}")
         if opened and not same and source in {part.source for part in parts}:
             raise SettingsError(
-                f"The map in {folder} has frames of {source} already, and {parts[-1].source} came after it. Put what "
-                "is new into a folder of its own."
+                f"The map in {folder} already has frames of {source}, followed by those of {parts[-1].source}. Put new "
+                "images into a separate folder."
             )
         others = _read_others(folder, known)
         now = replace(parts[-1], source=source) if same else _part_behind(source, settings, chunks, others)
@@ -164,13 +164,13 @@ class Journal:
         return frames_of(self.finished)
 
     def resumption(self, source: str) -> str:
-        """The sentence about what is read back and what follows from ``source``."""
+        """The sentence about the frames that are restored and those that follow from ``source``."""
         first = self.parts[-1].first
-        follow = f"the frames of {source} follow from number {first} on" if first else "the rest follows"
-        return f"Resuming: {len(self.frames)} frames of the run in {self._folder.parent} are read back; {follow}."
+        follow = f"the frames of {source} follow from number {first}" if first else "the rest follows"
+        return f"Resuming: {len(self.frames)} frames of the run in {self._folder.parent} are restored; {follow}."
 
     def part_of(self, index: int) -> Part:
-        """The part that a frame belongs to."""
+        """The part to which a frame belongs."""
         return next(part for part in reversed(self.parts) if part.first <= index)
 
     def write(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
@@ -213,13 +213,11 @@ class Journal:
         return ChunkGeometry(frames, SparsePoints.empty(), unplaced, revised)
 
     def _changed(self, chunk: Chunk, finished: ChunkRecord) -> str:
-        """The sentence for a source whose frames have changed although its files looked the same."""
+        """The sentence for a source whose frames have changed although its files look the same."""
         now = {frame.index: frame for frame in chunk.frames}
         was = next(frame for frame in finished.frames if now.get(frame.index) is None or _differs(frame, now))
         source = self.part_of(was.index).source
-        return (
-            f"{source} has changed since the run in {self._folder.parent}: {was.name} is not what it was. {AS_IT_WAS}"
-        )
+        return f"{source} has changed since the run in {self._folder.parent}: {was.name} is different. {AS_IT_WAS}"
 
     def _write_parts(self) -> None:
         content = {"version": JOURNAL_VERSION, "parts": [asdict(part) for part in self.parts]}
@@ -243,7 +241,7 @@ def frames_of(chunks: Sequence[ChunkRecord]) -> dict[int, FrameRecord]:
 def _part_behind(
     source: str, settings: RunSettings, chunks: Sequence[ChunkRecord], others: Sequence[SkippedFrame | PassedFrame]
 ) -> Part:
-    """A part whose frames follow all frames of a map, skipped ones too; it starts a second after the last one."""
+    """A part whose frames follow all frames of a map, including skipped ones; it starts a second after the last one."""
     known = frames_of(chunks).values()
     times = [frame.timestamp for frame in known] + [item.timestamp for item in others if isinstance(item, PassedFrame)]
     indices = [frame.index for frame in known] + [item.index for item in others]
@@ -262,7 +260,7 @@ def _first_change(source: Source, part: Part, known: Mapping[int, FrameRecord]) 
         if path not in hashes:
             hashes[path] = _hash_or_nothing(path)
         if hashes[path] != frame.content:
-            return f"{path} is not what frame {index} of the map ({frame.name}) was made from"
+            return f"{path} is not the file of frame {index} of the map ({frame.name})"
     return None
 
 
@@ -288,20 +286,19 @@ def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, 
     for kind, name in made_by.items():
         if now_by[kind] != name:
             raise SettingsError(
-                f"The run in {folder} was made by the {kind} {name}, not {now_by[kind]}. Give the same one to resume "
-                "it."
+                f"The run in {folder} was made by the {kind} {name}, not {now_by[kind]}. Use the same one to resume it."
             )
     before, after = (_comparable(settings, same=same) for settings in (was, now))
     for name, value in before.items():
         if after[name] != value:
             raise SettingsError(
-                f"The run in {folder} was made with {name} {_shown(value)}, not {_shown(after[name])}. Give the same "
+                f"The run in {folder} was made with {name} {_shown(value)}, not {_shown(after[name])}. Use the same "
                 "options to resume it."
             )
 
 
 def _comparable(settings: RunSettings, *, same: bool) -> Row:
-    """The settings, by option, that must not change: all that affect the map for the same source, few for another."""
+    """Settings that must not change, by option: for the same source all that affect the map, for another one few."""
     cameras = settings.source.cameras
     lens = {"camera_model": settings.camera_model, "intrinsics": settings.intrinsics, "cameras": cameras}
     own = {"chunk": settings.chunk, "overlap": settings.overlap} | asdict(settings.source)
@@ -317,7 +314,7 @@ def _chunk_path(folder: Path, number: int) -> Path:
 
 
 def require_run(folder: Path) -> Path:
-    """The file that every run to resume has. Raises OutputError if it is missing."""
+    """The file that every resumable run has. Raises OutputError if it is missing."""
     path = folder / "map" / "run.json"
     if not path.is_file():
         raise OutputError(f"No run to resume in {folder}: {path} is missing. Omit --resume.")
@@ -371,7 +368,7 @@ def _pose_to_json(frame: FrameGeometry) -> Row:
 def _recalled(
     row: PosedRecord, stored: FrameArrays | None, before: Mapping[int, FrameGeometry], path: Path
 ) -> FrameGeometry:
-    """A frame's geometry: the one of the chunk before where the submap stores no other."""
+    """A frame's geometry: that of the previous chunk unless the submap stores another."""
     if stored is None:
         if row.index not in before:
             raise MapError(f"{path} lacks the depth of frame {row.index}. {ANEW}")

@@ -71,7 +71,7 @@ def sole_writer(folder: Path, what: str) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"Cannot write to {folder}: {error.strerror}. Choose another --out.") from error
     try:
-        with suppress(OSError):  # a full disk: the lock holds without a name
+        with suppress(OSError):  # a full disk: the lock works without the owner's name
             os.truncate(lock, 0)
             os.write(lock, json.dumps(asdict(Owner.this(what))).encode())
         yield

@@ -1,4 +1,4 @@
-"""The map on disk: ``DIR/map``. Finished submaps move there from memory, and every file is complete or absent.
+"""The map on disk: ``DIR/map``. Finished submaps move there from memory; every file is complete or absent.
 
     map.json         version, cameras, one row per placed frame, skipped frames, whether the run finished
     points.npz       sparse points in the world with their observations
@@ -88,8 +88,7 @@ class MapStore:
 
     def write_submap(self, submap: Submap, new_frames: set[int], other_frames: Sequence[FrameGeometry] = ()) -> None:
         """Store depth, confidence and colour of ``new_frames``; the other frames belong to earlier submaps.
-
-        other_frames: those whose depth here differs from there. It is not part of the map, see ``Journal``.
+        other_frames: those whose depth differs here. That depth is not part of the map, see ``Journal``.
         """
         kept = [frame for frame in submap.geometry.frames if frame.index in new_frames]
         arrays: dict[str, Any] = {
@@ -120,7 +119,7 @@ class MapStore:
         complete: bool,
         between: tuple[PlacedFrame, ...] = (),
     ) -> None:
-        """Store the pose of every frame; ``complete`` says that the run reached its end.
+        """Store the pose of every frame; ``complete`` says whether the run reached its end.
 
         between: see ReconstructedMap.
         """
@@ -150,7 +149,7 @@ def read_arrays(path: Path) -> dict[int, FrameArrays]:
 
 
 def open_map(folder: Path) -> ReconstructedMap:
-    """Read the map in ``folder``. Raises MapError if there is none, or it is damaged or of another version."""
+    """Read the map in ``folder``. Raises MapError if there is none, or if it is damaged or of another version."""
     path = folder / "map" / "map.json"
     if not path.is_file():
         raise MapError(_why_no_map(folder))
@@ -239,9 +238,8 @@ def _placed(row: _FrameRow, cameras: Sequence[Camera]) -> PlacedFrame:
 
 
 def with_kinds(content: dict[str, Any]) -> dict[str, Any]:
-    """A map or report in JSON, whose skipped frames say of what kind they are.
-
-    Early builds wrote no kind, only what they said of frames that were passed over.
+    """A map or report in JSON, with the kind of every skipped frame. Early builds wrote no kind; the reason shows which
+    frames were passed over.
     """
     rows = content.get("skipped")
     return content | {"skipped": [_with_kind(row) for row in rows]} if isinstance(rows, list) else content

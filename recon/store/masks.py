@@ -1,4 +1,4 @@
-"""``DIR/map/masks``: which pixels of an image were left out, for runs that extend the map with another source."""
+"""``DIR/map/masks``: the pixels of each image that were not used, for runs that extend the map with another source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recon.core.types import Frame, Mask
 
 
 def write_masks(out: Path, frames: Iterable[Frame]) -> None:
-    """Store the masks of frames that are not used whole; a mask that is there stays. Raises OutputError."""
+    """Store the masks of frames that are used in part only; existing masks stay. Raises OutputError."""
     for frame in frames:
         path = _path(out, frame.index)
         if not frame.mask.all() and not path.is_file():

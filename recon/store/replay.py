@@ -1,4 +1,4 @@
-"""A front end that wraps another: chunks that an earlier run has finished come from its journal."""
+"""A front end that wraps another one and takes the chunks that an earlier run finished from its journal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recon.store.journal import Journal
 
 
 class ReplayedChunks:
-    """Geometry of chunks from the journal, or else from the ``inner`` front end, which sees all chunks."""
+    """Geometry of chunks from the journal or, if it has none, from the ``inner`` front end, which sees all chunks."""
 
     def __init__(self, inner: GeometryFrontEnd, journal: Journal) -> None:
         self._inner, self._journal = inner, journal
@@ -28,10 +28,10 @@ class ReplayedChunks:
 
     def _recall(self, chunk: Chunk) -> ChunkGeometry:
         geometry = self._journal.recall(chunk, self._before)
-        if isinstance(self._inner, Resumable):  # the journal refuses to resume others
+        if isinstance(self._inner, Resumable):  # the journal refuses to resume any other
             self._inner.recall(chunk, geometry, self._journal.finished[chunk.index].memory)
         return geometry
 
     def memory(self) -> Mapping[str, Any]:
-        """What the journal records after a chunk; empty for a front end that cannot be resumed."""
+        """The front end's memory after a chunk, for the journal; empty for a front end that cannot be resumed."""
         return self._inner.memory() if isinstance(self._inner, Resumable) else {}

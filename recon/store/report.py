@@ -100,7 +100,7 @@ def write(report: RunReport, path: Path) -> None:
 
 
 def write_or_tell(report: RunReport, path: Path, tell: Listener) -> RunReport:
-    """Write ``path`` as a whole; returns the report, which says so if that failed."""
+    """Write ``path`` as a whole; if that fails, notify the user. Returns the report, which then says so."""
     try:
         write(report, path)
     except OutputError as error:

@@ -35,7 +35,7 @@ class ResumedSource:
         self._part = journal.parts[-1]
         self._known = journal.frames
         self._others = [frame for frame in journal.others if frame.index < self._part.first]
-        self._shift = self._part.start  # what is added to the source's timestamps
+        self._shift = self._part.start  # added to the source's timestamps
 
     @property
     def description(self) -> SourceDescription:
@@ -73,7 +73,7 @@ class ResumedSource:
                 return _behind(item, self._part, self._shift)
             case Frame():
                 known = self._known.get(self._part.first + item.index)
-                if known is not None:  # a watched folder's times start again
+                if known is not None:  # a watched folder's times start at 0 again
                     self._shift = known.timestamp - item.timestamp
                 frame = _behind(item, self._part, self._shift)
                 (self._incoming / item.name).replace(self._images / frame.name)
@@ -103,7 +103,7 @@ class ResumedSource:
 def _read_again(part: Part) -> Iterator[Candidate | SkippedFrame]:
     try:
         yield from open_source(part.source, part.settings.source).candidates()
-    except ReconError:  # it is gone, or was a camera
+    except ReconError:  # the source is gone, or was a camera
         return
 
 
@@ -114,7 +114,7 @@ def _candidate_behind(item: Candidate | SkippedFrame, part: Part, shift: float) 
 
 
 def _behind(frame: Seen, part: Part, shift: float) -> Seen:
-    """A frame of a part's source as the map has it; in later parts it gets a name that no earlier frame has."""
+    """A frame of a part's source with its index and time in the map, and in later parts a name of its own."""
     index = part.first + frame.index
     name = f"{index:06d}_{frame.name}" if part.first else frame.name
     return replace(frame, index=index, timestamp=shift + frame.timestamp, name=name)

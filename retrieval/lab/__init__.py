@@ -1,1 +1,1 @@
-"""Measurements of place recognition and checks against public code; nothing of the product imports it."""
+"""Measurements of place recognition and checks against public code; the product does not import it."""

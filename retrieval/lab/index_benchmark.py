@@ -1,7 +1,7 @@
-"""``recon bench index``: what the place index costs, and what it finds, by the number of descriptors in it.
+"""``recon bench index``: cost and recall of the place index against the number of its descriptors.
 
-The descriptors are made up: random unit vectors in clusters of 20, as a place is seen by 20 frames, and queries that
-belong to some of the clusters. Real ones lie closer together along a walk, and are no harder to find.
+The descriptors are synthetic: random unit vectors in clusters of 20, as if 20 frames saw each place. Queries belong to
+some of the clusters. Real descriptors lie closer together along a walk, and are no harder to find.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from retrieval.index import Ids, PlaceIndex
 
 VERSION = 1
 CLUSTER = 20
-SPREAD = 0.7  # of a member around its cluster's centre: two members are 0.67 similar, as neighbouring frames are
+SPREAD = 0.7  # of a member around its cluster's centre: two members have a similarity of 0.67, like neighbouring frames
 BATCH = 20_000
 NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
 class IndexBenchmark:
-    """counts: numbers of descriptors. dim: their length. queries: how many are timed, one by one. clock: processor
-    time is for machines with other work. Raises SettingsError for numbers that cannot be measured."""
+    """counts: numbers of descriptors. dim: their length. queries: how many are timed, one by one. clock: use processor
+    time on a busy machine. Raises SettingsError for numbers that cannot be measured.
+    """
 
     counts: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     dim: int = 512
@@ -47,9 +48,9 @@ class IndexBenchmark:
 
 @dataclass(frozen=True)
 class IndexCase:
-    """build_seconds: for adding all, in batches as a growing map does, with whatever training that takes.
+    """build_seconds: to add all, in batches as a growing map does, including the training.
     query_milliseconds: median of single queries on one thread. recall_at_10: share of the true ten nearest among the
-    ten found. megabytes: of the saved index, which is what it holds in memory."""
+    ten found. megabytes: size of the saved index, which equals its memory."""
 
     count: int
     exact: bool
@@ -88,7 +89,7 @@ def _measured(count: int, settings: IndexBenchmark) -> IndexCase:
 
 
 def made_up(count: int, dim: int) -> Iterator[tuple[int, Descriptors]]:
-    """Batches of clustered descriptors, with the row of the first; the same for the same numbers."""
+    """Batches of clustered descriptors, with the row of the first; deterministic."""
     for first in range(0, count, BATCH):
         rng = np.random.default_rng([0, first])
         number = min(BATCH, count - first)

@@ -20,7 +20,7 @@ FILES = ("weights.pth", "weights.safetensors")
 
 
 def compare_image(folder: Path) -> Iterator[Comparison]:
-    """The descriptor at every stored image size, from every weight file of the suite: values, and cosine."""
+    """The descriptor at every stored image size, from every weight file of the suite: values and cosine."""
     suite, inputs = read_json(folder / "config.json"), read_tensors(folder / "inputs.safetensors")
     stored = read_tensors(folder / "outputs.safetensors")
     for file in (folder / name for name in FILES if (folder / name).is_file()):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recon.core.similarity import Array
 from recon.mapping.posegraph.graph import Edge, PoseGraph
 
-MAX_CHI_SQUARED = 18.5  # 99 % of right cycles stay below, with 7 degrees of freedom
+MAX_CHI_SQUARED = 18.5  # 99% of right cycles stay below, with 7 degrees of freedom
 
 
 def largest_agreeing_set(graph: PoseGraph) -> list[int]:
@@ -24,7 +24,7 @@ def largest_agreeing_set(graph: PoseGraph) -> list[int]:
 
 
 def agreement(graph: PoseGraph) -> NDArray[np.bool_]:
-    """Whether two loops agree, (loops, loops), symmetric."""
+    """Which loops agree with which: (loops, loops), symmetric."""
     chain = _Chain(graph)
     count = len(graph.loops)
     agrees = np.eye(count, dtype=bool)
@@ -35,11 +35,11 @@ def agreement(graph: PoseGraph) -> NDArray[np.bool_]:
 
 
 def largest_clique(adjacent: NDArray[np.bool_]) -> list[int]:
-    """A largest clique, by that paper's greedy search from every node.
+    """A largest clique, by the paper's greedy search from every node.
 
-    Each step takes the candidate with the most neighbours among the candidates, the first of equals. The search skips
-    start nodes with too few neighbours to beat the best set so far, and updates the counts of neighbours incrementally:
-    a place that is always in view has hundreds of loops.
+    Each step takes the candidate with the most neighbours among the candidates; the first if several have as many. The
+    search skips start nodes with too few neighbours to beat the best set so far, and updates the counts of neighbours
+    incrementally: a place that is always in view has hundreds of loops.
     """
     best: list[int] = []
     neighbours = adjacent.sum(axis=1)  # with the node itself
@@ -79,7 +79,7 @@ class _Chain:
         self._sums = self._running_sums(_variances(graph.chain))
 
     def _running_sums(self, variances: Array) -> Array:
-        """Sums (submaps, 8) over the chain up to each submap, whose differences are the sums over any stretch.
+        """Sums (submaps, 8) over the chain up to each submap; their differences are the sums over any stretch.
 
         Columns: variance of rotation, of translation in the world, of log scale, and the joint variance of rotation and
         scale times 1, x, y, z, |position|^2: a rotation at one place moves another in proportion to its distance.

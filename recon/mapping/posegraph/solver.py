@@ -1,10 +1,10 @@
 """The optimisation of a pose graph by gtsam, in steps that remove wrong loops.
 
-1. Least squares over the chain and the largest set of loops that agree with each other.
-2. From there, all loops with Cauchy's kernel: right ones that were left out return, wrong ones have little influence.
-3. A loop whose residual then exceeds its noise is rejected. If that is more than half of them, the result is refused:
+1. Least squares over the chain and the largest set of loops that agree.
+2. From there, all loops with Cauchy's kernel: right loops left out before return, wrong ones have little influence.
+3. A loop whose residual then exceeds its noise is rejected. If these are more than half, the result is refused:
    the map itself is then more likely to be wrong than most of its loops.
-4. Least squares over the others, to remove the influence of wrong loops.
+4. Least squares over the remaining loops, to remove the influence of wrong ones.
 
 Residuals are those of the full Lie group Sim(3). With separate rotation, translation and log scale, the optimisation
 diverges from the scale drift of long sequences.
@@ -21,14 +21,14 @@ from recon.core.similarity import Sim3
 from recon.mapping.posegraph.agreement import largest_agreeing_set
 from recon.mapping.posegraph.graph import Edge, EdgeNoise, Optimised, PoseGraph
 
-KERNEL = 3.75  # standard deviations: 95 % of right loops stay below, with 7 degrees of freedom
+KERNEL = 3.75  # standard deviations: 95% of right loops stay below, with 7 degrees of freedom
 MAX_RESIDUAL = 6.0  # standard deviations: far beyond right loops, far below wrong ones
 MAX_ITERATIONS = 200
 ANCHOR = EdgeNoise(1e-6, 1e-6, 1e-6)
 
 
 def optimise(graph: PoseGraph) -> Optimised:
-    """The poses that agree best with the chain and the right loops; the module's docstring gives the steps.
+    """The poses that agree best with the chain and the right loops; the module's docstring lists the steps.
 
     A graph without loops is returned unchanged.
     """
@@ -55,8 +55,8 @@ def optimise(graph: PoseGraph) -> Optimised:
 def closing_error(graph: PoseGraph) -> float:
     """Distance of the loops from the chain, in standard deviations of both, once the chain has bent optimally.
 
-    Unlike a sum of variances along the chain, this accounts for a lost scale, which stretches or shrinks the path after
-    it but neither rotates nor shifts it.
+    Unlike a sum of variances along the chain, this accounts for a lost scale, which stretches or shrinks the path that
+    follows but neither rotates nor shifts it.
     """
     factors = _factors(graph, range(len(graph.loops)), None)
     values, _ = _solve(factors, _values(graph.world_from_submap))
@@ -129,6 +129,6 @@ def to_gtsam(similarity: Sim3) -> gtsam.Similarity3:
 def from_gtsam(similarity: gtsam.Similarity3) -> Sim3:
     """The inverse of ``to_gtsam``."""
     scale = similarity.scale()
-    # The product of many small rotations is a rotation up to rounding; Sim3 needs six digits.
+    # The product of many small rotations is a rotation only up to rounding; Sim3 needs six digits.
     left, _, right = np.linalg.svd(similarity.rotation().matrix())
     return Sim3(scale, left @ right, scale * np.asarray(similarity.translation()))
