@@ -35,7 +35,7 @@ IMAGES_AT_ONCE = 8  # bounds memory
 
 @dataclass(frozen=True)
 class AggregationConfig:
-    """tokens: number of aggregation tokens. before_block: the block, counted from 0, that they enter. Defaults: ViT-B."""
+    """tokens: number of aggregation tokens. before_block: the block, from 0, that they enter. Defaults: ViT-B."""
 
     vit: VitConfig = field(default_factory=lambda: VitConfig(dim=768, depth=12, heads=12, antialias=False, offset=0.1))
     tokens: int = 8

@@ -90,6 +90,6 @@ def _orientation_planes(grey: NDArray[np.float32]) -> Planes:
 
 
 def _pool(planes: Planes, cell: int) -> Planes:
-    """Mean over cells with weights that fall linearly from the middle, as in SIFT's interpolation: a box filter, twice."""
+    """Mean over cells with weights that fall linearly from the middle, as SIFT interpolates: two box filters."""
     pooled = np.stack([cv2.blur(cv2.blur(plane, (cell, cell)), (cell, cell)) for plane in planes])
     return np.asarray(np.maximum(pooled, 0))  # running sums leave tiny negative remainders

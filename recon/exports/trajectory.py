@@ -33,7 +33,7 @@ class Trajectory:
 def write_tum(reconstruction: ReconstructedMap, path: Path) -> None:
     """One row per frame with a pose: ``timestamp tx ty tz qx qy qz qw``, camera-to-world, qw >= 0.
 
-    Raises OutputError when ``path`` cannot be written.
+    Raises OutputError if ``path`` cannot be written.
     """
     write_trajectory(rigid_trajectory(reconstruction), path)
 
@@ -49,7 +49,7 @@ def rigid_trajectory(reconstruction: ReconstructedMap, *, by_index: bool = False
 
 
 def write_trajectory(trajectory: Trajectory, path: Path) -> None:
-    """Write poses in the TUM format. Raises OutputError when ``path`` cannot be written."""
+    """Write poses in the TUM format. Raises OutputError if ``path`` cannot be written."""
     lines = [f"# {TUM_COLUMNS} (camera-to-world)"]
     for time, pose in zip(trajectory.timestamps, trajectory.world_from_cam, strict=True):
         quaternion = Rotation.from_matrix(pose[:3, :3]).as_quat(canonical=True)
@@ -61,7 +61,7 @@ def write_kitti(reconstruction: ReconstructedMap, path: Path) -> None:
     """One row per placed frame: the upper (3, 4) of camera-to-world, row by row.
 
     The format has neither timestamps nor names: row i belongs to the i-th placed frame.
-    Raises OutputError when ``path`` cannot be written.
+    Raises OutputError if ``path`` cannot be written.
     """
     poses = [frame.world_from_cam for frame in reconstruction.frames]
     _write_lines(path, [_numbers(np.column_stack([pose.rotation, pose.translation]).ravel()) for pose in poses])

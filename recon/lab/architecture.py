@@ -1,6 +1,5 @@
-"""The rooms of the program (its packages and top modules), who imports whom, and a picture of that.
-
-tests/test_architecture.py holds the rules of CONTRIBUTING.md against the same imports.
+"""The rooms of the program (its packages and top modules), their imports, and a picture of both.
+tests/test_architecture.py checks the same imports against the rules of CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def _module_name(path: Path) -> str:
 
 
 def imports_of(texts: Mapping[str, str]) -> Imports:
-    """What every module imports, also inside functions and for types alone; by name, modules where there are such."""
+    """The imports of every module by name, also those inside functions and only for types; modules where possible."""
     return {name: set(_imported(ast.parse(text), texts)) for name, text in texts.items()}
 
 
@@ -41,14 +40,14 @@ def _imported(tree: ast.Module, known: Iterable[str]) -> Iterator[str]:
 
 
 def room_of(module: str) -> str:
-    """The package or top module of ``recon`` that a module is in, a laboratory, or one of the other packages."""
+    """The room of a module: a package or top module of ``recon``, a laboratory, or one of the other packages."""
     return ".".join(module.split(".")[: 2 if module.startswith(("recon.", "retrieval.lab")) else 1])
 
 
 @dataclass(frozen=True)
 class Building:
-    """modules: number by room. floors: by room, the longest way down to a room that imports no other. arrows: number of
-    imports by pair of rooms. circular: the arrows from whose end a way leads back; all others go down.
+    """modules: number by room. floors: by room, the longest path down to a room that imports no other. arrows: number
+    of imports by pair of rooms. circular: the arrows that are part of a cycle; all others go down.
     """
 
     modules: dict[str, int]
@@ -62,7 +61,7 @@ class Building:
         return len(self.floors), floors, len(self.arrows), sum(self.arrows.values()), len(self.circular)
 
     def direct(self) -> tuple[Arrow, ...]:
-        """The arrows that no way through other rooms stands in for."""
+        """The arrows that no path through other rooms replaces."""
         below = _below(self.arrows)
         return tuple(
             (room, other)
@@ -72,7 +71,7 @@ class Building:
 
 
 def building(imports: Imports) -> Building:
-    """The rooms of all modules but the package's own top one, ``recon/__init__.py``, which is the house itself."""
+    """The rooms of all modules except ``recon/__init__.py``, which is the house itself."""
     modules = Counter(room_of(name) for name in imports if name != "recon")
     pairs = [(room_of(name), room_of(other)) for name, others in imports.items() for other in others]
     counted = Counter(pair for pair in pairs if pair[0] != pair[1] and modules.keys() >= set(pair))
@@ -103,7 +102,7 @@ def _floors(rooms: Iterable[str], below: Mapping[str, set[str]]) -> dict[str, in
 
 
 def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
-    """All that a way leads to from ``start``."""
+    """Everything reachable from ``start``."""
     found: set[str] = set()
     pending = [start]
     while pending:

@@ -10,7 +10,7 @@ from recon.lab.architecture import Arrow, Building
 
 WIDTH, FLOOR, MARGIN = 1240, 140, 60  # px
 ROOM_WIDTH, ROOM_HEIGHT = 228, 96
-LANE = 14  # px between an arrow and a room or another arrow that it passes
+LANE = 14  # px between an arrow and rooms or other arrows that it passes
 LETTERS = 38  # of small print in a row of a room
 SWEEPS = 8
 STYLE = """
@@ -26,7 +26,7 @@ Place = tuple[float, float]
 
 
 def draw(building: Building) -> str:
-    """The picture. An arrow that a way through other rooms stands in for is written into its room instead."""
+    """The picture. If a path through other rooms replaces an arrow, the arrow is not drawn but listed in its room."""
     sheet = _Sheet(building)
     height = FLOOR * (1 + max(building.floors.values())) + 30
     parts = [
@@ -59,7 +59,7 @@ def _caption(building: Building, height: int) -> str:
 
 
 class _Sheet:
-    """Where rooms and arrows lie. drawn: the arrows that are not written into rooms."""
+    """The positions of rooms and arrows. drawn: the arrows that are not listed in rooms."""
 
     def __init__(self, building: Building) -> None:
         self._building = building
@@ -69,7 +69,7 @@ class _Sheet:
         self._ways = self._free_ways()
 
     def _arranged(self) -> dict[str, float]:
-        """The middle of every room: side by side on its floor, in the order of what its arrows lead to."""
+        """The middle of every room: side by side on its floor, in the order of the rooms to which their arrows lead."""
         rows = [[room for room, at in self._building.floors.items() if at == floor] for floor in range(self._top + 1)]
         across = {room: x for row in rows for room, x in _spread(row).items()}
         for sweep in range(SWEEPS):
@@ -83,7 +83,7 @@ class _Sheet:
         return sum(across[end] for end in ends) / len(ends) if ends else across[room]
 
     def _free_ways(self) -> dict[Arrow, list[Place]]:
-        """The points at which arrows pass the floors between their ends, beside the rooms there."""
+        """The points at which arrows cross the floors between their ends, beside the rooms there."""
         ways: dict[Arrow, list[Place]] = {}
         taken: set[Place] = set()
         for start, end in self.drawn:
@@ -97,7 +97,7 @@ class _Sheet:
         return ways
 
     def _beside(self, wanted: float, floor: int, taken: Iterable[Place]) -> float:
-        """The nearest place on a floor that no room is at, and no other arrow."""
+        """The nearest free place on a floor, with neither a room nor another arrow."""
         reach = ROOM_WIDTH / 2 + LANE
         rooms = [self._across[room] for room, at in self._building.floors.items() if at == floor]
         passed = [x for x, y in taken if y == self._height(floor)]
@@ -112,7 +112,9 @@ class _Sheet:
         return FLOOR * (self._top - floor + 0.5)
 
     def _ends(self, arrow: Arrow) -> tuple[Place, Place]:
-        """Where an arrow leaves its room and enters the other: side by side with others, as their ways lie."""
+        """The points where an arrow leaves its room and enters the other, side by side with other arrows, in their
+        order.
+        """
         start, end = arrow
         leaving = sorted((to for room, to in self.drawn if room == start), key=lambda to: self._next(start, to, 0))
         entering = sorted((room for room, to in self.drawn if to == end), key=lambda room: self._next(room, end, -1))
@@ -122,12 +124,12 @@ class _Sheet:
         )
 
     def _next(self, start: str, end: str, which: int) -> float:
-        """How far across the point is that an arrow has next to its start (which: 0) or end (-1)."""
+        """The horizontal position of an arrow's point next to its start (which: 0) or end (-1)."""
         way = self._ways[start, end]
         return way[which][0] if way else self._across[start if which else end]
 
     def line(self, arrow: Arrow) -> str:
-        """An arrow, straight down past the rooms between its ends."""
+        """An arrow, vertical where it passes the rooms between its ends."""
         (x, y), (to_x, to_y) = self._ends(arrow)
         path = f"M {x:.0f} {y:.0f}"
         for way_x, middle in self._ways[arrow]:
@@ -139,12 +141,12 @@ class _Sheet:
         return f'<path class="{kind}" d="{path}{tip}"/>'
 
     def count(self, arrow: Arrow) -> str:
-        """The number of imports behind an arrow, where it leaves its room."""
+        """The number of imports of an arrow, where it leaves its room."""
         (x, y), _ = self._ends(arrow)
         return f'<text class="count" x="{x:.0f}" y="{y + 15:.0f}">{self._building.arrows[arrow]}</text>'
 
     def room(self, room: str) -> str:
-        """A room with its name, size, and the arrows that are not drawn."""
+        """A room with its name, its size and the arrows that are not drawn."""
         x, top = self._across[room], self._height(self._building.floors[room]) - ROOM_HEIGHT / 2
         kind = "lab" if room.endswith(".lab") else "recon" if room.startswith("recon.") else "above"
         modules = self._building.modules[room]
@@ -182,7 +184,7 @@ def _port(rooms: list[str], room: str) -> float:
 
 
 def _curve(start: Place, end: Place) -> str:
-    """From one point to another below it, upright at both."""
+    """A curve from one point to another below it, vertical at both."""
     (x, y), (to_x, to_y) = start, end
     bend = (to_y - y) * 0.6
     return f" C {x:.0f} {y + bend:.0f} {to_x:.0f} {to_y - bend:.0f} {to_x:.0f} {to_y:.0f}"

@@ -1,6 +1,6 @@
-"""The pipeline beside plain COLMAP on real sequences: same images, same machine, one after the other.
+"""Compares the pipeline with plain COLMAP on real sequences: same images, same machine, one after the other.
 
-sets.py: what is measured and what it must show. programs.py: the two programs as processes. plain_colmap.py: the peer.
-measure.py: their results against the references. ring.py: whether a walk around an object came out as one.
-tables.py: the results as JSON and as a table. clock.py: how other benchmarks take time.
+sets.py: the sequences and their requirements. programs.py: the two programs as processes. plain_colmap.py: the program
+to compare with. measure.py: their results against the references. ring.py: whether a walk around an object is
+reconstructed as one. tables.py: the results as JSON and as a table. clock.py: the clock of other benchmarks.
 """

@@ -1,4 +1,4 @@
-"""The clock that a benchmark reads: wall time, or processor time on machines with other work."""
+"""The clock of a benchmark: wall time, or processor time on a busy machine."""
 
 from __future__ import annotations
 

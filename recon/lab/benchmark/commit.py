@@ -1,4 +1,4 @@
-"""Which state of the program was measured."""
+"""The version of the program that was measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def current_commit() -> str:
-    """The commit of the source beside this file, with a plus where files differ; "unknown" outside a checkout."""
+    """The commit of the source beside this file, with a plus if files differ from it; "unknown" outside a checkout."""
     command = ["git", "describe", "--always", "--dirty=+"]
     try:
         run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

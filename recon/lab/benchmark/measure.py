@@ -1,4 +1,4 @@
-"""What came out of each program, measured against the references."""
+"""The results of each program, measured against the references."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ class PathError:
 
 @dataclass(frozen=True)
 class Findings:
-    """What one run gave. models: how many frames each of its models holds, the largest first; the other figures are
-    those of the largest. notices: what the program told its user. What a set has no reference for is None."""
+    """The results of one run. models: number of frames in each of its models, the largest first; the other figures are
+    those of the largest. notices: the program's messages to the user. A figure without a reference is None.
+    """
 
     models: tuple[int, ...]
     path: PathError | None = None
@@ -57,7 +58,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run of one program. failure: why there are no findings: it failed, or what it wrote cannot be measured."""
+    """One run of one program. failure: why there are no findings: it failed, or its output cannot be measured."""
 
     seconds: float
     processor_seconds: float
@@ -68,8 +69,9 @@ class RunResult:
 
 @dataclass(frozen=True)
 class SetResult:
-    """A set of so many ``frames``, its runs by both programs, and in what the pipeline falls short of what it must
-    show, worst of all runs."""
+    """A set of ``frames`` images, its runs with both programs, and the requirements that the pipeline misses, from the
+    worst run.
+    """
 
     name: str
     frames: int
@@ -85,9 +87,8 @@ Measure = Callable[[BenchmarkSet, Path, Path], Findings]
 def measure_set(
     member: BenchmarkSet, data: Path, out: Path, repeat: int = 1, tell: Callable[[str], None] = print
 ) -> SetResult:
-    """Run both programs on a set in turn, ``repeat`` times, into ``out / name``, and measure what they give.
-
-    A program that fails is a result, not an error. Raises SourceError when the set's images are missing.
+    """Run both programs on a set in turn, ``repeat`` times, into ``out / name``, and measure their results. A program
+    that fails is a result, not an error. Raises SourceError if the set's images are missing.
     """
     source = open_source(str(data / member.folder / member.source), SourceOptions(every=member.every))
     frames = source.description.frames
@@ -114,7 +115,7 @@ def _measured(process: Process, measure: Measure, member: BenchmarkSet, data: Pa
 
 
 def measure_map(member: BenchmarkSet, data: Path, folder: Path) -> Findings:
-    """Measure the run of the pipeline in ``folder``. Raises ReconError when something cannot be read."""
+    """Measure the run of the pipeline in ``folder``. Raises ReconError if something cannot be read."""
     reconstruction, run = open_map(folder), report.read(folder / "report.json")
     poses = rigid_trajectory(reconstruction, by_index=True)
     path = _path_error(member, data, poses)
@@ -123,7 +124,7 @@ def measure_map(member: BenchmarkSet, data: Path, folder: Path) -> Findings:
 
 
 def measure_colmap(member: BenchmarkSet, data: Path, folder: Path) -> Findings:
-    """Measure what plain COLMAP left in ``folder``."""
+    """Measure plain COLMAP's output in ``folder``."""
     models = tuple(json.loads((folder / MODELS).read_text()))
     if not models:
         return Findings(models)
@@ -132,7 +133,7 @@ def measure_colmap(member: BenchmarkSet, data: Path, folder: Path) -> Findings:
 
 
 def shortfalls(requirement: Requirement, frames: int, run: RunResult) -> Iterator[str]:
-    """A sentence for everything in which a run does not show what it must."""
+    """A sentence for every requirement that a run misses."""
     found = run.findings
     if found is None:
         yield str(run.failure)
@@ -161,7 +162,7 @@ def _share(value: float | None) -> str:
 
 
 def _keeps_the_ring(found: Findings, frames: int) -> bool:
-    """Once around; or, where frames are left out because it is not sure where they belong, the rest not folded."""
+    """Whether the walk is complete or, if uncertain frames are left out, the rest is not folded."""
     if found.ring is None:
         return False
     return found.ring.once_around or (found.posed < frames and not found.ring.folded)

@@ -1,4 +1,4 @@
-"""Plain COLMAP as a peer: features, matching and incremental mapping with default options, in one process."""
+"""Plain COLMAP for comparison: features, matching and incremental mapping with default options, in one process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEQUENTIAL_OVERLAP = 20
 def reconstruct_plainly(source: str, every: int, matching: Matching, out: Path) -> None:
     """Write ``poses.txt``, whose timestamps are frame indices, of the largest model, and the sizes of all models.
 
-    ``models.json`` lists how many images each model holds, the largest first. Without a model there are no poses.
+    ``models.json`` lists how many images each model holds, the largest first. Without a model no poses are written.
     """
     out.mkdir(parents=True)
     images, names = _images(source, every, out / "images")
@@ -42,7 +42,7 @@ def reconstruct_plainly(source: str, every: int, matching: Matching, out: Path) 
 
 
 def _images(source: str, every: int, folder: Path) -> tuple[Path, dict[str, int]]:
-    """The folder of the images and the frame index of every file to use; frames of a video are written first."""
+    """The folder of the images and the frame index of every file to use; a video's frames are written there first."""
     opened = open_source(source, SourceOptions(every=every), folder)
     if isinstance(opened, ImageSource):
         return Path(source), {path.name: index for index, path in opened.selected}

@@ -1,4 +1,4 @@
-"""The pipeline and plain COLMAP as processes of their own, whose time and memory are measured from outside."""
+"""The pipeline and plain COLMAP as separate processes, whose time and memory are measured from outside."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Process:
-    """A process that has ended: its wall time, the processor time of all its threads and child processes [s], most
-    resident memory [bytes], and why it failed, None if it did not."""
+    """A process that has ended: its wall time, the processor time of all its threads and child processes [s], its peak
+    resident memory [bytes], and why it failed, None if it did not.
+    """
 
     seconds: float
     processor_seconds: float
@@ -44,7 +45,7 @@ def run_plain_colmap(member: BenchmarkSet, data: Path, out: Path) -> Process:
 def run_measured(arguments: Sequence[str], out: Path) -> Process:
     """Run this Python with ``arguments`` and wait; its output goes to a log file beside the folder ``out``.
 
-    Its processor time includes that of watching it, some milliseconds a second.
+    The processor time includes that of measuring, some milliseconds a second.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     log, peak_bytes = out.with_name(out.name + ".log"), 0

@@ -1,4 +1,4 @@
-"""The stream as FlashVGGT first published it, for comparison of results and of cost; nothing else uses it.
+"""The stream as first published by FlashVGGT, to compare results and cost; nothing else uses it.
 
 It remembers normalised descriptor tokens and projects, normalises and rotates all of them again in every chunk.
 """
@@ -25,7 +25,7 @@ class PublishedStream:
         self._aggregator, self._rule, self._drop_rate = network.aggregator, rule, drop_rate
         depth = network.config.aggregator.depth
         self._tokens: list[list[Tensor]] = [[] for _ in range(depth)]  # per global block, one part per chunk
-        self._places: list[list[Tensor]] = [[] for _ in range(depth)]  # the same tokens' places inside their frames
+        self._places: list[list[Tensor]] = [[] for _ in range(depth)]  # the same tokens' positions inside their frames
 
     def step(self, images: Tensor, levels: Collection[int]) -> Aggregated:
         """Tokens of the next chunk (batch, frames, 3, height, width)."""

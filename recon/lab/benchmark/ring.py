@@ -1,7 +1,7 @@
-"""Whether photos taken in order around an object come out as one steady walk around it.
+"""Whether photos taken in order around an object are reconstructed as one steady walk around it.
 
-An object that looks alike from two sides folds a reconstruction: photos of one side are placed among those of the
-other, with small reprojection errors, and the angle around the object jumps where the fold begins and ends.
+If an object looks alike from two sides, the reconstruction may fold: photos of one side are placed among those of the
+other, with small reprojection errors. The angle around the object then jumps where the fold begins and ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FULL_TURN_DEG = (300.0, 420.0)
 
 @dataclass(frozen=True)
 class Ring:
-    """How the cameras go around the point that they look at, in the order of the images.
+    """How the cameras move around the point that they look at, in the order of the images.
 
     indices: the placed images. steps_deg: (images - 1,) change of the angle around the axis from one placed image to
     the next, in -180..180, positive in the direction of the whole walk.
@@ -30,7 +30,7 @@ class Ring:
 
     @property
     def total_deg(self) -> float:
-        """The whole turn, 360 for once around."""
+        """The total angle, 360 for once around."""
         return sum(self.steps_deg)
 
     @property
@@ -40,7 +40,7 @@ class Ring:
 
     @property
     def folded(self) -> bool:
-        """Whether a step is larger than a photographer makes: 45 degrees per image."""
+        """Whether a step is larger than a photographer would make: 45 degrees per image."""
         gaps = np.diff(self.indices)
         return bool((np.abs(self.steps_deg) > MAX_STEP_DEG * gaps).any())
 
@@ -52,10 +52,9 @@ class Ring:
 
 
 def measure_ring(indices: Sequence[int], world_from_cam: Array) -> Ring:
-    """The ring of cameras with the image numbers ``indices`` in rising order and poses (images, 4, 4), at least three.
-
-    The centre is the point nearest to all optical axes. The axis is the direction most nearly perpendicular to the
-    cameras' x axes, which is the vertical for cameras that are held level.
+    """The ring of three or more cameras with image numbers ``indices`` in ascending order and poses (images, 4, 4). The
+    centre is the point nearest to all optical axes. The axis is the direction most nearly perpendicular to the cameras'
+    x axes: the vertical if the cameras are held level.
     """
     centres, forward, right = world_from_cam[:, :3, 3], world_from_cam[:, :3, 2], world_from_cam[:, :3, 0]
     across = np.eye(3) - forward[:, :, None] * forward[:, None, :]

@@ -1,6 +1,7 @@
-"""How the cost of the network grows with the number of frames: four ways of looking across frames, measured alike.
+"""How the cost of the network grows with the number of frames, for four kinds of attention across frames.
 
-Timed are tokens and poses. Depth heads are left out: they cost the same for every frame whichever way is taken.
+The time is that of tokens and poses. Depth heads are left out, since their cost per frame does not depend on the
+attention.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ CONFIGS: dict[Shape, NetworkConfig] = {
 }
 SIZES: dict[Shape, tuple[int, int]] = {"compact": (224, 224), "vggt-1b": (392, 518)}  # height, width
 DISTINCT_IMAGES = 16
-FIFTH = 4  # the chunk that later ones are compared with: the memory is full by then
+FIFTH = 4  # the chunk with which later ones are compared: the memory is full by then
 
 
 @dataclass(frozen=True)
 class ScalingSettings:
     """frames: numbers of frames to measure. chunk: frames per chunk of the streams. memory_frames: our stream's budget.
 
-    repeats: at most so many runs of a case, fewer once they have taken ``patience`` seconds together. clock: processor
-    time of all threads instead of wall time is for CPUs that are shared with other work.
+    repeats: most runs of a case; fewer if they have taken ``patience`` seconds in total. clock: use the processor time
+    of all threads on a busy CPU.
     """
 
     shape: Shape = "compact"
@@ -100,15 +101,14 @@ class Scaling:
     cases: tuple[Case, ...]
 
     def case(self, method: Method, frames: int) -> Case | None:
-        """The measured case; None where there is none or it failed."""
+        """The measured case; None if there is none or it failed."""
         found = (case for case in self.cases if (case.method, case.frames) == (method, frames) and not case.failure)
         return next(found, None)
 
 
 def measure(settings: ScalingSettings, device: torch.device) -> Iterator[Scaling]:
-    """Measure all cases, with random weights and images: what is known after each of them.
-
-    The dearest method of a number of frames comes last, as it may take longer than all others together.
+    """Measure all cases, with random weights and images; yields the results so far after each case. For each number of
+    frames, the most expensive method comes last: it may take longer than all others together.
     """
     network = random_network(settings, device)
     images = _images(settings, device)
@@ -178,7 +178,7 @@ def _measure(method: Method, network: GeometryNetwork, images: Tensor, frames: i
 
 
 def _timed(steps: Iterator[None], device: torch.device, clock: Clock) -> Iterator[float]:
-    """Seconds that each step takes, with the GPU's work finished."""
+    """Seconds of each step, including all GPU work."""
     now = CLOCKS[clock]
     while True:
         start = now()
@@ -191,7 +191,7 @@ def _timed(steps: Iterator[None], device: torch.device, clock: Clock) -> Iterato
 def _steps(
     method: Method, network: GeometryNetwork, images: Tensor, frames: int, settings: ScalingSettings
 ) -> Iterator[None]:
-    """The work of a method on so many frames: one step for a single pass, one per chunk for a stream."""
+    """The work of a method on ``frames`` frames: one step for a single pass, one per chunk for a stream."""
     rule, level = DescriptorsV1(settings.factor), network.last_level
     if method in ("dense", "descriptors"):
         chosen = Dense() if method == "dense" else rule
@@ -214,7 +214,7 @@ def _steps(
 def _published_steps(
     network: GeometryNetwork, images: Tensor, chunks: list[tuple[int, int]], rule: DescriptorsV1
 ) -> Iterator[None]:
-    """The published stream takes all poses at the end."""
+    """The published stream estimates all poses at the end."""
     stream, tokens = PublishedStream(network, rule), []
     for first, last in chunks:
         aggregated = stream.step(_take(images, first, last), {network.last_level})
@@ -244,7 +244,9 @@ def write_results(scaling: Scaling, folder: Path) -> None:
 
 
 def table(scaling: Scaling) -> str:
-    """Markdown: seconds per frame and share of dense by number of frames, then how flat our stream is."""
+    """Markdown: seconds per frame and their share of dense attention by number of frames, then whether streams stay
+    level.
+    """
     settings = scaling.settings
     lines = [
         f"{settings.shape} on {scaling.device}, {scaling.threads} threads, attention by {scaling.backend}, PyTorch "
@@ -283,7 +285,7 @@ def _flatness(scaling: Scaling) -> Iterator[str]:
 
 
 def plot(scaling: Scaling, path: Path) -> None:
-    """Seconds per frame by number of frames, both axes logarithmic. Raises OutputError when it cannot be written."""
+    """Plot seconds per frame against the number of frames, on logarithmic axes. Raises OutputError."""
     from matplotlib.figure import Figure  # noqa: PLC0415  slow to import
 
     figure = Figure(figsize=(6, 4), layout="constrained")

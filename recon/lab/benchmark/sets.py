@@ -1,4 +1,4 @@
-"""The sequences of the benchmark, and what the pipeline must show on each."""
+"""The sequences of the benchmark, and the requirements for each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Matching = Literal["sequential", "exhaustive"]
 
 @dataclass(frozen=True)
 class Requirement:
-    """Limits that a run must keep; what is None is not asked.
+    """Limits that a run must keep; None for no limit.
 
     posed: smallest share of frames. ate: largest RMSE after Sim(3) alignment, in the reference's unit; of_extent,
     of_path: the same as a share. depth_error: largest median relative error, depth_kept: smallest share of pixels.
-    cloud: largest median distance from the true surface as a share of scene size. ring: the cameras go around an
-    object, once and steadily, or what is not sure is kept apart.
+    cloud: largest median distance from the true surface as a share of scene size. ring: the cameras move once around an
+    object, steadily; uncertain parts may be kept apart.
     """
 
     posed: float | None = 1.0
@@ -36,7 +36,7 @@ class Requirement:
 class BenchmarkSet:
     """One sequence in ``folder``, which is relative to the data folder.
 
-    source: folder or video with the frames. every: one frame in this many is taken. matching: how plain COLMAP pairs
+    source: folder or video with the frames. every: use one frame in this many. matching: how plain COLMAP pairs
     the images: each with the 20 before it, or all with all. reference: poses whose timestamps are frame indices.
     depth: whether ``depth`` holds true depth in millimetres and ``intrinsics.txt`` the true lens.
     """
@@ -73,7 +73,7 @@ SETS = (
 
 
 def chosen_sets(names: str | None) -> tuple[BenchmarkSet, ...]:
-    """The sets that a list such as ``fox,sceaux`` names, all without one. Raises SettingsError for an unknown name."""
+    """The sets named in a list such as ``fox,sceaux``; all without a list. Raises SettingsError for an unknown name."""
     if names is None:
         return SETS
     by_name = {member.name: member for member in SETS}

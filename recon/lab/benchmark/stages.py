@@ -15,9 +15,8 @@ BAR = 0.3  # inches
 
 
 def measure(source: str, out: Path) -> RunReport:
-    """Run ``recon run`` on a source in a process of its own, or read the report of the run that ``source`` names.
-
-    Raises MapError where there is no report in the end.
+    """Run ``recon run`` on a source in a separate process, or read the report of the run in ``source``. Raises MapError
+    if there is no report in the end.
     """
     finished = Path(source) / "report.json"
     if finished.is_file():
@@ -28,7 +27,7 @@ def measure(source: str, out: Path) -> RunReport:
 
 
 def table(report: RunReport) -> str:
-    """Markdown: a row per stage, the longest first, and the sum; seconds without those of inner stages."""
+    """Markdown: a row per stage, the longest first, and the sum; a stage's time excludes that of inner stages."""
     whole = StageTime("whole run", report.seconds, report.processor_seconds, 0, report.peak_memory_bytes)
     rows = [_row(stage, report) for stage in (*by_cost(report), whole)]
     head = ("stage", "processor s", "share", "a frame [ms]", "wall s", "calls", "peak memory so far [MB]")
@@ -37,7 +36,7 @@ def table(report: RunReport) -> str:
 
 
 def by_cost(report: RunReport) -> list[StageTime]:
-    """The stages of a run, those that took most processor time first."""
+    """The stages of a run, those with the most processor time first."""
     return sorted(report.stages, key=lambda stage: (-stage.processor_seconds, -stage.seconds))
 
 

@@ -1,4 +1,4 @@
-"""The results of a benchmark as JSON, with all that is needed to compare them later, and as a table for people."""
+"""The results of a benchmark as JSON, with all that is needed to compare them later, and as a table."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Circumstances:
-    """Where results come from. commit: of the program, with ``+`` when files were changed since. load: average number
-    of busy processes of the last minute at the start, where a system tells; other work makes both programs slower."""
+    """Where results come from. commit: of the program, with ``+`` if files were changed. load: average number of busy
+    processes in the minute before the start, if the system reports it; other work makes both programs slower.
+    """
 
     date: str
     commit: str
@@ -56,7 +57,7 @@ class BenchmarkResult:
 
 
 def circumstances() -> Circumstances:
-    """The circumstances now."""
+    """The present circumstances."""
     return Circumstances(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=current_commit(),
@@ -68,14 +69,14 @@ def circumstances() -> Circumstances:
 
 
 def write_results(result: BenchmarkResult, folder: Path) -> None:
-    """Write ``results.json`` and ``results.md``. Raises OutputError when the folder cannot be written."""
+    """Write ``results.json`` and ``results.md``. Raises OutputError if the folder cannot be written."""
     text = json.dumps({"version": RESULTS_VERSION} | asdict(result), indent=1, default=lambda matrix: matrix.tolist())
     write_atomically(folder / "results.json", lambda file: file.write(text.encode()))
     write_atomically(folder / "results.md", lambda file: file.write(to_markdown(result).encode()))
 
 
 def to_markdown(result: BenchmarkResult) -> str:
-    """The table, two rows per set, and below it what holds for all of them."""
+    """The table, two rows per set, and below it the circumstances."""
     rows = [HEADER, ("---",) * len(HEADER)]
     for member in result.sets:
         rows += _set_rows(member)
@@ -141,7 +142,7 @@ def _spread(runs: Sequence[RunResult], value: Callable[[Findings], float | None]
 
 
 def _range(values: Sequence[float], form: str) -> str:
-    """The median, with the lowest and highest of several values; empty without any."""
+    """The median, with the lowest and highest of several values; empty for no value."""
     if not values:
         return ""
     middle = form.format(median(values))
@@ -149,7 +150,7 @@ def _range(values: Sequence[float], form: str) -> str:
 
 
 def _device() -> str:
-    """The processor's name, as exactly as the system tells it."""
+    """The processor's name, as exactly as the system reports it."""
     try:
         rows = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

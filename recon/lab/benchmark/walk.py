@@ -1,8 +1,8 @@
-"""A long rendered walk whose odometry drifts: what loops do to the error, and whether memory grows with the frames.
+"""A long rendered walk with drifting odometry: how much loops reduce the error, and whether memory grows.
 
-Images and depth are rendered as the walk goes on; every step adds the same small error of direction and scale, which
-is what structure from motion does where nothing is seen again. Everything behind the front end is the pipeline's own:
-chunks, placement, the map on disk, recognition, verification, and the pose graph.
+Images and depth are rendered on the way. Every step adds the same small error of direction and scale, as structure from
+motion does where it sees nothing again. Everything after the front end is the pipeline's own: chunks, placement, the
+map on disk, recognition, verification, and the pose graph.
 """
 
 from __future__ import annotations
@@ -39,16 +39,15 @@ from recon.store.map import MapStore
 VERSION = 1
 CAMERA = Camera("PINHOLE", 320, 240, (250.0, 250.0, 160.0, 120.0))  # the field of view of the sample's
 CHUNK, OVERLAP = 60, 12
-SHARED = 0.05  # of what two frames see: with less they show different places
+SHARED = 0.05  # least overlap of two frames; with less they show different places
 CORNERS = 12  # waypoints of a lap
 MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
 class WalkSettings:
-    """frames: of ``laps`` rounds through the sample's room, each at a radius and height of its own.
-
-    turn: error of every step [degrees about the vertical]. scale: factor by which every step misjudges the scale.
+    """frames: in all ``laps`` around the sample's room, each with its own radius and height. turn: error of every step
+    [degrees about the vertical]. scale: factor by which every step misjudges the scale.
     """
 
     frames: int = 2000
@@ -59,7 +58,7 @@ class WalkSettings:
 
 @dataclass(frozen=True)
 class Milestone:
-    """After so many frames: RMSE of the camera centres [m] after alignment, without and with loops, and memory."""
+    """State after a number of frames: RMSE of the aligned camera centres [m], without and with loops, and memory."""
 
     frames: int
     without_loops: float
@@ -69,7 +68,7 @@ class Milestone:
 
 @dataclass(frozen=True)
 class WalkResult:
-    """What came of a walk. accepted, wrong: loops that hold at the end, and those between different places."""
+    """Result of a walk. accepted, wrong: loops accepted at the end, and those of them between different places."""
 
     settings: WalkSettings
     milestones: tuple[Milestone, ...]
@@ -91,7 +90,7 @@ def long_walk(settings: WalkSettings) -> Tensor:
 
 
 class DriftingCamera:
-    """Renders the walk frame by frame and says where odometry thinks that each frame is."""
+    """Renders the walk frame by frame and gives the pose of each frame by odometry."""
 
     def __init__(self, settings: WalkSettings) -> None:
         self.world_from_cam = long_walk(settings)
@@ -100,7 +99,7 @@ class DriftingCamera:
         self._depth: dict[int, DepthMap] = {}
 
     def frames(self) -> Iterator[Frame]:
-        """The images; depth is kept for the frames that a chunk may still ask for."""
+        """The images; depth is kept for the frames that a chunk may still need."""
         usable = np.ones((CAMERA.height, CAMERA.width), dtype=bool)
         for index in range(len(self.world_from_cam)):
             image, self._depth[index] = self._render(index)
@@ -109,12 +108,12 @@ class DriftingCamera:
             yield Frame(index, float(index), image, f"{index:06d}.png", size, "lens", 0.0, usable)
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
-        """The chunk's geometry, as odometry sees it, in a unit of its own."""
+        """The chunk's geometry by odometry, in the chunk's own unit."""
         unit = Sim3(1 + 0.5 * (chunk.index % 3), np.eye(3), np.zeros(3))
         return ChunkGeometry(tuple(self._geometry(frame, unit) for frame in chunk.frames), SparsePoints.empty())
 
     def overlap(self, first: int, second: int) -> float:
-        """Share of the pixels of one frame that the other sees, the smaller one of both directions."""
+        """Share of the pixels of one frame that the other sees; the smaller of both directions."""
         cam_from_world = inverse_rigid(self.world_from_cam[[first, second]]).float()[None]
         matrix = torch.as_tensor(CAMERA.matrix(), dtype=torch.float32) * torch.tensor([[0.25], [0.25], [1.0]])
         depth = render_depth(self._scene, cam_from_world, matrix, CAMERA.height // 4, CAMERA.width // 4)
@@ -135,7 +134,7 @@ class DriftingCamera:
 
 
 def drifting(world_from_cam: Array, settings: WalkSettings) -> list[Sim3]:
-    """Poses (n, 4, 4) as odometry sees them, every step with the same error; their scale is that of their depth."""
+    """Poses (n, 4, 4) by odometry, with the same error in every step; their scale is that of their depth."""
     turned = Rotation.from_euler("y", settings.turn, degrees=True).as_matrix()
     error = Sim3(settings.scale, turned, np.zeros(3))
     true = [Sim3.from_matrix(pose) for pose in world_from_cam]
@@ -148,9 +147,8 @@ def drifting(world_from_cam: Array, settings: WalkSettings) -> list[Sim3]:
 def measure(
     settings: WalkSettings, out: Path, recogniser: PlaceRecogniser, report: Callable[[Milestone], None]
 ) -> WalkResult:
-    """Walk once, with a map that closes the loops of ``recogniser`` in ``out`` and one that does not beside it.
-
-    A milestone is reported after every half of a lap, or chunk where that is longer. Raises OutputError.
+    """Walk once and build two maps: one in ``out`` that closes the loops of ``recogniser``, and one without loops
+    beside it. Reports a milestone after every half lap, or after every chunk if chunks are longer. Raises OutputError.
     """
     start = time.perf_counter()
     camera = DriftingCamera(settings)

@@ -1,1 +1,1 @@
-"""The project's own compact geometry network: a stream of frames in; matches, poses, places and dense depth out."""
+"""The project's own compact geometry network: from a stream of frames to matches, poses, places and dense depth."""

@@ -1,6 +1,6 @@
-"""The whole compact network: a chunk of frames and what is kept of earlier ones in; matches, poses, places out.
+"""The whole compact network: from a chunk of frames and the memory of earlier ones to matches, poses and places.
 
-Depth comes from its part ``depth``, given poses: the caller solves them from the matches, or takes the regressed ones.
+Its part ``depth`` estimates depth from given poses: the caller solves them from the matches or uses the regressed ones.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ UNLIMITED = MemoryBudget()
 
 @dataclass(frozen=True)
 class CompactConfig:
-    """matching: channels of the map. partners: frames that each frame is matched with. place_tokens: as in ImAge."""
+    """matching: channels of the map. partners: number of frames to match with each frame. place_tokens: as in ImAge."""
 
     depth: PosedDepthConfig = field(default_factory=PosedDepthConfig)
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
@@ -49,7 +49,9 @@ class CompactConfig:
 
 @dataclass(frozen=True, eq=False)
 class CompactCache:
-    """The state of one stream. descriptors: see there. maps: (batch, kept frames, c, h / 8, w / 8), to match with."""
+    """The state of one stream. descriptors: see ``DescriptorCache``. maps: (batch, kept frames, c, h / 8, w / 8), for
+    matching.
+    """
 
     descriptors: DescriptorCache
     maps: Tensor
@@ -65,7 +67,7 @@ class CompactCache:
         return self.descriptors.bytes + self.maps.numel() * self.maps.element_size()
 
     def with_maps(self, maps: Tensor) -> Tensor:
-        """The maps of the kept frames, and behind them those of a chunk (batch, frames, ...)."""
+        """The maps of the kept frames, followed by those of a chunk (batch, frames, ...)."""
         return torch.cat([self.maps, maps], 1) if self.maps.numel() else maps
 
 
@@ -73,8 +75,9 @@ class CompactCache:
 class Correlation:
     """Every frame of a chunk against its partners.
 
-    partners: their numbers in the sequence, by frame. scores: (batch, frames, partners, cells, cells), cosines times
-    temperature. covisible: (batch, frames, partners, h / 8, w / 8), logits that the partner sees the cell.
+    partners: positions of the partners in the sequence, by frame. scores: (batch, frames, partners, cells, cells),
+    cosines times temperature. covisible: (batch, frames, partners, h / 8, w / 8), logits that the partner sees the
+    cell.
     """
 
     partners: list[list[int]]
@@ -84,11 +87,11 @@ class Correlation:
 
 @dataclass(frozen=True, eq=False)
 class CompactPrediction:
-    """What the network says about the frames of a chunk.
+    """The network's predictions for the frames of a chunk.
 
     features: (batch * frames first), for ``CompactNet.depth.estimate``. maps: (batch, frames, c, h / 8, w / 8).
     correlation: None for a first frame alone. encodings: (batch, frames, 9), see ``PoseHead``. relative: (batch,
-    frames, kept + frames, 8), see ``RelativeHead``; the kept frames are those of the cache that came in. places:
+    frames, kept + frames, 8), see ``RelativeHead``; the kept frames are those of the cache passed in. places:
     (batch, frames, dim).
     """
 
@@ -101,7 +104,7 @@ class CompactPrediction:
 
 
 class CompactNet(nn.Module):
-    """Stem and plane sweep of ``PosedDepthNet``, with a trunk between them that matches. It keeps no state."""
+    """Stem and plane sweep of ``PosedDepthNet`` with a matching trunk between them. It keeps no state."""
 
     def __init__(self, config: CompactConfig | None = None) -> None:
         super().__init__()
@@ -126,12 +129,13 @@ class CompactNet(nn.Module):
         budget: MemoryBudget = UNLIMITED,
         keyframes: Collection[int] = (),
     ) -> tuple[CompactPrediction, CompactCache]:
-        """The next chunk of a stream, images (batch, frames, 3, h, w) in 0..1, and what later chunks need of it.
+        """The predictions for the next chunk of a stream, images (batch, frames, 3, h, w) in 0..1, and the memory for
+        later ones.
 
-        Without a cache the chunk begins a stream; a whole sequence as one chunk is the single pass. Frames of earlier
-        chunks are not computed again and their results not revised. The budget counts descriptors; a kept frame's map
-        comes on top. keyframes: counted in the chunk, forgotten last. Raises SettingsError where sides are not
-        multiples of 16, for images of another size than the stream's, and as ``MemoryBudget`` does.
+        Without a cache the chunk starts a stream; a whole sequence as one chunk is a single pass. Frames of earlier
+        chunks are not computed again, and their results are not revised. The budget counts descriptors only, not the
+        maps of kept frames. keyframes: positions in the chunk of frames to forget last. Raises SettingsError if sides
+        are not multiples of 16 or images differ in size from the stream's, and as ``MemoryBudget`` does.
         """
         cache = cache or CompactCache.empty()
         past, frames = cache.descriptors, images.shape[1]
@@ -184,9 +188,8 @@ class CompactNet(nn.Module):
         return Matches(pixels, refined, cells.confidence)
 
     def every_cell(self, prediction: CompactPrediction, first: int, second: int) -> tuple[Tensor, Tensor]:
-        """Pixels (cells, 2) in the second frame of the best cell of every cell of the first one, and refined.
-
-        Frames are of the prediction's first sequence. What has no match gets one all the same.
+        """For every cell of the first frame, the pixel (cells, 2) of the best cell in the second frame, coarse and
+        refined. Frames are of the prediction's first sequence. Cells without a true match get one as well.
         """
         (own, own_fine), (other, other_fine) = (self.matchable(prediction, frame) for frame in (first, second))
         best = cosines(own[None], other[None])[0].argmax(1)
@@ -198,7 +201,7 @@ class CompactNet(nn.Module):
     def _correlate(
         self, maps: Tensor, tokens: Tensor, cache: CompactCache, layout: FrameLayout
     ) -> tuple[Correlation | None, Tensor]:
-        """The chunk's correlation with its partners, and tokens that know of it."""
+        """The chunk's correlation with its partners, and the tokens with its evidence added."""
         batch, frames = maps.shape[:2]
         kept = cache.descriptors.frames
         chunk = range(cache.descriptors.length, cache.descriptors.length + frames)
@@ -209,8 +212,8 @@ class CompactNet(nn.Module):
         rows = torch.tensor(partners, device=maps.device)
         others = cache.with_maps(maps)[:, rows].flatten(0, 2)
         similarity = cosines(maps.repeat_interleave(count, 1).flatten(0, 1), others)
-        told = evidence(similarity, self.matching.temperature, size).unflatten(0, (batch * frames, count))
-        added, covisible = self.correlation(told)
+        cues = evidence(similarity, self.matching.temperature, size).unflatten(0, (batch * frames, count))
+        added, covisible = self.correlation(cues)
         patches = tokens[:, :, layout.special :] + added.flatten(2).mT.unflatten(0, (batch, frames))
         known = [*kept, *chunk]
         correlation = Correlation(
@@ -231,7 +234,7 @@ class CompactNet(nn.Module):
         budget: MemoryBudget,
         keyframes: Collection[int],
     ) -> CompactCache:
-        """The cache behind a chunk, within the budget."""
+        """The cache after a chunk, within the budget."""
         rows, columns = layout.descriptor_grid(self.config.trunk.factor)
         joined = cache.descriptors.extended(
             tuple(layers),

@@ -1,4 +1,4 @@
-"""What is read from the tokens: cameras, relative poses of pairs, and a descriptor of the place."""
+"""Heads that turn tokens into cameras, relative poses of pairs, and a place descriptor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ RELATIVE = 8  # quaternion x y z w, direction, log of the expected error
 
 
 class PoseHead(nn.Module):
-    """Pose encodings from camera tokens; see ``recon.network.pose_encoding``. It starts with cameras that stand still.
+    """Pose encodings from camera tokens; see ``recon.network.pose_encoding``. Before training, all cameras have one
+    pose.
 
     Lengths are in units of the first frame's median depth. Quaternions have length 1.
     """
@@ -38,7 +39,7 @@ class PoseHead(nn.Module):
         nn.init.zeros_(self.head.pose_branch.fc2.bias)
 
     def forward(self, camera_tokens: Tensor) -> Tensor:
-        """Encodings (batch, frames, 9) of frames that are taken together, in float32."""
+        """Encodings (batch, frames, 9) of frames that are processed together, in float32."""
         with torch.autocast(camera_tokens.device.type, enabled=False):
             raw = self.head(camera_tokens.float())[-1]
         translation, rotation, fields = raw.split([3, 4, 2], -1)
@@ -64,9 +65,9 @@ class RelativeHead(nn.Module):
 
 
 class PlaceHead(nn.Module):
-    """A descriptor of the place: aggregation tokens pass two blocks beside a frame's own (ImAge, see ``retrieval``).
-
-    The tokens are the patches behind the trunk's entry blocks, so a descriptor depends on its image alone.
+    """A place descriptor: aggregation tokens pass through two blocks together with a frame's tokens (ImAge, see
+    ``retrieval``). The frame's tokens are its patches after the trunk's entry blocks, so a descriptor depends on its
+    image alone.
     """
 
     def __init__(self, config: TrunkConfig, count: int) -> None:
@@ -76,7 +77,7 @@ class PlaceHead(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=EPS)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Descriptors (n, count * dim) of length 1 of frames' patch tokens (n, patches, dim)."""
+        """Descriptors (n, count * dim) of length 1 from frames' patch tokens (n, patches, dim)."""
         count = self.aggregation.shape[1]
         tokens = torch.cat([self.aggregation.expand(len(patches), -1, -1), patches], 1)
         for block in self.blocks:
@@ -85,5 +86,5 @@ class PlaceHead(nn.Module):
 
 
 def _near_identity(raw: Tensor) -> Tensor:
-    """Unit quaternions x y z w of raw outputs (..., 4); zeros stand for no rotation."""
+    """Unit quaternions x y z w from raw outputs (..., 4); zeros mean no rotation."""
     return functional.normalize(raw + raw.new_tensor([0.0, 0.0, 0.0, 1.0]), dim=-1)

@@ -1,4 +1,4 @@
-"""Matches between two frames as a pose solver wants them: mutual, confident, finer than a cell, in pixels."""
+"""Matches between two frames for a pose solver: mutual, confident, finer than a cell, in pixels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Matches:
 
 @dataclass(frozen=True, eq=False)
 class MutualCells:
-    """first, second: cells (n,) that prefer each other to all others. confidence: (n,)."""
+    """first, second: cells (n,) that are each other's best match. confidence: (n,)."""
 
     first: Tensor
     second: Tensor
@@ -33,7 +33,7 @@ class MutualCells:
 
 
 def mutual_cells(scores: Tensor, least: float) -> MutualCells:
-    """Cells of scores (cells, others), cosines times temperature, with a confidence of at least ``least``."""
+    """Mutual matches from scores (cells, others), cosines times temperature, with at least the confidence ``least``."""
     dual = dual_softmax(scores[None])[0]
     confidence, best = dual.max(1)
     back = dual.argmax(0)
@@ -56,9 +56,8 @@ def between_cells(scores: Tensor, cells: MutualCells, size: tuple[int, int]) -> 
 
 
 def refine(first: Tensor, second: Tensor, pixels: Tensor, guesses: Tensor, temperature: Tensor) -> Tensor:
-    """Where maps at 1/4 say that points of the first image are in the second: pixels (n, points, 2).
-
-    first, second: unit vectors (n, c, h / 4, w / 4). pixels, guesses: (n, points, 2) in the images. The expected
+    """Positions of points of the first image in the second, from maps at 1/4: pixels (n, points, 2). first, second:
+    unit vectors (n, c, h / 4, w / 4). pixels, guesses: (n, points, 2) in the images. The result is the expected
     position under the softmax of the similarities within FINE_REACH of the guess.
     """
     steps = torch.arange(-FINE_REACH, FINE_REACH + 1, device=first.device, dtype=torch.float32)

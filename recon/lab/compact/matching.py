@@ -1,4 +1,4 @@
-"""Matching at 1/8: a map of unit vectors per frame, and what the similarity of two maps says about every cell.
+"""Matching at 1/8: a map of unit vectors per frame, and evidence about every cell from the similarity of two maps.
 
 Cells are numbered by rows. The centre of cell (row, column) lies at 8 * (column + 0.5), 8 * (row + 0.5) in pixels.
 """
@@ -15,14 +15,14 @@ from torch.nn import functional
 from recon.depth.layers import resize_like
 
 TEMPERATURE = 20.0
-REACH = 3  # cells on either side of the best one whose similarity is told
+REACH = 3  # cells on either side of the best one whose similarity is evidence
 EVIDENCE = (2 * REACH + 1) ** 2 + 4  # similarities, expected offset, peak, entropy
 PEAK = -2  # channel of the evidence
 FIRST_PARTNER = 0
 
 
 class MatchingMap(nn.Module):
-    """Unit vectors for matching from the stem's map at 1/8 and the up-sampled tokens."""
+    """Unit vectors for matching, from the stem's map at 1/8 and the upsampled tokens."""
 
     def __init__(self, eighth: int, dim: int, channels: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class MatchingMap(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(TEMPERATURE))
 
     def forward(self, eighth: Tensor, patches: Tensor) -> Tensor:
-        """(n, channels, h / 8, w / 8) with mean 0 and length 1 at every cell; patches: (n, dim, h / 16, w / 16)."""
+        """(n, channels, h / 8, w / 8) with mean 0 and length 1 in every cell. patches: (n, dim, h / 16, w / 16)."""
         mixed = (self.from_stem(eighth) + resize_like(self.from_tokens(patches), eighth)).float()
         return functional.normalize(mixed - mixed.mean(1, keepdim=True), dim=1)
 
@@ -43,15 +43,14 @@ def cosines(maps: Tensor, others: Tensor) -> Tensor:
 
 
 def dual_softmax(scores: Tensor) -> Tensor:
-    """The product of both softmaxes (Rocco 2018) of scores (n, cells, others): high where both prefer each other."""
+    """The product of both softmaxes (Rocco 2018) of scores (n, cells, others): high if both prefer each other."""
     return scores.softmax(2) * scores.softmax(1)
 
 
 def evidence(similarity: Tensor, temperature: Tensor, size: tuple[int, int]) -> Tensor:
-    """What similarities (n, cells, cells) of maps of one size (rows, columns) say: (n, EVIDENCE, rows, columns).
-
+    """Evidence (n, EVIDENCE, rows, columns) from similarities (n, cells, cells) of maps of one size (rows, columns).
     Channels: the similarities around the best cell by rows (0 outside), the expected offset x, y in units of the longer
-    side, the peak of the dual softmax, and how spread it is, 0 to 1. No gradient: the maps learn from their own loss.
+    side, the peak of the dual softmax, and its spread, 0 to 1. No gradient: the maps learn from their own loss.
     """
     with torch.no_grad(), torch.autocast(similarity.device.type, enabled=False):
         dual = dual_softmax(similarity * temperature)
@@ -61,8 +60,8 @@ def evidence(similarity: Tensor, temperature: Tensor, size: tuple[int, int]) -> 
         offset = (shares @ own - own) / max(size)
         entropy = -(shares * (shares + 1e-9).log()).sum(2) / math.log(similarity.shape[2])
         around = look_up(similarity, best, size, REACH)
-        told = torch.cat([around, offset, peak[..., None], entropy[..., None]], 2)
-        channels_first: Tensor = told.mT.unflatten(2, size)
+        cues = torch.cat([around, offset, peak[..., None], entropy[..., None]], 2)
+        channels_first: Tensor = cues.mT.unflatten(2, size)
         return channels_first
 
 
@@ -89,9 +88,8 @@ def _within(index: Tensor, size: int) -> Tensor:
 
 
 class CorrelationTokens(nn.Module):
-    """What matching with its partners says about a frame, as an addition to its tokens.
-
-    The last convolution starts at zero: the trunk starts without it.
+    """Turns the evidence from matching a frame with its partners into an addition to its tokens. The last convolution
+    starts at zero, so that the trunk starts without this evidence.
     """
 
     def __init__(self, dim: int, hidden: int = 64) -> None:
@@ -102,23 +100,22 @@ class CorrelationTokens(nn.Module):
         nn.init.zeros_(self.tokens.weight)
         nn.init.zeros_(self.tokens.bias)  # type: ignore[arg-type]
 
-    def forward(self, told: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Additions (n, dim, rows / 2, columns / 2), and logits that the partner sees each cell (n, partners, ...).
-
-        told: evidence (n, partners, EVIDENCE, rows, columns). Partners count by how clearly they match.
+        cues: evidence (n, partners, EVIDENCE, rows, columns). Partners count in proportion to how clearly they match.
         """
-        partners = told.shape[:2]
-        hidden = functional.relu(self.local(told.flatten(0, 1)))
+        partners = cues.shape[:2]
+        hidden = functional.relu(self.local(cues.flatten(0, 1)))
         covisible = self.covisible(hidden)[:, 0].unflatten(0, partners)
-        peaks = functional.avg_pool2d(told[:, :, PEAK], 2)[:, :, None] + 1e-6
+        peaks = functional.avg_pool2d(cues[:, :, PEAK], 2)[:, :, None] + 1e-6
         tokens = self.tokens(hidden).unflatten(0, partners)
         return (tokens * (peaks / peaks.sum(1, keepdim=True))).sum(1), covisible
 
 
 def choose_partners(kept: Sequence[int], chunk: Sequence[int], count: int) -> list[list[int]]:
-    """For every frame of a chunk the rows of its partners in ``[*kept, *chunk]``, which hold numbers in the sequence.
-
-    The first frame of the sequence, then the nearest others, earlier ones first; ``count`` or all there are.
+    """For every frame of a chunk, the rows of its partners in ``[*kept, *chunk]``, which hold positions in the
+    sequence. Partners are the first frame of the sequence, then the nearest others, earlier ones first; ``count`` or
+    all there are.
     """
     known = [*kept, *chunk]
 

@@ -1,4 +1,4 @@
-"""The trunk: tokens at 1/16 that look alternately inside their frame and at descriptors of all frames (FlashVGGT)."""
+"""The trunk: tokens at 1/16 attend alternately to their own frame and to descriptors of all frames (FlashVGGT)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TOKEN_DEVIATION = 0.02
 
 @dataclass(frozen=True)
 class TrunkConfig:
-    """entry: frame blocks before the pairs. pairs: of a frame block and a block across frames each.
-
-    registers: tokens of a frame beside its camera token. factor: patches per descriptor along each side.
+    """entry: number of frame blocks before the pairs. pairs: number of pairs of a frame block and a block across
+    frames. registers: tokens of a frame in addition to its camera token. factor: patches per descriptor along each
+    side.
     """
 
     dim: int = 320
@@ -36,7 +36,7 @@ class TrunkConfig:
 
 
 class Trunk(nn.Module):
-    """Blocks and special tokens; ``channels`` are those of the maps that the patch tokens are made of."""
+    """Blocks and special tokens. channels: of the maps from which the patch tokens are made."""
 
     def __init__(self, config: TrunkConfig, channels: int) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ class Trunk(nn.Module):
     def embed(self, maps: Tensor, *, start: bool) -> Embedded:
         """Tokens of maps (batch, frames, channels, rows, columns).
 
-        Patches pass the entry blocks before the special tokens join them: until then they depend on their image alone.
-        start: whether frame 0 begins the sequence.
+        Patches pass through the entry blocks before the special tokens join them; until then they depend on their image
+        alone. start: whether frame 0 starts the sequence.
         """
         rows, columns = maps.shape[-2:]
         patches = self.project(maps.flatten(3).transpose(2, 3))
@@ -73,7 +73,7 @@ class Trunk(nn.Module):
     def pair(
         self, number: int, tokens: Tensor, layout: FrameLayout, offer: Offer, past: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:
-        """Tokens behind a pair of blocks, and all that the second one attended to. past: of earlier chunks."""
+        """Tokens after a pair of blocks, and the keys and values of the second block. past: those of earlier chunks."""
         tokens = _inside(self.frame_blocks[number], tokens, layout.turn)
         return across(self.global_blocks[number], tokens, layout, offer, past)
 
@@ -98,6 +98,6 @@ def patch_maps(tokens: Tensor, layout: FrameLayout) -> Tensor:
 
 
 def _inside(block: nn.Module, tokens: Tensor, turn: Turn | None) -> Tensor:
-    """A block whose tokens (batch, frames, tokens, dim) see their own frame."""
+    """A block whose tokens (batch, frames, tokens, dim) attend to their own frame."""
     seen: Tensor = block(tokens.flatten(0, 1), turn).unflatten(0, tokens.shape[:2])
     return seen

@@ -1,4 +1,4 @@
-"""Weight files of the whole compact network and of its depth stage, written, read, and as the start of a training."""
+"""Weight files of the whole compact network and of its depth stage: written, read, and used to start a training."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ HEADER = 1 << 16  # bytes kept free for names and sizes
 
 
 def save_weights(net: PosedDepthNet | CompactNet, path: Path, steps: int = 0, part_bytes: int = 0) -> list[Path]:
-    """Write a network in float16; the files written. steps: of training behind it.
-
-    part_bytes: the largest size of a file; beyond it the network is written in parts named after ``path``. 0: one file.
+    """Write a network in float16; returns the files. steps: training steps so far. part_bytes: the largest size of a
+    file; a larger network is written in parts named after ``path``. 0: one file.
     """
     tensors = {name: tensor.detach().cpu().half() for name, tensor in net.state_dict().items()}
     kind = COMPACT_FORMAT if isinstance(net, CompactNet) else POSED_FORMAT
@@ -54,7 +53,9 @@ def _part_path(path: Path, number: int, count: int) -> Path:
 
 
 def load_compact(path: Path, device: torch.device) -> CompactNet:
-    """The whole compact network of a file, or of all parts where ``path`` is one; otherwise as ``load_weights``."""
+    """The whole compact network from a file, or from all parts if ``path`` is one of them; otherwise as
+    ``load_weights``.
+    """
     stored = read_weights(path)
     require(stored, COMPACT_FORMAT)
     values = json.loads(stored.config)
@@ -63,10 +64,9 @@ def load_compact(path: Path, device: torch.device) -> CompactNet:
 
 
 def start_weights(path: Path, net: nn.Module) -> tuple[dict[str, Tensor], int]:
-    """Weights of a file by their names in a network, to begin its training with, and the steps behind them.
-
-    A file of the posed depth network also begins the whole network, as its part; that part's steps do not count for it.
-    Raises ReconError where the weights do not fit.
+    """Weights of a file by their names in a network, to start its training, and the number of steps already trained. A
+    file of the posed depth network also starts the whole network, as a part of it; its steps then do not count. Raises
+    ReconError if the weights do not fit.
     """
     stored = read_weights(path)
     as_part = isinstance(net, CompactNet) and stored.format == POSED_FORMAT

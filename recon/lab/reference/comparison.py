@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Comparison:
-    """error: largest absolute difference; bound: the largest that passes. reason: what is wrong besides numbers."""
+    """error: largest absolute difference; bound: the largest that passes. reason: what is wrong apart from numbers."""
 
     case: str
     output: str
@@ -33,7 +33,7 @@ class Comparison:
 
 
 def compare(case: str, output: str, ours: Tensor | None, stored: Tensor, bound: float) -> Comparison:
-    """The difference of two tensors; infinite where ours is missing, not finite, or of another shape."""
+    """The difference of two tensors; infinite if ours is missing, not finite, or of another shape."""
     if ours is None:
         return Comparison(case, output, float("inf"), bound, "not computed")
     if ours.shape != stored.shape:

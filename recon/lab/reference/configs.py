@@ -1,4 +1,4 @@
-"""The public constructors' arguments, as the reference configs state them, to our configuration."""
+"""Converts the public constructors' arguments, from the reference configs, to our configuration."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def network_config(run: Json) -> NetworkConfig:
 
 
 def rule_of(run: Json) -> Rule:
-    """How the global blocks of a run look across frames."""
+    """How the global blocks of a run attend across frames."""
     kind, stated = run["kind"], run["aggregator"]
     if kind == "vggt":
         return Dense()

@@ -1,4 +1,4 @@
-"""The suite ``preprocess``: image files through the public loader's rules, exact to the bit."""
+"""The suite ``preprocess``: image files under the public loader's rules, exact to the bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of the network: one pass, stream or tracking, by what the config says."""
+"""Runs of the network: one pass, stream or tracking, as the config says."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def compare_run(folder: Path) -> Iterator[Comparison]:
 
 
 def _network(run: Json, weights: Path) -> GeometryNetwork:
-    """The run's network with the suite's weights; those of heads that the run does not name are left out."""
+    """The run's network with the suite's weights, without those of heads that the run does not name."""
     with torch.device("meta"):
         network = GeometryNetwork(network_config(run))
     wanted = network.state_dict().keys()
@@ -57,7 +57,7 @@ def _compute(run: Json, network: GeometryNetwork, folder: Path) -> Outputs:
 
 
 def _one_pass(run: Json, network: GeometryNetwork, images: Tensor, folder: Path) -> Outputs:
-    """Keyframes are those of the config, because the public choice hangs on its random starts."""
+    """Keyframes are those of the config, because the public choice depends on random starts."""
     stored = run.get("keyframe_indices")
     aggregated = network.aggregate(
         images,
@@ -74,7 +74,7 @@ def _one_pass(run: Json, network: GeometryNetwork, images: Tensor, folder: Path)
 
 
 def _keyframes(run: Json, network: GeometryNetwork, images: Tensor, folder: Path) -> Outputs:
-    """Our clustering, started where the public one ended: its own start is random."""
+    """Our clustering, started from the public result, because the public start is random."""
     means = network.aggregator.embed(images, start=True).frame_means()
     start = read_tensors(folder / "outputs.safetensors").get("kmeans_centers")
     chosen = choose_keyframes(means, run["aggregator"]["keyframe_every"], start)

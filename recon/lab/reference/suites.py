@@ -20,11 +20,9 @@ NOTHING_MORE: Mapping[str, Comparer] = {}
 
 
 def verify(folder: Path, more: Mapping[str, Comparer] = NOTHING_MORE) -> Iterator[Comparison]:
-    """Every comparison that the suites of ``folder`` allow, suite by suite, run by run.
-
-    Of the ImAge suites the features of the vision transformer are compared here. more: what other packages compare
-    besides, by the kind that a suite's config states. Raises SourceError for a folder without suites, and for files
-    that are missing or damaged.
+    """Every comparison that the suites of ``folder`` allow, suite by suite, run by run. For ImAge suites, the features
+    of the vision transformer are compared here. more: comparisons by other packages, by the kind in a suite's config.
+    Raises SourceError for a folder without suites, and for files that are missing or damaged.
     """
     cases = find_cases(folder)
     if not cases:
@@ -49,7 +47,7 @@ def find_cases(folder: Path) -> list[Path]:
 
 
 def compare_case(folder: Path) -> Iterator[Comparison]:
-    """The comparisons of one run, or of one suite without runs. Raises SourceError for a kind that is not known."""
+    """The comparisons of one run, or of one suite without runs. Raises SourceError for an unknown kind."""
     if folder.name == MANIFESTS:
         return compare_manifests(folder)
     kind = read_json(folder / CONFIG).get("kind")

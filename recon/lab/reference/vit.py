@@ -1,4 +1,4 @@
-"""The plain vision transformer features of the ImAge suites, under the settings of DINOv2's hub."""
+"""The plain vision transformer features of the ImAge suites, under the settings of the DINOv2 hub."""
 
 from __future__ import annotations
 

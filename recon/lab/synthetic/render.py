@@ -18,7 +18,7 @@ from recon.lab.synthetic.textures import SurfacePoints, albedo, mix
 
 GAMMA = 2.2
 LAMP_POWER = 1.1
-NEAREST = 1e-3  # intersections closer than this share of a ray's direction vector are the surface it starts on
+NEAREST = 1e-3  # of a ray's direction vector: a closer intersection is with the surface on which the ray starts
 NO_DIRECTION = 1e-12
 
 Painter = Callable[[SurfacePoints], Tensor]  # sRGB (n, 3) in 0..1 of n surface points
@@ -28,7 +28,7 @@ Painter = Callable[[SurfacePoints], Tensor]  # sRGB (n, 3) in 0..1 of n surface 
 class Rendering:
     """colour: (batch, views, height, width, 3) sRGB in 0..1. depth: (batch, views, height, width) along z, 0 = none.
 
-    Depth belongs to the ray through the pixel's centre, colour is the mean over the pixel.
+    Depth is that of the ray through the pixel's centre, colour is the mean over the pixel.
     """
 
     colour: Tensor
@@ -48,7 +48,7 @@ class _Rays:
 
 @dataclass(frozen=True, eq=False)
 class _Hits:
-    """length: (batch, views, rays), infinite where nothing is hit. solid: the number of the solid, 0 where none."""
+    """length: (batch, views, rays), infinite if nothing is hit. solid: the number of the solid, 0 if nothing is hit."""
 
     length: Tensor
     solid: Tensor
@@ -88,7 +88,7 @@ def render_single(
     shadows: bool = True,
     rays_per_block: int = 1 << 12,
 ) -> Rendering:
-    """As ``render`` with one ray per pixel, which gives both colour and depth: the fastest, for training data."""
+    """Like ``render`` with one ray per pixel for both colour and depth: the fastest, for training data."""
     rays_per_row = cam_from_world.shape[0] * cam_from_world.shape[1] * width
     pixel_size = (1 / intrinsics[..., 0, 0]).mean()
     groups, colours, depths = _groups(scene), [], []
@@ -280,7 +280,7 @@ def _shade(
 
 
 def _lamp_points(scene: Scene, rows: int, width: int, samples: int) -> Tensor:
-    """A point of the lamp for every ray (batch, 3, 1, rays); the rays of one pixel see different ones: soft shadows."""
+    """A point of the lamp for every ray (batch, 3, 1, rays), different for the rays of one pixel: soft shadows."""
     number = torch.arange(samples**2, device=scene.light.device).reshape(1, samples, 1, samples)
     number = number.expand(rows, samples, width, samples).flatten()
     angle = 2 * math.pi * (number + 0.5) / samples**2

@@ -101,7 +101,7 @@ def render_millimetres(scene: Scene, world_from_cam: Tensor) -> NDArray[np.uint1
 
 
 def write_sample(folder: Path) -> None:
-    """Write images, depth, poses and intrinsics into ``folder``; files of the same names are replaced."""
+    """Write images, depth, poses and intrinsics into ``folder``, replacing files of the same names."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "depth").mkdir(exist_ok=True)
     scene, poses = furnished_room(), walk()

@@ -15,7 +15,7 @@ from recon.lab.synthetic.textures import Pattern
 
 
 class Shape(Enum):
-    """A convex solid that fills the cube -1..1 of its own frame before it is scaled by its half size.
+    """A convex solid that fills the cube -1..1 in its own frame, then is scaled by its half size.
 
     The camera may be inside: a room is a box. A ground plane is a box of infinite half size in x and y.
     """
@@ -30,10 +30,10 @@ class Scene:
     """A batch of scenes with the same list of shapes.
 
     shapes: one per solid. centre: (batch, solids, 3) in the world. world_from_solid: (batch, solids, 3, 3) rotations.
-    half_size: (batch, solids, 3). pattern: (batch, solids) of Pattern. seed: (batch, solids) int32.
-    cell: (batch, solids) size of the pattern's elements. palette: (batch, solids, 4, 3) sRGB in 0..1.
-    light: (batch, 3) centre of a horizontal disc-shaped lamp of light_radius (batch,). ambient: (batch,) share of the
-    light that comes from everywhere, 0..1. background: (batch, 3) sRGB where no solid is. Lengths in metres.
+    half_size: (batch, solids, 3). pattern: (batch, solids) of Pattern. seed: (batch, solids) int32. cell: (batch,
+    solids) size of the pattern's elements. palette: (batch, solids, 4, 3) sRGB in 0..1. light: (batch, 3) centre of a
+    horizontal disc-shaped lamp of light_radius (batch,). ambient: (batch,) share of the light that comes from all
+    directions, 0..1. background: (batch, 3) sRGB where there is no solid. Lengths are in metres.
     """
 
     shapes: tuple[Shape, ...]
@@ -113,7 +113,7 @@ def random_room(
     cylinders: int = 4,
     paintings: int = 6,
 ) -> Scene:
-    """Rooms of 5 to 8 m by 4 to 7 m with furniture near the walls; a walk in the middle (paths.room_walk) meets none.
+    """Rooms of 5 to 8 m by 4 to 7 m with furniture near the walls, clear of walks in the middle (paths.room_walk).
 
     Solid 0 is the room; then floor, ceiling, furniture, paintings. The generator is a CPU one.
     """

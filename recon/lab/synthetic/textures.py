@@ -1,6 +1,6 @@
 """Procedural surface colours. Every surface has its own seed, so no two look alike and none repeats.
 
-All randomness is a hash of integer lattice coordinates and the seed: it needs no state and is equal on every device.
+All randomness is a hash of integer lattice coordinates and the seed: it needs no state and is the same on every device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LATTICE_PRIMES = (73856093, 19349663, 83492791)
 
 
 class Pattern(IntEnum):
-    """What a surface is made of."""
+    """The pattern of a surface."""
 
     PLASTER = 0
     TILES = 1
@@ -141,7 +141,7 @@ def _coverage(distance: Tensor, footprint: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Tiling:
-    """The rectangle each point lies in: its hash (n,), and the point's distance to its nearest edge (n,), metres."""
+    """The rectangle around each point: its hash (n,), and the point's distance to its nearest edge (n,), metres."""
 
     seed: Tensor
     edge: Tensor

@@ -1,1 +1,3 @@
-"""Training of the compact network on rendered scenes with exact depth and poses; real sequences only measure it."""
+"""Training of the compact network on rendered scenes with exact depth and poses; real sequences serve only for
+evaluation.
+"""

@@ -1,4 +1,4 @@
-"""Batches made by other threads while the network trains on earlier ones."""
+"""Prepares batches in other threads while the network trains on earlier ones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """What ``make`` gives for one number after the other, begun up to ``workers`` numbers early; 0 makes it on demand.
-
+    """Results of ``make`` for consecutive numbers, started up to ``workers`` numbers ahead; 0 makes them on demand.
     ``make`` must depend on the number alone, so that it does not matter when and in which thread it runs.
     """
 
@@ -22,7 +21,7 @@ class Ahead(Generic[T]):
         self._begun: dict[int, Future[T]] = {}
 
     def take(self, number: int) -> T:
-        """The result for a number; after it those that follow are begun."""
+        """The result for a number; starts those that follow."""
         if self._threads is None:
             return self._make(number)
         for later in range(number, number + self._workers + 1):

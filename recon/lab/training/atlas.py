@@ -1,6 +1,7 @@
 """Surface colours for training scenes: square tiles, photographs or procedural, looked up at the right sharpness.
 
-Everything about a surface (tile, colours, contrast, turn, dirt) is a hash of its seed, so a scene is a few numbers.
+Everything about a surface (tile, colours, contrast, rotation, dirt) is a hash of its seed, so a few numbers define a
+scene.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ SIDE = 128
 LEVELS = 5  # down to 8 pixels a side
 WHITE_MARGIN = 250
 TILE_SIZE = 8.0  # a tile spans this many of a surface's cells
-DIRT_SIZE = 6.3  # a second, dim copy of another tile is this much larger: repetitions differ
+DIRT_SIZE = 6.3  # scale of a second, dim tile on top, which makes repetitions differ
 
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """Tiles with their smaller versions, flat: texels (n, 3) uint8, the levels of a tile side by side."""
+    """Tiles with their smaller versions in one flat array: texels (n, 3) uint8, the levels of a tile side by side."""
 
     texels: Tensor
     tiles: int
@@ -91,7 +92,7 @@ def _pair(seed: Tensor, number: int) -> Tensor:
 
 
 def _turned(uv: Tensor, seed: Tensor) -> Tensor:
-    """uv (n, 2) turned by a random angle, mostly a multiple of 90 degrees, and shifted."""
+    """uv (n, 2) rotated by a random angle, mostly a multiple of 90 degrees, and shifted."""
     angle = 2 * math.pi * _random(seed, 5)
     quarter = math.pi / 2
     angle = torch.where(_random(seed, 6) < 0.7, (angle / quarter).floor() * quarter, angle)
@@ -111,9 +112,8 @@ def _recoloured(colour: Tensor, seed: Tensor) -> Tensor:
 
 
 def read_photos(folder: Path) -> Tensor:
-    """The material photographs of a folder as tiles (n, SIDE, SIDE, 3); white margins are cut off.
-
-    Raises ReconError where the folder has no JPEG file, or one of them cannot be read.
+    """The material photographs of a folder as tiles (n, SIDE, SIDE, 3); white margins are cut off. Raises ReconError if
+    the folder has no JPEG file, or if one cannot be read.
     """
     tiles = [_read_photo(path) for path in sorted(folder.glob("*.jpg"))]
     if not tiles:

@@ -1,4 +1,4 @@
-"""Photometric jitter of training images, drawn for every view alone: matching must not rely on equal colours."""
+"""Photometric jitter of training images, independent for every view: matching must not rely on equal colours."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def jitter(image: FloatImage, random: np.random.Generator, strength: float) -> F
 
 
 def _colours(image: FloatImage, random: np.random.Generator, strength: float) -> FloatImage:
-    """Saturation 0 to 2, hue, white balance, gamma, contrast, brightness and a darkening towards a corner."""
+    """Change saturation (0 to 2), hue, white balance, gamma, contrast and brightness, and darken towards a corner."""
     grey = (image @ LUMA)[..., None]
     saturation = np.float32(1 + strength * random.uniform(-1, 1))
     image = np.asarray(grey + saturation * (image - grey), dtype=np.float32)
@@ -70,7 +70,7 @@ def _motion_blur(image: FloatImage, random: np.random.Generator) -> FloatImage:
 
 
 def _erase(image: FloatImage, random: np.random.Generator) -> FloatImage:
-    """One to three rectangles filled with a colour or noise: things that moved, reflections, dirt on the lens."""
+    """Fill one to three rectangles with a colour or noise, like things that moved, reflections, or dirt on the lens."""
     image = image.copy()
     height, width = image.shape[:2]
     for _ in range(random.integers(1, 4)):

@@ -15,12 +15,12 @@ from recon.depth.sweep import Geometry
 from recon.lab.training.pool import Shard
 from recon.lab.training.scenes import euler
 
-EDGE = 0.06  # neighbouring depths that differ by more lie on two surfaces
+EDGE = 0.06  # neighbouring depths that differ by more belong to two surfaces
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Scenes whose every view is the reference once.
+    """Scenes in which every view is the reference once.
 
     images: (scenes * views, 3, h, w) in 0..1. depth: (scenes * views, 1, h, w) true depth of every image. references:
     (r,) rows of ``images``. sources: (r * sources,) rows, reference by reference. sweep: of the r references.
@@ -51,9 +51,9 @@ class Batch:
 class BatchSettings:
     """How batches are drawn; scenes x views images of height x width pixels.
 
-    noise: share of the batches whose poses are wrong by up to 1 degree and 10% of the baseline. sparse: share
-    with sparse points. strength: of the photometric jitter. planes: depth hypotheses. overlap: share of each view that
-    the others of its scene see, at least, where such views are found.
+    noise: share of the batches whose poses are wrong by up to 1 degree and 10% of the baseline. sparse: share with
+    sparse points. strength: of the photometric jitter. planes: depth hypotheses. overlap: least share of each view that
+    the others of its scene see, if such views are found.
     """
 
     scenes: int = 4
@@ -69,7 +69,7 @@ class BatchSettings:
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Chosen views of several scenes, cropped: colour (scenes, views, h, w, 3) in 0..1, and as in ``Shard``."""
+    """Chosen views of several scenes, cropped: colour (scenes, views, h, w, 3) in 0..1, the rest as in ``Shard``."""
 
     colour: Tensor
     depth: Tensor
@@ -85,7 +85,7 @@ def run_batch(net: PosedDepthNet, batch: Batch, *, half: bool) -> Estimate:
 
 
 def make_batch(shard: Shard, settings: BatchSettings, generator: torch.Generator) -> Batch:
-    """A batch from one shard; everything random comes from the generator, a CPU one."""
+    """A batch from one shard; all randomness comes from the generator, a CPU one."""
     from recon.lab.training.augment import jitter  # noqa: PLC0415 (OpenCV, which the whole network's training needs not)
 
     views = draw_views(shard, settings, generator)
@@ -103,13 +103,15 @@ def make_batch(shard: Shard, settings: BatchSettings, generator: torch.Generator
 
 
 def draw_views(shard: Shard, settings: BatchSettings, generator: torch.Generator) -> Views:
-    """Chosen, cropped, and half of the time mirrored, on the device of the shard's images. A CPU generator."""
+    """Views that are chosen, cropped, and half of the time mirrored, on the device of the shard's images. A CPU
+    generator.
+    """
     views = crop(choose_views(shard, settings, generator), settings, generator)
     return mirror(views) if torch.rand((), generator=generator) < 0.5 else views
 
 
 def all_references(scenes: int, views: int) -> tuple[Tensor, Tensor]:
-    """Rows of every view as the reference (scenes * views,), and of its sources, the other views of its scene."""
+    """Rows of all views as references (scenes * views,), and of their sources, the other views of the same scene."""
     references = torch.arange(scenes * views)
     others = torch.tensor([[other for other in range(views) if other != view] for view in range(views)])
     sources = torch.arange(scenes)[:, None, None] * views + others
@@ -117,9 +119,8 @@ def all_references(scenes: int, views: int) -> tuple[Tensor, Tensor]:
 
 
 def choose_views(shard: Shard, settings: BatchSettings, generator: torch.Generator) -> Views:
-    """Scenes and views at random; a scene's views overlap where such are found in a few tries.
-
-    Where more scenes are asked for than the shard has, they come several times, with views of their own.
+    """Random scenes and views; a scene's views overlap if a few tries find such views. If the batch needs more scenes
+    than the shard has, scenes repeat with other views.
     """
     rounds = math.ceil(settings.scenes / len(shard.colour))
     scenes = torch.cat([torch.randperm(len(shard.colour), generator=generator) for _ in range(rounds)])
@@ -172,10 +173,9 @@ def crop(views: Views, settings: BatchSettings, generator: torch.Generator) -> V
 
 
 def resize_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
-    """Depth (n, 1, h, w) at the pixel centres of an image of another size, 0 where that is not known.
-
-    Inverse depth of a plane is linear in the pixel, so it may be interpolated; across the edge of a surface it may not,
-    and the nearest pixel's counts.
+    """Depth (n, 1, h, w) at the pixel centres of an image of another size, 0 where unknown. Inverse depth of a plane is
+    linear in the pixel, so it can be interpolated. Across the edge of a surface it cannot, and the nearest pixel
+    counts.
     """
     inverse = torch.where(depth > 0, 1 / depth.clamp(min=1e-9), 0)
     smooth = functional.interpolate(inverse, size, mode="bilinear", align_corners=False)
@@ -185,7 +185,7 @@ def resize_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def mirror(views: Views) -> Views:
-    """The scene in a mirror: images flipped left to right, x of all cameras reversed."""
+    """The mirrored scene: images flipped left to right, x of all cameras reversed."""
     width = views.depth.shape[-1]
     flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
     intrinsics = views.intrinsics.clone()
@@ -212,7 +212,7 @@ def _sweep(
 def geometry_between(
     cam_from_world: Tensor, intrinsics: Tensor, references: Tensor, sources: Tensor, size: tuple[int, int]
 ) -> Geometry:
-    """Of references and sources, which are rows of poses (rows, 4, 4) and intrinsics (rows, 3, 3); see ``Batch``.
+    """The geometry of references and sources: rows of poses (rows, 4, 4) and intrinsics (rows, 3, 3); see ``Batch``.
 
     size: height and width of all images.
     """
@@ -225,7 +225,7 @@ def geometry_between(
 def noisy_poses(
     cam_from_world: Tensor, generator: torch.Generator, degrees: tuple[float, float] = (0.05, 1.0)
 ) -> Tensor:
-    """Poses (scenes, views, 4, 4) turned by so many degrees and moved by 1 to 10% of the largest baseline."""
+    """Poses (scenes, views, 4, 4) rotated by an angle in ``degrees`` and moved by 1 to 10% of the largest baseline."""
     scenes, count = cam_from_world.shape[:2]
     share = torch.rand((scenes, 1, 1), generator=generator).square()
     turn = (
@@ -254,9 +254,8 @@ def random_planes(depth: Tensor, count: int, generator: torch.Generator) -> Tens
 
 
 def sparse_points(depth: Tensor, generator: torch.Generator, share: float) -> Tensor:
-    """Inverse depth (n, 1, h, w) at a few random pixels of depth (n, 1, h, w), 0 elsewhere; none for 1 - share of n.
-
-    Up to a tenth of the points are wrong, and all are a little. The generator is one of the depth's device.
+    """Inverse depth (n, 1, h, w) at a few random pixels of depth (n, 1, h, w), 0 elsewhere, for a ``share`` of the
+    images. Up to a tenth of the points are outliers, and all have some noise. The generator is on the depth's device.
     """
     n, device = len(depth), depth.device
     random = torch.rand((3, *depth.shape), generator=generator, device=device)

@@ -1,4 +1,4 @@
-"""Measure the learned depth stage beside the classical one on real sequences, same views, poses and points.
+"""Compare the learned depth stage with the classical one on real sequences: same views, poses and points.
 
 Errors are relative, medians over all pixels with true depth.
 """
@@ -27,7 +27,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Every measured pixel of a set under one stage: relative error (NaN where none), confidence; seconds a view."""
+    """Every measured pixel of a set under one stage: relative error (NaN for none) and confidence; seconds per view."""
 
     error: Values
     confidence: Values
@@ -104,7 +104,7 @@ HEADER = (
 
 
 def _most_confident(outcome: Outcome, share: float) -> float:
-    """Median error of the ``share`` of all pixels that the stage is surest of."""
+    """Median error of the most confident ``share`` of all pixels."""
     threshold = np.quantile(outcome.confidence, 1 - share)
     return outcome.median(outcome.confidence >= max(threshold, 1e-9))
 
@@ -123,7 +123,7 @@ def load_net(path: Path) -> PosedDepthNet:
 def tables(weights: Path, data: Path, views: int = 0, longest_side: int = 320) -> Iterator[str]:
     """A table for each sequence in ``data``, of its first ``views`` views (0: all) at this size [px].
 
-    weights: as for ``load_net``. Raises ReconError where a file is missing or does not fit.
+    weights: as for ``load_net``. Raises ReconError if a file is missing or does not fit.
     """
     learned = LearnedSweep(load_net(weights), torch.device("cpu"))
     stages: dict[str, DepthStage] = {

@@ -1,7 +1,7 @@
-"""Measure the whole network's matches, and poses solved from them, beside SIFT's on pairs of real views.
+"""Compare the whole network's matches, and the poses solved from them, with SIFT's on pairs of real views.
 
-Poses are solved by pycolmap's two-view geometry from both kinds of matches
-alike; errors are medians over pairs, where a pair without a pose counts as 180 degrees.
+pycolmap's two-view geometry solves poses from both kinds of matches. Errors are medians over pairs; a pair without a
+pose counts as 180 degrees.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ POSED_DEG = 5.0
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """matches: number. right: share of them within NEAR_PX of the truth, NaN where not known. Errors [degrees]."""
+    """matches: number. right: share of them within NEAR_PX of the truth, NaN if unknown. Errors in degrees."""
 
     matches: int
     right: float
@@ -47,7 +47,7 @@ class Solved:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredPair:
-    """Two views. moved: second_from_first (4, 4). seen: both with true depth, None where one has none."""
+    """Two views. moved: second_from_first (4, 4). seen: both with true depth, None if one has none."""
 
     first: PosedView
     second: PosedView
@@ -63,14 +63,14 @@ Matcher = Callable[[MeasuredPair], tuple[Array, Array]]
 
 
 def pairs_of(measured: MeasuredViews, gap: int) -> list[MeasuredPair]:
-    """Pairs of views that are ``gap`` apart, each view in one pair at most."""
+    """Pairs of views that are ``gap`` apart, each view in at most one pair."""
     views = [_cropped(view) for view in measured.views]
     chosen = list(pairwise(range(0, len(views), gap)))[::2]
     return [MeasuredPair(views[i], views[j], _seen(views[i], views[j], measured)) for i, j in chosen]
 
 
 def _cropped(view: PosedView) -> PosedView:
-    """Without the rows and columns that exceed a multiple of the network's stride."""
+    """The view without the rows and columns that exceed a multiple of the network's stride."""
     height, width = (size // STRIDE * STRIDE for size in view.mask.shape)
     cut = {"image": view.image[:height, :width], "mask": view.mask[:height, :width]}
     return PosedView(**(vars(view) | cut))
@@ -105,9 +105,8 @@ def network_matches(net: CompactNet, pair: MeasuredPair, least: float) -> tuple[
 
 
 def covisible_errors(net: CompactNet, pair: MeasuredPair) -> tuple[Tensor, Tensor]:
-    """Errors [px] of all covisible cells: the larger of x and y of the best cell, the distance after refinement.
-
-    Nothing where the truth is not known.
+    """Errors [px] of all covisible cells: the larger of x and y for the best cell, and the distance after refinement.
+    Empty if the truth is unknown.
     """
     if pair.seen is None:
         return torch.zeros(0), torch.zeros(0)
@@ -120,7 +119,7 @@ def covisible_errors(net: CompactNet, pair: MeasuredPair) -> tuple[Tensor, Tenso
 
 
 def solve(pair: MeasuredPair, pixels: tuple[Array, Array]) -> Solved:
-    """The pose that matches give, against the true one."""
+    """The pose solved from matches, compared with the true one."""
     enough = len(pixels[0]) >= FEWEST
     rotation, direction = _pose_errors(pair, _relative_pose(pair, pixels) if enough else None)
     return Solved(len(pixels[0]), _share_right(pair, pixels), rotation, direction)
@@ -178,7 +177,7 @@ def _share_right(pair: MeasuredPair, pixels: tuple[Array, Array]) -> float:
 
 
 def regressed(net: CompactNet, pair: MeasuredPair) -> Solved:
-    """The pose that the camera head gives."""
+    """The pose from the camera head."""
     poses, _ = matrices_from_encoding(predict(net, pair).encodings[0].float(), pair.first.mask.shape)
     first, second = (np.vstack([pose, [0, 0, 0, 1]]) for pose in poses.double().numpy())
     rotation, direction = _pose_errors(pair, (second @ np.linalg.inv(first))[:3])
@@ -191,7 +190,7 @@ HEADER = (
 
 
 def row(name: str, solved: list[Solved]) -> str:
-    """A markdown row: means of number and share, medians of the errors."""
+    """A Markdown row: means of number and share, medians of the errors."""
     rotation, direction = (np.array([getattr(one, side) for one in solved]) for side in ("rotation", "direction"))
     shares = [one.right for one in solved if not np.isnan(one.right)]
     right = f"{np.mean(shares):.1%}" if shares else "-"
@@ -232,7 +231,7 @@ def load_net(path: Path, preset: str) -> CompactNet:
 def tables(net: CompactNet, data: Path, least: float, views: int = 0, longest_side: int = 320) -> Iterator[str]:
     """A table for each sequence in ``data`` and gap, of its first ``views`` views (0: all) at this size [px].
 
-    least: smallest confidence of a match, 0 to 1. Raises ReconError where a file is missing or damaged.
+    least: smallest confidence of a match, 0 to 1. Raises ReconError if a file is missing or damaged.
     """
     for measured_set in SETS:
         measured = read_views(data / measured_set.name, measured_set, views, longest_side)

@@ -1,4 +1,4 @@
-"""Scenes and surfaces that training never sees, to tell how well it does and which weights to keep."""
+"""Scenes and surfaces that training never sees, to measure its progress and decide which weights to keep."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from recon.lab.training.atlas import Atlas, procedural_tiles
 from recon.lab.training.batches import Batch, BatchSettings, make_batch, run_batch
 from recon.lab.training.pool import Pool, PoolSettings
 
-SEED = 900_001  # of the scenes and of the tiles; trainings have small seeds
+SEED = 900_001  # of the scenes and of the tiles; training runs have small seeds
 TILES = 60
 
 
 @dataclass(frozen=True)
 class HeldOutFigures:
-    """Medians over the pixels of all batches of the relative depth error; that of a constant depth beside it."""
+    """Median relative depth error over the pixels of all batches, and that of a constant depth."""
 
     error: float
     constant: float
@@ -28,7 +28,7 @@ class HeldOutFigures:
 
 
 class HeldOut:
-    """A few fixed batches of scenes of their own."""
+    """A few fixed batches of held-out scenes."""
 
     def __init__(self, pool: PoolSettings, batch: BatchSettings, folder: Path, device: torch.device) -> None:
         self._settings = replace(batch, noise=0.0)
@@ -58,5 +58,5 @@ class HeldOut:
 
 
 def held_out_tiles() -> Atlas:
-    """Surfaces that no training has."""
+    """Surfaces that no training run uses."""
     return Atlas.of(procedural_tiles(torch.Generator().manual_seed(SEED), TILES))

@@ -1,6 +1,6 @@
 """Photometric jitter of many images at once on their device; ``augment`` does the same image by image on a CPU.
 
-Every image has a light, lens and sensor of its own: matching must not rely on equal colours.
+Every image has its own light, lens and sensor: matching must not rely on equal colours.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GROWTH = 6.0  # growth of the quantisation from the mean of a block to its fines
 
 
 class _Draw:
-    """Random numbers (n, 1, 1, 1) and other shapes, on the generator's device."""
+    """Draws random numbers (n, 1, 1, 1) and other shapes on the generator's device."""
 
     def __init__(self, count: int, generator: torch.Generator) -> None:
         self._count = count
@@ -34,7 +34,7 @@ class _Draw:
 
 
 def relight(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
-    """Images (n, 3, h, w) in 0..1 in other light; the generator is one of their device, strength 0 changes little."""
+    """Images (n, 3, h, w) in 0..1 in other light; the generator is on their device, strength 0 changes little."""
     draw = _Draw(len(images), generator)
     share = strength * draw.uniform().sqrt()
     images = _colours(images, draw, share)
@@ -46,7 +46,7 @@ def relight(images: Tensor, generator: torch.Generator, strength: float) -> Tens
 
 
 def _colours(images: Tensor, draw: _Draw, share: Tensor) -> Tensor:
-    """Saturation 0 to 2, hue, white balance, gamma, contrast, brightness and a darkening towards a corner."""
+    """Change saturation (0 to 2), hue, white balance, gamma, contrast and brightness, and darken towards a corner."""
     luma = images.new_tensor(LUMA)[:, None, None]
     grey = (images * luma).sum(1, keepdim=True)
     images = grey + (1 + share * draw.uniform(-1, 1)) * (images - grey)
@@ -77,7 +77,7 @@ def _shade(images: Tensor, draw: _Draw, share: Tensor) -> Tensor:
 
 
 def _blurred(images: Tensor, draw: _Draw, share: Tensor) -> Tensor:
-    """Out of focus, or, with more of it along one axis, in motion; a narrow blur leaves images as they are."""
+    """Blur like poor focus or, if stronger along one axis, like motion; a narrow blur leaves images unchanged."""
     blurred = images.flatten(0, 1)[None]
     steps = torch.arange(-BLUR_REACH, BLUR_REACH + 1, device=images.device)
     soft = draw.chance(0.4 * share)
@@ -94,7 +94,7 @@ def _blurred(images: Tensor, draw: _Draw, share: Tensor) -> Tensor:
 
 
 def _erased(images: Tensor, draw: _Draw, share: Tensor) -> Tensor:
-    """Up to three rectangles of a colour and noise: things that moved, reflections, dirt on the lens."""
+    """Fill up to three rectangles with colour and noise, like things that moved, reflections, or dirt on the lens."""
     rows, columns = (torch.linspace(0, 1, size, device=images.device) for size in images.shape[-2:])
     dirty = draw.chance(0.25 * share)
     for number in range(3):
@@ -107,9 +107,8 @@ def _erased(images: Tensor, draw: _Draw, share: Tensor) -> Tensor:
 
 
 def compressed(images: Tensor, coarseness: Tensor) -> Tensor:
-    """Cosine transforms of blocks, rounded more coarsely the finer the pattern: what JPEG does to images.
-
-    coarseness: (n, 1, 1, 1), step of the slowest pattern. What lies beyond the last whole block stays as it is.
+    """Quantise the cosine transform of every block, more coarsely for finer patterns, as JPEG does. coarseness: (n, 1,
+    1, 1), step of the slowest pattern. Pixels beyond the last whole block stay unchanged.
     """
     height, width = (size // BLOCK * BLOCK for size in images.shape[-2:])
     basis = cosine_basis(images.device)

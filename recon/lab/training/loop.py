@@ -1,4 +1,4 @@
-"""The training loop, whatever is trained: steps, a running mean of the weights, checkpoints, a curve."""
+"""The training loop for any task: steps, a running mean of the weights, checkpoints, a curve."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from recon.core.files import write_atomically
 from recon.lab.training.ahead import Ahead
 
 CLIP = 1.0
-TEMPERATURE_PACE = 10.0  # learnt temperatures are far from zero and move faster by this factor
+TEMPERATURE_PACE = 10.0  # learnt temperatures are far from zero and have a rate higher by this factor
 ESTIMATE_AFTER_S = 25.0
-FADE = 0.25  # share of a last stretch in which the rate falls to zero
+FADE = 0.25  # share of the last stretch during which the rate falls to zero
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Schedule:
     half: bool = True
 
     def rate_at(self, step: int, first: int = 0) -> float:
-        """Rate at a step; the optimiser knew nothing at step ``first``."""
+        """Rate at a step; the optimiser's state began at step ``first``."""
         return self.rate * min(1.0, (step - first + 1) / self.warm_up) * math.sqrt(self.hold / max(self.hold, step))
 
 
@@ -59,20 +59,20 @@ Data = TypeVar("Data", bound=Batched)
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """loss: what training lowers. values: scalars for the curve, by name."""
+    """loss: to be minimised. values: scalars for the curve, by name."""
 
     loss: Tensor
     values: dict[str, Tensor]
 
 
 class Task(Protocol[Net, Data]):
-    """What is trained, on what, and how well it does. A batch depends on the step alone."""
+    """A network to train, its batches and its loss. A batch depends on the step alone."""
 
     @property
     def schedule(self) -> Schedule: ...
 
     def network(self) -> Net:
-        """The network with its start weights."""
+        """The network with its initial weights."""
 
     def batch(self, step: int) -> Data: ...
 
@@ -80,10 +80,10 @@ class Task(Protocol[Net, Data]):
 
 
 class Trainer(Generic[Net, Data]):
-    """One network on its way: ``step`` trains it on one batch.
+    """A network in training: ``step`` trains it on one batch.
 
     Batches depend on the task and the step alone, so ``save`` and ``restore`` need no state of random numbers.
-    workers: threads that make the next batches meanwhile. fade: factor of the rate, for the end of a training.
+    workers: threads that prepare the next batches. fade: factor of the rate, for the end of training.
     """
 
     def __init__(self, task: Task[Net, Data], device: torch.device, *, workers: int = 0) -> None:
@@ -104,7 +104,9 @@ class Trainer(Generic[Net, Data]):
         )
 
     def step(self) -> dict[str, float]:
-        """Train on one batch; the values of its outcome. A step whose gradient is not finite changes no weight."""
+        """Train on one batch; returns the values of its outcome. A step with a gradient that is not finite changes no
+        weight.
+        """
         batch = self._next_batch()
         rate = self.fade * self.task.schedule.rate_at(self.steps, self._first)
         for group in self._optimiser.param_groups:
@@ -138,9 +140,8 @@ class Trainer(Generic[Net, Data]):
         write_atomically(path, lambda file: torch.save(self._state(), file))
 
     def start_from(self, weights: dict[str, Tensor], steps: int) -> None:
-        """Continue, with a fresh optimiser, from weights that were trained for so many steps.
-
-        Parts of the network that are not among them keep their start weights.
+        """Continue with a fresh optimiser from weights that were trained for ``steps`` steps. Parts of the network
+        without such weights keep their initial ones.
         """
         for own in (self.net, self.mean):
             own.load_state_dict(own.state_dict() | weights)
@@ -148,7 +149,7 @@ class Trainer(Generic[Net, Data]):
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint of ``save``."""
-        state = torch.load(path, map_location="cpu", weights_only=True)  # the optimiser wants its counts there
+        state = torch.load(path, map_location="cpu", weights_only=True)  # the optimiser requires its counts there
         self.net.load_state_dict(state["net"])
         self.mean.load_state_dict(state["mean"])
         self._optimiser.load_state_dict(state["optimiser"])
@@ -166,7 +167,7 @@ class Trainer(Generic[Net, Data]):
 
 
 def parameter_groups(net: nn.Module) -> list[dict[str, Any]]:
-    """All parameters; learnt temperatures apart, faster and without decay."""
+    """All parameters; learnt temperatures as a separate group, with a higher rate and without decay."""
     named = list(net.named_parameters())
     temperatures = [parameter for name, parameter in named if name.endswith("temperature")]
     groups: list[dict[str, Any]] = [{"params": [part for name, part in named if not name.endswith("temperature")]}]
@@ -181,8 +182,7 @@ Judged_contra = TypeVar("Judged_contra", bound=nn.Module, contravariant=True)
 @dataclass(frozen=True)
 class Limits:
     """When to stop (0 = never), and how often to save, to write the curve and to measure on held-out scenes [steps].
-
-    finish: this is the last stretch, so the rate falls to zero in its last quarter; that needs ``minutes``.
+    finish: this is the last stretch, so the rate falls to zero in its last quarter; requires ``minutes``.
     """
 
     minutes: float = 0.0
@@ -196,12 +196,12 @@ class Limits:
         return (0 < self.minutes * 60 <= seconds) or (0 < self.steps <= steps)
 
     def fade(self, seconds: float) -> float:
-        """Factor of the rate after so many seconds."""
+        """Factor of the rate after a number of seconds."""
         return max(0.0, min(1.0, (1 - seconds / (60 * self.minutes)) / FADE)) if self.finish else 1.0
 
 
 class Figures(Protocol):
-    """How well a network does on held-out scenes; text for people, and one number that is to be small."""
+    """How well a network performs on held-out scenes: a text for people, and one number, the smaller the better."""
 
     @property
     def error(self) -> float: ...
@@ -218,8 +218,8 @@ def train(
 ) -> None:
     """Train until a limit is reached.
 
-    ``folder`` gets checkpoint.pt, from which a run continues; curve.jsonl; and best.pt, the averaged weights of the
-    smallest error on held-out scenes.
+    ``folder`` receives checkpoint.pt, from which a run continues; curve.jsonl; and best.pt, the averaged weights with
+    the smallest error on held-out scenes.
     """
     checkpoint = folder / "checkpoint.pt"
     folder.mkdir(parents=True, exist_ok=True)
@@ -246,7 +246,7 @@ def train(
 
 
 class Estimate(Generic[Net, Data]):
-    """Says once, early, how fast the training is and how far it will come."""
+    """Reports once, early, how fast training is and how many steps it will reach."""
 
     def __init__(self, trainer: Trainer[Net, Data], limits: Limits, report: Callable[[str], None]) -> None:
         self._trainer = trainer
@@ -257,7 +257,7 @@ class Estimate(Generic[Net, Data]):
         self._said = False
 
     def look(self) -> None:
-        """Call behind every step. The first one is not counted: it makes what later ones find ready."""
+        """Call after every step. The first one is not counted: it prepares what later ones reuse."""
         if self._start is None:
             self._start = (time.monotonic(), self._trainer.steps, self._trainer.samples)
         elif not self._said and time.monotonic() - self._began > ESTIMATE_AFTER_S:
@@ -286,7 +286,7 @@ class Best(Generic[Net]):
         return self._error < math.inf
 
     def measure(self, trainer: Trainer[Net, Data]) -> str:
-        """Measure the averaged weights, keep them if they are the best, and say how they did."""
+        """Measure the averaged weights, keep them if they are the best, and return the result."""
         figures = self._held_out.measure(trainer.mean)
         if figures.error < self._error:
             self._error = figures.error

@@ -1,4 +1,4 @@
-"""Losses of the posed depth network; each returns a number, and their weighted sum is what training lowers."""
+"""Losses of the posed depth network; each returns a number, and training minimises their weighted sum."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch import Tensor
 
 from recon.depth.network import Estimate, Sweep
 
-PEAK_WIDTH = 0.7  # planes, of the Laplace distribution that the scores are to match
-LARGEST_ERROR = 1.0  # of log depth: an outlier counts no more than this
+PEAK_WIDTH = 0.7  # planes: scale of the Laplace distribution that the scores should match
+LARGEST_ERROR = 1.0  # of log depth: largest error that an outlier counts for
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """scores: cross-entropy at 1/8. coarse, depth: absolute error of log depth at 1/4 and at full size. gradient: of
-    the depth's local changes. confidence: likelihood of the error under the predicted scale."""
+    """scores: cross-entropy at 1/8. coarse, depth: absolute error of log depth at 1/4 and at full size. gradient: error
+    of the depth's local changes. confidence: likelihood of the error under the predicted scale.
+    """
 
     scores: float = 0.3
     coarse: float = 1.0
@@ -26,7 +27,7 @@ class LossWeights:
 
 
 def losses(estimate: Estimate, sweep: Sweep, depth: Tensor) -> dict[str, Tensor]:
-    """Each loss by the name of its weight. depth: (n, 1, h, w) true depth, 0 = not known."""
+    """Each loss by the name of its weight. depth: (n, 1, h, w) true depth, 0 = unknown."""
     known = depth > 0
     true_log = depth.clamp(min=1e-9).log()
     error = log_error(estimate.inverse_depth, true_log)
@@ -47,7 +48,7 @@ def total(parts: dict[str, Tensor], weights: LossWeights) -> Tensor:
 
 
 def log_error(inverse_depth: Tensor, true_log_depth: Tensor) -> Tensor:
-    """Absolute error of the log depth, bounded smoothly: near the relative error where that is small."""
+    """Absolute error of the log depth, bounded smoothly; close to the relative error if that is small."""
     error = (-inverse_depth.log() - true_log_depth).abs()
     return LARGEST_ERROR * (error / LARGEST_ERROR).tanh()
 
@@ -63,7 +64,7 @@ def score_loss(scores: Tensor, sweep: Sweep, depth: Tensor) -> Tensor:
 
 
 def gradient_loss(difference: Tensor, known: Tensor) -> Tensor:
-    """Absolute change of the log depth's error between pixels 1, 2 and 4 apart (n, 1, h, w)."""
+    """Absolute change of the log depth's error between pixels that are 1, 2 and 4 apart (n, 1, h, w)."""
     parts = []
     for step in (1, 2, 4):
         for axis in (2, 3):

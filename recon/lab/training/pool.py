@@ -1,7 +1,7 @@
-"""A resident pool of rendered scenes in shards on disk, made anew slowly while the training goes on.
+"""A pool of rendered scenes in shards on disk, slowly renewed during training.
 
-Shard number n is a function of the pool's seed and n alone, and which shards are in use is a function of the step,
-so that a resumed run sees the same scenes as an undisturbed one.
+Shard n depends only on the pool's seed and n, and the shards in use depend only on the step, so that a resumed run sees
+the same scenes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from recon.lab.synthetic.render import render_single
 from recon.lab.training.atlas import Atlas
 from recon.lab.training.scenes import random_scenes
 
-SHADOWS = 0.35  # share of the shards that have them: they cost a third of the rendering
-SLACK = 2  # shards kept beyond their time: batches may be made a little out of order
+SHADOWS = 0.35  # share of the shards with shadows, which cost a third of the rendering time
+SLACK = 2  # shards kept after their use: batches may be prepared a little out of order
 CPU = torch.device("cpu")
-SAME_SURFACE = 0.05  # relative depth difference up to which two views see the same point
+SAME_SURFACE = 0.05  # largest relative depth difference at which two views see the same point
 
 
 RAYS_PER_BLOCK = {"cpu": 1 << 12, "cuda": 1 << 19}  # small blocks for a processor's cache, large ones for a GPU
@@ -46,7 +46,7 @@ class Shard:
     overlap: Tensor
 
     def with_images_on(self, device: torch.device) -> Shard:
-        """Colour and depth on a device; poses stay where views are chosen, on the CPU."""
+        """A copy with colour and depth on a device; poses stay on the CPU, where views are chosen."""
         return replace(self, colour=self.colour.to(device), depth=self.depth.to(device))
 
     def save(self, path: Path) -> None:
@@ -62,9 +62,8 @@ class Shard:
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """scenes, views: per shard. shards: in use at once. refresh_every: steps after which a new shard comes in.
-
-    first: shards rendered before the first step; the pool grows from there. seed: of everything in it.
+    """scenes, views: per shard. shards: in use at once. refresh_every: steps after which a new shard enters. first:
+    shards rendered before the first step; the pool grows from there. seed: of the whole pool.
     """
 
     height: int = 120
@@ -77,15 +76,14 @@ class PoolSettings:
     seed: int = 0
 
     def in_use(self, step: int) -> range:
-        """Numbers of the shards that batches of this step are drawn from."""
+        """Numbers of the shards from which batches of this step are drawn."""
         end = self.first + step // self.refresh_every
         return range(max(0, end - self.shards), end)
 
 
 class Pool:
-    """Scenes for every step: ``draw`` gives the shard a batch is taken from. Threads may share a pool.
-
-    device: that renders. resident: where the images lie that ``draw`` gives.
+    """Scenes for every step: ``draw`` returns the shard for a batch. Threads may share a pool. device: renders the
+    scenes. resident: device of the images that ``draw`` returns.
     """
 
     def __init__(
@@ -99,7 +97,7 @@ class Pool:
         self._resident = resident
         self._settings = settings
         self._folder = folder
-        self._atlas = atlas  # called when something is to be rendered
+        self._atlas = atlas  # called when a shard has to be rendered
         self._device = device
         self._held: dict[int, Shard] = {}
         self._lock = threading.Lock()
@@ -158,9 +156,8 @@ def render_shard(settings: PoolSettings, number: int, atlas: Atlas, device: torc
 
 
 def view_overlap(depth: Tensor, cam_from_world: Tensor, intrinsics: Tensor, stride: int = 4) -> Tensor:
-    """Share of each view's pixels that each other view sees (scenes, views, views); the first index looks.
-
-    depth: (scenes, views, h, w). cam_from_world: (scenes, views, 4, 4). Every ``stride``-th pixel is asked.
+    """Share of each view's pixels (first index) that each other view sees (second index): (scenes, views, views).
+    depth: (scenes, views, h, w). cam_from_world: (scenes, views, 4, 4). Every ``stride``-th pixel is tested.
     """
     height, width = depth.shape[-2:]
     rows, columns = torch.arange(stride // 2, height, stride), torch.arange(stride // 2, width, stride)

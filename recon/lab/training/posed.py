@@ -1,4 +1,4 @@
-"""Training of the posed depth network: what its batches look like at which step, and its losses."""
+"""Training of the posed depth network: its batches at every step, and its losses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recon.lab.training.pool import Pool
 
 @dataclass(frozen=True)
 class Stage:
-    """From step ``start`` on: what batches look like."""
+    """The kind of batches from step ``start`` on."""
 
     start: int
     batch: BatchSettings

@@ -1,4 +1,4 @@
-"""Named trainings: the network's size, the scenes it learns from, and how."""
+"""Named training presets: the network's size, its scenes, and the schedule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from recon.lab.training.whole import Curriculum, SequenceStage
 
 @dataclass(frozen=True)
 class Preset:
-    """network: its sizes. pool: the rendered scenes. training: stages, rates and losses. tiles: procedural ones."""
+    """network: its sizes. pool: the rendered scenes. training: stages, rates and losses. tiles: number of procedural
+    ones.
+    """
 
     network: PosedDepthConfig
     pool: PoolSettings
@@ -63,7 +65,7 @@ GPU = Preset(
     ),
 )
 
-# A few minutes' check that everything works and learns; too small to be of use.
+# Checks in a few minutes that everything works and learns; too small to be of use.
 TINY = Preset(
     PosedDepthConfig(stem=(8, 16, 16, 16, 16), matching=8, groups=2, planes=16, volume=(8, 8, 8), offsets=2),
     PoolSettings(height=48, width=64, scenes=8, views=3, first=1, shards=2, refresh_every=1000),
@@ -118,7 +120,7 @@ COMPACT = WholePreset(
     measure_every=500,
 )
 
-# Some seconds' check that the whole network learns and streams; too small to be of use.
+# Checks in seconds that the whole network learns and streams; too small to be of use.
 COMPACT_TINY = WholePreset(
     CompactConfig(
         TINY.network,

@@ -1,4 +1,4 @@
-"""Real sequences with true poses and depth as posed views, to measure depth stages with; never to train them.
+"""Real sequences with true poses and depth as posed views, to evaluate depth stages, never to train them.
 
 A sequence is a folder: images/, poses.txt (TUM, world_from_cam), intrinsics.txt (fx fy cx cy), depth/ (16-bit PNG in
 millimetres named by frame index, 0 = none).
@@ -27,7 +27,7 @@ PARTNERS = 4
 
 @dataclass(frozen=True, eq=False)
 class MeasuredViews:
-    """views: of one chunk, with sparse points triangulated from them. depth: true (h, w) by view index, 0 = none."""
+    """views: of one chunk, with sparse points triangulated from them. depth: true, (h, w) by view index, 0 = none."""
 
     views: list[PosedView]
     depth: dict[int, DepthMap]
@@ -43,10 +43,8 @@ class _Keypoints:
 
 @dataclass(frozen=True)
 class MeasuredSet:
-    """A sequence and how it is measured.
-
-    step: frames from one view to the next. image_focal: focal length [px at the stored size] of the images where
-    intrinsics.txt is that of another camera, the one that took the depth.
+    """A sequence and how it is measured. step: frames from one view to the next. image_focal: focal length [px at the
+    stored size] of the images, if intrinsics.txt belongs to the depth camera.
     """
 
     name: str
@@ -60,13 +58,13 @@ MEASURED_SETS = (MeasuredSet("seven-scenes", 4, 525.0), MeasuredSet("hololens-00
 
 
 def read_chunk(folder: Path, measured: MeasuredSet, count: int, longest_side: int) -> MeasuredViews:
-    """As ``read_views``, with points matched and triangulated with the true poses."""
+    """Like ``read_views``, with points matched and triangulated under the true poses."""
     read = read_views(folder, measured, count, longest_side)
     return MeasuredViews(with_sparse_points(read.views), read.depth)
 
 
 def read_views(folder: Path, measured: MeasuredSet, count: int, longest_side: int) -> MeasuredViews:
-    """The first ``count`` views (0 = all), scaled down, without points. Raises ReconError where a file is missing."""
+    """The first ``count`` views (0 = all), scaled down, without points. Raises ReconError if a file is missing."""
     fx, fy, cx, cy = _numbers(folder / "intrinsics.txt")[0]
     of_depth = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     of_images = of_depth.copy()
@@ -140,7 +138,7 @@ def _true_depth(folder: Path, view: PosedView, depth_from_image: Array, stored: 
 
 
 def with_sparse_points(views: list[PosedView]) -> list[PosedView]:
-    """The views with points from SIFT matches of nearby pairs that fit the poses, as structure from motion has them."""
+    """The views with points like those of structure from motion: SIFT matches of nearby pairs that fit the poses."""
     keypoints = [_detect(view) for view in views]
     found: list[list[tuple[float, float, float, int]]] = [[] for _ in views]
     number = 0
@@ -174,7 +172,7 @@ def _detect(view: PosedView) -> _Keypoints:
 
 
 def _matches(first: _Keypoints, second: _Keypoints) -> tuple[Array, Array]:
-    """Pixels (n, 2) in both of mutual nearest descriptors that pass the ratio test (Lowe 2004)."""
+    """Pixels (n, 2) in both views of mutual nearest descriptors that pass the ratio test (Lowe 2004)."""
     if min(len(first.pixels), len(second.pixels)) < 2:
         return np.zeros((0, 2)), np.zeros((0, 2))
     matcher = cv2.BFMatcher()
@@ -187,7 +185,7 @@ def _matches(first: _Keypoints, second: _Keypoints) -> tuple[Array, Array]:
 
 
 def triangulate(first: PosedView, second: PosedView, pixels_first: Array, pixels_second: Array) -> Array:
-    """World points (n, 3) of matches (n, 2) each; NaN where they do not fit the poses within 1.5 px."""
+    """World points (n, 3) of matches (n, 2) each; NaN if they do not fit the poses within 1.5 px."""
     cameras = [view.intrinsics @ view.cam_from_chunk[:3] for view in (first, second)]
     if not len(pixels_first):
         return np.zeros((0, 3))

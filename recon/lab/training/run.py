@@ -34,10 +34,9 @@ def run(
     start: Path | None = None,
     workers: int = 0,
 ) -> None:
-    """Begin or continue the run in ``folder`` until a limit is reached.
-
-    textures: folder of photographs. start: weight file that a new run begins with. workers: threads that make batches.
-    Raises ReconError where the weights do not fit.
+    """Start or continue the run in ``folder`` until a limit is reached. textures: folder of photographs. start: weight
+    file with which a new run starts. workers: threads that prepare batches. Raises ReconError if the weights do not
+    fit.
     """
     trainer = make_trainer(preset, folder, textures, device, workers=workers)
     if start:
@@ -51,7 +50,7 @@ def run(
 
 
 def chosen_preset(name: str) -> Preset | WholePreset:
-    """The preset of a name. Raises SettingsError for an unknown one."""
+    """The preset with a name. Raises SettingsError for an unknown one."""
     if name not in PRESETS:
         raise SettingsError(f"--preset takes {', '.join(sorted(PRESETS))}; got {name}.")
     return PRESETS[name]
@@ -60,7 +59,7 @@ def chosen_preset(name: str) -> Preset | WholePreset:
 def make_trainer(
     preset: Preset | WholePreset, folder: Path, textures: Path | None, device: torch.device, *, workers: int = 0
 ) -> Trainer[Any, Any]:
-    """A trainer at step 0 whose pool lies in the folder."""
+    """A trainer at step 0 with its pool in the folder."""
     atlas = cache(lambda: load_atlas(textures, preset.tiles))
     if isinstance(preset, WholePreset):
         pool = Pool(preset.pool, folder / "pool", atlas, device, device)
@@ -77,7 +76,7 @@ def make_held_out(preset: Preset | WholePreset, folder: Path, device: torch.devi
 
 
 def with_stages(preset: Preset | WholePreset, starts: str | None) -> Preset | WholePreset:
-    """The preset whose stages begin at other steps, given as "0,500,2000". Raises SettingsError for another number."""
+    """The preset with other start steps, such as "0,500,2000". Raises SettingsError for a wrong number of them."""
     if starts is None:
         return preset
     steps = [int(start) for start in starts.split(",") if start.strip().isdigit()]
@@ -92,7 +91,7 @@ def with_stages(preset: Preset | WholePreset, starts: str | None) -> Preset | Wh
 
 
 def export(trainer: Trainer[Any, Any], best: Path, path: Path) -> str:
-    """Write the best averaged weights as files of at most ``PART_BYTES``; what was written. Raises ReconError."""
+    """Write the best averaged weights as files of at most ``PART_BYTES``; returns these. Raises ReconError."""
     if not best.is_file():
         raise ReconError(f"{best} does not exist: train in that folder until it is measured once.")
     state = torch.load(best, map_location="cpu", weights_only=True)
@@ -102,6 +101,6 @@ def export(trainer: Trainer[Any, Any], best: Path, path: Path) -> str:
 
 
 def load_atlas(textures: Path | None, procedural: int) -> Atlas:
-    """Procedural tiles, and the photographs of a folder where one is given."""
+    """Procedural tiles, and the photographs of a folder if one is given."""
     tiles = procedural_tiles(torch.Generator().manual_seed(0), procedural)
     return Atlas.of(torch.cat([tiles, read_photos(textures)]) if textures else tiles)

@@ -13,9 +13,9 @@ from recon.lab.synthetic.paths import inverse_rigid, look_at, room_walk
 from recon.lab.synthetic.render import render_depth
 from recon.lab.synthetic.scenes import Scene, Shape, random_room
 
-PROBE = 24  # pixels a side of the depth image by which a camera's place is judged
+PROBE = 24  # pixels, side of the depth image by which a camera's place is judged
 CANDIDATES = 4
-NEAREST_SHARE = 0.3  # cameras keep this share of the median depth free in front of them, where they can
+NEAREST_SHARE = 0.3  # cameras keep this share of the median depth free in front of them if possible
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class ScenesWithCameras:
 
 
 def random_scenes(generator: torch.Generator, batch: int, views: int, height: int, width: int) -> ScenesWithCameras:
-    """A batch of one kind of scene, and along a short path through each its cameras. The generator is a CPU one."""
+    """A batch of one kind of scene, with cameras along a short path through each. The generator is a CPU one."""
     make = _KINDS[int(torch.randint(len(_KINDS), (), generator=generator))]
     scene, start = make(generator, batch)
     focal = width * (0.6 + 0.7 * float(torch.rand((), generator=generator)))
@@ -40,10 +40,8 @@ def random_scenes(generator: torch.Generator, batch: int, views: int, height: in
 
 
 def short_path(generator: torch.Generator, world_from_cam: Tensor, depth: Tensor, views: int) -> Tensor:
-    """world_from_cam (batch, views, 4, 4) near poses (batch, 4, 4) that see surfaces at depth (batch,).
-
-    Steps are 1.5% to 10% of the depth long, mostly sideways; cameras keep looking at about the same place, turn a
-    little and roll.
+    """world_from_cam (batch, views, 4, 4) near poses (batch, 4, 4) that see surfaces at depth (batch,). Steps are 1.5%
+    to 10% of the depth, mostly sideways; cameras keep looking at about the same place, turn a little and roll.
     """
     batch = len(depth)
     step = depth * (0.015 + 0.085 * torch.rand(batch, generator=generator).square())
@@ -74,7 +72,7 @@ def euler(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
 
 
 def _best_start(scene: Scene, candidates: Tensor, intrinsics: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Of the candidates (batch, n, 4, 4) that which sees most depths but nothing very near, and its median depth."""
+    """Of the candidates (batch, n, 4, 4) the one that sees most depths but nothing very near, and its median depth."""
     scale = torch.tensor([[PROBE / width], [PROBE / height], [1.0]])
     depth = render_depth(scene, inverse_rigid(candidates), intrinsics * scale, PROBE, PROBE).flatten(2)
     depth = torch.where(depth > 0, depth, 1e3)
@@ -133,7 +131,7 @@ def _random_rotations(generator: torch.Generator, shape: tuple[int, ...], tilt: 
 
 
 def _clutter(generator: torch.Generator, batch: int) -> tuple[Scene, Tensor]:
-    """Solids of all sizes, turned any way, in front of the walls and above the floor of a box."""
+    """Solids of all sizes and orientations, in front of the walls and above the floor of a box."""
     count = int(torch.randint(12, 36, (), generator=generator))
     shapes = (Shape.BOX,) + (Shape.BOX, Shape.ELLIPSOID, Shape.CYLINDER, Shape.BOX) * (count // 4 + 1)
     solids = len(shapes) - 1

@@ -1,4 +1,4 @@
-"""Losses of the whole network; each a plain function that returns a number, least for the truth."""
+"""Losses of the whole network; each is a plain function that returns a number, smallest for the truth."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ POSITIVE_SHARPNESS, NEGATIVE_SHARPNESS, MARGIN = 2.0, 40.0, 0.5  # of the multi-
 
 @dataclass(frozen=True)
 class SequenceWeights:
-    """match: cross-entropy at 1/8. covisible: logits. offset: refinement at 1/4. camera: Huber. relative: of pairs.
-    depth: the posed sweep's losses. place: multi-similarity."""
+    """match: cross-entropy at 1/8. covisible: cross-entropy of the logits. offset: refinement at 1/4. camera: Huber
+    loss. relative: relative poses of pairs. depth: the posed sweep's losses. place: multi-similarity.
+    """
 
     match: float = 1.0
     covisible: float = 0.1
@@ -41,7 +42,7 @@ class SequenceWeights:
 class Pairs:
     """Pairs of views. rows: (n, 2) of ``SequenceBatch.seen``. scores: (n, cells, cells). covisible: (n, cells), logits.
 
-    there, back: the truth both ways.
+    there, back: the truth in both directions.
     """
 
     rows: Tensor
@@ -54,7 +55,7 @@ class Pairs:
 def sequence_losses(
     net: CompactNet, batch: SequenceBatch, run: Run, weights: SequenceWeights, *, half: bool
 ) -> dict[str, Tensor]:
-    """Each loss by the name of its weight; depth only where the batch has a sweep and the weight is not 0."""
+    """Each loss by the name of its weight; depth only if the batch has a sweep and the weight is not 0."""
     pairs = all_pairs(batch, run)
     parts = {
         "match": match_loss(pairs),
@@ -72,12 +73,12 @@ def sequence_losses(
 
 
 def weighted(parts: dict[str, Tensor], weights: SequenceWeights) -> Tensor:
-    """The sum that training lowers."""
+    """The sum that training minimises."""
     return torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
 
 
 def all_pairs(batch: SequenceBatch, run: Run) -> Pairs:
-    """All frames with their partners, of all chunks."""
+    """All frames of all chunks with their partners."""
     first, rows = 0, []
     found: list[Correlation] = []
     for size, prediction in zip(batch.chunks, run.predictions, strict=True):
@@ -97,7 +98,7 @@ def all_pairs(batch: SequenceBatch, run: Run) -> Pairs:
 
 
 def _pair_rows(partners: list[list[int]], first: int, batch: SequenceBatch) -> Tensor:
-    """Rows (scenes * frames * partners, 2) of a chunk that begins with frame ``first``."""
+    """Rows (scenes * frames * partners, 2) of a chunk that starts with frame ``first``."""
     views = [(first + frame, other) for frame, chosen in enumerate(partners) for other in chosen]
     within = torch.tensor(views, device=batch.images.device)
     scenes = torch.arange(len(batch.images), device=batch.images.device) * batch.images.shape[1]
@@ -105,7 +106,7 @@ def _pair_rows(partners: list[list[int]], first: int, batch: SequenceBatch) -> T
 
 
 def match_loss(pairs: Pairs) -> Tensor:
-    """Cross-entropy both ways of the covisible cells' softmax against bilinear targets."""
+    """Cross-entropy in both directions of the covisible cells' softmax against bilinear targets."""
     return (cross_entropy(pairs.scores, pairs.there) + cross_entropy(pairs.scores.mT, pairs.back)) / 2
 
 
@@ -116,14 +117,14 @@ def cross_entropy(scores: Tensor, truth: Correspondence) -> Tensor:
     cell = truth.pixels / EIGHTH - 0.5
     low = cell.floor()
     share = cell - low
-    told = torch.zeros_like(share[..., 0])
+    target = torch.zeros_like(share[..., 0])
     for right, down in ((0, 0), (1, 0), (0, 1), (1, 1)):
         column = (low[..., 0] + right).clamp(0, columns - 1)
         row = (low[..., 1] + down).clamp(0, rows - 1)
         index = (row * columns + column).long()
         weight = (share[..., 0] if right else 1 - share[..., 0]) * (share[..., 1] if down else 1 - share[..., 1])
-        told = told + weight * scores.gather(2, index[..., None])[..., 0]
-    return _mean(scores.logsumexp(2) - told, truth.covisible)
+        target = target + weight * scores.gather(2, index[..., None])[..., 0]
+    return _mean(scores.logsumexp(2) - target, truth.covisible)
 
 
 def covisible_loss(pairs: Pairs) -> Tensor:
@@ -134,7 +135,9 @@ def covisible_loss(pairs: Pairs) -> Tensor:
 
 
 def offset_loss(net: CompactNet, batch: SequenceBatch, run: Run) -> Tensor:
-    """Error of the refinement at 1/4 [its pixels], bounded, of neighbouring views, from guesses within half a cell."""
+    """Bounded error of the refinement at 1/4, in pixels of that map, for neighbouring views and guesses within half a
+    cell.
+    """
     views = batch.images.shape[1]
     first = torch.arange(batch.samples, device=batch.images.device)
     second = first // views * views + (first + 1) % views
@@ -157,7 +160,7 @@ def camera_loss(encodings: Tensor, batch: SequenceBatch) -> Tensor:
 
 
 def relative_loss(batch: SequenceBatch, run: Run) -> Tensor:
-    """Likelihood of the pairs' rotation and direction errors [rad] under a Laplace distribution of the scale said."""
+    """Likelihood of the pairs' rotation and direction errors [rad] under Laplace distributions of predicted scales."""
     poses = batch.seen.cam_from_world.unflatten(0, batch.images.shape[:2])
     costs, apart, first = [], [], 0
     for size, known, prediction in zip(batch.chunks, run.known, run.predictions, strict=True):
@@ -181,13 +184,13 @@ def rotation_error(quaternion: Tensor, true: Tensor) -> Tensor:
 
 
 def direction_error(direction: Tensor, true: Tensor) -> Tensor:
-    """Chord between unit vectors (..., 3) and the translations of poses (..., 4, 4); 0 for very short ones."""
+    """Chord between unit vectors (..., 3) and the translations of poses (..., 4, 4); 0 if these are very short."""
     target = functional.normalize(true[..., :3, 3], dim=-1)
     return torch.where(true[..., :3, 3].norm(dim=-1) > STILL, _length(direction - target), 0)
 
 
 def place_loss(descriptors: Tensor, labels: Tensor) -> Tensor:
-    """Multi-similarity loss (Wang et al. 2019) of descriptors (n, dim) of length 1; equal labels are one place."""
+    """Multi-similarity loss (Wang et al. 2019) of descriptors (n, dim) of length 1; equal labels mean one place."""
     similarity = descriptors @ descriptors.T
     same = labels[:, None] == labels
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)

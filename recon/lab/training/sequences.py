@@ -1,6 +1,6 @@
 """Batches for the whole network: several views of many scenes as short streams, with true depth and poses.
 
-Images, depth and all that is large is made on the device on which the shards' images lie; the CPU only chooses.
+Images, depth and all other large arrays are computed on the device of the shards' images; the CPU only chooses.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NOISE_DEGREES = (0.5, 3.0)
 class SequenceSettings(BatchSettings):
     """How sequences are drawn: ``scenes`` of each of ``parts`` shards. ``noise`` plays no role.
 
-    references: views of each scene that get depth, none for 0; sources: views that each is compared with. streamed:
+    references: number of views of each scene that receive depth; sources: number of views compared with each. streamed:
     share of the batches that run chunk by chunk, with random chunks and drop rates.
     """
 
@@ -56,8 +56,8 @@ class SequenceBatch:
     view of each scene and the unit its median depth.
 
     labels: (scenes,), equal for scenes of one place. references, sources: rows of ``seen`` as in ``Batch``. sweep: of
-    the references, None where depth is not trained. poses: what the sweep knows of them. chunks: sizes of the chunks.
-    every: the drop rate.
+    the references, None if depth is not trained. poses: those given to the sweep. chunks: sizes of the chunks. every:
+    the drop rate.
     """
 
     images: Tensor
@@ -76,7 +76,7 @@ class SequenceBatch:
         return self.images.shape[0] * self.images.shape[1]
 
     def to(self, device: torch.device) -> SequenceBatch:
-        """The same batch: it was made where it is used. Raises ValueError for another device."""
+        """The same batch, since it is already on the device. Raises ValueError for another device."""
         if self.images.device.type != device.type:
             raise ValueError(f"sequences lie on {self.images.device}, not on {device}")
         return self
@@ -84,7 +84,7 @@ class SequenceBatch:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What the network said of a batch. predictions: by chunk. known: by chunk, the frames in ``relative``.
+    """The network's predictions for a batch. predictions: by chunk. known: by chunk, the frames in ``relative``.
 
     features: of all views, scene by scene.
     """
@@ -95,7 +95,7 @@ class Run:
 
     @property
     def encodings(self) -> Tensor:
-        """Of all views (scenes, views, 9)."""
+        """Pose encodings of all views (scenes, views, 9)."""
         return torch.cat([prediction.encodings for prediction in self.predictions], 1)
 
     @property
@@ -118,13 +118,13 @@ def run_sequences(net: CompactNet, batch: SequenceBatch, *, half: bool) -> Run:
 
 
 def _in_order(features: list[Features], scenes: int) -> Features:
-    """Features of chunks (scenes * frames) as those of all views, scene by scene."""
+    """Features of chunks (scenes * frames), rearranged as those of all views, scene by scene."""
     parts = zip(*(vars(one).values() for one in features), strict=True)
     return Features(*(torch.cat([part.unflatten(0, (scenes, -1)) for part in maps], 1).flatten(0, 1) for maps in parts))
 
 
 def estimate_depth(net: CompactNet, batch: SequenceBatch, run: Run, *, half: bool) -> Estimate:
-    """Depth of the batch's references with the poses that it says."""
+    """Depth of the batch's references with the batch's ``poses``."""
     assert batch.sweep is not None
     sweep = replace(batch.sweep, geometry=_own_geometry(batch, run)) if batch.poses == "own" else batch.sweep
     with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=half):
@@ -133,7 +133,7 @@ def estimate_depth(net: CompactNet, batch: SequenceBatch, run: Run, *, half: boo
 
 
 def _own_geometry(batch: SequenceBatch, run: Run) -> Geometry:
-    """Of the regressed poses; no gradient reaches them."""
+    """The geometry of the regressed poses, without gradient."""
     size = (batch.images.shape[3], batch.images.shape[4])
     poses, _ = matrices_from_encoding(run.encodings.detach().float(), size)
     bottom = poses.new_tensor([0.0, 0, 0, 1]).expand(*poses.shape[:2], 1, 4)
@@ -146,7 +146,7 @@ def make_sequences(
 ) -> SequenceBatch:
     """A batch of ``settings.scenes`` scenes of every shard.
 
-    generator: a CPU one, for choices. on_device: one of the device of the shards' images, for what is large.
+    generator: a CPU one, for choices. on_device: one on the device of the shards' images, for large arrays.
     """
     views = [draw_views(shard, settings, generator) for shard in shards]
     device = views[0].depth.device
@@ -201,7 +201,7 @@ def _normalised(cam_from_world: Tensor, unit: Tensor) -> Tensor:
 
 
 def _poses_of(views: list[Views], generator: torch.Generator, *, noisy: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """True poses by part, and those that the sweep is given."""
+    """True poses by part, and those given to the sweep."""
     true = [part.cam_from_world for part in views]
     return true, [noisy_poses(poses, generator, NOISE_DEGREES) for poses in true] if noisy else true
 

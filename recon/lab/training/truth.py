@@ -1,4 +1,4 @@
-"""Where the cells of one view truly are in another, from depth and poses."""
+"""The true positions of one view's cells in another view, from depth and poses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recon.lab.training.pool import SAME_SURFACE
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Depth (n, 1, h, w), 0 = not known; intrinsics (n, 3, 3) in its pixels; cam_from_world (n, 4, 4)."""
+    """Depth (n, 1, h, w), 0 = unknown; intrinsics (n, 3, 3) in its pixels; cam_from_world (n, 4, 4)."""
 
     depth: Tensor
     intrinsics: Tensor
@@ -26,7 +26,7 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Correspondence:
-    """Of the cells of first views: pixels (n, cells, 2) in the second; known: (n, cells), whether there was depth.
+    """For the cells of first views: pixels (n, cells, 2) in the second ones; known: (n, cells), whether there is depth.
 
     covisible: (n, cells), whether the second view sees the same surface there. columns: cells in a row.
     """
@@ -38,10 +38,8 @@ class Correspondence:
 
 
 def correspondence(first: Seen, second: Seen) -> Correspondence:
-    """Every cell of the first views in the second ones.
-
-    Depth is known at pixel centres, and the middle of a cell is a corner of four pixels: the motion is that of the
-    pixel below and to the right of it.
+    """Every cell of the first views in the second ones. Depth is known at pixel centres, but the middle of a cell is a
+    corner of four pixels; the motion used is that of the pixel below and to the right.
     """
     height, width = first.depth.shape[-2:]
     middle = EIGHTH // 2
@@ -58,18 +56,20 @@ def correspondence(first: Seen, second: Seen) -> Correspondence:
 
 
 def round_trip(first: Seen, second: Seen) -> Tensor:
-    """Errors [px] (m,) of all covisible cells after the way into the second views and, by the depth there, back."""
+    """Errors [px] (m,) of all covisible cells after projection into the second views and, by the depth there, back."""
     there = correspondence(first, second)
     pixels = there.pixels + 0.5
     back, _ = _moved(second, first, pixels, _depth_at(second.depth, pixels))
-    # The way back from what the first views see in themselves is where it began.
+    # Projecting from the first views into themselves gives the starting points.
     own = correspondence(first, first).pixels + 0.5
     errors: Tensor = (back - own).norm(dim=2)[there.covisible]
     return errors
 
 
 def _moved(first: Seen, second: Seen, pixels: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (n, points, 2) of the first views with their depth (n, points), in the second ones; and depth there."""
+    """Projects pixels (n, points, 2) of the first views with depth (n, points) into the second ones; also gives the
+    depth there.
+    """
     rays = torch.linalg.inv(first.intrinsics) @ torch.cat([pixels, torch.ones_like(pixels[..., :1])], 2).mT
     second_from_first = second.cam_from_world @ torch.linalg.inv(first.cam_from_world)
     points = second_from_first[:, :3, :3] @ (rays * depth[:, None]) + second_from_first[:, :3, 3:]
@@ -78,7 +78,7 @@ def _moved(first: Seen, second: Seen, pixels: Tensor, depth: Tensor) -> tuple[Te
 
 
 def _depth_at(depth: Tensor, pixels: Tensor) -> Tensor:
-    """Depth (n, points) of the pixels (n, points, 2) that the positions lie in."""
+    """Depth (n, points) of the pixels that contain the positions (n, points, 2)."""
     extent = pixels.new_tensor([depth.shape[3], depth.shape[2]])
     grid = (2 * pixels / extent - 1)[:, None]
     return functional.grid_sample(depth, grid, mode="nearest", padding_mode="border", align_corners=False)[:, 0, 0]

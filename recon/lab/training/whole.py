@@ -1,4 +1,4 @@
-"""Training of the whole compact network: its curriculum, its batches, and how well it does on held-out scenes."""
+"""Training of the whole compact network: its curriculum, its batches, and its evaluation on held-out scenes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LARGEST_ROUND_TRIP = 0.5  # px, median
 
 @dataclass(frozen=True)
 class SequenceStage:
-    """From step ``start`` on: what batches look like and what the losses weigh."""
+    """The kind of batches and the weights of the losses from step ``start`` on."""
 
     start: int
     batch: SequenceSettings
@@ -58,7 +58,7 @@ class Curriculum(Schedule):
 
 @dataclass(frozen=True, eq=False)
 class WholeTask:
-    """The whole network learns from batches of several shards each; a ``Task``. device: of the batches."""
+    """The whole network in training, with batches from several shards; a ``Task``. device: of the batches."""
 
     schedule: Curriculum
     config: CompactConfig
@@ -81,7 +81,7 @@ class WholeTask:
 
 
 def draw_batch(pool: Pool, settings: SequenceSettings, step: int, seed: int, device: torch.device) -> SequenceBatch:
-    """A batch from shards in use at a step; which and how depends on the seed."""
+    """A batch from shards in use at a step; the choice depends on the seed."""
     generator = torch.Generator().manual_seed(seed)
     on_device = torch.Generator(device).manual_seed(seed)
     shards = [pool.draw(step, generator) for _ in range(settings.parts)]
@@ -90,10 +90,11 @@ def draw_batch(pool: Pool, settings: SequenceSettings, step: int, seed: int, dev
 
 @dataclass(frozen=True)
 class WholeFigures:
-    """On held-out scenes. Shares of covisible cells: ``cell``, matched within one cell, and ``near``, within 4 px after
-    refinement; ``streamed``, within one cell where the views come in two chunks; ``still``, if all cells moved by the
-    pair's mean motion. Medians over pairs of the regressed rotation and direction [degrees], beside those of standing
-    still and of the mean direction; of the relative depth error with true poses, beside that of a constant depth.
+    """Results on held-out scenes. Shares of covisible cells: ``cell``, matched within one cell; ``near``, within 4 px
+    after refinement; ``streamed``, within one cell if the views come in two chunks; ``still``, if all cells moved by
+    the pair's mean motion. Medians over pairs of the errors of the regressed rotation and direction [degrees], and of
+    those with no motion and the mean direction. Medians of the relative depth error with true poses, and of that of a
+    constant depth.
     """
 
     cell: float
@@ -109,7 +110,7 @@ class WholeFigures:
 
     @property
     def error(self) -> float:
-        """What the best weights have least of: unmatched cells and depth error."""
+        """Unmatched cells and depth error, which the best weights minimise."""
         return 1 - self.cell + self.depth
 
     def __str__(self) -> str:
@@ -123,7 +124,7 @@ class WholeFigures:
 
 
 class WholeHeldOut:
-    """A few fixed batches of scenes and surfaces of their own, in one pass and with true poses; a ``Judge``."""
+    """A few fixed batches of held-out scenes and surfaces, in one pass and with true poses; a ``Judge``."""
 
     def __init__(self, pool: PoolSettings, batch: SequenceSettings, folder: Path, device: torch.device) -> None:
         self._settings = replace(batch, streamed=0.0, references=max(1, batch.references))
@@ -141,9 +142,8 @@ class WholeHeldOut:
             return _figures([_measure(net, batch) for batch in self._batches])
 
     def check(self) -> str:
-        """See whether this machine makes sound batches: the sentence that says so.
-
-        Raises ReconError where images are not finite, or views of one scene do not fit each other.
+        """Check that this machine makes sound batches; returns a sentence that says so. Raises ReconError if images are
+        not finite, or if views of one scene do not fit each other.
         """
         batch = self._batch(0)
         views = batch.images.shape[1]
@@ -158,14 +158,14 @@ class WholeHeldOut:
         return f"views fit each other to {error:.3f} px"
 
     def _batch(self, number: int) -> SequenceBatch:
-        """With true poses: of the next few seeds the first that draws them."""
+        """A batch with true poses: the first among the next few seeds."""
         batches = (draw_batch(self._pool, self._settings, 0, SEED + 100 * number + k, self._device) for k in range(100))
         return next(batch for batch in batches if batch.poses == "true")
 
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """Of one batch. Errors [px] of covisible cells (n,), [degrees] of pairs of views (n,), of depth (n,)."""
+    """Errors of one batch: of covisible cells [px] (n,), of pairs of views [degrees] (n,), of depth (n,)."""
 
     coarse: Tensor
     fine: Tensor
@@ -250,7 +250,9 @@ def _match_errors(net: CompactNet, pairs: Pairs, run: Run) -> tuple[Tensor, Tens
 
 
 def _pose_errors(batch: SequenceBatch, run: Run) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Degrees of rotation, and of the true rotation, of all pairs of views; of direction where there is one; and it."""
+    """Errors of rotation and the true rotations [degrees] of all pairs of views; errors of direction if there is one;
+    and the direction.
+    """
     views = batch.images.shape[1]
     encodings = run.encodings.float()
     found_rotation = rotation_from_quaternion(encodings[..., 3:7])
