@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from recon.core.helping import STRICT
 
-os.environ.setdefault(STRICT, "1")  # a fault of what only helps a run must not go unseen here
+os.environ.setdefault(STRICT, "1")  # a fault of a helper must not go unnoticed in tests
 
 # The same examples in every run, however slow the machine.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -21,7 +21,7 @@ def folder_or_skip(variable: str, beside: str, what: str) -> Path:
     """The folder that an environment variable names, or ``beside`` the checkout; skips the test without it."""
     folder = Path(os.environ.get(variable, Path(__file__).resolve().parents[2] / beside))
     if not folder.is_dir():
-        pytest.skip(f"the {what} are not here: {folder} does not exist; set {variable}")
+        pytest.skip(f"the {what} are missing: {folder} does not exist; set {variable}")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""A server that speaks as huggingface.co does about one file."""
+"""A server that answers requests for one file as huggingface.co does."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ def random_bytes(count: int) -> bytes:
 
 
 class Hub:
-    """Serves ``content`` under every path. asked: path and first byte of every request for it.
-
-    breaks_after: bytes after which the connection is lost; silent_after_first: later requests get not a byte.
+    """Serves ``content`` under every path. asked: path and first byte of every request. breaks_after: bytes after which
+    the connection is lost; silent_after_first: later requests get no data.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -38,7 +37,7 @@ class Hub:
         self._server.server_close()
 
     def given(self, first: int) -> bytes:
-        """What a request that begins at byte ``first`` gets before the connection is lost."""
+        """The data that a request starting at byte ``first`` gets before the connection is lost."""
         if self.silent_after_first and len(self.asked) > 1:
             return b""
         last = None if self.breaks_after is None else first + self.breaks_after

@@ -1,8 +1,7 @@
-"""Is a built package whole? Installs a wheel into an empty environment elsewhere, runs a few frames of the sample with
-it from another folder, and compares poses and depth with those of this environment:
-``python -m tests.installed dist/recon-*.whl``.
+"""Checks a built package. Installs a wheel into an empty environment in another folder, runs a few frames of the sample
+with it, and compares poses and depth with those of this environment: ``python -m tests.installed dist/recon-*.whl``.
 
-Its dependencies are those of this environment, and ``pip check`` says whether they are what the wheel asks for.
+Its dependencies are those of this environment; ``pip check`` verifies that they meet the wheel's requirements.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ OPTIONS = ("--size", "320", "--no-loops", "--viewer", "none")
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """An environment in ``folder`` with nothing but the wheel, which sees the packages of this one; its Python."""
+    """Create an environment in ``folder`` with only the wheel, which sees this one's packages; returns its Python."""
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     own = Path(_said(python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
@@ -50,7 +49,7 @@ def run(python: Path, photos: Path, folder: Path) -> dict[int, tuple[np.ndarray,
 
 
 def main(wheel: Path) -> None:
-    """Compare; ends with an error where the installed program differs from this one."""
+    """Compare; exits with an error if the installed program differs from this one."""
     if hasattr(os, "sched_setaffinity"):  # several threads of COLMAP may verify a pair differently from run to run
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as name:
@@ -76,7 +75,7 @@ def main(wheel: Path) -> None:
 
 
 def _said(python: Path, code: str) -> str:
-    """What a program prints, outside the checkout."""
+    """The output of a program that runs outside the checkout."""
     command = [str(python), "-P", "-c", code]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=True)

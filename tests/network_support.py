@@ -28,7 +28,7 @@ SMALL = NetworkConfig(
 
 
 def random_network(config: NetworkConfig = SMALL, seed: int = 0) -> GeometryNetwork:
-    """A network whose outputs depend on everything: weights as large as trained ones, layer scales near 1."""
+    """A network whose outputs depend on all its parts: weights as large as trained ones, layer scales near 1."""
     network = GeometryNetwork(config).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():

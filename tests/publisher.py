@@ -1,4 +1,4 @@
-"""Sends a picture that moves to and fro, 20 times a second, until it is killed: ``python -m tests.publisher URL``."""
+"""Sends a moving picture, 20 frames a second, until it is killed: ``python -m tests.publisher URL``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CODEC = {"preset": "ultrafast", "tune": "zerolatency", "g": "5"}
 
 
 def publish(target: str | IO[bytes]) -> None:
-    """Send until the other side goes away."""
+    """Send until the receiver disconnects."""
     blocks = np.random.default_rng(0).integers(0, 255, (HEIGHT // 8, 100, 3), dtype=np.uint8)
     wall = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
     with av.open(target, "w", format="mpegts") as container:

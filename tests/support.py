@@ -70,7 +70,7 @@ def make_map(
 ) -> ReconstructedMap:
     """A finished map of the plane z = PLANE_DEPTH, seen by one camera per scale that walks along x and turns.
 
-    Everything is exact but for the rounding of stored depth (1 in 2000) and JPEG. ``cameras`` are used in turn;
+    Everything is exact except for the rounding of stored depth (1 in 2000) and JPEG. ``cameras`` are used in turn;
     ``scales`` are those of ``world_from_cam``. Frame indices are 0, 2, 4, ...; index 1 is a skipped frame.
     """
     placed = tuple(
@@ -114,7 +114,7 @@ def placed_frame(index: int, camera: Camera = RADIAL) -> PlacedFrame:
 
 
 def frame_of(index: int) -> Frame:
-    """A frame of the walk; its pixels say nothing."""
+    """A frame of the walk, without a meaningful image."""
     image = np.zeros((RADIAL.height, RADIAL.width, 3), np.uint8)
     size, mask = (RADIAL.width, RADIAL.height), np.ones((RADIAL.height, RADIAL.width), dtype=bool)
     return Frame(index, 0.5 * index, image, f"{index:04d}.jpg", size, "lens", 0.0, mask)
@@ -158,7 +158,7 @@ def _world_from_cam(row: int, count: int, scale: float) -> Sim3:
 
 
 def colmap_camera(camera: Camera) -> pycolmap.Camera:
-    """Written again, so that no fault of the library's own hides here."""
+    """Written independently, so that tests reveal faults of the library."""
     return pycolmap.Camera(model=camera.model, width=camera.width, height=camera.height, params=list(camera.params))
 
 
@@ -205,7 +205,7 @@ class ExactFrontEnd:
 
     missing: frozenset[int] = frozenset()  # frames that cannot be placed in any chunk
     interrupt: str = ""  # "chunk 1" or "refine": where the run ends
-    ending: type[BaseException] = KeyboardInterrupt  # and how: by Ctrl-C
+    ending: type[BaseException] = KeyboardInterrupt  # whether by Ctrl-C
     refined: Callable[[Mapping[int, Array]], SparseModel] = staticmethod(
         lambda poses: SparseModel({}, {}, SparsePoints.empty())
     )

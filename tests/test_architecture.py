@@ -1,4 +1,4 @@
-"""The rules of CONTRIBUTING.md about imports, the page that draws them, and what ``import`` and help leave out."""
+"""The rules of CONTRIBUTING.md about imports, the page that draws them, and what ``import recon`` and the help omit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ assert "run" in CliRunner().invoke(app, ["--help"]).output
 
 
 def upward(imports: Imports) -> list[Arrow]:
-    """Imports of what stands above ``recon`` inside it."""
+    """Imports inside ``recon`` of packages above it."""
     return [
         (name, other)
         for name, others in imports.items()
@@ -36,7 +36,7 @@ def upward(imports: Imports) -> list[Arrow]:
 
 
 def laboratory(imports: Imports) -> list[Arrow]:
-    """Imports of a laboratory outside of one."""
+    """Imports of a laboratory outside laboratories."""
     return [
         (name, other)
         for name, others in imports.items()
@@ -58,7 +58,7 @@ def test_all_modules_are_read(imports: Imports) -> None:
     assert "recon.mapping.loops" in imports["recon.mapping.growing"]  # inside a function
 
 
-def test_recon_imports_nothing_above_it(imports: Imports) -> None:
+def test_recon_imports_no_package_above_it(imports: Imports) -> None:
     assert upward(imports) == []
 
 
@@ -66,12 +66,12 @@ def test_only_laboratories_and_their_commands_import_laboratories(imports: Impor
     assert laboratory(imports) == []
 
 
-def test_no_way_of_imports_leads_back(imports: Imports) -> None:
+def test_imports_form_no_cycle(imports: Imports) -> None:
     assert building(imports).circular == ()
 
 
-def test_the_page_shows_the_imports_as_they_are(imports: Imports) -> None:
-    """Where this fails: ``recon lab architecture --out docs/architecture.svg``, and its figures into the table."""
+def test_the_page_matches_the_imports(imports: Imports) -> None:
+    """If this fails, run ``recon lab architecture --out docs/architecture.svg`` and copy its figures into the table."""
     found = building(imports)
     assert (ROOT / "docs" / "architecture.svg").read_text() == draw(found)
     page = (ROOT / "docs" / "architecture.md").read_text()
@@ -80,7 +80,7 @@ def test_the_page_shows_the_imports_as_they_are(imports: Imports) -> None:
     assert {room for row in rooms for room in re.findall("`([^`]+)`", row)} - {"2ab0a4c"} == found.floors.keys()
 
 
-def test_rooms_stand_above_what_they_import() -> None:
+def test_rooms_stand_above_the_rooms_that_they_import() -> None:
     found = building(
         {
             "recon": {"recon.core"},

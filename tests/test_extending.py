@@ -47,7 +47,7 @@ def registries_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a small sample at its usual place and nowhere for weights but in it."""
+    """The current folder, with a small sample at its usual place and the folder of weights."""
     half_size_sample(tmp_path / "data" / "sample", FRAMES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "weights"))
@@ -55,7 +55,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(block: str) -> dict[str, Any]:
-    """What a block of the page defines."""
+    """The names that a block of the page defines."""
     names: dict[str, Any] = {}
     exec(compile(block, str(PAGE), "exec"), names)
     return names
@@ -95,7 +95,7 @@ def test_an_export(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = (checkout / "out" / "demo" / "centres.csv").read_text().splitlines()
     assert rows[0] == "name,x,y,z" and len(rows) == 1 + len(made.frames)
     assert np.allclose([float(value) for value in rows[1].split(",")[1:]], made.frames[0].world_from_cam.translation)
-    assert "table True centres.csv opens and is whole." in capsys.readouterr().out
+    assert "table True centres.csv opens and is complete." in capsys.readouterr().out
     (checkout / "out" / "demo" / "centres.csv").write_text("name,x\nimage_0000.jpg,0\n")
     with pytest.raises(SystemExit) as ended:
         main(["check", "out/demo"])
@@ -109,7 +109,7 @@ def test_a_matcher_whose_descriptors_survive_a_resumed_run(checkout: Path, monke
     names, out = run(MATCHER), checkout / "out" / "patches"
     assert report.read(out / "report.json").settings.matcher == "patches"
     settings = replace(names["settings"], overwrite=False, resume=True)
-    with pytest.raises(SettingsError, match=r"made by the matcher patches, not sift\. Give the same one to resume it"):
+    with pytest.raises(SettingsError, match=r"made by the matcher patches, not sift\. Use the same one to resume it"):
         reconstruct("data/sample/images", out, replace(settings, matcher="sift"))
 
     shutil.move(later[0], images[0].parent)
@@ -131,7 +131,7 @@ def test_a_matcher_whose_descriptors_survive_a_resumed_run(checkout: Path, monke
     database.close()
 
 
-def test_a_matcher_of_images(checkout: Path) -> None:
+def test_an_image_matcher(checkout: Path) -> None:
     names, out = run(IMAGE_MATCHER), checkout / "out" / "flow"
     assert names["report"].frames_placed == 4
     found = inliers(out)

@@ -1,4 +1,4 @@
-"""What a package of the project holds: every dependency declared, and what it needs at run time inside."""
+"""The built package: it declares every dependency and contains everything that it needs at run time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_import_is_declared_and_every_dependency_is_imported() -> None:
     assert declared() - {owner for owners in found.values() for owner in owners} == INDIRECT
 
 
-def test_weights_that_were_installed_come_before_those_of_a_checkout(
+def test_installed_weights_take_precedence_over_those_of_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert bundled.bundled_weights("posed-depth.safetensors") == ROOT / "data" / "weights" / "posed-depth.safetensors"
@@ -62,7 +62,7 @@ def test_weights_that_were_installed_come_before_those_of_a_checkout(
     assert bundled.sample_folder() == Path("sample")
 
 
-def test_the_build_takes_every_package_and_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_build_includes_every_package_and_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setattr("setuptools.setup", lambda **arguments: given.update(arguments))
     monkeypatch.chdir(ROOT)
@@ -74,7 +74,7 @@ def test_the_build_takes_every_package_and_the_weights(monkeypatch: pytest.Monke
     assert PROJECT["tool"]["setuptools"]["package-data"] == {"recon.data.weights": ["*.safetensors"]}
 
 
-def test_supported_pythons_are_those_that_are_named() -> None:
+def test_the_supported_pythons_match_the_classifiers() -> None:
     versions = re.findall(r"Python :: (3\.\d+)", "".join(PROJECT["project"]["classifiers"]))
     assert PROJECT["project"]["requires-python"] == f">={versions[0]}"
     assert versions == ["3.11", "3.12", "3.13"]

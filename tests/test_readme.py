@@ -61,14 +61,14 @@ def test_commands_of_the_readme_exist() -> None:
     assert used == {"run", "view"} and used <= {row[0] for row in commands()}
 
 
-def test_the_demo_of_make_is_spelled_out_for_people_without_it() -> None:
+def test_the_readme_gives_the_commands_behind_make_demo() -> None:
     assert re.findall(r"^make (\w+)", "".join(blocks("sh", README)), flags=re.MULTILINE) == ["demo"]
     demo = "recon run data/sample/images --out out/demo --overwrite"
     assert f"$(BIN)/{demo}" in (ROOT / "Makefile").read_text()
     assert f".venv/bin/{demo}" in blocks("sh", README)[1]
 
 
-def test_figures_of_the_readme_are_those_of_the_benchmark() -> None:
+def test_figures_of_the_readme_match_the_benchmark() -> None:
     text = (ROOT / "BENCHMARKS.md").read_text()
     table = text.split("<!-- results.md begins -->\n")[1].split("<!-- results.md ends -->")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
@@ -87,7 +87,7 @@ def test_figures_of_the_readme_are_those_of_the_benchmark() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))])
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_have_targets(page: str) -> None:
     folder = (ROOT / page).parent
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
     assert [link for link in links if not (folder / link).exists()] == []

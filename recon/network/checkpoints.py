@@ -164,7 +164,7 @@ def identify(checkpoint: Checkpoint) -> tuple[NetworkConfig, Rule]:
     """
     if checkpoint.is_place_descriptor:
         raise WeightsError(
-            f"{checkpoint.path} holds ImAge, which recognises places but finds no geometry. Give VGGT or FlashVGGT."
+            f"{checkpoint.path} holds ImAge, which recognises places but estimates no geometry. Give VGGT or FlashVGGT."
         )
     shapes = {name: tuple(x.shape) for name, x in checkpoint.tensors.items()}
     published: tuple[tuple[NetworkConfig, Rule], ...] = ((VGGT_1B, Dense()), (FLASHVGGT, DescriptorsV1()))

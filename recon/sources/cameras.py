@@ -39,8 +39,8 @@ def why_unusable(device: str, error: OSError | FFmpegError) -> str:
         errno.ENOENT: f"There is no camera {device}.",
         errno.ENODEV: f"There is no camera at {device}.",
         errno.EBUSY: f"The camera {device} is in use by another program. Close that program.",
-        errno.EACCES: f"The camera {device} is not open to you. Join the group that owns it (often video).",
-        errno.EPERM: f"The camera {device} is not open to you. Give this program or container access to it.",
+        errno.EACCES: f"You may not use the camera {device}: join the group that owns it (often video).",
+        errno.EPERM: f"You may not use the camera {device}: give this program or container access to it.",
     }.get(error.errno or 0, f"{device} does not work as a camera ({error.strerror or error}).")
     devices = found_devices()
     return f"{what} Devices found: {', '.join(devices) if devices else 'none'}."

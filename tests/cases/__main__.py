@@ -33,7 +33,7 @@ TIMEOUT = 900.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. code: exit code. ate: see ``Case``. failures: in what it is not what was expected."""
+    """How a run ended. code: exit code. ate: see ``Case``. failures: differences from what was expected."""
 
     code: int
     placed: str
@@ -43,7 +43,7 @@ class Outcome:
 
 
 def run_case(case: Case, folder: Path) -> Outcome:
-    """Make a case in ``folder``, run it, and compare it with what is expected."""
+    """Create a case in ``folder``, run it, and compare the result with what is expected."""
     made = case.make(folder / "in")
     start = time.monotonic()
     command = [sys.executable, "-m", "cli", "run", str(made.source), "--out", str(folder / "out"), *made.options]
@@ -77,7 +77,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
 
 
 def centre_error(found: ReconstructedMap, made: Input) -> float | None:
-    """RMSE of the camera centres after Sim(3) alignment; None without a truth, or where no alignment is fixed."""
+    """RMSE of the camera centres after Sim(3) alignment; None without a truth or a unique alignment."""
     if made.truth is None:
         return None
     known = [frame for frame in found.posed if frame.index in made.truth]
@@ -91,7 +91,7 @@ def centre_error(found: ReconstructedMap, made: Input) -> float | None:
 
 
 def main(names: list[str]) -> int:
-    """Print the table; 1 where a case is not what was expected."""
+    """Print the table; returns 1 if a result is not what was expected."""
     chosen = [case for case in CASES if not names or case.name in names]
     print("| case | expected | exit | frames placed | ATE [m] | seconds | as expected |")
     print("|---|---|---|---|---|---|---|")

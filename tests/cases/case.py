@@ -1,4 +1,4 @@
-"""What a case is, and pictures of the sample to make one of."""
+"""The definition of a case, and pictures of the sample from which to make one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
 
 @dataclass(frozen=True)
 class Input:
-    """What ``recon run`` is given. source: its argument. truth: true world_from_cam (4, 4) by frame index, where there
-    is one to compare with. options: of the command line."""
+    """Input of ``recon run``. source: its argument. truth: true world_from_cam (4, 4) by frame index, if known.
+    options: of the command line.
+    """
 
     source: Path
     truth: dict[int, Array] | None = None
@@ -30,8 +31,8 @@ class Input:
 class Case:
     """One situation. make: writes the input into a new folder. expected: in words, for the table.
 
-    exit_code: of ``recon run``. placed: fewest frames that have a pose. ate: largest RMSE of the camera centres after
-    Sim(3) alignment [m of the sample's room]. says: a part of what is printed.
+    exit_code: of ``recon run``. placed: least number of frames with a pose. ate: largest RMSE of the camera centres
+    after Sim(3) alignment [m of the sample's room]. says: a part of the output.
     """
 
     name: str
@@ -44,13 +45,13 @@ class Case:
 
 
 def picture(index: int) -> Image:
-    """A picture (480, 640, 3) of the sample, BGR as OpenCV has it."""
+    """A picture (480, 640, 3) of the sample, BGR as in OpenCV."""
     found = cv2.imread(str(SAMPLE / "images" / f"{index:06d}.jpg"))
     return np.asarray(found, dtype=np.uint8)
 
 
 def write(folder: Path, pictures: Sequence[Image], quality: int = 93) -> Path:
-    """Pictures as JPEG files with numbers for names in ``folder``, which is made."""
+    """Write pictures as numbered JPEG files into ``folder``, which is created."""
     folder.mkdir(parents=True)
     for number, image in enumerate(pictures):
         cv2.imwrite(str(folder / f"{number:06d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -58,6 +59,6 @@ def write(folder: Path, pictures: Sequence[Image], quality: int = 93) -> Path:
 
 
 def sample_truth(indices: Sequence[int]) -> dict[int, Array]:
-    """True poses where frame i shows the sample's frame ``indices[i]``."""
+    """True poses if frame i shows the sample's frame ``indices[i]``."""
     poses = read_tum(SAMPLE / "poses.txt").world_from_cam
     return {number: poses[index] for number, index in enumerate(indices)}

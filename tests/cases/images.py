@@ -1,4 +1,4 @@
-"""Images of unusual depth, type and name, and calibrations that are not theirs."""
+"""Images of unusual depth, type and name, and calibrations that do not belong to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pillow_heif.register_heif_opener()
 
 
 def thermal(folder: Path) -> Input:
-    """Temperatures in 16 bit, of which they take a twentieth."""
+    """Temperatures in 16 bits that use a twentieth of the range."""
     folder.mkdir(parents=True)
     for index in range(COUNT):
         grey = cv2.cvtColor(picture(index), cv2.COLOR_BGR2GRAY) / 255
@@ -34,7 +34,7 @@ def celsius(folder: Path) -> Input:
 
 
 def without_suffix(folder: Path) -> Input:
-    """Photos whose names say nothing, as of a web cache, beside other files."""
+    """Photos with meaningless names, as in a web cache, beside other files."""
     write(folder, [picture(index) for index in range(COUNT)])
     for path in sorted(folder.iterdir()):
         path.rename(path.with_suffix(""))
@@ -58,13 +58,13 @@ def doubles(folder: Path) -> Input:
 
 
 def calibration_of_other_size(folder: Path) -> Input:
-    """Numbers that a camera has at twice the size."""
+    """A camera's numbers at twice the size."""
     write(folder, [picture(index) for index in range(4)])
     return Input(folder, options=("--intrinsics", "1000,1000,640,480"))
 
 
 def calibration_file_of_other_size(folder: Path) -> Input:
-    """OpenCV's file, made at twice the size, which it states."""
+    """OpenCV's file for twice the size, which it states."""
     photos = write(folder / "photos", [picture(index) for index in range(COUNT)])
     storage = cv2.FileStorage(str(folder / "camera.yml"), cv2.FILE_STORAGE_WRITE)
     storage.write("image_width", 1280)
@@ -80,7 +80,7 @@ CASES = (
     Case("celsius", celsius, "contrast is stretched", placed=COUNT, ate=0.03),
     Case("without suffix", without_suffix, "read by content", placed=COUNT, ate=0.02),
     Case("brackets", brackets, "the folder is found", placed=COUNT, ate=0.02),
-    Case("doubles", doubles, "all placed, and a note", placed=20, ate=0.03, says="several types are all read"),
+    Case("doubles", doubles, "all placed, and a note", placed=20, ate=0.03, says="images of several types"),
     Case(
         "calibration of another size", calibration_of_other_size, "refused", exit_code=2,
         says="is the calibration for 1280x960?",

@@ -16,7 +16,7 @@ FRAMES = 24
 
 
 def zoomed(image: Image, factor: float) -> Image:
-    """The picture that a lens ``factor`` times as long takes, of the same size."""
+    """The picture by a lens ``factor`` times as long, of the same size."""
     height, width = image.shape[:2]
     shift = (1 - factor) / 2 * np.array([width - 1, height - 1])
     larger = np.array([[factor, 0, shift[0]], [0, factor, shift[1]]])
@@ -24,7 +24,7 @@ def zoomed(image: Image, factor: float) -> Image:
 
 
 def zooms(folder: Path, factors: Sequence[float]) -> Input:
-    """The first photos of the sample, each by a lens of its own length, without EXIF."""
+    """The first photos of the sample, each with its own focal length, without EXIF."""
     pictures = [zoomed(picture(index), factor) for index, factor in enumerate(factors)]
     return Input(write(folder / "photos", pictures), sample_truth(range(len(factors))))
 
@@ -46,7 +46,7 @@ def zoomed_video(folder: Path) -> Input:
 
 
 def folders(folder: Path) -> Input:
-    """Two cameras whose photos lie in folders of their own, read by a pattern."""
+    """Two cameras with their photos in separate folders, read by a pattern."""
     half = FRAMES // 2
     write(folder / "a", [picture(index) for index in range(half)])
     write(folder / "b", [zoomed(picture(index), 1.3) for index in range(half, FRAMES)])

@@ -72,7 +72,7 @@ def shoot(folder: Path, poses: Sequence[Array], size: tuple[int, int] = SIZE) ->
 
 
 def pan(folder: Path, shake: float = 0.0, count: int = 16, size: tuple[int, int] = SIZE) -> Input:
-    """A camera on a tripod that turns by 6 degrees a frame; shake: how far a hand moves it meanwhile [m]."""
+    """A camera on a tripod that turns by 6 degrees a frame. shake: motion of the camera's centre [m]."""
     shifts = shake * np.random.default_rng(2).uniform(-1, 1, (count, 3))
     return shoot(folder, [pose(shifts[i], 6 * i, 4 * np.sin(i / 3)) for i in range(count)], size)
 
@@ -92,7 +92,7 @@ def pan_in_a_walk(folder: Path, size: tuple[int, int] = SIZE) -> Input:
 
 
 def poster(folder: Path, moves: float = 0.0, count: int = 12, size: tuple[int, int] = SIZE) -> Input:
-    """A wall filmed from one place; moves: or from places so far apart [m]. The wall is 3 m away."""
+    """A wall 3 m away, filmed from one place or from places that are ``moves`` [m] apart."""
     texture, turn = wall(2), np.random.default_rng(4).uniform(-1, 1, (count, 3))
     centre = np.array([[size[0] / 2], [size[1] / 2]])
     matrix = np.diag([FOCAL * size[0] / SIZE[0], FOCAL * size[0] / SIZE[0], 1.0])
@@ -109,7 +109,7 @@ def poster(folder: Path, moves: float = 0.0, count: int = 12, size: tuple[int, i
 
 
 def turntable(folder: Path, count: int = 16, size: tuple[int, int] = SIZE) -> Input:
-    """A textured jar on a turntable before a wall, filmed by a camera that stands still: 9 degrees a frame."""
+    """A textured jar on a turntable in front of a wall, 9 degrees a frame, filmed by a static camera."""
     scale = size[0] / SIZE[0]
     background = cv2.resize(picture(40), size)
     print_ = np.hstack([cv2.resize(picture(index), (320, 320)) for index in (0, 12, 24, 36)])

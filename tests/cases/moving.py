@@ -18,8 +18,9 @@ FRAMES = tuple(range(30))
 
 @dataclass(frozen=True)
 class Figure:
-    """Somebody whom the camera follows. column: of the middle, width, height: in shares of the picture's width and
-    height. enters: the first frame with it."""
+    """A person whom the camera follows. column: of the middle, as a share of the picture's width. width, height: shares
+    of the picture's. enters: the first frame with the person.
+    """
 
     column: float = 0.5
     width: float = 0.28
@@ -28,7 +29,7 @@ class Figure:
     pattern: int = 0
 
     def place(self, step: int, shape: tuple[int, int]) -> tuple[Image, Mask]:
-        """Its clothes and where it is, in a picture (height, width): swaying, stepping, and never quite as large."""
+        """The person's clothes and pixels in a picture (height, width): swaying, walking, with varying size."""
         if step < self.enters:
             return np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.bool_)
         height, width = shape
@@ -64,7 +65,7 @@ def _outline(step: int) -> NDArray[np.uint8]:
 
 
 def before(figures: Sequence[Figure], folder: Path, indices: Sequence[int] = FRAMES, width: int = 640) -> Input:
-    """Pictures of the sample, ``width`` pixels wide, with figures before them."""
+    """Pictures of the sample, ``width`` pixels wide, with figures in front."""
     pictures = []
     for step, index in enumerate(indices):
         room = picture(index)
@@ -92,7 +93,7 @@ def two(folder: Path) -> Input:
 
 
 def entering(folder: Path) -> Input:
-    """A figure that is there from the middle of the pictures on."""
+    """A figure that enters half-way through the pictures."""
     return before([Figure(enters=15)], folder)
 
 

@@ -1,4 +1,4 @@
-"""The order of pictures, and pictures that say nothing new."""
+"""The order of pictures, and pictures that show nothing new."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.cases.case import Case, Input, picture, sample_truth, write
 
 
 def shuffled(folder: Path) -> Input:
-    """Twenty photos under names without any order, as in a download folder."""
+    """Twenty photos under names in no order, as in a download folder."""
     order = np.random.default_rng(0).permutation(20).tolist()
     return Input(write(folder / "photos", [picture(index) for index in order]), sample_truth(order))
 

@@ -1,4 +1,4 @@
-"""What is burnt into the picture or stands before the lens and never moves, and ground without depth."""
+"""Overlays and objects before the lens that never move, and ground without depth."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def with_clock(image: Image, number: int) -> Image:
 
 
 def with_flight_data(image: Image, number: int) -> Image:
-    """A drone's figures, all of which change, and a cross in the middle."""
+    """A drone's telemetry, all of which changes, and a cross in the middle."""
     text(image, f"H {51.3 + 0.4 * number:.1f}m  D {112 + 3 * number}m", (14, 466), 0.6)
     text(image, f"BAT {91 - number // 4}%", (540, 24), 0.5)
     text(image, f"47.{373100 + 41 * number}N 8.{541700 + 13 * number}E", (330, 466), 0.6)
@@ -80,7 +80,7 @@ def drawn_over(draw: Drawing, count: int = FRAMES) -> Callable[[Path], Input]:
 
 
 def flat_ground(folder: Path, count: int = 24, size: int = 640) -> Input:
-    """A drone that flies lines over a flat field and looks straight down: nothing has depth."""
+    """A drone that flies lines over a flat field and looks straight down: the scene has no relief."""
     random = np.random.default_rng(7)
     scales = (3, 8, 24, 70, 200)
     layers = [

@@ -1,4 +1,4 @@
-"""Names of files as people have them: of other encodings, other systems, and other programs."""
+"""Real-world file names: from other encodings, other systems, and other programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FRAMES = 8
 
 
 def renamed(folder: Path, name: Callable[[int], bytes]) -> Input:
-    """The first pictures of the sample under names of bytes."""
+    """The first pictures of the sample under names given as bytes."""
     photos = write(folder / "photos", [picture(index) for index in range(FRAMES)])
     for number, path in enumerate(sorted(photos.iterdir())):
         path.rename(Path(os.fsdecode(os.fsencode(photos) + b"/" + name(number))))
@@ -21,13 +21,15 @@ def renamed(folder: Path, name: Callable[[int], bytes]) -> Input:
 
 
 def foreign(number: int) -> bytes:
-    """As an old archive or disk has them: Latin-1, Korean, Japanese, Russian."""
+    """Names from an old archive or disk: Latin-1, Korean, Japanese, Russian."""
     text, encoding = (("für", "latin-1"), ("사진", "euc-kr"), ("写真", "shift-jis"), ("фото", "cp1251"))[number % 4]
     return b"%03d_" % number + text.encode(encoding) + b".jpg"
 
 
 def odd(number: int) -> bytes:
-    """With white space, quotes, brackets, emoji, a dash in front, and as long as a file system takes."""
+    """Names with white space, quotes, brackets, emoji, a leading dash, and the greatest length that a file system
+    allows.
+    """
     names = ("a b [1] (2)", "new\nline", "tab\t", 'it\'s "it"', "-rf", "😀", "50% #1; $x", "x" * 245)
     return f"{number:03d}{names[number]}.jpg".encode() if number != 4 else b"-04-rf.jpg"
 

@@ -59,7 +59,7 @@ def _encoded(track: Track, stream: Any) -> list[Any]:
 
 
 def squeezed(image: Image, width: int, height: int) -> Image:
-    """The picture in as many pixels, whatever its shape."""
+    """The picture resized to this number of pixels, regardless of its shape."""
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
@@ -99,12 +99,12 @@ def tall_pixels(folder: Path) -> Input:
 
 
 def interlaced(folder: Path) -> Input:
-    """Two fields, half a frame apart, in each picture, as of camcorders."""
+    """Two fields, half a frame apart, in each picture, as from camcorders."""
     return _input(write_video(folder / "00001.MTS", Track(fields(_walk()), options=INTERLACED)))
 
 
 def cover(folder: Path) -> Input:
-    """A thumbnail is the first stream, as of drones."""
+    """A thumbnail as the first stream, as from drones."""
     thumbnail = Track([squeezed(picture(0), 160, 120)], "mjpeg", "yuvj420p", rate=1, options={})
     return _input(write_video(folder / "DJI_0001.mp4", thumbnail, Track(_walk())))
 
@@ -115,7 +115,7 @@ def other_suffix(folder: Path) -> Input:
 
 
 def cover_alone(folder: Path) -> Input:
-    """A film of sound with a picture on the front."""
+    """A sound file with a cover picture."""
     path = folder / "song.m4a"
     write_video(folder / "song.mp4", Track([squeezed(picture(0), 160, 120)], "mjpeg", "yuvj420p", options={},
                                            disposition="attached_pic")).rename(path)  # fmt: skip

@@ -18,7 +18,7 @@ SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: exit code, and what it wrote to stdout and stderr."""
+    """How a command ended: exit code, and its output to stdout and stderr."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""What a user can get wrong: exit code 2, one clear sentence, and nothing left that looks finished."""
+"""User errors: exit code 2, one clear sentence, and nothing left that looks finished."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FINISHED = ("poses.txt", "cloud.ply", "report.json", "recording.rrd", "map/map.j
 
 
 def expect_refusal(outcome: Outcome, *words: str, out: Path | None = None) -> None:
-    """Exit code 2, and after any notes one sentence with ``words``; no file in ``out`` that looks like a result."""
+    """Assert exit code 2, one sentence with ``words`` after any notes, and no file in ``out`` that looks finished."""
     assert outcome.code == 2
     *notes, sentence = outcome.err.splitlines()
     assert all(note.startswith("note: ") for note in notes)
@@ -80,7 +80,7 @@ def test_folder_in_use_is_kept_without_overwrite(recon: Recon, tmp_path: Path) -
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
-def test_overwrite_deletes_nothing_that_is_not_of_a_run(recon: Recon, tmp_path: Path) -> None:
+def test_overwrite_deletes_only_files_of_a_run(recon: Recon, tmp_path: Path) -> None:
     photos, out = make_images(tmp_path / "photos", 1), tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("precious")
@@ -108,7 +108,7 @@ def test_a_source_that_overwrite_would_delete(recon: Recon, tmp_path: Path, sour
 
 
 @pytest.mark.parametrize("options", [(), ("--overwrite",)])
-def test_what_overwrite_replaces_comes_back_where_there_is_no_new_map(
+def test_overwrite_restores_the_old_map_if_there_is_no_new_one(
     recon: Recon, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     photos, out = make_images(tmp_path / "photos", 3, same=False), tmp_path / "out"
@@ -140,7 +140,7 @@ def test_folder_that_is_a_file_is_refused_before_the_plan(recon: Recon, tmp_path
 def test_folder_without_permission_is_refused_before_the_plan(
     recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recon.folder.os.access", lambda *_: False)  # root, as in containers, may do all
+    monkeypatch.setattr("recon.folder.os.access", lambda *_: False)  # root, as in containers, may do anything
     outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "new" / "out")
     expect_refusal(outcome, f"Cannot write to {tmp_path}/new/out: Permission denied", "--out")
     assert outcome.out == ""
@@ -174,7 +174,7 @@ def test_disk_that_fills_up_during_the_run(recon: Recon, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("limit", [100_000, 300_000])
-def test_database_that_cannot_be_made_or_grow(tmp_path: Path, limit: int) -> None:
+def test_database_that_cannot_be_created_or_grow(tmp_path: Path, limit: int) -> None:
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
         "from cli.main import main; import sys; main(sys.argv[1:])"
@@ -224,7 +224,7 @@ def test_images_that_do_not_overlap(recon: Recon, tmp_path: Path) -> None:
         (("--intrinsics", "500,500,80,60,0.1", "--camera-model", "pinhole"), ("pinhole has no distortion",)),
     ],
 )
-def test_settings_that_cannot_work(
+def test_impossible_settings_are_refused(
     recon: Recon, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     photos = make_images(tmp_path / "photos")
@@ -255,13 +255,13 @@ def test_an_option_that_does_not_exist(recon: Recon, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", [("-m", "cli"), ("-c", "import cli.main; cli.main.main()")])
-def test_the_program_tells_it_without_a_traceback(tmp_path: Path, program: tuple[str, ...]) -> None:
+def test_errors_are_reported_without_a_traceback(tmp_path: Path, program: tuple[str, ...]) -> None:
     command = [sys.executable, *program, "run", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     expect_refusal(Outcome(ended.returncode, ended.stdout, ended.stderr), "nowhere does not exist")
 
 
-def test_a_name_that_no_terminal_shows(recon: Recon, tmp_path: Path) -> None:
+def test_an_unprintable_name(recon: Recon, tmp_path: Path) -> None:
     expect_refusal(
         recon("run", tmp_path / "two\nlines\x1b.jpg", "--out", tmp_path / "out"), "two\\nlines\\x1b.jpg does"
     )
@@ -283,5 +283,5 @@ def test_a_calibration_file_is_scaled_with_a_note(recon: Recon, tmp_path: Path) 
     assert "is for 320x240: scaled to the images' 160x120" in outcome.err
 
 
-def test_a_name_that_no_file_can_have_is_refused(recon: Recon) -> None:
+def test_an_impossible_file_name_is_refused(recon: Recon) -> None:
     expect_refusal(recon("plan", "a" * 300), "No file can be called aaa", "too long")

@@ -1,4 +1,4 @@
-"""``recon bench real`` on the terminal; what it measures is tested in tests/recon/lab/benchmark."""
+"""``recon bench real`` on the terminal; tests/recon/lab/benchmark tests the measurements."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAD = RunResult(1.0, 2.0, 10**8, None, "exit code 2: recon: no")
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path, int]]:
-    """Sets that the command measured; fox falls short, all others are good."""
+    """Sets that the command measured; fox misses a requirement, all others pass."""
     calls: list[tuple[str, Path, int]] = []
 
     def measure(member: BenchmarkSet, data: Path, out: Path, repeat: int, tell: Callable[[str], None]) -> SetResult:
@@ -44,7 +44,7 @@ def test_the_table_is_printed_and_written(recon: Recon, tmp_path: Path, measured
 
 
 @pytest.mark.usefixtures("measured")
-def test_a_set_that_falls_short_is_shown_and_exits_with_1(recon: Recon, tmp_path: Path) -> None:
+def test_a_set_that_misses_a_requirement_is_shown_and_exits_with_1(recon: Recon, tmp_path: Path) -> None:
     outcome = recon("bench", "real", tmp_path, "--sets", "fox,sceaux", "--out", tmp_path / "out")
     assert outcome.code == 1
     assert "| no: exit code 2: recon: no |" in outcome.out
@@ -59,7 +59,7 @@ def test_a_set_that_falls_short_is_shown_and_exits_with_1(recon: Recon, tmp_path
         (("--sets", "fox", "--out", "file/out"), "Cannot create"),
     ],
 )
-def test_wrong_arguments_are_told_in_a_sentence(
+def test_wrong_arguments_are_reported_in_a_sentence(
     recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""``recon eval`` on a small exact map; runs of the whole pipeline are evaluated in test_run.py."""
+"""``recon eval`` on a small exact map; test_run.py evaluates runs of the whole pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import make_map
 
 @pytest.fixture
 def video_run(tmp_path: Path) -> Path:
-    """A run of a video: frames 0, 2, ... 10 at a tenth of a second each, and a reference by the frames' numbers."""
+    """A run of a video with frames 0, 2, ... 10 at a tenth of a second each, and a reference by frame numbers."""
     reconstruction = make_map(tmp_path / "out")
     write_tum(reconstruction, tmp_path / "out" / "poses.txt")
     write_trajectory(rigid_trajectory(reconstruction, by_index=True), tmp_path / "reference.txt")
@@ -47,7 +47,7 @@ def test_by_time_it_is_refused_with_both_time_ranges(recon: Recon, video_run: Pa
         (("--reference", "nothing.txt", "--intrinsics", "1,1,1,1"), "add --depth"),
     ],
 )
-def test_a_wrong_reference_is_told(recon: Recon, video_run: Path, options: tuple[str, ...], words: str) -> None:
+def test_a_wrong_reference_is_reported(recon: Recon, video_run: Path, options: tuple[str, ...], words: str) -> None:
     outcome = recon("eval", video_run, *options)
     assert outcome.code == 2
     assert words in outcome.err
@@ -67,7 +67,7 @@ def test_loops_are_judged_and_drawn(recon: Recon, video_run: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("by", ["frame", "time"])
-def test_loops_of_a_run_with_frames_between_have_the_same_figures(
+def test_frames_without_depth_do_not_change_the_figures_for_loops(
     recon: Recon, video_run: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     monkeypatch.setattr("recon.evaluate.loops.GAP", 6)

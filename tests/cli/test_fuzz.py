@@ -1,4 +1,4 @@
-"""Whatever lies in the input: a map or one sentence, never a traceback, and nothing half-written that looks finished.
+"""Whatever the input: a map or one sentence, never a traceback, and nothing half-written that looks finished.
 
 ``RECON_FUZZ_EXAMPLES=500`` tries more than the default.
 """
@@ -38,7 +38,7 @@ EXAMPLES = int(os.environ.get("RECON_FUZZ_EXAMPLES", "60"))
 REFUSED = 2
 QUIET = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    phases=[Phase.explicit, Phase.generate],  # to make a failing run smaller would take minutes
+    phases=[Phase.explicit, Phase.generate],  # shrinking a failing run would take minutes
 )
 IMAGE_FORMATS = {
     "JPEG": ("L", "RGB", "CMYK"),
@@ -144,7 +144,7 @@ def encoded_video(
 
 @st.composite
 def damaged(draw: st.DrawFn, content: st.SearchStrategy[bytes]) -> bytes:
-    """Content that is whole, cut short, or has wrong bytes in it."""
+    """Content that is complete, cut short, or has wrong bytes in it."""
     whole = draw(content)
     damage = draw(st.sampled_from([*["none"] * 5, "cut", "flipped", "longer"]))
     if damage == "cut":
@@ -182,7 +182,7 @@ def without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(folder: Path, files: Sequence[Item]) -> Iterator[Path]:
-    """Put files into a folder; those with a name that cannot be are left out."""
+    """Put files into a folder, without those that have impossible names."""
     folder.mkdir()
     for item in files:
         path = folder / item.name
@@ -192,7 +192,7 @@ def write(folder: Path, files: Sequence[Item]) -> Iterator[Path]:
 
 
 def try_run(files: Sequence[Item], options: Sequence[tuple[str, str]], single: bool) -> int:
-    """Run the program on files; everything that must hold whatever they are. Returns the exit code."""
+    """Run the program on files and check everything that must hold for any input. Returns the exit code."""
     with tempfile.TemporaryDirectory() as place:
         written = list(write(Path(place) / "in", files))
         before = {path: path.read_bytes() for path in written}
@@ -211,7 +211,7 @@ FAST = ("--depth", "classical", "--no-loops", "--viewer", "none")
 
 
 def require_finished(out: Path) -> None:
-    """The map opens, and every placed frame has its original, which opens too, and its line in the trajectory."""
+    """Check that the map opens, and that every placed frame has a readable original and a line in the trajectory."""
     run, found = report.read(out / "report.json"), open_map(out)
     assert run.frames_placed == len(found.frames) + len(found.between) >= 2
     lines = [line for line in (out / "poses.txt").read_text().splitlines() if not line.startswith("#")]
@@ -233,7 +233,7 @@ def require_refused(code: int, said: str, out: Path) -> None:
 
 @settings(QUIET, max_examples=EXAMPLES)
 @given(files=FILES, options=OPTIONS, single=st.sampled_from([False, False, False, True]))
-def test_any_input_with_geometry_that_always_works(
+def test_any_input_ends_in_a_map_or_a_sentence_with_exact_geometry(
     files: Sequence[Item], options: Sequence[tuple[str, str]], single: bool
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -247,7 +247,7 @@ def photo(index: int, size: tuple[int, int]) -> Image:
 
 @st.composite
 def walks(draw: st.DrawFn) -> list[Item]:
-    """Two or three small photos of one place, some of them not as they should be."""
+    """Two or three small photos of one place, some with faults."""
     files = []
     for number in range(draw(st.integers(2, 3))):
         size = draw(st.sampled_from([(160, 120), (160, 120), (120, 160), (40, 30)]))
@@ -259,5 +259,5 @@ def walks(draw: st.DrawFn) -> list[Item]:
 
 @settings(QUIET, max_examples=max(3, EXAMPLES // 25))
 @given(files=walks(), options=OPTIONS)
-def test_photos_that_are_not_as_they_should_be(files: list[Item], options: Sequence[tuple[str, str]]) -> None:
+def test_photos_with_faults_end_in_a_map_or_a_sentence(files: list[Item], options: Sequence[tuple[str, str]]) -> None:
     try_run(files, options, single=False)

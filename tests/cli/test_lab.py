@@ -1,4 +1,4 @@
-"""``recon lab`` on the terminal: out of sight, as the pages call it; its programs are tested in tests/recon/lab."""
+"""``recon lab`` on the terminal: hidden, and as the pages describe it; tests/recon/lab tests its programs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PAGES = (*(ROOT / "docs").glob("*.md"), ROOT / "data" / "README.md", ROOT / "CON
 
 
 def documented() -> list[list[str]]:
-    """The words behind ``recon lab`` of every command on a line of its own."""
+    """The words after ``recon lab`` in every command that stands on its own line."""
     lines = "\n".join(page.read_text() for page in PAGES).replace("\\\n", " ")
     return [shlex.split(words) for words in re.findall(r"^ *recon lab (.+)$", lines, flags=re.MULTILINE)]
 
 
-def test_the_laboratory_is_not_in_the_help_but_has_one_of_its_own(recon: Recon) -> None:
+def test_the_laboratory_is_not_in_the_help_but_has_its_own(recon: Recon) -> None:
     assert re.search(r"^ +lab ", recon("--help").out, flags=re.MULTILINE) is None
     outcome = recon("lab", "--help")
     for command in ("train", "export", "evaluate-depth", "evaluate-matches", "sample", "plain-colmap"):
@@ -38,7 +38,9 @@ def test_commands_of_the_pages_exist_with_their_options(recon: Recon) -> None:
             assert f"{option} " in outcome.out, command
 
 
-def test_training_gets_what_the_command_says(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_receives_the_options_of_the_command(
+    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     monkeypatch.setattr("recon.lab.training.run.run", lambda *given, **named: calls.append((given, named)))
     assert recon("lab", "train", tmp_path, "--preset", "compact-tiny", "--minutes", "2", "--workers", "3").code == 0

@@ -1,4 +1,4 @@
-"""``recon live`` as a user meets it, and ``--keyframes auto``: ends by Ctrl-C or q, poses for frames passed over."""
+"""``recon live`` as a user sees it, and ``--keyframes auto``: the end by Ctrl-C or q, poses of passed-over frames."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def every_frame_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_frames_passed_over_get_a_pose(recon: Recon, every_frame_twice: Path, tmp_path: Path) -> None:
+def test_passed_over_frames_get_a_pose(recon: Recon, every_frame_twice: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--size", "320", "--keyframes", "auto", "--no-loops", "--viewer", "none")
     outcome = recon("run", every_frame_twice, "--out", out, *options)
@@ -66,7 +66,7 @@ def test_ctrl_c_ends_a_live_run_with_every_file(
     outcome = recon("live", every_frame_twice, "--watch", "--out", out, *options)
     assert outcome.code == 0, outcome.err
     assert "  stream       10 captured, 5 passed over\n" in outcome.out
-    assert len(np.loadtxt(out / "poses.txt")) == 2 * FRAMES  # the files of those are still there
+    assert len(np.loadtxt(out / "poses.txt")) == 2 * FRAMES  # their files still exist
     run = report.read(out / "report.json")
     assert not run.interrupted
     assert run.stream
@@ -81,10 +81,10 @@ def test_ctrl_c_ends_a_live_run_with_every_file(
     ("source", "sentence"),
     [
         ("/dev/video77", "There is no camera /dev/video77. Devices found: "),
-        ("walk.mp4", "Add --watch for a folder that is being filled, --realtime for a video"),
+        ("walk.mp4", "Add --watch if it is a folder that is still filling, --realtime if it is a video"),
     ],
 )
-def test_what_cannot_be_captured_is_told_in_a_sentence(
+def test_a_source_that_cannot_be_captured_is_reported_in_a_sentence(
     recon: Recon, tmp_path: Path, source: str, sentence: str
 ) -> None:
     outcome = recon("live", source, "--out", tmp_path / "out")
@@ -117,7 +117,7 @@ print("ended")
 """
 
 
-def test_q_ends_where_a_terminal_is_read() -> None:
+def test_q_ends_the_capture_on_a_terminal() -> None:
     controller, terminal = pty.openpty()
     command = [sys.executable, "-c", ENDING]
     with subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, text=True) as process:
@@ -130,7 +130,7 @@ def test_q_ends_where_a_terminal_is_read() -> None:
     os.close(terminal)
 
 
-def test_the_bar_shows_what_was_left_out_and_the_lag() -> None:
+def test_the_bar_shows_skipped_frames_and_the_lag() -> None:
     bar = ProgressBar(None)
     bar(FrameRead(frame_of(0)))
     bar(StreamStatus(captured=120, passed_over=70, skipped=30, damaged=0, lost=1, lag=4.2))

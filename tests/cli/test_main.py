@@ -1,4 +1,4 @@
-"""The program itself: fast to start, the same by every name, and clear about what is not installed."""
+"""The program itself: it starts fast, is the same under every name, and says clearly what is not installed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_nothing_heavy_is_imported_at_start() -> None:
 
 
 def test_help_answers_in_half_a_second() -> None:
-    """In processor time, so that other work on the machine does not count; the program does not wait for anything."""
+    """Measured in processor time, so that other work on the machine does not count; the program waits for nothing."""
     seconds = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -54,7 +54,7 @@ def test_help_names_every_command(recon: Recon) -> None:
         assert f" {command} " in outcome.out
 
 
-def test_the_version_is_that_of_the_package(recon: Recon) -> None:
+def test_the_version_matches_the_package(recon: Recon) -> None:
     outcome = recon("--version")
     assert (outcome.code, outcome.out) == (0, f"recon {metadata.version('recon')}\n")
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -62,7 +62,7 @@ def test_the_version_is_that_of_the_package(recon: Recon) -> None:
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of every command and group below ``group``, itself included."""
+    """The words of every command and group below ``group``, including the group."""
     yield path
     for name, command in getattr(group, "commands", {}).items():
         yield from commands(command, (*path, name))
@@ -96,7 +96,7 @@ def test_help_of_run_shows_each_switch_with_its_sentence(recon: Recon, monkeypat
     assert "--every <int> Use every N-th frame. [default: 1]" in lines
 
 
-def test_plan_takes_every_option_of_run() -> None:
+def test_plan_accepts_every_option_of_run() -> None:
     of_run, of_plan = (inspect.signature(command).parameters for command in (run.run, run.plan))
     assert list(of_plan) == list(of_run)
     assert [name for name in of_run if of_plan[name].default != of_run[name].default] == ["out"]
@@ -104,7 +104,7 @@ def test_plan_takes_every_option_of_run() -> None:
 
 
 @pytest.mark.parametrize("command", [run.run, run.plan])
-def test_options_default_to_the_settings_of_the_library(command) -> None:
+def test_option_defaults_match_the_settings_of_the_library(command) -> None:
     defaults = {name: option.default for name, option in inspect.signature(command).parameters.items()}
     settings = RunSettings()
     assert defaults["chunk"] == settings.chunk
@@ -121,7 +121,7 @@ def test_doctor_finds_everything_that_the_tests_need(recon: Recon) -> None:
     assert "pycolmap" in outcome.out
 
 
-def test_doctor_names_every_package_that_is_needed(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_every_required_package(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("faiss", "gtsam"):
         monkeypatch.setitem(sys.modules, package, None)
     outcome = recon("doctor")
@@ -130,7 +130,7 @@ def test_doctor_names_every_package_that_is_needed(recon: Recon, monkeypatch: py
         assert f"The Python package {package} is not installed" in outcome.out
 
 
-def test_doctor_says_which_weights_are_not_here_and_how_to_get_them(
+def test_doctor_names_missing_weights_and_how_to_get_them(
     recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECON_WEIGHTS", str(tmp_path))
@@ -138,7 +138,7 @@ def test_doctor_says_which_weights_are_not_here_and_how_to_get_them(
     assert re.search("not installed +VGGT-1B, .*FlashVGGT.*, ImAge; recon weights list", outcome.out)
 
 
-def test_doctor_tells_how_to_get_what_is_missing(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_how_to_install_missing_packages(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open3d", None)
     monkeypatch.setitem(sys.modules, "torch", None)
     outcome = recon("doctor")
@@ -147,7 +147,7 @@ def test_doctor_tells_how_to_get_what_is_missing(recon: Recon, monkeypatch: pyte
     assert "The Python package torch is not installed" in outcome.out
 
 
-def test_a_missing_package_is_told_in_a_sentence() -> None:
+def test_a_missing_package_is_reported_in_a_sentence() -> None:
     code = "import sys; sys.modules['evo'] = None; from cli.main import main; main(['eval', '.', '--reference', 'a'])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 2
@@ -158,7 +158,7 @@ def test_a_missing_package_is_told_in_a_sentence() -> None:
     ("library", "package"),
     [("libusb-1.0.so.0", "libusb-1.0-0"), ("libGL.so.1", "libgl1"), ("libgomp.so.1", "libgomp1")],
 )
-def test_a_missing_system_library_is_told_with_its_package(library: str, package: str) -> None:
+def test_a_missing_system_library_is_reported_with_its_package(library: str, package: str) -> None:
     error = explain(OSError(f"{library}: cannot open shared object file: No such file or directory"))
     assert (
         str(error) == f"The system library {library} is not installed. On Debian or Ubuntu: apt-get install {package}"
@@ -173,7 +173,7 @@ def test_a_missing_system_library_is_told_with_its_package(library: str, package
         OSError(28, "No space left on device"),
     ],
 )
-def test_our_own_faults_keep_their_traceback(error: ImportError | OSError) -> None:
+def test_faults_of_the_program_keep_their_traceback(error: ImportError | OSError) -> None:
     assert explain(error) is None
 
 

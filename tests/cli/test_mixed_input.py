@@ -1,4 +1,4 @@
-"""Input that is good in part: what can be used is reconstructed, everything else is named with the reason."""
+"""Partly usable input: the usable part is reconstructed, everything else is named with the reason."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ def sample_image(index: int, size: tuple[int, int] = SIZE) -> PillowImage.Image:
 
 
 def write_turned(image: PillowImage.Image, path: Path) -> None:
-    """Stored lying on its side, with the EXIF tag that says so."""
+    """Stored on its side, with the EXIF tag that says so."""
     exif = PillowImage.Exif()
     exif[0x0112] = TURNED
     image.transpose(PillowImage.Transpose.ROTATE_90).save(path, exif=exif, quality=92)
 
 
 def write_photos(folder: Path) -> None:
-    """Eleven frames of a walk: one lying on its side, one as HEIC, three from a larger camera, one with spaces in its
-    name; and what cannot be used: an image cut short, an empty one, two of elsewhere, and a text."""
+    """Eleven frames of a walk: one on its side, one as HEIC, three from a larger camera, one with spaces in its name.
+    And unusable files: a truncated image, an empty one, two of other places, and a text.
+    """
     folder.mkdir()
     for number, index in enumerate(range(0, 22, 2)):
         path = folder / ("06 (Größe 1).jpg" if number == 6 else f"{number:02d}.jpg")
@@ -58,7 +59,7 @@ def write_photos(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Finished:
-    """The folder of a run on the photos, its report, and what it printed."""
+    """The folder of a run on the photos, its report, and its output."""
 
     folder: Path
     run: RunReport
@@ -83,19 +84,19 @@ def test_damaged_and_empty_images_are_skipped_with_the_reason(finished: Finished
     assert finished.run.frames_read == 13
 
 
-def test_images_of_elsewhere_are_named_and_the_rest_is_kept(finished: Finished) -> None:
+def test_images_of_other_places_are_named_and_the_rest_is_kept(finished: Finished) -> None:
     assert {frame.name for frame in finished.run.skipped} - {"11.jpg", "12.jpg"} == {"2000.png", "2001.png"}
     assert [frame.index for frame in open_map(finished.folder).frames] == list(range(11))
 
 
-def test_images_of_two_sizes_get_a_lens_each(finished: Finished) -> None:
+def test_images_of_each_size_get_their_own_lens(finished: Finished) -> None:
     model = pycolmap.Reconstruction(finished.folder / "colmap" / "sparse" / "0")
     assert {(camera.width, camera.height) for camera in model.cameras.values()} == {SIZE, LARGE}
     for camera in model.cameras.values():
         assert camera.mean_focal_length() / camera.width == pytest.approx(500 / 640, rel=0.02)
 
 
-def test_a_photo_on_its_side_and_heic_come_out_upright(finished: Finished) -> None:
+def test_rotated_and_heic_photos_are_stored_upright(finished: Finished) -> None:
     images = finished.folder / "colmap" / "images"
     for number, index in ((2, 4), (4, 8)):
         with PillowImage.open(images / f"{number:02d}.jpg") as found:
@@ -103,14 +104,14 @@ def test_a_photo_on_its_side_and_heic_come_out_upright(finished: Finished) -> No
             assert np.abs(np.asarray(found).astype(float) - np.asarray(sample_image(index))).mean() < 6
 
 
-def test_what_was_skipped_is_told_at_the_end(finished: Finished) -> None:
+def test_skipped_files_are_reported_at_the_end(finished: Finished) -> None:
     assert "11 of 13 placed" in finished.printed
     assert "  skipped      11.jpg: the image is damaged or cut short" in finished.printed
     assert "  skipped      12.jpg: the file is empty" in finished.printed
     assert "  skipped      2000.png: " in finished.printed
 
 
-def test_a_video_that_is_cut_short_gives_what_it_holds(recon: Recon, tmp_path: Path) -> None:
+def test_frames_of_a_truncated_video_are_used(recon: Recon, tmp_path: Path) -> None:
     path = tmp_path / "walk.avi"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=10, width=320, height=240, pix_fmt="yuvj420p")

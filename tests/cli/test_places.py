@@ -21,7 +21,7 @@ def some_images(folder: Path, step: int, start: int = 0) -> Path:
     return folder
 
 
-def test_built_index_answers_with_a_picture(tmp_path: Path, recon: Recon) -> None:
+def test_a_built_index_answers_a_query_with_a_picture(tmp_path: Path, recon: Recon) -> None:
     folder, index, sheet = some_images(tmp_path / "images", 6), tmp_path / "index", tmp_path / "matches.jpg"
     (folder / "broken.jpg").write_bytes(b"no image")
     built = recon("places", "build", folder, "--out", index)
@@ -37,7 +37,7 @@ def test_built_index_answers_with_a_picture(tmp_path: Path, recon: Recon) -> Non
         assert picture.size[0] == 4 * 320
 
 
-def test_a_query_writes_nothing_unasked(tmp_path: Path, recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_writes_files_only_on_request(tmp_path: Path, recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, index = some_images(tmp_path / "images", 20), tmp_path / "index"
     recon("places", "build", folder, "--out", index)
     (tmp_path / "elsewhere").mkdir()
@@ -50,7 +50,7 @@ def test_a_query_writes_nothing_unasked(tmp_path: Path, recon: Recon, monkeypatc
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_damaged_index_is_made_again_and_said_so(tmp_path: Path, recon: Recon) -> None:
+def test_a_damaged_index_is_rebuilt_with_a_notice(tmp_path: Path, recon: Recon) -> None:
     folder, index = some_images(tmp_path / "images", 10), tmp_path / "index"
     recon("places", "build", folder, "--out", index)
     (vectors,) = index.glob("*.faiss")
@@ -79,7 +79,7 @@ def test_recall_of_a_benchmark_folder(tmp_path: Path, recon: Recon) -> None:
     assert "1 without a correct image" in found.out
 
 
-def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, recon: Recon) -> None:
+def test_errors_are_one_sentence(tmp_path: Path, recon: Recon) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     cases = [

@@ -1,4 +1,4 @@
-"""What the progress bar says of a run."""
+"""What the progress bar shows of a run."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def test_time_left_follows_the_pace_of_the_chunks(monkeypatch: pytest.MonkeyPatc
     chunk_seconds = plan.seconds - plan.joint_seconds
     bar = ProgressBar(plan)
     assert bar.figures().endswith(f"{duration(plan.seconds)} left")
-    clock.now += chunk_seconds  # as long for half of the frames as planned for all
+    clock.now += chunk_seconds  # half of the frames took as long as planned for all
     bar(Progress("frames", 30, 60))
     assert bar.figures().endswith(f"{duration(2 * plan.seconds - chunk_seconds)} left")
 
 
-def test_time_left_never_is_less_than_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_is_never_negative(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, plan = Clock(monkeypatch), plan_of(DESCRIPTION)
     bar = ProgressBar(plan)
     clock.now += 10 * plan.seconds

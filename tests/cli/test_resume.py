@@ -1,4 +1,4 @@
-"""``recon run --resume`` as a user meets it: after SIGKILL, with another source, and with what cannot be resumed."""
+"""``recon run --resume`` as a user sees it: after SIGKILL, with another source, and for runs that cannot be resumed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def kill_when(path: Path, *arguments: object) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_killed_run_goes_on_and_another_source_follows(recon: Recon, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_another_source_follows(recon: Recon, tmp_path: Path) -> None:
     photos, out = part_of_sample(tmp_path / "photos", range(0, 3 * FRAMES, 3)), tmp_path / "out"
     kill_when(out / "map" / "chunk_0000.json", "run", photos, "--out", out, *OPTIONS)
     assert not (out / "poses.txt").exists()
@@ -46,7 +46,7 @@ def test_a_killed_run_goes_on_and_another_source_follows(recon: Recon, tmp_path:
     assert outcome.code == 0, outcome.err
     assert f"{FRAMES}, 5 of them finished" in outcome.out
     assert f"{FRAMES} of {FRAMES} placed" in outcome.out
-    assert f"Resuming: 5 frames of the run in {out} are read back; the rest follows." in outcome.err
+    assert f"Resuming: 5 frames of the run in {out} are restored; the rest follows." in outcome.err
     assert recon("check", out).code == 0
 
     more = part_of_sample(tmp_path / "more", range(3 * FRAMES, 3 * FRAMES + 9, 3))
@@ -75,13 +75,13 @@ def test_nothing_to_resume(recon: Recon, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_plan_tells_of_a_run_that_cannot_be_resumed(recon: Recon, tmp_path: Path) -> None:
+def test_plan_reports_a_run_that_cannot_be_resumed(recon: Recon, tmp_path: Path) -> None:
     photos = make_images(tmp_path / "photos")
     expect_refusal(recon("plan", photos, "--out", tmp_path / "none", "--resume"), "No run to resume in")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
 
 
-def test_options_that_contradict(recon: Recon, tmp_path: Path) -> None:
+def test_contradictory_options(recon: Recon, tmp_path: Path) -> None:
     photos, out = make_images(tmp_path / "photos"), tmp_path / "out"
     expect_refusal(recon("run", photos, "--out", out, "--resume", "--overwrite"), "--resume", "--overwrite")
     expect_refusal(recon("run", photos, "--out", out, "--resume", "--weights", "VGGT-1B"), "--resume", "--weights")

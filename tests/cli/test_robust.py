@@ -1,4 +1,4 @@
-"""What ends a run or gets in its way, as a user meets it: signals, other runs, names, faults, other programs."""
+"""What ends or disturbs a run, as a user sees it: signals, other runs, names, faults, other programs."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ except typer.Exit as ended:
 """
 
 
-def test_pycolmap_does_not_take_sigterm_away() -> None:
+def test_pycolmap_leaves_the_sigterm_handler_alone() -> None:
     command = [sys.executable, "-c", TERMINATED]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "143\n", "")
 
 
-def test_ctrl_c_stays_what_it_is_and_a_run_that_was_ignoring_it_goes_on() -> None:
+def test_the_ctrl_c_handler_is_restored_and_an_ignored_signal_stays_ignored() -> None:
     with pytest.raises(KeyboardInterrupt), ended_by_signals():
         os.kill(os.getpid(), signal.SIGINT)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -73,8 +73,8 @@ def test_ctrl_c_stays_what_it_is_and_a_run_that_was_ignoring_it_goes_on() -> Non
         signal.signal(signal.SIGINT, before)
 
 
-def test_sigterm_ends_a_run_of_a_script_as_ctrl_c_does(tmp_path: Path) -> None:
-    """With SIGINT ignored, as a shell starts what stands before an ampersand."""
+def test_sigterm_ends_a_background_run_like_ctrl_c(tmp_path: Path) -> None:
+    """With SIGINT ignored, as a shell starts a command that ends in an ampersand."""
     photos, out = half_size_sample(tmp_path / "in", 9) / "images", tmp_path / "out"
     options = (*SMALL, "--chunk", "5", "--overlap", "2")
     command = f"{sys.executable} -m cli run {photos} --out {out} {' '.join(options)} & echo $!; wait $!"
@@ -97,7 +97,7 @@ def test_sigterm_ends_a_run_of_a_script_as_ctrl_c_does(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["run", "plan"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_before_the_run_is_told(
+def test_a_signal_before_the_run_is_reported(
     recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, number: int, code: int
 ) -> None:
     monkeypatch.setattr("recon.plan.make_plan", lambda *_, **__: os.kill(os.getpid(), number))
@@ -107,7 +107,7 @@ def test_a_signal_before_the_run_is_told(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_whose_run_has_no_chunk_yet_says_what_to_do(recon: Recon, tmp_path: Path) -> None:
+def test_a_run_without_a_finished_chunk_says_what_to_do(recon: Recon, tmp_path: Path) -> None:
     out = tmp_path / "my out"
     (out / "map").mkdir(parents=True)
     Journal.begin(out, "photos", RunSettings())
@@ -122,7 +122,7 @@ def test_a_folder_whose_run_has_no_chunk_yet_says_what_to_do(recon: Recon, tmp_p
     assert not (out / "poses.txt").exists()
 
 
-def test_the_map_that_a_killed_run_left_is_checked_and_says_how_to_resume(recon: Recon, tmp_path: Path) -> None:
+def test_checking_the_map_of_a_killed_run_says_how_to_resume(recon: Recon, tmp_path: Path) -> None:
     made = make_map(tmp_path)
     MapStore(tmp_path).write_places(made.frames, (), made.points, complete=False)
     outcome = recon("check", tmp_path)
@@ -131,7 +131,7 @@ def test_the_map_that_a_killed_run_left_is_checked_and_says_how_to_resume(recon:
 
 
 @pytest.mark.parametrize(("to", "words"), [("mesh", "mesh/mesh.ply"), ("tum", "mesh/poses.txt")])
-def test_a_folder_where_a_file_is_written(recon: Recon, tmp_path: Path, to: str, words: str) -> None:
+def test_an_output_path_that_is_a_folder_is_refused(recon: Recon, tmp_path: Path, to: str, words: str) -> None:
     make_map(tmp_path)
     (tmp_path / "mesh").mkdir()
     outcome = recon("export", tmp_path, "--to", to, "--out", tmp_path / "mesh")
@@ -157,7 +157,7 @@ def test_a_second_run_is_refused_before_it_touches_anything(recon: Recon, tmp_pa
         assert [path.name for path in out.iterdir()] == ["map"]
 
 
-def test_odd_names_are_the_same_in_every_file(recon: Recon, tmp_path: Path) -> None:
+def test_unusual_names_are_the_same_in_every_file(recon: Recon, tmp_path: Path) -> None:
     made = renamed(tmp_path / "in", lambda number: foreign(number) if number % 3 == 1 else odd(number))
     out = tmp_path / "out"
     outcome = recon("run", made.source, "--out", out, *SMALL[:-2])
@@ -195,9 +195,7 @@ def test_an_unexpected_error_has_its_own_exit_code(
     assert "MemoryError" in (out / "error.txt").read_text()
 
 
-def test_a_file_that_could_not_be_written_has_an_exit_code(
-    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritten_file_has_its_own_exit_code(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -207,7 +205,7 @@ def test_a_file_that_could_not_be_written_has_an_exit_code(
         patch.setattr("recon.exports.trajectory.write_tum", full)
         outcome = recon("run", photos, "--out", out, *SMALL)
     assert outcome.code == 1
-    assert "note: poses.txt is missing: OSError: [Errno 28] No space left on device. Make it again" in outcome.err
+    assert "note: poses.txt is missing: OSError: [Errno 28] No space left on device. Write it with" in outcome.err
     assert (out / "cloud.ply").is_file()
     assert recon("export", out, "--to", "tum").code == 0
     assert (out / "poses.txt").is_file()

@@ -33,7 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_plan_says_what_a_run_takes_and_writes_nothing(recon: Recon, tmp_path: Path) -> None:
+def test_plan_estimates_a_run_and_writes_nothing(recon: Recon, tmp_path: Path) -> None:
     outcome = recon("plan", make_images(tmp_path / "photos"), "--out", tmp_path / "out")
     assert outcome.code == 0
     assert "3, 160x120, processed at 160x120" in outcome.out
@@ -42,7 +42,9 @@ def test_plan_says_what_a_run_takes_and_writes_nothing(recon: Recon, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-def test_plan_tells_what_it_lowers(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_reports_the_settings_that_it_lowers(
+    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("recon.plan.look_at_machine", lambda _: Machine(1_100_000_000, 10**12, 2))
     outcome = recon("plan", SAMPLE / "images", "--out", tmp_path / "out")
     assert outcome.code == 0
@@ -99,7 +101,7 @@ def test_eval_measures_depth_and_cloud(recon: Recon, finished: Path) -> None:
     assert float(rows["cloud to surface"].split()[0]) < 0.1  # metres
 
 
-def test_the_true_lens_is_for_measuring_depth(recon: Recon, finished: Path) -> None:
+def test_the_true_lens_is_accepted_only_with_true_depth(recon: Recon, finished: Path) -> None:
     outcome = recon("eval", finished, "--reference", SAMPLE / "poses.txt", "--intrinsics", "500,500,320,240")
     assert outcome.code == 2
     assert "add --depth" in outcome.err
@@ -124,12 +126,12 @@ def test_export_writes_into_the_folder_by_default(
     assert (finished / written).is_file()
 
 
-def test_export_goes_where_it_is_told(recon: Recon, finished: Path, tmp_path: Path) -> None:
+def test_export_writes_to_the_given_path(recon: Recon, finished: Path, tmp_path: Path) -> None:
     assert recon("export", finished, "--to", "ply", "--out", tmp_path / "a" / "scene.ply").code == 0
     assert (tmp_path / "a" / "scene.ply").read_bytes() == (finished / "cloud.ply").read_bytes()
 
 
-def test_export_thins_and_cleans_as_it_is_told(recon: Recon, finished: Path, tmp_path: Path) -> None:
+def test_export_thins_and_cleans_on_request(recon: Recon, finished: Path, tmp_path: Path) -> None:
     sizes = {}
     for name, options in {"default": (), "few": ("--max-points", "2000"), "raw": ("--no-clean",)}.items():
         assert recon("export", finished, "--to", "ply", "--out", tmp_path / name, *options).code == 0
@@ -146,7 +148,7 @@ def test_export_thins_and_cleans_as_it_is_told(recon: Recon, finished: Path, tmp
         (("--to", "mesh", "--out", "mesh.obj"), "got mesh.obj"),
     ],
 )
-def test_export_refuses_what_makes_no_sense(recon: Recon, finished: Path, options: tuple[str, ...], words: str) -> None:
+def test_export_refuses_meaningless_options(recon: Recon, finished: Path, options: tuple[str, ...], words: str) -> None:
     outcome = recon("export", finished, *options)
     assert outcome.code == 2
     assert words in outcome.err
@@ -161,14 +163,14 @@ def test_export_refuses_what_makes_no_sense(recon: Recon, finished: Path, option
         (("--viewer", "web", "--web-host", "192.0.2.1"), "is not an address of this machine"),
     ],
 )
-def test_run_refuses_viewers_that_cannot_be(recon: Recon, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+def test_run_refuses_impossible_viewers(recon: Recon, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     outcome = recon("run", SAMPLE / "images", "--out", tmp_path / "out", *options)
     assert outcome.code == 2
     assert words in outcome.err
     assert not (tmp_path / "out").exists()
 
 
-def test_undistorted_images_are_for_colmap_only(recon: Recon, finished: Path) -> None:
+def test_only_colmap_has_undistorted_images(recon: Recon, finished: Path) -> None:
     outcome = recon("export", finished, "--to", "ply", "--undistort")
     assert outcome.code == 2
     assert "to colmap only" in outcome.err
@@ -181,7 +183,7 @@ def test_view_without_a_display_names_the_file(recon: Recon, finished: Path, mon
     assert str(finished / "recording.rrd") in outcome.err
 
 
-def test_ctrl_c_keeps_what_is_finished(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_finished_work(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     show = ProgressBar.__call__
 
     def interrupt(self: ProgressBar, event: object) -> None:

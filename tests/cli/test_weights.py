@@ -35,7 +35,7 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def image_weights(tmp_path: Path) -> Path:
-    """A file that says by its names that it is ImAge."""
+    """A file with the tensor names of ImAge."""
     state = {"module.learnable_aggregation_tokens": torch.zeros(1, 8, 16), "module.backbone.cls_token": torch.zeros(1)}
     torch.save({"model_state_dict": state}, tmp_path / "ImAge.pth")
     return tmp_path / "ImAge.pth"
@@ -43,7 +43,7 @@ def image_weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_small(recon: Recon, weights: Path, tmp_path: Path) -> Recon:
-    """``recon run`` of a few small frames by the small network; further arguments come behind and win."""
+    """``recon run`` of a few small frames with the small network; further arguments follow and take precedence."""
 
     def run(*more: object) -> Outcome:
         return recon(
@@ -54,7 +54,7 @@ def run_small(recon: Recon, weights: Path, tmp_path: Path) -> Recon:
     return run
 
 
-def test_list_names_licences_and_what_is_here(recon: Recon, weights: Path) -> None:
+def test_list_names_licences_and_installed_weights(recon: Recon, weights: Path) -> None:
     before = recon("weights", "list")
     assert before.code == 0
     for words in ("VGGT-1B-Commercial", "CC BY-NC 4.0", "https://huggingface.co/ZipW/FlashVGGT", "ImAge"):
@@ -64,7 +64,7 @@ def test_list_names_licences_and_what_is_here(recon: Recon, weights: Path) -> No
     assert "installed: " in recon("weights", "list").out
 
 
-def test_verify_says_what_a_file_is(recon: Recon, weights: Path) -> None:
+def test_verify_identifies_a_file(recon: Recon, weights: Path) -> None:
     outcome = recon("weights", "verify", weights)
     assert outcome.code == 0
     assert "geometry, v1" in outcome.out
@@ -91,7 +91,7 @@ def test_verify_of_another_network_exits_2(recon: Recon, tmp_path: Path) -> None
     assert "does not fit the network" in outcome.err
 
 
-def test_verify_of_an_ImAge_file_names_what_does_not_fit(recon: Recon, image_weights: Path) -> None:
+def test_verify_of_an_ImAge_file_names_the_tensors_that_do_not_fit(recon: Recon, image_weights: Path) -> None:
     outcome = recon("weights", "verify", image_weights)
     assert outcome.code == 2
     assert "does not fit ImAge on ViT-B; tensors: 175 missing" in outcome.err
@@ -148,7 +148,7 @@ def test_run_without_the_weights(recon: Recon, tmp_path: Path, given: str, sente
 
 
 class Malicious:
-    """Would make a folder when unpickled."""
+    """Would create a folder when unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("pwned",)
@@ -157,7 +157,7 @@ class Malicious:
 def test_run_with_a_place_descriptor_as_geometry(run_small: Recon, image_weights: Path, tmp_path: Path) -> None:
     outcome = run_small("--weights", image_weights)
     assert outcome.code == 2
-    assert f"{image_weights} holds ImAge, which recognises places but finds no geometry" in outcome.err
+    assert f"{image_weights} holds ImAge, which recognises places but estimates no geometry" in outcome.err
     assert not (tmp_path / "out").exists()
 
 
@@ -209,14 +209,14 @@ def test_run_without_memory_for_one_frame(run_small: Recon, tmp_path: Path, monk
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_run_without_finite_numbers(run_small: Recon, weights: Path, tmp_path: Path) -> None:
+def test_run_without_finite_output(run_small: Recon, weights: Path, tmp_path: Path) -> None:
     network = random_network()
     network.camera_head.pose_branch.fc2.bias.fill_(torch.nan)  # type: ignore[union-attr]
     save_checkpoint(weights, network, RULE)
     outcome = run_small()
     assert outcome.code == 2
     assert "Fewer than two of the 5 frames" in outcome.err
-    assert "the network gave no finite numbers for it" in outcome.err
+    assert "the network's output for it is not finite" in outcome.err
     assert f"recon weights verify {weights}" in outcome.err
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -24,7 +24,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def items(hard_files: Path, images: Path) -> dict[str, Frame | SkippedFrame]:
-    """What the whole folder gives, by the stem of the file."""
+    """The items of the whole folder, by the stem of the file."""
     return {Path(item.name).stem: item for item in open_source(str(hard_files), SourceOptions(size=512), images)}
 
 
@@ -68,7 +68,7 @@ def test_every_orientation_comes_out_upright(
         ("libheif_example", (1280, 854)),
     ],
 )
-def test_heic_is_decoded_once_turned(
+def test_heic_is_rotated_once(
     items: dict[str, Frame | SkippedFrame], images: Path, stem: str, size: tuple[int, int]
 ) -> None:
     found = frame(items, stem)
@@ -86,7 +86,7 @@ def test_focal_length_from_exif(items: dict[str, Frame | SkippedFrame]) -> None:
     assert frame(items, "exif_landscape_1").focal == 0
 
 
-def test_upright_photographs_are_not_written_anew(
+def test_upright_photographs_are_not_rewritten(
     items: dict[str, Frame | SkippedFrame], images: Path, hard_files: Path
 ) -> None:
     name = frame(items, "DSCN0010").name

@@ -1,4 +1,4 @@
-"""Steps of real cameras, by their true poses: none is doubted as a jump."""
+"""No step of a real camera, by its true poses, is doubted as a jump."""
 
 from __future__ import annotations
 

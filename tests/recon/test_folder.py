@@ -1,4 +1,4 @@
-"""What ``--overwrite`` sets aside, brings back and deletes."""
+"""What ``--overwrite`` sets aside, restores and deletes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def content(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_only_what_a_run_writes_is_ever_replaced(tmp_path: Path) -> None:
+def test_only_files_of_a_run_are_ever_replaced(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("precious")
     with pytest.raises(OutputError, match="not empty"):
         require_usable(tmp_path, overwrite=False)
@@ -32,7 +32,7 @@ def test_only_what_a_run_writes_is_ever_replaced(tmp_path: Path) -> None:
     assert content(tmp_path) == {"notes.txt": "precious", "map/map.json": "new"}
 
 
-def test_the_old_map_comes_back_where_the_new_run_has_none(tmp_path: Path) -> None:
+def test_the_old_map_is_restored_if_the_new_run_has_none(tmp_path: Path) -> None:
     make_run(tmp_path, "old")
     before = content(tmp_path)
     with pytest.raises(ReconstructionError), replacing(tmp_path, overwrite=True):
@@ -42,8 +42,8 @@ def test_the_old_map_comes_back_where_the_new_run_has_none(tmp_path: Path) -> No
     assert content(tmp_path) == before
 
 
-def test_a_run_that_was_killed_leaves_the_old_map_for_the_next(tmp_path: Path) -> None:
-    make_run(tmp_path / REPLACED, "old")  # killed before it had a map of its own
+def test_a_killed_run_leaves_the_old_map_for_the_next(tmp_path: Path) -> None:
+    make_run(tmp_path / REPLACED, "old")  # killed before it had its own map
     before = content(tmp_path / REPLACED)
     (tmp_path / "map").mkdir()
     (tmp_path / "map" / "run.json").write_text("killed")
@@ -54,7 +54,7 @@ def test_a_run_that_was_killed_leaves_the_old_map_for_the_next(tmp_path: Path) -
     assert not (tmp_path / REPLACED).exists()
 
 
-def test_a_run_that_is_resumed_to_its_end_deletes_what_it_replaced(tmp_path: Path) -> None:
+def test_a_resumed_run_deletes_the_replaced_map_at_its_end(tmp_path: Path) -> None:
     make_run(tmp_path / REPLACED, "old")
     make_run(tmp_path, "killed, with a chunk")
     with pytest.raises(OutputError), replacing(tmp_path, overwrite=False):
@@ -68,7 +68,7 @@ def test_a_run_that_is_resumed_to_its_end_deletes_what_it_replaced(tmp_path: Pat
 
 @pytest.mark.parametrize("moved", [("map",), ("map", "report.json"), ("evaluation.png",)])
 def test_a_kill_while_outputs_are_moved_loses_nothing(tmp_path: Path, moved: tuple[str, ...]) -> None:
-    """Some lie in the folder, some where they were being moved to, or back from."""
+    """Some are in the folder, some where they were moved to or from."""
     make_run(tmp_path, "old")
     before = content(tmp_path)
     (tmp_path / PART).mkdir()

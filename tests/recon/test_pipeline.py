@@ -45,7 +45,7 @@ SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
 
 @pytest.fixture(autouse=True)
 def front_end(monkeypatch: pytest.MonkeyPatch) -> type[ExactFrontEnd]:
-    """The front end of the runs of one test, to be given attributes."""
+    """The front end of the runs of one test, which can be given attributes."""
     chosen = type("Chosen", (ExactFrontEnd,), {})
     monkeypatch.setitem(FRONT_ENDS, "sfm", chosen)
     return chosen
@@ -78,7 +78,7 @@ def median_depth_in_the_true_world() -> float:
     return float(np.median([np.median(frame.depth[frame.depth > 0]) for frame in geometry.frames]))
 
 
-def test_a_map_is_left_as_it_grew_on_request(photos: Path, tmp_path: Path, front_end) -> None:
+def test_refinement_can_be_turned_off(photos: Path, tmp_path: Path, front_end) -> None:
     front_end.interrupt = "refine"
     finished, events = run(photos, tmp_path / "out", replace(SETTINGS, refine="none"))
     assert not finished.interrupted
@@ -86,7 +86,7 @@ def test_a_map_is_left_as_it_grew_on_request(photos: Path, tmp_path: Path, front
     assert not any(isinstance(event, Progress) and event.stage == "bundle adjustment" for event in events)
 
 
-def test_events_come_in_the_order_in_which_things_happen(photos: Path, tmp_path: Path, front_end) -> None:
+def test_events_arrive_in_order(photos: Path, tmp_path: Path, front_end) -> None:
     front_end.refined = staticmethod(true_model)
     _, events = run(photos, tmp_path / "out")
     kinds = [type(event).__name__ for event in events]
@@ -113,7 +113,7 @@ def test_progress_counts_the_frames_up_to_all(photos: Path, tmp_path: Path) -> N
     assert {event.total for event in progress} == {FRAMES}
 
 
-def test_chunks_in_frames_of_their_own_become_one_map(photos: Path, tmp_path: Path) -> None:
+def test_chunks_in_separate_frames_become_one_map(photos: Path, tmp_path: Path) -> None:
     found, _ = run(photos, tmp_path / "out")
     assert (found.frames_placed, found.interrupted) == (FRAMES, False)
     np.testing.assert_allclose(*centres_after_alignment(tmp_path / "out"), atol=2e-3)
@@ -130,7 +130,7 @@ def test_the_joint_adjustment_decides_where_frames_lie(photos: Path, tmp_path: P
     for frame in reconstruction.frames:
         centre = true_pose(frame.index).translation
         np.testing.assert_allclose(unit * frame.world_from_cam.translation, centre, atol=4e-3)
-        # Stored depth keeps the unit of its chunk, and the frame's scale makes up for it.
+        # Stored depth keeps the unit of its chunk, and the frame's scale compensates.
     for frame, geometry in reconstruction.geometry():
         rows, columns = np.nonzero(geometry.depth)
         pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], axis=1)
@@ -151,7 +151,7 @@ def test_frames_that_the_adjustment_drops_are_reported(photos: Path, tmp_path: P
     assert len((tmp_path / "out" / "poses.txt").read_text().splitlines()) == 1 + FRAMES - 1
 
 
-def test_frames_without_a_place_are_named_and_the_rest_is_kept(photos: Path, tmp_path: Path, front_end) -> None:
+def test_unplaced_frames_are_named_and_the_rest_is_kept(photos: Path, tmp_path: Path, front_end) -> None:
     front_end.missing = frozenset({2, 9})
     found, _ = run(photos, tmp_path / "out")
     assert found.frames_placed == FRAMES - 2
@@ -160,7 +160,7 @@ def test_frames_without_a_place_are_named_and_the_rest_is_kept(photos: Path, tmp
     assert open_map(tmp_path / "out").skipped == found.skipped
 
 
-def test_chunks_that_share_nothing_are_told_and_the_larger_part_is_the_map(
+def test_unconnected_chunks_are_reported_and_the_larger_part_is_the_map(
     photos: Path, tmp_path: Path, front_end
 ) -> None:
     front_end.missing = frozenset({3, 4})  # the overlap of the first two chunks
@@ -235,7 +235,7 @@ def test_no_geometry_at_all_is_an_error_and_leaves_nothing(photos: Path, tmp_pat
     assert [path.name for path in (tmp_path / "out").iterdir()] == []
 
 
-def test_depth_is_filled_by_the_bundled_network_where_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_depth_is_filled_by_the_bundled_network_if_its_weights_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
     filled = open_depth_stage("filled", events.append)
     assert isinstance(filled, FilledSweep)
@@ -250,7 +250,7 @@ def test_depth_is_filled_by_the_bundled_network_where_its_weights_are(monkeypatc
     assert "nowhere.safetensors is missing" in notice.text
 
 
-def test_poses_that_can_be_no_map_are_refused_and_nothing_is_left(photos: Path, tmp_path: Path, front_end) -> None:
+def test_impossible_poses_are_refused_and_nothing_is_left(photos: Path, tmp_path: Path, front_end) -> None:
     def almost_nothing(poses: Mapping[int, Array]) -> SparseModel:
         model = true_model(poses)
         few = model.points.point_ids < 3
@@ -263,7 +263,7 @@ def test_poses_that_can_be_no_map_are_refused_and_nothing_is_left(photos: Path, 
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_what_is_doubtful_stands_first(photos: Path, tmp_path: Path, front_end, capsys) -> None:
+def test_doubts_are_listed_first(photos: Path, tmp_path: Path, front_end, capsys) -> None:
     def blurred(poses: Mapping[int, Array]) -> SparseModel:
         model = true_model(poses)
         return replace(model, points=replace(model.points, pixels=model.points.pixels + 40.0))
@@ -307,7 +307,7 @@ def elsewhere(poses: Mapping[int, Array]) -> SparseModel:
     return replace(model, cam_from_model=rigid, points=points)
 
 
-def test_what_the_front_end_doubts_heads_the_result(photos: Path, tmp_path: Path, front_end) -> None:
+def test_doubts_of_the_front_end_head_the_result(photos: Path, tmp_path: Path, front_end) -> None:
     def doubting(
         self: ExactFrontEnd, folder: Path, settings: object, tell: Callable[[Event], None], *_: object
     ) -> None:
@@ -321,12 +321,12 @@ def test_what_the_front_end_doubts_heads_the_result(photos: Path, tmp_path: Path
     assert report.read(tmp_path / "out" / "report.json").suspicions == found.suspicions
 
 
-def test_a_front_end_from_elsewhere_is_chosen_by_its_name(
+def test_a_registered_front_end_is_chosen_by_name(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, front_end
 ) -> None:
     elsewhere_made = type("Tiny", (ExactFrontEnd,), {"unadjusted": "it never adjusts"})
     monkeypatch.setitem(FRONT_ENDS, "tiny", elsewhere_made)
-    front_end.interrupt = "chunk 0"  # the usual one is not asked
+    front_end.interrupt = "chunk 0"  # the usual one is not used
     found, _ = run(photos, tmp_path / "out", replace(SETTINGS, front_end="tiny"))
     assert (found.frames_placed, found.suspicions) == (FRAMES, ("it never adjusts",))
     assert report.read(tmp_path / "out" / "report.json").settings.front_end == "tiny"

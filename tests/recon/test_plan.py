@@ -1,4 +1,4 @@
-"""The preflight: its counts equal the pipeline's, and what does not fit is lowered or refused in a sentence."""
+"""The plan: its counts equal the pipeline's, and settings that do not fit are lowered or refused in a sentence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_roomy_machine_changes_nothing() -> None:
 
 
 @given(st.integers(1, 200), st.integers(2, 40), st.data())
-def test_chunks_are_counted_as_they_are_made(frames: int, size: int, data: st.DataObject) -> None:
+def test_the_plan_counts_chunks_like_the_pipeline(frames: int, size: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(1, size - 1))
     made = sum(1 for _ in chunks([None] * frames, size, overlap))  # type: ignore[list-item]
     assert chunk_count(frames, RunSettings(chunk=size, overlap=overlap)) == made
@@ -69,7 +69,7 @@ def test_the_size_is_lowered_when_a_small_chunk_is_not_enough() -> None:
     assert [notice.split()[0] for notice in plan.notices] == ["--chunk", "--size"]
 
 
-def test_depth_is_not_filled_where_nothing_else_makes_room() -> None:
+def test_depth_is_not_filled_if_memory_is_too_short() -> None:
     smallest = RunSettings(chunk=20, source=SourceOptions(size=480))
     free = memory_need(PHOTOS, smallest, 2) - 1
     plan = _plan(PHOTOS, machine=replace(ROOMY, memory=free))
@@ -77,7 +77,7 @@ def test_depth_is_not_filled_where_nothing_else_makes_room() -> None:
     assert plan.memory <= free
     assert plan.notices[0].startswith("--depth was reduced from filled to classical")
     assert plan.settings.chunk >= 20
-    assert plan.settings.source.size > 480  # what filling would have taken is free for the images
+    assert plan.settings.source.size > 480  # the memory for filling is free for the images
 
 
 def test_a_chunk_is_never_lowered_to_its_overlap() -> None:
@@ -91,12 +91,12 @@ def test_too_little_memory_is_refused() -> None:
         _plan(PHOTOS, machine=replace(ROOMY, memory=100_000_000))
 
 
-def test_too_little_disk_is_refused_with_the_way_out() -> None:
+def test_too_little_disk_is_refused_with_advice() -> None:
     with pytest.raises(ResourceError, match=r"MB of disk, 100 MB are free at out\..*--max-frames"):
         _plan(VIDEO, machine=replace(ROOMY, disk=100_000_000))
 
 
-def test_images_that_cannot_be_opened_are_refused() -> None:
+def test_unreadable_images_are_refused() -> None:
     with pytest.raises(SourceError, match="None of the 3 images can be opened"):
         _plan(SourceDescription("folder", 3, (), 0.0))
 
@@ -148,7 +148,7 @@ def test_without_the_joint_adjustment_a_run_takes_less_time_and_memory() -> None
     assert adjusted.memory - grown.memory == 150 * 2_500_000
 
 
-def test_frames_that_are_finished_take_no_time() -> None:
+def test_finished_frames_take_no_time() -> None:
     whole = _plan(VIDEO)
     plans = [make_plan(VIDEO, RunSettings(), Path("out"), ROOMY, PROBE, finished=count) for count in (0, 150, 300)]
     assert plans[0] == whole

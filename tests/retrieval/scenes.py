@@ -1,4 +1,4 @@
-"""Frames of the sample's room with exact depth, as a chunk sees them whose frame and unit are its own."""
+"""Frames of the sample's room with exact depth, in a chunk's own frame and unit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 320, 240
 
 
 def intrinsics() -> np.ndarray:
-    """Of the rendered frames: the field of view of the sample's."""
+    """Of the rendered frames, with the sample's field of view."""
     stored = sample_intrinsics().double().numpy()
     factors = np.array([[WIDTH / (2 * stored[0, 2])], [HEIGHT / (2 * stored[1, 2])], [1.0]])
     return stored * factors

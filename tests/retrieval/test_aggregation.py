@@ -1,4 +1,4 @@
-"""The ImAge network: against the public code, through the public file layout, and its own parts."""
+"""The ImAge network: compared with the public code, read from public files, and its own parts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_public_descriptors_are_reproduced(reference_folder: Path, suite: str) -
         assert any("weights.pth" in c.output for c in comparisons)
 
 
-def test_public_wrapper_is_taken_off(tmp_path: Path) -> None:
+def test_the_public_wrapper_is_removed(tmp_path: Path) -> None:
     network = small_network()
     path = tmp_path / "ImAge.pth"
     torch.save({"model_state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, path)

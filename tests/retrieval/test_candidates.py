@@ -17,7 +17,7 @@ hits = st.lists(
 
 
 def walk_with_return(seed: int = 0) -> Descriptors:
-    """80 places in a row, whose neighbours look alike, and then places 10 to 29 once more."""
+    """80 consecutive places with similar neighbours, then places 10 to 29 again."""
     rng = np.random.default_rng(seed)
     steps = rng.normal(size=(85, 32))
     smooth = np.array([steps[place : place + 6].sum(axis=0) for place in range(80)])
@@ -26,7 +26,7 @@ def walk_with_return(seed: int = 0) -> Descriptors:
 
 
 def test_similarity_is_a_lower_bound_and_not_a_distance() -> None:
-    # Mixing the two up would take the least similar frames for the same place.
+    # Confusing the two would match the least similar frames.
     background = Background.learn(np.random.default_rng(0).normal(0.1, 0.05, 5000))
     assert background.threshold(4) > background.threshold(2) > background.median
     assert abs(background.threshold(2) - 0.2) < 0.01
@@ -40,14 +40,14 @@ def test_similarity_is_a_lower_bound_and_not_a_distance() -> None:
     assert all(hit.similarity >= threshold for hit in found)
 
 
-def test_few_revisits_do_not_lift_the_threshold() -> None:
+def test_few_revisits_do_not_raise_the_threshold() -> None:
     rng = np.random.default_rng(1)
     others, same = rng.normal(0.1, 0.05, 4000), rng.normal(0.8, 0.05, 200)
     with_revisits = Background.learn(np.concatenate([others, same])).threshold(2)
     assert abs(with_revisits - Background.learn(others).threshold(2)) < 0.02
 
 
-def test_return_is_found_and_the_way_there_is_not() -> None:
+def test_a_return_is_found_and_the_way_there_is_not() -> None:
     descriptors = walk_with_return()
     index = PlaceIndex("test", 32)
     index.add(range(100), descriptors)
@@ -67,7 +67,7 @@ def test_frames_nearer_than_the_gap_and_later_ones_are_no_candidates() -> None:
     assert all(hit.earlier <= 10 for hit in found)
 
 
-def test_lonely_hit_is_dropped_and_a_row_of_hits_kept_in_either_direction() -> None:
+def test_an_isolated_hit_is_dropped_and_a_row_of_hits_kept_in_either_direction() -> None:
     forwards = [Hit(100 + k, 10 + k, 0.8) for k in range(3)]
     backwards = [Hit(140 + k, 60 - k, 0.8) for k in range(3)]
     lonely = Hit(120, 40, 0.99)
@@ -77,7 +77,7 @@ def test_lonely_hit_is_dropped_and_a_row_of_hits_kept_in_either_direction() -> N
 
 
 @given(hits)
-def test_chosen_hits_are_apart_and_nothing_better_was_passed_over(found: list[Hit]) -> None:
+def test_chosen_hits_are_apart_and_no_better_hit_is_omitted(found: list[Hit]) -> None:
     chosen = strongest(found, SETTINGS)
     assert len(chosen) <= SETTINGS.per_submap
 

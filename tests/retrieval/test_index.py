@@ -1,4 +1,4 @@
-"""The place index against exhaustive search written in NumPy, and its file."""
+"""The place index, compared with exhaustive search in NumPy, and its file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def clustered(count: int, seed: int, dim: int = DIM) -> Descriptors:
 
 
 def exhaustive(stored: dict[int, np.ndarray], query: np.ndarray, k: int, skip: range) -> list[float]:
-    """Similarities of the best k, the plain way."""
+    """Similarities of the best k by plain search."""
     allowed = [float(vector @ query) for key, vector in stored.items() if key not in skip]
     return sorted(allowed, reverse=True)[:k]
 
@@ -59,7 +59,7 @@ def test_search_equals_the_exhaustive_one(count: int, removed: int, k: int, star
     for query, found, similarities in zip(vectors[:3], matches.ids, matches.similarities, strict=True):
         expected = exhaustive(stored, query, k, skip)
         real = found >= 0
-        # Equal similarities may come in either order: what is compared is how similar, not who.
+        # Equal similarities may come in either order, so similarities are compared, not ids.
         assert np.allclose(similarities[real], expected, atol=1e-5)
         assert (similarities[~real] == -np.inf).all()
         assert not set(found[real].tolist()) & (set(skip) | set(gone))
@@ -90,7 +90,7 @@ def test_many_descriptors_are_searched_in_lists() -> None:
     assert (found >= 1000).all()
 
 
-def test_lists_are_made_anew_when_they_have_grown_too_long() -> None:
+def test_lists_are_rebuilt_when_they_grow_too_long() -> None:
     index = PlaceIndex("test", DIM, LISTED)
     vectors = clustered(4000, 2)
     index.add(range(600), vectors[:600])
@@ -111,7 +111,7 @@ def test_same_input_gives_the_same_lists() -> None:
     assert (both[0].similarities == both[1].similarities).all()
 
 
-def test_threads_of_others_stay_as_they_were() -> None:
+def test_the_thread_count_is_restored() -> None:
     before = faiss.omp_get_max_threads()
     index = PlaceIndex("test", DIM)
     index.add([0], clustered(1, 0))
@@ -177,7 +177,7 @@ def test_index_of_another_describer_or_length_or_metric_is_refused(tmp_path: Pat
     with pytest.raises(MapError, match="dim 16, this search needs 512"):
         PlaceIndex.load(tmp_path, "SIFT", 512)
     manifest = tmp_path / "places.json"
-    # Distances grow where similarities fall: an index of distances must not pass for one of similarities.
+    # Distances grow as similarities fall: an index of distances must not pass for one of similarities.
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"metric": "L2"}))
     with pytest.raises(MapError, match="metric 'L2', this search needs 'inner product'"):
         PlaceIndex.load(tmp_path, "SIFT", DIM)
@@ -224,7 +224,7 @@ def test_ids_and_shapes_are_checked() -> None:
 
 
 @pytest.mark.parametrize("settings", [IndexSettings(), LISTED])
-def test_many_queries_go_to_the_gpu_and_see_every_change(
+def test_many_queries_use_the_gpu_and_see_every_change(
     settings: IndexSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies = []

@@ -20,7 +20,7 @@ CAMERA = Camera("PINHOLE", 8, 6, (8.0, 8.0, 4.0, 3.0))
 
 
 class Places:
-    """Describes a picture by the number that it shows; neighbouring numbers look alike."""
+    """Describes a picture by the number that it shows; neighbouring numbers are similar."""
 
     name, dim = "numbers", 64
 
@@ -43,7 +43,7 @@ def geometry(index: int) -> FrameGeometry:
 
 
 def walk(finder: LoopFinder, places: Sequence[int]) -> list[LoopCandidate]:
-    """Feed a walk past ``places`` submap by submap."""
+    """Add a walk past ``places``, submap by submap."""
     geometries: dict[int, Mapping[int, FrameGeometry]] = {}
     found: list[LoopCandidate] = []
     for number, first in enumerate(range(0, len(places), SUBMAP)):
@@ -58,7 +58,7 @@ def walk(finder: LoopFinder, places: Sequence[int]) -> list[LoopCandidate]:
 THERE_AND_AGAIN = [*range(160), *range(20, 60)]
 
 
-def test_what_geometry_refuses_again_and_again_is_given_up() -> None:
+def test_candidates_are_dropped_after_repeated_rejection() -> None:
     patience = 3
     found = walk(LoopFinder(Places(), CandidateSettings(patience=patience)), THERE_AND_AGAIN)
     returned = [candidate for candidate in found if candidate.frame >= 160]
@@ -66,7 +66,7 @@ def test_what_geometry_refuses_again_and_again_is_given_up() -> None:
     assert all(candidate.edge is None and candidate.reason for candidate in returned)
 
 
-def test_a_long_return_is_found_all_along_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_return_is_found_along_its_whole_length(monkeypatch: pytest.MonkeyPatch) -> None:
     def confirm(_: LoopFinder, hit: Hit, *__: object) -> LoopCandidate:
         same = abs(hit.frame - 140 - hit.earlier) <= 5
         edge = LoopEdge(0, 4, Sim3.identity(), 50, 0.003) if same else None
@@ -76,10 +76,10 @@ def test_a_long_return_is_found_all_along_the_way(monkeypatch: pytest.MonkeyPatc
     found = [one for one in walk(LoopFinder(Places()), THERE_AND_AGAIN) if one.edge is not None]
     for index in range(160, 200):
         assert any(abs(one.frame - index) <= 10 and abs(one.earlier - index + 140) <= 10 for one in found)
-    assert len(found) < 20  # and not every frame again
+    assert len(found) < 20  # without repeating every frame
 
 
-def test_only_an_unbroken_row_of_refusals_is_hopeless() -> None:
+def test_only_consecutive_rejections_count() -> None:
     no = LoopCandidate(100, 1, 0.5, None, "another place")
     yes = LoopCandidate(101, 1, 0.5, LoopEdge(0, 1, Sim3.identity(), 50, 0.003))
     assert hopeless([yes, no, no, no], 3)

@@ -1,4 +1,4 @@
-"""Frames that come again, in pieces of a map and in resumed runs, are known by one descriptor and stored once."""
+"""Frames that appear again, in pieces of a map and in resumed runs, have one descriptor and are stored once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def textured(indices: Sequence[int]) -> list[Frame]:
     return [replace(frame_of(index), image=picture(index)[::2, ::2]) for index in indices]
 
 
-def test_a_frame_that_comes_again_keeps_its_first_descriptor_and_submap() -> None:
+def test_a_repeated_frame_keeps_its_first_descriptor_and_submap() -> None:
     finder = LoopFinder()
     for number, indices in enumerate(([0, 1, 2, 3], [2, 3, 4, 5], [4, 5])):
         submap = Submap(number, chunk_geometry(indices, Sim3.identity()), Sim3.identity(), 0.0)
@@ -40,7 +40,7 @@ def test_a_frame_that_comes_again_keeps_its_first_descriptor_and_submap() -> Non
 
 
 def blind(self: ExactFrontEnd, chunk: Chunk) -> ChunkGeometry:
-    """The overlap of the second chunk has no depth, so that nothing tells where that chunk lies."""
+    """The overlap of the second chunk has no depth, so that nothing determines its place."""
     geometry = ExactFrontEnd.reconstruct(self, chunk)
     if chunk.index != 1:
         return geometry
@@ -49,7 +49,7 @@ def blind(self: ExactFrontEnd, chunk: Chunk) -> ChunkGeometry:
     return ChunkGeometry((*overlap, *geometry.frames[2:]), geometry.points)
 
 
-def test_frames_of_a_new_piece_are_stored_and_recognised_once_also_on_resume(
+def test_frames_of_a_new_piece_are_stored_and_recognised_once_even_after_a_resume(
     photos: Path, tmp_path: Path, front_end: type[ExactFrontEnd]
 ) -> None:
     front_end.reconstruct = blind  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ from retrieval.candidates import CandidateSettings
 from retrieval.recogniser import LoopFinder
 from tests.retrieval.walks import Outcome, View, constant_drift, mirrored, moved, render_views, walk_through
 
-LAP, AGAIN = 30, 14  # views around the room, and of the same way once more
+LAP, AGAIN = 30, 14  # views around the room, and of the same path again
 DRIFT = constant_drift(1.05, 0.02)
 SETTINGS = CandidateSettings(gap=12, window=2, support=3, per_submap=3, patience=3)
 
@@ -33,7 +33,7 @@ def lap() -> list[View]:
 
 @pytest.fixture(scope="module")
 def again() -> list[View]:
-    """The first views of the lap, half a step farther on."""
+    """The first views of the lap, half a step further."""
     return render_views(furnished_room(), walk(2 * LAP)[1 : 2 * AGAIN : 2])
 
 
@@ -56,7 +56,7 @@ def test_same_walk_gives_the_same_loops_twice(second_lap: Outcome, lap: list[Vie
 
 
 def test_another_room_that_looks_exactly_the_same_is_no_loop(lap: list[View], again: list[View]) -> None:
-    # Geometry confirms it and only the way tells: the second room lies 40 m down the road.
+    # Geometry confirms the loop, and only the path contradicts it: the second room is 40 m away.
     start = lap[-1].world_from_cam[:3, 3]
     blank = np.full_like(lap[0].colour, 128)
     road = [View(moved(lap[-1], (step, 0, 0)).world_from_cam, blank, np.full_like(lap[0].depth, 3.0)) for step in

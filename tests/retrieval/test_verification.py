@@ -75,8 +75,8 @@ def test_mirrored_place_is_rejected(here: list[FrameGeometry]) -> None:
     assert verify(here, mirrored, SETTINGS).first_from_second is None
 
 
-def test_same_picture_before_another_depth_is_rejected(here: list[FrameGeometry], again: list[FrameGeometry]) -> None:
-    # A poster of the place, flat on a wall: every feature matches, and the surfaces are not the same.
+def test_the_same_picture_at_another_depth_is_rejected(here: list[FrameGeometry], again: list[FrameGeometry]) -> None:
+    # A poster of the place, flat on a wall: every feature matches, but the surfaces differ.
     poster = [replace(frame, depth=np.full_like(frame.depth, 2.0)) for frame in again]
     assert verify(here, poster, SETTINGS).first_from_second is None
 

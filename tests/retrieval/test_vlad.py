@@ -57,7 +57,7 @@ def test_same_images_give_the_same_describer(images: list[Image], describer: Vla
     assert other.name != describer.name
 
 
-def test_blank_images_teach_nothing(describer: VladDescriber) -> None:
+def test_blank_images_give_no_vocabulary(describer: VladDescriber) -> None:
     blank = np.full((60, 80, 3), 128, np.uint8)
     assert learn_vlad([blank]) is None
     assert learn_vlad([]) is None
@@ -96,7 +96,7 @@ def test_sketch_keeps_inner_products() -> None:
     assert abs(error.mean()) < 0.02
 
 
-def test_what_is_masked_does_not_count(images: list[Image], describer: VladDescriber) -> None:
+def test_masked_pixels_do_not_count(images: list[Image], describer: VladDescriber) -> None:
     """Another picture in the masked half gives the same descriptor; without the mask it does not."""
     first = images[0]
     second, mask = first.copy(), np.ones(first.shape[:2], bool)

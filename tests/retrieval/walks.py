@@ -1,4 +1,4 @@
-"""Rendered walks whose depth is exact and whose submaps drift: what loops do, without the minutes of a front end."""
+"""Rendered walks with exact depth and drifting submaps: they test loops without the time of a front end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CAMERA = Camera("PINHOLE", 240, 180, (187.5, 187.5, 120.0, 90.0))  # the field o
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """world_from_cam: (4, 4), where the camera is in truth. depth: metres."""
+    """world_from_cam: (4, 4), the true pose. depth: in metres."""
 
     world_from_cam: Array
     colour: Image
@@ -46,7 +46,7 @@ class Outcome:
 
 
 def render_views(scene: Scene, world_from_cam: torch.Tensor) -> list[View]:
-    """What cameras (n, 4, 4) see."""
+    """The views of cameras (n, 4, 4)."""
     matrix = torch.as_tensor(CAMERA.matrix(), dtype=torch.float32)
     cams = inverse_rigid(world_from_cam).float()[None]
     seen = render_single(scene, cams, matrix, CAMERA.height, CAMERA.width, shadows=False, rays_per_block=1 << 15)
@@ -60,7 +60,7 @@ def mirrored(view: View) -> View:
 
 
 def moved(view: View, offset: Sequence[float]) -> View:
-    """The same view somewhere else, where another room looks the same."""
+    """The same view in another room that looks the same."""
     world_from_cam = view.world_from_cam.copy()
     world_from_cam[:3, 3] += offset
     return View(world_from_cam, view.colour, view.depth)
@@ -72,7 +72,7 @@ def constant_drift(scale: float, turn: float) -> Sim3:
 
 
 def walk_through(views: Sequence[View], size: int, drift: Sim3, finder: LoopFinder) -> Outcome:
-    """Place submaps of ``size`` views each of which repeats the last one of the submap before."""
+    """Place submaps of ``size`` views, each of which repeats the last view of the submap before."""
     closer = LoopCloser(finder)
     placed: dict[int, Sim3] = {}
     alone: dict[int, Sim3] = {}
@@ -100,7 +100,7 @@ def _chunks(count: int, size: int) -> Iterator[range]:
 
 
 def _chunk_from_world(view: View, unit: float) -> Sim3:
-    """A chunk's own frame: its first camera, with a unit of its own."""
+    """A chunk's own frame: its first camera, with its own unit."""
     cam_from_world = Sim3.from_matrix(view.world_from_cam).inverse()
     return Sim3(unit, np.eye(3), np.zeros(3)) @ cam_from_world
 

@@ -39,7 +39,7 @@ CHUNK_UNIT = 2.0  # chunk units in one world unit
 SECONDS = 0.5  # between frames
 CAMERA = Camera("PINHOLE", 4 * WIDTH, 4 * HEIGHT, (4 * FOCAL, 4 * FOCAL, 2 * WIDTH, 2 * HEIGHT))
 INTRINSICS = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
-# What a loop closure might find: the whole map turned about the vertical, moved and made larger.
+# A possible loop closure: the whole map rotated about the vertical, moved and enlarged.
 CORRECTION = Sim3(1.5, np.array([[0.8, 0, 0.6], [0, 1, 0], [-0.6, 0, 0.8]]), np.array([1.0, 2.0, 3.0]))
 
 

@@ -1,4 +1,5 @@
-"""Picture of a recording in Rerun's web viewer, to look at by eye. Not a test: it needs Playwright and Chromium.
+"""Takes a picture of a recording in Rerun's web viewer, for visual inspection. Not a test: it needs Playwright and
+Chromium.
 
 python -m tests.viewer.screenshot RECORDING OUT.png [BROWSER]
 """
@@ -27,7 +28,7 @@ SLOW_MACHINE_MS = 180_000
 
 
 def stay_local(route: Route) -> None:
-    """Let the page talk to this machine only, and say what else it wanted."""
+    """Let the page connect to this machine only, and report other attempts."""
     url = route.request.url
     if "://127.0.0.1:" in url or not url.startswith("http"):
         route.continue_()

@@ -36,7 +36,7 @@ def test_no_display_names_the_file_and_what_to_do(folder: Path, monkeypatch: pyt
     assert "--web" in str(caught.value)
 
 
-def test_no_display_is_found_out_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_display_is_detected_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
@@ -72,7 +72,7 @@ def test_web_serves_on_this_machine_only_until_ctrl_c(folder: Path, tmp_path: Pa
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell's background job ignores Ctrl-C, and so would everything that it starts.
+        # A shell's background job ignores Ctrl-C, and so would every process that it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
@@ -107,7 +107,7 @@ def test_another_address_serves_page_and_data_there_alone(tmp_path: Path) -> Non
 
 
 def _allowed_origin(port: int, origin: str) -> str | None:
-    """What the data's server answers a browser that asks whether a page of ``origin`` may use it."""
+    """The data server's answer to a browser that asks whether a page of ``origin`` may use it."""
     asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     request = urllib.request.Request(f"http://127.0.0.2:{port}/", method="OPTIONS", headers=asked)
     with urllib.request.urlopen(request, timeout=60) as answer:

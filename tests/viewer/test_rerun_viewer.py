@@ -176,7 +176,7 @@ def test_world_axes_are_right_down_forward(chunks: list[Chunk]) -> None:
     assert axes[0] == [right, down, forward]
 
 
-def test_log_tells_stage_skipped_frames_notices_and_the_end(chunks: list[Chunk]) -> None:
+def test_the_log_shows_stages_skipped_frames_notices_and_the_end(chunks: list[Chunk]) -> None:
     lines = [value[0] for _, value in column(chunks, "/log", "TextLog:text")]
     assert lines == [
         "Stage: reading",
@@ -254,9 +254,7 @@ def test_live_without_a_display_says_so(tmp_path: Path, monkeypatch: pytest.Monk
         viewer.live(tmp_path)
 
 
-def test_a_window_that_is_closed_or_hangs_does_not_hold_up_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_closed_or_hanging_window_does_not_delay_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = launch.free_port()
     window = launch.start_rerun("--serve-grpc", "--port", str(port), own_session=True)
     assert launch.comes_up(window, port)
@@ -281,7 +279,7 @@ def test_a_window_that_is_closed_or_hangs_does_not_hold_up_the_run(
     assert len(rows) == FRAMES
 
 
-def test_a_slow_viewer_shows_the_newest_and_never_holds_up_the_run(
+def test_a_slow_viewer_shows_the_newest_and_never_delays_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handled, go_on = [], threading.Event()

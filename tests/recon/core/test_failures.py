@@ -1,4 +1,4 @@
-"""What is left of a run when something fails that should not, and how it goes on."""
+"""What remains of a run after an unexpected failure, and how it continues."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_run_that_ends_unexpectedly_can_be_exported_and_resumed(
     assert not (out / ".lock").exists()
 
 
-def test_a_library_that_aborts_leaves_its_stack_and_a_run_to_resume(photos: Path, tmp_path: Path) -> None:
+def test_an_aborting_library_leaves_its_stack_and_a_resumable_run(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-c", ABORTED, str(photos), str(out)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300, check=False)
@@ -114,14 +114,14 @@ def broken(*_: object) -> None:
 def test_an_export_that_fails_leaves_the_others(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str, fault: Any, missing: str, target: Any
 ) -> None:
-    """Also where an earlier run has left a file that does not belong to the new map."""
+    """Even if an earlier run has left a file that does not belong to the new map."""
     out = tmp_path / "out"
     reconstruct(str(photos), out, SETTINGS)
     with monkeypatch.context() as patch:
         patch.setattr(f"recon.exports.{writer}", fault)
         found = reconstruct(str(photos), out, AGAIN)
     assert len(found.unwritten) == 1
-    assert found.unwritten[0].endswith(f"Make it again with: recon export {out} --to {target}")
+    assert found.unwritten[0].endswith(f"Write it with: recon export {out} --to {target}")
     assert found.unwritten[0] in found.notices
     assert found == report.read(out / "report.json")
     files = ("poses.txt", "colmap/sparse", "cloud.ply")
@@ -141,7 +141,7 @@ def test_a_report_that_cannot_be_written_loses_nothing_else(photos: Path, tmp_pa
     assert (out / "cloud.ply").is_file()
 
 
-def test_names_that_lead_out_of_the_folder_are_refused(photos: Path, tmp_path: Path) -> None:
+def test_names_outside_the_folder_are_refused(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     reconstruct(str(photos), out, SETTINGS)
     places, record = out / "map" / "map.json", out / "map" / "chunk_0000.json"

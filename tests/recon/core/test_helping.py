@@ -31,7 +31,7 @@ def divide() -> float:
 
 
 @pytest.mark.usefixtures("lenient")
-def test_a_helper_that_fails_is_told_once_and_off(tmp_path: Path) -> None:
+def test_a_failing_helper_is_reported_once_and_turned_off(tmp_path: Path) -> None:
     said: list[Notice] = []
     helpers = Helpers(tmp_path, said.append)
     assert helpers.attempt("sums", lambda: 3) == 3
@@ -48,7 +48,7 @@ def test_a_helper_that_fails_is_told_once_and_off(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("lenient")
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, MemoryError, SystemExit])
-def test_what_ends_a_run_passes(tmp_path: Path, ending: type[BaseException]) -> None:
+def test_exceptions_that_end_a_run_propagate(tmp_path: Path, ending: type[BaseException]) -> None:
     def end() -> None:
         raise ending
 
@@ -56,7 +56,7 @@ def test_what_ends_a_run_passes(tmp_path: Path, ending: type[BaseException]) -> 
         Helpers(tmp_path, lambda _: None).attempt("sums", end)
 
 
-def test_tests_see_every_fault(tmp_path: Path) -> None:
+def test_faults_are_raised_in_tests(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         Helpers(tmp_path, lambda _: None).attempt("sums", divide)
 

@@ -1,4 +1,4 @@
-"""A map can be written and read whatever was imported first: pycolmap's own zlib mixes with the system's."""
+"""A map can be written and read after any order of imports, although pycolmap's own zlib mixes with the system's."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_other_packages_compress_safely_once_recon_is_imported(first: str) -> No
     python(f"import {first}\n{COMPRESSED}")
 
 
-def test_a_python_with_zlib_inside_takes_any_order_as_well(tmp_path: Path, old: Path) -> None:
-    """As Debian builds it."""
+def test_any_order_works_if_python_contains_zlib(tmp_path: Path, old: Path) -> None:
+    """Such as Debian's."""
     if not SYSTEM_PYTHON.exists():
         pytest.skip(f"{SYSTEM_PYTHON} does not exist")
     version = subprocess.run([SYSTEM_PYTHON, "-V"], capture_output=True, text=True, check=True).stdout.split()[1]

@@ -1,4 +1,4 @@
-"""What a run may use: the tightest limit around the process counts, in either version of control groups."""
+"""What a run may use: the tightest limit on the process counts, in either version of control groups."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def _group(folder: Path, limit: object, usage: int, names: tuple[str, str], stat
     (folder / "memory.stat").write_text(stat)
 
 
-def test_version_2_limits_of_the_group_and_of_those_around_it_count(tmp_path: Path) -> None:
+def test_version_2_limits_of_the_group_and_its_parents_count(tmp_path: Path) -> None:
     names = ("memory.max", "memory.current")
     _group(tmp_path / "user" / "job", 4 * GB, GB, names, CACHE)
     _group(tmp_path / "user", 2 * GB, GB, names, "inactive_file 0\n")
     _group(tmp_path, "max", GB, names, CACHE)
     (tmp_path / "membership").write_text("0::/user/job\n")
-    # The kernel gives up the cache before it refuses memory.
+    # The kernel frees the cache before it refuses memory.
     assert container_memory(tmp_path, tmp_path / "membership") == [4 * GB - GB + 300_000_000, GB]
 
 
@@ -44,7 +44,7 @@ def test_other_systems_have_no_such_limits(tmp_path: Path) -> None:
     assert container_memory(tmp_path, tmp_path / "absent") == []
 
 
-def test_this_machine_can_be_looked_at_before_the_folder_exists(tmp_path: Path) -> None:
+def test_the_machine_can_be_examined_before_the_folder_exists(tmp_path: Path) -> None:
     machine = look_at_machine(tmp_path / "not" / "yet")
     assert machine.memory > 0
     assert machine.disk > 0

@@ -1,4 +1,4 @@
-"""Names of images that every program reads back."""
+"""Names of images that every program can read back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ODD = {
 
 
 @pytest.mark.parametrize(("name", "stem"), ODD.items(), ids=repr)
-def test_names_are_kept_as_far_as_they_can_be_printed(name: bytes, stem: str) -> None:
+def test_printable_names_are_kept(name: bytes, stem: str) -> None:
     assert image_stem(Path(name.decode(errors="surrogateescape")).stem) == stem
 
 
@@ -43,7 +43,7 @@ def test_a_name_is_printable_without_spaces_and_short(text: str) -> None:
     assert printable(printable(text)) == printable(text)
 
 
-def test_frames_of_a_folder_with_odd_names(tmp_path: Path) -> None:
+def test_frames_of_a_folder_with_unusual_names(tmp_path: Path) -> None:
     (original,) = make_images(tmp_path / "one", 1).iterdir()
     folder = tmp_path / "photos"
     folder.mkdir()

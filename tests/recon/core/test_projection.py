@@ -1,4 +1,4 @@
-"""Points from pixels with depth, against a projection by hand."""
+"""Points from pixels with depth, compared with a projection by hand."""
 
 from __future__ import annotations
 

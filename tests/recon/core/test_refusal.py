@@ -1,4 +1,4 @@
-"""The sentence for frames that give no map."""
+"""The message for frames that give no map."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from recon.core.refusal import Hindrance, refusal
         (Hindrance.UNCONNECTED, "sideways motion, more overlap and more light"),
     ],
 )
-def test_every_reason_has_advice_of_its_own(reason: Hindrance, advice: str) -> None:
+def test_every_reason_has_its_own_advice(reason: Hindrance, advice: str) -> None:
     sentence = refusal("clip.mp4", 9, [reason] * 6 + [Hindrance.UNCONNECTED] * 3)
     assert sentence.startswith("None of the 9 frames of clip.mp4 could be placed: ")
     assert advice in sentence
 
 
-def test_two_images_do_not_suffice() -> None:
+def test_two_images_are_not_enough() -> None:
     assert "three or more" in refusal("photos", 2, [Hindrance.UNCONNECTED, Hindrance.UNCONNECTED])
 
 

@@ -6,7 +6,7 @@ from recon.core.errors import SettingsError
 from recon.core.registry import Registry, loaded
 
 
-def test_choices_are_added_replaced_and_known_by_name() -> None:
+def test_choices_are_added_replaced_and_found_by_name() -> None:
     registry: Registry[int] = Registry("number", {"one": 1})
     registry["two"] = 3
     registry["two"] = 2

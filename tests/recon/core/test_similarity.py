@@ -67,7 +67,7 @@ def test_matrix_is_a_homomorphism_and_returns(b_from_a: Sim3, a_from_z: Sim3) ->
         (1.0, np.eye(3), np.zeros((3, 1)), "shapes"),
     ],
 )
-def test_what_is_no_similarity_is_refused(scale: float, rotation: Array, translation: Array, reason: str) -> None:
+def test_invalid_similarities_are_refused(scale: float, rotation: Array, translation: Array, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Sim3(scale, rotation, translation)
 

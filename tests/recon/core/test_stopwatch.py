@@ -1,4 +1,4 @@
-"""Stages of a run: exclusive times in order of their beginning, processor time, and memory as the system counts it."""
+"""Stages of a run: exclusive times in the order of their start, processor time, and memory as the system counts it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recon.core.stopwatch import OTHER, StageTime, Stopwatch, peak_memory, stage
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the clock shows: a wall time; processors take three times as long. Set its element."""
+    """The clock's wall time, to be set by the test; processor time is three times as long."""
     now = [0.0]
     monkeypatch.setattr("recon.core.stopwatch._now", lambda: (now[0], 3 * now[0]))
     monkeypatch.setattr("recon.core.stopwatch.peak_memory", lambda: int(100 * now[0]))
@@ -50,7 +50,7 @@ def test_a_stage_that_fails_counts_and_ends(clock: list[float]) -> None:
     assert [(known.name, known.seconds) for known in watch.stages] == [("match", 2.0), (OTHER, 1.0)]
 
 
-def test_functions_book_to_the_run_of_their_thread_and_to_nothing_without_one(clock: list[float]) -> None:
+def test_stages_belong_to_the_run_of_their_thread_if_there_is_one(clock: list[float]) -> None:
     @stage("work")
     def work(until: float) -> None:
         clock[0] = until
@@ -80,7 +80,7 @@ def test_processor_time_counts_all_threads_and_children_that_have_ended() -> Non
     assert asleep.processor_seconds < 0.1
 
 
-def test_peak_memory_is_in_bytes_and_remembers() -> None:
+def test_peak_memory_is_in_bytes_and_does_not_fall() -> None:
     code = """
 import numpy as np
 from recon.core.stopwatch import peak_memory
@@ -105,7 +105,7 @@ def test_peak_memory_of_a_small_program_is_not_that_of_its_caller() -> None:
     assert peak_memory(child.pid) == 0
 
 
-def test_without_proc_the_memory_is_asked_from_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_proc_the_system_gives_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "is_file", lambda _: False)
     assert peak_memory() > 1e4
     with _small_program() as child:
@@ -115,7 +115,7 @@ def test_without_proc_the_memory_is_asked_from_the_system(monkeypatch: pytest.Mo
 
 
 def _small_program() -> subprocess.Popen[bytes]:
-    """A Python that runs, and waits until its input is closed."""
+    """A running Python that waits until its input is closed."""
     code = "import sys; print('running', flush=True); sys.stdin.read()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout is not None

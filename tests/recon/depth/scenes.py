@@ -25,7 +25,7 @@ class Views:
     intrinsics: Tensor
 
     def geometry(self, reference: int = 0, scale: float = 1.0) -> Geometry:
-        """From one view to all others, in a world made larger by ``scale``."""
+        """From one view to all others, in a world enlarged by ``scale``."""
         others = [view for view in range(len(self.depth)) if view != reference]
         source_from_reference = self.cam_from_world[others] @ torch.linalg.inv(self.cam_from_world[reference])
         source_from_reference[:, :3, 3] *= scale

@@ -1,4 +1,4 @@
-"""Which depth of a wall survives, by what other views say about it."""
+"""Which depth of a wall remains after comparison with other views."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def wall(factor: float = 1.0) -> Depth:
 
 
 def kept_confidence(*others: tuple[PosedView, Depth]) -> float:
-    """Confidence that is left of 0.8 in the middle of the picture."""
+    """What remains of a confidence of 0.8 in the middle of the picture."""
     found = keep_consistent(view(0), wall(), list(others))
     assert (found.confidence[CENTRE] > 0) == (found.depth[CENTRE] > 0)
     return float(found.confidence[CENTRE])
@@ -43,14 +43,14 @@ def test_one_view_alone_halves_the_confidence() -> None:
     assert kept_confidence((view(1, 0.1), wall()), (view(2, away=True), wall())) == pytest.approx(0.4)
 
 
-def test_what_nobody_sees_is_dropped() -> None:
+def test_depth_that_no_other_view_sees_is_dropped() -> None:
     assert kept_confidence() == 0
     assert kept_confidence((view(1, away=True), wall()), (view(2, 50.0), wall())) == 0
     nothing = Depth(np.zeros((60, 80), np.float32), np.zeros((60, 80), np.float32))
     assert kept_confidence((view(1, 0.1), nothing), (view(2, 0.1), nothing)) == 0
 
 
-def test_what_most_views_contradict_is_dropped() -> None:
+def test_depth_that_most_views_contradict_is_dropped() -> None:
     wrong = [(view(index, 0.1 * index), wall(1.1)) for index in (1, 2)]
     assert kept_confidence(*wrong) == 0
     assert kept_confidence(*wrong, (view(3, -0.1), wall())) == 0

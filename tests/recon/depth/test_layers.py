@@ -1,4 +1,4 @@
-"""Building blocks against loops."""
+"""Building blocks compared with loops."""
 
 import itertools
 

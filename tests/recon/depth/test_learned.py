@@ -54,7 +54,7 @@ def test_every_usable_pixel_gets_depth_and_confidence() -> None:
         assert (depth.confidence <= 1).all()
 
 
-def test_the_weights_in_data_know_the_depth_of_a_rendered_room() -> None:
+def test_the_bundled_weights_estimate_the_depth_of_a_rendered_room() -> None:
     views, truth = posed_views(zoom=4), room_views(zoom=4).depth.numpy()
     stage = LearnedSweep(load_weights(BUNDLED, CPU), CPU)
     found = np.stack([depth.depth for depth in stage.depth(views, {})])
@@ -78,7 +78,7 @@ def test_views_of_different_sizes_work_together() -> None:
     assert (found[2].depth > 0).all()
 
 
-def test_solved_depth_stays_as_it_is() -> None:
+def test_existing_depth_is_kept() -> None:
     views = posed_views()
     solved = Depth(np.full((HEIGHT, WIDTH), 3.0, np.float32), np.full((HEIGHT, WIDTH), 0.5, np.float32))
     found = LearnedSweep(tiny_net(), CPU).depth(views, {11: solved})
@@ -94,7 +94,7 @@ def test_confirmed_depth_is_a_part_of_all_depth() -> None:
         assert (some.depth[kept] == every.depth[kept]).all()
 
 
-def test_the_second_stage_fills_what_the_first_leaves_empty() -> None:
+def test_the_second_stage_fills_the_gaps_of_the_first() -> None:
     @dataclass(frozen=True)
     class Half:
         value: float

@@ -1,4 +1,4 @@
-"""The network as a whole: no unit of length, no memory of the batch, sparse points where they belong."""
+"""The whole network: no unit of length, independent batch elements, sparse points in the right cells."""
 
 import torch
 
@@ -45,7 +45,7 @@ def test_every_pixel_gets_a_positive_depth() -> None:
     assert (estimate.inverse_depth > 0).all()
 
 
-def test_references_of_a_batch_do_not_mix() -> None:
+def test_references_of_a_batch_are_independent() -> None:
     net, views = tiny_net(), room_views()
     with torch.no_grad():
         features = encode(net, views)

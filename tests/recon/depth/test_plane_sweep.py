@@ -1,4 +1,4 @@
-"""Plane sweep on the bundled sample, with its true poses, against its true depth."""
+"""Plane sweep on the bundled sample with true poses, compared with the true depth."""
 
 from pathlib import Path
 
@@ -74,11 +74,11 @@ def test_masked_pixels_get_no_depth(views: list[PosedView]) -> None:
     assert (found.depth[:, :80] > 0).any()
 
 
-def test_a_lone_view_gets_no_depth(views: list[PosedView]) -> None:
+def test_a_single_view_gets_no_depth(views: list[PosedView]) -> None:
     assert not PlaneSweep().depth(views[:1], {})[0].depth.any()
 
 
-def test_solved_depth_stays_as_it_is(views: list[PosedView]) -> None:
+def test_existing_depth_is_kept(views: list[PosedView]) -> None:
     once = PlaneSweep().depth(views, {})
     given = {view.index: depth for view, depth in zip(views[:2], once, strict=False)}
     again = PlaneSweep().depth(views, given)

@@ -1,4 +1,4 @@
-"""Smoothing of the cost volume against 3D convolutions and loops."""
+"""Smoothing of the cost volume, compared with 3D convolutions and loops."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def test_space_then_depth_equals_two_3d_convolutions() -> None:
     torch.testing.assert_close(block(volume), expected)
 
 
-def test_a_new_block_changes_nothing_but_signs() -> None:
+def test_an_untrained_block_changes_only_signs() -> None:
     torch.manual_seed(0)
     block, volume = SpaceThenDepth(4), torch.rand(1, 3, 4, 5, 4)
     nn.init.zeros_(block.depth.bias)
@@ -33,7 +33,7 @@ def test_halving_takes_means_and_growing_restores_the_size() -> None:
     half = halve(volume)
     assert half.shape == (1, 3, 2, 3, 2)
     torch.testing.assert_close(half[0, 1, 0, 2], volume[0, 2:4, 0:2, 4:6].mean((0, 1, 2)))
-    torch.testing.assert_close(half[0, 2, 1, 0], volume[0, 4, 2, 0:2].mean(0))  # what is left at the odd ends
+    torch.testing.assert_close(half[0, 2, 1, 0], volume[0, 4, 2, 0:2].mean(0))  # the remainder at the odd ends
     assert grow_like(half, volume).shape == volume.shape
     torch.testing.assert_close(grow_like(torch.ones_like(half), volume), torch.ones_like(volume))
 

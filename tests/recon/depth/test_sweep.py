@@ -1,4 +1,4 @@
-"""The plane sweep against loops, against numpy, and against rendered depth."""
+"""The plane sweep compared with loops, with NumPy and with rendered depth."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Undistorted copies of frames: the right size, the right pixels, and no pixels from nowhere."""
+"""Undistorted copies of frames: the right size, the right pixels, and no invented pixels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_undistorted_pixels_show_what_the_pinhole_sees(camera: Camera, longest_s
 
 
 def test_pixels_that_the_lens_did_not_see_are_masked() -> None:
-    """With pincushion distortion the pinhole's corners lie outside of the picture."""
+    """With pincushion distortion, the pinhole's corners lie outside the picture."""
     pincushion = Camera("SIMPLE_RADIAL", 160, 120, (140.0, 80.0, 60.0, 0.3))
     _, mask = undistort(frame_of(0), pincushion, 160)
     assert not mask[0, 0]
@@ -62,7 +62,7 @@ def test_pixels_that_the_lens_did_not_see_are_masked() -> None:
     assert 0.7 < mask.mean() < 0.95
 
 
-def test_masked_pixels_stay_masked_where_they_are_seen() -> None:
+def test_masked_pixels_stay_masked_after_undistortion() -> None:
     frame = frame_of(0)
     frame.mask[:, 80:] = False
     _, mask = undistort(frame, RADIAL, 80)

@@ -1,4 +1,4 @@
-"""The weight file: what is written is read, and what does not fit is refused with a sentence."""
+"""The weight file: it is read as written, and a file that does not fit is refused with a sentence."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         load_weights(other, CPU)
 
 
-def test_a_network_of_other_shapes_is_refused(tmp_path: Path) -> None:
+def test_weights_of_other_shapes_are_refused(tmp_path: Path) -> None:
     net = PosedDepthNet(TINY)
     net.hourglass.score = torch.nn.Linear(8, 2)
     save_weights(net, tmp_path / "odd.safetensors")

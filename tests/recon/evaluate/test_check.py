@@ -64,13 +64,13 @@ def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_wr
     assert len(report.items) == 10
     *others, recording, sanity = report.items
     assert all(not item.ok and "is missing" in item.sentence for item in others)
-    assert recording.ok  # a run need not make one
+    assert recording.ok  # a run need not write one
     assert recording.sentence.startswith("There is none")
     assert sanity.sentence == "There is no report.json to say whether the map is doubtful."
 
 
 @pytest.mark.parametrize("content", [b"", b"no recording"])
-def test_a_file_that_is_no_recording_fails(folder, content):
+def test_a_file_that_is_not_a_recording_fails(folder, content):
     (folder / "recording.rrd").write_bytes(content)
     assert "Rerun cannot verify" in failures(folder)["recording"]
 
@@ -136,7 +136,7 @@ def test_a_missing_or_resized_image_fails(folder):
     assert "image_0004.jpg of the model is missing" in failures(folder)["images"]
 
 
-def test_wrong_pixels_show_in_the_reprojection_error(tmp_path):
+def test_wrong_pixels_raise_the_reprojection_error(tmp_path):
     reconstruction = make_map(tmp_path)
     reconstruction.points.pixels[:] += [3.0, 4.0]
     export(reconstruction, "colmap", tmp_path / "colmap")

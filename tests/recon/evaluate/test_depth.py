@@ -1,4 +1,4 @@
-"""Depth and cloud against true depth, on the exact map of a plane whose reference has another frame and scale."""
+"""Depth and cloud compared with true depth, on the exact map of a plane with a reference in another frame and scale."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_depth(path: Path, depth: Array, scale: float = 1000) -> None:
 
 
 def write_truth(folder: Path, reconstruction: ReconstructedMap, size: tuple[int, int] = (120, 90)) -> TrueDepth:
-    """True depth of every frame in the reference's unit, named as 7-Scenes does."""
+    """True depth of every frame in the reference's unit, named as in 7-Scenes."""
     folder.mkdir()
     for frame in reconstruction.frames:
         depth = REFERENCE_FROM_WORLD.scale * true_depth(frame, size)
@@ -52,7 +52,7 @@ def test_exact_depth_has_no_error_whatever_lens_and_resolution(
     reconstruction = make_map(tmp_path, cameras=(camera,))
     found = evaluate_depth(reconstruction, write_truth(tmp_path / "depth", reconstruction, size), REFERENCE_FROM_WORLD)
     assert found.frames == 6
-    assert found.median_error < 1e-3  # what rounding to a depth pixel and to half precision leaves
+    assert found.median_error < 1e-3  # the error of rounding to a depth pixel and to half precision
     assert found.median_error_frame_scaled < 1e-3
     assert found.kept > 0.8
 
@@ -78,7 +78,7 @@ def test_kept_is_the_share_of_pixels_with_truth(tmp_path: Path) -> None:
     assert evaluate_depth(reconstruction, truth, REFERENCE_FROM_WORLD).kept == 1
 
 
-def test_frames_without_a_place_count_as_not_kept_and_unread_ones_not_at_all(tmp_path: Path) -> None:
+def test_unplaced_frames_count_as_not_kept_and_unread_frames_do_not_count(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path, cameras=(PINHOLE,), scales=(1.0,))
     truth = write_truth(tmp_path / "depth", reconstruction, (160, 120))
     for index in (1, 17):  # 1 was skipped, 17 is none of the run's frames
@@ -89,8 +89,8 @@ def test_frames_without_a_place_count_as_not_kept_and_unread_ones_not_at_all(tmp
 
 
 @pytest.mark.parametrize("camera", [PINHOLE, RADIAL, OPENCV, FISHEYE])
-def test_true_pixels_meet_the_stored_pixel_of_the_same_ray(camera: Camera) -> None:
-    """The stored depth is 2 plus the ray's x, so what comes back tells which ray was looked up."""
+def test_true_pixels_are_compared_with_stored_pixels_of_the_same_ray(camera: Camera) -> None:
+    """The stored depth is 2 plus the ray's x, so the result shows which ray was looked up."""
     intrinsics = np.array([[70.0, 0, 40], [0, 70, 30], [0, 0, 1]])
     x = (np.arange(80) + 0.5 - 40) / 70
     depth = np.tile(2 + x, (60, 1)).astype(np.float32)
@@ -149,7 +149,7 @@ def test_names_may_hold_other_numbers_before_the_index(tmp_path: Path) -> None:
     assert find_true_depth(tmp_path).paths == {7: tmp_path / "seq-01_000007.png", 8: tmp_path / "8.png"}
 
 
-def test_truth_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+def test_unusable_truth_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="holds no depth images"):
         find_true_depth(tmp_path)
     reconstruction = make_map(tmp_path / "run")
@@ -179,7 +179,7 @@ def test_truth_of_other_frames_is_refused(tmp_path: Path) -> None:
         true_surface(truth, reference_of(reconstruction), RADIAL)
 
 
-def test_a_cloud_that_is_cut_short_is_named(tmp_path: Path) -> None:
+def test_a_truncated_cloud_is_named(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
     truth = write_truth(tmp_path / "depth", reconstruction)
     cloud = tmp_path / "cloud.ply"

@@ -1,4 +1,4 @@
-"""Loops against reference poses, on a walk along a plane whose frames overlap by known shares."""
+"""Loops compared with reference poses, on a walk along a plane with known overlaps between frames."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support import make_map
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> ReconstructedMap:
-    """Eighteen frames, 0 to 34, each of another scale; 0.4 to the side from one to the next, 4 before a plane."""
+    """Eighteen frames, 0 to 34, each with another scale; 0.4 apart sideways, 4 in front of a plane."""
     return make_map(tmp_path_factory.mktemp("walk"), scales=(1.0, 0.5, 2.0) * 6)
 
 
@@ -51,7 +51,7 @@ def line(earlier: int, frame: int, verdict: Verdict, similarity: float = 0.5, in
     return LoopRecord(frame, earlier, 0, 1, similarity, inliers, 0.003, 1.0, 1.0, verdict, "")
 
 
-def test_overlap_falls_with_the_distance_and_knows_the_scale_of_every_frame(walk: ReconstructedMap) -> None:
+def test_overlap_falls_with_distance_and_respects_the_scale_of_every_frame(walk: ReconstructedMap) -> None:
     views = read_views(walk, true_poses(walk, 3.0), 3.0)
     shares = [overlap(views[0], views[index]) for index in range(0, 24, 2)]
     assert shares[0] == pytest.approx(1, abs=0.01)
@@ -63,7 +63,7 @@ def test_overlap_falls_with_the_distance_and_knows_the_scale_of_every_frame(walk
     assert not is_right(wrong_scale[0], wrong_scale[10])
 
 
-def test_loops_are_right_by_what_they_see_and_find_what_is_near(
+def test_loops_are_right_by_shared_surface_and_find_nearby_revisits(
     walk: ReconstructedMap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop_evaluation, "RIGHT_OVERLAP", 0.2)
@@ -71,12 +71,12 @@ def test_loops_are_right_by_what_they_see_and_find_what_is_near(
     revisits = find_revisits(read_views(walk, reference, 1.0))
     assert (0, 8) in revisits
     assert all(second - first >= 8 for first, second in revisits)
-    assert (0, 34) not in revisits  # they share little
+    assert (0, 34) not in revisits  # they overlap little
     ledger = [line(0, 8, "accepted"), line(0, 34, "accepted"), line(4, 12, "rejected"), line(6, 14, "retracted")]
     found = evaluate_loops(walk, [*ledger, line(0, 99, "accepted")], reference, 1.0)
     assert (found.candidates, found.accepted, found.right, found.precision) == (4, 2, 1, 0.5)
     assert found.revisits == len(revisits)
-    assert found.recall == pytest.approx(1 / len(revisits))  # the one frame pair itself: frames are two apart
+    assert found.recall == pytest.approx(1 / len(revisits))  # only the frame pair itself: frames are two apart
 
 
 def test_without_loops_nothing_is_found_and_nothing_is_wrong(walk: ReconstructedMap) -> None:
@@ -105,7 +105,7 @@ def test_a_walk_that_never_returns_cannot_be_judged(walk: ReconstructedMap, monk
 
 
 def with_frames_between(walk: ReconstructedMap, skip: int = 2) -> ReconstructedMap:
-    """The walk with a frame behind every ``skip``-th one that has a pose alone, and a name and time of its own."""
+    """The walk with a frame after every ``skip``-th one that has a pose but no depth, and its own name and time."""
     between = [
         replace(frame, index=frame.index + 1, timestamp=frame.timestamp + 0.05, name=f"between_{frame.index}.jpg")
         for frame in walk.frames[::skip]
@@ -114,9 +114,7 @@ def with_frames_between(walk: ReconstructedMap, skip: int = 2) -> ReconstructedM
 
 
 @pytest.mark.parametrize("by_index", [True, False])
-def test_reference_rows_are_given_to_their_frames_where_some_lie_between(
-    walk: ReconstructedMap, by_index: bool
-) -> None:
+def test_reference_rows_are_matched_with_passed_over_frames_present(walk: ReconstructedMap, by_index: bool) -> None:
     whole = with_frames_between(walk)
     times = [float(frame.index) if by_index else frame.timestamp for frame in whole.posed]
     marked = np.array([np.diag([frame.index + 1.0, 1, 1, 1]) for frame in whole.posed])
@@ -126,7 +124,7 @@ def test_reference_rows_are_given_to_their_frames_where_some_lie_between(
     assert all(pose[0, 0] == index + 1 for index, pose in found.items())
 
 
-def test_frames_between_change_no_figure(walk: ReconstructedMap) -> None:
+def test_passed_over_frames_change_no_figure(walk: ReconstructedMap) -> None:
     ledger = [line(0, 8, "accepted"), line(0, 34, "accepted"), line(4, 12, "rejected")]
     whole = with_frames_between(walk)
     reference = rigid_trajectory(whole, by_index=True)

@@ -43,8 +43,8 @@ def test_sim3_alignment_undoes_any_similarity(tmp_path_factory, scale, angle, sh
     assert evaluation.rpe_rotation_rmse_deg < 1e-4
 
 
-def test_known_errors_give_known_figures(tmp_path):
-    """Centres displaced by plus and minus d along an axis, symmetric so that the alignment cannot absorb it."""
+def test_known_displacements_give_the_expected_figures(tmp_path):
+    """Displaces centres by plus and minus d along an axis, symmetrically, so that the alignment cannot absorb it."""
     centres, rotations = walk()
     error = 1e-4 * np.random.default_rng(0).choice([-1.0, 1.0], size=centres.shape)
     reference = write(tmp_path / "reference.txt", centres, rotations)

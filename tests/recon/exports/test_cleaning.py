@@ -15,14 +15,14 @@ def frames(tmp_path_factory):
 
 
 def altered(frames, number, depth=None, confidence=None):
-    """The frames, with depth or confidence of one of them exchanged."""
+    """The frames, with the depth or confidence of one of them replaced."""
     frame, geometry = frames[number]
     depth = geometry.depth if depth is None else depth.astype(np.float32)
     confidence = geometry.confidence if confidence is None else confidence.astype(np.float32)
     return [*frames[:number], (frame, replace(geometry, depth=depth, confidence=confidence)), *frames[number + 1 :]]
 
 
-def test_exact_depth_stays_as_it_is(frames):
+def test_exact_depth_is_unchanged(frames):
     for (frame, before), (same, after) in zip(frames, cleaned(frames, 0.0), strict=True):
         assert same is frame
         np.testing.assert_allclose(after.depth, before.depth, rtol=2e-3)
@@ -45,12 +45,12 @@ def test_at_most_a_twentieth_of_all_depth_is_doubtful(frames, share, left_out):
     assert (survey([(frame, whole)]).doubtful > 0.5) == left_out
 
 
-def test_survey_of_nothing():
+def test_survey_without_depth():
     assert (survey([]).footprint, survey([]).doubtful) == (1.0, 0.0)
 
 
-def test_what_hangs_in_the_air_is_seen_through(frames):
-    """Half way between camera and plane, a patch is before what all the others see."""
+def test_floating_depth_that_others_see_through_is_removed(frames):
+    """A patch half-way between camera and plane stands in front of what all other views see."""
     depth = frames[2][1].depth.copy()
     depth[25:35, 30:50] /= 2
     after = [geometry for _, geometry in cleaned(altered(frames, 2, depth=depth), 0.0)]
@@ -73,12 +73,12 @@ def test_errors_of_single_views_average_out(frames):
     assert after < 0.7 * before
 
 
-def test_what_nobody_else_sees_stays(frames):
+def test_depth_that_no_other_view_sees_is_kept(frames):
     ((_, alone),) = cleaned(frames[:1], 0.0)
     np.testing.assert_array_equal(alone.depth, frames[0][1].depth)
 
 
-def test_both_sides_of_a_step_are_edges_and_a_slope_is_none():
+def test_both_sides_of_a_step_are_edges_but_a_slope_is_not():
     step = np.ones((6, 8), np.float32)
     step[:, 4:] = 2
     assert np.flatnonzero(at_depth_edge(step)[3]).tolist() == [3, 4]
@@ -127,7 +127,7 @@ def test_normals_of_planes_are_exact(normal):
     assert np.degrees(np.arccos(np.clip(found @ normal, -1, 1))).max() < 0.5
 
 
-def test_a_lonely_pixel_looks_at_the_camera():
+def test_the_normal_of_an_isolated_pixel_faces_the_camera():
     depth = np.zeros(DEPTH_SIZE, np.float32)
     depth[10, 20] = 3
     ray = np.linalg.inv(DEPTH_INTRINSICS) @ [20.5, 10.5, 1]

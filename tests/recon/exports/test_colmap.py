@@ -120,7 +120,7 @@ def test_an_original_that_colmap_cannot_read_is_named(tmp_path):
     assert not (tmp_path / "pinhole").exists()
 
 
-def test_a_model_that_does_not_read_back_is_no_model(tmp_path, monkeypatch):
+def test_a_model_that_cannot_be_read_back_is_refused(tmp_path, monkeypatch):
     reconstruction = make_map(tmp_path)
     write = pycolmap.Reconstruction.write
 

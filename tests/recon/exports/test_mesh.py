@@ -64,5 +64,5 @@ def test_another_suffix_is_refused(reconstruction, tmp_path):
 
 def test_a_map_without_depth_has_no_surface(tmp_path):
     MapStore(tmp_path).write_places((), (), SparsePoints.empty(), complete=True)
-    with pytest.raises(OutputError, match="no depth that a surface"):
+    with pytest.raises(OutputError, match="no depth from which to make a surface"):
         write_mesh(open_map(tmp_path), tmp_path / "mesh.ply")

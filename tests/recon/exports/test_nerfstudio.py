@@ -64,7 +64,7 @@ def test_mixed_fisheye_and_other_lenses_are_refused(tmp_path):
     assert not (tmp_path / "nerf").exists()
 
 
-def test_undistort_is_for_colmap_only(tmp_path):
+def test_undistort_applies_to_colmap_only(tmp_path):
     with pytest.raises(SettingsError, match="to colmap only, not to nerfstudio"):
         export(make_map(tmp_path), "nerfstudio", tmp_path / "nerf", undistort=True)
 

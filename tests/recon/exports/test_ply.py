@@ -26,7 +26,7 @@ def test_open3d_reads_points_colours_and_confidence(tmp_path):
     np.testing.assert_allclose(confidence, 0.8, atol=1 / 255)
 
 
-def test_normals_stand_on_the_plane_towards_the_cameras(tmp_path):
+def test_normals_are_perpendicular_to_the_plane_and_face_the_cameras(tmp_path):
     write_ply(make_map(tmp_path), tmp_path / "cloud.ply")
     normals = read_points(tmp_path / "cloud.ply").normals
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
@@ -35,7 +35,7 @@ def test_normals_stand_on_the_plane_towards_the_cameras(tmp_path):
 
 
 def test_frames_of_different_scales_give_one_plane_of_the_right_extent(tmp_path):
-    """A writer that dropped the scale of a frame would put its points at a fraction of the distance."""
+    """A writer that ignored the scale of a frame would put its points at a fraction of the distance."""
     assert len(set(SCALES)) == 6
     reconstruction = make_map(tmp_path)
     for frame, geometry in reconstruction.geometry():

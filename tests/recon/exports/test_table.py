@@ -1,4 +1,4 @@
-"""The table of exports: what is registered there is written, found, replaced and checked."""
+"""The table of exports: every registered format is written, found, replaced and checked."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_a_format_from_outside_is_written_and_checked(finished: ReconstructedMap
     path = export(finished, "count", finished.folder / exports.default_path("count"))
     assert path.read_text() == str(len(finished.frames))
     assert COUNT in written_names(by_every_run=False)
-    assert added_checks(finished.folder) == {"count": (True, f"{COUNT} opens and is whole.")}
+    assert added_checks(finished.folder) == {"count": (True, f"{COUNT} opens and is complete.")}
     path.write_text("many")
     assert added_checks(finished.folder) == {"count": (False, f"{path} holds many, expected a number.")}
     with pytest.raises(SettingsError, match="Cleaning and thinning do not apply to count"):
         export(finished, "count", path, cloud=CloudSettings(voxel=0.1))
 
 
-def test_the_map_itself_is_never_written_over(finished: ReconstructedMap) -> None:
+def test_the_map_itself_is_never_overwritten(finished: ReconstructedMap) -> None:
     before = (finished.folder / "map" / "map.json").read_bytes()
     with pytest.raises(OutputError, match="is part of the map itself"):
         export(finished, "tum", finished.folder / "map" / "map.json")
@@ -76,7 +76,7 @@ def test_what_a_run_writes_and_replaces() -> None:
     }
 
 
-def test_later_exports_are_checked_where_they_are(finished: ReconstructedMap) -> None:
+def test_added_exports_are_checked(finished: ReconstructedMap) -> None:
     assert added_checks(finished.folder) == {}
     for name in ("kitti", "nerfstudio"):
         export(finished, name, finished.folder / EXPORTS[name].path)
@@ -86,7 +86,7 @@ def test_later_exports_are_checked_where_they_are(finished: ReconstructedMap) ->
     assert added_checks(finished.folder)["nerfstudio"] == (False, f"{image} is missing.")
 
 
-def test_an_unknown_format_is_named_with_the_known(finished: ReconstructedMap) -> None:
+def test_an_unknown_format_is_refused_with_a_list_of_formats(finished: ReconstructedMap) -> None:
     with pytest.raises(SettingsError, match=r"no format obj\. Choose one of tum, colmap, ply, mesh, kitti, nerfstudio"):
         export(finished, "obj", finished.folder / "scene.obj")
     with pytest.raises(SettingsError, match="to colmap only, not to ply"):

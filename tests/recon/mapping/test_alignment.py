@@ -1,4 +1,4 @@
-"""The robust similarity fit against closed-form cases and outliers."""
+"""The robust similarity fit on closed-form cases and with outliers."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def known_case(seed: int) -> tuple[Sim3, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_exact_points_give_back_the_similarity(seed: int) -> None:
+def test_exact_points_recover_the_similarity(seed: int) -> None:
     truth, points, mapped = known_case(seed)
     assert fit_similarity(points, mapped, np.ones(200)).isclose(truth, atol=1e-9)
 

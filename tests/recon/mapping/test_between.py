@@ -30,7 +30,7 @@ def frame_at(place: PlacedFrame) -> Frame:
 
 
 @pytest.mark.parametrize("camera", [RADIAL, OPENCV, FISHEYE], ids=lambda camera: camera.model)
-def test_frames_between_get_their_true_poses(camera: Camera, tmp_path: Path) -> None:
+def test_passed_over_frames_get_their_true_poses(camera: Camera, tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path, (camera,))
     localiser = FrameLocaliser(reconstruction)
     for row in range(len(reconstruction.frames) - 1):
@@ -45,8 +45,8 @@ def test_frames_between_get_their_true_poses(camera: Camera, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("row", [1, 3])
-def test_across_a_zoom_the_lens_is_that_of_the_neighbour_that_fits(tmp_path: Path, row: int) -> None:
-    """Of two neighbours at one distance the first has the other lens."""
+def test_across_a_zoom_a_frame_gets_the_lens_of_the_neighbour_that_fits(tmp_path: Path, row: int) -> None:
+    """Of two equally near neighbours, the first has the wrong lens."""
     tele = replace(RADIAL, params=(182.0, *RADIAL.params[1:]))
     reconstruction = make_map(tmp_path, (RADIAL, tele))
     truth = replace(halfway(reconstruction, row), camera=RADIAL)
@@ -56,7 +56,7 @@ def test_across_a_zoom_the_lens_is_that_of_the_neighbour_that_fits(tmp_path: Pat
     assert np.linalg.norm(found.world_from_cam.translation - truth.world_from_cam.translation) < 0.05
 
 
-def test_a_frame_of_something_else_is_said_to_have_no_place(tmp_path: Path) -> None:
+def test_a_frame_of_another_scene_gets_no_place(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
     truth = halfway(reconstruction, 1)
     frame = frame_at(truth)
@@ -64,17 +64,17 @@ def test_a_frame_of_something_else_is_said_to_have_no_place(tmp_path: Path) -> N
     other = Frame(3, 0.1, noise, "noise.jpg", frame.original_size, "lens", 0.0, frame.mask)
     localiser = FrameLocaliser(reconstruction)
     assert localiser.place(other) == SkippedFrame(3, "noise.jpg", TOO_LITTLE, "passed")
-    assert isinstance(localiser.place(frame), PlacedFrame)  # the next is not lost with it
+    assert isinstance(localiser.place(frame), PlacedFrame)  # the next frame still gets a pose
 
 
-def test_a_map_without_points_is_told(tmp_path: Path) -> None:
+def test_a_map_without_points_is_reported(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
     empty = ReconstructedMap(tmp_path, reconstruction.frames, (), SparsePoints.empty(), complete=True)
     found = FrameLocaliser(empty).place(frame_at(halfway(reconstruction, 0)))
     assert found == SkippedFrame(1, "0.jpg", NO_POINTS, "passed")
 
 
-def test_pixel_centres_stay_centres() -> None:
+def test_pixel_centres_are_converted_exactly() -> None:
     grey = np.zeros((60, 80), np.uint8)
     assert np.allclose(to_small(np.array([[1.0, 1.0], [159.0, 119.0]]), RADIAL, grey), [[0, 0], [79, 59]])
     pixels = np.array([[3.25, 7.75]])

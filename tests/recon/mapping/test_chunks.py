@@ -36,7 +36,7 @@ def test_chunks_of_four_with_overlap_two(count: int, expected: list[list[int]]) 
     assert indices(count, size=4, overlap=2) == expected
 
 
-def test_chunks_behind_those_of_an_earlier_run() -> None:
+def test_chunks_after_those_of_an_earlier_run() -> None:
     found = chunks(map(frame, range(12)), 4, 1, [(3, 0), (5, 2)])
     assert [([item.index for item in chunk.frames], chunk.overlap) for chunk in found] == [
         ([0, 1, 2], 0),
@@ -92,6 +92,6 @@ def test_at_most_one_chunk_of_frames_is_held() -> None:
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(4, 4), (4, 5), (4, 0), (1, 1), (0, -1)])
-def test_sizes_that_cannot_work_are_refused_at_once(size: int, overlap: int) -> None:
+def test_impossible_sizes_are_refused_at_once(size: int, overlap: int) -> None:
     with pytest.raises(SettingsError, match=f"got {size} and {overlap}"):
         chunks([], size, overlap)

@@ -1,4 +1,4 @@
-"""A refined sparse model carried over to frames whose stored depth has scales of its own."""
+"""A refined sparse model, transferred to frames with different scales of stored depth."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_poses_come_from_the_model_and_scales_from_its_points(tmp_path: Path) ->
         assert found.world_from_cam.scale == pytest.approx(scale, rel=2e-3)
     seen = np.unique(points.point_ids)
     difference = np.abs(points.colours[seen].astype(int) - plane_texture(points.positions[seen]))
-    assert np.median(difference) < 8  # a pixel of the depth map away
+    assert np.median(difference) < 8  # at most a pixel of the depth map away
 
 
 def test_points_that_no_frame_saw_are_grey(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_frame_with_too_few_points_keeps_its_scale(tmp_path: Path) -> None:
     assert by_index[6] == pytest.approx(SCALES[3], rel=2e-3)
 
 
-def test_frames_that_the_model_dropped_are_gone_and_those_it_added_are_there(tmp_path: Path) -> None:
+def test_frames_dropped_by_the_model_go_and_frames_it_added_appear(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
     late = replace(reconstruction.frames[-1], index=12)
     frames, _ = correct(reconstruction, model_of((*reconstruction.frames[1:], late)), NAMES)
@@ -88,7 +88,7 @@ def test_frames_that_the_model_dropped_are_gone_and_those_it_added_are_there(tmp
 
 def test_depth_of_a_frame_that_only_the_model_placed_gets_its_scale(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
-    piece = replace(reconstruction, frames=reconstruction.frames[:3])  # the others were a piece of their own
+    piece = replace(reconstruction, frames=reconstruction.frames[:3])  # the other frames were a separate piece
     frames, _ = correct(piece, model_of(reconstruction.frames), NAMES)
     assert [frame.world_from_cam.scale for frame in frames] == pytest.approx(SCALES, rel=2e-3)
 

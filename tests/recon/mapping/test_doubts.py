@@ -21,7 +21,7 @@ def frames() -> list[FrameGeometry]:
 
 
 def farther(frames: list[FrameGeometry], first: int, factor: float) -> list[FrameGeometry]:
-    """The frames from ``first`` on, as if the camera had gone ``factor`` times as far and seen as much farther."""
+    """The frames from ``first`` on, with motion and depth enlarged by ``factor``."""
     pivot = np.linalg.inv(frames[first - 1].cam_from_chunk)[:3, 3]
     stretched = []
     for frame in frames[first:]:
@@ -32,7 +32,7 @@ def farther(frames: list[FrameGeometry], first: int, factor: float) -> list[Fram
     return frames[:first] + stretched
 
 
-def test_nothing_speaks_against_exact_geometry(frames: list[FrameGeometry]) -> None:
+def test_exact_geometry_raises_no_doubt(frames: list[FrameGeometry]) -> None:
     doubts = find_doubts(frames)
     assert doubts.carried > 0.5
     assert doubts.scale_jump < 0.005
@@ -40,7 +40,7 @@ def test_nothing_speaks_against_exact_geometry(frames: list[FrameGeometry]) -> N
     assert warnings([doubts, doubts]) == [[], []]
 
 
-def test_jump_of_scale_is_found_where_it_is(frames: list[FrameGeometry]) -> None:
+def test_a_jump_of_scale_is_located(frames: list[FrameGeometry]) -> None:
     doubts = find_doubts(farther(frames, 6, 1.5))
     assert doubts.scale_jump == pytest.approx(np.log(1.5), abs=0.05)
     assert doubts.jump_frame == 6
@@ -48,16 +48,16 @@ def test_jump_of_scale_is_found_where_it_is(frames: list[FrameGeometry]) -> None
     assert "before frame 6" in warning
 
 
-def test_the_way_behind_a_blank_wall_carries_no_scale(frames: list[FrameGeometry]) -> None:
+def test_a_blank_wall_carries_no_scale(frames: list[FrameGeometry]) -> None:
     blank = replace(frames[4], depth=np.zeros_like(frames[4].depth))
     doubts = find_doubts([*frames[:4], blank, *frames[5:]])
     assert (doubts.carried, doubts.carried_frame) == (0.0, 4)
-    assert doubts.scale_jump < 0.005  # what cannot be seen is not guessed
+    assert doubts.scale_jump < 0.005  # a jump that nothing shows is not guessed
     ((warning,),) = warnings([doubts])
     assert "frame 4" in warning
 
 
-def test_depth_that_only_fills_gaps_says_nothing(frames: list[FrameGeometry]) -> None:
+def test_filled_depth_is_no_evidence(frames: list[FrameGeometry]) -> None:
     guessed = [
         replace(
             frame, depth=frame.depth * np.float32(1 + 0.5 * (number % 2)), confidence=np.full_like(frame.depth, 0.4)
@@ -78,7 +78,7 @@ def test_depth_that_only_fills_gaps_says_nothing(frames: list[FrameGeometry]) ->
     assert find_doubts(mixed).scale_jump < 0.005
 
 
-def test_frames_that_look_away_from_each_other_share_nothing(frames: list[FrameGeometry]) -> None:
+def test_frames_that_face_away_from_each_other_share_nothing(frames: list[FrameGeometry]) -> None:
     behind = np.diag([-1.0, 1, -1, 1]) @ frames[1].cam_from_chunk
     assert link(frames[0], replace(frames[1], cam_from_chunk=behind)) == (0.0, 0.0)
 

@@ -24,7 +24,7 @@ from tests.support import chunk_geometry, frame_of, placed_frame, sparse_points,
 
 
 class Memory:
-    """The frames that each submap has brought, and others that it sees otherwise than before."""
+    """The frames that each submap added, and earlier frames with different depth in it."""
 
     def __init__(self) -> None:
         self.written: list[tuple[int, set[int], list[int]]] = []
@@ -82,7 +82,7 @@ def test_chunks_that_share_nothing_are_pieces_and_the_largest_is_the_map(
     ]
 
 
-def test_the_settled_map_has_unit_depth_or_the_world_that_it_had(
+def test_a_settled_map_has_unit_depth_or_keeps_its_earlier_world(
     grown: tuple[GrowingMap, Memory, list[Event]],
 ) -> None:
     map_, _, events = grown

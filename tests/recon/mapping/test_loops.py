@@ -1,4 +1,4 @@
-"""Closing loops: what enters the graph, what the ledger says, and where the submaps end up."""
+"""Loop closing: what enters the graph, what the ledger says, and the final poses of the submaps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Scripted:
 
 
 def true_pose(number: int, radius: float = 10.0) -> Sim3:
-    """World from submap on a ring that comes around after RING submaps."""
+    """World from submap on a ring that closes after RING submaps."""
     angle = 2 * np.pi * number / RING
     rotation = Rotation.from_euler("z", angle).as_matrix()
     return Sim3(1.0, rotation, radius * np.array([np.sin(angle), 1 - np.cos(angle), 0.0]))
@@ -84,9 +84,8 @@ def blinded(found: Submap) -> Submap:
 
 
 def run(closer: LoopCloser, poses: Sequence[Sim3], blind: int = -1) -> dict[int, Sim3]:
-    """Feed submaps; later ones follow the corrections, as placement does. Returns where all lie at the end.
-
-    blind: a submap that has a frame without depth.
+    """Add submaps; later ones follow the corrections, as in placement. Returns their final poses. blind: a submap that
+    has a frame without depth.
     """
     placed: dict[int, Sim3] = {}
     for number, pose in enumerate(poses):
@@ -134,7 +133,7 @@ def test_unverified_candidate_is_in_the_ledger_and_not_in_the_graph() -> None:
 
 
 def test_loop_that_bends_the_map_beyond_its_drift_is_rejected() -> None:
-    # Two rooms that look the same to the last picture: only the way between them tells that they are two.
+    # Two rooms that look exactly alike: only the path between them shows that they are two.
     poses = drifted(DRIFT)
     closer = LoopCloser(Scripted({6: [candidate(0, 6, Sim3.identity())]}))
     placed = run(closer, poses)
@@ -144,8 +143,8 @@ def test_loop_that_bends_the_map_beyond_its_drift_is_rejected() -> None:
     assert "bends the map" in line.reason
 
 
-def test_loop_may_close_a_jump_of_scale_that_nothing_in_the_submap_rules_out() -> None:
-    # Submap 7 has a frame without depth: what follows came out at a fifth of its size, and the loop tells.
+def test_a_loop_may_close_a_jump_of_scale_in_a_submap_that_loses_scale() -> None:
+    # Submap 7 has a frame without depth: the map after it has a fifth of its size, and only the loop shows that.
     poses = [true_pose(number) for number in range(RING + 1)]
     pivot = poses[7].apply(np.array([1.0, 0, 0]))  # the camera of the middle frame
     shrink = Sim3(0.2, np.eye(3), 0.8 * pivot)
@@ -163,7 +162,7 @@ def test_loop_may_close_a_jump_of_scale_that_nothing_in_the_submap_rules_out() -
     assert sure.confirmed == ()
 
 
-def test_blind_frame_is_no_licence_to_join_two_rooms_that_look_the_same() -> None:
+def test_a_frame_without_depth_does_not_join_two_rooms_that_look_alike() -> None:
     closer = LoopCloser(Scripted({6: [candidate(0, 6, Sim3.identity())]}))
     poses = drifted(DRIFT)
     placed = run(closer, poses, blind=4)
@@ -186,7 +185,7 @@ def test_loop_is_retracted_when_later_ones_contradict_it() -> None:
 
 
 def test_edge_joins_chunk_frames_whatever_frame_was_recognised() -> None:
-    # The frames that were recognised are the last ones of their submaps: the edge must not be read as if between them.
+    # The recognised frames are the last ones of their submaps, but the edge is not between these frames.
     last = true_loop(0, RING)
     moved = LoopCandidate(last.frame + 2, last.earlier + 2, last.similarity, last.edge)
     poses = drifted(DRIFT)
@@ -205,7 +204,7 @@ def test_loop_into_another_piece_is_rejected() -> None:
 
 
 def two_pieces(script: Mapping[int, Sequence[LoopCandidate]], elsewhere: Sim3) -> tuple[LoopCloser, dict[int, Sim3]]:
-    """Once around the ring, and from there on a second time in a world of its own."""
+    """Once around the ring, then a second time in a separate world."""
     closer, placed = LoopCloser(Scripted(script)), dict[int, Sim3]()
     for number in range(2 * RING):
         pose = true_pose(number) if number < RING else elsewhere @ true_pose(number)
@@ -244,7 +243,7 @@ def test_loops_that_contradict_each_other_connect_no_pieces() -> None:
     assert placed[RING].isclose(ELSEWHERE @ true_pose(RING))
 
 
-def test_the_loop_of_a_connected_map_may_lead_to_either_part() -> None:
+def test_a_loop_of_a_connected_map_may_lead_to_either_part() -> None:
     bridges = {RING + n: [true_loop(n, RING + n)] for n in range(3)}
     bent = candidate(3, RING + 4, true_pose(3).inverse() @ ELSEWHERE @ true_pose(RING + 4))
     script = bridges | {RING + 4: [bent, true_loop(5, RING + 4)]}

@@ -23,7 +23,7 @@ def chunk(indices: range, number: int = 0, overlap: int = 0) -> Chunk:
 
 
 def map_from_truth(placed: PlacedFrame, chunk_from_world: Sim3) -> Sim3:
-    """Where one frame of a chunk says that the map lies; the same for all frames of a consistent map."""
+    """The pose of the map according to one frame of a chunk; the same for all frames of a consistent map."""
     unit_of_depth = Sim3(chunk_from_world.scale, np.eye(3), np.zeros(3))
     return placed.world_from_cam @ unit_of_depth @ true_pose(placed.index).inverse()
 
@@ -52,7 +52,7 @@ def test_a_second_chunk_in_another_frame_and_unit_joins_by_the_shared_frames() -
         assert map_from_truth(frame, SECOND).isclose(map_from_truth(first[0], FIRST), atol=1e-4)
 
 
-def test_a_chunk_moves_the_frames_before_it_to_where_it_saw_them_better() -> None:
+def test_a_chunk_corrects_the_poses_of_earlier_frames() -> None:
     placement = Placement()
     bent = chunk_geometry(range(6), FIRST)
     moved = bent.frames[1].cam_from_chunk.copy()
@@ -78,7 +78,7 @@ def test_depth_that_is_wrong_in_places_does_not_move_the_chunk() -> None:
     assert submap.residual < 0.05
 
 
-def test_a_chunk_that_shares_no_frames_begins_a_piece_of_its_own() -> None:
+def test_a_chunk_that_shares_no_frames_starts_a_new_piece() -> None:
     placement = Placement()
     placement.place(chunk(range(3)), chunk_geometry(range(3), FIRST))
     placement.place(chunk(range(3, 8), 1), chunk_geometry(range(3, 8), SECOND))
@@ -109,7 +109,7 @@ def without_depth(geometry: ChunkGeometry, indices: range) -> ChunkGeometry:
     return ChunkGeometry(tuple(frames), geometry.points)
 
 
-def test_a_frame_that_comes_again_in_a_new_piece_stays_where_it_was() -> None:
+def test_a_frame_repeated_in_a_new_piece_stays_where_it_was() -> None:
     placement = Placement()
     _, first = placement.place(chunk(range(6)), chunk_geometry(range(6), FIRST))
     blind = without_depth(chunk_geometry(range(4, 10), SECOND), range(4, 6))
@@ -134,7 +134,7 @@ def test_a_frame_that_comes_again_in_a_new_piece_stays_where_it_was() -> None:
         assert whole.isclose(map_from_truth(piece[0], FIRST), atol=1e-3), index
 
 
-def test_a_chunk_of_frames_that_all_came_before_adds_none() -> None:
+def test_a_chunk_of_known_frames_adds_none() -> None:
     placement = Placement()
     placement.place(chunk(range(4)), chunk_geometry(range(4), FIRST))
     _, new = placement.place(chunk(range(2, 4), 1, 2), without_depth(chunk_geometry(range(2, 4), SECOND), range(2, 4)))
@@ -142,7 +142,7 @@ def test_a_chunk_of_frames_that_all_came_before_adds_none() -> None:
     assert sorted(placement.main) == [0, 1, 2, 3]
 
 
-def test_of_two_pieces_of_a_size_the_earlier_is_the_map() -> None:
+def test_of_two_equal_pieces_the_earlier_is_the_map() -> None:
     placement = Placement()
     assert placement.main == {}
     placement.place(chunk(range(3)), chunk_geometry(range(3), FIRST))
@@ -150,7 +150,7 @@ def test_of_two_pieces_of_a_size_the_earlier_is_the_map() -> None:
     assert sorted(placement.main) == [0, 1, 2]
 
 
-def test_shared_frames_without_depth_do_not_tell_where_a_chunk_lies() -> None:
+def test_shared_frames_without_depth_do_not_place_a_chunk() -> None:
     placement = Placement()
     placement.place(chunk(range(4)), chunk_geometry(range(4), FIRST))
     geometry = chunk_geometry(range(2, 6), SECOND)

@@ -38,7 +38,7 @@ def noisy(rng: np.random.Generator, similarity: Sim3, noise: EdgeNoise) -> Sim3:
 
 
 def walk(seed: int, wrong_share: float, count: int = 1000, loops: int = LOOPS) -> Walk:
-    """Streets that cross each other. Wrong loops join places at random as if they were a few metres apart."""
+    """Streets that cross. Wrong loops join random places as if they were a few metres apart."""
     rng = np.random.default_rng(seed)
     a = np.linspace(0, 2 * np.pi, count)
     centres = np.stack(
@@ -59,7 +59,7 @@ def walk(seed: int, wrong_share: float, count: int = 1000, loops: int = LOOPS) -
 
 
 def meetings(rng: np.random.Generator, centres: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of places less than 8 m apart and more than 50 steps, in random order."""
+    """Pairs of places less than 8 m and more than 50 steps apart, in random order."""
     near = np.linalg.norm(centres[:, None] - centres[None], axis=2) < 8
     first, second = np.nonzero(near & (np.arange(len(centres))[None] - np.arange(len(centres))[:, None] > 50))
     order = rng.permutation(len(first))
@@ -80,7 +80,7 @@ def error(poses: list[Sim3], true: tuple[Sim3, ...]) -> float:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("wrong_share", [0.1, 0.4])
-def test_wrong_loops_are_named_and_have_no_pull(seed: int, wrong_share: float) -> None:
+def test_wrong_loops_are_rejected_and_have_no_influence(seed: int, wrong_share: float) -> None:
     scene = walk(seed, wrong_share)
     result = optimise(scene.graph)
     only_true = PoseGraph(scene.graph.world_from_submap, scene.graph.chain, scene.graph.loops[scene.wrong :])
@@ -95,7 +95,7 @@ def test_wrong_loops_are_named_and_have_no_pull(seed: int, wrong_share: float) -
     assert result.iterations > 0
 
 
-def test_result_that_throws_out_most_loops_is_refused() -> None:
+def test_a_result_that_rejects_most_loops_is_refused() -> None:
     scene = walk(3, 0.9, loops=20)
     result = optimise(scene.graph)
     assert "loops contradict" in result.refused
@@ -126,7 +126,7 @@ def test_same_graph_gives_the_same_poses() -> None:
     )
 
 
-def test_graph_without_loops_stays() -> None:
+def test_a_graph_without_loops_is_unchanged() -> None:
     scene = walk(6, 0.0, count=60, loops=0)
     assert optimise(scene.graph).world_from_submap is scene.graph.world_from_submap
 
@@ -143,7 +143,7 @@ def test_true_loops_agree_with_each_other_and_with_the_chain() -> None:
     assert min(closing_error(graph) for graph in alone[: scene.wrong]) > 5
 
 
-def test_lost_scale_lets_a_loop_shrink_the_way_but_not_turn_or_shift_it() -> None:
+def test_a_lost_scale_lets_a_loop_shrink_the_path_but_not_rotate_or_shift_it() -> None:
     step = Sim3(1.0, np.eye(3), np.array([2.0, 0.0, 0.0]))
     lost = EdgeNoise(CHAIN.rotation, CHAIN.translation, 1.0)
     chain = [Edge(n, n + 1, step, lost if n == 4 else CHAIN) for n in range(9)]
@@ -154,7 +154,9 @@ def test_lost_scale_lets_a_loop_shrink_the_way_but_not_turn_or_shift_it() -> Non
     def error(first_from_second: Sim3) -> float:
         return closing_error(PoseGraph(poses, chain, [Edge(0, 9, first_from_second, LOOP)]))
 
-    shrunk = Sim3(0.4, np.eye(3), np.array([10 + 0.4 * 8, 0.0, 0.0]))  # all behind node 5 at two fifths of its size
+    shrunk = Sim3(
+        0.4, np.eye(3), np.array([10 + 0.4 * 8, 0.0, 0.0])
+    )  # everything after node 5 at two fifths of its size
     assert error(shrunk) < 1
     assert error(Sim3(1.0, np.eye(3), shrunk.translation)) > 5  # nearer, and not smaller
     assert error(Sim3(0.4, np.eye(3), np.array([18.0, 0.0, 0.0]))) > 5  # smaller, and not nearer
@@ -163,7 +165,7 @@ def test_lost_scale_lets_a_loop_shrink_the_way_but_not_turn_or_shift_it() -> Non
 
 
 @given(st.integers(1, 9), st.integers(0, 10_000))
-def test_clique_is_one_and_as_large_as_the_largest(count: int, seed: int) -> None:
+def test_the_result_is_a_clique_and_as_large_as_the_largest(count: int, seed: int) -> None:
     adjacent = np.random.default_rng(seed).random((count, count)) < 0.6
     adjacent = np.triu(adjacent, 1)
     adjacent = adjacent | adjacent.T | np.eye(count, dtype=bool)
@@ -175,7 +177,7 @@ def test_clique_is_one_and_as_large_as_the_largest(count: int, seed: int) -> Non
 
 
 def plain_clique(adjacent: np.ndarray) -> list[int]:
-    """The search written out: from every node, with all counts recomputed in every step."""
+    """The plain search: from every node, with all counts recomputed in every step."""
     best: list[int] = []
     for start in range(len(adjacent)):
         clique, candidates = [start], {node for node in np.flatnonzero(adjacent[start]) if node != start}
@@ -188,7 +190,7 @@ def plain_clique(adjacent: np.ndarray) -> list[int]:
 
 
 @given(st.integers(2, 30), st.floats(0.3, 1.0), st.integers(0, 10_000))
-def test_clique_is_that_of_the_plain_search(count: int, share: float, seed: int) -> None:
+def test_the_clique_equals_that_of_the_plain_search(count: int, share: float, seed: int) -> None:
     adjacent = np.triu(np.random.default_rng(seed).random((count, count)) < share, 1)
     adjacent = adjacent | adjacent.T | np.eye(count, dtype=bool)
     assert largest_clique(adjacent) == plain_clique(adjacent)
@@ -207,7 +209,7 @@ def test_gtsam_sees_the_same_similarity(log_scale: float, turn: list[float], shi
     assert from_gtsam(theirs).isclose(ours, atol=1e-6)
 
 
-def test_graph_refuses_edges_that_lead_nowhere() -> None:
+def test_a_graph_refuses_edges_to_unknown_submaps() -> None:
     pose, edge = Sim3.identity(), Edge(0, 1, Sim3.identity(), LOOP)
     with pytest.raises(ValueError, match=r"\[2\]"):
         PoseGraph({0: pose, 1: pose}, [edge], [Edge(0, 2, pose, LOOP)])

@@ -1,4 +1,4 @@
-"""Sanity of a map: what is refused, what is doubted, and what passes."""
+"""Sanity of a map: what is refused, what is doubted, and what is accepted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def points() -> SparsePoints:
 
 
 def shifted(index: int, by: float) -> dict[int, PlacedFrame]:
-    """The walk with a frame and all behind it further on [m]."""
+    """The walk with one frame and all later ones moved further [m]."""
     return {
         number: frame
         if number < index
@@ -39,7 +39,7 @@ def shifted(index: int, by: float) -> dict[int, PlacedFrame]:
     }
 
 
-def test_an_exact_map_passes(points: SparsePoints) -> None:
+def test_an_exact_map_is_not_doubted(points: SparsePoints) -> None:
     assert examine(FRAMES, points, DEPTHS) == ()
     behind, error = measure(FRAMES, points)
     assert behind == 0
@@ -47,11 +47,11 @@ def test_an_exact_map_passes(points: SparsePoints) -> None:
     assert widest_angle(FRAMES, points) > np.radians(5)
 
 
-def test_a_map_without_points_passes() -> None:
+def test_a_map_without_points_is_not_doubted() -> None:
     assert examine(FRAMES, SparsePoints.empty(), DEPTHS) == ()
 
 
-def test_a_map_of_next_to_no_points_is_refused(points: SparsePoints) -> None:
+def test_a_map_with_hardly_any_points_is_refused(points: SparsePoints) -> None:
     few = replace(
         points,
         **{name: getattr(points, name)[points.point_ids < 4] for name in ("point_ids", "frame_indices", "pixels")},
@@ -71,7 +71,7 @@ def test_one_impossible_step_is_doubted() -> None:
 
 
 def images(frames: dict[int, PlacedFrame]) -> list[PlacedFrame]:
-    """The frames as those of a folder, whose times are their places in it."""
+    """The frames as from a folder, with their positions as times."""
     return [replace(frame, timestamp=float(index)) for index, frame in frames.items()]
 
 
@@ -88,7 +88,7 @@ def test_a_jump_between_images_that_hardly_differ_is_doubted(points: SparsePoint
     assert sentence.startswith(f"the step to {FRAMES[5].name} is {times:.0f} times as long as those around it, but")
 
 
-def test_a_large_step_between_images_that_differ_passes(points: SparsePoints) -> None:
+def test_a_large_step_between_images_that_differ_is_accepted(points: SparsePoints) -> None:
     """As between two groups of photographs."""
     later = points.frame_indices >= 5
     apart = replace(points, pixels=points.pixels + np.where(later, 300.0, 0.0)[:, None])
@@ -127,13 +127,13 @@ def test_a_camera_that_starts_to_move_does_not_jump() -> None:
 
 
 @pytest.mark.parametrize("row", [0, 6])
-def test_a_step_at_an_end_is_judged_by_the_only_side_there_is(row: int) -> None:
+def test_a_step_at_an_end_is_compared_with_its_only_side(row: int) -> None:
     jumped = list(shifted(row + 1, 8.0).values())
     assert [*find_jumps(jumped, SparsePoints.empty(), steps_of(jumped))] == [row]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_too_few_steps_tell_of_no_jump(count: int) -> None:
+def test_too_few_steps_show_no_jump(count: int) -> None:
     few = dict(list(shifted(count - 1, 8.0).items())[:count])
     assert examine(few, SparsePoints.empty(), DEPTHS) == ()
 

@@ -36,7 +36,7 @@ def test_the_median_depth_becomes_1_whatever_the_map_grew_in() -> None:
         assert np.median(list(depth_seen(final, DEPTHS).values())) == pytest.approx(1)
 
 
-def test_a_map_goes_on_in_the_world_of_the_finished_one() -> None:
+def test_an_extended_map_keeps_the_world_of_the_finished_one() -> None:
     earlier = {index: FRAMES[index].world_from_cam for index in (0, 1, 2)}
     frames = {index: moved(frame, ELSEWHERE) for index, frame in FRAMES.items()}
     change = final_from_grown(frames, DEPTHS, earlier)
@@ -46,11 +46,11 @@ def test_a_map_goes_on_in_the_world_of_the_finished_one() -> None:
         )
 
 
-def test_without_depth_the_map_stays() -> None:
+def test_without_depth_the_map_is_unchanged() -> None:
     assert final_from_grown(FRAMES, dict.fromkeys(FRAMES, 0.0), {}).scale == 1
 
 
-def test_typical_depth_prefers_what_is_sure() -> None:
+def test_typical_depth_prefers_confident_depth() -> None:
     (found,) = chunk_geometry([0], Sim3.identity()).frames
     unsure = np.where(np.arange(found.depth.shape[0])[:, None] < 30, np.float32(0.2), np.float32(0.9))
     mixed = replace(
@@ -71,7 +71,7 @@ def test_the_finished_world_survives_a_run_that_is_killed(tmp_path: Path) -> Non
     store.write_places(frames, (), SparsePoints.empty(), complete=True)
     first = finished_world(tmp_path)
     keep_finished(tmp_path, first)
-    store.write_places(frames[:1], (), SparsePoints.empty(), complete=False)  # the run that goes on, killed
+    store.write_places(frames[:1], (), SparsePoints.empty(), complete=False)  # the resumed run, killed
     again = finished_world(tmp_path)
     assert sorted(again) == sorted(first) == [0, 1, 2, 3]
     np.testing.assert_allclose(again[3].matrix(), FRAMES[3].world_from_cam.matrix(), atol=1e-12)

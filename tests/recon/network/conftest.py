@@ -10,5 +10,5 @@ from tests.network_support import random_network
 
 @pytest.fixture(scope="session")
 def network() -> GeometryNetwork:
-    """A small network in float64, so that comparisons see arithmetic, not rounding."""
+    """A small network in float64, so that rounding does not affect comparisons."""
     return random_network().double()

@@ -61,7 +61,7 @@ def fake_xformers(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return SimpleNamespace(fmha=fmha)
 
 
-def test_xformers_gets_its_layout(fake_xformers: SimpleNamespace) -> None:
+def test_xformers_receives_its_layout(fake_xformers: SimpleNamespace) -> None:
     query, key, value = triple(5, 7, 8, torch.float64)
     torch.testing.assert_close(attend(query, key, value, "xformers"), plain_attention(query, key, value))
 
@@ -73,7 +73,7 @@ def test_xformers_is_chosen_where_its_cuda_extensions_load(fake_xformers: Simple
     assert choose_backend(CUDA) == "torch"
 
 
-def test_xformers_that_cannot_be_imported_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_xformers_that_cannot_be_imported_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xformers.ops.fmha", None)
     assert "cannot be imported" in refusal("xformers", CUDA)
     assert choose_backend(CUDA) == "torch"

@@ -1,4 +1,4 @@
-"""What a stream remembers: bounded and counted."""
+"""The memory of a stream: bounded and counted."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_keyframes_and_the_newest_frame_outlive_others() -> None:
     assert tight.frames[0] == 0
 
 
-def test_what_resembles_others_is_forgotten_first() -> None:
-    """Frames 1 to 3 are repeated at the end: with room for all but the repeats, these go."""
+def test_frames_similar_to_others_are_evicted_first() -> None:
+    """Frames 1 to 3 are repeated at the end; with room for all but the repeats, the repeats are evicted."""
     images = random_images(1, 6, 3, 56, 56)
     repeated = torch.cat([images, images[:, 1:4]], dim=1)
     _, cache = NETWORK.step(repeated, DescriptorCache.empty(), Dense())
@@ -108,7 +108,7 @@ def test_camera_distances_ignore_length() -> None:
     np.testing.assert_allclose(camera_distances(tokens)[0], [0, 0, 1, 2], atol=1e-12)
 
 
-def test_forgotten_frames_change_what_follows_and_kept_ones_are_as_they_were() -> None:
+def test_evicted_frames_change_later_results_and_kept_ones_stay_the_same() -> None:
     full = run(NETWORK, 6, V1, MemoryBudget())[-1]
     rows = [0, 3, 5]
     kept = full.keep(rows)
@@ -124,7 +124,7 @@ def test_forgotten_frames_change_what_follows_and_kept_ones_are_as_they_were() -
     assert not torch.allclose(NETWORK.step(chunk, full, V1)[0].encodings, NETWORK.step(chunk, kept, V1)[0].encodings)
 
 
-def test_drop_rate_keeps_one_in_so_many_frames_of_a_chunk() -> None:
+def test_the_drop_rate_keeps_one_in_n_frames_of_a_chunk() -> None:
     cache = DescriptorCache.empty()
     for chunk in random_images(1, 10, 3, 56, 56).split(5, dim=1):
         _, cache = NETWORK.step(chunk, cache, V1, MemoryBudget(drop_rate=2))
@@ -135,7 +135,7 @@ def test_drop_rate_keeps_one_in_so_many_frames_of_a_chunk() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"frames": 0}, {"mebibytes": 0.0}, {"mebibytes": -1.0}, {"drop_rate": 0}])
-def test_budgets_that_cannot_work_are_refused(wrong: dict[str, int]) -> None:
+def test_impossible_budgets_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match="positive numbers"):
         MemoryBudget(**wrong)
 

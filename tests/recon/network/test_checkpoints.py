@@ -1,4 +1,4 @@
-"""Weight files: public ones load unchanged, others are refused in a sentence that names what is wrong."""
+"""Weight files: public ones load unchanged, others are refused in a sentence that names the fault."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.hub import Hub, random_bytes
 from tests.network_support import SMALL, random_images, random_network
 
 V1 = DescriptorsV1(2)
-PIECE = 10_000  # bytes that the hub's client takes at once
+PIECE = 10_000  # bytes that the hub's client reads at once
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_misfits_are_named() -> None:
 @pytest.mark.parametrize(
     ("wrapper", "prefix"), [(None, ""), ("state_dict", ""), ("model", ""), (None, "module."), ("model", "module.")]
 )
-def test_public_wrappers_are_taken_off(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
+def test_public_wrappers_are_removed(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
     network = random_network()
     state = {prefix + name: x for name, x in network.state_dict().items()}
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "weights.pt")
@@ -130,7 +130,7 @@ def test_half_precision_files_are_computed_in_full(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
 
-def test_our_own_files_say_what_they_are(tmp_path: Path) -> None:
+def test_our_own_files_describe_themselves(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "small.safetensors", random_network(), DescriptorsV2(2, 1, 2))
     assert identify(read_checkpoint(tmp_path / "small.safetensors")) == (SMALL, DescriptorsV2(2, 1, 2))
 
@@ -162,7 +162,7 @@ def on_meta(config: NetworkConfig) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("config", "rule"), [(VGGT_1B, Dense()), (FLASHVGGT, DescriptorsV1(4))], ids=["vggt", "flashvggt"]
 )
-def test_public_files_are_told_by_their_names_and_shapes(
+def test_public_files_are_recognised_by_names_and_shapes(
     config: NetworkConfig, rule: Dense | DescriptorsV1, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "public.pt").touch()
@@ -314,11 +314,11 @@ def test_pull_fetches_the_file_once_and_keeps_its_checksum(folder: Path, hub: Hu
     assert len(hub.asked) == 1
 
 
-def test_pull_goes_on_where_a_broken_connection_stopped_it(folder: Path, hub: Hub) -> None:
+def test_pull_resumes_where_a_broken_connection_stopped_it(folder: Path, hub: Hub) -> None:
     hub.breaks_after = PIECE + 10
     hub.silent_after_first = True
     weights = known_weights.known("FlashVGGT")
-    with pytest.raises(WeightsError, match=r"could not be fetched .*what has come is kept"):
+    with pytest.raises(WeightsError, match=r"cannot be downloaded .*resumes where it stopped"):
         known_weights.pull(weights)
     with pytest.raises(DependencyError):
         known_weights.resolve("FlashVGGT")
@@ -328,15 +328,15 @@ def test_pull_goes_on_where_a_broken_connection_stopped_it(folder: Path, hub: Hu
     assert [first for _, first in hub.asked] == [PIECE]
 
 
-def test_what_is_not_the_hubs_file_is_not_kept(folder: Path, hub: Hub) -> None:
+def test_a_download_that_differs_from_the_hubs_file_is_not_kept(folder: Path, hub: Hub) -> None:
     hub.etag = "0" * 64
-    with pytest.raises(WeightsError, match="what came differs from the file there"):
+    with pytest.raises(WeightsError, match="the downloaded file differs from the one there"):
         known_weights.pull(known_weights.known("FlashVGGT"))
     assert list((folder / "FlashVGGT").iterdir()) == []
 
 
-def test_what_stands_in_the_way_of_a_download_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gated = GatedRepoError.__new__(GatedRepoError)  # its constructor wants a response of the hub's HTTP client
+def test_the_reason_for_a_failed_download_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gated = GatedRepoError.__new__(GatedRepoError)  # its constructor needs a response of the hub's HTTP client
     faults = [gated, LocalEntryNotFoundError("no connection"), OSError("no room"), Exception("protocol broken")]
     sentences = ["Accept its licence at https://huggingface.co/facebook", "no connection", "no room", "protocol broken"]
     for fault, sentence in zip(faults, sentences, strict=True):

@@ -30,7 +30,7 @@ from tests.network_support import random_network
 
 V1 = DescriptorsV1(2)
 SETTINGS = NetworkSettings("small", pixels=70 * 56)
-WIDTH, HEIGHT = 140, 112  # twice what the network sees
+WIDTH, HEIGHT = 140, 112  # twice the network's size
 SAMPLE = Path(__file__).resolve().parents[3] / "data" / "sample" / "images"
 
 
@@ -49,7 +49,7 @@ def make_chunk(*frames: Frame, index: int = 0) -> Chunk:
 def front_end(
     network: GeometryNetwork, rule: Rule = V1, settings: NetworkSettings = SETTINGS
 ) -> tuple[TransformerFrontEnd, list[str]]:
-    """The front end and what it tells."""
+    """The front end and its notices."""
     told: list[str] = []
     return TransformerFrontEnd(OpenNetwork(network, rule, settings, "about"), lambda n: told.append(n.text)), told
 
@@ -92,7 +92,7 @@ def test_chunks_are_one_stream_under_a_descriptor_rule(small: GeometryNetwork) -
     assert whole.cache_bytes == 0
 
 
-def test_chunks_stand_alone_under_dense_attention(small: GeometryNetwork) -> None:
+def test_chunks_are_independent_under_dense_attention(small: GeometryNetwork) -> None:
     frames = [make_frame(index) for index in range(4)]
     whole = front_end(small, Dense())[0]
     whole.reconstruct(make_chunk(*frames[:2]))
@@ -162,7 +162,7 @@ def test_no_memory_for_one_frame_names_the_settings(small: GeometryNetwork) -> N
         front_end(short)[0].reconstruct(make_chunk(make_frame(0), make_frame(1)))
 
 
-def test_shortage_on_the_cpu_counts_and_other_faults_do_not(small: GeometryNetwork) -> None:
+def test_memory_shortage_on_the_cpu_is_recognised_and_other_faults_are_not(small: GeometryNetwork) -> None:
     short = as_kind(small, Short)
     short.error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     assert len(front_end(short)[0].reconstruct(make_chunk(*map(make_frame, range(3)))).frames) == 3
@@ -172,7 +172,7 @@ def test_shortage_on_the_cpu_counts_and_other_faults_do_not(small: GeometryNetwo
 
 
 class Poisoned(GeometryNetwork):
-    """Gives no numbers for whatever attends to a frame that begins with a black pixel."""
+    """Returns no finite numbers for frames that attend to a frame starting with a black pixel."""
 
     def step(self, images, *rest):  # type: ignore[no-untyped-def]
         prediction, cache = super().step(images, *rest)
@@ -183,13 +183,13 @@ class Poisoned(GeometryNetwork):
         return prediction, cache
 
 
-def test_a_frame_without_numbers_is_named_and_leaves_the_others_alone(small: GeometryNetwork) -> None:
+def test_a_frame_without_finite_output_is_named_and_the_others_are_unaffected(small: GeometryNetwork) -> None:
     frames = [make_frame(index) for index in range(5)]
     frames[2].image[:2, :2] = 0
     frames[2].image[:8, :8] = 0
     poisoned, _ = front_end(as_kind(small, Poisoned))
     geometry = poisoned.reconstruct(make_chunk(*frames))
-    assert geometry.unplaced == {2: Unplaced("the network gave no finite numbers for it")}
+    assert geometry.unplaced == {2: Unplaced("the network's output for it is not finite")}
     assert [frame.index for frame in geometry.frames] == [0, 1, 3, 4]
     assert all(np.isfinite(frame.depth).all() for frame in geometry.frames)
 
@@ -205,7 +205,7 @@ def test_frames_smaller_than_a_patch_are_refused(small: GeometryNetwork) -> None
         front_end(small)[0].reconstruct(make_chunk(make_frame(0, (13, 40))))
 
 
-def test_refine_changes_nothing_and_tells_what_the_stream_holds(small: GeometryNetwork) -> None:
+def test_refine_changes_nothing_and_reports_the_streams_memory(small: GeometryNetwork) -> None:
     stream, told = front_end(small, V1, replace(SETTINGS, memory_frames=2))
     stream.reconstruct(make_chunk(*map(make_frame, range(3))))
     assert stream.refine({0: np.eye(4)}, ()).cam_from_model == {}
@@ -237,7 +237,9 @@ def test_open_network_follows_the_settings(weights: Path) -> None:
         NetworkSettings(str(weights), memory_frames=-1)
 
 
-def test_a_network_too_large_for_the_device_is_a_sentence(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_too_large_for_the_device_is_reported_in_a_sentence(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 

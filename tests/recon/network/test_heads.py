@@ -1,4 +1,4 @@
-"""Heads and activations, beyond what the reference outputs show."""
+"""Heads and activations, beyond the reference outputs."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_correlation_is_largest_at_the_tracked_pixel() -> None:
     torch.testing.assert_close(window[3, 2], expected)  # the slower index moves along x
 
 
-def test_waves_by_hand() -> None:
+def test_sine_embeddings_by_hand() -> None:
     found = waves(torch.tensor([0.01, 0.02], dtype=torch.float64), channels=4)
     angles = np.array([0.0, 5.0, 0.0, 10.0])  # frequencies 0 and 2 * 1000 / 4
     np.testing.assert_allclose(found[0::2], np.sin(angles))

@@ -46,7 +46,7 @@ def test_single_channels_by_hand() -> None:
     torch.testing.assert_close(turned(one, (row, column)), expected)
 
 
-def test_special_tokens_do_not_turn_and_patches_count_from_one() -> None:
+def test_special_tokens_are_not_rotated_and_patches_count_from_one() -> None:
     layout = frame_layout(5, 2, 3, channels=CHANNELS, rope_base=100.0, like=torch.zeros(1))
     assert layout.turn is not None
     assert torch.equal(layout.turn.cos[:5], torch.ones(5, CHANNELS))
@@ -60,7 +60,7 @@ def test_angles_stay_precise_for_half_precision_tokens() -> None:
     assert layout.turn.cos.dtype == torch.float32
 
 
-def test_no_turn_without_a_base() -> None:
+def test_no_rotation_without_a_base() -> None:
     layout = frame_layout(1, 2, 2, channels=CHANNELS, rope_base=0.0, like=torch.zeros(1))
     assert layout.turn is None
     assert layout.turn_at(torch.tensor([0])) is None

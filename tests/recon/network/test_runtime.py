@@ -68,7 +68,7 @@ def test_compiled_blocks_compute_the_same() -> None:
     torch.testing.assert_close(network.predict(images, Dense()).encodings, expected.encodings)
 
 
-def test_shortage() -> None:
+def test_memory_shortage_is_recognised() -> None:
     assert is_shortage(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_shortage(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
     assert is_shortage(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))

@@ -73,7 +73,7 @@ def masked_levels(
 def keys_with_owners(
     attention: Attention, normed: Tensor, layout: FrameLayout, rule: Rule
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys and values of all frames, frame by frame, and whose they are; -1 for the anchor's patches."""
+    """Keys and values of all frames, frame by frame, and the frame of each; -1 for the anchor's patches."""
     frames = normed.shape[1]
     parts = []
     if rule.factor > 1:
@@ -92,7 +92,7 @@ def keys_with_owners(
 
 
 def corners(layout: FrameLayout, factor: int) -> Tensor:
-    """Special tokens and the first patch of every cell, in whole numbers."""
+    """Indices of the special tokens and of the first patch of every cell."""
     rows, columns = layout.rows // factor, layout.columns // factor
     cells = [
         layout.special + (r * layout.rows // rows) * layout.columns + c * layout.columns // columns
@@ -108,7 +108,7 @@ def corner_turn(layout: FrameLayout, factor: int) -> Turn:
 
 
 def may_see(chunk_of: Tensor, asking: Tensor, owner: Tensor, offers: Tensor, rule: Rule) -> Tensor:
-    """(queries, keys): earlier chunks and the own one, frames that offer keys, always the anchor."""
+    """(queries, keys): True for earlier chunks and the own one, for frames that offer keys, always for the anchor."""
     anchor = owner < 0
     owner = owner.clamp(min=0)
     asking_chunk, owner_chunk = chunk_of[asking][:, None], chunk_of[owner][None]
@@ -176,7 +176,7 @@ def test_poses_chunk_by_chunk_come_from_all_frames_so_far_and_the_final_pass_fro
     for chunk in images.split(2, dim=1):
         prediction, cache = network.step(chunk, cache, rule)
         tokens.append(prediction.camera_tokens)
-        assert tokens[-1].untyped_storage().nbytes() == tokens[-1].nbytes  # to keep them costs no more than them
+        assert tokens[-1].untyped_storage().nbytes() == tokens[-1].nbytes  # keeping them costs no more than their size
         delivered.append(prediction.encodings)
         prefix = network.poses(torch.cat(tokens, dim=1))
         torch.testing.assert_close(prediction.encodings, prefix[:, -2:], **EXACT)
@@ -196,7 +196,7 @@ def test_two_streams_share_one_network(network: GeometryNetwork) -> None:
             torch.testing.assert_close(aggregated.levels[DEPTH - 1], alone[number][:, first:last], **EXACT)
 
 
-def test_a_step_leaves_the_state_that_it_was_given(network: GeometryNetwork) -> None:
+def test_a_step_does_not_change_its_input_state(network: GeometryNetwork) -> None:
     images = random_images(1, 4, 3, 56, 56).double()
     _, cache = network.step(images[:, :2], DescriptorCache.empty(), DescriptorsV1(2))
     held, kept = cache.bytes, [layer.keys.clone() for layer in cache.layers if layer]

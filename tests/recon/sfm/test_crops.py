@@ -1,4 +1,4 @@
-"""Photos of one camera that were cropped by hand: their principal points are found, those of other photos stay."""
+"""Hand-cropped photos of one camera: their principal points are estimated, those of other photos stay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CENTRE = np.array([160.0, 120.0])
 
 
 def corner(index: int) -> tuple[int, int]:
-    """Upper left corner of the crop of a picture, column and row."""
+    """Upper left corner of a picture's crop, column and row."""
     column, row = np.random.default_rng(index).integers(0, 30, 2)
     return int(column), int(row)
 
@@ -66,7 +66,9 @@ def test_depth_is_of_the_lens_with_the_principal_point_that_was_found() -> None:
     centred = Camera("SIMPLE_RADIAL", width, height, (FOCAL, width / 2, height / 2, 0.0))
     assert pinhole(moved, width)[0][:2, 2] == pytest.approx(moved.params[1:3])
     images = [undistort(frame, camera, width)[0].astype(float) for camera in (moved, centred)]
-    assert np.abs(images[0] - images[1]).mean() < 1  # both pinholes lie where their lenses do: nothing is shifted
+    assert (
+        np.abs(images[0] - images[1]).mean() < 1
+    )  # both pinholes have their lenses' principal points: nothing is shifted
 
 
 @pytest.mark.parametrize("known", [None, Camera("SIMPLE_RADIAL", 320, 240, (FOCAL, 160.0, 120.0, 0.0))])

@@ -1,4 +1,4 @@
-"""The database of a run that was killed, opened again."""
+"""The database of a killed run, opened again."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def opened(path: Path, finished: list[int]) -> MatchDatabase:
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[int, int], int], dict]:
-    """Files of a run that was killed in its second chunk, and the inliers and lenses behind the first."""
+    """Files of a run that was killed in its second chunk, and the inliers and lenses after the first."""
     folder = tmp_path_factory.mktemp("killed")
     database = opened(folder / "features.db", [])
     for index in FINISHED:
         database.add(read_frame(index))
     database.match(PAIRS)
     inliers, lenses = {pair: database.inliers(*pair) for pair in PAIRS}, json.loads(json.dumps(database.lenses))
-    # The second chunk: a new frame, matched, but not with all verified; the lens is another; a pair was forgotten.
+    # The second chunk: a new frame with matches that are not all verified, another lens, a deleted pair.
     database.add(read_frame(3))
     database.match([(2, 3)])
     database._database.write_matches(image_id(1), image_id(3), np.zeros((20, 2), np.uint32))
     database.update_cameras({0: Camera("SIMPLE_RADIAL", 640, 480, (321.0, 320.0, 240.0, 0.1))})
     database.forget((0, 1))
-    shutil.copytree(folder, folder / "left")  # with SQLite's own journal, as a kill leaves it
+    shutil.copytree(folder, folder / "left")  # with SQLite's own journal, as after a kill
     database.close()
     return folder / "left", inliers, lenses
 
@@ -50,7 +50,7 @@ def path(left: tuple[Path, dict, dict], tmp_path: Path) -> Path:
     return tmp_path / "map" / "features.db"
 
 
-def test_it_is_as_it_was_behind_the_last_finished_frame(path: Path, left: tuple[Path, dict, dict]) -> None:
+def test_the_database_is_restored_to_the_last_finished_frame(path: Path, left: tuple[Path, dict, dict]) -> None:
     _, inliers, lenses = left
     assert path.with_name("features.db-wal").is_file()
     database = opened(path, FINISHED)
@@ -71,7 +71,7 @@ def test_it_is_as_it_was_behind_the_last_finished_frame(path: Path, left: tuple[
     database.close()
 
 
-def test_a_new_run_is_not_told_what_a_killed_one_left(path: Path) -> None:
+def test_a_new_run_ignores_the_features_of_a_killed_one(path: Path) -> None:
     path.unlink()
     database = opened(path, [])
     assert database.frames == []

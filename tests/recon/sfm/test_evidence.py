@@ -1,4 +1,4 @@
-"""Evidence about the camera's motion: turning, standing still, and a change of place told from each other."""
+"""Evidence about the camera's motion: rotation, standing still and a change of place are distinguished."""
 
 from __future__ import annotations
 
@@ -63,25 +63,25 @@ def test_rotations_are_fitted_in_spite_of_outliers(cloud: Array) -> None:
     assert np.median(residuals[:40]) > 0.05
 
 
-def test_turning_tells_the_lens(cloud: Array) -> None:
+def test_rotation_determines_the_lens(cloud: Array) -> None:
     pairs = views(cloud, (0, 0, 0))
     assert _find_lens(pairs, CAMERA).focal == pytest.approx(FOCAL, rel=0.02)
     assert only_turned(pairs, CAMERA, 1.0, known=False)
     assert not only_turned(pairs, CAMERA, 1.0, known=True)  # with a focal length of 768 px no rotation explains them
 
 
-def test_a_change_of_place_is_no_turning(cloud: Array) -> None:
+def test_a_change_of_place_is_not_a_rotation(cloud: Array) -> None:
     assert not only_turned(views(cloud, (0.1, 0, 0)), CAMERA, 1.0, known=False)
 
 
-def test_a_plane_seen_from_several_places_is_no_turning(cloud: Array) -> None:
+def test_a_plane_seen_from_several_places_is_not_a_rotation(cloud: Array) -> None:
     plane = cloud / cloud[:, 2:] * 4.0
     assert not only_turned(views(plane, (0.15, 0.05, 0)), CAMERA, 1.0, known=False)
     assert only_turned(views(plane, (0, 0, 0)), CAMERA, 1.0, known=False)
 
 
 def turned_a_little(figures: Sequence[Figure], folder: Path, most: float = 8, wander: float = 0) -> MatchDatabase:
-    """Ten pictures from one place, turned by up to ``most`` degrees, with figures that walk about before it.
+    """Ten pictures from one place, turned by up to ``most`` degrees, with figures that walk in front.
 
     wander: standard deviation of the irregular steps of a figure, in widths.
     """
@@ -115,7 +115,7 @@ TREMBLE = 0.4  # degrees: a few pixels
     ("figures", "most", "wander"),
     [((), 8, 0), (TWO, 8, 0), (FOUR, 4, 0.04), (TWO, TREMBLE, 0.04), (LARGE, TREMBLE, 0.04)],
 )
-def test_a_camera_that_turns_or_trembles_hardly_moves_whoever_walks_before_it(
+def test_a_rotating_or_trembling_camera_hardly_moves_whatever_moves_in_view(
     figures: Sequence[Figure], most: float, wander: float, tmp_path: Path
 ) -> None:
     database = turned_a_little(figures, tmp_path, most, wander)
@@ -152,5 +152,5 @@ def hindrance(made: Input, tmp_path: Path) -> Hindrance | None:
         (motion.blank, Hindrance.FEATURELESS),
     ],
 )
-def test_what_pictures_tell(make, expected: Hindrance | None, tmp_path: Path) -> None:
+def test_hindrances_are_identified_from_images(make, expected: Hindrance | None, tmp_path: Path) -> None:
     assert hindrance(make(tmp_path / "in"), tmp_path) == expected

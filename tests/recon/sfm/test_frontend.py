@@ -33,7 +33,7 @@ FOCAL = 500.0
 
 
 class FlatDepth:
-    """A depth stage that says 1 everywhere, and remembers which views it was asked for."""
+    """A depth stage that returns 1 everywhere and records its views."""
 
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[StructureFromMotion, 
 
 
 def largest_error(poses: Mapping[int, np.ndarray]) -> float:
-    """Of the camera centres after Sim(3) alignment, in metres."""
+    """Error of the camera centres after Sim(3) alignment, in metres."""
     truth = {int(row[0]): row[1:4] for row in np.loadtxt(SAMPLE / "poses.txt")}
     found = np.array([np.linalg.inv(pose)[:3, 3] for pose in poses.values()])
     wanted = np.array([truth[index] for index in poses])
@@ -76,7 +76,7 @@ def test_every_frame_has_a_pose_and_the_lens_is_found(
     assert front_end.database.camera(0).params[0] == pytest.approx(FOCAL, rel=0.01)
 
 
-def test_the_second_chunk_brings_the_frames_before_it_along(
+def test_the_second_chunk_revises_the_poses_of_earlier_frames(
     run: tuple[StructureFromMotion, list[ChunkGeometry], list[Event]],
 ) -> None:
     _, geometry, _ = run
@@ -93,7 +93,7 @@ def test_refining_keeps_every_frame(run: tuple[StructureFromMotion, list[ChunkGe
     assert largest_error(model.cam_from_model) < 0.01
 
 
-def test_a_known_lens_stays_and_solved_depth_is_kept(tmp_path: Path) -> None:
+def test_a_known_lens_and_existing_depth_are_kept(tmp_path: Path) -> None:
     stage = FlatDepth()
     frames = [read_frame(index) for index in range(13)]
     lens = replace(SfmSettings(), depth_stage=stage, depth_size=64)
@@ -109,7 +109,7 @@ def test_a_known_lens_stays_and_solved_depth_is_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["features.db"]  # the run can be resumed
 
 
-def test_another_process_goes_on_like_the_same_one(tmp_path: Path) -> None:
+def test_another_process_continues_with_the_same_result(tmp_path: Path) -> None:
     settings = SfmSettings(camera=known_lens(), depth_stage=FlatDepth(), depth_size=64)
     frames = [read_frame(index) for index in range(9)]
     chunks = Chunk(0, tuple(frames[:6]), 0), Chunk(1, tuple(frames[4:]), 2)
@@ -128,7 +128,7 @@ def test_another_process_goes_on_like_the_same_one(tmp_path: Path) -> None:
         np.testing.assert_allclose(a.cam_from_chunk, b.cam_from_chunk, atol=1e-6)
 
 
-def test_demands_are_relaxed_step_by_step_and_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demands_are_relaxed_step_by_step_with_a_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Effort] = []
 
     def only_the_third(database: MatchDatabase, frames: list[int], known: dict, effort: Effort) -> SparseModel:
@@ -157,12 +157,12 @@ def test_a_lens_twice_too_long_is_found_out_within_the_first_chunk(
     focal, _, _, distortion = front_end.database.camera(0).params
     front_end.close()
     assert geometry.unplaced == {}
-    assert distortion == 0  # not told apart from the focal length yet
+    assert distortion == 0  # not yet distinguished from the focal length
     assert focal == pytest.approx(FOCAL, rel=0.03)
     assert largest_error({frame.index: frame.cam_from_chunk for frame in geometry.frames}) < 0.03
 
 
-def test_a_lens_that_runs_away_stays_as_it_was_and_is_tried_again_with_more_frames(
+def test_a_diverging_lens_is_kept_and_tried_again_with_more_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[int]] = []
@@ -189,7 +189,7 @@ def test_a_lens_that_runs_away_stays_as_it_was_and_is_tried_again_with_more_fram
 def test_a_lens_that_never_settles_costs_a_bounded_number_of_mappings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is tried, a frame is missing and the lens is another one."""
+    """Every attempt loses a frame and finds another lens."""
     mapped: list[SparseModel] = []
     count = 0
 
@@ -219,7 +219,7 @@ def test_a_lens_that_never_settles_costs_a_bounded_number_of_mappings(
 def test_a_lens_that_comes_back_is_not_tried_again(
     focal: float, said: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Mapping returns one lens and the adjustment another; the user hears of it where that bends the map."""
+    """Mapping returns one lens and the adjustment another; the user is notified if that bends the map."""
     events, mappings = list[Event](), list[SparseModel]()
 
     def mapped(database: MatchDatabase, frames: list[int], known: dict, effort: Effort) -> SparseModel:
@@ -231,7 +231,7 @@ def test_a_lens_that_comes_back_is_not_tried_again(
     front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), events.append)
     front_end.reconstruct(Chunk(0, tuple(read_frame(index) for index in range(9)), 0))
     front_end.close()
-    assert len(mappings) == 2  # the first, and one more with the adjusted lens
+    assert len(mappings) == 2  # the first mapping, and one more with the adjusted lens
     assert (Notice(UNSETTLED) in events) == said
 
 
@@ -301,7 +301,7 @@ def test_slow_motion_keeps_its_matches(run: tuple[StructureFromMotion, list[Chun
     assert shared_over(database, [5], 1) == 0
 
 
-def test_two_motions_of_which_none_is_surely_the_rooms_are_doubtful(tmp_path: Path, monkeypatch) -> None:
+def test_two_motions_are_doubtful_if_neither_is_clearly_the_scenes(tmp_path: Path, monkeypatch) -> None:
     events: list[Event] = []
     front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth()), events.append)
     monkeypatch.setattr(frontend, "find_moving", lambda database, frames: Moving({}, torn=True))

@@ -69,7 +69,7 @@ def test_a_pair_without_a_geometry_guides_nothing() -> None:
         assert allowed_matches(geometry, pixels, pixels, 4.0) is None
 
 
-def test_pairs_that_have_only_a_text_in_common_have_no_matches(tmp_path: Path) -> None:
+def test_pairs_that_share_only_an_overlay_have_no_matches(tmp_path: Path) -> None:
     found = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
     random = np.random.default_rng(3)
     for index in range(2):
@@ -82,7 +82,7 @@ def test_pairs_that_have_only_a_text_in_common_have_no_matches(tmp_path: Path) -
     assert found.verified_pairs([0, 1]) == []
 
 
-def test_the_matcher_stays_among_the_allowed() -> None:
+def test_only_allowed_matches_are_made() -> None:
     descriptors = np.eye(4, dtype=np.float32)
     features = Features(np.zeros((4, 4), np.float32), descriptors)
     everything = SiftMatcher().match(features, features)

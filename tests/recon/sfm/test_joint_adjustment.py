@@ -53,7 +53,7 @@ def test_angle_of_a_rotation() -> None:
 
 
 class EverythingOverlaps:
-    """A scene in which all frames see the same, as a database sees it."""
+    """A database in which all frames see the same scene."""
 
     def __init__(self, count: int, first_index: int = 0) -> None:
         self.frames = list(range(first_index, first_index + count))
@@ -75,7 +75,7 @@ class EverythingOverlaps:
 @pytest.mark.parametrize(
     ("focal", "distortion", "made"), [(500, 0.1, True), (100, 0, False), (4521, 0, False), (1500, 20.8, False)]
 )
-def test_only_lenses_that_are_made_are_plausible(focal: float, distortion: float, made: bool) -> None:
+def test_only_realistic_lenses_are_plausible(focal: float, distortion: float, made: bool) -> None:
     model = pycolmap.Reconstruction()
     lens = pycolmap.Camera(
         model="SIMPLE_RADIAL", width=640, height=480, params=[focal, 320, 240, distortion], camera_id=1
@@ -104,7 +104,7 @@ def test_loops_that_the_grid_misses_are_matched_thoroughly() -> None:
     assert loop not in match_far_pairs(database)  # type: ignore[arg-type]
 
 
-def test_however_many_loops_there_are_the_pairs_around_them_are_bounded() -> None:
+def test_the_pairs_around_loops_are_bounded_for_any_number_of_loops() -> None:
     loops = [(index, index + 2000) for index in range(0, 900, 2)]
     found = match_loops(EverythingOverlaps(3000), loops)  # type: ignore[arg-type]
     assert set(loops) <= set(found)
@@ -135,7 +135,7 @@ def test_only_pairs_that_contradict_the_poses_are_forgotten(database: MatchDatab
     assert database.inliers(8, 9) == 0
     assert database.inliers(4, 6) > 0
     without = {index: pose for index, pose in true_poses().items() if index != 4}
-    assert drop_contradictions(database, without, [(4, 6)]) == []  # nobody knows better
+    assert drop_contradictions(database, without, [(4, 6)]) == []  # there is no better pose
 
 
 def test_the_joint_adjustment_undoes_noise_and_places_the_frame_that_is_missing(database: MatchDatabase) -> None:

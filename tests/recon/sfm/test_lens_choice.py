@@ -1,4 +1,4 @@
-"""As many lenses as the pictures speak for: zooms of the sample at half its size, through the front end."""
+"""As many lenses as the images suggest: zooms of the sample at half its size, through the front end."""
 
 import json
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ def chunk_of(number: int) -> Chunk:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ChunkGeometry], dict, list[Event]]:
-    """Two chunks, the first recalled by another process; the memory behind the second."""
+    """Two chunks, the first recalled by another process, and the memory after the second."""
     folder, events = tmp_path_factory.mktemp("zoom"), list[Event]()
     first = StructureFromMotion(folder, settings(), events.append)
     geometry, memory = first.reconstruct(chunk_of(0)), json.loads(json.dumps(first.memory()))
@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ChunkGeome
     return folder, [geometry, more], after, events
 
 
-def test_every_second_picture_zoomed_gives_two_lenses(
+def test_zooming_every_second_image_gives_two_lenses(
     run: tuple[Path, list[ChunkGeometry], dict, list[Event]],
 ) -> None:
     _, (first, _), _, events = run
@@ -113,7 +113,7 @@ def test_the_user_says_how_many_lenses_there_are(tmp_path: Path, cameras: Camera
     database.close()
 
 
-def test_a_lens_that_no_image_had_any_more_comes_back(tmp_path: Path) -> None:
+def test_a_lens_that_no_image_used_any_more_is_restored(tmp_path: Path) -> None:
     database = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
     for index in range(2):
         database.add(read_frame(index, 1.0))

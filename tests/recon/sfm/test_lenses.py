@@ -1,4 +1,4 @@
-"""Lenses told apart by exact and by noisy epipolar geometry of cameras around a room."""
+"""Lenses distinguished by exact and by noisy epipolar geometry of cameras around a room."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -31,7 +31,7 @@ def projections(focals: Array, rng: np.random.Generator) -> Array:
 
 
 def terms_of(focals: Array, noise: float) -> PairTerms:
-    """What neighbours within four places say, with ``noise`` [px] in every point."""
+    """Evidence from neighbours within four places, with ``noise`` [px] in every point."""
     rng = np.random.default_rng(0)
     pixels = projections(focals, rng)
     pixels += rng.normal(0, noise, pixels.shape)
@@ -74,7 +74,7 @@ def test_zooms_are_told_apart(ratios: list[float]) -> None:
     np.testing.assert_allclose(found.focals[found.of_frame], true, rtol=0.04)
 
 
-def test_a_slow_zoom_asks_for_a_lens_for_every_frame() -> None:
+def test_a_slow_zoom_needs_a_lens_for_every_frame() -> None:
     slow, one = (terms_of(focals, 0.2) for focals in (np.geomspace(0.78, 1.17, FRAMES), np.full(FRAMES, 0.78)))
     assert may_differ(slow, fit(slow, replace(one_lens(), focals=np.array([0.95]))), FREE)
     assert not may_differ(one, fit(one, replace(one_lens(), focals=np.array([0.8]))), FREE)
@@ -100,7 +100,7 @@ def test_new_frames_join_the_lenses_that_are_known() -> None:
     assert found.of_frame.tolist() == [0, 1] * (FRAMES // 2)
 
 
-def test_lenses_of_two_kinds_never_become_one() -> None:
+def test_lenses_of_two_kinds_are_never_merged() -> None:
     start = Lenses(np.arange(FRAMES) % 2, np.ones(2), np.arange(2), np.zeros(2, dtype=bool))
     found = find_lenses(terms_of(np.full(FRAMES, 0.8), 0.3), start, FREE, no_guess)
     assert found.of_frame.tolist() == [0, 1] * (FRAMES // 2)

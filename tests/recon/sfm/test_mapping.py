@@ -1,4 +1,4 @@
-"""Mapping on the bundled sample: known poses stay, and new frames come out in their frame."""
+"""Mapping on the bundled sample: known poses stay, and new frames share their coordinate frame."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def centre(cam_from_model: np.ndarray) -> np.ndarray:
     return np.linalg.inv(cam_from_model)[:3, 3]
 
 
-def test_a_continued_chunk_stays_in_the_frame_of_its_known_poses(database: MatchDatabase) -> None:
+def test_a_continued_chunk_keeps_the_frame_of_its_known_poses(database: MatchDatabase) -> None:
     first = map_frames(database, list(range(9)), {}, EFFORTS[1])
     known = {index: first.cam_from_model[index] for index in range(4, 9)}
     second = map_frames(database, list(range(4, FRAMES)), known, EFFORTS[1])
@@ -43,5 +43,5 @@ def test_points_project_onto_their_observations(database: MatchDatabase) -> None
         points_cam = points.positions[points.point_ids[seen]] @ pose[:3, :3].T + pose[:3, 3]
         pixels = points_cam @ model.cameras[index].matrix().T
         errors.append(np.linalg.norm(pixels[:, :2] / pixels[:, 2:] - points.pixels[seen], axis=1))
-    # Distortion is left out here; the rendered lens has next to none.
+    # Distortion is ignored here; the rendered lens has hardly any.
     assert np.median(np.concatenate(errors)) < 0.5

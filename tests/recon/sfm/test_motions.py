@@ -1,4 +1,4 @@
-"""Objects that move in front of the scene are found by area over many pairs and masked; none if one motion fits."""
+"""Objects that move in front of the scene are detected by area over many pairs and masked; none if one motion fits."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,7 +46,9 @@ def find(frames: Sequence[Frame], folder: Path) -> Moving:
 
 
 @pytest.mark.parametrize("column", [0.5, 0.17])
-def test_a_figure_that_the_camera_follows_is_masked_in_the_middle_and_aside(column: float, tmp_path: Path) -> None:
+def test_a_figure_that_the_camera_follows_is_masked_in_the_middle_and_at_the_side(
+    column: float, tmp_path: Path
+) -> None:
     figure = Figure(column=column)
     found = find(frames_with([figure], tmp_path), tmp_path)
     assert len(found.masks) >= 0.75 * len(FRAMES)
@@ -112,7 +114,7 @@ def test_masks_are_joined_with_the_users() -> None:
     assert "Two motions remain" in Moving({1: half}, 0.2, torn=True).describe(frames)
 
 
-def test_features_are_found_again_where_a_mask_lets_them(tmp_path: Path) -> None:
+def test_features_are_extracted_again_outside_the_mask(tmp_path: Path) -> None:
     frames = [read_frame(index) for index in range(3)]
     database = MatchDatabase(tmp_path / "features.db", SiftMatcher(max_features=500), "SIMPLE_RADIAL", None)
     for frame in frames:

@@ -23,7 +23,7 @@ def test_choose_takes_the_most_matched_of_every_cell_first() -> None:
     corners = np.array([[0, 0], [0, 800], [800, 0], [800, 800]], dtype=float)
     positions = np.concatenate([corners + 1, corners + 2, np.full((20, 2), 3.0)])
     counts = np.concatenate([[5, 5, 5, 5], [4, 4, 4, 4], np.full(20, 9)])
-    # The crowd of well matched features sits in the first corner's cell and may take that cell's turn only.
+    # Many well matched features are in the first corner's cell, but get only that cell's share.
     assert choose(positions, counts, 4).tolist() == [1, 2, 3, 8]
 
 
@@ -43,7 +43,7 @@ def test_selection_keeps_matches_and_positions(database: MatchDatabase) -> None:
     assert 20 < len(kept) < len(before)
 
 
-def test_a_whole_selection_equals_the_full_cache(database: MatchDatabase) -> None:
+def test_selecting_everything_equals_the_full_cache(database: MatchDatabase) -> None:
     frames = database.frames[:5]
     everything = {index: np.arange(len(database.positions(index))) for index in frames}
     reduced, full = database.reduced_cache(everything), database.cache(frames)

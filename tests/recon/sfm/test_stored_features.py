@@ -49,7 +49,7 @@ def test_pixels_become_keypoints_where_there_are_none_near() -> None:
     assert (nothing.shape, rows.shape) == ((0, 4), (0,))
 
 
-def test_pixels_that_are_none_are_refused() -> None:
+def test_invalid_pixels_are_refused() -> None:
     for wrong in (np.array([[np.nan, 0]]), np.zeros((1, 3)), np.zeros(2)):
         with pytest.raises(ValueError, match="matched pixels must be finite"):
             with_keypoints(np.zeros((0, 4), np.float32), wrong, 1.0)
@@ -59,7 +59,7 @@ def test_a_feature_matches_once() -> None:
     assert one_to_one(np.array([[0, 5], [1, 5], [0, 6], [2, 7]])).tolist() == [[0, 5], [2, 7]]
 
 
-def test_what_colmap_would_crash_on_is_refused() -> None:
+def test_input_that_would_crash_colmap_is_refused() -> None:
     first, second = features(3), features(2)
     assert rows_of(np.array([[2, 1]]), first, second).dtype == np.uint32
     for wrong in ([[3, 0]], [[0, 2]], [[-1, 0]], [[0, 1, 2]], [0, 1]):

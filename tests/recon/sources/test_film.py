@@ -1,4 +1,4 @@
-"""Which stream of a file is the film, and what becomes of its pictures."""
+"""Which stream of a file is the film, and how its pictures are converted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FINE = {"crf": "8"}
 
 
 def walk(count: int = COUNT, size: tuple[int, int] = (160, 120)) -> list[Image]:
-    """BGR pictures of the sample, small."""
+    """Small BGR pictures of the sample."""
     return [squeezed(picture(index), *size) for index in range(count)]
 
 
@@ -50,7 +50,7 @@ class TestPixels:
         track = Track(pictures, codec, rate=25, pixel=pixel, options=options)
         path = write_video(tmp_path / name, track)
         (width, height) = open_source(str(path)).description.sizes[0]
-        assert (width, height) == pytest.approx(shown, abs=1)  # MPEG-2 knows few aspects, of the whole picture
+        assert (width, height) == pytest.approx(shown, abs=1)  # MPEG-2 has few aspect ratios, of the whole picture
         found = frames_of(path)
         assert found[0].original_size == (width, height)
         assert max(differences(found, [squeezed(image, width, height) for image in walk()])) < 12
@@ -84,7 +84,7 @@ class TestPixels:
 
 
 class TestInterlaced:
-    def test_fields_come_apart(self, tmp_path: Path) -> None:
+    def test_fields_are_separated(self, tmp_path: Path) -> None:
         size = (320, 240)
         path = write_video(tmp_path / "a.MTS", Track(fields(walk(size=size)), options=INTERLACED))
         found = frames_of(path)
@@ -118,14 +118,14 @@ class TestInterlaced:
         assert not any(isinstance(item, Notice) for item in items)
         assert not any(isinstance(item, Notice) for item in open_source(str(with_fields)))
 
-    def test_combs_that_are_not_declared_are_told(self, tmp_path: Path) -> None:
+    def test_undeclared_interlacing_is_reported(self, tmp_path: Path) -> None:
         path = write_video(tmp_path / "a.mp4", Track(fields(walk(12, (320, 240))[::3]), options=FINE))
         (notice,) = [item for item in open_source(str(path)) if isinstance(item, Notice)]
         assert "comb lines of interlaced video" in notice.text
         assert "bwdif" in notice.text
 
     def test_only_some_frames_are(self, tmp_path: Path) -> None:
-        """Whole pictures first, then pictures of two fields; none gets lost between them."""
+        """Whole pictures first, then pictures of two fields; none is lost between them."""
         first = write_video(tmp_path / "1.h264", Track(walk(), options=FINE))
         second = write_video(tmp_path / "2.h264", Track(fields(walk()), options=INTERLACED))
         (tmp_path / "a.h264").write_bytes(first.read_bytes() + second.read_bytes() + first.read_bytes())
@@ -161,7 +161,7 @@ class TestStreams:
         path = write_video(tmp_path / "a.mp4", small, Track(walk(), options=FINE))
         assert max(differences(frames_of(path), walk())) < 5
 
-    def test_of_two_angles_the_one_that_players_take(self, tmp_path: Path) -> None:
+    def test_of_two_angles_the_default_one(self, tmp_path: Path) -> None:
         other = Track([cv2.bitwise_not(image) for image in walk()], options=FINE)
         path = write_video(tmp_path / "a.mkv", other, Track(walk(), options=FINE, disposition="default"))
         assert max(differences(frames_of(path), walk())) < 5
@@ -231,7 +231,7 @@ class TestFrames:
         assert len(frames_of(Path("clip 10:30.mp4"))) == COUNT
 
     @pytest.mark.parametrize("bits", [10, 12, 16])
-    def test_dull_grey_of_many_bits_is_stretched(self, tmp_path: Path, bits: int) -> None:
+    def test_deep_grey_with_low_contrast_is_stretched(self, tmp_path: Path, bits: int) -> None:
         grey = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in walk()]
         path = tmp_path / "a.mkv"
         with av.open(str(path), "w") as container:

@@ -1,4 +1,4 @@
-"""Images are recognised by their content, and deep ones come out with contrast."""
+"""Images are recognised by content, and deep ones are converted with contrast."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TestFormats:
         assert len(frames(tmp_path)) == 1
         assert len(frames(tmp_path / name)) == 1
 
-    def test_what_is_no_image_is_passed_over_quietly(self, tmp_path: Path) -> None:
+    def test_other_files_are_ignored_silently(self, tmp_path: Path) -> None:
         PIL.Image.fromarray(sample()).save(tmp_path / "a.jpg")
         for name in ("notes.txt", "a.json", "a.xmp", "a.aae", "Thumbs.db", "gps.gpx", "empty", "P5 notes", "BMW"):
             (tmp_path / name).write_text({"P5 notes": "P5 is a chapter", "BMW": "BMW is a car"}.get(name, "{}"))
@@ -95,17 +95,17 @@ class TestFormats:
         assert [frame.name for frame in frames(tmp_path)] == ["a.jpg"]
         assert notices(tmp_path) == []
 
-    def test_videos_and_raw_photos_beside_images_are_told(self, tmp_path: Path) -> None:
+    def test_ignored_videos_and_raw_photos_are_reported(self, tmp_path: Path) -> None:
         PIL.Image.fromarray(sample()).save(tmp_path / "a.jpg")
         for name in ("b.MOV", "a.mp4", "IMG_1.CR2"):
             (tmp_path / name).write_bytes(b"II*\0")
         videos, raw = notices(tmp_path)
-        assert videos == "Videos beside the images are passed over, 2 in all, first a.mp4."
-        assert raw == "Raw photos are passed over, 1 in all, first IMG_1.CR2: develop them to JPEG or TIFF."
+        assert videos == "Videos in the folder of images are ignored: 2 in all, first a.mp4."
+        assert raw == "Raw photos are ignored: 1 in all, first IMG_1.CR2. Convert them to JPEG or TIFF."
 
     def test_a_folder_of_videos(self, tmp_path: Path) -> None:
         (tmp_path / "a.mp4").write_bytes(b"\0")
-        with pytest.raises(SourceError, match=r"holds no images, only 1 other file.*For the video a\.mp4, name it"):
+        with pytest.raises(SourceError, match=r"holds no images, only 1 other file.*To use the video a\.mp4"):
             open_source(str(tmp_path))
 
     def test_a_raw_photo(self, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ class TestFormats:
         with pytest.raises(SourceError, match="is an animated WebP, which FFmpeg cannot read"):
             open_source(str(tmp_path / "a.webp"))
 
-    def test_a_large_folder_is_sorted_out_at_once(self, tmp_path: Path) -> None:
+    def test_a_large_folder_is_listed_quickly(self, tmp_path: Path) -> None:
         for number in range(3000):
             (tmp_path / f"{number}{'.jpg' if number % 2 else ''}").write_bytes(b"\xff\xd8\xff\xe0")
         start = time.perf_counter()
@@ -152,7 +152,9 @@ def write_light(path: Path, codec: str, light: np.ndarray[tuple[int, ...], np.dt
 class TestLevels:
     @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
     @pytest.mark.parametrize(("low", "high"), [(28000, 31000), (100, 900), (60000, 65535)])
-    def test_dull_grey_of_16_bit(self, tmp_path: Path, name: str, low: int, high: int) -> None:
+    def test_grey_of_16_bit_with_low_contrast_is_stretched(
+        self, tmp_path: Path, name: str, low: int, high: int
+    ) -> None:
         deep = (low + grey() / 255 * (high - low)).astype(np.uint16)
         cv2.imwrite(str(tmp_path / name), deep)
         (frame,) = frames(tmp_path)
@@ -161,7 +163,7 @@ class TestLevels:
         assert frame.name == "a.jpg"
 
     @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.ppm"])
-    def test_dull_colour_of_16_bit(self, tmp_path: Path, name: str) -> None:
+    def test_colour_of_16_bit_with_low_contrast_is_stretched(self, tmp_path: Path, name: str) -> None:
         deep = (500 + sample() / 255 * 3000).astype(np.uint16)
         cv2.imwrite(str(tmp_path / name), deep[..., ::-1])
         (frame,) = frames(tmp_path)
@@ -169,13 +171,13 @@ class TestLevels:
         assert np.ptp(frame.image) > 150
         assert frame.name == "a.jpg"
 
-    def test_colour_of_16_bit_with_contrast_is_as_it_was(self, tmp_path: Path) -> None:
+    def test_colour_of_16_bit_with_contrast_is_unchanged(self, tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / "a.png"), (sample()[..., ::-1].astype(np.uint16) * 257))
         (frame,) = frames(tmp_path)
         np.testing.assert_array_equal(frame.image, sample())
         assert frame.name == "a.png"
 
-    def test_dull_8_bit_is_as_it_was(self, tmp_path: Path) -> None:
+    def test_an_8_bit_image_with_low_contrast_is_unchanged(self, tmp_path: Path) -> None:
         pixels = (100 + sample() / 255 * 20).astype(np.uint8)
         PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
         np.testing.assert_array_equal(frames(tmp_path)[0].image, pixels)
@@ -219,7 +221,7 @@ class TestNames:
         with pytest.raises(SourceError, match=r"No file matches .*IMG\[9\].*Brackets stand for one of the characters"):
             open_source(str(tmp_path / "IMG[9]*.jpg"))
 
-    def test_names_live_through_colmap_text(self, tmp_path: Path) -> None:
+    def test_names_survive_colmaps_text_files(self, tmp_path: Path) -> None:
         names = ["06 (Größe 1).jpg", "IMG[2].jpg", "a  b\tc.jpg", "日本 1.jpg"]
         (tmp_path / "in").mkdir()
         for name in names:
@@ -249,7 +251,7 @@ class TestNames:
                 PIL.Image.fromarray(sample(number)).save(tmp_path / "in" / f"IMG_{number}.{suffix}")
         items = list(open_source(str(tmp_path / "in"), None, tmp_path / "out"))
         (notice,) = [item.text for item in items if isinstance(item, Notice)]
-        assert "3 names in all, first IMG_0.HEIC and IMG_0.JPG" in notice
+        assert "3 in all, first IMG_0.HEIC and IMG_0.JPG" in notice
         assert (
             len({item.name for item in items if isinstance(item, Frame)})
             == len(list((tmp_path / "out").iterdir()))

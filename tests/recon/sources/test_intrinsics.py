@@ -1,4 +1,4 @@
-"""Every calibration file as its program writes it; what it says is checked by projecting points."""
+"""Every calibration file as its program writes it, checked by projecting points."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def projected(camera: Camera) -> Array:
 
 
 def as_opencv(distortion: Array, *, fisheye: bool = False) -> Array:
-    """Pixels of POINTS by OpenCV, where the centre of the first pixel is (0, 0)."""
+    """Pixels of POINTS by OpenCV, with the centre of the first pixel at (0, 0)."""
     nothing, points = np.zeros(3), POINTS.reshape(-1, 1, 3)
     project = cv2.fisheye.projectPoints if fisheye else cv2.projectPoints
     return np.asarray((project(points, nothing, nothing, MATRIX, distortion))[0]).reshape(-1, 2)
@@ -103,7 +103,7 @@ class TestColmap:
 
     def test_of_turned_images(self, tmp_path: Path) -> None:
         path = self.written(tmp_path, ("PINHOLE", (480, 640), (500.0, 500.0, 240.0, 320.0)))
-        refused(path, "480x640", "640x480", "turned by a quarter")
+        refused(path, "480x640", "640x480", "rotated by 90 degrees")
 
     def test_several_cameras_go_by_size(self, tmp_path: Path) -> None:
         wide = ("PINHOLE", (1920, 1080), (1500.0, 1500.0, 960.0, 540.0))
@@ -291,7 +291,7 @@ class TestPlausibility:
         refused(numbers, *words)
 
     @pytest.mark.parametrize("numbers", ["500,500,320,240", "200,205,300,255", "3000,3000,331,236", "500,500,420,230"])
-    def test_numbers_that_may_be(self, numbers: str) -> None:
+    def test_plausible_numbers(self, numbers: str) -> None:
         assert read(numbers).params == tuple(map(float, numbers.split(",")))
 
     def test_another_model_than_the_file(self, tmp_path: Path) -> None:

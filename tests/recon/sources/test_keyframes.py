@@ -58,14 +58,14 @@ def test_every_frame_of_fast_motion_is_taken() -> None:
     assert picked(view(left) for left in range(0, 600, 40)) == list(range(15))
 
 
-def test_blurred_neighbours_are_passed_over() -> None:
+def test_sharp_frames_are_preferred_to_blurred_neighbours() -> None:
     def picture(index: int) -> Image:
         sharp = view(index)
         return sharp if index % 4 == 0 else np.asarray(cv2.GaussianBlur(sharp, (0, 0), 1.5))
 
     taken = picked(map(picture, range(100)))
     assert len(taken) > 6
-    assert all(index % 4 == 0 for index in taken[:-1])  # the last has no choice left
+    assert all(index % 4 == 0 for index in taken[:-1])  # the last one has no alternative
 
 
 def test_going_straight_ahead_is_motion() -> None:
@@ -80,7 +80,7 @@ def test_going_straight_ahead_is_motion() -> None:
     assert 5 <= len(picked(map(ahead, range(40)))) <= 20
 
 
-def test_a_cut_and_a_blank_wall_are_taken() -> None:
+def test_a_cut_and_a_blank_wall_are_keyframes() -> None:
     blank = np.full((HEIGHT, WIDTH, 3), 128, dtype=np.uint8)
     assert picked([view(0), view(0), view(500), view(500), blank, view(500)]) == [0, 2, 4, 5]
 
@@ -111,7 +111,7 @@ def test_few_frames_are_held() -> None:
         assert read - decided <= MOST_HELD + 2
 
 
-def test_originals_of_frames_passed_over_are_not_kept(tmp_path: Path) -> None:
+def test_originals_of_passed_over_frames_are_not_kept(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for index, left in enumerate([*range(0, 30, 3), *[30] * 5]):

@@ -31,7 +31,7 @@ from tests.support import frame_of
 
 ROOT = Path(__file__).parents[3]
 DEBIAN_PYTHON = "/usr/bin/python3"
-SECONDS = 20.0  # after which a test gives up waiting
+SECONDS = 20.0  # after which a test stops waiting
 
 
 def candidate(index: int, way: float) -> Candidate:
@@ -45,13 +45,13 @@ def indices_of(waiting: Waiting) -> list[int]:
 
 
 class TestWaiting:
-    def test_the_frame_gives_way_whose_neighbours_are_nearest(self) -> None:
+    def test_the_frame_with_the_nearest_neighbours_is_dropped(self) -> None:
         waiting = Waiting(3, patient=False)
         for index, way in enumerate((0.0, 1.0, 1.1, 5.0)):
             waiting.put(candidate(index, way))
         assert indices_of(waiting) == [0, 2, 3]
 
-    def test_what_was_handed_out_counts_as_a_neighbour(self) -> None:
+    def test_a_delivered_frame_counts_as_a_neighbour(self) -> None:
         waiting = Waiting(2, patient=False)
         waiting.put(candidate(0, 0.0))
         waiting.get()
@@ -60,7 +60,7 @@ class TestWaiting:
         assert indices_of(waiting) == [2, 3]
 
     @given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(2, 8))
-    def test_it_stays_bounded_even_and_with_the_newest(self, steps: list[float], capacity: int) -> None:
+    def test_the_queue_stays_bounded_evenly_spaced_and_with_the_newest(self, steps: list[float], capacity: int) -> None:
         waiting = Waiting(capacity, patient=False)
         for index, way in enumerate(np.cumsum(steps)):
             waiting.put(candidate(index, float(way)))
@@ -102,7 +102,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that is killed at the end, as when a cable is pulled."""
+    """A process that is killed at the end, as if a cable were pulled."""
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             yield process
@@ -128,7 +128,7 @@ def serving(port: int) -> Iterator[None]:
 def open_patiently(
     url: str, options: SourceOptions, images: Path | None = None, patience: float = SECONDS
 ) -> LiveSource:
-    """Open a stream as soon as its publisher is there."""
+    """Open a stream as soon as its publisher is ready."""
     deadline = time.monotonic() + SECONDS
     while True:
         try:
@@ -140,7 +140,7 @@ def open_patiently(
 
 
 def read_until(items: Iterator[object], done: Callable[[object], bool]) -> list[object]:
-    """Items up to the one that is waited for."""
+    """Items up to the awaited one."""
     read = []
     for item in items:
         read.append(item)
@@ -194,7 +194,7 @@ class TestStreams:
         assert source.status.lost == 1
         source.stop()
 
-    def test_a_stream_that_stays_away_ends_the_source(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_stream_that_does_not_return_ends_the_source(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(capture, "READ_SECONDS", 0.3)
         url = f"udp://127.0.0.1:{free_port()}"
         with publishing(url):
@@ -205,7 +205,7 @@ class TestStreams:
         notices = [item.text for item in items if isinstance(item, Notice)]
         assert [text.split(": ")[0] for text in notices] == [f"{url} is lost", f"{url} did not come back"]
 
-    def test_one_that_is_not_there_is_refused_at_once(self) -> None:
+    def test_an_absent_stream_is_refused_at_once(self) -> None:
         with pytest.raises(SourceError, match=r"cannot be opened: connection refused\. Is it running\?"):
             open_live_source(f"rtsp://127.0.0.1:{free_port()}/live", SourceOptions())
 
@@ -218,7 +218,7 @@ class TestRealtime:
         assert [frame.index for frame in frames if isinstance(frame, Frame)] == list(range(8))
         assert 0.65 < time.monotonic() - start < SECONDS
 
-    def test_a_slow_reader_gets_the_whole_way_with_gaps(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_slow_reader_gets_the_whole_path_with_gaps(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("recon.sources.live.WAITING", 5)
         path = encode_video(tmp_path / "a.mp4", frames=40, rate=100)
         source = open_live_source(str(path), SourceOptions(), realtime=True)
@@ -243,7 +243,7 @@ class TestRealtime:
         assert all(isinstance(item, Frame) for item in rest)
         assert source.status.captured < 40
 
-    def test_no_video_is_no_source(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_video_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.mp4").write_bytes(b"nothing")
         with pytest.raises(SourceError, match=r"a\.mp4 cannot be read as a video: its content is not a video"):
             open_live_source(str(tmp_path / "a.mp4"), SourceOptions(), realtime=True)
@@ -274,7 +274,7 @@ for number in range(3):
 
 
 class TestWatch:
-    def test_half_written_files_are_waited_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_source_waits_for_incomplete_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watching, "LOOK_AGAIN_MS", 50)
         folder = tmp_path / "in"
         folder.mkdir()
@@ -291,7 +291,7 @@ class TestWatch:
             assert np.array_equal(frame.image, expected)
             assert (tmp_path / "images" / frame.name).read_bytes() == (tmp_path / "a.jpg").read_bytes()
 
-    def test_a_file_that_stays_half_is_given_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_that_stays_incomplete_is_skipped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watching, "LOOK_AGAIN_MS", 50)
         monkeypatch.setattr(watching, "GIVE_UP_SECONDS", 0.2)
         PillowImage.fromarray(random_texture(160, 120)).save(tmp_path / "b.jpg")
@@ -305,11 +305,11 @@ class TestWatch:
         assert skipped.name == "a.jpg"
         assert "cut short" in skipped.reason
 
-    def test_a_folder_must_be_there(self, tmp_path: Path) -> None:
+    def test_the_folder_must_exist(self, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="is not a folder"):
             open_live_source(str(tmp_path / "none"), SourceOptions(), watch=True)
 
-    def test_originals_go_elsewhere(self, tmp_path: Path) -> None:
+    def test_the_watched_folder_cannot_hold_the_originals(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="Choose another --out"):
             open_live_source(str(tmp_path), SourceOptions(), tmp_path, watch=True)
 
@@ -335,7 +335,7 @@ class TestCameras:
         found = f"{dev}/video0 (Webcam 0), {dev}/video2 (Webcam 2), {dev}/video10 (Webcam 10)"
         assert self.refusal("7") == f"There is no camera {dev}/video7. Devices found: {found}."
 
-    def test_what_is_no_camera_is_said(self) -> None:
+    def test_a_device_that_is_not_a_camera_is_named(self) -> None:
         assert (
             self.refusal("0")
             .split(".")[0]
@@ -356,6 +356,6 @@ class TestCameras:
         assert "Add --watch" in self.refusal(str(tmp_path))
 
 
-def test_masks_do_not_go_with_a_live_source(tmp_path: Path) -> None:
+def test_a_live_source_takes_no_masks(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--masks"):
         open_live_source(str(tmp_path), SourceOptions(masks=tmp_path), watch=True)

@@ -1,4 +1,4 @@
-"""What stays in place is masked and nothing else, whatever the camera does."""
+"""Only what stays in place is masked, however the camera moves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def frames_of(images: Sequence[Image], first: int = 0) -> tuple[Frame, ...]:
 
 
 def masked(images: Sequence[Image]) -> Mask:
-    """What is left out of all images as one chunk."""
+    """The pixels masked in all images of one chunk."""
     chunk = OverlayFinder(lambda _: None).leave_out(Chunk(0, frames_of(images), 0))
     return ~chunk.frames[-1].mask
 
@@ -75,7 +75,7 @@ def shaking(image: Image) -> list[Image]:
 
 
 def fading(image: Image) -> Image:
-    """A scene whose lower left corner lies in the dark."""
+    """A scene with a dark lower left corner."""
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
     light = np.clip(np.hypot(image.shape[0] - rows, columns) / 300, 0.05, 1)
     return np.asarray((image * light[..., None]).astype(np.uint8))
@@ -123,7 +123,7 @@ def test_a_figure_that_the_camera_follows_is_no_overlay() -> None:
     assert OverlayFinder(pytest.fail).leave_out(chunk) is chunk
 
 
-def test_an_overlay_that_nothing_shines_through_stays_one() -> None:
+def test_an_opaque_overlay_is_kept_and_a_swaying_figure_is_not() -> None:
     still = np.zeros((40, 60, 3), np.uint8)
     still[10:30, 20:40] = 200
     edge = np.zeros((40, 60), np.bool_)
@@ -131,10 +131,10 @@ def test_an_overlay_that_nothing_shines_through_stays_one() -> None:
     np.testing.assert_array_equal(without_swaying(edge, [still] * 12), edge)
     swaying = [np.roll(still, step % 3 - 1, axis=0) for step in range(12)]
     assert not without_swaying(edge, swaying).any()
-    np.testing.assert_array_equal(without_swaying(edge, swaying[:5]), edge)  # too few tell
+    np.testing.assert_array_equal(without_swaying(edge, swaying[:5]), edge)  # too few images
 
 
-def test_overlay_is_known_to_later_chunks_joins_the_users_mask_and_is_told_once(room: list[Image]) -> None:
+def test_an_overlay_applies_to_later_chunks_joins_the_users_mask_and_is_reported_once(room: list[Image]) -> None:
     said: list[Event] = []
     finder = OverlayFinder(said.append)
     drawn = frames_of([overlays.with_clock(image.copy(), 0) for image in room])
@@ -147,11 +147,11 @@ def test_overlay_is_known_to_later_chunks_joins_the_users_mask_and_is_told_once(
     assert np.array_equal(second.frames[2].mask, first.frames[0].mask & left)
     upright = frames_of([np.rot90(image).copy() for image in room[:2]], VIEWS + 1)
     third = Chunk(2, (later, *upright), 1)
-    assert finder.leave_out(third).frames[1:] == upright  # of another shape, of which nothing is known
+    assert finder.leave_out(third).frames[1:] == upright  # of another shape, without known views
     (notice,) = said
     assert "is left out of the map" in notice.text
 
 
-def test_chunks_without_an_overlay_come_back_as_they_are(room: list[Image]) -> None:
+def test_chunks_without_an_overlay_are_unchanged(room: list[Image]) -> None:
     chunk = Chunk(0, frames_of(room), 0)
     assert OverlayFinder(lambda _: None).leave_out(chunk) is chunk

@@ -26,7 +26,7 @@ def test_a_clock_in_the_picture_moves_no_pose_and_gets_no_depth(tmp_path: Path) 
     assert error is not None
     assert error < 0.02
     for _, geometry in opened.geometry():
-        assert np.mean(geometry.depth[226:234, 152:243] > 0) < 0.02  # where the clock is, but for its seconds
+        assert np.mean(geometry.depth[226:234, 152:243] > 0) < 0.02  # the area of the clock without its seconds
         assert np.mean(geometry.depth[40:200] > 0) > 0.3
 
 

@@ -1,4 +1,4 @@
-"""Image files and videos are made here, small; the files of real cameras are read in tests/real."""
+"""Small image files and videos made here; tests/real reads the files of real cameras."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 96, 64
 
 
 def picture(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> Image:
-    """Blocks of 8 x 8 pixels in random, faintly coloured greys: a few levels off after JPEG or H.264."""
+    """Blocks of 8 x 8 pixels in random, faintly coloured greys, which JPEG and H.264 change by a few levels."""
     rng = np.random.default_rng(seed)
     grid = (height // 8, width // 8)
     blocks = rng.integers(20, 236, (*grid, 1)) + rng.integers(-20, 21, (*grid, 3))
@@ -63,7 +63,7 @@ class TestOptions:
             ({"size": 10}, "--size must be 64 to 16384 pixels, got 10"),
         ],
     )
-    def test_values_that_cannot_work(self, values: dict[str, int], reason: str) -> None:
+    def test_impossible_values(self, values: dict[str, int], reason: str) -> None:
         with pytest.raises(SettingsError, match=reason):
             SourceOptions(**values)  # type: ignore[arg-type]
 
@@ -94,7 +94,7 @@ class TestWhatIsNoSource:
 
     def test_unsupported_file(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("hello")
-        self.refused(tmp_path / "notes.txt", "type that is not read", "jpg", "mp4")
+        self.refused(tmp_path / "notes.txt", "unsupported type", "jpg", "mp4")
 
     def test_text_named_mp4(self, tmp_path: Path) -> None:
         (tmp_path / "a.mp4").write_text("hello\n" * 50)
@@ -394,7 +394,7 @@ class TestOriginals:
             assert not written.getexif()
             assert difference(np.asarray(written), np.rot90(picture(), -1)) < 8
 
-    def test_a_wrong_suffix_is_put_right(self, tmp_path: Path) -> None:
+    def test_a_wrong_suffix_is_corrected(self, tmp_path: Path) -> None:
         path = save(tmp_path / "in" / "a.jpg", format="PNG")
         assert frames_of(path, images_folder=tmp_path / "run")[0].name == "a.png"
         assert (tmp_path / "run" / "a.png").samefile(path)
@@ -407,7 +407,7 @@ class TestOriginals:
         assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names
 
     def test_writing_never_changes_the_users_file(self, tmp_path: Path) -> None:
-        """A second run writes under the name that the first one linked to the user's file."""
+        """A second run writes to the name that the first one linked to the user's file."""
         path = save(tmp_path / "in" / "a.jpg")
         before = path.read_bytes()
         frames_of(tmp_path / "in", images_folder=tmp_path / "run")
@@ -423,7 +423,7 @@ class TestOriginals:
             open_source(str(tmp_path), images_folder=tmp_path)
         assert path.exists()
 
-    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+    def test_a_folder_that_cannot_be_created(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.png")
         with pytest.raises(OutputError, match=r"Cannot create .*images: Not a directory"):
             frames_of(path, images_folder=path / "images")
@@ -480,7 +480,7 @@ class TestMasks:
         with pytest.raises(SettingsError, match=r"a\.png is 64 x 96 pixels, but its image a\.jpg is 96 x 64"):
             frames_of(tmp_path / "in", SourceOptions(masks=tmp_path / "masks"))
 
-    def test_that_fit_no_frame(self, tmp_path: Path) -> None:
+    def test_masks_that_fit_no_frame(self, tmp_path: Path) -> None:
         save(tmp_path / "in" / "a.jpg")
         save(tmp_path / "masks" / "other.png")
         with pytest.raises(SettingsError, match=r"No mask in .*masks belongs to a frame"):
@@ -637,7 +637,7 @@ class TestVideo:
         with pytest.raises(SourceError, match=r"a\.mp4 cannot be read as a video: it was cut short before its index"):
             open_source(str(path))
 
-    def test_sound_alone(self, tmp_path: Path) -> None:
+    def test_only_sound(self, tmp_path: Path) -> None:
         path = tmp_path / "a.mp4"
         with av.open(str(path), "w") as container:
             stream = container.add_stream("aac", rate=44100)

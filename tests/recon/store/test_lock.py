@@ -30,7 +30,7 @@ with sole_writer(Path(sys.argv[1]), "run"):
 
 @pytest.fixture
 def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that has none, as some network ones."""
+    """A file system without locks, as on some networks."""
 
     def unsupported(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -38,7 +38,7 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "flock", unsupported)
 
 
-def test_a_second_writer_is_told_who_writes(tmp_path: Path) -> None:
+def test_a_second_writer_learns_who_writes(tmp_path: Path) -> None:
     with sole_writer(tmp_path / "new" / "out", "run"):
         words = rf"out is in use by another run \(process {os.getpid()} on {socket.gethostname()} since 20\d\d-"
         with pytest.raises(OutputError, match=words), sole_writer(tmp_path / "new" / "out", "export"):
@@ -74,7 +74,7 @@ def test_without_locks_the_owner_decides(tmp_path: Path, without_locks: None) ->
     for owner, taken in (
         (this, True),
         (replace(this, process=2**22 - 1), False),  # no such process
-        (replace(this, started=this.started - 100), False),  # its number was given again
+        (replace(this, started=this.started - 100), False),  # its number was reused
         (replace(this, host="elsewhere", process=2**22 - 1), True),
     ):
         (tmp_path / LOCK).write_text(json.dumps(asdict(owner)))
@@ -87,7 +87,7 @@ def test_without_locks_the_owner_decides(tmp_path: Path, without_locks: None) ->
                 assert json.loads((tmp_path / LOCK).read_text())["process"] == os.getpid()
 
 
-def test_what_to_do_about_an_owner_elsewhere(tmp_path: Path, without_locks: None) -> None:
+def test_advice_about_an_owner_on_another_host(tmp_path: Path, without_locks: None) -> None:
     (tmp_path / LOCK).write_text(json.dumps(asdict(replace(Owner.this("run"), host="elsewhere"))))
     with pytest.raises(OutputError, match=rf"if it has ended, delete .*{LOCK}"), sole_writer(tmp_path, "run"):
         pass
@@ -100,7 +100,7 @@ def test_a_damaged_owner_is_replaced(tmp_path: Path, content: str, without_locks
         pass
 
 
-def test_a_folder_that_is_none(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"Cannot write to .*file"), sole_writer(tmp_path / "file", "run"):
         pass

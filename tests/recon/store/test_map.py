@@ -68,7 +68,7 @@ def stored(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_places_come_back_exactly(stored: Path) -> None:
+def test_poses_are_restored_exactly(stored: Path) -> None:
     back = open_map(stored)
     expected = [placed(3), placed(4), placed(5, WIDE_CAMERA)]
     assert [(f.index, f.timestamp, f.name, f.camera) for f in back.frames] == [
@@ -82,7 +82,7 @@ def test_places_come_back_exactly(stored: Path) -> None:
         assert_array_equal(getattr(back.points, name), getattr(POINTS, name))
 
 
-def test_geometry_comes_back_within_its_stored_precision(stored: Path) -> None:
+def test_geometry_is_restored_within_its_stored_precision(stored: Path) -> None:
     found = list(open_map(stored).geometry())
     assert [frame.index for frame, _ in found] == [3, 4, 5]
     for (frame, back), expected in zip(found, [geometry(3), geometry(4), geometry(5, WIDE_CAMERA)], strict=True):
@@ -96,7 +96,7 @@ def test_geometry_comes_back_within_its_stored_precision(stored: Path) -> None:
         assert_array_equal(back.intrinsics, expected.intrinsics)
 
 
-def test_geometry_leaves_out_frames_without_a_place(stored: Path) -> None:
+def test_geometry_omits_unplaced_frames(stored: Path) -> None:
     MapStore(stored).write_places((placed(4),), (), SparsePoints.empty(), complete=False)
     back = open_map(stored)
     assert [frame.index for frame, _ in back.geometry()] == [4]
@@ -111,7 +111,7 @@ def test_a_submap_without_new_frames_is_stored(tmp_path: Path) -> None:
     assert list(open_map(tmp_path).geometry()) == []
 
 
-def test_maps_of_early_builds_tell_passed_frames_by_their_words(stored: Path) -> None:
+def test_maps_of_early_builds_identify_passed_frames_by_their_reason(stored: Path) -> None:
     path = stored / "map" / "map.json"
     content = json.loads(path.read_text())
     reasons = ("was passed over as it shows little new, and the map has no points to place it by", "the file is empty")
@@ -189,8 +189,8 @@ def test_missing_array_is_named(stored: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\5\6" + bytes(18), b"\x80\x04N.", b"\x93NUMPY\1\0"])
-def test_no_advice_to_load_a_damaged_file_unsafely(stored: Path, content: bytes) -> None:
-    """NumPy's own words name allow_pickle, which runs what is in the file."""
+def test_a_damaged_file_is_not_loaded_unsafely(stored: Path, content: bytes) -> None:
+    """NumPy's own message recommends allow_pickle, which would run code in the file."""
     for name, read in (
         ("points", lambda: open_map(stored)),
         ("submap_0000", lambda: list(open_map(stored).geometry())),
@@ -206,12 +206,14 @@ def test_no_advice_to_load_a_damaged_file_unsafely(stored: Path, content: bytes)
 
 def test_objects_are_not_loaded(stored: Path) -> None:
     np.savez(stored / "map" / "points.npz", positions=np.array([{}, []], dtype=object))
-    with pytest.raises(MapError, match=r"points\.npz is missing or damaged: it is not a whole archive of plain arrays"):
+    with pytest.raises(
+        MapError, match=r"points\.npz is missing or damaged: it is not a complete archive of plain arrays"
+    ):
         open_map(stored)
 
 
 def test_a_map_of_version_1_is_read(stored: Path) -> None:
-    """As it was written before Zstandard: by NumPy alone."""
+    """As written by NumPy alone, without Zstandard."""
     for path in (stored / "map").glob("*.npz"):
         arrays = load_arrays(path)
         if "version" in arrays:
@@ -219,17 +221,17 @@ def test_a_map_of_version_1_is_read(stored: Path) -> None:
         np.savez_compressed(path, **arrays)
     places = stored / "map" / "map.json"
     places.write_text(json.dumps(json.loads(places.read_text()) | {"version": 1}))
-    test_places_come_back_exactly(stored)
-    test_geometry_comes_back_within_its_stored_precision(stored)
+    test_poses_are_restored_exactly(stored)
+    test_geometry_is_restored_within_its_stored_precision(stored)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"Cannot create .*file.*Not a directory"):
         MapStore(tmp_path / "file" / "run")
 
 
-def test_a_file_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"Cannot write .*map\.json: Not a directory"):
         write_atomically(tmp_path / "file" / "map.json", lambda file: file.write(b"new"))

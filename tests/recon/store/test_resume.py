@@ -1,4 +1,4 @@
-"""Runs that go on with an earlier one: after a kill, with a grown folder, with another source; and what is refused."""
+"""Resumed runs: after a kill, with a grown folder, with another source; and the ones that are refused."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ AGAIN = replace(SETTINGS, resume=True)
 
 
 class Killed(BaseException):
-    """Nothing in the program hears of it, as of SIGKILL."""
+    """Like SIGKILL, it gives the program no notice."""
 
 
 class Watched(ExactFrontEnd):
-    """Remembers which chunks it was asked for."""
+    """Records the chunks that it has to reconstruct."""
 
     ending = Killed
     asked: ClassVar[list[int]]
@@ -54,7 +54,7 @@ def front_end(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
 
 
 def write_photos(folder: Path, indices: range) -> Path:
-    """Pictures of the walk. They are numbered from 0 in every folder."""
+    """Pictures of the walk, numbered from 0 in every folder."""
     folder.mkdir(exist_ok=True)
     for number, index in enumerate(indices):
         PillowImage.fromarray(render(placed_frame(index))).save(folder / f"{number:04d}.jpg")
@@ -72,7 +72,7 @@ def run(photos: Path, out: Path, settings: RunSettings = AGAIN) -> tuple[RunRepo
 
 
 def killed(photos: Path, out: Path, front_end: type[Watched], moment: str, settings: RunSettings = SETTINGS) -> None:
-    """A run that was killed; afterwards the front end works, and remembers no chunk."""
+    """A killed run; afterwards the front end works, and has recorded no chunk."""
     front_end.interrupt = moment
     with pytest.raises(Killed):
         run(photos, out, settings)
@@ -81,7 +81,7 @@ def killed(photos: Path, out: Path, front_end: type[Watched], moment: str, setti
 
 
 def expect_same_map(out: Path, other: Path) -> None:
-    """Equal but for the precision of stored depth, which the unit of the map depends on."""
+    """Assert equality up to the precision of stored depth, on which the unit of the map depends."""
     ours, theirs = (open_map(folder).frames for folder in (out, other))
     assert [(f.index, f.timestamp, f.name, f.camera) for f in ours] == [
         (f.index, f.timestamp, f.name, f.camera) for f in theirs
@@ -93,7 +93,7 @@ def expect_same_map(out: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("moment", "left"), [("chunk 0", [0, 1, 2]), ("chunk 1", [1, 2]), ("chunk 2", [2]), ("refine", [])]
 )
-def test_a_run_that_was_killed_goes_on_where_it_was(
+def test_a_killed_run_resumes_where_it_stopped(
     photos: Path, tmp_path: Path, front_end: type[Watched], moment: str, left: list[int]
 ) -> None:
     run(photos, tmp_path / "whole", SETTINGS)
@@ -114,7 +114,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(
         assert (tmp_path / "out" / name).is_file()
 
 
-def test_a_run_may_be_killed_again_and_again(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
+def test_a_run_may_be_killed_repeatedly(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
     run(photos, tmp_path / "whole", SETTINGS)
     killed(photos, tmp_path / "out", front_end, "chunk 1")
     killed(photos, tmp_path / "out", front_end, "chunk 2", AGAIN)
@@ -123,7 +123,7 @@ def test_a_run_may_be_killed_again_and_again(photos: Path, tmp_path: Path, front
     expect_same_map(tmp_path / "out", tmp_path / "whole")
 
 
-def test_frames_without_a_place_keep_their_reasons(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
+def test_unplaced_frames_keep_their_reasons(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
     front_end.missing = frozenset({2})
     whole, _ = run(photos, tmp_path / "whole", SETTINGS)
     killed(photos, tmp_path / "out", front_end, "chunk 2")
@@ -132,7 +132,7 @@ def test_frames_without_a_place_keep_their_reasons(photos: Path, tmp_path: Path,
     assert [frame.index for frame in found.skipped] == [2]
 
 
-def test_ctrl_c_is_no_end_either(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
+def test_a_run_ended_by_ctrl_c_can_be_resumed(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
     front_end.interrupt, front_end.ending = "chunk 2", KeyboardInterrupt
     first, _ = run(photos, tmp_path / "out", SETTINGS)
     assert (first.interrupted, first.frames_placed) == (True, 8)
@@ -141,7 +141,7 @@ def test_ctrl_c_is_no_end_either(photos: Path, tmp_path: Path, front_end: type[W
     assert (found.interrupted, found.frames_placed) == (False, FRAMES)
 
 
-def test_ctrl_c_while_the_map_is_read_back_leaves_it_as_it_was(photos: Path, tmp_path: Path, front_end) -> None:
+def test_ctrl_c_while_the_map_is_restored_leaves_it_unchanged(photos: Path, tmp_path: Path, front_end) -> None:
     run(photos, tmp_path / "out", SETTINGS)
     before = (tmp_path / "out" / "map" / "map.json").read_bytes()
 
@@ -165,8 +165,8 @@ def test_a_folder_that_has_grown(photos: Path, tmp_path: Path, front_end: type[W
 
 
 @pytest.mark.parametrize("moment", ["", "chunk 3", "chunk 4"])
-def test_another_source_follows_behind(photos: Path, tmp_path: Path, front_end: type[Watched], moment: str) -> None:
-    """Undisturbed, or killed in its turn and resumed."""
+def test_another_source_extends_the_map(photos: Path, tmp_path: Path, front_end: type[Watched], moment: str) -> None:
+    """Uninterrupted, or also killed and resumed."""
     out = tmp_path / "out"
     run(photos, out, SETTINGS)
     more = write_photos(tmp_path / "more", range(FRAMES, FRAMES + 5))
@@ -177,7 +177,7 @@ def test_another_source_follows_behind(photos: Path, tmp_path: Path, front_end: 
     found, _ = run(more, out, other)
     assert front_end.asked == {"": [3, 4], "chunk 3": [3, 4], "chunk 4": [4]}[moment]
     assert found.frames_placed == FRAMES + 5
-    assert f"the frames of {more} follow from number {FRAMES} on" in found.notices[0]
+    assert f"the frames of {more} follow from number {FRAMES}." in found.notices[0]
     assert [(chunk.first, chunk.last) for chunk in found.chunks[2:]] == [(6, 9), (9, 12), (12, 14)]
     new = open_map(out).frames[FRAMES:]
     assert [(frame.index, frame.timestamp, frame.name) for frame in new] == [
@@ -215,19 +215,19 @@ def test_masks_of_an_earlier_source_apply_when_another_follows(
         run(write_photos(tmp_path / "most", range(FRAMES)), tmp_path / "out")
 
 
-def test_a_source_that_shows_nothing_of_the_map_is_a_piece_of_its_own(
+def test_a_source_that_shows_nothing_of_the_map_is_a_separate_piece(
     photos: Path, tmp_path: Path, front_end: type[Watched]
 ) -> None:
     out = tmp_path / "out"
     run(photos, out, SETTINGS)
-    front_end.missing = frozenset({8, 9})  # what the first new chunk repeats
+    front_end.missing = frozenset({8, 9})  # repeated by the first new chunk
     more = write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3))
     found, _ = run(more, out)
     assert any("could not be connected with the frames before" in notice for notice in found.notices)
     assert found.frames_placed == FRAMES
     assert [frame.index for frame in found.skipped] == [10, 11, 12]
     assert {frame.reason for frame in found.skipped} == {"has too little in common with the rest of the map"}
-    # The joint adjustment finds their places in the end.
+    # The joint adjustment places them in the end.
     front_end.refined = staticmethod(lambda _: true_model({index: np.eye(4) for index in range(FRAMES + 3)}))
     assert run(more, out)[0].frames_placed == FRAMES + 3
     scales = {frame.index: frame.world_from_cam.scale for frame in open_map(out).frames}
@@ -235,7 +235,7 @@ def test_a_source_that_shows_nothing_of_the_map_is_a_piece_of_its_own(
 
 
 class Anywhere:
-    """Places every frame that was passed over, somewhere."""
+    """Gives every passed-over frame some pose."""
 
     def __init__(self, _: ReconstructedMap) -> None:
         pass
@@ -245,13 +245,13 @@ class Anywhere:
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_what_an_earlier_source_passed_over_gets_a_pose_again_where_it_is_still_there(
+def test_frames_that_an_earlier_source_passed_over_get_new_poses_if_it_still_exists(
     tmp_path: Path, front_end: type[Watched], monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
     monkeypatch.setattr("recon.mapping.between.FrameLocaliser", Anywhere)
     twice, out = tmp_path / "twice", tmp_path / "out"
     twice.mkdir()
-    for number in range(FRAMES):  # every picture comes twice
+    for number in range(FRAMES):  # every picture appears twice
         PillowImage.fromarray(render(placed_frame(number // 2))).save(twice / f"{number:04d}.jpg")
     run(twice, out, replace(SETTINGS, source=SourceOptions(keyframes="auto")))
     assert [frame.index for frame in open_map(out).between] == [1, 3, 5, 7, 9]
@@ -267,7 +267,7 @@ def test_what_an_earlier_source_passed_over_gets_a_pose_again_where_it_is_still_
     assert found.passed_over == 5
 
 
-def test_what_an_earlier_source_could_not_give_stays_listed(photos: Path, tmp_path: Path) -> None:
+def test_unreadable_frames_of_an_earlier_source_stay_listed(photos: Path, tmp_path: Path) -> None:
     (photos / "0004.jpg").write_bytes(b"")
     run(photos, tmp_path / "out", SETTINGS)
     found, _ = run(write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3)), tmp_path / "out")
@@ -297,13 +297,13 @@ def damage(name: str) -> Callable[[Path, Path], None]:
     [
         (shrink, SourceError, "it has fewer frames, and 0009.jpg is gone"),
         (shrink_to_two_chunks, SourceError, "it has fewer frames, and 0008.jpg is gone"),
-        (exchange, SourceError, "photos/0003.jpg is not what frame 3 of the map"),
+        (exchange, SourceError, "photos/0003.jpg is not the file of frame 3 of the map"),
         (damage("run.json"), MapError, "run.json is damaged"),
         (damage("chunk_0001.json"), MapError, "chunk_0001.json is damaged"),
         (damage("submap_0001.npz"), MapError, "submap_0001.npz is missing or damaged"),
     ],
 )
-def test_what_has_changed_is_refused_and_nothing_is_lost(
+def test_a_changed_source_is_refused_and_nothing_is_lost(
     photos: Path, tmp_path: Path, change: Callable[[Path, Path], None], error: type[ReconError], words: str
 ) -> None:
     out = tmp_path / "out"
@@ -336,20 +336,20 @@ def test_other_settings_are_refused(photos: Path, tmp_path: Path, settings: RunS
         run(photos, tmp_path / "out", settings)
 
 
-def test_only_the_last_source_can_be_gone_on_with(photos: Path, tmp_path: Path) -> None:
+def test_only_the_last_source_can_be_resumed(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "out", SETTINGS)
     run(write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3)), tmp_path / "out")
-    with pytest.raises(SettingsError, match=r"has frames of .*photos already, and .*more came after it"):
+    with pytest.raises(SettingsError, match=r"already has frames of .*photos, followed by those of .*more"):
         run(photos, tmp_path / "out")
 
 
-def test_a_source_that_came_to_nothing_is_forgotten(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
+def test_a_source_without_a_finished_chunk_is_forgotten(photos: Path, tmp_path: Path, front_end: type[Watched]) -> None:
     killed(photos, tmp_path / "out", front_end, "chunk 1")
     killed(write_photos(tmp_path / "more", range(3)), tmp_path / "out", front_end, "chunk 1", AGAIN)
     assert run(photos, tmp_path / "out")[0].frames_placed == FRAMES
 
 
-def test_options_that_contradict() -> None:
+def test_contradictory_options() -> None:
     with pytest.raises(SettingsError, match="--overwrite would delete"):
         replace(AGAIN, overwrite=True)
     with pytest.raises(SettingsError, match="cannot be combined with --weights"):
@@ -364,7 +364,7 @@ def test_an_image_of_an_earlier_source_is_needed(photos: Path, tmp_path: Path) -
         run(write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3)), out)
 
 
-def test_the_journal_says_what_came_from_where(photos: Path, tmp_path: Path) -> None:
+def test_the_journal_records_the_source_of_every_frame(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "out", SETTINGS)
     run(write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3)), tmp_path / "out")
     content = json.loads((tmp_path / "out" / "map" / "run.json").read_text())
@@ -386,7 +386,7 @@ def test_a_run_of_another_front_end_is_refused(
         run(photos, tmp_path / "out", replace(AGAIN, front_end="other"))
 
 
-def test_a_front_end_that_remembers_nothing_cannot_be_resumed(
+def test_a_front_end_without_memory_cannot_be_resumed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members = ("unadjusted", "prepare", "reconstruct", "refine", "explain_nothing", "close")
@@ -400,7 +400,7 @@ def test_a_front_end_that_remembers_nothing_cannot_be_resumed(
         run(photos, tmp_path / "out", replace(AGAIN, front_end="forgetful"))
 
 
-def test_reasons_of_older_journals_are_known_by_their_words(
+def test_reasons_of_older_journals_are_identified_by_their_text(
     photos: Path, tmp_path: Path, front_end: type[Watched]
 ) -> None:
     out = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""What ``--resume`` takes for the same source: pictures are known by their content, and a refusal leaves no trace."""
+"""Which source ``--resume`` accepts as the same: images are compared by content, and a refusal leaves no trace."""
 
 from __future__ import annotations
 
@@ -117,17 +117,17 @@ def emptied_of_one(photos: Path) -> None:
 
 
 CHANGES = [
-    (replaced, "photos/0000.jpg is not what frame 0 of the map ("),
-    (swapped, "photos/0003.jpg is not what frame 3 of the map"),
-    (edited_in_place, "photos/0005.jpg is not what frame 5 of the map"),
-    (inserted, "photos/0002a.jpg is not what frame 3 of the map ("),
+    (replaced, "photos/0000.jpg is not the file of frame 0 of the map ("),
+    (swapped, "photos/0003.jpg is not the file of frame 3 of the map"),
+    (edited_in_place, "photos/0005.jpg is not the file of frame 5 of the map"),
+    (inserted, "photos/0002a.jpg is not the file of frame 3 of the map ("),
     (shortened, "0007.jpg is gone"),
-    (emptied_of_one, "photos/0005.jpg is not what frame 4 of the map ("),
+    (emptied_of_one, "photos/0005.jpg is not the file of frame 4 of the map ("),
 ]
 
 
 @pytest.mark.parametrize("kind", ["folder", "pattern", "watched"])
-def test_other_pictures_under_the_same_names_are_refused(photos: Path, tmp_path: Path, kind: str) -> None:
+def test_other_images_under_the_same_names_are_refused(photos: Path, tmp_path: Path, kind: str) -> None:
     source, out = photos / "*.jpg" if kind == "pattern" else photos, tmp_path / "out"
     start = watch if kind == "watched" else run
     start(source, out, SETTINGS)
@@ -145,7 +145,7 @@ def test_another_video_of_the_same_length_is_refused(tmp_path: Path) -> None:
     video, out = write_video(tmp_path / "walk.mp4"), tmp_path / "out"
     run(video, out, SETTINGS)
     write_video(video, start=20)
-    words = f"{video} is not what frame 0 of the map (000000.jpg) was made from"
+    words = f"{video} is not the file of frame 0 of the map (000000.jpg)"
     expect_refusal(lambda: run(video, out), out, SourceError, words, "rebuild the map with --overwrite")
 
 
@@ -175,7 +175,7 @@ def test_the_same_content_is_the_same_source(tmp_path: Path, change: Callable[[P
         assert frame.world_from_cam.isclose(was.world_from_cam, atol=2e-3)
 
 
-def test_a_moved_source_goes_on_where_it_was_and_is_known_by_its_new_place(photos: Path, tmp_path: Path) -> None:
+def test_a_moved_source_resumes_and_its_new_path_is_recorded(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(photos, out, SETTINGS)
     elsewhere = moved(photos)
@@ -206,7 +206,7 @@ def earlier_version(photos: Path, out: Path) -> None:
         (earlier_version, MapError, "has version 1, this program reads 2. Rebuild the map with --overwrite."),
     ],
 )
-def test_a_refusal_leaves_the_folder_as_it_was(
+def test_a_refusal_leaves_the_folder_unchanged(
     photos: Path, tmp_path: Path, attempt: Callable[[Path, Path], None], error: type[ReconError], words: str
 ) -> None:
     out = tmp_path / "out"
@@ -217,7 +217,7 @@ def test_a_refusal_leaves_the_folder_as_it_was(
     expect_refusal(lambda: attempt(photos, out), out, error, words)
 
 
-def test_no_run_to_resume_leaves_a_folder_as_it_was(photos: Path, tmp_path: Path) -> None:
+def test_without_a_run_to_resume_the_folder_is_unchanged(photos: Path, tmp_path: Path) -> None:
     expect_refusal(lambda: run(photos, photos), photos, OutputError, "No run to resume in")
     expect_refusal(lambda: run(photos, tmp_path / "none"), tmp_path, OutputError, "No run to resume in")
 
@@ -226,10 +226,10 @@ def test_an_earlier_source_cannot_be_resumed_and_nothing_is_written(photos: Path
     out = tmp_path / "out"
     run(photos, out, SETTINGS)
     run(write_photos(tmp_path / "more", start=FRAMES), out)
-    expect_refusal(lambda: run(photos, out), out, SettingsError, "came after it")
+    expect_refusal(lambda: run(photos, out), out, SettingsError, "followed by those of")
 
 
-def test_a_hash_tells_content_and_nothing_else(tmp_path: Path) -> None:
+def test_a_hash_depends_on_content_alone(tmp_path: Path) -> None:
     first, second = tmp_path / "a.bin", tmp_path / "b.bin"
     first.write_bytes(b"\0" * 3_000_000)
     shutil.copy(first, second)

@@ -1,4 +1,4 @@
-"""A wrong type in any JSON file of a run is refused: the message names the file, the field, and what it should be."""
+"""A wrong type in any JSON file of a run is refused: the message names the file, the field, and the expected type."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def resume(run: Path) -> Journal:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one chunk, with all JSON files that a run has at some time."""
+    """A run of one chunk, with every JSON file that a run can have."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "map").mkdir()
     found = chunk_geometry(range(2), Sim3.identity())
@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_whole_comes_back(run: Path) -> None:
+def test_complete_files_are_restored(run: Path) -> None:
     (chunk,) = resume(run).finished
     assert chunk.memory == {"lens": 1}
     assert chunk.unplaced == {2: Hindrance.STILL.unplaced}
@@ -76,7 +76,7 @@ def test_what_is_whole_comes_back(run: Path) -> None:
         ("map/finished.json", ("1",), [[1.0, 2.0]], finished_world, "LinAlgError"),
     ],
 )  # fmt: skip
-def test_a_wrong_type_is_refused_by_file_and_field(
+def test_a_wrong_type_is_refused_with_file_and_field(
     run: Path, name: str, way: tuple[str | int, ...], wrong: object, read: Callable[[Path], object], words: str
 ) -> None:
     path = run / name

@@ -1,4 +1,4 @@
-"""Both programs on six small frames, and results that fell short or failed."""
+"""Both programs on six small frames, and results that miss requirements or fail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FRAMES = 6
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the first frames of the sample at half size, and one with images that are none."""
+    """A data folder with the first frames of the sample at half size, and one with files that are not images."""
     folder = tmp_path_factory.mktemp("data")
     half_size_sample(folder / "tiny", FRAMES)
     (folder / "broken" / "images").mkdir(parents=True)
@@ -51,7 +51,7 @@ def test_both_programs_are_measured_against_the_reference(measured: SetResult) -
     assert found.cloud.share < 0.02
 
 
-def test_results_tell_what_is_needed_to_compare_them(measured: SetResult, tmp_path: Path) -> None:
+def test_results_contain_what_is_needed_to_compare_them(measured: SetResult, tmp_path: Path) -> None:
     result = BenchmarkResult(circumstances(), 1, (measured,))
     write_results(result, tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
@@ -80,7 +80,7 @@ def test_a_program_that_fails_is_a_result(data: Path, tmp_path: Path) -> None:
 
 
 def test_time_and_memory_are_those_of_the_process(tmp_path: Path) -> None:
-    # What is held for less than the time between two looks may go unseen, so this program holds it for longer.
+    # Memory held for less than a sampling interval may go unseen, so this program holds it for longer.
     work = "held = b'x' * 300_000_000; time.sleep(1)\nwhile time.process_time() < 0.5: pass"
     process = run_measured(("-c", f"import time; {work}; print('done')".replace("pass; ", "pass\n")), tmp_path / "a")
     assert 1 < process.seconds < 20
@@ -109,12 +109,12 @@ GOOD = Findings((10,), PATH, DepthEvaluation(3, 0.02, 0.01, 0.6), CloudEvaluatio
         (Requirement(ring=True), "the cameras do not go once around, steadily"),
     ],
 )
-def test_what_a_run_does_not_show_is_said(requirement: Requirement, sentence: str | None) -> None:
+def test_missed_requirements_are_named(requirement: Requirement, sentence: str | None) -> None:
     found = list(shortfalls(requirement, 10, RunResult(1.0, 2.0, 1, GOOD, None)))
     assert found == ([sentence] if sentence else [])
 
 
-def test_what_was_not_measured_falls_short() -> None:
+def test_unmeasured_figures_miss_their_requirement() -> None:
     every = Requirement(ate=1, of_extent=1, of_path=1, depth_error=1, depth_kept=0.1, cloud=1, ring=True)
     assert len(list(shortfalls(every, 10, RunResult(1.0, 2.0, 1, Findings((9,)), None)))) == 8
     assert list(shortfalls(every, 10, RunResult(1.0, 2.0, 1, None, "exit code 2: no"))) == ["exit code 2: no"]
@@ -143,7 +143,7 @@ def test_sets_are_chosen_by_name() -> None:
         chosen_sets("fox,cup")
 
 
-def test_every_set_has_what_it_names(real_data: Path) -> None:
+def test_every_set_has_the_files_that_it_names(real_data: Path) -> None:
     for member in SETS:
         folder = real_data / member.folder
         assert (folder / member.source).exists()

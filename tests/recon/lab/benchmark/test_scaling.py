@@ -1,4 +1,4 @@
-"""The scaling benchmark: what it writes, and that it reports what fails."""
+"""The scaling benchmark: its output, and its reports of failures."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_method_is_measured(measured: benchmark.Scaling) -> None:
         assert case.runs == 1
 
 
-def test_results_say_where_they_are_from(measured: benchmark.Scaling, tmp_path: Path) -> None:
+def test_results_state_their_origin(measured: benchmark.Scaling, tmp_path: Path) -> None:
     write_results(measured, tmp_path)
     content = json.loads((tmp_path / "scaling.json").read_text())
     assert content["version"] == 1
@@ -105,7 +105,7 @@ def test_results_are_known_after_every_case_and_dense_comes_last(tmp_path: Path)
 
 
 @pytest.mark.parametrize("wrong", [{"frames": (0,)}, {"chunk": 0}, {"repeats": 0}])
-def test_settings_that_cannot_work(wrong: dict[str, int]) -> None:
+def test_impossible_settings_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match="numbers of at least 1"):
         ScalingSettings(**wrong)  # type: ignore[arg-type]
 

@@ -54,7 +54,7 @@ def chunks_of(settings: WalkSettings) -> tuple[DriftingCamera, list[Chunk]]:
 
 
 @pytest.mark.parametrize(("settings", "low", "high"), [(EXACT, 0.0, 1e-4), (DRIFTING, 3e-3, 0.1)])
-def test_chunks_in_units_of_their_own_make_one_map(settings: WalkSettings, low: float, high: float) -> None:
+def test_chunks_in_separate_units_make_one_map(settings: WalkSettings, low: float, high: float) -> None:
     camera, chunks = chunks_of(settings)
     grown = Placement()
     for chunk in chunks:
@@ -71,7 +71,7 @@ def test_overlap_is_that_of_the_views() -> None:
     assert camera.overlap(0, 30) < 0.1  # the other way around
 
 
-def test_the_table_tells_every_milestone() -> None:
+def test_the_table_shows_every_milestone() -> None:
     marks = (Milestone(1000, 0.5, 0.1, 812.3), Milestone(2000, 1.25, 0.125, 820.0))
     text = table(WalkResult(WalkSettings(), marks, 200, 60, 1, 99.5))
     assert "| 2,000 | 1.250 | 0.125 | 820 MB |" in text

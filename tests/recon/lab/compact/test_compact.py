@@ -1,4 +1,4 @@
-"""The whole network: a chunk equals a pass written without a cache, and a stream that pass with a causal mask."""
+"""The whole network: a chunk equals a pass written without a cache, a stream equals that pass with a causal mask."""
 
 import itertools
 
@@ -25,7 +25,7 @@ FRAMES = 5
 
 @pytest.fixture(scope="module")
 def net() -> CompactNet:
-    """With no weight at zero, so that every part matters."""
+    """With no zero weights, so that every part matters."""
     torch.manual_seed(0)
     net = CompactNet(TINY_COMPACT).eval().requires_grad_(False)
     for name, parameter in net.named_parameters():
@@ -50,7 +50,7 @@ def stream(
 
 
 def twin(net: CompactNet, images: Tensor, chunks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Tokens and matching maps of all frames at once; a frame sees its own chunk and those before."""
+    """Tokens and matching maps of all frames at once; a frame attends to its own chunk and those before."""
     batch, frames = images.shape[:2]
     chunk_of = [number for number, size in enumerate(chunks) for _ in range(size)]
     features = net.depth.encode(images.flatten(0, 1))
@@ -159,7 +159,7 @@ def test_matches_of_an_image_with_itself_stand_still(net: CompactNet, images: Te
     assert len(net.matches(prediction, 0, 1, least=2.0).first) == 0
 
 
-def test_fresh_weights_leave_depth_to_the_stem(images: Tensor) -> None:
+def test_untrained_weights_leave_depth_to_the_stem(images: Tensor) -> None:
     torch.manual_seed(0)
     fresh = CompactNet(TINY_COMPACT).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Matches for a solver: a shifted image gives its shift, and what does not match gives nothing."""
+"""Matches for a solver: a shifted image gives its shift, and images that do not match give nothing."""
 
 import torch
 from torch.nn import functional
@@ -33,7 +33,7 @@ def test_mutual_cells_equal_the_loops() -> None:
     assert list(zip(found.first.tolist(), found.second.tolist(), found.confidence.tolist(), strict=True)) == expected
 
 
-def test_a_map_shifted_by_a_cell_matches_one_cell_on() -> None:
+def test_a_map_shifted_by_a_cell_matches_the_next_cell() -> None:
     whole = texture(32, 1)
     first, second = whole[:, :, 1 : 1 + COLUMNS], whole[:, :, :COLUMNS]
     scores = cosines(first[None], second[None])[0] * 20
@@ -43,7 +43,7 @@ def test_a_map_shifted_by_a_cell_matches_one_cell_on() -> None:
     assert (moved == torch.tensor([8.0, 0.0])).float().mean() > 0.9
 
 
-def test_between_two_equal_cells_lies_the_middle() -> None:
+def test_two_equal_cells_give_the_point_between_them() -> None:
     scores = torch.full((1, ROWS * COLUMNS), -50.0)
     scores[0, [7, 8, 20]] = torch.tensor([3.0, 3.0, 9.0])  # cell 20 is far away and does not count
     cells = MutualCells(torch.tensor([0]), torch.tensor([7]), torch.tensor([1.0]))

@@ -1,4 +1,4 @@
-"""Matching maps, the evidence of correlation and the choice of partners, against loops."""
+"""Matching maps, the evidence of correlation and the choice of partners, compared with loops."""
 
 import itertools
 import math
@@ -70,7 +70,7 @@ def test_evidence_equals_the_sums_written_out() -> None:
 def test_partners_count_by_how_clearly_they_match() -> None:
     torch.manual_seed(0)
     module = CorrelationTokens(dim=8, hidden=4)
-    assert (module(random(1, 2, EVIDENCE, 4, 6))[0] == 0).all()  # the trunk starts without it
+    assert (module(random(1, 2, EVIDENCE, 4, 6))[0] == 0).all()  # the trunk starts without this evidence
     torch.nn.init.normal_(module.tokens.weight)
     told = random(1, 2, EVIDENCE, 4, 6)
     told[:, 0, PEAK], told[:, 1, PEAK] = 0.9, 0.1
@@ -84,5 +84,5 @@ def test_partners_count_by_how_clearly_they_match() -> None:
 def test_partners_are_the_first_frame_and_the_nearest() -> None:
     assert choose_partners((), [0], 4) == [[]]
     assert choose_partners((), [0, 1, 2], 4) == [[1, 2], [0, 2], [0, 1]]
-    # Kept frames 0, 3 and 8 stand in rows 0, 1 and 2; the chunk's 9 and 10 in rows 3 and 4.
+    # Kept frames 0, 3 and 8 are in rows 0, 1 and 2; the chunk's 9 and 10 in rows 3 and 4.
     assert choose_partners((0, 3, 8), [9, 10], 3) == [[0, 2, 4], [0, 3, 2]]

@@ -1,4 +1,4 @@
-"""The network against stored outputs of the public code."""
+"""The network, compared with stored outputs of the public code."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_damaged_config_is_named(tmp_path: Path) -> None:
         list(verify(tmp_path))
 
 
-def test_what_was_not_computed_or_is_not_finite_fails() -> None:
+def test_outputs_that_are_missing_or_not_finite_fail() -> None:
     one = torch.ones(2)
     assert compare("case", "x", one, one, 0.0).ok
     assert not compare("case", "x", None, one, 1.0).ok

@@ -1,4 +1,4 @@
-"""The ray caster against closed forms, and against itself."""
+"""The ray caster, compared with closed forms and with itself."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_sky_has_the_background_colour_and_no_depth() -> None:
 
 @settings(deadline=None, max_examples=8)
 @given(seed=st.integers(0, 1000), step=st.integers(1, 3))
-def test_unprojected_depth_is_found_again_in_another_view(seed: int, step: int) -> None:
+def test_unprojected_depth_agrees_with_another_view(seed: int, step: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     scene = random_room(generator, 1)
     world_from_cam = room_walk(generator, scene.half_size[:, 0], 20)
@@ -109,7 +109,7 @@ def test_unprojected_depth_is_found_again_in_another_view(seed: int, step: int) 
     points_world = torch.stack([x, y, torch.ones_like(x)], 1) * depth[:, None] @ first[:3, :3].T + first[:3, 3]
     points = points_world @ second[:3, :3].T + second[:3, 3]
     points = points[points[:, 2] > 0.2]
-    # One camera of a single pixel per point: its centre looks exactly through the point.
+    # One single-pixel camera per point: its centre ray passes exactly through the point.
     single = torch.eye(3).repeat(1, len(points), 1, 1)
     single[0, :, :2, 2] = 0.5 - points[:, :2] / points[:, 2:]
     found = render_depth(scene, second.expand(1, len(points), 4, 4), single, 1, 1).flatten()
@@ -157,7 +157,7 @@ def test_the_seed_decides_everything() -> None:
     assert (renderings[0] - renderings[2]).abs().mean() > 0.02
 
 
-def test_what_stands_between_floor_and_lamp_casts_a_shadow() -> None:
+def test_objects_between_floor_and_lamp_cast_a_shadow() -> None:
     floor = solid(Shape.BOX, (0, 0, -1), (math.inf, math.inf, 1))
     shelf = solid(Shape.BOX, (0, 0, 2), (0.5, 0.5, 0.01))
     view = camera((0, -3, 1), (0, 0, 0))

@@ -73,6 +73,6 @@ def test_fresh_depth_equals_the_file() -> None:
     fresh = render_millimetres(furnished_room(), walk()[index])
     assert stored.dtype == np.uint16
     assert stored.shape == (HEIGHT // 2, WIDTH // 2)
-    # At an outline the last bit of a ray decides what is hit; elsewhere rounding is all.
+    # At an outline, the last bit of a ray decides what is hit; elsewhere only rounding differs.
     assert (np.abs(stored.astype(int) - fresh.astype(int)) > 1).mean() < 1e-3
     assert stored.min() > 300

@@ -1,4 +1,4 @@
-"""That a training which is saved and restored in the middle goes on as if nothing had happened."""
+"""Checks that training continues unchanged after a save and a restore."""
 
 from __future__ import annotations
 

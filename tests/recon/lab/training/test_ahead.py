@@ -1,4 +1,4 @@
-"""Batches made ahead of time."""
+"""Batches prepared ahead of time."""
 
 import threading
 
@@ -11,7 +11,7 @@ def test_results_are_the_same_with_and_without_threads() -> None:
         assert [ahead.take(number) for number in range(5, 20)] == [number * number for number in range(5, 20)]
 
 
-def test_the_next_ones_are_begun_before_they_are_asked_for() -> None:
+def test_the_next_results_are_started_ahead() -> None:
     begun = [threading.Event() for _ in range(4)]
 
     def make(number: int) -> int:
@@ -25,7 +25,7 @@ def test_the_next_ones_are_begun_before_they_are_asked_for() -> None:
     assert not begun[3].is_set()
 
 
-def test_a_jump_forward_starts_anew() -> None:
+def test_a_jump_forward_starts_over() -> None:
     ahead = Ahead(lambda number: number, workers=2)
     assert ahead.take(0) == 0
     assert ahead.take(100) == 100

@@ -1,4 +1,4 @@
-"""From shards to batches: the geometry must stay exact through every change."""
+"""From shards to batches: the geometry must stay exact through every transformation."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def chosen(shard: Shard) -> Views:
 
 
 def agreement(views: Views) -> float:
-    """Mean share of pixels whose depth another view confirms; wrong geometry confirms next to nothing."""
+    """Mean share of pixels whose depth another view confirms; wrong geometry confirms almost none."""
     overlap = view_overlap(views.depth, views.cam_from_world, views.intrinsics, stride=2)
     off_diagonal = ~torch.eye(overlap.shape[1], dtype=torch.bool)
     return float(overlap[:, off_diagonal].mean())

@@ -1,4 +1,4 @@
-"""Poses solved from matches on the bundled sample, and the figures that come out."""
+"""Poses solved from matches on the bundled sample, and the resulting figures."""
 
 from pathlib import Path
 

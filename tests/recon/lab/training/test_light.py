@@ -14,7 +14,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_every_image_gets_light_of_its_own() -> None:
+def test_every_image_gets_its_own_light() -> None:
     lit = relight(images(), generator(), 1.0)
     assert lit.shape == (6, 3, 40, 56)
     assert lit.min() >= 0

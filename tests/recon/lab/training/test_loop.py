@@ -49,7 +49,7 @@ def test_eight_scenes_are_learned(folder: Path) -> None:
     assert lines[-1]["error"] < 0.6 * lines[0]["error"]
 
 
-def test_a_resumed_run_equals_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(folder: Path, tmp_path: Path) -> None:
     assert_resumes_exactly(lambda: trainer(folder), 4, tmp_path)
 
 
@@ -83,7 +83,7 @@ def test_stages_follow_each_other() -> None:
     assert [settings.batch_at(step).views for step in (0, 4, 5, 9)] == [2, 2, 3, 3]
 
 
-def test_a_run_begins_with_the_weights_of_a_file(folder: Path, tmp_path: Path) -> None:
+def test_a_run_starts_with_the_weights_of_a_file(folder: Path, tmp_path: Path) -> None:
     trained = trainer(folder)
     trained.restore(folder / "checkpoint.pt")
     save_weights(trained.mean, tmp_path / "trained.safetensors", trained.steps)

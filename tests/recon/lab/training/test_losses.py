@@ -1,4 +1,4 @@
-"""Losses: nothing for the truth, more for what is further away."""
+"""Losses: zero for the truth, larger for larger errors."""
 
 import math
 

@@ -41,7 +41,7 @@ def test_round_trip_on_disk(atlas: Atlas, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["shard.npz"]
 
 
-def test_the_pool_renders_what_is_missing_and_deletes_what_is_old(atlas: Atlas, tmp_path: Path) -> None:
+def test_the_pool_renders_missing_shards_and_deletes_old_ones(atlas: Atlas, tmp_path: Path) -> None:
     calls = []
 
     def lazy() -> Atlas:

@@ -1,4 +1,4 @@
-"""Measured sequences, on the bundled sample, and the figures that come out."""
+"""Evaluation on real sequences, here the bundled sample, and the resulting figures."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_another_focal_length_of_the_images_moves_the_depth(measured: MeasuredVi
     wider = read_chunk(SAMPLE, MeasuredSet("sample", step=2, image_focal=250.0), count=1, longest_side=160)
     true, found = measured.depth[0], wider.depth[0]
     assert found[60, 80] == pytest.approx(true[60, 80], rel=0.05)
-    assert (found[:, 0] == 0).all()  # half the focal length sees twice as far to the side: no depth is known there
+    assert (found[:, 0] == 0).all()  # half the focal length has twice the field of view: no depth is known there
     assert found[60, 60] == pytest.approx(true[60, 40], rel=0.05)
 
 

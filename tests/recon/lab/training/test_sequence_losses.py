@@ -1,4 +1,4 @@
-"""Losses of the whole network against loops and against the truth."""
+"""Losses of the whole network, compared with loops and for the truth."""
 
 import math
 
@@ -68,7 +68,7 @@ def test_matching_loss_is_least_for_the_truth_and_chance_is_the_log_of_the_cells
     assert match_loss(pairs(5 * torch.eye(CELLS).roll(1, 0)[None])) > math.log(CELLS)
 
 
-def test_covisibility_is_a_question_of_yes_and_no() -> None:
+def test_covisibility_has_a_binary_cross_entropy() -> None:
     true = random_truth()
     right = torch.where(true.covisible, 9.0, -9.0)
     scores, rows = torch.zeros(2, CELLS, CELLS), torch.zeros(2, 2, dtype=torch.long)
@@ -103,7 +103,7 @@ def test_errors_of_rotation_and_direction() -> None:
     assert direction_error(torch.tensor([1.0, 0, 0]), pose) == 0
 
 
-def test_places_that_look_alike_cost_less_where_they_are_the_same() -> None:
+def test_alike_descriptors_cost_less_for_the_same_place() -> None:
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]]), dim=1)
     right = place_loss(vectors, torch.tensor([0, 0, 1, 1]))
     wrong = place_loss(vectors, torch.tensor([0, 1, 0, 1]))

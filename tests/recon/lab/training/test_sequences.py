@@ -1,4 +1,4 @@
-"""Batches of sequences: exact geometry, poses as asked for, chunks that make up the whole."""
+"""Batches of sequences: exact geometry, the requested poses, chunks that make up the whole."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def with_poses(shards: list[Shard], poses: str) -> SequenceBatch:
 
 def test_the_world_is_the_first_view_and_its_median_depth(shards: list[Shard]) -> None:
     batch = batch_of(shards)
-    assert batch.images.shape == (6, 3, 3, 48, 64)  # three scenes of shards of two: one comes twice
+    assert batch.images.shape == (6, 3, 3, 48, 64)  # three scenes from shards of two: one appears twice
     assert batch.samples == 18
     poses = batch.seen.cam_from_world.unflatten(0, (6, 3))
     torch.testing.assert_close(poses[:, 0], torch.eye(4).expand(6, 4, 4), atol=1e-5, rtol=0)

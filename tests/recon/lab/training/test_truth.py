@@ -1,4 +1,4 @@
-"""True correspondence of cells against walls whose motion is known, and against rendered colours."""
+"""True correspondence of cells, compared with walls of known motion and with rendered colours."""
 
 import torch
 from torch.nn import functional
@@ -23,7 +23,7 @@ def test_cells_of_a_wall_move_by_the_disparity() -> None:
     assert truth.covisible[0].tolist() == [True, True, True, False] * 3
 
 
-def test_what_another_surface_hides_or_no_depth_is_known_of_is_not_covisible() -> None:
+def test_cells_that_are_hidden_or_without_depth_are_not_covisible() -> None:
     assert not correspondence(wall(2.0, 0.0), wall(1.0, 0.5)).covisible.any()
     assert not correspondence(wall(0.0, 0.0), wall(2.0, 0.5)).known.any()
     assert not correspondence(wall(2.0, 0.0), wall(0.0, 0.5)).covisible.any()
@@ -45,7 +45,7 @@ def test_corresponding_pixels_of_rendered_views_have_the_same_colour() -> None:
     assert errors[0] < 0.5 * errors[1]
 
 
-def test_the_way_there_and_back_ends_where_it_began() -> None:
+def test_projection_there_and_back_ends_at_the_start() -> None:
     assert round_trip(wall(2.0, 0.0), wall(2.0, 0.5)).max() < 1e-4
     views = room_views(2)
     seen = Seen(views.depth[:, None], views.intrinsics.expand(2, 3, 3), views.cam_from_world)

@@ -1,4 +1,4 @@
-"""Training of the whole network on the tiny preset: it learns, streams, resumes exactly, and travels in parts."""
+"""Training of the whole network on the tiny preset: it learns, streams, resumes exactly, and is written in parts."""
 
 import json
 import math
@@ -57,20 +57,20 @@ def test_six_scenes_are_learned_through_the_cache_too(folder: Path) -> None:
     assert lines[-1]["match"] < 0.85 * lines[0]["match"]
 
 
-def test_a_resumed_run_equals_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(folder: Path, tmp_path: Path) -> None:
     assert_resumes_exactly(lambda: trainer(folder), 14, tmp_path)
 
 
 def test_a_step_in_half_precision_is_finite(folder: Path) -> None:
     half = replace(COMPACT_TINY, training=replace(COMPACT_TINY.training, half=True))
     begun = make_trainer(half, folder, None, CPU)
-    begun.steps = 12  # of the stage that streams
+    begun.steps = 12  # of the streaming stage
     values = begun.step()
     assert values["match"] < 4
     assert all(math.isfinite(value) for value in values.values())
 
 
-def test_the_best_weights_travel_in_parts(folder: Path, tmp_path: Path) -> None:
+def test_the_best_weights_are_written_in_parts(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "compact.safetensors"
     said = export(trainer(folder), folder / "best.pt", path)
     assert said == f"{path}: the weights of step {STEPS}"
@@ -98,7 +98,7 @@ def test_the_large_network_fits_into_three_parts_of_16_mebibytes(tmp_path: Path)
     assert all(part.stat().st_size <= 16 << 20 for part in parts)
 
 
-def test_the_weights_of_the_posed_network_begin_the_whole_one(folder: Path, tmp_path: Path) -> None:
+def test_the_weights_of_the_posed_network_start_the_whole_one(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "posed.safetensors"
     begun = trainer(folder)
     posed = type(begun.net.depth)(COMPACT_TINY.network.depth)
@@ -150,7 +150,7 @@ def test_training_starts_with_numpy_torch_and_safetensors_alone() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_OTHERS], check=True, cwd=Path(__file__).parents[4])
 
 
-def test_figures_on_held_out_scenes_repeat_and_know_the_trivial_answers(folder: Path) -> None:
+def test_figures_on_held_out_scenes_repeat_and_include_the_trivial_baselines(folder: Path) -> None:
     net = trainer(folder).net.eval()
     judge = held_out(folder)
     figures = judge.measure(net)
