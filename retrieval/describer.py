@@ -21,7 +21,7 @@ class PlaceDescriber(Protocol):
 
     @property
     def name(self) -> str:
-        """The method and a digest of what it has learnt: describers with other names have vectors that cannot be
+        """The method and a digest of what it has learned: describers with other names have vectors that cannot be
         compared.
         """
         ...

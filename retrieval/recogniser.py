@@ -69,10 +69,10 @@ class LoopFinder:
 
     def _learnt(self, images: Sequence[Image], masks: Sequence[Mask]) -> PlaceDescriber | None:
         if isinstance(self._describer, PlaceLearner):
-            learnt = self._describer.learn(images, masks)
-            if learnt is None:
+            learned = self._describer.learn(images, masks)
+            if learned is None:
                 return None
-            self._describer = learnt
+            self._describer = learned
         return self._describer
 
     def _hits(self, index: PlaceIndex, indices: list[int], descriptors: Descriptors) -> list[Hit]:

@@ -1,6 +1,6 @@
 """A global descriptor without weights: VLAD over a grid of RootSIFT (Jegou et al. 2010; Torii et al. 2015, DenseVLAD).
 
-It recognises a place in similar light and from a similar direction. The vocabulary is learnt from the sequence itself,
+It recognises a place in similar light and from a similar direction. The vocabulary is learned from the sequence itself,
 in seconds. Descriptors of two vocabularies cannot be compared; the name distinguishes them.
 """
 
@@ -36,7 +36,7 @@ Features = NDArray[np.float32]
 def sketch(vectors: Features, length: int, seed: int = SEED) -> Features:
     """Vectors (n, d) shortened to (n, length); inner products stay the same within about 1 / sqrt(length). Feature
     hashing (Weinberger et al. 2009): every value is added to one of ``length`` sums, chosen at random, with a random
-    sign. Nothing is learnt, so a sequence can be described from its first frame.
+    sign. Nothing is learned, so a sequence can be described from its first frame.
     """
     rng, dim = np.random.default_rng(seed), vectors.shape[1]
     signs = rng.choice(np.array([-1, 1], dtype=np.float32), dim)
@@ -127,7 +127,7 @@ def learn_vlad(images: Sequence[Image], sift: DenseSift | None = None, masks: Ma
 class VladLearner:
     """Learns a vocabulary from the first images that it sees."""
 
-    name = "SIFT-VLAD, learnt from the first frames"
+    name = "SIFT-VLAD, learned from the first frames"
 
     def learn(self, images: Sequence[Image], masks: Masks = None) -> VladDescriber | None:
         return learn_vlad(images, masks=masks)

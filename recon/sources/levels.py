@@ -18,8 +18,8 @@ DISPLAY_GAMMA = 2.2
 def eight_bit(values: NDArray[Any], *, linear: bool = False) -> Image:
     """Grey or colours of any depth in 8 bit, of the same shape.
 
-    White is the maximum of the smallest usual bit depth that holds the values, so that 12-bit sensors do not come out
-    black. If that leaves almost no contrast, as with thermal cameras, the range of this image is stretched instead.
+    White is the maximum of the smallest usual bit depth that holds the values, so that images of 12-bit sensors are not
+    too dark. If that leaves almost no contrast, as with thermal cameras, the range of this image is stretched instead.
     linear: values are light in any unit, as in OpenEXR, not levels for a screen.
     """
     floats = values.astype(np.float32)

@@ -43,7 +43,7 @@ from recon.store.masks import write_masks
 
 JOURNAL_VERSION = 2  # which added the content of frames
 ANEW = "Rebuild the map with --overwrite."
-AS_IT_WAS = "Give the source as it was, choose another --out, or rebuild the map with --overwrite."
+AS_IT_WAS = "Restore the source, choose another --out, or rebuild the map with --overwrite."
 Row = dict[str, Any]
 
 

@@ -17,7 +17,7 @@ from recon.core.files import write_atomically
 from recon.lab.training.ahead import Ahead
 
 CLIP = 1.0
-TEMPERATURE_PACE = 10.0  # learnt temperatures are far from zero and have a rate higher by this factor
+TEMPERATURE_PACE = 10.0  # learned temperatures are far from zero and have a rate higher by this factor
 ESTIMATE_AFTER_S = 25.0
 FADE = 0.25  # share of the last stretch during which the rate falls to zero
 
@@ -167,7 +167,7 @@ class Trainer(Generic[Net, Data]):
 
 
 def parameter_groups(net: nn.Module) -> list[dict[str, Any]]:
-    """All parameters; learnt temperatures as a separate group, with a higher rate and without decay."""
+    """All parameters; learned temperatures as a separate group, with a higher rate and without decay."""
     named = list(net.named_parameters())
     temperatures = [parameter for name, parameter in named if name.endswith("temperature")]
     groups: list[dict[str, Any]] = [{"params": [part for name, part in named if not name.endswith("temperature")]}]

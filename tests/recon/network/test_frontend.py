@@ -142,7 +142,7 @@ def test_a_chunk_too_large_for_the_memory_is_halved(small: GeometryNetwork, rule
     assert [text for text in told if "does not hold 5 frames at once; continuing with 2" in text]
     before = len(told)
     short.reconstruct(make_chunk(*(make_frame(index) for index in range(5)), index=1))
-    assert len(told) == before  # it has learnt
+    assert len(told) == before  # it has learned
 
 
 def test_halves_of_a_stream_equal_chunks_of_that_size(small: GeometryNetwork) -> None:
@@ -273,7 +273,7 @@ def test_pipeline_runs_end_to_end(weights: Path, tmp_path: Path) -> None:
 def test_frames_without_numbers_are_reported_with_the_reason(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The third frame of the source never comes out finite."""
+    """The network's output for the third frame of the source is never finite."""
     advance = TransformerFrontEnd._advance
 
     def spoilt(self: TransformerFrontEnd, frames: Sequence[Frame], *, last: bool) -> list[FrameGeometry] | None:
