@@ -69,7 +69,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class SetResult:
-    """A set of ``frames`` images, its runs with both programs, and the requirements that the pipeline misses, from the
+    """A set with ``frames`` images, its runs with both programs, and the requirements that the pipeline misses, from the
     worst run.
     """
 

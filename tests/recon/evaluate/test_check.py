@@ -65,7 +65,7 @@ def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_wr
     *others, recording, sanity = report.items
     assert all(not item.ok and "is missing" in item.sentence for item in others)
     assert recording.ok  # a run need not write one
-    assert recording.sentence.startswith("There is none")
+    assert recording.sentence.startswith("There is no recording")
     assert sanity.sentence == "There is no report.json to say whether the map is doubtful."
 
 
@@ -90,7 +90,7 @@ def test_a_damaged_cloud_fails(folder, damage):
         truncate(path)
     else:
         path.write_bytes(b"garbage" if damage == "garbage" else b"")
-    assert "points from cloud.ply" in failures(folder)["cloud"]
+    assert "cloud.ply is truncated or not a binary PLY file" in failures(folder)["cloud"]
 
 
 @pytest.mark.parametrize("content", ["", "0 1 2\n", "0 0 0 0 0 0 0 x\n"])
