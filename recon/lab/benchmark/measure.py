@@ -69,8 +69,8 @@ class RunResult:
 
 @dataclass(frozen=True)
 class SetResult:
-    """A set with ``frames`` images, its runs with both programs, and the requirements that the pipeline misses, from the
-    worst run.
+    """A set with ``frames`` images, its runs with both programs, and the requirements that the pipeline misses, from
+    the worst run.
     """
 
     name: str

@@ -160,7 +160,7 @@ def test_unusable_truth_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"0\.png cannot be read"):
         evaluate_depth(reconstruction, find_true_depth(tmp_path), REFERENCE_FROM_WORLD)
     (tmp_path / "00.png").touch()
-    with pytest.raises(SourceError, match="both depth of frame"):
+    with pytest.raises(SourceError, match="both belong to frame"):
         find_true_depth(tmp_path)
 
 
