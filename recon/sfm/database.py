@@ -28,7 +28,7 @@ from recon.sfm.stored_features import (
     rows_of,
     with_keypoints,
 )
-from recon.sfm.verification import FEWEST_MATCHES, verify
+from recon.sfm.verification import FEWEST_MATCHES, Lenses, verify
 from recon.sources.base import Cameras
 
 DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
@@ -214,11 +214,15 @@ class MatchDatabase:
     def _verify(self, pairs: Sequence[tuple[Pair, Rows]], *, guided: bool) -> None:
         """Keep the matches that agree with one epipolar geometry or homography, and find more where they are few."""
         matcher = self._matcher if guided and isinstance(self._matcher, GuidedMatcher) else None
-        views = ((matches, *self._both_features(pair), self.pixel_scale(pair)) for pair, matches in pairs)
+        views = ((matches, *self._view_of(pair)) for pair, matches in pairs)
         geometries = beside(lambda view: verify(*view, matcher), views)
         for (pair, _), geometry in zip(pairs, geometries, strict=True):
             self._database.write_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
             self._inliers[pair] = len(geometry.inlier_matches)
+
+    def _view_of(self, pair: Pair) -> tuple[tuple[Features, Features], Lenses, float]:
+        """What verification needs to know about a pair."""
+        return self._both_features(pair), (self.camera(pair[0]), self.camera(pair[1])), self.pixel_scale(pair)
 
     def matched(self, pair: Pair) -> bool:
         """Whether the pair was matched, with or without success."""

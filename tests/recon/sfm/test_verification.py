@@ -1,12 +1,11 @@
 """Verification keeps the matches of one geometry, and says which kind it is."""
 
-import cv2
 import numpy as np
 import pycolmap
 import pytest
 
 from recon.sfm.matching import Features
-from recon.sfm.verification import FEWEST_MATCHES, estimate, sampson_errors
+from recon.sfm.verification import FEWEST_MATCHES, verify
 from tests.recon.sfm.test_guidance import two_views
 
 Kind = pycolmap.TwoViewGeometryConfiguration
@@ -20,7 +19,18 @@ def features(pixels: np.ndarray) -> Features:
 
 def verified(first: np.ndarray, second: np.ndarray, pixel: float = 1.0) -> pycolmap.TwoViewGeometry:
     rows = np.arange(len(first))
-    return estimate(np.column_stack([rows, rows]).astype(np.uint32), features(first), features(second), pixel)
+    lens = pycolmap.Camera.create_from_model_name(
+        1, "SIMPLE_PINHOLE", 500 * pixel, *(round(pixel * side) for side in SIZE)
+    )
+    matches = np.column_stack([rows, rows]).astype(np.uint32)
+    return verify(matches, (features(first), features(second)), (lens, lens), pixel, None)
+
+
+def sampson_errors(fundamental: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    points, others = (np.column_stack([pixels, np.ones(len(pixels))]) for pixels in (first, second))
+    lines, back = points @ fundamental.T, others @ fundamental
+    spread = (lines[:, :2] ** 2).sum(axis=1) + (back[:, :2] ** 2).sum(axis=1)
+    return np.abs((others * lines).sum(axis=1)) / np.sqrt(spread)
 
 
 def scene(count: int, seed: int = 0, *, depth: float = 3.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,8 +59,8 @@ def test_a_flat_scene_is_called_flat() -> None:
     found = verified(first, second)
     assert found.config == Kind.PLANAR_OR_PANORAMIC
     assert len(found.inlier_matches) >= 97
-    mapped = cv2.perspectiveTransform(first[None], np.asarray(found.H))[0]
-    assert np.median(np.linalg.norm(mapped - second, axis=1)) < 1.5
+    mapped = np.column_stack([first, np.ones(len(first))]) @ np.asarray(found.H).T
+    assert np.median(np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - second, axis=1)) < 1.5
 
 
 def test_matches_without_a_geometry_are_dropped() -> None:
