@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import sqlite3
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -16,10 +15,10 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from recon.core.beside import beside
 from recon.core.errors import MapError
 from recon.core.stopwatch import stage
 from recon.core.types import Camera, CameraModel, Frame
-from recon.sfm.guidance import allowed_matches
 from recon.sfm.matching import AnyMatcher, Features, GuidedMatcher, ImageMatcher, Matcher, Pair
 from recon.sfm.stored_features import (
     descriptors_from_bytes,
@@ -29,19 +28,19 @@ from recon.sfm.stored_features import (
     rows_of,
     with_keypoints,
 )
+from recon.sfm.verification import FEWEST_MATCHES, Lenses, verify
 from recon.sources.base import Cameras
 
 DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
 FISHEYE_FOCAL = 0.5  # in widths: about 115 degrees from side to side
 FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
-ENOUGH_INLIERS = 15
+ENOUGH_INLIERS = FEWEST_MATCHES
 ENOUGH_IMAGES = 8  # that tell a lens while the map grows
-MAX_TRIALS = 1500  # of COLMAP's 10000: pairs that need more are too weak to help
-GUIDE_BELOW = 150  # inliers: better pairs have tracks enough
 FRAMES_IN_MEMORY = 64  # a megabyte each
 GLANCE_FEATURES = 300
 GLANCES_IN_MEMORY = 128  # more frames than a grid of far pairs has, a sixth of a megabyte each
 GLANCE_MATCHES = 6
+Rows = NDArray[np.uint32]
 NO_IMAGE, NO_MASK = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_)
 ID_LIMIT = 2**31 - 1  # COLMAP's number of a pair is the first image's id times this, plus the second's
 
@@ -173,29 +172,31 @@ class MatchDatabase:
             found = self._match_images(self._matcher, missing)
         else:
             found = self._match_features(self._matcher, missing, glance=glance)
-        candidates: list[Pair] = []
+        candidates: list[tuple[Pair, Rows]] = []
         for pair, matches in found:
             if len(matches) >= ENOUGH_INLIERS:
                 self._database.write_matches(image_id(pair[0]), image_id(pair[1]), matches)
-                candidates.append(pair)
+                candidates.append((pair, matches))
         self._inliers.update(dict.fromkeys(missing, 0))
         self._verify(candidates, guided=not glance)
 
-    def _match_features(
-        self, matcher: Matcher, pairs: Sequence[Pair], *, glance: bool
-    ) -> Iterator[tuple[Pair, NDArray[np.uint32]]]:
+    def _match_features(self, matcher: Matcher, pairs: Sequence[Pair], *, glance: bool) -> Iterator[tuple[Pair, Rows]]:
         """Rows (m, 2) of the features of each pair."""
-        for pair in pairs:
-            if glance and not self._look_alike(matcher, pair):
-                continue
-            first, second = (self.features(index) for index in pair)
-            yield pair, rows_of(matcher.match(first, second), first, second)
+
+        def match(views: tuple[Features, Features]) -> Rows:
+            return rows_of(matcher.match(*views), *views)
+
+        alike = [pair for pair in pairs if self._look_alike(matcher, pair)] if glance else pairs
+        return zip(alike, beside(match, map(self._both_features, alike)), strict=True)
+
+    def _both_features(self, pair: Pair) -> tuple[Features, Features]:
+        return self.features(pair[0]), self.features(pair[1])
 
     def _look_alike(self, matcher: Matcher, pair: Pair) -> bool:
         few = [self._few_features(index) for index in pair]
         return len(matcher.match(few[0], few[1])) >= GLANCE_MATCHES
 
-    def _match_images(self, matcher: ImageMatcher, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, NDArray[np.uint32]]]:
+    def _match_images(self, matcher: ImageMatcher, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Rows]]:
         """Rows (m, 2) of the keypoints of each pair, which get more by it."""
         changed: dict[int, NDArray[np.float32]] = {}
         for pair, matched in zip(pairs, matcher.match_images(pairs, self.features), strict=True):
@@ -210,40 +211,18 @@ class MatchDatabase:
         self.features.cache_clear()
 
     @stage("verification")
-    def _verify(self, pairs: list[Pair], *, guided: bool) -> None:
-        """Keep the matches that agree with one epipolar geometry or homography."""
-        if not pairs:
-            return
-        options = pycolmap.TwoViewGeometryOptions(min_num_inliers=ENOUGH_INLIERS)
-        options.ransac.random_seed = 0
-        options.ransac.max_num_trials = MAX_TRIALS
-        options.ransac.max_error *= self.pixel_scale({index for pair in pairs for index in pair})
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
-            listing.write("\n".join(" ".join(map(image_name, pair)) for pair in pairs))
-            listing.flush()
-            pycolmap.verify_matches(self.path, listing.name, options)
-        for pair in pairs:
-            geometry = self._database.read_two_view_geometry(*map(image_id, pair))
-            if geometry.config == pycolmap.TwoViewGeometryConfiguration.WATERMARK:
-                self.forget(pair)  # what matches is a text or logo in the picture, not the scene
-                continue
-            if guided and ENOUGH_INLIERS <= len(geometry.inlier_matches) < GUIDE_BELOW:
-                self._match_again(pair, geometry, options.ransac.max_error)
+    def _verify(self, pairs: Sequence[tuple[Pair, Rows]], *, guided: bool) -> None:
+        """Keep the matches that agree with one epipolar geometry or homography, and find more where they are few."""
+        matcher = self._matcher if guided and isinstance(self._matcher, GuidedMatcher) else None
+        views = ((matches, *self._view_of(pair)) for pair, matches in pairs)
+        geometries = beside(lambda view: verify(*view, matcher), views)
+        for (pair, _), geometry in zip(pairs, geometries, strict=True):
+            self._database.write_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
             self._inliers[pair] = len(geometry.inlier_matches)
 
-    @stage("guided matching")
-    def _match_again(self, pair: Pair, geometry: pycolmap.TwoViewGeometry, max_error: float) -> None:
-        """More matches for a weak pair: those that its geometry allows need not stand out among all features."""
-        if not isinstance(self._matcher, GuidedMatcher):
-            return
-        allowed = allowed_matches(geometry, self.positions(pair[0]), self.positions(pair[1]), max_error)
-        if allowed is None:
-            return
-        first, second = (self.features(index) for index in pair)
-        matches = rows_of(self._matcher.match_guided(first, second, allowed), first, second)
-        if len(matches) > len(geometry.inlier_matches):
-            geometry.inlier_matches = matches
-            self._database.update_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
+    def _view_of(self, pair: Pair) -> tuple[tuple[Features, Features], Lenses, float]:
+        """What verification needs to know about a pair."""
+        return self._both_features(pair), (self.camera(pair[0]), self.camera(pair[1])), self.pixel_scale(pair)
 
     def matched(self, pair: Pair) -> bool:
         """Whether the pair was matched, with or without success."""

@@ -13,7 +13,10 @@ from recon.core.stopwatch import stage
 from recon.core.types import CAMERA_MODELS, Camera, SparseModel, SparsePoints
 from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
+from recon.sfm.selection import select_features
 
+# More features make mapping take longer in proportion, but no more exact.
+MAPPED_OBSERVATIONS, MAPPED_PER_FRAME = 40_000, 500
 NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
 
 
@@ -51,7 +54,8 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
     known: cam_from_model (4, 4) of frames with fixed poses; without any, the model starts from the best pair of frames,
     in an arbitrary frame and unit. Frames that do not fit are absent from the result.
     """
-    cache = database.cache(frames)
+    observations = max(MAPPED_OBSERVATIONS, MAPPED_PER_FRAME * len(frames))
+    cache = database.reduced_cache(select_features(database, frames, observations, fewest_pairs=1))
     options = pipeline_options(effort, database.pixel_scale(frames))
     options.constant_cameras = database.fixed_cameras() | database.rare_lenses(frames)
     if known:

@@ -14,14 +14,17 @@ CELLS = 8  # along either side of an image
 Rows = NDArray[np.int64]
 
 
-def select_features(database: MatchDatabase, frames: list[int], observations: int) -> dict[int, Rows]:
+def select_features(
+    database: MatchDatabase, frames: list[int], observations: int, *, fewest_pairs: int = 2
+) -> dict[int, Rows]:
     """Rows of the features to keep in every frame: those matched in the most pairs, spread over the image.
 
-    About ``observations`` in total. A feature matched in one pair only is dropped: a point of two rays adds little.
+    About ``observations`` in total. fewest_pairs: that a feature must be matched in. A point of two rays adds little to
+    a map of good poses, but a frame with few matches needs it.
     """
     limit = max(FEWEST_PER_FRAME, observations // len(frames))
     counts = count_pairs(database, frames)
-    return {index: choose(database.positions(index), counts[index], limit) for index in frames}
+    return {index: choose(database.positions(index), counts[index], limit, fewest_pairs) for index in frames}
 
 
 def count_pairs(database: MatchDatabase, frames: list[int]) -> dict[int, Rows]:
@@ -33,9 +36,10 @@ def count_pairs(database: MatchDatabase, frames: list[int]) -> dict[int, Rows]:
     return counts
 
 
-def choose(positions: Array, counts: Rows, limit: int) -> Rows:
-    """At most ``limit`` rows of positions (n, 2) with a count of at least 2, the highest of every grid cell in turn."""
-    rows = np.flatnonzero(counts >= 2)
+def choose(positions: Array, counts: Rows, limit: int, fewest: int = 2) -> Rows:
+    """At most ``limit`` rows of positions (n, 2) with a count of at least ``fewest``, the highest of every grid cell in
+    turn."""
+    rows = np.flatnonzero(counts >= fewest)
     rows = rows[np.argsort(-counts[rows], kind="stable")]
     if len(rows) <= limit:
         return np.sort(rows)

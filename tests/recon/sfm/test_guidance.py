@@ -8,7 +8,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from recon.sfm import database as database_module
+from recon.sfm import verification
 from recon.sfm.database import MatchDatabase
 from recon.sfm.guidance import allowed_matches
 from recon.sfm.matching import Features, SiftMatcher
@@ -95,7 +95,7 @@ def test_only_allowed_matches_are_made() -> None:
 def test_guided_pairs_gain_matches_and_none_leaves_the_geometry(
     database: MatchDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "GUIDE_BELOW", 10_000)
+    monkeypatch.setattr(verification, "GUIDE_BELOW", 10_000)
     guided = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
     for index in (0, 8):
         guided.add(read_frame(index))

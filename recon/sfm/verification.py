@@ -1,0 +1,58 @@
+"""Keeps the matches of two frames that agree with one geometry, and finds more of them where they are few."""
+
+from __future__ import annotations
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from recon.sfm.guidance import allowed_matches
+from recon.sfm.matching import Features, GuidedMatcher
+from recon.sfm.stored_features import rows_of
+
+FEWEST_MATCHES = 15
+GUIDE_BELOW = 150  # matches: better pairs have tracks enough
+MAX_ERROR = 4.0  # px of the working image
+MAX_TRIALS = 1500  # of COLMAP's 10000: pairs that need more are too weak to help
+
+Rows = NDArray[np.uint32]
+Lenses = tuple[pycolmap.Camera, pycolmap.Camera]
+
+
+def verify(
+    matches: Rows, features: tuple[Features, Features], lenses: Lenses, pixel: float, matcher: GuidedMatcher | None
+) -> pycolmap.TwoViewGeometry:
+    """The geometry of two frames and the matches that agree with it, if there are at least FEWEST_MATCHES.
+
+    pixel: of the working image, in pixels of the original. matcher: finds more matches if there are few. Those that the
+    geometry allows need not stand out among all features.
+    """
+    first, second = (view.keypoints[:, :2].astype(np.float64) for view in features)
+    geometry = pycolmap.estimate_two_view_geometry(lenses[0], first, lenses[1], second, matches, _options(pixel))
+    if geometry.config == pycolmap.TwoViewGeometryConfiguration.WATERMARK:
+        geometry.inlier_matches = matches[:0]  # of a text or logo in the image, not of the scene
+    if matcher and FEWEST_MATCHES <= len(geometry.inlier_matches) < GUIDE_BELOW:
+        _match_again(matcher, geometry, features, allowed_matches(geometry, first, second, MAX_ERROR * pixel))
+    return geometry
+
+
+def _options(pixel: float) -> pycolmap.TwoViewGeometryOptions:
+    options = pycolmap.TwoViewGeometryOptions(min_num_inliers=FEWEST_MATCHES)
+    options.ransac.random_seed = 0
+    options.ransac.max_num_trials = MAX_TRIALS
+    options.ransac.max_error = MAX_ERROR * pixel
+    return options
+
+
+def _match_again(
+    matcher: GuidedMatcher,
+    geometry: pycolmap.TwoViewGeometry,
+    features: tuple[Features, Features],
+    allowed: NDArray[np.bool_] | None,
+) -> None:
+    """Replace the matches of a geometry by those among the ``allowed`` ones, if they are more."""
+    if allowed is None:
+        return
+    more = rows_of(matcher.match_guided(*features, allowed), *features)
+    if len(more) > len(geometry.inlier_matches):
+        geometry.inlier_matches = more
