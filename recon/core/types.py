@@ -55,8 +55,8 @@ class Frame:
     for a folder. image: (height, width, 3) uint8 RGB at the working size. name: file name of the upright original in
     the run's image folder. original_size: (width, height) of that original. lens: frames with the same text share one
     camera. focal: from EXIF, in pixels of the original, 0 when unknown. mask: (height, width), True where the
-    image may be used; all True when there is no mask. content: hash of the file that it comes from, see
-    ``recon.sources.identity``; empty for cameras and streams.
+    image may be used; all True when there is no mask. content: hash of the file that it comes from and, if
+    it has a mask, of that, see ``recon.sources.identity``; empty for cameras and streams.
     """
 
     index: int

@@ -37,7 +37,7 @@ from recon.core.types import (
 from recon.frontend import Resumable, front_end_class, front_end_name
 from recon.settings import RunSettings
 from recon.sources.base import Source
-from recon.sources.identity import content_hash
+from recon.sources.identity import MASK_FOLLOWS, content_hash
 from recon.store.map import FrameArrays, Matrix, open_map, read_arrays
 from recon.store.masks import write_masks
 
@@ -200,8 +200,7 @@ class Journal:
         frames differ from the record, MapError if its depth is missing.
         """
         finished = self.finished[chunk.index]
-        if [_identity(frame) for frame in chunk.frames] != [_identity(frame) for frame in finished.frames]:
-            raise SourceError(self._changed(chunk, finished))
+        self._require_same(chunk, finished)
         path = self._folder / f"submap_{chunk.index:04d}.npz"
         arrays = read_arrays(path) if finished.placed else {}
         frames = tuple(_recalled(row, arrays.get(row.index), before, path) for row in finished.placed)
@@ -212,14 +211,20 @@ class Journal:
         revised = {index: np.array(pose) for index, pose in finished.revised.items()}
         return ChunkGeometry(frames, SparsePoints.empty(), unplaced, revised)
 
-    def _changed(self, chunk: Chunk, finished: ChunkRecord) -> str:
-        """The sentence for a source whose frames have changed although its files looked the same."""
+    def _require_same(self, chunk: Chunk, finished: ChunkRecord) -> None:
+        """Raise SourceError for frames that have changed although their files looked the same, and for other masks."""
         now = {frame.index: frame for frame in chunk.frames}
-        was = next(frame for frame in finished.frames if now.get(frame.index) is None or _differs(frame, now))
-        source = self.part_of(was.index).source
-        return (
-            f"{source} has changed since the run in {self._folder.parent}: {was.name} is not what it was. {AS_IT_WAS}"
-        )
+        for was in finished.frames:
+            part, frame = self.part_of(was.index), now.get(was.index)
+            if frame is None or not _same_frame(was, frame):
+                what, changed = part.source, was.name
+            elif not _same_mask(was, frame):
+                what, changed = "A mask", f"that of {was.name}"
+            else:
+                continue
+            raise SourceError(
+                f"{what} has changed since the run in {self._folder.parent}: {changed} is not what it was. {AS_IT_WAS}"
+            )
 
     def _write_parts(self) -> None:
         content = {"version": JOURNAL_VERSION, "parts": [asdict(part) for part in self.parts]}
@@ -261,7 +266,7 @@ def _first_change(source: Source, part: Part, known: Mapping[int, FrameRecord]) 
             return f"it has fewer frames, and {frame.name} is gone"
         if path not in hashes:
             hashes[path] = _hash_or_nothing(path)
-        if hashes[path] != frame.content:
+        if hashes[path] != _picture(frame.content):
             return f"{path} is not what frame {index} of the map ({frame.name}) was made from"
     return None
 
@@ -273,12 +278,21 @@ def _hash_or_nothing(path: Path) -> str:
         return ""
 
 
-def _identity(frame: Frame | FrameRecord) -> tuple[int, str, tuple[int, int], str]:
-    return frame.index, frame.name, frame.original_size, frame.content
+def _picture(content: str) -> str:
+    """The hash of the file alone, without that of its mask."""
+    return content.partition(MASK_FOLLOWS)[0]
 
 
-def _differs(was: FrameRecord, now: Mapping[int, Frame]) -> bool:
-    return _identity(now[was.index]) != _identity(was)
+def _same_frame(was: FrameRecord, now: Frame) -> bool:
+    before, after = (
+        (one.index, one.name, one.original_size, _picture(one.content)) for one in (was, now)
+    )
+    return before == after
+
+
+def _same_mask(was: FrameRecord, now: Frame) -> bool:
+    """Whether a frame has the mask with which it was mapped; a mask added since changes nothing about it."""
+    return MASK_FOLLOWS not in was.content or was.content == now.content
 
 
 def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, same: bool) -> None:
@@ -304,7 +318,8 @@ def _comparable(settings: RunSettings, *, same: bool) -> Row:
     """The settings, by option, that must not change: all that affect the map for the same source, few for another."""
     cameras = settings.source.cameras
     lens = {"camera_model": settings.camera_model, "intrinsics": settings.intrinsics, "cameras": cameras}
-    own = {"chunk": settings.chunk, "overlap": settings.overlap} | asdict(settings.source)
+    masks = settings.source.masks and "given"  # their content is compared frame by frame
+    own = {"chunk": settings.chunk, "overlap": settings.overlap} | asdict(settings.source) | {"masks": masks}
     return {f"--{name.replace('_', '-')}": value for name, value in (lens | (own if same else {})).items()}
 
 
