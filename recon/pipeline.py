@@ -40,8 +40,8 @@ ENOUGH = 2  # frames with a place
 
 
 def reconstruct(
-    source: str,
-    out: Path,
+    source: str | Path,
+    out: str | Path,
     settings: RunSettings | None = None,
     listeners: Sequence[Listener] = (),
     recogniser: PlaceRecogniser | None = None,
@@ -56,7 +56,7 @@ def reconstruct(
     written, holds no run to resume), MapError (that run is damaged), ReconstructionError (no geometry), WeightsError
     (the network's weights), UnexpectedError (anything else).
     """
-    settings = settings or RunSettings()
+    source, out, settings = str(source), Path(out), settings or RunSettings()
     opened = open_source(source, settings.source, incoming_folder(out, resume=settings.resume))
     return reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
 

@@ -284,9 +284,7 @@ def _picture(content: str) -> str:
 
 
 def _same_frame(was: FrameRecord, now: Frame) -> bool:
-    before, after = (
-        (one.index, one.name, one.original_size, _picture(one.content)) for one in (was, now)
-    )
+    before, after = ((one.index, one.name, one.original_size, _picture(one.content)) for one in (was, now))
     return before == after
 
 
