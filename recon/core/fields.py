@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -13,16 +12,11 @@ NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "
 
 def require_types(instance: object) -> None:
     """Raise SettingsError, naming the field, its value and what is allowed, if a value has not its field's type."""
-    kind: type[Any] = type(instance)
-    for name, allowed in _hints(kind).items():
+    kind = type(instance)
+    for name, allowed in get_type_hints(kind).items():
         value = getattr(instance, name)
         if not _fits(value, allowed):
             raise SettingsError(f"{kind.__name__}.{name} must be {_described(allowed)}, got {value!r}.")
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _fits(value: object, allowed: Any) -> bool:
