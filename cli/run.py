@@ -148,11 +148,13 @@ def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings
 @takes_options_of(prepare)
 def run(source: Input, *, out: Out, **options: Any) -> None:
     """Reconstruct images or a video into DIR."""
-    from recon.folder import refuse_own_outputs, require_usable
+    from recon.folder import finish_moving, refuse_own_outputs, require_usable
 
     with ended_before_the_run():
         refuse_own_outputs(source, out)
-        if not options["resume"]:
+        if options["resume"]:
+            finish_moving(out)
+        else:
             require_usable(out, overwrite=options["overwrite"])
         prepared = prepare(source, out, **options)
         _print_plan(prepared.plan)

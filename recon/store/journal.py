@@ -40,6 +40,7 @@ from recon.sources.base import Source
 from recon.sources.identity import MASK_FOLLOWS, content_hash
 from recon.store.map import FrameArrays, Matrix, open_map, read_arrays
 from recon.store.masks import write_masks
+from recon.store.missing import why_no_run
 
 JOURNAL_VERSION = 2  # which added the content of frames
 ANEW = "Rebuild the map with --overwrite."
@@ -333,7 +334,7 @@ def require_run(folder: Path) -> Path:
     """The file that every run to resume has. Raises OutputError if it is missing."""
     path = folder / "map" / "run.json"
     if not path.is_file():
-        raise OutputError(f"No run to resume in {folder}: {path} is missing. Omit --resume.")
+        raise OutputError(why_no_run(folder))
     return path
 
 

@@ -10,7 +10,6 @@ docs/formats.md describes every field. Files are written under a temporary name 
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,7 +24,7 @@ from recon.core.similarity import Sim3
 from recon.core.typed_json import read_object, typed
 from recon.core.types import Camera, DepthMap, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
 from recon.store.archive import load_arrays, save_arrays
-from recon.store.lock import writer_in
+from recon.store.missing import why_no_map
 
 MAP_VERSION = 2
 VERSIONS_READ = (1, 2)  # 1 is compressed by zlib
@@ -153,7 +152,7 @@ def open_map(folder: Path) -> ReconstructedMap:
     """Read the map in ``folder``. Raises MapError if there is none, or it is damaged or of another version."""
     path = folder / "map" / "map.json"
     if not path.is_file():
-        raise MapError(_why_no_map(folder))
+        raise MapError(why_no_map(folder))
     stored = typed(with_kinds(read_object(path, VERSIONS_READ, AGAIN)), _Places, path, AGAIN)
     try:
         frames, between = (
@@ -165,22 +164,6 @@ def open_map(folder: Path) -> ReconstructedMap:
         refuse_to_leave(named.name, path)
     points = _read_points(folder / "map" / "points.npz")
     return ReconstructedMap(folder, frames, stored.skipped, points, stored.complete, between)
-
-
-def _why_no_map(folder: Path) -> str:
-    quoted = shlex.quote(str(folder))
-    if writer := writer_in(folder):
-        return (
-            f"{folder} contains no map yet: a {writer.what} is writing to it (process {writer.process} on "
-            f"{writer.host}), and none of its chunks is finished. Try again later."
-        )
-    if (folder / "map" / "run.json").is_file():
-        return (
-            f"{folder} contains no map: its run ended before the first chunk was finished. Resume it with: "
-            f"recon run SOURCE --out {quoted} --resume"
-        )
-    missing = folder / "map" / "map.json"
-    return f"{folder} contains no map: {missing} is missing. Create one with: recon run SOURCE --out {quoted}"
 
 
 @dataclass(frozen=True)

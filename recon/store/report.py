@@ -18,6 +18,7 @@ from recon.core.typed_json import read_object, typed
 from recon.core.types import Chunk, ChunkGeometry, SkippedFrame
 from recon.settings import RunSettings
 from recon.store.map import AGAIN, with_kinds
+from recon.store.missing import why_no_report
 
 REPORT_VERSION = 1
 MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "pycolmap", "rerun-sdk", "scipy", "torch")
@@ -113,6 +114,8 @@ def read(path: Path) -> RunReport:
     """Read a report. Raises MapError if it is missing, damaged or of another version."""
     try:
         content = read_object(path, REPORT_VERSION, AGAIN)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MapError(why_no_report(path.parent)) from error
     except OSError as error:
-        raise MapError(f"Cannot read {path}: {error.strerror}. Create one with: recon run SOURCE --out DIR") from error
+        raise MapError(f"Cannot read {path}: {error.strerror}. {AGAIN}") from error
     return typed(with_kinds(content), RunReport, path, AGAIN)

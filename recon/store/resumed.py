@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from recon.core.errors import MapError, ReconError
 from recon.core.events import Notice, StreamStatus
+from recon.core.files import make_folder
 from recon.core.types import Frame, PassedFrame, SkippedFrame
 from recon.sources import open_source
 from recon.sources.base import Candidate, Source, SourceDescription, working_image
@@ -58,6 +59,7 @@ class ResumedSource:
         yield from (_candidate_behind(item, self._part, self._shift) for item in self._source.candidates())
 
     def __iter__(self) -> Iterator[Item]:
+        make_folder(self._images)  # the run may have been killed before it did
         yield from self._others
         yield from (self._read(frame) for index, frame in self._known.items() if index < self._part.first)
         yield from map(self._continued, self._source)
