@@ -171,15 +171,22 @@ def run(source: Input, *, out: Out, **options: Any) -> None:
 def plan(
     source: Input,
     *,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder of the run.")] = Path(),
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Output folder of the run.  [default: not checked]")
+    ] = None,
     **options: Any,
 ) -> None:
     """Estimate time, memory and disk of a run.
 
     Takes every option of recon run. Writes nothing.
     """
+    from recon.folder import refuse_own_outputs, require_usable
+
     with ended_before_the_run():
-        _print_plan(prepare(source, out, **options).plan)
+        if out and not options["resume"]:
+            refuse_own_outputs(source, out)
+            require_usable(out, overwrite=options["overwrite"])
+        _print_plan(prepare(source, out or Path(), **options).plan)
 
 
 def open_recogniser(settings: RunSettings) -> PlaceRecogniser | None:
@@ -195,8 +202,9 @@ def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_h
     # Imported here so that input errors are reported before seconds of imports.
     from cli.progress import ProgressBar
     from cli.recording import Recording
+    from recon.core.files import leaving_no_empty_folder
 
-    with ExitStack() as stack:
+    with leaving_no_empty_folder(out), ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(plan))
         listeners: list[Listener] = [bar]
         if ViewerName.NONE not in viewers:

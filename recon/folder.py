@@ -138,6 +138,8 @@ def _require_writable(out: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if not os.statvfs(existing).f_blocks:  # as of /proc and /sys, where root may do all
+        raise OSError(errno.ENOTSUP, f"{existing} cannot hold files")
 
 
 def _set_aside(out: Path) -> None:

@@ -17,10 +17,12 @@ from PIL import Image as PillowImage
 from scipy.spatial import KDTree
 
 from recon.core.colmap_log import quiet
+from recon.core.errors import ReconError
 from recon.core.similarity import Array
 from recon.exports import EXPORTS, Export
 from recon.exports.readers import CheckError
 from recon.store import report
+from recon.store.journal import read_journal
 from recon.store.map import open_map
 
 MAX_MEAN_ERROR = 3.0
@@ -97,6 +99,8 @@ def check_folder(folder: Path) -> CheckReport:
     Files that ``recon export`` added there must open. A missing or broken file is a failed item; nothing is raised.
     """
     checks = (
+        ("map", _check_map),
+        ("journal", _check_journal),
         ("cloud", _check_cloud),
         ("colmap", _check_model),
         ("images", _check_images),
@@ -124,12 +128,25 @@ def _check_added(export: Export, outputs: _Outputs) -> str:
 def _check_sanity(outputs: _Outputs) -> str:
     """The run found no reason to doubt its map."""
     path = outputs.folder / "report.json"
-    if not path.is_file():
+    if not path.exists():
         return "There is no report.json to say whether the map is doubtful."
     suspicions = report.read(path).suspicions
     if suspicions:
         raise CheckError("The map is doubtful: " + "; ".join(suspicions) + ".")
     return "Nothing about the whole map is doubtful."
+
+
+def _check_map(outputs: _Outputs) -> str:
+    """The map opens, with the depth of every frame."""
+    deep = sum(1 for _ in open_map(outputs.folder).geometry())
+    return f"The map opens, {deep} frames of it with depth."
+
+
+def _check_journal(outputs: _Outputs) -> str:
+    """The files that a resumed run needs can be read, if the run wrote any."""
+    if not (outputs.folder / "map" / "run.json").exists():
+        return "There is no run.json, so the run cannot be resumed."
+    return f"The journal opens, with {len(read_journal(outputs.folder).frames)} frames."
 
 
 def _check_cloud(outputs: _Outputs) -> str:
@@ -266,7 +283,7 @@ def _check_recording(outputs: _Outputs) -> str:
 def _item(name: str, check: Callable[[_Outputs], str], outputs: _Outputs) -> CheckItem:
     try:
         return CheckItem(name, True, check(outputs))
-    except CheckError as error:
+    except (CheckError, ReconError) as error:
         return CheckItem(name, False, str(error))
     except Exception as error:  # a third party's reader may raise anything on a damaged file
         return CheckItem(name, False, f"Cannot be read, {type(error).__name__}: {error}")

@@ -330,10 +330,15 @@ def _chunk_path(folder: Path, number: int) -> Path:
     return folder / f"chunk_{number:04d}.json"
 
 
+def read_journal(folder: Path) -> Journal:
+    """The journal of the run in ``folder``, for reading. Raises OutputError if there is none, MapError if damaged."""
+    return Journal(folder / "map", _read_parts(folder), _read_chunks(folder / "map"))
+
+
 def require_run(folder: Path) -> Path:
     """The file that every run to resume has. Raises OutputError if it is missing."""
     path = folder / "map" / "run.json"
-    if not path.is_file():
+    if not path.exists():
         raise OutputError(why_no_run(folder))
     return path
 
@@ -345,11 +350,24 @@ def _read_parts(folder: Path) -> tuple[Part, ...]:
 
 def _read_chunks(folder: Path) -> tuple[ChunkRecord, ...]:
     chunks: list[ChunkRecord] = []
-    while (path := _chunk_path(folder, len(chunks))).is_file():
+    while (path := _chunk_path(folder, len(chunks))).exists():
         chunks.append(typed(_load(path), ChunkRecord, path, ANEW))
+        _require_in_range(chunks[-1], path)
         for frame in chunks[-1].frames:
             refuse_to_leave(frame.name, path)
     return tuple(chunks)
+
+
+def _require_in_range(chunk: ChunkRecord, path: Path) -> None:
+    indices = [frame.index for frame in chunk.frames]
+    sound = (
+        0 <= chunk.overlap <= len(indices)
+        and indices == sorted(set(indices))
+        and min(indices, default=0) >= 0
+        and {row.index for row in chunk.placed} | chunk.unplaced.keys() <= set(indices)
+    )
+    if not sound:
+        raise MapError(f"{path} is damaged: its frames are numbered wrongly. {ANEW}")
 
 
 def _read_others(folder: Path, known: Mapping[int, FrameRecord]) -> tuple[SkippedFrame | PassedFrame, ...]:

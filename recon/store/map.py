@@ -162,6 +162,8 @@ def open_map(folder: Path) -> ReconstructedMap:
         raise MapError(f"{path} is damaged ({error!r}). {AGAIN}") from error
     for named in (*frames, *between):
         refuse_to_leave(named.name, path)
+    if len({frame.index for frame in frames + between}) < len(frames + between):
+        raise MapError(f"{path} is damaged: it has a frame twice. {AGAIN}")
     points = _read_points(folder / "map" / "points.npz")
     return ReconstructedMap(folder, frames, stored.skipped, points, stored.complete, between)
 
@@ -217,6 +219,8 @@ def _frame_to_json(frame: PlacedFrame, numbers: Mapping[Camera, int]) -> dict[st
 
 
 def _placed(row: _FrameRow, cameras: Sequence[Camera]) -> PlacedFrame:
+    if row.index < 0 or not 0 <= row.camera < len(cameras):
+        raise IndexError(f"frame {row.index} with camera {row.camera} of {len(cameras)}")
     pose = Sim3.from_matrix(np.array(row.world_from_cam))
     return PlacedFrame(row.index, row.timestamp, row.name, cameras[row.camera], pose)
 
@@ -240,9 +244,23 @@ def _with_kind(row: Any) -> Any:
 def _read_points(path: Path) -> SparsePoints:
     arrays = load_arrays(path)
     try:
-        return SparsePoints(**{field.name: arrays[field.name] for field in fields(SparsePoints)})
+        points = SparsePoints(**{field.name: arrays[field.name] for field in fields(SparsePoints)})
     except KeyError as error:
         raise MapError(f"{path} lacks the array {error}. {AGAIN}") from error
+    if not _fits_together(points):
+        raise MapError(f"{path} is damaged: its arrays do not fit together. {AGAIN}")
+    return points
+
+
+def _fits_together(points: SparsePoints) -> bool:
+    count, ids, observations = len(points.positions), points.point_ids, (len(points.point_ids),)
+    return (
+        points.positions.shape == points.colours.shape == (count, 3)
+        and ids.shape == points.frame_indices.shape == observations
+        and points.pixels.shape == (*observations, 2)
+        and all(array.dtype.kind in "iu" for array in (ids, points.frame_indices))
+        and (not len(ids) or 0 <= int(ids.min()) <= int(ids.max()) < count)
+    )
 
 
 def _read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:

@@ -10,7 +10,9 @@ from PIL import Image
 
 from recon.evaluate.check import check_folder
 from recon.exports import export
-from recon.store.map import ReconstructedMap
+from recon.settings import RunSettings
+from recon.store.journal import Journal
+from recon.store.map import AGAIN, ReconstructedMap
 from tests.support import make_map
 
 
@@ -61,12 +63,40 @@ def test_a_good_folder_passes_with_figures(finished):
 def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_write(tmp_path):
     report = check_folder(tmp_path)
     assert not report.ok
-    assert len(report.items) == 10
-    *others, recording, sanity = report.items
+    assert len(report.items) == 12
+    found, journal, *others, recording, sanity = report.items
+    assert not found.ok
+    assert found.sentence.startswith(f"{tmp_path} contains no map: ")
+    assert (journal.ok, journal.sentence) == (True, "There is no run.json, so the run cannot be resumed.")
     assert all(not item.ok and "is missing" in item.sentence for item in others)
     assert recording.ok  # a run need not make one
     assert recording.sentence.startswith("There is none")
     assert sanity.sentence == "There is no report.json to say whether the map is doubtful."
+
+
+def test_a_damaged_journal_fails(folder):
+    Journal.begin(folder, "photos", RunSettings())
+    assert {item.name: item.sentence for item in check_folder(folder).items}["journal"].endswith("with 0 frames.")
+    (folder / "map" / "chunk_0000.json").write_text("{}")
+    assert failures(folder)["journal"].startswith(f"{folder}/map/chunk_0000.json is damaged (KeyError: 'version').")
+    for content in ("", "{}", '{"version": 2, "parts": 1}', '{"version": 2, "parts": ['):
+        (folder / "map" / "run.json").write_text(content)
+        assert failures(folder)["journal"].startswith(f"{folder}/map/run.json is damaged")
+    (folder / "map" / "run.json").unlink()
+    (folder / "map" / "run.json").mkdir()
+    assert "run.json is damaged (IsADirectoryError" in failures(folder)["journal"]
+
+
+def test_a_report_that_is_a_folder_fails(folder):
+    (folder / "report.json").mkdir()
+    assert failures(folder)["sanity"] == f"Cannot read {folder}/report.json: Is a directory. {AGAIN}"
+
+
+def test_damaged_depth_fails(folder):
+    path = folder / "map" / "submap_0001.npz"
+    truncate(path)
+    assert failures(folder).keys() == {"map"}
+    assert failures(folder)["map"].startswith(f"{path} is missing or damaged")
 
 
 @pytest.mark.parametrize("content", [b"", b"no recording"])
