@@ -53,6 +53,7 @@ from recon.core.errors import SettingsError
 if TYPE_CHECKING:
     from recon.core.events import Listener
     from recon.core.places import PlaceRecogniser
+    from recon.core.types import SkippedFrame
     from recon.plan import Plan
     from recon.settings import RunSettings
     from recon.sources import Source
@@ -271,12 +272,18 @@ def conclude(report: RunReport, out: Path, ending: Ending) -> None:
         raise typer.Exit(UNWRITTEN)
 
 
+def _loss(lost: Sequence[SkippedFrame], read: int) -> str:
+    """A sentence about frames that have no place for one reason."""
+    return f"{len(lost)} of {read} frames, the first {lost[0].name}, the last {lost[-1].name}: {lost[0].reason}."
+
+
 def _print_summary(report: RunReport, out: Path) -> None:
     """The results of a run, and what to do next."""
     from cli.progress import stream_counts
 
     quoted = shlex.quote(str(out))
     rows = [("DOUBTFUL", f"{suspicion}.") for suspicion in report.suspicions]
+    rows += [("NOT PLACED", _loss(lost, report.frames_read)) for lost in report.losses]
     doubtful = sum(bool(chunk.warnings) for chunk in report.chunks)
     if doubtful:
         rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps; see recon loops {quoted}"))
@@ -290,9 +297,11 @@ def _print_summary(report: RunReport, out: Path) -> None:
         ("peak memory", size(report.peak_memory_bytes)),
         ("loops", f"{sum(loop.verdict == 'accepted' for loop in report.loops)} of {len(report.loops)} candidates"),
     ]
-    rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in report.skipped[:SKIPPED_SHOWN]]
-    if len(report.skipped) > SKIPPED_SHOWN:
-        rows.append(("", f"and {len(report.skipped) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))
+    told = {frame.index for lost in report.losses for frame in lost}
+    others = [frame for frame in report.skipped if frame.index not in told]
+    rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in others[:SKIPPED_SHOWN]]
+    if len(others) > SKIPPED_SHOWN:
+        rows.append(("", f"and {len(others) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))
     print_rows("Result", rows)
     files = (
         ("cloud", "cloud.ply"),

@@ -21,6 +21,7 @@ from recon.store.map import AGAIN, with_kinds
 from recon.store.missing import why_no_report
 
 REPORT_VERSION = 1
+NOTABLE_LOSS = 0.1  # of the frames read
 MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "pycolmap", "rerun-sdk", "scipy", "torch")
 
 
@@ -81,6 +82,16 @@ class RunReport:
     unwritten: tuple[str, ...] = ()
     suspicions: tuple[str, ...] = ()
     processor_seconds: float = 0.0
+
+    @property
+    def losses(self) -> tuple[tuple[SkippedFrame, ...], ...]:
+        """Frames without a place, grouped by the reason: the groups that are a notable part of all, largest first."""
+        groups: dict[str, list[SkippedFrame]] = {}
+        for frame in self.skipped:
+            if frame.kind == "unplaced":
+                groups.setdefault(frame.reason, []).append(frame)
+        large = [tuple(group) for group in groups.values() if len(group) >= max(2, NOTABLE_LOSS * self.frames_read)]
+        return tuple(sorted(large, key=len, reverse=True))
 
 
 def main_versions() -> dict[str, str]:

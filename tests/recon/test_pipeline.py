@@ -279,6 +279,22 @@ def test_what_is_doubtful_stands_first(photos: Path, tmp_path: Path, front_end, 
     assert suspicion in item.sentence
 
 
+def test_the_loss_of_a_part_stands_first(photos: Path, tmp_path: Path, front_end, capsys) -> None:
+    """As of the second of two scenes in one folder."""
+    front_end.missing = frozenset({1, 7, 8, 9})
+    found, _ = run(photos, tmp_path / "out", replace(SETTINGS, refine="none"))
+    assert found.frames_placed == FRAMES - 4
+    conclude(found, tmp_path / "out", Ending())
+    first, second, *others = capsys.readouterr().out.splitlines()[1:]
+    reason = "has too little in common with the rest of the map"
+    assert first == f"  NOT PLACED   4 of 10 frames, the first 0001.jpg, the last 0009.jpg: {reason}."
+    assert second == "  frames       6 of 10 placed"
+    assert not any(reason in line for line in others)
+    for count, told in ((11, ()), (10, (found.skipped[:2],))):
+        few = replace(found, frames_read=2 * count, skipped=found.skipped[:2])
+        assert few.losses == told
+
+
 def test_a_resumed_map_keeps_its_unit_and_frame(photos: Path, tmp_path: Path, front_end) -> None:
     first = tmp_path / "first"
     first.mkdir()
