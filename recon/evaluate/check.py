@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,8 +24,8 @@ from recon.core.similarity import Array
 from recon.exports import EXPORTS, Export
 from recon.exports.readers import CheckError
 from recon.store import report
-from recon.store.journal import read_journal
-from recon.store.map import open_map
+from recon.store.journal import ANEW, frames_of, read_journal
+from recon.store.map import AGAIN, open_map
 
 MAX_MEAN_ERROR = 3.0
 POSE_TOLERANCE = 1e-5
@@ -146,7 +148,30 @@ def _check_journal(outputs: _Outputs) -> str:
     """The files that a resumed run needs can be read, if the run wrote any."""
     if not (outputs.folder / "map" / "run.json").exists():
         return "There is no run.json, so the run cannot be resumed."
-    return f"The journal opens, with {len(read_journal(outputs.folder).frames)} frames."
+    chunks = read_journal(outputs.folder).finished
+    missing = [number for number, chunk in enumerate(chunks) if chunk.placed and not _submap(outputs, number).exists()]
+    if missing:
+        raise CheckError(f"{_submap(outputs, missing[0])} is missing, with the depth of a chunk. {AGAIN}")
+    _require_sound(outputs.folder / "map" / "features.db")
+    return f"The journal opens, with {len(frames_of(chunks))} frames."
+
+
+def _submap(outputs: _Outputs, number: int) -> Path:
+    return outputs.folder / "map" / f"submap_{number:04d}.npz"
+
+
+def _require_sound(database: Path) -> None:
+    """Raise CheckError for a damaged file of features; users may delete it."""
+    if not database.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            connection.execute("SELECT COUNT(*) FROM images")
+    except sqlite3.Error as error:
+        found = str(error)
+    if found != "ok":
+        raise CheckError(f"{database} is damaged ({found}), so the run cannot be resumed. {ANEW}")
 
 
 def _check_cloud(outputs: _Outputs) -> str:

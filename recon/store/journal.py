@@ -355,6 +355,8 @@ def _read_chunks(folder: Path) -> tuple[ChunkRecord, ...]:
         _require_in_range(chunks[-1], path)
         for frame in chunks[-1].frames:
             refuse_to_leave(frame.name, path)
+    if len(chunks) < len(list(folder.glob("chunk_*.json"))):
+        raise MapError(f"{path} is missing, although later chunks are finished. {ANEW}")
     return tuple(chunks)
 
 

@@ -30,6 +30,8 @@ def _why_unfinished(folder: Path) -> str:
     create = resume.removesuffix(" --resume")
     if (folder / PART / "map").exists():
         return f".{about}"
+    if (folder / "map" / "chunk_0000.json").exists():
+        return f": {folder / 'map' / 'map.json'} is missing. Write it again with: {resume}{_then(about)}"
     if (folder / "map" / "run.json").is_file():
         return f": its run ended before the first chunk was finished. Resume it with: {resume}{_then(about)}"
     if about:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from recon.core.errors import MapError, ReconError
+from recon.core.errors import MapError, OutputError, ReconError
 from recon.core.events import Notice, StreamStatus
 from recon.core.files import make_folder
 from recon.core.types import Frame, PassedFrame, SkippedFrame
@@ -78,8 +78,16 @@ class ResumedSource:
                 if known is not None:  # a watched folder's times start again
                     self._shift = known.timestamp - item.timestamp
                 frame = _behind(item, self._part, self._shift)
-                (self._incoming / item.name).replace(self._images / frame.name)
+                self._keep(item.name, frame.name)
                 return frame
+
+    def _keep(self, incoming: str, name: str) -> None:
+        try:
+            (self._incoming / incoming).replace(self._images / name)
+        except OSError as error:
+            raise OutputError(
+                f"Cannot write {self._images / name}: {error.strerror}. Move away what is there, and resume again."
+            ) from error
 
     def _read(self, frame: FrameRecord) -> Frame:
         path = self._images / frame.name
