@@ -217,13 +217,27 @@ def rotation_residuals(first: Array, second: Array) -> Array:
 
 def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float) -> Hindrance | None:
     """STILL or TURNTABLE if most matches between frames far apart have not moved."""
-    shifts = [_shifts(database, pair) for pair in zip(frames, frames[len(frames) // 2 :], strict=False)]
-    shares = [float((shift < STANDS_STILL * scale).mean()) for shift in shifts if len(shift) >= ENOUGH_MATCHES]
-    if not shares or np.median(shares) < 0.5:
+    shares = _still_shares(database, list(zip(frames, frames[len(frames) // 2 :], strict=False)), scale)
+    if not shares:  # not matched; then all that are must stand still
+        shares = [min(_still_shares(database, _farthest_pairs(database, frames), scale), default=0.0)]
+    if np.median(shares) < 0.5:
         return None
     neighbours = [_shifts(database, pair) for pair in pairwise(frames)]
     moving = [float((shift > 2 * STANDS_STILL * scale).mean()) for shift in neighbours if len(shift)]
     return Hindrance.TURNTABLE if np.median(moving) > ENOUGH_MOVING else Hindrance.STILL
+
+
+def _still_shares(database: MatchDatabase, pairs: Sequence[Pair], scale: float) -> list[float]:
+    """Share of the matches of each pair that have not moved, for pairs with enough."""
+    shifts = [_shifts(database, pair) for pair in pairs]
+    return [float((shift < STANDS_STILL * scale).mean()) for shift in shifts if len(shift) >= ENOUGH_MATCHES]
+
+
+def _farthest_pairs(database: MatchDatabase, frames: Sequence[int]) -> list[Pair]:
+    """Each frame paired with the last one after it that it was matched with."""
+    after = [[(first, last) for last in frames[row + 1 :]] for row, first in enumerate(frames)]
+    matched = [[pair for pair in pairs if database.matched(pair)] for pairs in after]
+    return [pairs[-1] for pairs in matched if pairs]
 
 
 def _shifts(database: MatchDatabase, pair: Pair) -> Array:

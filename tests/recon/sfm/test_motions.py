@@ -15,7 +15,7 @@ from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import window_pairs
 from recon.sfm.matching import SiftMatcher
 from recon.sfm.motions import Moving, _stretches, find_moving
-from tests.cases import flat
+from tests.cases import motion
 from tests.cases.case import picture
 from tests.cases.lenses import zoomed
 from tests.cases.moving import Figure, before
@@ -62,13 +62,10 @@ def said_of(frames: Sequence[Frame], folder: Path, monkeypatch: pytest.MonkeyPat
     return [*said, Notice("masked")] if masked else said
 
 
-@pytest.mark.parametrize("printed", [True, False])
-def test_a_poster_is_flat_and_nothing_of_it_moves(
-    printed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = flat.poster(printed=printed)
-    frames = [frame_of(index, flat.seen(whole, index)) for index in range(8)]
-    half = np.zeros(flat.SHAPE, np.bool_)
+def test_a_poster_is_flat_and_nothing_of_it_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = motion.poster(tmp_path, moves=0.25, count=8, size=(320, 240))
+    frames = [frame_of(index, cv2.imread(str(path))) for index, path in enumerate(sorted(made.source.iterdir()))]
+    half = np.zeros((240, 320), np.bool_)
     half[:, :160] = True
     for folder, found in (("one", Moving({}, torn=True)), ("two", Moving({3: half}, 0.2))):
         (tmp_path / folder).mkdir()
