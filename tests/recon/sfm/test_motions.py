@@ -63,7 +63,7 @@ def said_of(frames: Sequence[Frame], folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_poster_is_flat_and_nothing_of_it_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = motion.poster(tmp_path, moves=0.25, count=8, size=(320, 240))
+    made = motion.poster(tmp_path, moves=0.05, count=8, size=(320, 240))
     frames = [frame_of(index, cv2.imread(str(path))) for index, path in enumerate(sorted(made.source.iterdir()))]
     half = np.zeros((240, 320), np.bool_)
     half[:, :160] = True
