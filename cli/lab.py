@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @app.command()
 def train(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the run; an existing run continues.")],
     *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run; an existing run continues.")],
     preset: Preset = "core",
     textures: Annotated[Path | None, typer.Option(metavar="DIR", help="Photographs of materials (.jpg).")] = None,
     minutes: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 for never.")] = 0.0,
@@ -41,14 +41,18 @@ def train(
     """
     import torch
 
+    from recon.core.files import make_folder
     from recon.lab.training.loop import Limits
     from recon.lab.training.run import chosen_preset, run, with_stages
+    from recon.network.runtime import choose_device
 
     torch.set_num_threads(threads)
+    chosen, on = with_stages(chosen_preset(preset), stages), choose_device(device)
+    make_folder(out)
     run(
-        with_stages(chosen_preset(preset), stages),
-        folder,
-        torch.device(device),
+        chosen,
+        out,
+        on,
         Limits(minutes=minutes, finish=finish),
         typer.echo,
         textures=textures,
@@ -108,11 +112,13 @@ def evaluate_matches(
 
 
 @app.command()
-def sample(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")]) -> None:
+def sample(*, out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")]) -> None:
     """Render the bundled sample."""
+    from recon.core.files import make_folder
     from recon.lab.synthetic.sample import write_sample
 
-    write_sample(folder)
+    make_folder(out)
+    write_sample(out)
 
 
 @app.command()

@@ -67,6 +67,7 @@ def check(folder: Folder) -> None:
     """
     from recon.evaluate.check import check_folder
     from recon.store.map import open_map
+    from recon.store.missing import about_replaced
 
     complete = open_map(folder).complete  # reports a missing run in one line
     report = check_folder(folder)
@@ -75,6 +76,8 @@ def check(folder: Folder) -> None:
     )
     if not complete:
         typer.echo(_how_to_finish(folder))
+    if about := about_replaced(folder).strip():
+        typer.echo(about)
     if not report.ok:
         raise typer.Exit(CHECK_FAILED)
 
@@ -84,5 +87,5 @@ def _how_to_finish(folder: Path) -> str:
     from recon.store.lock import writer_in
 
     if writer_in(folder):
-        return "The run is still going on; what is checked is what it has finished."
+        return "The run is still writing; only what it has finished is checked."
     return f"The run has not finished. Resume it with: recon run SOURCE --out {shlex.quote(str(folder))} --resume"

@@ -53,6 +53,7 @@ from recon.core.errors import SettingsError
 if TYPE_CHECKING:
     from recon.core.events import Listener
     from recon.core.places import PlaceRecogniser
+    from recon.core.types import SkippedFrame
     from recon.plan import Plan
     from recon.settings import RunSettings
     from recon.sources import Source
@@ -148,11 +149,13 @@ def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings
 @takes_options_of(prepare)
 def run(source: Input, *, out: Out, **options: Any) -> None:
     """Reconstruct images or a video into DIR."""
-    from recon.folder import refuse_own_outputs, require_usable
+    from recon.folder import finish_moving, refuse_own_outputs, require_usable
 
     with ended_before_the_run():
         refuse_own_outputs(source, out)
-        if not options["resume"]:
+        if options["resume"]:
+            finish_moving(out)
+        else:
             require_usable(out, overwrite=options["overwrite"])
         prepared = prepare(source, out, **options)
         _print_plan(prepared.plan)
@@ -169,15 +172,22 @@ def run(source: Input, *, out: Out, **options: Any) -> None:
 def plan(
     source: Input,
     *,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder of the run.")] = Path(),
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Output folder of the run.  [default: not checked]")
+    ] = None,
     **options: Any,
 ) -> None:
     """Estimate time, memory and disk of a run.
 
     Takes every option of recon run. Writes nothing.
     """
+    from recon.folder import refuse_own_outputs, require_usable
+
     with ended_before_the_run():
-        _print_plan(prepare(source, out, **options).plan)
+        if out and not options["resume"]:
+            refuse_own_outputs(source, out)
+            require_usable(out, overwrite=options["overwrite"])
+        _print_plan(prepare(source, out or Path(), **options).plan)
 
 
 def open_recogniser(settings: RunSettings) -> PlaceRecogniser | None:
@@ -193,8 +203,9 @@ def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_h
     # Imported here so that input errors are reported before seconds of imports.
     from cli.progress import ProgressBar
     from cli.recording import Recording
+    from recon.core.files import leaving_no_empty_folder
 
-    with ExitStack() as stack:
+    with leaving_no_empty_folder(out), ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(plan))
         listeners: list[Listener] = [bar]
         if ViewerName.NONE not in viewers:
@@ -261,12 +272,18 @@ def conclude(report: RunReport, out: Path, ending: Ending) -> None:
         raise typer.Exit(UNWRITTEN)
 
 
+def _loss(lost: Sequence[SkippedFrame], read: int) -> str:
+    """A sentence about frames that have no place for one reason."""
+    return f"{len(lost)} of {read} frames, the first {lost[0].name}, the last {lost[-1].name}: {lost[0].reason}."
+
+
 def _print_summary(report: RunReport, out: Path) -> None:
     """The results of a run, and what to do next."""
     from cli.progress import stream_counts
 
     quoted = shlex.quote(str(out))
     rows = [("DOUBTFUL", f"{suspicion}.") for suspicion in report.suspicions]
+    rows += [("NOT PLACED", _loss(lost, report.frames_read)) for lost in report.losses]
     doubtful = sum(bool(chunk.warnings) for chunk in report.chunks)
     if doubtful:
         rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps; see recon loops {quoted}"))
@@ -280,9 +297,11 @@ def _print_summary(report: RunReport, out: Path) -> None:
         ("peak memory", size(report.peak_memory_bytes)),
         ("loops", f"{sum(loop.verdict == 'accepted' for loop in report.loops)} of {len(report.loops)} candidates"),
     ]
-    rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in report.skipped[:SKIPPED_SHOWN]]
-    if len(report.skipped) > SKIPPED_SHOWN:
-        rows.append(("", f"and {len(report.skipped) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))
+    told = {frame.index for lost in report.losses for frame in lost}
+    others = [frame for frame in report.skipped if frame.index not in told]
+    rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in others[:SKIPPED_SHOWN]]
+    if len(others) > SKIPPED_SHOWN:
+        rows.append(("", f"and {len(others) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))
     print_rows("Result", rows)
     files = (
         ("cloud", "cloud.ply"),

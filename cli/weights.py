@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.text import print_rows, size
-
-if TYPE_CHECKING:
-    from recon.network.checkpoints import Checkpoint
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Manage network weights: list, pull, verify, import."
@@ -53,12 +50,16 @@ def verify(file: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Name o
 
     Exits with 1 if its values or its checksum are wrong.
     """
+    from recon.network.architectures import ARCHITECTURES, architecture_of
     from recon.network.checkpoints import read_checkpoint
     from recon.network.known_weights import kept_checksum, resolve, sha256, unusable_tensors
+    from retrieval.aggregation import ARCHITECTURE
+
+    ARCHITECTURES["ImAge"] = ARCHITECTURE  # which compares all tensors with the network
 
     path = resolve(file)
     checkpoint = read_checkpoint(path)
-    kind = _kind(checkpoint)
+    kind = architecture_of(checkpoint).verify(checkpoint)
     broken, checksum, kept = unusable_tensors(checkpoint), sha256(path), kept_checksum(path)
     rows = [
         ("kind", kind),
@@ -71,18 +72,6 @@ def verify(file: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Name o
     if broken or kept not in (None, checksum):
         typer.echo("The file is damaged. Download it again.", err=True)
         raise typer.Exit(DAMAGED)
-
-
-def _kind(checkpoint: Checkpoint) -> str:
-    """The network that the weights fit. Raises WeightsError naming the tensors that do not."""
-    from recon.network.checkpoints import identify
-    from recon.network.stored_config import arithmetic_of
-    from retrieval.aggregation import load_transformer
-
-    if checkpoint.is_place_descriptor:
-        load_transformer(checkpoint)
-        return "ImAge, for places"
-    return f"geometry, {arithmetic_of(identify(checkpoint)[1])}"
 
 
 @app.command("import")

@@ -19,8 +19,9 @@ from recon.exports import written_names
 from recon.settings import RunSettings
 from recon.sources import Source
 from recon.store.journal import Journal
-from recon.store.lock import LOCK
+from recon.store.lock import LOCK, sole_writer
 from recon.store.map import incoming_folder
+from recon.store.missing import PART, REPLACED
 
 MAP = "map"
 OUTPUTS = (
@@ -32,8 +33,6 @@ OUTPUTS = (
     "loops.png",
     *written_names(by_every_run=False),
 )
-REPLACED = "replaced"
-PART = "replaced.part"  # what is being moved there or back
 SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json", f"{REPLACED}/map", f"{PART}/map")
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 
@@ -86,6 +85,17 @@ def replacing(out: Path, *, overwrite: bool) -> Iterator[None]:
     _told(out, _settle)
 
 
+def finish_moving(out: Path) -> None:
+    """Bring back outputs that a killed ``--overwrite`` was moving, so that the run in ``out`` can be resumed.
+
+    Raises OutputError, see ``sole_writer``.
+    """
+    part = out / PART
+    if part.is_dir() and _is_ours(part):
+        with sole_writer(out, "run"):
+            _told(out, _move_back)
+
+
 def open_journal(name: str, source: Source, out: Path, settings: RunSettings) -> Journal:
     """The journal of a new run in ``out``, or of the one to resume; see ``require_usable`` and ``Journal.resume``.
 
@@ -128,6 +138,8 @@ def _require_writable(out: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if not os.statvfs(existing).f_blocks:  # as of /proc and /sys, where root may do all
+        raise OSError(errno.ENOTSUP, f"{existing} cannot hold files")
 
 
 def _set_aside(out: Path) -> None:

@@ -17,7 +17,7 @@ from recon.core.places import PlaceRecogniser
 from recon.core.stopwatch import Stopwatch, peak_memory, stage
 from recon.core.types import Chunk, Frame, SkippedFrame
 from recon.exports.outputs import write_outputs
-from recon.folder import discard_map, full_disk_told, open_journal, refuse_own_outputs, replacing
+from recon.folder import discard_map, finish_moving, full_disk_told, open_journal, refuse_own_outputs, replacing
 from recon.frontend import GeometryFrontEnd, Resumable, Workplace, front_end_class
 from recon.mapping.between import pose_passed
 from recon.mapping.chunks import chunks
@@ -40,8 +40,8 @@ ENOUGH = 2  # frames with a place
 
 
 def reconstruct(
-    source: str,
-    out: Path,
+    source: str | Path,
+    out: str | Path,
     settings: RunSettings | None = None,
     listeners: Sequence[Listener] = (),
     recogniser: PlaceRecogniser | None = None,
@@ -56,7 +56,7 @@ def reconstruct(
     written, holds no run to resume), MapError (that run is damaged), ReconstructionError (no geometry), WeightsError
     (the network's weights), UnexpectedError (anything else).
     """
-    settings = settings or RunSettings()
+    source, out, settings = str(source), Path(out), settings or RunSettings()
     opened = open_source(source, settings.source, incoming_folder(out, resume=settings.resume))
     return reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
 
@@ -80,6 +80,7 @@ def reconstruct_source(
     kind = front_end_class(settings)
     start = kind.prepare(settings)
     if settings.resume:
+        finish_moving(out)
         require_run(out)
     with quiet(), sole_writer(out, "run"), replacing(out, overwrite=settings.overwrite):
         journal = open_journal(name, source, out, settings)

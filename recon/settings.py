@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from recon.core.errors import SettingsError
+from recon.core.fields import require_types
 from recon.core.types import Camera, CameraModel
 from recon.sources.base import SourceOptions
 
@@ -21,7 +22,7 @@ class NetworkSettings:
     weights: a known name or the path of a file. arithmetic: how global blocks attend across frames; None for the one
     that suits the weights. device: ``auto``, ``cpu``, ``cuda``... pixels: maximum size of an image for the network.
     memory_frames, memory_mebibytes: how much of earlier chunks a stream remembers; None for no limit. Raises
-    SettingsError for numbers that are not positive.
+    SettingsError for values of other types and for numbers that are not positive.
     """
 
     weights: str
@@ -33,6 +34,7 @@ class NetworkSettings:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        require_types(self)
         limits = [limit for limit in (self.memory_frames, self.memory_mebibytes, self.pixels) if limit is not None]
         if min(limits) <= 0:
             raise SettingsError(
@@ -46,12 +48,16 @@ class PlaceSettings:
     """How places are recognised.
 
     descriptor: a name of ``retrieval.describer.PLACE_DESCRIPTORS``; empty for ImAge where there are weights, else
-    vlad. weights: a known name or the path of a file. device: ``auto``, ``cpu``, ``cuda``...
+    vlad. weights: a known name or the path of a file. device: ``auto``, ``cpu``, ``cuda``... Raises SettingsError for
+    values of other types.
     """
 
     descriptor: str = ""
     weights: str = ""
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        require_types(self)
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ class CloudSettings:
 
     voxel: edge of the grid that thins the cloud, in world units; None for the median size of a depth pixel on the
     surface. max_points: limit for the cloud; the grid gets coarser until it holds. clean: remove doubtful depth, see
-    ``recon.exports.cleaning``. sky: keep the sky. Raises SettingsError for numbers that are not positive.
+    ``recon.exports.cleaning``. sky: keep the sky. Raises SettingsError for values of other types and for numbers that
+    are not positive.
     """
 
     voxel: float | None = None
@@ -69,6 +76,7 @@ class CloudSettings:
     sky: bool = True
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.max_points <= 0 or (self.voxel is not None and not self.voxel > 0):
             raise SettingsError(f"--voxel and --max-points must be positive, got {self.voxel} and {self.max_points}.")
         if not (self.clean or self.sky):
@@ -106,6 +114,7 @@ class RunSettings:
     places: PlaceSettings | None = None
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.overlap < 1:
             raise SettingsError(f"--overlap must be at least 1, got {self.overlap}.")
         if self.overlap >= self.chunk:

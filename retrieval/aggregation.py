@@ -18,6 +18,7 @@ from torch.nn import functional
 from recon.core.errors import WeightsError
 from recon.core.types import Image
 from recon.network.aggregator import normalised as standardised
+from recon.network.architectures import Architecture
 from recon.network.attention import Backend
 from recon.network.checkpoints import Checkpoint, differences, read_checkpoint
 from recon.network.config import VitConfig
@@ -87,6 +88,14 @@ def load_transformer(
         raise WeightsError(f"{checkpoint.path} does not fit ImAge on ViT-B; tensors: {wrong}. Use a published file.")
     network.load_state_dict(dict(checkpoint.tensors), assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _verify(checkpoint: Checkpoint) -> str:
+    load_transformer(checkpoint)
+    return "ImAge, for places"
+
+
+ARCHITECTURE = Architecture(lambda checkpoint: checkpoint.is_place_descriptor, _verify, for_places=True)
 
 
 class ImAgeDescriber:

@@ -18,6 +18,7 @@ from cli.main import main
 from recon.core.errors import SettingsError
 from recon.exports import EXPORTS
 from recon.frontend import FRONT_ENDS
+from recon.network.architectures import ARCHITECTURES
 from recon.network.known_weights import FOLDER_VARIABLE, KNOWN
 from recon.pipeline import reconstruct
 from recon.settings import PlaceSettings, RunSettings
@@ -37,10 +38,10 @@ FRAMES = 6
 
 @pytest.fixture(autouse=True)
 def registries_as_they_were() -> Iterator[None]:
-    before = [(registry, dict(registry)) for registry in (SOURCES, EXPORTS, MATCHERS, PLACE_DESCRIPTORS, FRONT_ENDS)]
-    weights = dict(KNOWN)
+    registries = (SOURCES, EXPORTS, MATCHERS, PLACE_DESCRIPTORS, FRONT_ENDS, KNOWN, ARCHITECTURES)
+    before = [(registry, dict(registry)) for registry in registries]
     yield
-    for registry, choices in [*before, (KNOWN, weights)]:
+    for registry, choices in before:
         registry.clear()
         registry.update(choices)
 
@@ -165,6 +166,13 @@ def test_a_network(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = capsys.readouterr().out
     assert f"installed: {checkout / 'weights' / 'Sideways' / 'sideways.safetensors'}" in listed
     assert "https://huggingface.co/me/sideways" in listed
+    for words in (["verify", "Sideways"], ["import", "weights/Sideways/sideways.safetensors", "--name", "sideways"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["weights", *words])
+        assert not ended.value.code
+    said = capsys.readouterr().out
+    assert re.search(r"kind +a focal length of 0\.80 widths\n", said)
+    assert "Imported as weights/Sideways/Sideways.safetensors" in said.replace(f"{checkout}/", "")
 
 
 def test_a_matcher_that_is_not_registered_is_refused_before_anything_is_written(checkout: Path) -> None:

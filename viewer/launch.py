@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import importlib.util
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from recon.core.errors import DependencyError, MapError, SettingsError
+from recon.store.missing import about_replaced, why_no_map
 from viewer.page import serve_page
 
 RECORDING = "recording.rrd"
@@ -33,7 +35,7 @@ def show(folder: Path, *, web: bool = False) -> None:
     """
     path = folder / RECORDING
     if not path.is_file():
-        raise MapError(f"{path} is missing. Make a recording with: recon run SOURCE --out {folder} --viewer record")
+        raise MapError(_why_no_recording(folder))
     if web:
         _serve(path)
         return
@@ -43,6 +45,16 @@ def show(folder: Path, *, web: bool = False) -> None:
     window = start_rerun(str(path), "--port", str(free_port()))
     if _wait(window) != 0:
         raise DependencyError(f"The Rerun window could not be opened or crashed. {elsewhere}")
+
+
+def _why_no_recording(folder: Path) -> str:
+    if not (folder / "map" / "map.json").is_file():
+        return why_no_map(folder)
+    return (
+        f"{folder} has no recording, as its run did not use --viewer record. Make one with: recon run SOURCE --out "
+        f"{shlex.quote(str(folder))} --viewer record --resume. To rebuild the map too, use --overwrite in place of "
+        f"--resume.{about_replaced(folder)}"
+    )
 
 
 def open_window() -> str:

@@ -10,6 +10,10 @@ from recon.core.events import Event, Listener, Notice
 from recon.core.helping import Helpers
 
 
+def _pass(event: Event, listener: Listener) -> None:
+    listener(event)
+
+
 class Announcer:
     """A listener that passes on every event. helpers: of the run in ``folder``, including its listeners."""
 
@@ -25,7 +29,8 @@ class Announcer:
             if event.doubtful:
                 self.suspect(event.text.removesuffix("."))
         for number, listener in enumerate(self._listeners):
-            self.helpers.attempt(type(listener).__name__, partial(listener, event), key=number)
+            name = getattr(listener, "__name__", type(listener).__name__)
+            self.helpers.attempt(f"the listener {name}", partial(_pass, event, listener), key=number)
 
     def suspect(self, *suspicions: str) -> None:
         """Keep why the whole map may be wrong: sentences without their full stops."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,6 +30,18 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     finally:
         with suppress(OSError):  # a read-only folder refuses this as well
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def leaving_no_empty_folder(folder: Path) -> Iterator[None]:
+    """Delete ``folder`` and those above it at the end, if they were missing before and are empty."""
+    missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for path in missing:
+                path.rmdir()  # which no system does to a folder with content
 
 
 def make_folder(folder: Path) -> None:

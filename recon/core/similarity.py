@@ -48,7 +48,8 @@ class Sim3:
         """From a (4, 4) matrix ``[[scale * rotation, translation], [0, 1]]``."""
         linear = np.asarray(matrix, dtype=np.float64)[:3, :3]
         scale = float(np.cbrt(np.linalg.det(linear)))
-        return cls(scale, linear / scale, np.asarray(matrix)[:3, 3])
+        with np.errstate(all="ignore"):  # the constructor refuses what is not finite
+            return cls(scale, linear / scale, np.asarray(matrix)[:3, 3])
 
     def matrix(self) -> Array:
         """The (4, 4) matrix ``[[scale * rotation, translation], [0, 1]]``."""

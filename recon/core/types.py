@@ -5,12 +5,14 @@ docs/conventions.md explains axes, pixels and names.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.errors import SettingsError
 from recon.core.refusal import Unplaced
 from recon.core.similarity import Array, Sim3
 
@@ -23,19 +25,32 @@ SURE = 0.5  # confidence
 SkipKind = Literal["unreadable", "unplaced", "passed"]
 CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE"]
 CAMERA_MODELS: dict[str, CameraModel] = {model: model for model in get_args(CameraModel)}
+PARAMETERS = dict(zip(CAMERA_MODELS, (3, 4, 4, 5, 8, 8), strict=True))  # how many each model has
 
 
 @dataclass(frozen=True)
 class Camera:
     """A lens: one of COLMAP's camera models with its parameters in COLMAP's order, in pixels of a width x height image.
 
-    The centre of the upper left pixel is (0.5, 0.5), as in COLMAP.
+    The centre of the upper left pixel is (0.5, 0.5), as in COLMAP. Raises SettingsError for another number of
+    parameters than the model has, and for numbers that are not finite or a size that is not positive.
     """
 
     model: CameraModel
     width: int
     height: int
     params: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        count = PARAMETERS.get(self.model)
+        if count is None:
+            raise SettingsError(f"There is no camera model {self.model}. Choose one of {', '.join(PARAMETERS)}.")
+        finite = all(math.isfinite(number) for number in self.params)
+        if len(self.params) != count or not finite or min(self.width, self.height) < 1:
+            raise SettingsError(
+                f"A {self.model} camera needs a positive size and {count} finite parameters, got "
+                f"{self.width} x {self.height} and {tuple(self.params)}."
+            )
 
     def matrix(self) -> Array:
         """Intrinsics (3, 3) without the distortion."""
@@ -55,8 +70,8 @@ class Frame:
     for a folder. image: (height, width, 3) uint8 RGB at the working size. name: file name of the upright original in
     the run's image folder. original_size: (width, height) of that original. lens: frames with the same text share one
     camera. focal: from EXIF, in pixels of the original, 0 when unknown. mask: (height, width), True where the
-    image may be used; all True when there is no mask. content: hash of the file that it comes from, see
-    ``recon.sources.identity``; empty for cameras and streams.
+    image may be used; all True when there is no mask. content: hash of the file that it comes from and, if
+    it has a mask, of that, see ``recon.sources.identity``; empty for cameras and streams.
     """
 
     index: int

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,11 +19,13 @@ from PIL import Image as PillowImage
 from scipy.spatial import KDTree
 
 from recon.core.colmap_log import quiet
+from recon.core.errors import ReconError
 from recon.core.similarity import Array
 from recon.exports import EXPORTS, Export
 from recon.exports.readers import CheckError
 from recon.store import report
-from recon.store.map import open_map
+from recon.store.journal import ANEW, frames_of, read_journal
+from recon.store.map import AGAIN, open_map
 
 MAX_MEAN_ERROR = 3.0
 POSE_TOLERANCE = 1e-5
@@ -97,6 +101,8 @@ def check_folder(folder: Path) -> CheckReport:
     Files that ``recon export`` added there must open. A missing or broken file is a failed item; nothing is raised.
     """
     checks = (
+        ("map", _check_map),
+        ("journal", _check_journal),
         ("cloud", _check_cloud),
         ("colmap", _check_model),
         ("images", _check_images),
@@ -124,12 +130,48 @@ def _check_added(export: Export, outputs: _Outputs) -> str:
 def _check_sanity(outputs: _Outputs) -> str:
     """Whether the run found a reason to doubt its map."""
     path = outputs.folder / "report.json"
-    if not path.is_file():
+    if not path.exists():
         return "There is no report.json to say whether the map is doubtful."
     suspicions = report.read(path).suspicions
     if suspicions:
         raise CheckError("The map is doubtful: " + "; ".join(suspicions) + ".")
     return "Nothing about the whole map is doubtful."
+
+
+def _check_map(outputs: _Outputs) -> str:
+    """The map opens, with the depth of every frame."""
+    deep = sum(1 for _ in open_map(outputs.folder).geometry())
+    return f"The map opens, {deep} frames of it with depth."
+
+
+def _check_journal(outputs: _Outputs) -> str:
+    """The files that a resumed run needs can be read, if the run wrote any."""
+    if not (outputs.folder / "map" / "run.json").exists():
+        return "There is no run.json, so the run cannot be resumed."
+    chunks = read_journal(outputs.folder).finished
+    missing = [number for number, chunk in enumerate(chunks) if chunk.placed and not _submap(outputs, number).exists()]
+    if missing:
+        raise CheckError(f"{_submap(outputs, missing[0])} is missing, with the depth of a chunk. {AGAIN}")
+    _require_sound(outputs.folder / "map" / "features.db")
+    return f"The journal opens, with {len(frames_of(chunks))} frames."
+
+
+def _submap(outputs: _Outputs, number: int) -> Path:
+    return outputs.folder / "map" / f"submap_{number:04d}.npz"
+
+
+def _require_sound(database: Path) -> None:
+    """Raise CheckError for a damaged file of features; users may delete it."""
+    if not database.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            connection.execute("SELECT COUNT(*) FROM images")
+    except sqlite3.Error as error:
+        found = str(error)
+    if found != "ok":
+        raise CheckError(f"{database} is damaged ({found}), so the run cannot be resumed. {ANEW}")
 
 
 def _check_cloud(outputs: _Outputs) -> str:
@@ -266,7 +308,7 @@ def _check_recording(outputs: _Outputs) -> str:
 def _item(name: str, check: Callable[[_Outputs], str], outputs: _Outputs) -> CheckItem:
     try:
         return CheckItem(name, True, check(outputs))
-    except CheckError as error:
+    except (CheckError, ReconError) as error:
         return CheckItem(name, False, str(error))
     except Exception as error:  # third-party readers may raise anything on a damaged file
         return CheckItem(name, False, f"Cannot be read, {type(error).__name__}: {error}")

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from recon.core.errors import DependencyError, WeightsError
+from recon.core.files import write_atomically
 from recon.core.registry import Registry
-from recon.network.checkpoints import Checkpoint, identify, read_checkpoint, write_tensors
-from recon.network.stored_config import to_text
+from recon.network.architectures import architecture_of
+from recon.network.checkpoints import Checkpoint, read_checkpoint, write_tensors
 
 FOLDER_VARIABLE = "RECON_WEIGHTS"
 CHECKSUMS = "checksums.json"
@@ -184,18 +185,20 @@ def _download(weights: KnownWeights, path: Path) -> None:
 
 
 def import_file(path: Path, name: str | None) -> Path:
-    """Copy a weight file into the folder as safetensors that describes itself, and keep the copy's checksum. name: the
-    known weights that the file contains, or None for the file's own name. Raises WeightsError as ``read_checkpoint``
-    and ``identify`` do, and if the file is for places and the name for geometry, or the reverse.
+    """Copy a weight file into the folder as safetensors that describes itself, and keep the copy's checksum.
+
+    name: the known weights that the file contains, or None for the file's own name. Raises WeightsError as
+    ``read_checkpoint`` does, for tensors that no architecture accepts, and if the file is for places and the name for
+    geometry, or the reverse.
     """
     label = known(name).name if name else path.stem
     checkpoint = read_checkpoint(path)
-    if name and checkpoint.is_place_descriptor != known(name).for_places:
-        kind = "ImAge, which recognises places" if checkpoint.is_place_descriptor else "no ImAge"
-        raise WeightsError(f"{path} holds {kind}, so it cannot be {label}. Choose another --name.")
+    architecture = architecture_of(checkpoint)
+    if name and architecture.for_places != known(name).for_places:
+        use = "recognises places" if architecture.for_places else "finds geometry"
+        raise WeightsError(f"{path} {use}, so it cannot be {label}. Choose another --name.")
     target = imported_path(label)
-    stated = "" if checkpoint.is_place_descriptor else to_text(*identify(checkpoint))
-    write_tensors(target, checkpoint.tensors, stated)
+    write_tensors(target, checkpoint.tensors, architecture.stated(checkpoint))
     keep_checksum(target)
     return target
 
@@ -216,7 +219,8 @@ def sha256(path: Path) -> str:
 
 def keep_checksum(path: Path) -> None:
     """Store the sha256 of a file beside it."""
-    (path.parent / CHECKSUMS).write_text(json.dumps({path.name: sha256(path)}))
+    text = json.dumps({path.name: sha256(path)})
+    write_atomically(path.parent / CHECKSUMS, lambda file: file.write(text.encode()))
 
 
 def kept_checksum(path: Path) -> str | None:

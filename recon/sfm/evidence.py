@@ -27,6 +27,8 @@ STILL_MANY = 0.25
 FEWEST_PAIRS = 3  # some lens explains one or two homographies as rotations
 NEARLY_ALL = 0.8  # of the pairs that tell
 PAIRS_FOR_LENS, MATCHES_FOR_LENS = 12, 80
+FLAT_WITHIN, FLAT_SHARE = 2.0, 0.9  # px, and share of the area with matches, that one plane explains
+FLAT_CELLS = 12  # along either side of an image
 FOCALS = np.geomspace(0.3, 2.5, 24)  # in widths
 LONGEST_FOCAL = 1.5  # in widths; beyond, turning looks like a shift along a plane, which makes a lens of any length
 REFINEMENTS = (1.05, 1.025, 1.012, 1.006)
@@ -73,6 +75,24 @@ def hardly_moves(database: MatchDatabase, frames: Sequence[int], lens: Camera | 
     return only_turned(views, camera, scale, known=lens is not None)
 
 
+def is_nearly_flat(database: MatchDatabase, frames: Sequence[int]) -> bool:
+    """Whether one homography per pair explains the matches nearly everywhere, between frames far apart.
+
+    It also explains those of a camera that only turns, see ``hardly_moves``.
+    """
+    camera, scale = read_camera(database.camera(frames[0])), database.pixel_scale(frames)
+    shares = [_flat_share(_verified(database, pair), camera, scale) for pair in far_pairs(database, frames)]
+    return len(shares) >= FEWEST_PAIRS and float(np.quantile(shares, 1 - NEARLY_ALL)) >= FLAT_SHARE
+
+
+def _flat_share(views: _Views, camera: Camera, scale: float) -> float:
+    """Share of the area with matches that the best homography explains; areas count, not the numbers of matches."""
+    flat = _homography_residuals(views, scale) < FLAT_WITHIN * scale
+    cells = (views.first / (camera.width, camera.height) * FLAT_CELLS).astype(np.int64) @ (1, FLAT_CELLS)
+    _, numbers, counts = np.unique(cells, return_inverse=True, return_counts=True)
+    return float((np.bincount(numbers, flat) / counts).mean())
+
+
 def far_pairs(database: MatchDatabase, frames: Sequence[int]) -> list[Pair]:
     """Each frame paired with the last one after it that still shares many matches, relative to its best partner.
 
@@ -114,11 +134,16 @@ def _explained(lens: _Lens, views: _Views, scale: float) -> bool:
 
 def _homography_residual(views: _Views, scale: float) -> float:
     """Median residual [px] of the best homography."""
+    return float(np.median(_homography_residuals(views, scale)))
+
+
+def _homography_residuals(views: _Views, scale: float) -> Array:
+    """Residuals (n,) [px] of the best homography; infinite if there is none."""
     homography, _ = cv2.findHomography(views.first, views.second, cv2.RANSAC, 4 * scale)
     if homography is None:
-        return np.inf
+        return np.full(len(views.first), np.inf)
     mapped = cv2.perspectiveTransform(views.first[None], homography)[0]
-    return float(np.median(np.linalg.norm(mapped - views.second, axis=1)))
+    return np.asarray(np.linalg.norm(mapped - views.second, axis=1))
 
 
 @dataclass(frozen=True)
@@ -192,13 +217,27 @@ def rotation_residuals(first: Array, second: Array) -> Array:
 
 def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float) -> Hindrance | None:
     """STILL or TURNTABLE if most matches between frames far apart have not moved."""
-    shifts = [_shifts(database, pair) for pair in zip(frames, frames[len(frames) // 2 :], strict=False)]
-    shares = [float((shift < STANDS_STILL * scale).mean()) for shift in shifts if len(shift) >= ENOUGH_MATCHES]
-    if not shares or np.median(shares) < 0.5:
+    shares = _still_shares(database, list(zip(frames, frames[len(frames) // 2 :], strict=False)), scale)
+    if not shares:  # not matched; then all that are must stand still
+        shares = [min(_still_shares(database, _farthest_pairs(database, frames), scale), default=0.0)]
+    if np.median(shares) < 0.5:
         return None
     neighbours = [_shifts(database, pair) for pair in pairwise(frames)]
     moving = [float((shift > 2 * STANDS_STILL * scale).mean()) for shift in neighbours if len(shift)]
     return Hindrance.TURNTABLE if np.median(moving) > ENOUGH_MOVING else Hindrance.STILL
+
+
+def _still_shares(database: MatchDatabase, pairs: Sequence[Pair], scale: float) -> list[float]:
+    """Share of the matches of each pair that have not moved, for pairs with enough."""
+    shifts = [_shifts(database, pair) for pair in pairs]
+    return [float((shift < STANDS_STILL * scale).mean()) for shift in shifts if len(shift) >= ENOUGH_MATCHES]
+
+
+def _farthest_pairs(database: MatchDatabase, frames: Sequence[int]) -> list[Pair]:
+    """Each frame paired with the last one after it that it was matched with."""
+    after = [[(first, last) for last in frames[row + 1 :]] for row, first in enumerate(frames)]
+    matched = [[pair for pair in pairs if database.matched(pair)] for pairs in after]
+    return [pairs[-1] for pairs in matched if pairs]
 
 
 def _shifts(database: MatchDatabase, pair: Pair) -> Array:

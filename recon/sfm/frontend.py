@@ -21,7 +21,7 @@ from recon.frontend import Workplace
 from recon.settings import RunSettings
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.database import MatchDatabase
-from recon.sfm.evidence import find_hindrance, hardly_moves
+from recon.sfm.evidence import find_hindrance, hardly_moves, is_nearly_flat
 from recon.sfm.lens import largest_change
 from recon.sfm.lens_check import join_equal, reassign, several_lenses
 from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
@@ -43,6 +43,11 @@ UNSETTLED = (
     "The lens estimate does not converge: every attempt gives another lens. The map uses the last one. Give "
     "--intrinsics, or mask moving objects with --masks."
 )
+FLAT_LENS = (
+    "The scene is nearly flat and does not determine the lens: every attempt gives another one. The map uses the last "
+    "one. Give --intrinsics, or record the scene from more directions."
+)
+FLAT_MOTION = "the scene is nearly flat: what stands out from its plane may be depth or motion. Nothing is masked."
 HARDLY_MOVED = (
     "the camera hardly moved: rotation alone explains nearly all matches, so the path and the depth may be wrong. "
     "Record while walking sideways."
@@ -196,6 +201,9 @@ class StructureFromMotion:
     def _leave_out_moving(self, chunk: Chunk) -> Chunk:
         """Mask objects that move in front of the scene, and remove their features."""
         moving = find_moving(self.database, chunk.frames)
+        if (moving.masks or moving.torn) and is_nearly_flat(self.database, [frame.index for frame in chunk.frames]):
+            self._tell(Notice(f"Chunk {chunk.index + 1}: {FLAT_MOTION}", moving.is_doubtful))
+            return chunk
         if moving.masks or moving.torn:
             self._tell(Notice(f"Chunk {chunk.index + 1}: {moving.describe(chunk.frames)}", moving.is_doubtful))
         if moving.surrounds or not moving.masks:
@@ -310,7 +318,7 @@ class StructureFromMotion:
             if is_back:
                 break
         if change >= NOTABLE:
-            self._tell(Notice(UNSETTLED))
+            self._tell(Notice(FLAT_LENS if is_nearly_flat(self.database, sorted(model.cam_from_model)) else UNSETTLED))
         return adjusted
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from natsort import natsorted, ns
 
-from recon.core.errors import SourceError
+from recon.core.errors import SettingsError, SourceError
 from recon.core.registry import Registry
 from recon.sources.base import Source, SourceDescription, SourceOptions
 from recon.sources.decoding import UnreadableImage, opened_image
@@ -133,6 +133,8 @@ def open_live_source(
     from recon.sources.live import LiveSource  # noqa: PLC0415
     from recon.sources.watching import WatchFeed  # noqa: PLC0415
 
+    if watch and realtime:
+        raise SettingsError("--watch reads a folder, --realtime plays a video. Use only one of them.")
     if watch:
         return LiveSource(spec, WatchFeed(Path(spec).expanduser(), options, images_folder), options)
     kind: CaptureKind

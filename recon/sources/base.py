@@ -13,6 +13,7 @@ import numpy as np
 
 from recon.core.errors import SettingsError, SourceError
 from recon.core.events import Notice, StreamStatus
+from recon.core.fields import require_types
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 
 Cameras = Literal["auto", "one", "per-image", "per-folder"]
@@ -42,6 +43,7 @@ class SourceOptions:
     cameras: Cameras = "auto"
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.every < 1:
             raise SettingsError(f"--every must be at least 1, got {self.every}.")
         if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):

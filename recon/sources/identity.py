@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 DIGEST_BYTES = 16
+MASK_FOLLOWS = "+"  # in ``Frame.content``, between the hash of the picture and that of its mask
 
 
 def content_hash(path: Path) -> str:

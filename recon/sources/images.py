@@ -93,7 +93,9 @@ class ImageSource:
             height, width = photo.pixels.shape[:2]
             mask = self._masks.read(path.name, (width, height), (image.shape[0], image.shape[1]))
             where = (index, float(index), self._stems[index])
-            yield photo_candidate(photo, path, where, image, mask, images_folder=self._images_folder)
+            found = photo_candidate(photo, path, where, image, mask, images_folder=self._images_folder)
+            content = found.frame.content + self._masks.identity(path.name)
+            yield replace(found, frame=replace(found.frame, content=content))
 
 
 def as_told(photo: Photo, path: Path, cameras: Cameras) -> Photo:

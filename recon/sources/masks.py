@@ -15,6 +15,7 @@ import numpy as np
 from recon.core.errors import SettingsError
 from recon.core.types import Mask
 from recon.sources.decoding import UnreadableImage, opened_image
+from recon.sources.identity import MASK_FOLLOWS, content_hash
 from recon.sources.kinds import is_image
 
 
@@ -43,7 +44,7 @@ class Masks:
 
         original_size: (width, height) of the upright image. Raises SettingsError for a mask of another aspect ratio.
         """
-        path = self._paths.get(name) or self._paths.get(Path(name).stem)
+        path = self._path(name)
         if path is None:
             return np.ones(shape, dtype=np.bool_)
         usable = _read_mask(path)
@@ -55,6 +56,14 @@ class Masks:
             )
         resized = cv2.resize(usable.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
         return np.asarray(resized, dtype=np.bool_)
+
+    def identity(self, name: str) -> str:
+        """What the mask of the image ``name`` adds to ``Frame.content``; empty if it has none."""
+        path = self._path(name)
+        return MASK_FOLLOWS + content_hash(path) if path else ""
+
+    def _path(self, name: str) -> Path | None:
+        return self._paths.get(name) or self._paths.get(Path(name).stem)
 
 
 def _read_mask(path: Path) -> Mask:

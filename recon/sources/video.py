@@ -121,7 +121,8 @@ class VideoSource:
         name = f"{index:06d}.jpg"
         mask = self._masks.read(name, (width, height), (image.shape[0], image.shape[1]))
         lens = f"{self._path.name} {width}x{height}"
-        read = Frame(index, time, image, name, (width, height), lens, 0.0, mask, self._content)
+        content = self._content + self._masks.identity(name)
+        read = Frame(index, time, image, name, (width, height), lens, 0.0, mask, content)
         return Candidate(read, keeping(original, self._images_folder, name), time)
 
 

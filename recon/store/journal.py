@@ -37,9 +37,10 @@ from recon.core.types import (
 from recon.frontend import Resumable, front_end_class, front_end_name
 from recon.settings import RunSettings
 from recon.sources.base import Source
-from recon.sources.identity import content_hash
+from recon.sources.identity import MASK_FOLLOWS, content_hash
 from recon.store.map import FrameArrays, Matrix, open_map, read_arrays
 from recon.store.masks import write_masks
+from recon.store.missing import why_no_run
 
 JOURNAL_VERSION = 2  # which added the content of frames
 ANEW = "Rebuild the map with --overwrite."
@@ -200,8 +201,7 @@ class Journal:
         frames differ from the record, MapError if its depth is missing.
         """
         finished = self.finished[chunk.index]
-        if [_identity(frame) for frame in chunk.frames] != [_identity(frame) for frame in finished.frames]:
-            raise SourceError(self._changed(chunk, finished))
+        self._require_same(chunk, finished)
         path = self._folder / f"submap_{chunk.index:04d}.npz"
         arrays = read_arrays(path) if finished.placed else {}
         frames = tuple(_recalled(row, arrays.get(row.index), before, path) for row in finished.placed)
@@ -212,12 +212,20 @@ class Journal:
         revised = {index: np.array(pose) for index, pose in finished.revised.items()}
         return ChunkGeometry(frames, SparsePoints.empty(), unplaced, revised)
 
-    def _changed(self, chunk: Chunk, finished: ChunkRecord) -> str:
-        """The sentence for a source whose frames have changed although its files look the same."""
+    def _require_same(self, chunk: Chunk, finished: ChunkRecord) -> None:
+        """Raise SourceError for frames that have changed although their files looked the same, and for other masks."""
         now = {frame.index: frame for frame in chunk.frames}
-        was = next(frame for frame in finished.frames if now.get(frame.index) is None or _differs(frame, now))
-        source = self.part_of(was.index).source
-        return f"{source} has changed since the run in {self._folder.parent}: {was.name} is different. {AS_IT_WAS}"
+        for was in finished.frames:
+            part, frame = self.part_of(was.index), now.get(was.index)
+            if frame is None or not _same_frame(was, frame):
+                what, changed = part.source, was.name
+            elif not _same_mask(was, frame):
+                what, changed = "A mask", f"that of {was.name}"
+            else:
+                continue
+            raise SourceError(
+                f"{what} has changed since the run in {self._folder.parent}: {changed} is different. {AS_IT_WAS}"
+            )
 
     def _write_parts(self) -> None:
         content = {"version": JOURNAL_VERSION, "parts": [asdict(part) for part in self.parts]}
@@ -259,7 +267,7 @@ def _first_change(source: Source, part: Part, known: Mapping[int, FrameRecord]) 
             return f"it has fewer frames, and {frame.name} is gone"
         if path not in hashes:
             hashes[path] = _hash_or_nothing(path)
-        if hashes[path] != frame.content:
+        if hashes[path] != _picture(frame.content):
             return f"{path} is not the file of frame {index} of the map ({frame.name})"
     return None
 
@@ -271,12 +279,19 @@ def _hash_or_nothing(path: Path) -> str:
         return ""
 
 
-def _identity(frame: Frame | FrameRecord) -> tuple[int, str, tuple[int, int], str]:
-    return frame.index, frame.name, frame.original_size, frame.content
+def _picture(content: str) -> str:
+    """The hash of the file alone, without that of its mask."""
+    return content.partition(MASK_FOLLOWS)[0]
 
 
-def _differs(was: FrameRecord, now: Mapping[int, Frame]) -> bool:
-    return _identity(now[was.index]) != _identity(was)
+def _same_frame(was: FrameRecord, now: Frame) -> bool:
+    before, after = ((one.index, one.name, one.original_size, _picture(one.content)) for one in (was, now))
+    return before == after
+
+
+def _same_mask(was: FrameRecord, now: Frame) -> bool:
+    """Whether a frame has the mask with which it was mapped; a mask added since changes nothing about it."""
+    return MASK_FOLLOWS not in was.content or was.content == now.content
 
 
 def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, same: bool) -> None:
@@ -301,7 +316,8 @@ def _comparable(settings: RunSettings, *, same: bool) -> Row:
     """Settings that must not change, by option: for the same source all that affect the map, for another one few."""
     cameras = settings.source.cameras
     lens = {"camera_model": settings.camera_model, "intrinsics": settings.intrinsics, "cameras": cameras}
-    own = {"chunk": settings.chunk, "overlap": settings.overlap} | asdict(settings.source)
+    masks = settings.source.masks and "given"  # their content is compared frame by frame
+    own = {"chunk": settings.chunk, "overlap": settings.overlap} | asdict(settings.source) | {"masks": masks}
     return {f"--{name.replace('_', '-')}": value for name, value in (lens | (own if same else {})).items()}
 
 
@@ -313,11 +329,16 @@ def _chunk_path(folder: Path, number: int) -> Path:
     return folder / f"chunk_{number:04d}.json"
 
 
+def read_journal(folder: Path) -> Journal:
+    """The journal of the run in ``folder``, for reading. Raises OutputError if there is none, MapError if damaged."""
+    return Journal(folder / "map", _read_parts(folder), _read_chunks(folder / "map"))
+
+
 def require_run(folder: Path) -> Path:
     """The file that every resumable run has. Raises OutputError if it is missing."""
     path = folder / "map" / "run.json"
-    if not path.is_file():
-        raise OutputError(f"No run to resume in {folder}: {path} is missing. Omit --resume.")
+    if not path.exists():
+        raise OutputError(why_no_run(folder))
     return path
 
 
@@ -328,11 +349,26 @@ def _read_parts(folder: Path) -> tuple[Part, ...]:
 
 def _read_chunks(folder: Path) -> tuple[ChunkRecord, ...]:
     chunks: list[ChunkRecord] = []
-    while (path := _chunk_path(folder, len(chunks))).is_file():
+    while (path := _chunk_path(folder, len(chunks))).exists():
         chunks.append(typed(_load(path), ChunkRecord, path, ANEW))
+        _require_in_range(chunks[-1], path)
         for frame in chunks[-1].frames:
             refuse_to_leave(frame.name, path)
+    if len(chunks) < len(list(folder.glob("chunk_*.json"))):
+        raise MapError(f"{path} is missing, although later chunks are finished. {ANEW}")
     return tuple(chunks)
+
+
+def _require_in_range(chunk: ChunkRecord, path: Path) -> None:
+    indices = [frame.index for frame in chunk.frames]
+    sound = (
+        0 <= chunk.overlap <= len(indices)
+        and indices == sorted(set(indices))
+        and min(indices, default=0) >= 0
+        and {row.index for row in chunk.placed} | chunk.unplaced.keys() <= set(indices)
+    )
+    if not sound:
+        raise MapError(f"{path} is damaged: its frames are numbered wrongly. {ANEW}")
 
 
 def _read_others(folder: Path, known: Mapping[int, FrameRecord]) -> tuple[SkippedFrame | PassedFrame, ...]:

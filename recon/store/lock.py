@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from recon.core.errors import OutputError
+from recon.core.files import leaving_no_empty_folder
 
 LOCK = ".lock"
 SAME_START = 1.0  # seconds, tolerance between two readings of a process's start time
@@ -57,11 +58,17 @@ def writer_in(folder: Path) -> Owner | None:
 
 @contextmanager
 def sole_writer(folder: Path, what: str) -> Iterator[None]:
-    """Hold the write lock of ``folder``, which is created if it is missing.
+    """Hold the write lock of ``folder``, which is created if it is missing, and deleted if it stays empty.
 
     On a file system without locks, the owner's file alone decides. Raises OutputError, before anything is changed, if
     another process writes there or ``folder`` cannot be written.
     """
+    with leaving_no_empty_folder(folder), _locked(folder, what):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, what: str) -> Iterator[None]:
     try:
         os.fsencode(folder).decode()
         folder.mkdir(parents=True, exist_ok=True)

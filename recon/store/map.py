@@ -10,7 +10,6 @@ docs/formats.md describes every field. Files are written under a temporary name 
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,7 +24,7 @@ from recon.core.similarity import Sim3
 from recon.core.typed_json import read_object, typed
 from recon.core.types import Camera, DepthMap, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
 from recon.store.archive import load_arrays, save_arrays
-from recon.store.lock import writer_in
+from recon.store.missing import why_no_map
 
 MAP_VERSION = 2
 VERSIONS_READ = (1, 2)  # 1 is compressed by zlib
@@ -152,7 +151,7 @@ def open_map(folder: Path) -> ReconstructedMap:
     """Read the map in ``folder``. Raises MapError if there is none, or if it is damaged or of another version."""
     path = folder / "map" / "map.json"
     if not path.is_file():
-        raise MapError(_why_no_map(folder))
+        raise MapError(why_no_map(folder))
     stored = typed(with_kinds(read_object(path, VERSIONS_READ, AGAIN)), _Places, path, AGAIN)
     try:
         frames, between = (
@@ -162,24 +161,10 @@ def open_map(folder: Path) -> ReconstructedMap:
         raise MapError(f"{path} is damaged ({error!r}). {AGAIN}") from error
     for named in (*frames, *between):
         refuse_to_leave(named.name, path)
+    if len({frame.index for frame in frames + between}) < len(frames + between):
+        raise MapError(f"{path} is damaged: it has a frame twice. {AGAIN}")
     points = _read_points(folder / "map" / "points.npz")
     return ReconstructedMap(folder, frames, stored.skipped, points, stored.complete, between)
-
-
-def _why_no_map(folder: Path) -> str:
-    quoted = shlex.quote(str(folder))
-    if writer := writer_in(folder):
-        return (
-            f"{folder} contains no map yet: a {writer.what} is writing to it (process {writer.process} on "
-            f"{writer.host}), and none of its chunks is finished. Try again later."
-        )
-    if (folder / "map" / "run.json").is_file():
-        return (
-            f"{folder} contains no map: its run ended before the first chunk was finished. Resume it with: "
-            f"recon run SOURCE --out {quoted} --resume"
-        )
-    missing = folder / "map" / "map.json"
-    return f"{folder} contains no map: {missing} is missing. Create one with: recon run SOURCE --out {quoted}"
 
 
 @dataclass(frozen=True)
@@ -233,6 +218,8 @@ def _frame_to_json(frame: PlacedFrame, numbers: Mapping[Camera, int]) -> dict[st
 
 
 def _placed(row: _FrameRow, cameras: Sequence[Camera]) -> PlacedFrame:
+    if row.index < 0 or not 0 <= row.camera < len(cameras):
+        raise IndexError(f"frame {row.index} with camera {row.camera} of {len(cameras)}")
     pose = Sim3.from_matrix(np.array(row.world_from_cam))
     return PlacedFrame(row.index, row.timestamp, row.name, cameras[row.camera], pose)
 
@@ -255,9 +242,23 @@ def _with_kind(row: Any) -> Any:
 def _read_points(path: Path) -> SparsePoints:
     arrays = load_arrays(path)
     try:
-        return SparsePoints(**{field.name: arrays[field.name] for field in fields(SparsePoints)})
+        points = SparsePoints(**{field.name: arrays[field.name] for field in fields(SparsePoints)})
     except KeyError as error:
         raise MapError(f"{path} lacks the array {error}. {AGAIN}") from error
+    if not _fits_together(points):
+        raise MapError(f"{path} is damaged: its arrays do not fit together. {AGAIN}")
+    return points
+
+
+def _fits_together(points: SparsePoints) -> bool:
+    count, ids, observations = len(points.positions), points.point_ids, (len(points.point_ids),)
+    return (
+        points.positions.shape == points.colours.shape == (count, 3)
+        and ids.shape == points.frame_indices.shape == observations
+        and points.pixels.shape == (*observations, 2)
+        and all(array.dtype.kind in "iu" for array in (ids, points.frame_indices))
+        and (not len(ids) or 0 <= int(ids.min()) <= int(ids.max()) < count)
+    )
 
 
 def _read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:

@@ -18,8 +18,10 @@ from recon.core.typed_json import read_object, typed
 from recon.core.types import Chunk, ChunkGeometry, SkippedFrame
 from recon.settings import RunSettings
 from recon.store.map import AGAIN, with_kinds
+from recon.store.missing import why_no_report
 
 REPORT_VERSION = 1
+NOTABLE_LOSS = 0.1  # of the frames read
 MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "pycolmap", "rerun-sdk", "scipy", "torch")
 
 
@@ -81,6 +83,16 @@ class RunReport:
     suspicions: tuple[str, ...] = ()
     processor_seconds: float = 0.0
 
+    @property
+    def losses(self) -> tuple[tuple[SkippedFrame, ...], ...]:
+        """Frames without a place, grouped by the reason: the groups that are a notable part of all, largest first."""
+        groups: dict[str, list[SkippedFrame]] = {}
+        for frame in self.skipped:
+            if frame.kind == "unplaced":
+                groups.setdefault(frame.reason, []).append(frame)
+        large = [tuple(group) for group in groups.values() if len(group) >= max(2, NOTABLE_LOSS * self.frames_read)]
+        return tuple(sorted(large, key=len, reverse=True))
+
 
 def main_versions() -> dict[str, str]:
     """Versions of Python and of the installed main packages."""
@@ -113,6 +125,8 @@ def read(path: Path) -> RunReport:
     """Read a report. Raises MapError if it is missing, damaged or of another version."""
     try:
         content = read_object(path, REPORT_VERSION, AGAIN)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MapError(why_no_report(path.parent)) from error
     except OSError as error:
-        raise MapError(f"Cannot read {path}: {error.strerror}. Create one with: recon run SOURCE --out DIR") from error
+        raise MapError(f"Cannot read {path}: {error.strerror}. {AGAIN}") from error
     return typed(with_kinds(content), RunReport, path, AGAIN)

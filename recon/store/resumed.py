@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from recon.core.errors import MapError, ReconError
+from recon.core.errors import MapError, OutputError, ReconError
 from recon.core.events import Notice, StreamStatus
+from recon.core.files import make_folder
 from recon.core.types import Frame, PassedFrame, SkippedFrame
 from recon.sources import open_source
 from recon.sources.base import Candidate, Source, SourceDescription, working_image
@@ -58,6 +59,7 @@ class ResumedSource:
         yield from (_candidate_behind(item, self._part, self._shift) for item in self._source.candidates())
 
     def __iter__(self) -> Iterator[Item]:
+        make_folder(self._images)  # the run may have been killed before it did
         yield from self._others
         yield from (self._read(frame) for index, frame in self._known.items() if index < self._part.first)
         yield from map(self._continued, self._source)
@@ -76,8 +78,16 @@ class ResumedSource:
                 if known is not None:  # a watched folder's times start at 0 again
                     self._shift = known.timestamp - item.timestamp
                 frame = _behind(item, self._part, self._shift)
-                (self._incoming / item.name).replace(self._images / frame.name)
+                self._keep(item.name, frame.name)
                 return frame
+
+    def _keep(self, incoming: str, name: str) -> None:
+        try:
+            (self._incoming / incoming).replace(self._images / name)
+        except OSError as error:
+            raise OutputError(
+                f"Cannot write {self._images / name}: {error.strerror}. Move away what is there, and resume again."
+            ) from error
 
     def _read(self, frame: FrameRecord) -> Frame:
         path = self._images / frame.name

@@ -156,6 +156,34 @@ def test_read_only_folder(recon: Recon, tmp_path: Path, monkeypatch: pytest.Monk
     expect_refusal(recon("run", photos, "--out", tmp_path / "out"), "Cannot write to", "Permission denied", "--out")
 
 
+@pytest.mark.parametrize(("out", "system"), [("/proc/x", "/proc"), ("/sys/a/b", "/sys")])
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_file_system_that_keeps_no_files(recon: Recon, tmp_path: Path, command: str, out: str, system: str) -> None:
+    if not Path(system).is_dir():
+        pytest.skip("Linux only")
+    outcome = recon(command, make_images(tmp_path / "photos"), "--out", out)
+    assert outcome.out == ""
+    expect_refusal(outcome, f"Cannot write to {out}: {system} cannot hold files. Choose another --out.")
+
+
+def test_plan_refuses_a_folder_as_run_does(recon: Recon, tmp_path: Path) -> None:
+    photos, out = make_images(tmp_path / "photos"), tmp_path / "out"
+    out.mkdir()
+    (out / "poses.txt").write_text("surveyed")
+    for options in ((), ("--overwrite",)):
+        planned, run = (recon(command, photos, "--out", out, *options) for command in ("plan", "run"))
+        expect_refusal(planned, str(out))
+        assert planned == run
+    assert recon("plan", photos, "--out", photos / "map", "--overwrite").code == 0
+    assert recon("plan", photos, "--out", tmp_path / "new").code == 0
+    assert (out / "poses.txt").read_text() == "surveyed"
+
+
+def test_plan_without_a_folder_looks_at_none(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(make_images(tmp_path / "photos"))
+    assert recon("plan", ".").code == 0
+
+
 def test_disk_that_the_run_would_fill(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recon.core.machine.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     outcome = recon("run", make_images(tmp_path / "photos"), "--out", tmp_path / "out")
@@ -189,7 +217,11 @@ def test_database_that_cannot_be_created_or_grow(tmp_path: Path, limit: int) -> 
 
 def test_single_image(recon: Recon, tmp_path: Path) -> None:
     outcome = recon("run", make_images(tmp_path / "photos", 1), "--out", tmp_path / "out")
-    expect_refusal(outcome, "1 readable image", "at least two", out=tmp_path / "out")
+    expect_refusal(outcome, "1 readable image", "at least two")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    expect_refusal(recon("run", tmp_path / "photos", "--out", tmp_path / "mine" / "new" / "out"), "1 readable image")
+    assert list((tmp_path / "mine").iterdir()) == []
 
 
 def test_two_identical_images(recon: Recon, tmp_path: Path) -> None:

@@ -43,13 +43,39 @@ def test_training_receives_the_options_of_the_command(
 ) -> None:
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     monkeypatch.setattr("recon.lab.training.run.run", lambda *given, **named: calls.append((given, named)))
-    assert recon("lab", "train", tmp_path, "--preset", "compact-tiny", "--minutes", "2", "--workers", "3").code == 0
+    assert (
+        recon("lab", "train", "--out", tmp_path, "--preset", "compact-tiny", "--minutes", "2", "--workers", "3").code
+        == 0
+    )
     ((preset, folder, device, limits, _), named) = calls[0]
     assert (preset, folder, device.type, limits.minutes) == (COMPACT_TINY, tmp_path, "cpu", 2.0)
     assert named == {"textures": None, "start": None, "workers": 3}
 
 
 def test_unknown_presets_are_refused(recon: Recon, tmp_path: Path) -> None:
-    outcome = recon("lab", "train", tmp_path, "--preset", "big")
+    outcome = recon("lab", "train", "--out", tmp_path / "run", "--preset", "big")
     assert outcome.code == 2
     assert outcome.err == f"recon: --preset takes {', '.join(sorted(PRESETS))}; got big.\n"
+
+
+@pytest.mark.parametrize("command", ["train", "sample"])
+def test_a_word_that_is_no_option_starts_nothing(
+    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = recon("lab", command, "nonsense")
+    assert outcome.code == 2
+    assert "--out" in outcome.err
+    assert "nonsense" in recon("lab", command, "--out", "run", "nonsense").err
+    (tmp_path / "file").write_text("mine")
+    assert "Cannot create file: File exists." in recon("lab", command, "--out", "file").err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_device_that_is_not_here_is_refused_in_a_line(recon: Recon, tmp_path: Path) -> None:
+    outcome = recon("lab", "train", "--out", tmp_path / "run", "--device", "nonsense")
+    assert outcome.code == 2
+    assert outcome.err.startswith("recon: --device nonsense cannot be used here (")
+    assert outcome.err.endswith("). Use cpu or auto.\n")
+    assert outcome.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

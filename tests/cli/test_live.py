@@ -94,6 +94,13 @@ def test_a_source_that_cannot_be_captured_is_reported_in_a_sentence(
     assert not (tmp_path / "out").exists()
 
 
+def test_watch_and_realtime_exclude_each_other(recon: Recon, tmp_path: Path) -> None:
+    outcome = recon("live", tmp_path, "--out", tmp_path / "out", "--watch", "--realtime")
+    assert outcome.code == 2
+    assert outcome.err == "recon: --watch reads a folder, --realtime plays a video. Use only one of them.\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_first_ctrl_c_stops_and_the_second_interrupts() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
     stopped: list[bool] = []

@@ -211,7 +211,7 @@ def test_ctrl_c_before_anything_is_finished_leaves_nothing(photos: Path, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         reconstruct(str(photos), tmp_path / "out", SETTINGS, [events.append])
     assert events[-1] == Notice("Interrupted before any frames had a place: nothing is kept.")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_ctrl_c_while_files_are_written_keeps_the_map(
@@ -232,7 +232,7 @@ def test_no_geometry_at_all_is_an_error_and_leaves_nothing(photos: Path, tmp_pat
     front_end.missing = frozenset(range(FRAMES))
     with pytest.raises(ReconstructionError, match=r"None of the 10 frames of .* could be placed"):
         run(photos, tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_depth_is_filled_by_the_bundled_network_if_its_weights_exist(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +260,7 @@ def test_impossible_poses_are_refused_and_nothing_is_left(photos: Path, tmp_path
     front_end.refined = staticmethod(almost_nothing)
     with pytest.raises(ReconstructionError, match="belong to no real scene: half of the frames see"):
         run(photos, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_doubts_are_listed_first(photos: Path, tmp_path: Path, front_end, capsys) -> None:
@@ -277,6 +277,22 @@ def test_doubts_are_listed_first(photos: Path, tmp_path: Path, front_end, capsys
     (item,) = (item for item in check_folder(tmp_path / "out").items if item.name == "sanity")
     assert not item.ok
     assert suspicion in item.sentence
+
+
+def test_the_loss_of_a_part_stands_first(photos: Path, tmp_path: Path, front_end, capsys) -> None:
+    """As of the second of two scenes in one folder."""
+    front_end.missing = frozenset({1, 7, 8, 9})
+    found, _ = run(photos, tmp_path / "out", replace(SETTINGS, refine="none"))
+    assert found.frames_placed == FRAMES - 4
+    conclude(found, tmp_path / "out", Ending())
+    first, second, *others = capsys.readouterr().out.splitlines()[1:]
+    reason = "has too little in common with the rest of the map"
+    assert first == f"  NOT PLACED   4 of 10 frames, the first 0001.jpg, the last 0009.jpg: {reason}."
+    assert second == "  frames       6 of 10 placed"
+    assert not any(reason in line for line in others)
+    for count, told in ((11, ()), (10, (found.skipped[:2],))):
+        few = replace(found, frames_read=2 * count, skipped=found.skipped[:2])
+        assert few.losses == told
 
 
 def test_a_resumed_map_keeps_its_unit_and_frame(photos: Path, tmp_path: Path, front_end) -> None:

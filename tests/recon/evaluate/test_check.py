@@ -1,4 +1,7 @@
+import re
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,12 @@ from PIL import Image
 
 from recon.evaluate.check import check_folder
 from recon.exports import export
-from recon.store.map import ReconstructedMap
-from tests.support import make_map
+from recon.frontend import FRONT_ENDS
+from recon.pipeline import reconstruct
+from recon.settings import RunSettings
+from recon.store.journal import Journal
+from recon.store.map import AGAIN, ReconstructedMap
+from tests.support import ExactFrontEnd, make_map, placed_frame, render
 
 
 def write_outputs(reconstruction: ReconstructedMap) -> Path:
@@ -61,12 +68,65 @@ def test_a_good_folder_passes_with_figures(finished):
 def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_write(tmp_path):
     report = check_folder(tmp_path)
     assert not report.ok
-    assert len(report.items) == 10
-    *others, recording, sanity = report.items
+    assert len(report.items) == 12
+    found, journal, *others, recording, sanity = report.items
+    assert not found.ok
+    assert found.sentence.startswith(f"{tmp_path} contains no map: ")
+    assert (journal.ok, journal.sentence) == (True, "There is no run.json, so the run cannot be resumed.")
     assert all(not item.ok and "is missing" in item.sentence for item in others)
     assert recording.ok  # a run need not write one
     assert recording.sentence.startswith("There is no recording")
     assert sanity.sentence == "There is no report.json to say whether the map is doubtful."
+
+
+def test_a_damaged_journal_fails(folder):
+    Journal.begin(folder, "photos", RunSettings())
+    assert {item.name: item.sentence for item in check_folder(folder).items}["journal"].endswith("with 0 frames.")
+    (folder / "map" / "chunk_0000.json").write_text("{}")
+    assert failures(folder)["journal"].startswith(f"{folder}/map/chunk_0000.json is damaged (KeyError: 'version').")
+    for content in ("", "{}", '{"version": 2, "parts": 1}', '{"version": 2, "parts": ['):
+        (folder / "map" / "run.json").write_text(content)
+        assert failures(folder)["journal"].startswith(f"{folder}/map/run.json is damaged")
+    (folder / "map" / "run.json").unlink()
+    (folder / "map" / "run.json").mkdir()
+    assert "run.json is damaged (IsADirectoryError" in failures(folder)["journal"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: (path / "submap_0000.npz").unlink(), r"submap_0000\.npz is missing, with the depth of a chunk"),
+        (lambda path: (path / "chunk_0000.json").unlink(), r"chunk_0000\.json is missing, although later chunks are"),
+        (lambda path: truncate(path / "features.db"), r"features\.db is damaged \(.*, so the run cannot be resumed"),
+        (lambda path: (path / "features.db").write_bytes(b"no database" * 9), r"features\.db is damaged \(file is not"),
+        (lambda path: (path / "features.db").write_bytes(b""), r"features\.db is damaged \(no such table: images"),
+    ],
+)
+def test_what_a_resumed_run_would_miss_fails(tmp_path, monkeypatch, change, words):
+    monkeypatch.setitem(FRONT_ENDS, "sfm", ExactFrontEnd)
+    for index in range(6):
+        Image.fromarray(render(placed_frame(index))).save(tmp_path / f"{index}.jpg")
+    out = tmp_path / "out"
+    reconstruct(tmp_path, out, RunSettings(chunk=4, overlap=2))
+    (out / "map" / "features.db").unlink()
+    with closing(sqlite3.connect(out / "map" / "features.db")) as connection, connection:
+        connection.execute("CREATE TABLE images (name TEXT)")
+        connection.executemany("INSERT INTO images VALUES (?)", [("x" * 999,)] * 99)
+    assert "journal" not in failures(out)
+    change(out / "map")
+    assert re.search(words, failures(out)["journal"])
+
+
+def test_a_report_that_is_a_folder_fails(folder):
+    (folder / "report.json").mkdir()
+    assert failures(folder)["sanity"] == f"Cannot read {folder}/report.json: Is a directory. {AGAIN}"
+
+
+def test_damaged_depth_fails(folder):
+    path = folder / "map" / "submap_0001.npz"
+    truncate(path)
+    assert failures(folder).keys() == {"map"}
+    assert failures(folder)["map"].startswith(f"{path} is missing or damaged")
 
 
 @pytest.mark.parametrize("content", [b"", b"no recording"])

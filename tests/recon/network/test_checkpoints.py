@@ -267,9 +267,9 @@ def test_a_file_imported_under_its_own_name_is_found_by_it(folder: Path, tmp_pat
 def test_places_are_not_imported_as_geometry_nor_geometry_as_places(folder: Path, tmp_path: Path) -> None:
     torch.save({"learnable_aggregation_tokens": torch.zeros(1, 8, 16)}, tmp_path / "ImAge.pth")
     save_checkpoint(tmp_path / "mine.safetensors", random_network(), V1)
-    with pytest.raises(WeightsError, match=r"ImAge\.pth holds ImAge, .* so it cannot be FlashVGGT"):
+    with pytest.raises(WeightsError, match=r"ImAge\.pth recognises places, so it cannot be FlashVGGT"):
         known_weights.import_file(tmp_path / "ImAge.pth", "FlashVGGT")
-    with pytest.raises(WeightsError, match=r"mine\.safetensors holds no ImAge, so it cannot be ImAge"):
+    with pytest.raises(WeightsError, match=r"mine\.safetensors finds geometry, so it cannot be ImAge"):
         known_weights.import_file(tmp_path / "mine.safetensors", "ImAge")
     assert not folder.exists()
     assert known_weights.import_file(tmp_path / "ImAge.pth", "ImAge") == known_weights.resolve("ImAge")

@@ -16,6 +16,7 @@ from recon.core.similarity import Array
 from recon.core.types import Camera, Frame
 from recon.sfm.database import MatchDatabase
 from recon.sfm.evidence import _find_lens, _Views, find_hindrance, hardly_moves, only_turned, rotation_residuals
+from recon.sfm.frontend import window_pairs
 from recon.sfm.matching import SiftMatcher
 from recon.sources import SourceOptions, open_source
 from tests.cases import motion
@@ -139,6 +140,20 @@ def hindrance(made: Input, tmp_path: Path) -> Hindrance | None:
     found = find_hindrance(database, range(count), None)
     database.close()
     return found
+
+
+@pytest.mark.parametrize(("still", "expected"), [(12, Hindrance.STILL), (7, None)])
+def test_stillness_shows_where_frames_half_way_are_not_matched(
+    still: int, expected: Hindrance | None, tmp_path: Path
+) -> None:
+    database = MatchDatabase(tmp_path / "features.db", SiftMatcher(max_features=500), "SIMPLE_RADIAL", None)
+    for index in range(12):
+        image = cv2.resize(picture(4 * max(0, index - still + 1)), SIZE)
+        usable = np.ones(SIZE[::-1], np.bool_)
+        database.add(Frame(index, 0.0, np.asarray(image, np.uint8), "", SIZE, "lens", 0.0, usable))
+    database.match(window_pairs(list(range(12)), (1, 2, 3)))
+    assert find_hindrance(database, range(12), None) == expected
+    database.close()
 
 
 @pytest.mark.parametrize(

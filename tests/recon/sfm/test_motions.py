@@ -8,11 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from recon.core.types import Frame, Image
+from recon.core.events import Notice
+from recon.core.types import Chunk, Frame, Image
+from recon.sfm import frontend
 from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import window_pairs
 from recon.sfm.matching import SiftMatcher
 from recon.sfm.motions import Moving, _stretches, find_moving
+from tests.cases import motion
 from tests.cases.case import picture
 from tests.cases.lenses import zoomed
 from tests.cases.moving import Figure, before
@@ -43,6 +46,41 @@ def find(frames: Sequence[Frame], folder: Path) -> Moving:
     found = find_moving(database, frames)
     database.close()
     return found
+
+
+def said_of(frames: Sequence[Frame], folder: Path, monkeypatch: pytest.MonkeyPatch, found: Moving) -> list[Notice]:
+    """What the front end says of a chunk in which this is found to move, and that it masks nothing."""
+    monkeypatch.setattr(frontend, "find_moving", lambda *_: found)
+    said: list[Notice] = []
+    front_end = frontend.StructureFromMotion(folder, frontend.SfmSettings(), said.append)
+    for frame in frames:
+        front_end.database.add(frame)
+    front_end.database.match(window_pairs([frame.index for frame in frames], (1, 2, 3, 4)))
+    chunk = Chunk(0, tuple(frames), 0)
+    masked = front_end._leave_out_moving(chunk) is not chunk
+    front_end.close()
+    return [*said, Notice("masked")] if masked else said
+
+
+def test_a_poster_is_flat_and_nothing_of_it_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = motion.poster(tmp_path, moves=0.05, count=8, size=(320, 240))
+    frames = [frame_of(index, cv2.imread(str(path))) for index, path in enumerate(sorted(made.source.iterdir()))]
+    half = np.zeros((240, 320), np.bool_)
+    half[:, :160] = True
+    for folder, found in (("one", Moving({}, torn=True)), ("two", Moving({3: half}, 0.2))):
+        (tmp_path / folder).mkdir()
+        said = said_of(frames, tmp_path / folder, monkeypatch, found)
+        sentence = (
+            "Chunk 1: the scene is nearly flat: what stands out from its plane may be depth or motion. Nothing is "
+            "masked."
+        )
+        assert said == [Notice(sentence, doubtful=found.torn)]
+
+
+def test_a_figure_before_a_room_is_not_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = frames_with([Figure(width=0.55)], tmp_path)[:8]
+    (said,) = said_of(frames, tmp_path, monkeypatch, Moving({}, torn=True))
+    assert "two motions share the images" in said.text
 
 
 @pytest.mark.parametrize("column", [0.5, 0.17])

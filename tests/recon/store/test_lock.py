@@ -44,6 +44,10 @@ def test_a_second_writer_learns_who_writes(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=words), sole_writer(tmp_path / "new" / "out", "export"):
             pass
         assert (tmp_path / "new" / "out" / LOCK).is_file()
+    assert list(tmp_path.iterdir()) == []  # an empty folder does not stay, unless it was there
+    (tmp_path / "new" / "out").mkdir(parents=True)
+    with sole_writer(tmp_path / "new" / "out", "run"):
+        pass
     assert list((tmp_path / "new" / "out").iterdir()) == []
     with sole_writer(tmp_path / "new" / "out", "export"):
         assert json.loads((tmp_path / "new" / "out" / LOCK).read_text())["what"] == "export"

@@ -199,11 +199,7 @@ def test_masks_of_an_earlier_source_apply_when_another_follows(
 
     monkeypatch.setitem(FRONT_ENDS, "sfm", Watchful)
     masks = tmp_path / "masks"
-    masks.mkdir()
-    height, width = np.asarray(PillowImage.open(photos / "0003.jpg")).shape[:2]
-    mask = np.full((height, width), 255, np.uint8)
-    mask[: height // 2] = 0
-    PillowImage.fromarray(mask).save(masks / "0003.png")
+    mask = write_mask(masks, photos / "0003.jpg")
     run(photos, tmp_path / "out", replace(SETTINGS, source=SourceOptions(masks=masks)))
     shutil.rmtree(masks)
     run(write_photos(tmp_path / "more", range(FRAMES, 2 * FRAMES)), tmp_path / "out")
@@ -213,6 +209,55 @@ def test_masks_of_an_earlier_source_apply_when_another_follows(
     (tmp_path / "out" / "map" / "masks" / "000003.png").write_bytes(b"no image")
     with pytest.raises(MapError, match=r"masks/000003\.png is damaged .* Delete it to use its image whole"):
         run(write_photos(tmp_path / "most", range(FRAMES)), tmp_path / "out")
+
+
+def write_mask(folder: Path, photo: Path, share: float = 0.5) -> np.ndarray:
+    """The mask of a photo, black in this share of its rows."""
+    folder.mkdir(exist_ok=True)
+    height, width = np.asarray(PillowImage.open(photo)).shape[:2]
+    mask = np.full((height, width), 255, np.uint8)
+    mask[: round(share * height)] = 0
+    PillowImage.fromarray(mask).save(folder / f"{photo.stem}.png")
+    return mask
+
+
+@pytest.mark.parametrize("where", ["masks/", "./masks", "../{parent}/masks", "{tmp_path}/masks", "moved"])
+def test_masks_are_known_by_what_they_hold(
+    photos: Path, tmp_path: Path, front_end: type[Watched], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_mask(tmp_path / "masks", photos / "0003.jpg")
+    out = tmp_path / "out"
+    killed(photos, out, front_end, "chunk 2", replace(SETTINGS, source=SourceOptions(masks=Path("masks"))))
+    shutil.copytree("masks", "moved")
+    write_mask(tmp_path / "moved", photos / "0004.jpg")  # of a frame that is mapped without
+    write_mask(tmp_path / "moved", photos / "0009.jpg")  # of one that is not mapped yet
+    given = Path(where.format(parent=tmp_path.name, tmp_path=tmp_path))
+    found, _ = run(photos, out, replace(AGAIN, source=SourceOptions(masks=given)))
+    assert (found.frames_placed, front_end.asked) == (FRAMES, [2])
+
+
+@pytest.mark.parametrize("change", ["edited", "removed", "none"])
+def test_other_masks_of_mapped_frames_are_refused(
+    photos: Path, tmp_path: Path, front_end: type[Watched], change: str
+) -> None:
+    masks, out = tmp_path / "masks", tmp_path / "out"
+    for name in ("0003.jpg", "0009.jpg"):
+        write_mask(masks, photos / name)
+    killed(photos, out, front_end, "chunk 2", replace(SETTINGS, source=SourceOptions(masks=masks)))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    if change == "edited":
+        write_mask(masks, photos / "0003.jpg", 0.4)
+    else:
+        (masks / "0003.png").unlink()
+    why = {"none": "was made with --masks given, not none"}.get(
+        change, "A mask has changed since the run in .*: that of 0003.jpg is different. Restore the source"
+    )
+    source = SourceOptions() if change == "none" else SourceOptions(masks=masks)
+    with pytest.raises((SourceError, SettingsError), match=why):
+        run(photos, out, replace(AGAIN, source=source))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert front_end.asked == []
 
 
 def test_a_source_that_shows_nothing_of_the_map_is_a_separate_piece(

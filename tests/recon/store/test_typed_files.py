@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recon.core.errors import MapError
@@ -14,11 +15,12 @@ from recon.core.similarity import Sim3
 from recon.core.types import Chunk, ChunkGeometry, SkippedFrame, SparsePoints, Submap
 from recon.settings import RunSettings
 from recon.store import report
+from recon.store.archive import save_arrays
 from recon.store.finished import finished_world, keep_finished
 from recon.store.journal import Journal
 from recon.store.map import MapStore, open_map
 from tests.recon.store.test_report import REPORT
-from tests.support import chunk_geometry, frame_of, placed_frame
+from tests.support import chunk_geometry, frame_of, make_map, placed_frame
 
 SKIPPED = SkippedFrame(9, "9.jpg", "is empty")
 
@@ -92,3 +94,49 @@ def test_a_wrong_type_is_refused_with_file_and_field(
         assert str(refused.value).startswith(f"{path} is damaged")
     finally:
         path.write_text(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "wrong", "read", "words"),
+    [
+        ("map/map.json", ("frames", 0, "camera"), -1, open_map, "frame 0 with camera -1 of 1"),
+        ("map/map.json", ("frames", 0, "index"), -1, open_map, "frame -1 with camera 0 of 1"),
+        ("map/map.json", ("frames", 0, "index"), 1, open_map, "it has a frame twice"),
+        ("map/map.json", ("cameras", 0, "params"), [140.0], open_map, "4 finite parameters, got 160 x 120"),
+        ("map/map.json", ("cameras", 0, "width"), 0, open_map, "needs a positive size"),
+        ("map/map.json", ("frames", 0, "world_from_cam"), [[0.0] * 4] * 4, open_map, "positive scale"),
+        ("map/run.json", ("parts", 0, "settings", "intrinsics"), {"model": "PINHOLE", "width": 9, "height": 9,
+         "params": [1.0]}, resume, "a PINHOLE camera needs a positive size and 4 finite"),
+        ("map/chunk_0000.json", ("overlap",), -1, resume, "its frames are numbered wrongly"),
+        ("map/chunk_0000.json", ("overlap",), 4, resume, "its frames are numbered wrongly"),
+        ("map/chunk_0000.json", ("frames", 0, "index"), -1, resume, "its frames are numbered wrongly"),
+        ("map/chunk_0000.json", ("frames", 0, "index"), 2, resume, "its frames are numbered wrongly"),
+        ("map/chunk_0000.json", ("placed", 0, "index"), 9, resume, "its frames are numbered wrongly"),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_range_is_refused(
+    run: Path, name: str, way: tuple[str | int, ...], wrong: object, read: Callable[[Path], object], words: str
+) -> None:
+    test_a_wrong_type_is_refused_by_file_and_field(run, name, way, wrong, read, words)
+
+
+@pytest.mark.parametrize(
+    ("array", "change"),
+    [
+        ("point_ids", lambda ids: ids + 1000),
+        ("point_ids", lambda ids: ids - 1000),
+        ("point_ids", lambda ids: ids[:-1]),
+        ("pixels", lambda pixels: pixels[:, :1]),
+        ("colours", lambda colours: colours[1:]),
+    ],
+)
+def test_points_that_do_not_fit_together_are_refused(
+    tmp_path: Path, array: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    made = make_map(tmp_path)
+    arrays = vars(made.points)
+    path = tmp_path / "map" / "points.npz"
+    with path.open("wb") as file:
+        save_arrays(file, arrays | {array: change(arrays[array])})
+    with pytest.raises(MapError, match=r"points\.npz is damaged: its arrays do not fit together"):
+        open_map(tmp_path)

@@ -1,0 +1,48 @@
+"""What the tensors of a weight file are for: one entry per architecture, of which the last registered that takes a file
+describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from recon.core.registry import Registry
+from recon.network.checkpoints import Checkpoint, identify
+from recon.network.stored_config import arithmetic_of, to_text
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """takes: whether a file is of this architecture, by the names of its tensors. verify: says in a few words what a
+    file is; raises WeightsError if its tensors do not fit. stated: what an imported copy says of itself, if anything.
+    for_places: it recognises places and finds no geometry.
+    """
+
+    takes: Callable[[Checkpoint], bool]
+    verify: Callable[[Checkpoint], str]
+    stated: Callable[[Checkpoint], str] = lambda _: ""
+    for_places: bool = False
+
+
+def architecture_of(checkpoint: Checkpoint) -> Architecture:
+    """The architecture of a file; the program's own geometry if no other takes it."""
+    return next(one for one in reversed(ARCHITECTURES.values()) if one.takes(checkpoint))
+
+
+def _verify_geometry(checkpoint: Checkpoint) -> str:
+    return f"geometry, {arithmetic_of(identify(checkpoint)[1])}"
+
+
+def _state_geometry(checkpoint: Checkpoint) -> str:
+    return to_text(*identify(checkpoint))
+
+
+ARCHITECTURES = Registry(
+    "architecture",
+    {
+        "geometry": Architecture(lambda _: True, _verify_geometry, _state_geometry),
+        "ImAge": Architecture(
+            lambda checkpoint: checkpoint.is_place_descriptor, lambda _: "ImAge, for places", for_places=True
+        ),
+    },
+)
