@@ -16,20 +16,20 @@ from recon.core.failures import explained
 from recon.core.places import PlaceRecogniser
 from recon.core.stopwatch import Stopwatch, peak_memory, stage
 from recon.core.types import Chunk, Frame, SkippedFrame
-from recon.exports.outputs import write_outputs
+from recon.core.workers import Workers
 from recon.folder import discard_map, full_disk_told, open_journal, refuse_own_outputs, replacing
-from recon.frontend import GeometryFrontEnd, Resumable, Workplace, front_end_class
-from recon.mapping.between import pose_passed
+from recon.frontend import GeometryFrontEnd, Resumable, Workplace, prepare_front_end
 from recon.mapping.chunks import chunks
 from recon.mapping.correction import correct
-from recon.mapping.frames import RunFrames
+from recon.mapping.frames import RunFrames, passed_over
 from recon.mapping.growing import GrowingMap
 from recon.mapping.sanity import InsaneMapError
 from recon.settings import RunSettings
 from recon.sources import Source, open_source
+from recon.sources.base import Candidate
 from recon.sources.overlay import OverlayFinder
 from recon.store.growing import GrowingStore
-from recon.store.journal import AS_IT_WAS, Journal, require_run
+from recon.store.journal import AS_IT_WAS, Journal, cannot_resume, require_run
 from recon.store.lock import sole_writer
 from recon.store.map import incoming_folder, open_map
 from recon.store.replay import ReplayedChunks
@@ -37,6 +37,7 @@ from recon.store.report import ChunkReport, RunReport, main_versions, write_or_t
 from recon.store.resumed import ResumedSource
 
 ENOUGH = 2  # frames with a place
+WRITE_OUTPUTS = "recon.exports.outputs:write_outputs"
 
 
 def reconstruct(
@@ -45,10 +46,12 @@ def reconstruct(
     settings: RunSettings | None = None,
     listeners: Sequence[Listener] = (),
     recogniser: PlaceRecogniser | None = None,
+    workers: Workers | None = None,
 ) -> RunReport:
     """Reconstruct images or a video into the folder ``out`` and return what happened.
 
-    recogniser: finds loops, which correct the map while it grows; None to close no loops.
+    recogniser: finds loops, which correct the map while it grows; None to close no loops. workers: processes for what
+    would hold this one up; without them everything runs in this one. The caller closes them.
 
     Ctrl-C stops at the next opportunity, exports what is finished and sets ``RunReport.interrupted``; if nothing is
     finished, KeyboardInterrupt is raised. An output that cannot be written is listed in ``RunReport.unwritten``; the
@@ -58,7 +61,9 @@ def reconstruct(
     """
     settings = settings or RunSettings()
     opened = open_source(source, settings.source, incoming_folder(out, resume=settings.resume))
-    return reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
+    return reconstruct_source(
+        source, opened, out, settings, listeners=listeners, recogniser=recogniser, workers=workers
+    )
 
 
 def reconstruct_source(
@@ -69,6 +74,7 @@ def reconstruct_source(
     *,
     listeners: Sequence[Listener] = (),
     recogniser: PlaceRecogniser | None = None,
+    workers: Workers | None = None,
 ) -> RunReport:
     """Reconstruct an opened source, which may be live; see ``reconstruct``. name: of the source, for the report."""
     refuse_own_outputs(name, out)
@@ -77,28 +83,31 @@ def reconstruct_source(
             "The settings name a place descriptor, but there is no recogniser. Give "
             "recogniser=retrieval.recogniser.open_recogniser(settings.places), or leave places out."
         )
-    kind = front_end_class(settings)
-    start = kind.prepare(settings)
+    workers = workers or Workers()
+    prepared = prepare_front_end(settings, workers)
     if settings.resume:
         require_run(out)
+        if not prepared.resumable:
+            raise SettingsError(cannot_resume(out, settings))
     with quiet(), sole_writer(out, "run"), replacing(out, overwrite=settings.overwrite):
         journal = open_journal(name, source, out, settings)
         if settings.resume:
             source = ResumedSource(source, out, journal)
-        with explained(out, resumable=issubclass(kind, Resumable)), full_disk_told(out):
-            tell = Announcer(out, listeners)
-            front_end = start(Workplace(out / "map", tell, sorted(journal.frames)))
-            return Run(Task(name, source, out, settings), tell, journal, front_end, recogniser).execute()
+        with explained(out, resumable=prepared.resumable), full_disk_told(out):
+            tell = workers.listener = Announcer(out, listeners)
+            front_end = prepared.start(Workplace(out / "map", tell, sorted(journal.frames)))
+            return Run(Task(name, source, out, settings, workers), tell, journal, front_end, recogniser).execute()
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """The input of a run. name: of the source, for the report. out: the run's folder."""
+    """The input of a run. name: of the source, for the report. out: the run's folder. workers: other processes."""
 
     name: str
     source: Source
     out: Path
     settings: RunSettings
+    workers: Workers
 
 
 class Run:
@@ -116,7 +125,7 @@ class Run:
         self._store = GrowingStore(task.out, journal, resumable=isinstance(front_end, Resumable))
         self._watch = Stopwatch()
         self._frames = RunFrames()
-        self._map = GrowingMap(self._store, tell, recogniser)
+        self._map = GrowingMap(self._store, tell, recogniser, task.workers)
         self._chunks: list[ChunkReport] = []
 
     def execute(self) -> RunReport:
@@ -145,6 +154,7 @@ class Run:
             self._place_passed()
         except KeyboardInterrupt:
             self._require_something_to_keep()
+            self._front_end.close()
             self._map.settle(self._store.earlier)
             return False
         except ReconError as error:
@@ -267,19 +277,27 @@ class Run:
             return
         self._write_places()
         with stage("frames between"):
-            for found in pose_passed(open_map(self._task.out), passed, self._task.source.candidates()):
-                self._tell(Progress("frames between", self._frames.settle(found), len(passed)))
+            localiser = self._task.workers.keep("geometry", "recon.mapping.between:open_localiser", self._task.out)
+            for item in self._task.source.candidates():
+                if isinstance(item, Candidate) and passed_over(item.frame, passed):
+                    found = self._frames.settle(localiser.call("place", item.frame))
+                    self._tell(Progress("frames between", found, len(passed)))
 
     def _export(self, *, complete: bool) -> tuple[str, ...] | None:
         """Write the outputs; returns a sentence for each that failed, None after Ctrl-C."""
         placed, frames = self._map.frames, self._frames
         skipped = frames.skipped({frame.index for frame in placed})
+        workers, cloud = self._task.workers, self._task.settings.cloud
         try:
             with stage("store"):
                 self._store.finish(placed, skipped, self._map.points, between=frames.between, complete=complete)
             with stage("export"):
-                return write_outputs(open_map(self._task.out), self._task.settings.cloud, self._tell)
+                unwritten: tuple[str, ...] = workers.call(
+                    "geometry", WRITE_OUTPUTS, self._task.out, cloud, workers.tell
+                )
+                return unwritten
         except KeyboardInterrupt:
+            workers.end("geometry")
             self._tell(Notice("Interrupted while writing: recon export makes the files that are missing."))
             return None
 
@@ -296,7 +314,7 @@ class Run:
             stages=self._watch.stages,
             seconds=self._watch.seconds,
             processor_seconds=self._watch.processor_seconds,
-            peak_memory_bytes=peak_memory(),
+            peak_memory_bytes=peak_memory() + self._task.workers.peak_memory,
             suspicions=self._tell.suspicions,
             notices=self._tell.notices,
             interrupted=interrupted,

@@ -9,8 +9,12 @@ import pytest
 from hypothesis import settings
 
 from recon.core.helping import STRICT
+from recon.core.workers import VARIABLE
 
 os.environ.setdefault(STRICT, "1")  # a fault of what only helps a run must not go unseen here
+os.environ.setdefault(
+    VARIABLE, "0"
+)  # other processes would import everything again, and know nothing of a test's fakes
 
 # The same examples in every run, however slow the machine.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -282,8 +282,8 @@ def _differs(was: FrameRecord, now: Mapping[int, Frame]) -> bool:
 
 
 def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, same: bool) -> None:
-    if not issubclass(front_end_class(was), Resumable):
-        raise SettingsError(f"{folder} was made by the front end {front_end_name(was)} and cannot be resumed. {ANEW}")
+    if front_end_name(was) != front_end_name(now) and not issubclass(front_end_class(was), Resumable):
+        raise SettingsError(cannot_resume(folder, was))
     made_by, now_by = ({"front end": front_end_name(one), "matcher": one.matcher} for one in (was, now))
     for kind, name in made_by.items():
         if now_by[kind] != name:
@@ -314,6 +314,11 @@ def _shown(value: object) -> str:
 
 def _chunk_path(folder: Path, number: int) -> Path:
     return folder / f"chunk_{number:04d}.json"
+
+
+def cannot_resume(folder: Path, was: RunSettings) -> str:
+    """The sentence for a run by a front end that is not ``Resumable``."""
+    return f"{folder} was made by the front end {front_end_name(was)} and cannot be resumed. {ANEW}"
 
 
 def require_run(folder: Path) -> Path:
