@@ -173,7 +173,7 @@ def run(source: Input, *, out: Out, **options: Any) -> None:
         with ended_by_signals(elsewhere=workers.separate) as ending, listeners_of_run as listeners:
             from recon.pipeline import reconstruct
 
-            report = reconstruct(source, out, plan.settings, listeners, recogniser, workers)
+            report = reconstruct(source, out, plan.settings, listeners, recogniser, workers=workers)
     conclude(report, out, ending)
 
 

@@ -46,6 +46,7 @@ def reconstruct(
     settings: RunSettings | None = None,
     listeners: Sequence[Listener] = (),
     recogniser: PlaceRecogniser | None = None,
+    *,
     workers: Workers | None = None,
 ) -> RunReport:
     """Reconstruct images or a video into the folder ``out`` and return what happened.
@@ -292,10 +293,8 @@ class Run:
             with stage("store"):
                 self._store.finish(placed, skipped, self._map.points, between=frames.between, complete=complete)
             with stage("export"):
-                unwritten: tuple[str, ...] = workers.call(
-                    "geometry", WRITE_OUTPUTS, self._task.out, cloud, workers.tell
-                )
-                return unwritten
+                unwritten = workers.call("geometry", WRITE_OUTPUTS, self._task.out, cloud, workers.tell)
+                return tuple(unwritten)
         except KeyboardInterrupt:
             workers.end("geometry")
             self._tell(Notice("Interrupted while writing: recon export makes the files that are missing."))

@@ -139,5 +139,5 @@ def prepare_separately(settings: RunSettings, workers: Workers) -> PreparedFront
     hosted = workers.keep("geometry", "recon.separate:HostedFrontEnd", settings)
     resumable = hosted.call("is_resumable")
     kind = SeparateResumable if resumable else SeparateFrontEnd
-    start = partial(kind, hosted, workers)
+    start: Any = partial(kind, hosted, workers)  # it needs no ``prepare``
     return PreparedFrontEnd(resumable, start)

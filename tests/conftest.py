@@ -12,9 +12,7 @@ from recon.core.helping import STRICT
 from recon.core.workers import VARIABLE
 
 os.environ.setdefault(STRICT, "1")  # a fault of what only helps a run must not go unseen here
-os.environ.setdefault(
-    VARIABLE, "0"
-)  # other processes would import everything again, and know nothing of a test's fakes
+os.environ.setdefault(VARIABLE, "0")  # other processes would import everything again and know no fakes
 
 # The same examples in every run, however slow the machine.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

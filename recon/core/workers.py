@@ -397,6 +397,6 @@ def _receive(channel: socket.socket) -> Any:
     arrays, table, end = HEADER.unpack(header)
     with open(descriptors[0], "rb") as file:  # noqa: PTH123  a descriptor
         content = memoryview(mmap.mmap(file.fileno(), end, access=mmap.ACCESS_COPY))
-    places: Sequence[tuple[int, int]] = list(PLACE.iter_unpack(content[arrays:table]))  # type: ignore[arg-type]
+    places: Sequence[tuple[int, int]] = list(PLACE.iter_unpack(content[arrays:table]))
     buffers = [content[start : start + length] for start, length in places]
     return pickle.loads(content[table:end], buffers=buffers)  # noqa: S301  from a process of the same run
