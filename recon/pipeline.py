@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recon.core.announcer import Announcer
 from recon.core.colmap_log import quiet
-from recon.core.errors import ReconError, ReconstructionError, SettingsError, SourceError
+from recon.core.errors import InsaneMapError, ReconError, ReconstructionError, SettingsError, SourceError
 from recon.core.events import Finished, FrameRead, FrameSkipped, Listener, Notice, Progress, StreamStatus
 from recon.core.failures import explained
 from recon.core.places import PlaceRecogniser
@@ -23,7 +23,6 @@ from recon.mapping.chunks import chunks
 from recon.mapping.correction import correct
 from recon.mapping.frames import RunFrames, passed_over
 from recon.mapping.growing import GrowingMap
-from recon.mapping.sanity import InsaneMapError
 from recon.settings import RunSettings
 from recon.sources import Source, open_source
 from recon.sources.base import Candidate

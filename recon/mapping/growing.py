@@ -16,8 +16,9 @@ from recon.core.workers import Workers
 from recon.mapping.doubts import Doubts, find_doubts, unjudged, warnings
 from recon.mapping.loops import LoopCloser
 from recon.mapping.placement import Piece, Placement
-from recon.mapping.sanity import examine
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
+
+EXAMINE = "recon.mapping.sanity:examine"
 
 
 class SubmapStore(Protocol):
@@ -34,7 +35,7 @@ class GrowingMap:
     """The poses of everything reconstructed so far. Depth goes to the ``store``, by submap.
 
     recogniser: finds loops; None to close no loops. A failure of doubts or loops is reported, and the map grows
-    without them. workers: optimise the pose graph.
+    without them. workers: optimise the pose graph and examine the map.
     """
 
     def __init__(
@@ -44,9 +45,9 @@ class GrowingMap:
         recogniser: PlaceRecogniser | None = None,
         workers: Workers | None = None,
     ) -> None:
-        self._store, self._tell = store, tell
+        self._store, self._tell, self._workers = store, tell, workers or Workers()
         self._placement = Placement()
-        self._loops = LoopCloser(recogniser, workers) if recogniser else None
+        self._loops = LoopCloser(recogniser, self._workers) if recogniser else None
         self._doubts: dict[int, Doubts] = {}  # by chunk
         self._depths: dict[int, float] = {}  # by frame, see recon.mapping.world
         self._before: dict[int, FrameGeometry] = {}  # of the previous chunk
@@ -97,7 +98,8 @@ class GrowingMap:
     def examine(self) -> tuple[str, ...]:
         """Why to doubt the settled map. Raises InsaneMapError if it is certainly wrong."""
         placed = self._placement.main
-        return examine(placed, self.points, depth_seen(placed, self._depths))
+        found = self._workers.call("geometry", EXAMINE, placed, self.points, depth_seen(placed, self._depths))
+        return tuple(found)
 
     def _place(self, chunk: Chunk, geometry: ChunkGeometry) -> Submap:
         pieces = len(self._placement.pieces)
