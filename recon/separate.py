@@ -12,9 +12,10 @@ from typing import Any
 from recon.core.events import Listener
 from recon.core.failures import ERROR_FILE, WorkerDied
 from recon.core.refusal import Unplaced
+from recon.core.serving import note_crashes
 from recon.core.similarity import Array
 from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, SparseModel
-from recon.core.workers import Call, Kept, Workers, note_crashes
+from recon.core.workers import Call, Kept, Workers
 from recon.frontend import PreparedFrontEnd, Resumable, Workplace, front_end_class
 from recon.settings import RunSettings
 
