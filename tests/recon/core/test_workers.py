@@ -76,15 +76,14 @@ def test_the_stages_of_a_worker_are_booked_once(workers: Workers) -> None:
     workers.call("geometry", f"{HERE}:squared", 1)
     watch = Stopwatch()
     with watch.running(), watch.measure("geometry"):
-        workers.call("geometry", f"{HERE}:use_processor", 0.3)
+        workers.call("geometry", f"{HERE}:use_processor", 0.5)
         workers.close()
     stages = {stage.name: stage for stage in watch.stages}
     assert list(stages) == ["geometry", "thinking", OTHER]
     assert stages["thinking"].calls == 1
-    assert 0.3 <= stages["thinking"].processor_seconds < 0.4
-    assert stages["geometry"].processor_seconds < 0.2  # not again when the process ends
-    assert 0.3 <= watch.processor_seconds < 0.5
-    assert stages["geometry"].seconds < 0.3  # the wait is not its own
+    assert 0.5 <= stages["thinking"].processor_seconds < 0.8
+    assert stages["geometry"].processor_seconds < 0.3  # not again when the process ends
+    assert watch.processor_seconds == pytest.approx(sum(stage.processor_seconds for stage in stages.values()), abs=0.01)
     assert workers.peak_memory > 2e7
 
 
