@@ -87,6 +87,15 @@ class Resumable(Protocol):
         ...
 
 
+@runtime_checkable
+class Separate(Protocol):
+    """A front end in another process, which can work while this one does something else."""
+
+    def begin(self, chunk: Chunk) -> None:
+        """Begin with a chunk; ``reconstruct``, called for the same chunks in the same order, waits for the result."""
+        ...
+
+
 FRONT_ENDS: Registry[str | type[GeometryFrontEnd]] = Registry(
     "front end",
     {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from recon.core.announcer import Announcer
 from recon.core.colmap_log import quiet
@@ -15,7 +15,7 @@ from recon.core.events import Finished, FrameRead, FrameSkipped, Listener, Notic
 from recon.core.failures import explained
 from recon.core.places import PlaceRecogniser
 from recon.core.stopwatch import Stopwatch, peak_memory, stage
-from recon.core.types import Chunk, Frame, SkippedFrame
+from recon.core.types import Chunk, ChunkGeometry, Frame, SkippedFrame
 from recon.core.workers import Workers
 from recon.folder import discard_map, full_disk_told, open_journal, refuse_own_outputs, replacing
 from recon.frontend import GeometryFrontEnd, Resumable, Workplace, prepare_front_end
@@ -127,6 +127,8 @@ class Run:
         self._frames = RunFrames()
         self._map = GrowingMap(self._store, tell, recogniser, task.workers)
         self._chunks: list[ChunkReport] = []
+        self._newest = 0.0  # timestamp of the frame read last
+        self._chunk_end, self._done = 0.0, 0  # of the last chunk, on the watch; frames in chunks so far
 
     def execute(self) -> RunReport:
         """Do everything; see ``reconstruct``."""
@@ -168,10 +170,10 @@ class Run:
         finished = [(len(old.frames), old.overlap) for old in self._journal.finished]
         if finished:
             self._tell(Notice(self._journal.resumption(self._task.name)))
-        geometry = ReplayedChunks(self._front_end, self._journal)
-        overlay = OverlayFinder(self._tell)
-        for chunk in chunks(self._read(), self._task.settings.chunk, self._task.settings.overlap, finished):
-            self._add(chunk, overlay, geometry)
+        front_end = ReplayedChunks(self._front_end, self._journal)
+        read = chunks(self._read(), self._task.settings.chunk, self._task.settings.overlap, finished)
+        for chunk, geometry in front_end.reconstruct_all(self._without_overlays(read), self._is_next_ready):
+            self._add(chunk, geometry, front_end.memory())
         if self._journal.is_recalling:
             raise SourceError(
                 f"{self._task.name} has fewer frames than the run in {self._task.out} has of it already. {AS_IT_WAS}"
@@ -192,6 +194,7 @@ class Run:
             if isinstance(item, SkippedFrame):
                 self._tell(FrameSkipped(item))
             elif isinstance(item, Frame):
+                self._newest = item.timestamp
                 self._tell(FrameRead(item))
                 self._tell_status()
                 yield item
@@ -203,23 +206,33 @@ class Run:
             self._tell(status)
         return status
 
-    def _add(self, chunk: Chunk, overlay: OverlayFinder, front_end: ReplayedChunks) -> None:
-        """Reconstruct the chunk, place it and store it on disk."""
-        start = time.perf_counter()
-        find = partial(overlay.leave_out, chunk)
-        with stage("overlays"):
-            chunk = self._tell.helpers.attempt("the search for overlays", find) or chunk
-        geometry = front_end.reconstruct(chunk)
+    def _without_overlays(self, read: Iterator[Chunk]) -> Iterator[Chunk]:
+        overlay = OverlayFinder(self._tell)
+        for chunk in read:
+            find = partial(overlay.leave_out, chunk)
+            with stage("overlays"):
+                found = self._tell.helpers.attempt("the search for overlays", find) or chunk
+            yield found
+
+    def _is_next_ready(self) -> bool:
+        """Whether the source gives the next chunk without waiting for a camera."""
+        status = self._task.source.status
+        return not status or status.waiting >= self._task.settings.chunk - self._task.settings.overlap
+
+    def _add(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
+        """Place a chunk and store it on disk. memory: of the front end after it."""
         self._frames.explain(chunk, geometry)
         submap = self._map.add(chunk, geometry)
         if submap:
             self._write_places()
-        self._journal.write(chunk, geometry, front_end.memory())
+        self._journal.write(chunk, geometry, memory)
         status = self._tell_status()
-        residual, seconds = submap.residual if submap else 0.0, time.perf_counter() - start
-        lag = status.lag if status else 0.0
+        residual, seconds = submap.residual if submap else 0.0, self._watch.seconds - self._chunk_end
+        # Frames of the next chunk may have been read already.
+        lag = status.lag + self._newest - chunk.frames[-1].timestamp if status else 0.0
         self._chunks.append(ChunkReport.of(chunk, geometry, residual=residual, seconds=seconds, lag=lag))
-        self._tell(Progress("frames", len(self._frames.names), self._task.source.description.frames))
+        self._chunk_end, self._done = self._watch.seconds, self._done + len(chunk.frames) - chunk.overlap
+        self._tell(Progress("frames", self._done, self._task.source.description.frames))
 
     def _write_places(self) -> None:
         """Store the poses of all frames on disk, in an unfinished map."""

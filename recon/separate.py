@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -90,7 +91,7 @@ class SeparateFrontEnd:
     def __init__(self, hosted: Kept, workers: Workers, place: Workplace) -> None:
         self._hosted, self._workers = hosted, workers
         self._shared = SharedFrames()
-        self._begun: Call | None = None
+        self._begun: deque[Call] = deque()
         self._memory: Mapping[str, Any] = {}
         hosted.call("start", place.folder, workers.tell, tuple(place.finished))
 
@@ -99,15 +100,13 @@ class SeparateFrontEnd:
         return str(self._hosted.call("unadjusted"))
 
     def begin(self, chunk: Chunk) -> None:
-        """Begin what ``reconstruct`` of this chunk, the next call, waits for."""
-        self._begun = self._hosted.submit("reconstruct", chunk)
+        """See ``Separate``."""
+        self._begun.append(self._hosted.submit("reconstruct", chunk))
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
-        if self._begun is None:
+        if not self._begun:
             self.begin(chunk)
-        assert self._begun is not None
-        sent, self._memory = self._begun.result()
-        self._begun = None
+        sent, self._memory = self._begun.popleft().result()
         return self._shared.unpacked(sent)
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:

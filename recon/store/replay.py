@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from recon.core.errors import ReconError
 from recon.core.stopwatch import stage
 from recon.core.types import Chunk, ChunkGeometry, FrameGeometry
-from recon.frontend import GeometryFrontEnd, Resumable
+from recon.frontend import GeometryFrontEnd, Resumable, Separate
 from recon.store.journal import Journal
 
 
@@ -17,6 +19,33 @@ class ReplayedChunks:
     def __init__(self, inner: GeometryFrontEnd, journal: Journal) -> None:
         self._inner, self._journal = inner, journal
         self._before: dict[int, FrameGeometry] = {}  # of the last chunk
+
+    def reconstruct_all(
+        self, chunks: Iterator[Chunk], is_next_ready: Callable[[], bool]
+    ) -> Iterator[tuple[Chunk, ChunkGeometry]]:
+        """Chunks with their geometry, see ``reconstruct``.
+
+        A front end in another process goes through the next chunk while the caller uses the last. At most one chunk is
+        read ahead, if ``is_next_ready`` says that reading it delays nothing.
+        """
+        if not isinstance(self._inner, Separate):
+            yield from ((chunk, self.reconstruct(chunk)) for chunk in chunks)
+            return
+        following = _Fetched(chunks, self._begin)
+        while following.fetch():
+            if is_next_ready():
+                following.fetch()
+            chunk = following.first()
+            geometry = self.reconstruct(chunk)
+            if is_next_ready():
+                following.fetch()
+            yield chunk, geometry
+
+    def _begin(self, chunk: Chunk) -> None:
+        """Let the other process begin with a chunk, unless it has to recall the one before first."""
+        finished = len(self._journal.finished)
+        if isinstance(self._inner, Separate) and (chunk.index > finished or not finished):
+            self._inner.begin(chunk)
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         """See ``GeometryFrontEnd``. Raises what ``Journal.recall`` does."""
@@ -35,3 +64,36 @@ class ReplayedChunks:
     def memory(self) -> Mapping[str, Any]:
         """What the journal records after a chunk; empty for a front end that cannot be resumed."""
         return self._inner.memory() if isinstance(self._inner, Resumable) else {}
+
+
+class _Fetched:
+    """Up to two chunks that are read, and begun, but not yet used. An error of the source waits until they are."""
+
+    def __init__(self, chunks: Iterator[Chunk], begin: Callable[[Chunk], None]) -> None:
+        self._chunks, self._begin = chunks, begin
+        self._read: deque[Chunk] = deque()
+        self._error: ReconError | None = None
+
+    def fetch(self) -> bool:
+        """Read another chunk, unless two are there; whether there is any. Raises the source's ReconError."""
+        if self._error and not self._read:
+            raise self._error
+        if not self._error and len(self._read) < 2:
+            self._read_one()
+        return bool(self._read)
+
+    def first(self) -> Chunk:
+        """The next chunk to use."""
+        return self._read.popleft()
+
+    def _read_one(self) -> None:
+        try:
+            chunk = next(self._chunks, None)
+        except ReconError as error:
+            if not self._read:
+                raise
+            self._error = error
+            return
+        if chunk:
+            self._read.append(chunk)
+            self._begin(chunk)
