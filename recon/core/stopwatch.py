@@ -6,7 +6,7 @@ import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,7 +159,7 @@ def peak_memory(process: int | None = None) -> int:
     """
     # Linux hands the peak of ``getrusage`` down from the parent, so a small program would seem as large as its caller.
     status = Path(f"/proc/{process or os.getpid()}/status")
-    if status.is_file():
+    with suppress(OSError):  # not Linux, or it has ended
         rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(rows.get("VmHWM", "0 kB").split()[0]) * 1024
     if process is None:

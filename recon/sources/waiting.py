@@ -87,4 +87,4 @@ class Waiting:
         """The counts so far."""
         with self._changed:
             counts = self._captured, self._passed, self._left_out, self._damaged, self._lost
-            return StreamStatus(*counts, lag, len(self._frames))
+            return StreamStatus(*counts, lag, sum(isinstance(frame, Candidate) for frame in self._frames))

@@ -125,7 +125,10 @@ def test_peak_memory_of_a_small_program_is_not_that_of_its_caller() -> None:
 
 
 def test_without_proc_the_memory_is_asked_from_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "is_file", lambda _: False)
+    def missing(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
     assert peak_memory() > 1e4
     with _small_program() as child:
         assert 2e6 < peak_memory(child.pid) < 100e6
