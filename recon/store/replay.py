@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -31,14 +30,11 @@ class ReplayedChunks:
         if not isinstance(self._inner, Separate):
             yield from ((chunk, self.reconstruct(chunk)) for chunk in chunks)
             return
-        following = _Fetched(chunks, self._begin)
-        while following.fetch():
-            if is_next_ready():
-                following.fetch()
-            chunk = following.first()
+        following = _Following(chunks, self._begin)
+        while chunk := following.take():
+            following.fetch(is_next_ready)
             geometry = self.reconstruct(chunk)
-            if is_next_ready():
-                following.fetch()
+            following.fetch(is_next_ready)
             yield chunk, geometry
 
     def _begin(self, chunk: Chunk) -> None:
@@ -66,34 +62,29 @@ class ReplayedChunks:
         return self._inner.memory() if isinstance(self._inner, Resumable) else {}
 
 
-class _Fetched:
-    """Up to two chunks that are read, and begun, but not yet used. An error of the source waits until they are."""
+class _Following:
+    """The next chunk, read and begun before it is used. An error of the source waits until then."""
 
     def __init__(self, chunks: Iterator[Chunk], begin: Callable[[Chunk], None]) -> None:
         self._chunks, self._begin = chunks, begin
-        self._read: deque[Chunk] = deque()
+        self._next: Chunk | None = None
         self._error: ReconError | None = None
 
-    def fetch(self) -> bool:
-        """Read another chunk, unless two are there; whether there is any. Raises the source's ReconError."""
-        if self._error and not self._read:
+    def take(self) -> Chunk | None:
+        """The next chunk, None after the last. Raises the source's ReconError."""
+        self.fetch(lambda: True)
+        if self._error:
             raise self._error
-        if not self._error and len(self._read) < 2:
-            self._read_one()
-        return bool(self._read)
+        chunk, self._next = self._next, None
+        return chunk
 
-    def first(self) -> Chunk:
-        """The next chunk to use."""
-        return self._read.popleft()
-
-    def _read_one(self) -> None:
-        try:
-            chunk = next(self._chunks, None)
-        except ReconError as error:
-            if not self._read:
-                raise
-            self._error = error
+    def fetch(self, is_ready: Callable[[], bool]) -> None:
+        """Read and begin the next chunk, if that has not been done and it is ready."""
+        if self._next or self._error or not is_ready():
             return
-        if chunk:
-            self._read.append(chunk)
-            self._begin(chunk)
+        try:
+            self._next = next(self._chunks, None)
+        except ReconError as error:
+            self._error = error
+        if self._next:
+            self._begin(self._next)
