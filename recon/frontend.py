@@ -12,7 +12,6 @@ from recon.core.refusal import Unplaced
 from recon.core.registry import Registry, loaded
 from recon.core.similarity import Array
 from recon.core.types import Chunk, ChunkGeometry, SparseModel
-from recon.core.workers import Workers
 from recon.settings import RunSettings
 
 
@@ -111,16 +110,6 @@ class PreparedFrontEnd:
 
     resumable: bool
     start: Callable[[Workplace], GeometryFrontEnd]
-
-
-def prepare_front_end(settings: RunSettings, workers: Workers) -> PreparedFrontEnd:
-    """The front end that the settings ask for, where the ``workers`` run it. Raises what its ``prepare`` does."""
-    if workers.separate:
-        from recon.separate import prepare_separately  # noqa: PLC0415  imports this module
-
-        return prepare_separately(settings, workers)
-    kind = front_end_class(settings)
-    return PreparedFrontEnd(issubclass(kind, Resumable), kind.prepare(settings))
 
 
 def front_end_name(settings: RunSettings) -> str:

@@ -18,11 +18,12 @@ from recon.core.stopwatch import Stopwatch, peak_memory, stage
 from recon.core.types import Chunk, ChunkGeometry, Frame, SkippedFrame
 from recon.core.workers import Workers
 from recon.folder import discard_map, full_disk_told, open_journal, refuse_own_outputs, replacing
-from recon.frontend import GeometryFrontEnd, Resumable, Workplace, prepare_front_end
+from recon.frontend import GeometryFrontEnd, Resumable, Workplace
 from recon.mapping.chunks import chunks
 from recon.mapping.correction import correct
 from recon.mapping.frames import RunFrames, passed_over
 from recon.mapping.growing import GrowingMap
+from recon.separate import prepare_front_end
 from recon.settings import RunSettings
 from recon.sources import Source, open_source
 from recon.sources.base import Candidate

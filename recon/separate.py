@@ -134,10 +134,13 @@ class SeparateResumable(SeparateFrontEnd):
         self._hosted.call("recall", chunk, self._shared.packed(geometry), memory)
 
 
-def prepare_separately(settings: RunSettings, workers: Workers) -> PreparedFrontEnd:
-    """See ``prepare_front_end``."""
+def prepare_front_end(settings: RunSettings, workers: Workers) -> PreparedFrontEnd:
+    """The front end that the settings ask for, where the ``workers`` run it. Raises what its ``prepare`` does."""
+    if not workers.separate:
+        kind = front_end_class(settings)
+        return PreparedFrontEnd(issubclass(kind, Resumable), kind.prepare(settings))
     hosted = workers.keep("geometry", "recon.separate:HostedFrontEnd", settings)
     resumable = hosted.call("is_resumable")
-    kind = SeparateResumable if resumable else SeparateFrontEnd
-    start: Any = partial(kind, hosted, workers)  # it needs no ``prepare``
+    # What stands for a front end needs no ``prepare``.
+    start: Any = partial(SeparateResumable if resumable else SeparateFrontEnd, hosted, workers)
     return PreparedFrontEnd(resumable, start)
