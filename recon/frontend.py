@@ -91,7 +91,7 @@ class Separate(Protocol):
     """A front end in another process, which can work while this one does something else."""
 
     def begin(self, chunk: Chunk) -> None:
-        """Begin with a chunk; ``reconstruct``, called for the same chunks in the same order, waits for the result."""
+        """Begin with a chunk, unless that has been done; ``reconstruct`` then waits for the result."""
         ...
 
 

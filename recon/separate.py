@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -91,7 +90,7 @@ class SeparateFrontEnd:
     def __init__(self, hosted: Kept, workers: Workers, place: Workplace) -> None:
         self._hosted, self._workers = hosted, workers
         self._shared = SharedFrames()
-        self._begun: deque[Call] = deque()
+        self._begun: dict[int, Call] = {}
         self._memory: Mapping[str, Any] = {}
         hosted.call("start", place.folder, workers.tell, tuple(place.finished))
 
@@ -101,12 +100,12 @@ class SeparateFrontEnd:
 
     def begin(self, chunk: Chunk) -> None:
         """See ``Separate``."""
-        self._begun.append(self._hosted.submit("reconstruct", chunk))
+        if chunk.index not in self._begun:
+            self._begun[chunk.index] = self._hosted.submit("reconstruct", chunk)
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
-        if not self._begun:
-            self.begin(chunk)
-        sent, self._memory = self._begun.popleft().result()
+        self.begin(chunk)
+        sent, self._memory = self._begun.pop(chunk.index).result()
         return self._shared.unpacked(sent)
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:

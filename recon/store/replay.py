@@ -30,18 +30,16 @@ class ReplayedChunks:
         if not isinstance(self._inner, Separate):
             yield from ((chunk, self.reconstruct(chunk)) for chunk in chunks)
             return
-        following = _Following(chunks, self._begin)
+        inner, finished = self._inner, len(self._journal.finished)
+        following = _Following(chunks)
         while chunk := following.take():
+            if chunk.index >= finished:  # those before are recalled by now
+                inner.begin(chunk)
+                following.begin = inner.begin
             following.fetch(is_next_ready)
             geometry = self.reconstruct(chunk)
             following.fetch(is_next_ready)
             yield chunk, geometry
-
-    def _begin(self, chunk: Chunk) -> None:
-        """Let the other process begin with a chunk, unless it has to recall the one before first."""
-        finished = len(self._journal.finished)
-        if isinstance(self._inner, Separate) and (chunk.index > finished or not finished):
-            self._inner.begin(chunk)
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         """See ``GeometryFrontEnd``. Raises what ``Journal.recall`` does."""
@@ -63,10 +61,15 @@ class ReplayedChunks:
 
 
 class _Following:
-    """The next chunk, read and begun before it is used. An error of the source waits until then."""
+    """The next chunk, read before it is used. An error of the source waits until then.
 
-    def __init__(self, chunks: Iterator[Chunk], begin: Callable[[Chunk], None]) -> None:
-        self._chunks, self._begin = chunks, begin
+    begin: called with each chunk that is read, once it is set.
+    """
+
+    begin: Callable[[Chunk], None] | None = None
+
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
+        self._chunks = chunks
         self._next: Chunk | None = None
         self._error: ReconError | None = None
 
@@ -79,12 +82,12 @@ class _Following:
         return chunk
 
     def fetch(self, is_ready: Callable[[], bool]) -> None:
-        """Read and begin the next chunk, if that has not been done and it is ready."""
+        """Read the next chunk, if that has not been done and it is ready."""
         if self._next or self._error or not is_ready():
             return
         try:
             self._next = next(self._chunks, None)
         except ReconError as error:
             self._error = error
-        if self._next:
-            self._begin(self._next)
+        if self._next and self.begin:
+            self.begin(self._next)

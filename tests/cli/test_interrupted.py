@@ -20,14 +20,14 @@ from tests.cli.conftest import Recon
 from tests.support import SAMPLE, half_size_sample
 
 FRAMES = 12  # chunks 0-4, 3-7, 6-10, 9-11
-OPTIONS = ("--size", "320", "--chunk", "5", "--overlap", "2", "--depth", "classical", "--no-loops", "--viewer", "none")
+OPTIONS = ("--chunk", "5", "--overlap", "2", "--intrinsics", "250,250,160,120", "--depth", "classical", "--no-loops")
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 300.0
 
 
 def disturbed(number: int, finished: Path, *arguments: str, worker: bool = False) -> tuple[int, str]:
     """Send a signal to a run, or to its worker, once a chunk is ``finished``; the exit code, and what it said."""
-    command = [sys.executable, "-m", "cli", "run", *arguments, *OPTIONS]
+    command = [sys.executable, "-m", "cli", "run", *arguments, *OPTIONS, "--viewer", "none"]
     environment = os.environ | {VARIABLE: "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as run:
         deadline = time.monotonic() + SECONDS
@@ -50,7 +50,7 @@ def test_a_run_survives_the_loss_of_its_worker_and_ctrl_c(recon: Recon, tmp_path
         f"is lost: continue with recon run SOURCE --out {out} --resume, or write what is finished with recon export "
         f"{out} --to ply."
     )
-    assert len(open_map(out).frames) == 5
+    assert 5 <= len(open_map(out).frames) < FRAMES
 
     code, said = disturbed(signal.SIGINT, out / "map" / "chunk_0001.json", *run, "--resume")
     assert code == 130
@@ -59,7 +59,7 @@ def test_a_run_survives_the_loss_of_its_worker_and_ctrl_c(recon: Recon, tmp_path
     assert 8 <= len(open_map(out).frames) == len(np.loadtxt(out / "poses.txt")) < FRAMES
     assert not list(out.rglob("*.part"))
 
-    assert recon("run", *run, *OPTIONS, "--resume").code == 0
+    assert recon("run", *run, *OPTIONS, "--viewer", "none", "--resume").code == 0
     found = np.array([frame.world_from_cam.translation for frame in open_map(out).frames])
     truth = np.loadtxt(SAMPLE / "poses.txt")[:FRAMES, 1:4]
     error = fit_similarity(found, truth, np.ones(FRAMES)).apply(found) - truth

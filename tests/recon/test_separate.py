@@ -10,7 +10,7 @@ import pytest
 
 from recon.core.events import ChunkReconstructed, Event
 from recon.core.similarity import Sim3
-from recon.core.types import ChunkGeometry
+from recon.core.types import Camera, ChunkGeometry
 from recon.core.workers import Workers
 from recon.pipeline import reconstruct
 from recon.separate import SharedFrames
@@ -20,7 +20,10 @@ from recon.store.archive import load_arrays
 from recon.store.map import open_map
 from tests.support import chunk_geometry, half_size_sample
 
-SETTINGS = RunSettings(SourceOptions(size=320), chunk=6, overlap=4, depth="classical", refine="none")
+LENS = Camera("PINHOLE", 320, 240, (250.0, 250.0, 160.0, 120.0))
+SETTINGS = RunSettings(
+    SourceOptions(size=320, every=2), chunk=5, overlap=3, intrinsics=LENS, depth="classical", refine="none"
+)
 
 
 def test_frames_that_a_chunk_keeps_are_sent_once_and_stay_the_same_objects() -> None:
@@ -49,7 +52,7 @@ def run(photos: Path, out: Path, count: int) -> list[ChunkGeometry]:
 
 
 def test_the_map_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
-    photos = half_size_sample(tmp_path / "in", 8) / "images"
+    photos = half_size_sample(tmp_path / "in", 13) / "images"
     outs = [tmp_path / "none", tmp_path / "one"]
     alone, beside = (run(photos, out, count) for count, out in enumerate(outs))
     for mine, theirs in zip(alone, beside, strict=True):
