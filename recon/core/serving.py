@@ -119,7 +119,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Let the system kill this process as soon as ``parent`` ends; where it cannot, the process ends after its call."""
+    """Let the system kill this process as soon as ``parent`` ends; where it cannot, the process ends after its call.
+
+    Linux kills it already when the thread that started it ends, which is the one that a run is in.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:

@@ -195,9 +195,10 @@ class Workers:
 
     def end(self, role: Role) -> None:
         """End a worker and what it works on; the next call starts another one."""
-        if worker := self._workers.pop(role, None):
+        if worker := self._workers.get(role):
             self._note_peak(role, worker)
             worker.close()
+            del self._workers[role]  # only now: another Ctrl-C may have interrupted the close
 
     def close(self) -> None:
         """End all workers."""
