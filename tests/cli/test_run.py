@@ -43,7 +43,7 @@ def test_plan_says_what_a_run_takes_and_writes_nothing(recon: Recon, tmp_path: P
 
 
 def test_plan_tells_what_it_lowers(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recon.plan.look_at_machine", lambda _: Machine(1_100_000_000, 10**12, 2))
+    monkeypatch.setattr("recon.plan.look_at_machine", lambda _: Machine(1_400_000_000, 10**12, 2))
     outcome = recon("plan", SAMPLE / "images", "--out", tmp_path / "out")
     assert outcome.code == 0
     assert "note: --chunk was reduced from 60 to" in outcome.out
