@@ -33,13 +33,14 @@ class Ending:
 
 
 @contextmanager
-def ended_by_signals(stop: Callable[[], None] | None = None) -> Iterator[Ending]:
+def ended_by_signals(stop: Callable[[], None] | None = None, *, elsewhere: bool = False) -> Iterator[Ending]:
     """Handle SIGTERM as Ctrl-C: interrupt, or call ``stop`` the first time and interrupt the second time.
 
-    Without ``stop``, an ignored Ctrl-C stays ignored: shells set that for background jobs. Raises typer.Exit if SIGTERM
-    ended the block without a result.
+    elsewhere: COLMAP runs in other processes only. Without ``stop``, an ignored Ctrl-C stays ignored: shells set that
+    for background jobs. Raises typer.Exit if SIGTERM ended the block without a result.
     """
-    import pycolmap  # noqa: F401  importing it replaces the SIGTERM handler, so import it first
+    if not elsewhere:
+        import pycolmap  # noqa: F401  importing it replaces the SIGTERM handler, so import it first
 
     ending = Ending()
 
@@ -71,10 +72,10 @@ def ended_by_signals(stop: Callable[[], None] | None = None) -> Iterator[Ending]
 
 
 @contextmanager
-def ended_before_the_run() -> Iterator[None]:
+def ended_before_the_run(*, elsewhere: bool = False) -> Iterator[None]:
     """Say so where SIGTERM or Ctrl-C ends what comes before a run, and exit with their codes."""
     try:
-        with ended_by_signals():
+        with ended_by_signals(elsewhere=elsewhere):
             yield
     except (KeyboardInterrupt, typer.Exit) as end:
         typer.echo("Ended before the run began: nothing was changed.", err=True)
@@ -84,11 +85,11 @@ def ended_before_the_run() -> Iterator[None]:
 
 
 @contextmanager
-def ended_by_user(stop: Callable[[], None]) -> Iterator[Ending]:
+def ended_by_user(stop: Callable[[], None], *, elsewhere: bool = False) -> Iterator[Ending]:
     """As ``ended_by_signals``; q on a terminal also calls ``stop``."""
     done = threading.Event()
     try:
-        with ended_by_signals(stop) as ending, _single_keys() as keys:
+        with ended_by_signals(stop, elsewhere=elsewhere) as ending, _single_keys() as keys:
             if keys:
                 threading.Thread(target=_wait_for_q, args=(stop, done), daemon=True).start()
             yield ending

@@ -72,6 +72,7 @@ def live(
 
     The map grows in DIR while images arrive. Press q or Ctrl-C to finish.
     """
+    from recon.core.workers import workers_of_environment
     from recon.folder import refuse_own_outputs, require_usable
     from recon.settings import NetworkSettings, PlaceSettings, RunSettings
     from recon.sources import SourceOptions, open_live_source
@@ -91,11 +92,15 @@ def live(
         options, chunk, overlap, model, camera, overwrite, resume, network, refine=refine, depth=depth, places=places
     )
     _print_source(source, opened.description, settings.chunk)
-    recogniser = open_recogniser(settings)
-    with listening(out, None, viewers, web_host) as listeners, ended_by_user(opened.stop) as ending:
-        from recon.pipeline import reconstruct_source
+    with workers_of_environment() as workers:
+        recogniser = open_recogniser(settings, workers)
+        ended = ended_by_user(opened.stop, elsewhere=workers.separate)
+        with listening(out, None, viewers, web_host) as listeners, ended as ending:
+            from recon.pipeline import reconstruct_source
 
-        report = reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
+            report = reconstruct_source(
+                source, opened, out, settings, listeners=listeners, recogniser=recogniser, workers=workers
+            )
     conclude(report, out, ending)
 
 

@@ -54,22 +54,33 @@ if TYPE_CHECKING:
     from recon.core.events import Listener
     from recon.core.places import PlaceRecogniser
     from recon.core.types import SkippedFrame
+    from recon.core.workers import Workers
     from recon.plan import Plan
     from recon.settings import RunSettings
-    from recon.sources import Source
+    from recon.sources import Source, SourceDescription
     from recon.store.report import RunReport
 
+MAKE_PLAN = "recon.plan:make_plan"
 UNWRITTEN = 1
 SKIPPED_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run ready to start. plan: includes its settings."""
+    """A run that can be planned. finished: frames of the run to resume. The plan may lower the settings."""
 
-    plan: Plan
+    description: SourceDescription
+    settings: RunSettings
+    finished: int
     viewers: Sequence[ViewerName]
     web_host: str
+
+    def plan(self, out: Path, workers: Workers) -> Plan:
+        """See ``make_plan``; a worker measures the machine with what it imports for the run anyway."""
+        recorded = ViewerName.NONE not in self.viewers
+        wanted = self.description, self.settings, out
+        made: Plan = workers.call("geometry", MAKE_PLAN, *wanted, recorded=recorded, finished=self.finished)
+        return made
 
 
 def prepare(
@@ -106,7 +117,6 @@ def prepare(
     resume: Resume = False,
 ) -> Prepared:
     """Read the options of ``recon run`` and ``recon plan``. Raises ReconError if they are invalid."""
-    from recon.plan import make_plan
     from recon.settings import CloudSettings, NetworkSettings, PlaceSettings, RunSettings
     from recon.sources import SourceOptions, open_source
 
@@ -134,8 +144,7 @@ def prepare(
         places=places,
     )
     finished = _finished_frames(source, opened, out, settings) if resume else 0
-    plan = make_plan(description, settings, out, recorded=ViewerName.NONE not in viewers, finished=finished)
-    return Prepared(plan, viewers, web_host)
+    return Prepared(description, settings, finished, viewers, web_host)
 
 
 def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings) -> int:
@@ -149,22 +158,25 @@ def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings
 @takes_options_of(prepare)
 def run(source: Input, *, out: Out, **options: Any) -> None:
     """Reconstruct images or a video into DIR."""
+    from recon.core.workers import workers_of_environment
     from recon.folder import finish_moving, refuse_own_outputs, require_usable
 
-    with ended_before_the_run():
-        refuse_own_outputs(source, out)
-        if options["resume"]:
-            finish_moving(out)
-        else:
-            require_usable(out, overwrite=options["overwrite"])
-        prepared = prepare(source, out, **options)
-        _print_plan(prepared.plan)
-        recogniser = open_recogniser(prepared.plan.settings)
-    listeners_of_run = listening(out, prepared.plan, prepared.viewers, prepared.web_host)
-    with ended_by_signals() as ending, listeners_of_run as listeners:
-        from recon.pipeline import reconstruct
+    with workers_of_environment() as workers:
+        with ended_before_the_run(elsewhere=workers.separate):
+            refuse_own_outputs(source, out)
+            if options["resume"]:
+                finish_moving(out)
+            else:
+                require_usable(out, overwrite=options["overwrite"])
+            prepared = prepare(source, out, **options)
+            plan = prepared.plan(out, workers)
+            _print_plan(plan)
+            recogniser = open_recogniser(plan.settings, workers)
+        listeners_of_run = listening(out, plan, prepared.viewers, prepared.web_host)
+        with ended_by_signals(elsewhere=workers.separate) as ending, listeners_of_run as listeners:
+            from recon.pipeline import reconstruct
 
-        report = reconstruct(source, out, prepared.plan.settings, listeners, recogniser)
+            report = reconstruct(source, out, plan.settings, listeners, recogniser, workers=workers)
     conclude(report, out, ending)
 
 
@@ -181,20 +193,22 @@ def plan(
 
     Takes every option of recon run. Writes nothing.
     """
+    from recon.core.workers import Workers
     from recon.folder import refuse_own_outputs, require_usable
 
     with ended_before_the_run():
         if out and not options["resume"]:
             refuse_own_outputs(source, out)
             require_usable(out, overwrite=options["overwrite"])
-        _print_plan(prepare(source, out or Path(), **options).plan)
+        folder = out or Path()
+        _print_plan(prepare(source, folder, **options).plan(folder, Workers()))
 
 
-def open_recogniser(settings: RunSettings) -> PlaceRecogniser | None:
+def open_recogniser(settings: RunSettings, workers: Workers) -> PlaceRecogniser | None:
     """The loop finder, None without loops."""
     from retrieval import recogniser
 
-    return recogniser.open_recogniser(settings.places) if settings.places else None
+    return recogniser.open_recogniser(settings.places, workers) if settings.places else None
 
 
 @contextmanager

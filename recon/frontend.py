@@ -86,6 +86,15 @@ class Resumable(Protocol):
         ...
 
 
+@runtime_checkable
+class Separate(Protocol):
+    """A front end in another process, which can work while this one does something else."""
+
+    def begin(self, chunk: Chunk) -> None:
+        """Begin with a chunk, unless that has been done; ``reconstruct`` then waits for the result."""
+        ...
+
+
 FRONT_ENDS: Registry[str | type[GeometryFrontEnd]] = Registry(
     "front end",
     {
@@ -93,6 +102,14 @@ FRONT_ENDS: Registry[str | type[GeometryFrontEnd]] = Registry(
         "network": "recon.network.frontend:TransformerFrontEnd",
     },
 )
+
+
+@dataclass(frozen=True)
+class PreparedFrontEnd:
+    """A front end before its run. resumable: whether it is ``Resumable``. start: as returned by ``prepare``."""
+
+    resumable: bool
+    start: Callable[[Workplace], GeometryFrontEnd]
 
 
 def front_end_name(settings: RunSettings) -> str:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from recon.core.announcer import Announcer
 from recon.core.colmap_log import quiet
-from recon.core.errors import ReconError, ReconstructionError, SettingsError, SourceError
+from recon.core.errors import InsaneMapError, ReconError, ReconstructionError, SettingsError, SourceError
 from recon.core.events import Finished, FrameRead, FrameSkipped, Listener, Notice, Progress, StreamStatus
 from recon.core.failures import explained
 from recon.core.places import PlaceRecogniser
 from recon.core.stopwatch import Stopwatch, peak_memory, stage
-from recon.core.types import Chunk, Frame, SkippedFrame
-from recon.exports.outputs import write_outputs
+from recon.core.types import Chunk, ChunkGeometry, Frame, SkippedFrame
+from recon.core.workers import Workers
 from recon.folder import discard_map, finish_moving, full_disk_told, open_journal, refuse_own_outputs, replacing
-from recon.frontend import GeometryFrontEnd, Resumable, Workplace, front_end_class
-from recon.mapping.between import pose_passed
+from recon.frontend import GeometryFrontEnd, Resumable, Workplace
 from recon.mapping.chunks import chunks
 from recon.mapping.correction import correct
-from recon.mapping.frames import RunFrames
+from recon.mapping.frames import RunFrames, passed_over
 from recon.mapping.growing import GrowingMap
-from recon.mapping.sanity import InsaneMapError
+from recon.separate import prepare_front_end
 from recon.settings import RunSettings
 from recon.sources import Source, open_source
+from recon.sources.base import Candidate
 from recon.sources.overlay import OverlayFinder
 from recon.store.growing import GrowingStore
-from recon.store.journal import AS_IT_WAS, Journal, require_run
+from recon.store.journal import AS_IT_WAS, Journal, cannot_resume, require_run
 from recon.store.lock import sole_writer
 from recon.store.map import incoming_folder, open_map
 from recon.store.replay import ReplayedChunks
@@ -37,6 +37,7 @@ from recon.store.report import ChunkReport, RunReport, main_versions, write_or_t
 from recon.store.resumed import ResumedSource
 
 ENOUGH = 2  # frames with a place
+WRITE_OUTPUTS = "recon.exports.outputs:write_outputs"
 
 
 def reconstruct(
@@ -45,10 +46,13 @@ def reconstruct(
     settings: RunSettings | None = None,
     listeners: Sequence[Listener] = (),
     recogniser: PlaceRecogniser | None = None,
+    *,
+    workers: Workers | None = None,
 ) -> RunReport:
     """Reconstruct images or a video into the folder ``out`` and return what happened.
 
-    recogniser: finds loops, which correct the map while it grows; None to close no loops.
+    recogniser: finds loops, which correct the map while it grows; None to close no loops. workers: processes for what
+    would hold this one up; without them everything runs in this one. The caller closes them.
 
     Ctrl-C stops at the next opportunity, exports what is finished and sets ``RunReport.interrupted``; if nothing is
     finished, KeyboardInterrupt is raised. An output that cannot be written is listed in ``RunReport.unwritten``; the
@@ -58,7 +62,9 @@ def reconstruct(
     """
     source, out, settings = str(source), Path(out), settings or RunSettings()
     opened = open_source(source, settings.source, incoming_folder(out, resume=settings.resume))
-    return reconstruct_source(source, opened, out, settings, listeners=listeners, recogniser=recogniser)
+    return reconstruct_source(
+        source, opened, out, settings, listeners=listeners, recogniser=recogniser, workers=workers
+    )
 
 
 def reconstruct_source(
@@ -69,6 +75,7 @@ def reconstruct_source(
     *,
     listeners: Sequence[Listener] = (),
     recogniser: PlaceRecogniser | None = None,
+    workers: Workers | None = None,
 ) -> RunReport:
     """Reconstruct an opened source, which may be live; see ``reconstruct``. name: of the source, for the report."""
     refuse_own_outputs(name, out)
@@ -77,29 +84,32 @@ def reconstruct_source(
             "The settings name a place descriptor, but there is no recogniser. Give "
             "recogniser=retrieval.recogniser.open_recogniser(settings.places), or leave places out."
         )
-    kind = front_end_class(settings)
-    start = kind.prepare(settings)
+    workers = workers or Workers()
+    prepared = prepare_front_end(settings, workers)
     if settings.resume:
         finish_moving(out)
         require_run(out)
+        if not prepared.resumable:
+            raise SettingsError(cannot_resume(out, settings))
     with quiet(), sole_writer(out, "run"), replacing(out, overwrite=settings.overwrite):
         journal = open_journal(name, source, out, settings)
         if settings.resume:
             source = ResumedSource(source, out, journal)
-        with explained(out, resumable=issubclass(kind, Resumable)), full_disk_told(out):
-            tell = Announcer(out, listeners)
-            front_end = start(Workplace(out / "map", tell, sorted(journal.frames)))
-            return Run(Task(name, source, out, settings), tell, journal, front_end, recogniser).execute()
+        with explained(out, resumable=prepared.resumable), full_disk_told(out):
+            tell = workers.listener = Announcer(out, listeners)
+            front_end = prepared.start(Workplace(out / "map", tell, sorted(journal.frames)))
+            return Run(Task(name, source, out, settings, workers), tell, journal, front_end, recogniser).execute()
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """The input of a run. name: of the source, for the report. out: the run's folder."""
+    """The input of a run. name: of the source, for the report. out: the run's folder. workers: other processes."""
 
     name: str
     source: Source
     out: Path
     settings: RunSettings
+    workers: Workers
 
 
 class Run:
@@ -117,8 +127,10 @@ class Run:
         self._store = GrowingStore(task.out, journal, resumable=isinstance(front_end, Resumable))
         self._watch = Stopwatch()
         self._frames = RunFrames()
-        self._map = GrowingMap(self._store, tell, recogniser)
+        self._map = GrowingMap(self._store, tell, recogniser, task.workers)
         self._chunks: list[ChunkReport] = []
+        self._newest = 0.0  # timestamp of the frame read last
+        self._chunk_end, self._done = 0.0, 0  # of the last chunk, on the watch; frames in chunks so far
 
     def execute(self) -> RunReport:
         """Do everything; see ``reconstruct``."""
@@ -146,6 +158,7 @@ class Run:
             self._place_passed()
         except KeyboardInterrupt:
             self._require_something_to_keep()
+            self._front_end.close()
             self._map.settle(self._store.earlier)
             return False
         except ReconError as error:
@@ -159,10 +172,10 @@ class Run:
         finished = [(len(old.frames), old.overlap) for old in self._journal.finished]
         if finished:
             self._tell(Notice(self._journal.resumption(self._task.name)))
-        geometry = ReplayedChunks(self._front_end, self._journal)
-        overlay = OverlayFinder(self._tell)
-        for chunk in chunks(self._read(), self._task.settings.chunk, self._task.settings.overlap, finished):
-            self._add(chunk, overlay, geometry)
+        front_end = ReplayedChunks(self._front_end, self._journal)
+        read = chunks(self._read(), self._task.settings.chunk, self._task.settings.overlap, finished)
+        for chunk, geometry in front_end.reconstruct_all(self._without_overlays(read), self._is_next_ready):
+            self._add(chunk, geometry, front_end.memory())
         if self._journal.is_recalling:
             raise SourceError(
                 f"{self._task.name} has fewer frames than the run in {self._task.out} has of it already. {AS_IT_WAS}"
@@ -183,6 +196,7 @@ class Run:
             if isinstance(item, SkippedFrame):
                 self._tell(FrameSkipped(item))
             elif isinstance(item, Frame):
+                self._newest = item.timestamp
                 self._tell(FrameRead(item))
                 self._tell_status()
                 yield item
@@ -194,23 +208,33 @@ class Run:
             self._tell(status)
         return status
 
-    def _add(self, chunk: Chunk, overlay: OverlayFinder, front_end: ReplayedChunks) -> None:
-        """Reconstruct the chunk, place it and store it on disk."""
-        start = time.perf_counter()
-        find = partial(overlay.leave_out, chunk)
-        with stage("overlays"):
-            chunk = self._tell.helpers.attempt("the search for overlays", find) or chunk
-        geometry = front_end.reconstruct(chunk)
+    def _without_overlays(self, read: Iterator[Chunk]) -> Iterator[Chunk]:
+        overlay = OverlayFinder(self._tell)
+        for chunk in read:
+            find = partial(overlay.leave_out, chunk)
+            with stage("overlays"):
+                found = self._tell.helpers.attempt("the search for overlays", find) or chunk
+            yield found
+
+    def _is_next_ready(self) -> bool:
+        """Whether the source gives the next chunk without waiting for a camera."""
+        status = self._task.source.status
+        return not status or status.waiting >= self._task.settings.chunk - self._task.settings.overlap
+
+    def _add(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
+        """Place a chunk and store it on disk. memory: of the front end after it."""
         self._frames.explain(chunk, geometry)
         submap = self._map.add(chunk, geometry)
         if submap:
             self._write_places()
-        self._journal.write(chunk, geometry, front_end.memory())
+        self._journal.write(chunk, geometry, memory)
         status = self._tell_status()
-        residual, seconds = submap.residual if submap else 0.0, time.perf_counter() - start
-        lag = status.lag if status else 0.0
+        residual, seconds = submap.residual if submap else 0.0, self._watch.seconds - self._chunk_end
+        # Frames of the next chunk may have been read already.
+        lag = status.lag + self._newest - chunk.frames[-1].timestamp if status else 0.0
         self._chunks.append(ChunkReport.of(chunk, geometry, residual=residual, seconds=seconds, lag=lag))
-        self._tell(Progress("frames", len(self._frames.names), self._task.source.description.frames))
+        self._chunk_end, self._done = self._watch.seconds, self._done + len(chunk.frames) - chunk.overlap
+        self._tell(Progress("frames", self._done, self._task.source.description.frames))
 
     def _write_places(self) -> None:
         """Store the poses of all frames on disk, in an unfinished map."""
@@ -268,19 +292,25 @@ class Run:
             return
         self._write_places()
         with stage("frames between"):
-            for found in pose_passed(open_map(self._task.out), passed, self._task.source.candidates()):
-                self._tell(Progress("frames between", self._frames.settle(found), len(passed)))
+            localiser = self._task.workers.keep("geometry", "recon.mapping.between:open_localiser", self._task.out)
+            for item in self._task.source.candidates():
+                if isinstance(item, Candidate) and passed_over(item.frame, passed):
+                    found = self._frames.settle(localiser.call("place", item.frame))
+                    self._tell(Progress("frames between", found, len(passed)))
 
     def _export(self, *, complete: bool) -> tuple[str, ...] | None:
         """Write the outputs; returns a sentence for each that failed, None after Ctrl-C."""
         placed, frames = self._map.frames, self._frames
         skipped = frames.skipped({frame.index for frame in placed})
+        workers, cloud = self._task.workers, self._task.settings.cloud
         try:
             with stage("store"):
                 self._store.finish(placed, skipped, self._map.points, between=frames.between, complete=complete)
             with stage("export"):
-                return write_outputs(open_map(self._task.out), self._task.settings.cloud, self._tell)
+                unwritten = workers.call("geometry", WRITE_OUTPUTS, self._task.out, cloud, workers.tell)
+                return tuple(unwritten)
         except KeyboardInterrupt:
+            workers.end("geometry")
             self._tell(Notice("Interrupted while writing: recon export makes the files that are missing."))
             return None
 
@@ -297,7 +327,7 @@ class Run:
             stages=self._watch.stages,
             seconds=self._watch.seconds,
             processor_seconds=self._watch.processor_seconds,
-            peak_memory_bytes=peak_memory(),
+            peak_memory_bytes=peak_memory() + self._task.workers.peak_memory,
             suspicions=self._tell.suspicions,
             notices=self._tell.notices,
             interrupted=interrupted,

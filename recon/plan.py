@@ -26,7 +26,7 @@ DEPTH_SIDE = 320
 PROBE_PLANES = 8
 
 # Bytes, measured with `recon run` on data/sample and on real sets of 10 to 250 images.
-PROGRAM_MEMORY = 650e6  # packages and the recording
+PROGRAM_MEMORY = 950e6  # packages of two processes and the recording
 LEARNED_MEMORY = 300e6  # PyTorch, and a chunk's maps in the learned depth stage
 SWEEP_MEMORY = 100e6  # cost volumes, per processor
 MEMORY_PER_ADJUSTED_FRAME = 2.5e6  # of the joint adjustment at the end, which bounds the number of features

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recon.core.places import LoopCandidate, LoopEdge, ReadSubmap
 from recon.core.stopwatch import stage
 from recon.core.types import Frame, FrameGeometry, Image, Mask, Submap
+from recon.core.workers import Workers
 from recon.settings import PlaceSettings
 from retrieval.candidates import Background, CandidateSettings, Hit, find_hits, strongest, supported
 from retrieval.describer import Descriptors, PlaceDescriber, PlaceLearner, open_describer
 from retrieval.index import PlaceIndex
-from retrieval.verification import VerificationSettings, verify
 from retrieval.vlad import VladLearner
 
+if TYPE_CHECKING:
+    from retrieval.verification import Verification, VerificationSettings
+
+VERIFY = "retrieval.verification:verify"
 ENOUGH_PAIRS = 300  # of frames far apart, to measure how similar different places are
 SAMPLE = 256  # frames whose descriptors stand for the sequence
 NEIGHBOURS = (-2, 0, 2)  # frames around those of a candidate that are also matched
@@ -25,7 +30,8 @@ class LoopFinder:
     """Implements ``recon.core.places.PlaceRecogniser``.
 
     describer: None for the classical one; one that learns does so from the first submap. Memory holds one descriptor
-    per frame, the first one if a frame appears again; images and geometry are read again only for verification.
+    per frame, the first one if a frame appears again; images and geometry are read again only for verification, which
+    the ``workers`` do.
     """
 
     def __init__(
@@ -33,10 +39,11 @@ class LoopFinder:
         describer: PlaceDescriber | PlaceLearner | None = None,
         candidates: CandidateSettings | None = None,
         verification: VerificationSettings | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self._describer: PlaceDescriber | PlaceLearner = describer or VladLearner()
         self._candidates = candidates or CandidateSettings()
-        self._verification = verification or VerificationSettings()
+        self._verification, self._workers = verification, workers or Workers()
         self._index: PlaceIndex | None = None
         self._sample = _Sample()
         self._submap_of: dict[int, int] = {}
@@ -97,18 +104,19 @@ class LoopFinder:
         views = around(hit.earlier, known[first]), around(hit.frame, known[second])
         if not all(views):
             return LoopCandidate(hit.frame, hit.earlier, hit.similarity, None, "a frame has no geometry")
-        found = verify(*views, self._verification)
+        found: Verification = self._workers.call("loops", VERIFY, *views, self._verification)
         edge = None
         if found.first_from_second is not None:
             edge = LoopEdge(first, second, found.first_from_second, found.inliers, found.residual)
         return LoopCandidate(hit.frame, hit.earlier, hit.similarity, edge, found.reason)
 
 
-def open_recogniser(settings: PlaceSettings) -> LoopFinder:
-    """A recogniser for one run with the place descriptor that the settings name. Raises ReconError if the descriptor is
-    not registered or its weights cannot be read.
+def open_recogniser(settings: PlaceSettings, workers: Workers | None = None) -> LoopFinder:
+    """A recogniser for one run with the place descriptor that the settings name. workers: verify its candidates.
+
+    Raises ReconError if the descriptor is not registered or its weights cannot be read.
     """
-    return LoopFinder(open_describer(settings))
+    return LoopFinder(open_describer(settings), workers=workers)
 
 
 def hopeless(candidates: Sequence[LoopCandidate], patience: int) -> bool:

@@ -91,9 +91,10 @@ class _Side:
 
 
 def verify(
-    first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], settings: VerificationSettings
+    first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], settings: VerificationSettings | None = None
 ) -> Verification:
     """Compare two places, each seen by a few frames of one chunk, by confident depth."""
+    settings = settings or VerificationSettings()
     first, second = ([frame.sure() for frame in frames] for frames in (first, second))
     a, b = _matched(first, second, settings.matcher)
     count = len(a.points)

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import settings
 
 from recon.core.helping import STRICT
+from recon.core.workers import VARIABLE
 
 os.environ.setdefault(STRICT, "1")  # a fault of a helper must not go unnoticed in tests
+os.environ.setdefault(VARIABLE, "0")  # other processes would import everything again and know no fakes
 
 # The same examples in every run, however slow the machine.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -28,6 +28,10 @@ class ReconstructionError(ReconError):
     """The frames were read, but no geometry could be estimated from them."""
 
 
+class InsaneMapError(ReconstructionError):
+    """The estimated poses cannot belong to a real scene."""
+
+
 class MapError(ReconError):
     """A map folder is missing, damaged, unfinished, or of another version."""
 

@@ -73,7 +73,7 @@ class StreamStatus:
 
     captured: pictures so far. passed_over: those that showed nothing new. skipped: those dropped because the
     reconstruction was slower. damaged: those that arrived damaged. lost: how often the connection was lost.
-    lag: age of the newest frame read [s].
+    lag: age of the newest frame read [s]. waiting: pictures that wait for the reconstruction.
     """
 
     captured: int
@@ -82,6 +82,7 @@ class StreamStatus:
     damaged: int
     lost: int
     lag: float
+    waiting: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import faulthandler
 import shlex
+import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from recon.core.errors import ReconError, UnexpectedError
+from recon.core.errors import ReconError, ResourceError, UnexpectedError
 
 ERROR_FILE = "error.txt"
 
@@ -26,6 +27,22 @@ def note_traceback(error: Exception, folder: Path) -> None:
         file.writelines(traceback.format_exception(error))
 
 
+class WorkerDied(Exception):  # noqa: N818  an event, which ``explained`` turns into an error
+    """Another process of the run has ended while it was needed. role: what it does. signal: that ended it, or 0."""
+
+    def __init__(self, role: str, number: int) -> None:
+        self.role, self.signal = role, number
+        super().__init__(f"the {role} process {self._end}")
+
+    @property
+    def _end(self) -> str:
+        if not self.signal:
+            return "ended by itself"
+        if self.signal == signal.SIGKILL:
+            return "was killed (signal 9), probably because memory ran out"
+        return f"crashed ({signal.Signals(self.signal).name})"
+
+
 @contextmanager
 def explained(folder: Path, *, resumable: bool) -> Iterator[None]:
     """Turn any unforeseen exception into an UnexpectedError; a library that crashes leaves its stack in the same file.
@@ -37,9 +54,12 @@ def explained(folder: Path, *, resumable: bool) -> Iterator[None]:
             yield
         except ReconError:
             raise
+        except WorkerDied as end:
+            raise _of_worker(end, folder, resumable=resumable) from end
         except Exception as error:
             note_traceback(error, folder)
-            raise UnexpectedError(_sentence(error, folder, resumable=resumable)) from error
+            sentence = f"Unexpected error ({short(error)}), see {folder / ERROR_FILE}."
+            raise UnexpectedError(f"{sentence} {_kept(folder, resumable=resumable)}") from error
 
 
 @contextmanager
@@ -66,10 +86,17 @@ def _crash_noted(path: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def _sentence(error: Exception, folder: Path, *, resumable: bool) -> str:
+def _of_worker(end: WorkerDied, folder: Path, *, resumable: bool) -> ReconError:
+    kept = _kept(folder, resumable=resumable)
+    if end.signal == signal.SIGKILL:
+        return ResourceError(f"T{str(end)[1:]}. {kept}")
+    return UnexpectedError(f"T{str(end)[1:]}, see {folder / ERROR_FILE}. {kept}")
+
+
+def _kept(folder: Path, *, resumable: bool) -> str:
     quoted = shlex.quote(str(folder))
     ways = [f"continue with recon run SOURCE --out {quoted} --resume"] if resumable else []
     if (folder / "map" / "map.json").is_file():
         ways.append(f"write what is finished with recon export {quoted} --to ply")
     way = ", or ".join(ways) or "rebuild the map with --overwrite"
-    return f"Unexpected error ({short(error)}), see {folder / ERROR_FILE}. Nothing that was finished is lost: {way}."
+    return f"Nothing that was finished is lost: {way}."

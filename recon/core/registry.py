@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from recon.core.errors import SettingsError
 
@@ -16,13 +16,27 @@ class Registry(dict[str, Entry]):
 
     def __init__(self, kind: str, choices: Mapping[str, Entry]) -> None:
         super().__init__(choices)
-        self._kind = kind
+        self._kind, self._first = kind, dict(choices)
+        _REGISTRIES.append(self)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the choices are other than those that come with the program."""
+        return self != self._first
 
     def known(self, name: str) -> Entry:
         """The choice of that name. Raises SettingsError listing the names."""
         if name not in self:
             raise SettingsError(f"There is no {self._kind} {name}. Choose one of {', '.join(self)}.")
         return self[name]
+
+
+_REGISTRIES: list[Registry[Any]] = []
+
+
+def extended() -> bool:
+    """Whether this process has choices that another one, which imports the same modules, would not have."""
+    return any(registry.changed for registry in _REGISTRIES)
 
 
 def loaded(entry: Entry | str) -> Entry:

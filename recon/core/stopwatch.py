@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,8 @@ class StageTime:
     """What all visits to one stage took together, without the stages inside it.
 
     seconds: wall time. processor_seconds: of all threads of the process and of the child processes that have ended.
-    peak_memory_bytes: the most resident memory that the process had held when the stage last ended.
+    peak_memory_bytes: the most resident memory that the process had held when the stage last ended. Stages of processes
+    that work at the same time overlap, so that their wall times together may exceed that of the run.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._start = self._booked = _now()
+        self._elsewhere = 0.0  # processor seconds
         self._stages: dict[str, StageTime] = {}
         self._open = [OTHER]
 
@@ -61,6 +63,30 @@ class Stopwatch:
             done = self._stages[name]
             self._stages[name] = replace(done, calls=done.calls + 1, peak_memory_bytes=peak_memory())
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Book no wall time inside the ``with`` block, in which this process waits for what another one books."""
+        self._book()
+        try:
+            yield
+        finally:
+            self._book(waited=True)
+
+    def add(self, stages: Sequence[StageTime]) -> None:
+        """Add what another process has booked; the rest of its time goes to the innermost open stage."""
+        self._book()
+        for found in stages:
+            name = self._open[-1] if found.name == OTHER else found.name
+            known = self._stages.get(name, StageTime(name, 0.0))
+            self._stages[name] = StageTime(
+                name,
+                known.seconds + found.seconds,
+                known.processor_seconds + found.processor_seconds,
+                known.calls + found.calls,
+                max(known.peak_memory_bytes, found.peak_memory_bytes),
+            )
+            self._elsewhere += found.processor_seconds
+
     @property
     def seconds(self) -> float:
         """Wall time since the stopwatch was created."""
@@ -68,8 +94,8 @@ class Stopwatch:
 
     @property
     def processor_seconds(self) -> float:
-        """Processor time since the stopwatch was created."""
-        return _now()[1] - self._start[1]
+        """Processor time since the stopwatch was created, with what was added from other processes."""
+        return _now()[1] - self._start[1] + self._elsewhere
 
     @property
     def stages(self) -> tuple[StageTime, ...]:
@@ -78,17 +104,18 @@ class Stopwatch:
         named = [stage for name, stage in self._stages.items() if name != OTHER]
         return (*named, replace(self._stages[OTHER], peak_memory_bytes=peak_memory()))
 
-    def _book(self) -> None:
-        """Add the time since the last booking to the innermost open stage."""
+    def _book(self, *, waited: bool = False) -> None:
+        """Add the time since the last booking to the innermost open stage; its wall time only if it was not waiting."""
         now, name = _now(), self._open[-1]
         known = self._stages.get(name, StageTime(name, 0.0))
         wall, processor = (after - before for after, before in zip(now, self._booked, strict=True))
         self._stages[name] = replace(
-            known, seconds=known.seconds + wall, processor_seconds=known.processor_seconds + processor
+            known, seconds=known.seconds + wall * (not waited), processor_seconds=known.processor_seconds + processor
         )
         self._booked = now
 
 
+_counted: list[float] = []
 _running: ContextVar[Stopwatch | None] = ContextVar("stopwatch", default=None)
 
 
@@ -103,6 +130,28 @@ def stage(name: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def waiting() -> Iterator[None]:
+    """See ``Stopwatch.waiting``, of the run in this thread; without a run, nothing."""
+    watch = _running.get()
+    if watch is None:
+        yield
+        return
+    with watch.waiting():
+        yield
+
+
+def book(stages: Sequence[StageTime]) -> None:
+    """Add what another process has booked to the stopwatch of the run in this thread."""
+    if watch := _running.get():
+        watch.add(stages)
+
+
+def already_counted(processor_seconds: float) -> None:
+    """Leave out of account this part of the time of a child process that has ended: it was added while it ran."""
+    _counted.append(processor_seconds)
+
+
 def peak_memory(process: int | None = None) -> int:
     """The most resident memory in bytes that a running process, by default this one, has held so far.
 
@@ -110,7 +159,7 @@ def peak_memory(process: int | None = None) -> int:
     """
     # Linux hands the peak of ``getrusage`` down from the parent, so a small program would seem as large as its caller.
     status = Path(f"/proc/{process or os.getpid()}/status")
-    if status.is_file():
+    with suppress(OSError):  # not Linux, or it has ended
         rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(rows.get("VmHWM", "0 kB").split()[0]) * 1024
     if process is None:
@@ -124,4 +173,4 @@ def peak_memory(process: int | None = None) -> int:
 def _now() -> tuple[float, float]:
     """Wall and processor seconds from an arbitrary start."""
     times = os.times()
-    return time.perf_counter(), time.process_time() + times.children_user + times.children_system
+    return time.perf_counter(), time.process_time() + times.children_user + times.children_system - sum(_counted)

@@ -13,16 +13,15 @@ from recon.core.failures import note_traceback, short
 from recon.core.stopwatch import stage
 from recon.exports import EXPORTS
 from recon.settings import CloudSettings
-from recon.store.map import ReconstructedMap
+from recon.store.map import open_map
 
 
-def write_outputs(
-    reconstruction: ReconstructedMap, cloud: CloudSettings, tell: Callable[[Event], None]
-) -> tuple[str, ...]:
-    """Write every run's exports to the map's folder; returns a sentence for each that failed.
+def write_outputs(folder: Path, cloud: CloudSettings, tell: Callable[[Event], None]) -> tuple[str, ...]:
+    """Write every run's exports of the map in ``folder`` beside it; returns a sentence for each that failed.
 
     A failed output is deleted, since a file of an earlier run would not match the map.
     """
+    reconstruction = open_map(folder)
     failed: list[str] = []
     for target, export in EXPORTS.items():
         if not export.stage:
@@ -30,11 +29,11 @@ def write_outputs(
         tell(Progress(f"writing {export.stage}", 0, 0))
         try:
             with stage(f"writing {export.stage}"):
-                export.write(reconstruction, reconstruction.folder / export.path, cloud)
+                export.write(reconstruction, folder / export.path, cloud)
         except Exception as error:
-            failed.append(_failure(error, reconstruction.folder, export.path, target))
+            failed.append(_failure(error, folder, export.path, target))
             tell(Notice(failed[-1]))
-            _remove(reconstruction.folder / (export.stale or export.path))
+            _remove(folder / (export.stale or export.path))
     return tuple(failed)
 
 

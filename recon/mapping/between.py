@@ -7,9 +7,9 @@ RANSAC gives the pose. This takes a fraction of the time of features and matchin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,11 +18,10 @@ import pycolmap
 
 from recon.core.cameras import colmap_camera
 from recon.core.similarity import Array, Sim3
-from recon.core.types import Camera, Frame, Image, PassedFrame, PlacedFrame, SkippedFrame
-from recon.sources.base import Candidate
+from recon.core.types import Camera, Frame, Image, PlacedFrame, SkippedFrame
 from recon.sources.decoding import read_photo
 from recon.sources.keyframes import small_grey
-from recon.store.map import ReconstructedMap
+from recon.store.map import ReconstructedMap, open_map
 
 SIDE = 640  # longest side of the images used for tracking [px]
 MOST_POINTS = 400  # of one keyframe
@@ -94,18 +93,9 @@ class FrameLocaliser:
         return _Keyframe(placed, grey, points.positions[points.point_ids[rows]], pixels)
 
 
-def pose_passed(
-    reconstruction: ReconstructedMap,
-    passed: Mapping[int, PassedFrame],
-    candidates: Iterable[Candidate | SkippedFrame],
-) -> Iterator[PlacedFrame | SkippedFrame]:
-    """The outcome for the frames ``passed``, by index, if they are among the candidates of the source."""
-    localiser = FrameLocaliser(reconstruction)
-    for item in candidates:
-        if isinstance(item, Candidate):
-            known = passed.get(item.frame.index)
-            if known is not None and known.name == item.frame.name:
-                yield localiser.place(item.frame)
+def open_localiser(folder: Path) -> FrameLocaliser:
+    """A localiser for the map in ``folder``. Raises MapError."""
+    return FrameLocaliser(open_map(folder))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from recon.core.refusal import Unplaced
 from recon.core.types import Chunk, ChunkGeometry, Frame, PassedFrame, PlacedFrame, SkippedFrame
@@ -10,6 +10,11 @@ from recon.core.types import Chunk, ChunkGeometry, Frame, PassedFrame, PlacedFra
 ALONE = Unplaced("has too little in common with the rest of the map")
 UNFINISHED = Unplaced("was read, but the run ended before its turn")
 NOT_YET = "was passed over as it shows little new, and the run ended before its turn, or its source is gone"
+
+
+def passed_over(frame: Frame, passed: Mapping[int, PassedFrame]) -> bool:
+    """Whether a frame is one of those that were passed over, given by index."""
+    return frame.index in passed and passed[frame.index].name == frame.name
 
 
 class RunFrames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from recon.core.announcer import Announcer
 from recon.core.events import ChunkReconstructed, LoopClosed, Notice, PosesCorrected
@@ -12,13 +12,13 @@ from recon.core.places import LoopRecord, PlaceRecogniser
 from recon.core.similarity import Sim3
 from recon.core.stopwatch import stage
 from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, PlacedFrame, SparsePoints, Submap
+from recon.core.workers import Workers
 from recon.mapping.doubts import Doubts, find_doubts, unjudged, warnings
+from recon.mapping.loops import LoopCloser
 from recon.mapping.placement import Piece, Placement
-from recon.mapping.sanity import examine
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
 
-if TYPE_CHECKING:
-    from recon.mapping.loops import LoopCloser
+EXAMINE = "recon.mapping.sanity:examine"
 
 
 class SubmapStore(Protocol):
@@ -35,13 +35,19 @@ class GrowingMap:
     """The poses of everything reconstructed so far. Depth goes to the ``store``, by submap.
 
     recogniser: finds loops; None to close no loops. If doubts or loops fail, the failure is reported and the map grows
-    without them.
+    without them. workers: optimise the pose graph and examine the map.
     """
 
-    def __init__(self, store: SubmapStore, tell: Announcer, recogniser: PlaceRecogniser | None = None) -> None:
-        self._store, self._tell = store, tell
+    def __init__(
+        self,
+        store: SubmapStore,
+        tell: Announcer,
+        recogniser: PlaceRecogniser | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        self._store, self._tell, self._workers = store, tell, workers or Workers()
         self._placement = Placement()
-        self._loops = tell.helpers.attempt("loops", lambda: _open_loop_closer(recogniser))
+        self._loops = LoopCloser(recogniser, self._workers) if recogniser else None
         self._doubts: dict[int, Doubts] = {}  # by chunk
         self._depths: dict[int, float] = {}  # by frame, see recon.mapping.world
         self._before: dict[int, FrameGeometry] = {}  # of the previous chunk
@@ -92,7 +98,8 @@ class GrowingMap:
     def examine(self) -> tuple[str, ...]:
         """Why to doubt the settled map. Raises InsaneMapError if it is certainly wrong."""
         placed = self._placement.main
-        return examine(placed, self.points, depth_seen(placed, self._depths))
+        found = self._workers.call("geometry", EXAMINE, placed, self.points, depth_seen(placed, self._depths))
+        return tuple(found)
 
     def _place(self, chunk: Chunk, geometry: ChunkGeometry) -> Submap:
         pieces = len(self._placement.pieces)
@@ -160,14 +167,6 @@ class GrowingMap:
         if len(self._placement.pieces) < pieces:
             self._tell(Notice(f"{_span(chunk)} connect two parts of the map: they show places seen before."))
         self._tell(PosesCorrected(self.frames, self.points))
-
-
-def _open_loop_closer(recogniser: PlaceRecogniser | None) -> LoopCloser | None:
-    if recogniser is None:
-        return None
-    from recon.mapping.loops import LoopCloser  # noqa: PLC0415  gtsam is only needed here
-
-    return LoopCloser(recogniser)
 
 
 def _span(chunk: Chunk) -> str:

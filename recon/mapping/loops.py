@@ -10,12 +10,14 @@ import numpy as np
 from recon.core.places import LoopCandidate, LoopEdge, LoopKind, LoopRecord, PlaceRecogniser, ReadSubmap
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Frame, Submap
+from recon.core.workers import Workers
 from recon.mapping.doubts import ENOUGH_CARRIED, Doubts
 from recon.mapping.posegraph.agreement import largest_agreeing_set
 from recon.mapping.posegraph.graph import Edge, EdgeNoise, Optimised, PoseGraph
-from recon.mapping.posegraph.solver import closing_error, optimise
 from recon.mapping.world import median_depth
 
+# gtsam holds the interpreter's lock, so another process calls it.
+OPTIMISE, CLOSING_ERROR = "recon.mapping.posegraph.solver:optimise", "recon.mapping.posegraph.solver:closing_error"
 MAX_CLOSING_ERROR = 5.0  # standard deviations of the chain's drift; a loop beyond that is a mistake
 # Drift from one submap to the next: generous, so that no loop is rejected because the map has drifted a little.
 DRIFT_ROTATION = 0.02  # rad
@@ -66,8 +68,8 @@ class LoopCloser:
     lie anywhere: chunks that continue each other all share the first one's.
     """
 
-    def __init__(self, recogniser: PlaceRecogniser) -> None:
-        self._recogniser = recogniser
+    def __init__(self, recogniser: PlaceRecogniser, workers: Workers | None = None) -> None:
+        self._recogniser, self._workers = recogniser, workers or Workers()
         self._piece = Piece()
         self._others: list[Piece] = []
         self._bridges: list[tuple[int, Edge]] = []  # from other pieces to the newest
@@ -157,7 +159,7 @@ class LoopCloser:
             self._bridges.append((row, self._as_edge(edge)))
         elif edge is not None:
             loop = self._as_edge(edge)
-            before = closing_error(self._stretch(loop))
+            before = self._workers.call("loops", CLOSING_ERROR, self._stretch(loop))
             if before > MAX_CLOSING_ERROR:
                 reason = f"it bends the map by {before:.0f} standard deviations of its drift"
             else:
@@ -178,7 +180,11 @@ class LoopCloser:
 
     def _optimise(self) -> Mapping[int, Sim3]:
         """Optimise the graph, judge all its loops again, and return the poses of the submaps."""
-        return self._settle(optimise(self._piece.graph))
+        return self._settle(self._optimised(self._piece.graph))
+
+    def _optimised(self, graph: PoseGraph) -> Optimised:
+        found: Optimised = self._workers.call("loops", OPTIMISE, graph)
+        return found
 
     def _settle(self, found: Optimised) -> Mapping[int, Sim3]:
         """Apply the result of an optimisation of the newest piece."""
@@ -200,7 +206,7 @@ class LoopCloser:
             if len(agreed) < FEWEST_BRIDGES:
                 continue
             joined = other.joined(self._piece, agreed)
-            found = optimise(joined.graph)
+            found = self._optimised(joined.graph)
             if found.refused:
                 continue
             for row, _ in bridges:  # those that agreed are judged below

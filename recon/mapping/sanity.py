@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from recon.core.cameras import colmap_camera
-from recon.core.errors import ReconstructionError
+from recon.core.errors import InsaneMapError
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame, SparsePoints
 
@@ -24,10 +24,6 @@ SHARE_BEHIND = 0.1
 LARGE_ERROR = 0.005  # of the width
 LITTLE_ANGLE = np.radians(0.5)
 POINTS_ASKED = 2000
-
-
-class InsaneMapError(ReconstructionError):
-    """The estimated poses cannot belong to a real scene."""
 
 
 def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Mapping[int, float]) -> tuple[str, ...]:

@@ -86,4 +86,5 @@ class Waiting:
     def status(self, lag: float) -> StreamStatus:
         """The counts so far."""
         with self._changed:
-            return StreamStatus(self._captured, self._passed, self._left_out, self._damaged, self._lost, lag)
+            counts = self._captured, self._passed, self._left_out, self._damaged, self._lost
+            return StreamStatus(*counts, lag, sum(isinstance(frame, Candidate) for frame in self._frames))

@@ -295,8 +295,8 @@ def _same_mask(was: FrameRecord, now: Frame) -> bool:
 
 
 def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, same: bool) -> None:
-    if not issubclass(front_end_class(was), Resumable):
-        raise SettingsError(f"{folder} was made by the front end {front_end_name(was)} and cannot be resumed. {ANEW}")
+    if front_end_name(was) != front_end_name(now) and not issubclass(front_end_class(was), Resumable):
+        raise SettingsError(cannot_resume(folder, was))
     made_by, now_by = ({"front end": front_end_name(one), "matcher": one.matcher} for one in (was, now))
     for kind, name in made_by.items():
         if now_by[kind] != name:
@@ -332,6 +332,11 @@ def _chunk_path(folder: Path, number: int) -> Path:
 def read_journal(folder: Path) -> Journal:
     """The journal of the run in ``folder``, for reading. Raises OutputError if there is none, MapError if damaged."""
     return Journal(folder / "map", _read_parts(folder), _read_chunks(folder / "map"))
+
+
+def cannot_resume(folder: Path, was: RunSettings) -> str:
+    """The sentence for a run by a front end that is not ``Resumable``."""
+    return f"{folder} was made by the front end {front_end_name(was)} and cannot be resumed. {ANEW}"
 
 
 def require_run(folder: Path) -> Path:

@@ -27,7 +27,8 @@ MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "py
 
 @dataclass(frozen=True)
 class ChunkReport:
-    """One chunk: index of its first and last frame in the source, numbers of frames held and placed, and seconds.
+    """One chunk: index of its first and last frame in the source, numbers of frames held and placed, and seconds since
+    the chunk before was finished.
 
     residual: ``Submap.residual``, RMS distance of the overlap alignment as a share of scene depth. lag: for a live
     source, the age of the newest frame when it was placed [s]. warnings: why this part of the map may be wrong, see

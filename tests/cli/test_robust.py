@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from cli.ending import ended_by_signals
+from recon.core.workers import VARIABLE
 from recon.frontend import FRONT_ENDS
 from recon.settings import RunSettings
 from recon.sources import SourceOptions
@@ -79,7 +80,12 @@ def test_sigterm_ends_a_background_run_like_ctrl_c(tmp_path: Path) -> None:
     options = (*SMALL, "--chunk", "5", "--overlap", "2")
     command = f"{sys.executable} -m cli run {photos} --out {out} {' '.join(options)} & echo $!; wait $!"
     with subprocess.Popen(
-        ["/bin/sh", "-c", command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ["/bin/sh", "-c", command],
+        cwd=ROOT,
+        env=os.environ | {VARIABLE: "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as shell:
         assert shell.stdout is not None
         process, deadline = int(shell.stdout.readline()), time.monotonic() + 120

@@ -45,7 +45,7 @@ def test_plan_estimates_a_run_and_writes_nothing(recon: Recon, tmp_path: Path) -
 def test_plan_reports_the_settings_that_it_lowers(
     recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recon.plan.look_at_machine", lambda _: Machine(1_100_000_000, 10**12, 2))
+    monkeypatch.setattr("recon.plan.look_at_machine", lambda _: Machine(1_400_000_000, 10**12, 2))
     outcome = recon("plan", SAMPLE / "images", "--out", tmp_path / "out")
     assert outcome.code == 0
     assert "note: --chunk was reduced from 60 to" in outcome.out

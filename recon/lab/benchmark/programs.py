@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from recon.core.stopwatch import Stopwatch, peak_memory
 from recon.lab.benchmark.sets import BenchmarkSet
 
@@ -53,13 +55,22 @@ def run_measured(arguments: Sequence[str], out: Path) -> Process:
     with log.open("wb") as file, subprocess.Popen((sys.executable, *arguments), stdout=file, stderr=file) as process:
         try:
             while process.poll() is None:
-                peak_bytes = max(peak_bytes, peak_memory(process.pid))
+                peak_bytes = max(peak_bytes, _memory_with_workers(process.pid))
                 time.sleep(POLL_SECONDS)
         except BaseException:
             process.kill()
             raise
     failure = _failure(process.returncode, log)
     return Process(watch.seconds, watch.processor_seconds, peak_bytes, failure)
+
+
+def _memory_with_workers(process: int) -> int:
+    """Peaks of a process and of those that it has started and that still run, added up [bytes]."""
+    try:
+        started = [child.pid for child in psutil.Process(process).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    return sum(map(peak_memory, (process, *started)))
 
 
 def _failure(code: int, log: Path) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.core.stopwatch import OTHER, StageTime, Stopwatch, peak_memory, stage
+from recon.core.stopwatch import OTHER, StageTime, Stopwatch, book, peak_memory, stage, waiting
 
 
 @pytest.fixture
@@ -67,6 +67,25 @@ def test_stages_belong_to_the_run_of_their_thread_if_there_is_one(clock: list[fl
     assert {known.name: (known.seconds, known.calls) for known in watch.stages} == {"work": (7.0, 2), OTHER: (3.0, 0)}
 
 
+def test_what_another_process_books_takes_the_place_of_the_wait_for_it(clock: list[float]) -> None:
+    watch = Stopwatch()
+    with watch.running(), watch.measure("geometry"):
+        clock[0] = 1
+        with waiting():
+            clock[0] = 5
+        book((StageTime("mapping", 3.0, 8.0, 2, 70), StageTime(OTHER, 1.0, 1.0, 0, 90)))
+        book((StageTime("mapping", 1.0, 1.0, 1, 80),))
+        clock[0] = 6
+    assert watch.stages == (
+        StageTime("geometry", 3.0, 19.0, 1, 600),  # 1 before the wait, 1 after it, 1 in the other process
+        StageTime("mapping", 4.0, 9.0, 3, 80),
+        StageTime(OTHER, 0.0, 0.0, 0, 600),
+    )
+    assert (watch.seconds, watch.processor_seconds) == (6.0, 28.0)
+    with waiting():  # without a run
+        book((StageTime("mapping", 3.0),))
+
+
 def test_processor_time_counts_all_threads_and_children_that_have_ended() -> None:
     watch = Stopwatch()
     busy = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
@@ -106,7 +125,10 @@ def test_peak_memory_of_a_small_program_is_not_that_of_its_caller() -> None:
 
 
 def test_without_proc_the_system_gives_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "is_file", lambda _: False)
+    def missing(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
     assert peak_memory() > 1e4
     with _small_program() as child:
         assert 2e6 < peak_memory(child.pid) < 100e6

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from recon.core.errors import InsaneMapError
 from recon.core.similarity import Array, Sim3
 from recon.core.types import PlacedFrame, SparsePoints
-from recon.mapping.sanity import InsaneMapError, examine, find_jumps, measure, widest_angle
+from recon.mapping.sanity import examine, find_jumps, measure, widest_angle
 from tests.support import placed_frame, sparse_points
 
 FRAMES = {index: placed_frame(index) for index in range(8)}

@@ -117,7 +117,7 @@ def test_a_wrong_type_is_refused_with_file_and_field(
 def test_a_number_out_of_range_is_refused(
     run: Path, name: str, way: tuple[str | int, ...], wrong: object, read: Callable[[Path], object], words: str
 ) -> None:
-    test_a_wrong_type_is_refused_by_file_and_field(run, name, way, wrong, read, words)
+    test_a_wrong_type_is_refused_with_file_and_field(run, name, way, wrong, read, words)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,246 @@
+"""Processes beside the one that reads, shows and hears Ctrl-C.
+
+They run what holds Python's interpreter lock or cannot be interrupted, as calls of COLMAP and gtsam do.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Literal
+
+from recon.core.errors import SettingsError
+from recon.core.events import Event, Listener
+from recon.core.failures import WorkerDied
+from recon.core.messages import receive, send
+from recon.core.registry import extended
+from recon.core.serving import STOP, Outcome, Request, tell
+from recon.core.stopwatch import already_counted, book, waiting
+
+Role = Literal["geometry", "loops"]
+VARIABLE, USUAL = "RECON_WORKERS", 1
+STOPS_WITHIN = 1.0  # seconds, after which a worker is killed
+UNHEARD = (signal.SIGINT, signal.SIGTERM)  # which a terminal or service manager sends to all processes of a run
+
+
+class Call:
+    """A call that a worker answers sooner or later."""
+
+    def __init__(self, worker: _Worker) -> None:
+        self._worker = worker
+        self.outcome: Outcome | None = None
+
+    def result(self) -> Any:
+        """Wait for the result. Events go to the run's listener, stages to the stopwatch of this thread.
+
+        Raises what the call raised, and WorkerDied.
+        """
+        while self.outcome is None:
+            self._worker.read()
+        book(self.outcome.stages)
+        if self.outcome.error:
+            raise self.outcome.error
+        return self.outcome.result
+
+
+class _Worker:
+    """A process that answers calls in the order in which they come."""
+
+    def __init__(self, role: Role, hear: Listener) -> None:
+        self._role, self._hear = role, hear
+        self._unanswered: deque[Call] = deque()
+        self._kept = 0
+        self._counted = 0.0  # processor seconds
+        self.peak_memory = 0
+        self._channel, theirs = socket.socketpair()
+        with theirs, _blocked_signals():
+            begin = f"import sys; sys.path[:] = {sys.path!r}; from recon.core.serving import serve; "
+            command = [sys.executable, "-c", f"{begin}serve({theirs.fileno()}, {os.getpid()})"]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None and self._process.poll() is None
+
+    @property
+    def idle(self) -> bool:
+        return self.alive and not self._unanswered
+
+    def submit(self, request: Request) -> Call:
+        if not self.alive:
+            raise self._died()
+        call = Call(self)
+        self._unanswered.append(call)
+        try:
+            send(self._channel, request)
+        except ConnectionError as error:
+            raise self._died() from error
+        return call
+
+    def keep(self, function: str, arguments: tuple[Any, ...]) -> int:
+        """The number under which the worker keeps the result of a call."""
+        self._kept += 1
+        self.submit(Request(function, arguments, keep=self._kept)).result()
+        return self._kept
+
+    def read(self) -> None:
+        """Wait for the next message. Raises WorkerDied."""
+        try:
+            with waiting():
+                message = receive(self._channel)
+        except ConnectionError as error:
+            raise self._died() from error
+        if not isinstance(message, Outcome):
+            self._hear(message)
+            return
+        self._unanswered.popleft().outcome = message
+        self._counted, self.peak_memory = message.processor_seconds, message.peak_memory
+
+    def close(self) -> None:
+        """End the process, and what it works on."""
+        if self._process.returncode is None:
+            if self._unanswered:
+                self._process.send_signal(STOP)
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(STOPS_WITHIN)
+            self._process.kill()
+            self._reap()
+        self._channel.close()
+
+    def _died(self) -> WorkerDied:
+        self._reap()
+        self._channel.close()
+        return WorkerDied(self._role, max(0, -self._process.returncode))
+
+    def _reap(self) -> None:
+        self._process.wait()
+        already_counted(self._counted)
+        self._counted = 0.0
+
+
+class Kept:
+    """An object that a worker keeps, or this process."""
+
+    def __init__(self, worker: _Worker | None, kept: Any) -> None:
+        self._worker, self._kept = worker, kept
+
+    @property
+    def idle(self) -> bool:
+        """Whether a call would begin at once."""
+        return self._worker is None or self._worker.idle
+
+    def submit(self, method: str, *arguments: Any) -> Call:
+        """Begin to call a method in the worker."""
+        assert self._worker is not None
+        return self._worker.submit(Request(method, arguments, of=self._kept))
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method. Raises what it raises, and WorkerDied."""
+        if self._worker is None:
+            return getattr(self._kept, method)(*arguments)
+        return self.submit(method, *arguments).result()
+
+
+class Workers:
+    """The processes of a run beside its own, each of which starts when it is first needed.
+
+    count: most of them at work at a time. With none, or in a program that has added choices of its own to a registry,
+    everything runs in this process. listener: hears the events of the workers. Functions are given as "module:name", so
+    that this process need not import them.
+    """
+
+    def __init__(self, count: int = 0) -> None:
+        self._count = count
+        self._workers: dict[Role, _Worker] = {}
+        self._peaks: dict[Role, int] = {}
+        self.listener: Listener | None = None
+
+    @property
+    def separate(self) -> bool:
+        """Whether calls run in other processes."""
+        return self._count > 0 and not extended()
+
+    @property
+    def tell(self) -> Listener:
+        """What to give a function for its events."""
+        return tell if self.separate else self._hear
+
+    @property
+    def peak_memory(self) -> int:
+        """The most resident memory [bytes] that the workers have held, as a sum of each one's maximum."""
+        for role, worker in self._workers.items():
+            self._note_peak(role, worker)
+        return sum(self._peaks.values())
+
+    def call(self, role: Role, function: str, *arguments: Any, **named: Any) -> Any:
+        """The result of a function. Raises what the function raises, and WorkerDied."""
+        if not self.separate:
+            return pkgutil.resolve_name(function)(*arguments, **named)
+        return self._worker(role).submit(Request(function, arguments, named)).result()
+
+    def keep(self, role: Role, function: str, *arguments: Any) -> Kept:
+        """The result of a function, kept where the function runs. Raises as ``call``."""
+        if not self.separate:
+            return Kept(None, pkgutil.resolve_name(function)(*arguments))
+        worker = self._worker(role)
+        return Kept(worker, worker.keep(function, arguments))
+
+    def end(self, role: Role) -> None:
+        """End a worker and what it works on; the next call starts another one."""
+        if worker := self._workers.get(role):
+            self._note_peak(role, worker)
+            worker.close()
+            del self._workers[role]  # only now: another Ctrl-C may have interrupted the close
+
+    def close(self) -> None:
+        """End all workers."""
+        for role in tuple(self._workers):
+            self.end(role)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _worker(self, role: Role) -> _Worker:
+        if role in self._workers and not self._workers[role].alive:
+            self.end(role)
+        if role not in self._workers:
+            self._workers[role] = _Worker(role, self._hear)
+        return self._workers[role]
+
+    def _note_peak(self, role: Role, worker: _Worker) -> None:
+        self._peaks[role] = max(self._peaks.get(role, 0), worker.peak_memory)
+
+    def _hear(self, event: Event, /) -> None:
+        if self.listener:
+            self.listener(event)
+
+
+def workers_of_environment() -> Workers:
+    """As many as RECON_WORKERS says. Raises SettingsError unless it is a number from 0."""
+    text = os.environ.get(VARIABLE, str(USUAL))
+    if not text.isdecimal():
+        raise SettingsError(f"{VARIABLE} is a number of processes, 0 or more; got {text!r}. Correct it or unset it.")
+    return Workers(int(text))
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """A process that starts meanwhile never hears the signals that end a run; this one hears them afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, UNHEARD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
