@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recon.core.stopwatch import stage
+from recon.core.types import DepthMap
 from recon.depth.consistency import keep_consistent
 from recon.depth.network import Estimate, PosedDepthNet, Sweep
 from recon.depth.plane_sweep import PlaneSweep, depth_hypotheses, select_sources
@@ -36,24 +37,31 @@ class LearnedSweep:
 
     net: PosedDepthNet
     device: torch.device
-    sources: int = 4
+    sources: int = 2
     best_angle: float = 6.0
     use_sparse: bool = True
     confirm: bool = False
 
     @stage("learned depth")
-    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
-        """Depth of every view, see ``DepthStage``; a view that shares too few points with the others gets none."""
+    def depth(
+        self, views: list[PosedView], solved: Mapping[int, Depth], hints: Mapping[int, Depth] | None = None
+    ) -> list[Depth]:
+        """Depth of every view, see ``DepthStage``; a view that shares too few points with the others gets none.
+
+        hints: depth known at some pixels, by the index of the view; it serves as more sparse points.
+        """
         new = [view for view in views if view.index not in solved]
         neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
-        found = dict(solved) | self._estimate(new, neighbours)
+        found = dict(solved) | self._estimate(new, neighbours, hints or {})
         if self.confirm:
             checks = [[(other, found[other.index]) for other in chosen] for chosen in neighbours]
             kept = [keep_consistent(view, found[view.index], check) for view, check in zip(new, checks, strict=True)]
             found |= {view.index: depth for view, depth in zip(new, kept, strict=True)}
         return [found[view.index] for view in views]
 
-    def _estimate(self, views: list[PosedView], neighbours: list[list[PosedView]]) -> dict[int, Depth]:
+    def _estimate(
+        self, views: list[PosedView], neighbours: list[list[PosedView]], hints: Mapping[int, Depth]
+    ) -> dict[int, Depth]:
         """Depth by the index of the view; every image is encoded once."""
         used = {view.index: view for group in (views, *neighbours) for view in group}
         if not used:
@@ -62,17 +70,15 @@ class LearnedSweep:
             size = _padded_size(list(used.values()))
             features = {index: self.net.encode(self._image(view, size)) for index, view in used.items()}
             return {
-                view.index: self._depth(view, sources, features, size)
+                view.index: self._depth(view, sources, features, self._sparse(view, hints.get(view.index), size))
                 for view, sources in zip(views, neighbours, strict=True)
             }
 
-    def _depth(
-        self, view: PosedView, sources: list[PosedView], features: dict[int, Features], size: tuple[int, int]
-    ) -> Depth:
+    def _depth(self, view: PosedView, sources: list[PosedView], features: dict[int, Features], sparse: Tensor) -> Depth:
         if not sources or len(view.sparse) < FEWEST_POINTS:
             nothing = np.zeros(view.mask.shape, np.float32)
             return Depth(nothing, nothing)
-        sweep = self._sweep(view, sources, size).to(self.device)
+        sweep = self._sweep(view, sources, sparse).to(self.device)
         together = Features.stack([features[source.index] for source in sources])
         return _to_depth(view, self.net.estimate(features[view.index], together, sweep))
 
@@ -82,7 +88,17 @@ class LearnedSweep:
         padding = (0, size[1] - image.shape[3], 0, size[0] - image.shape[2])
         return functional.pad(image, padding, mode="replicate").contiguous(memory_format=torch.channels_last)
 
-    def _sweep(self, view: PosedView, sources: list[PosedView], size: tuple[int, int]) -> Sweep:
+    def _sparse(self, view: PosedView, hint: Depth | None, size: tuple[int, int]) -> Tensor:
+        """Inverse depth (1, 1, h, w) at pixels where it is known, 0 elsewhere."""
+        image = _sparse_image(view, size) if self.use_sparse else np.zeros(size, np.float32)
+        if hint is not None:
+            height, width = (side // EIGHTH * EIGHTH for side in hint.depth.shape)
+            centres = slice(EIGHTH // 2, height, EIGHTH), slice(EIGHTH // 2, width, EIGHTH)
+            known = (hint.depth[centres] > 0) & (image[centres] == 0)
+            image[centres][known] = 1 / hint.depth[centres][known]
+        return torch.from_numpy(image)[None, None]
+
+    def _sweep(self, view: PosedView, sources: list[PosedView], sparse: Tensor) -> Sweep:
         view_from_chunk = torch.from_numpy(view.cam_from_chunk)
         source_from_chunk = torch.from_numpy(np.stack([source.cam_from_chunk for source in sources]))
         extent = torch.tensor([[source.mask.shape[::-1] for source in sources]])
@@ -93,21 +109,21 @@ class LearnedSweep:
             extent,
         )
         planes = torch.from_numpy(depth_hypotheses(view, self.net.config.planes))[None].float()
-        sparse = _sparse_image(view, size) if self.use_sparse else torch.zeros(1, 1, *size)
         return Sweep(Geometry(geometry.rotation.float(), geometry.offset.float(), extent), planes, sparse)
 
 
 @dataclass(frozen=True)
 class FilledSweep:
-    """The depth of one stage, with gaps filled by a second one."""
+    """The depth of one stage, with gaps filled by the network, which takes that depth as a hint."""
 
     first: DepthStage
-    second: DepthStage
+    second: LearnedSweep
 
     def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
         """Depth of every view, see ``DepthStage``."""
-        pairs = zip(self.first.depth(views, solved), self.second.depth(views, solved), strict=True)
-        return [_filled(first, second) for first, second in pairs]
+        first = self.first.depth(views, solved)
+        hints = {view.index: depth for view, depth in zip(views, first, strict=True)}
+        return [_filled(*pair) for pair in zip(first, self.second.depth(views, solved, hints), strict=True)]
 
 
 def filled_sweep(weights: Path) -> FilledSweep:
@@ -127,14 +143,14 @@ def _padded_size(views: list[PosedView]) -> tuple[int, int]:
     return math.ceil(height / EIGHTH) * EIGHTH, math.ceil(width / EIGHTH) * EIGHTH
 
 
-def _sparse_image(view: PosedView, size: tuple[int, int]) -> Tensor:
-    """Inverse depth (1, 1, h, w) at the view's sparse points, 0 elsewhere."""
+def _sparse_image(view: PosedView, size: tuple[int, int]) -> DepthMap:
+    """Inverse depth (h, w) at the view's sparse points, 0 elsewhere."""
     image = np.zeros(size, np.float32)
     columns, rows = np.floor(view.sparse[:, :2]).astype(int).T
     height, width = view.mask.shape
     inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height) & (view.sparse[:, 2] > 0)
     image[rows[inside], columns[inside]] = 1 / view.sparse[inside, 2]
-    return torch.from_numpy(image)[None, None]
+    return image
 
 
 def confidence(log_scale: Tensor) -> Tensor:
