@@ -24,6 +24,7 @@ from recon.depth.weights import load_weights
 
 GOOD = 0.05  # confidence is the probability that the depth is right within this relative error
 FEWEST_POINTS = 8
+HINTED_SOURCES = 1  # with the classical depth as a hint, more sources cost time and change nothing
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class LearnedSweep:
 
     net: PosedDepthNet
     device: torch.device
-    sources: int = 2
+    sources: int = 4
     best_angle: float = 6.0
     use_sparse: bool = True
     confirm: bool = False
@@ -129,7 +130,7 @@ class FilledSweep:
 def filled_sweep(weights: Path) -> FilledSweep:
     """The plane sweep, with its gaps filled by the network of a weight file. See ``load_weights`` for errors."""
     device = torch.device("cpu")
-    return FilledSweep(PlaneSweep(), LearnedSweep(load_weights(weights, device), device))
+    return FilledSweep(PlaneSweep(), LearnedSweep(load_weights(weights, device), device, HINTED_SOURCES))
 
 
 def _filled(first: Depth, second: Depth) -> Depth:
