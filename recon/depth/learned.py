@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,21 +70,25 @@ class LearnedSweep:
         used = {view.index: view for group in (views, *neighbours) for view in group}
         if not used:
             return {}
-        with torch.inference_mode():
-            size = _padded_size(list(used.values()))
-            features = {index: self.net.encode(self._image(view, size)) for index, view in used.items()}
-            return {
-                view.index: self._depth(view, sources, features, self._sparse(view, hints.get(view.index), size))
-                for view, sources in zip(views, neighbours, strict=True)
-            }
+        size = _padded_size(list(used.values()))
+        with _one_thread_a_view() as pool:
+            features = dict(zip(used, pool.map(lambda view: self._encode(view, size), used.values()), strict=True))
+            sparse = [self._sparse(view, hints.get(view.index), size) for view in views]
+            depths = pool.map(lambda *of_view: self._depth(features, *of_view), views, neighbours, sparse)
+            return {view.index: depth for view, depth in zip(views, depths, strict=True)}
 
-    def _depth(self, view: PosedView, sources: list[PosedView], features: dict[int, Features], sparse: Tensor) -> Depth:
+    def _encode(self, view: PosedView, size: tuple[int, int]) -> Features:
+        with torch.inference_mode():
+            return self.net.encode(self._image(view, size))
+
+    def _depth(self, features: dict[int, Features], view: PosedView, sources: list[PosedView], sparse: Tensor) -> Depth:
         if not sources or len(view.sparse) < FEWEST_POINTS:
             nothing = np.zeros(view.mask.shape, np.float32)
             return Depth(nothing, nothing)
-        sweep = self._sweep(view, sources, sparse).to(self.device)
-        together = Features.stack([features[source.index] for source in sources])
-        return _to_depth(view, self.net.estimate(features[view.index], together, sweep))
+        with torch.inference_mode():
+            sweep = self._sweep(view, sources, sparse).to(self.device)
+            together = Features.stack([features[source.index] for source in sources])
+            return _to_depth(view, self.net.estimate(features[view.index], together, sweep))
 
     def _image(self, view: PosedView, size: tuple[int, int]) -> Tensor:
         """The view's image (1, 3, h, w) in 0..1, padded at the right and bottom to ``size``."""
@@ -131,6 +138,21 @@ def filled_sweep(weights: Path) -> FilledSweep:
     """The plane sweep, with its gaps filled by the network of a weight file. See ``load_weights`` for errors."""
     device = torch.device("cpu")
     return FilledSweep(PlaneSweep(), LearnedSweep(load_weights(weights, device), device, HINTED_SOURCES))
+
+
+@contextmanager
+def _one_thread_a_view() -> Iterator[ThreadPoolExecutor]:
+    """A pool whose threads compute by themselves: PyTorch's own threads wait for each other in loops that take time.
+
+    The result does not depend on the number of processors either.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
 
 
 def _filled(first: Depth, second: Depth) -> Depth:

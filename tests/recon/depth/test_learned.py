@@ -1,9 +1,11 @@
 """The network as a depth stage."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 import torch
 
 from recon.depth.learned import FilledSweep, LearnedSweep, confidence
@@ -113,6 +115,23 @@ def test_the_second_stage_fills_what_the_first_leaves_empty() -> None:
     assert (found.depth[:, 40:60] == 5).all()
     assert (found.depth[:, 60:] == 0).all()
     np.testing.assert_array_equal(found.confidence, found.depth / 10)
+
+
+def test_depth_is_the_same_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    views, before = posed_views(), torch.get_num_threads()
+    stage = LearnedSweep(tiny_net(), CPU)
+    found = {}
+    try:
+        for count in (1, 4):
+            monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+            torch.set_num_threads(count)
+            found[count] = stage.depth(views, {})
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+    for one, four in zip(found[1], found[4], strict=True):
+        np.testing.assert_array_equal(one.depth, four.depth)
+        np.testing.assert_array_equal(one.confidence, four.confidence)
 
 
 def test_hints_of_depth_become_inverse_depth_in_the_middle_of_coarse_cells() -> None:
