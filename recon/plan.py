@@ -53,7 +53,7 @@ REGISTRATION_OF_FRAME = 18  # matches' worth of registration and adjustment in t
 CONTEXT_OF_FRAME = 12  # matches' worth of mapping the frames before a chunk together with it
 ADJUSTMENT_OF_FRAME = 15  # matches' worth of the joint adjustment, up to ADJUSTED_FRAMES
 PLANES_OF_FRAME = 75  # 48 planes at half size; the search and the check at full size cost as much as 27 more
-LEARNED_SWEEP = 0.9  # of the time of the classical one
+LEARNED_SWEEP = 1.2  # of the time of the classical one
 
 
 @dataclass(frozen=True)
