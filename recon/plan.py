@@ -52,8 +52,8 @@ VERIFICATION = 0.3  # of a match
 REGISTRATION_OF_FRAME = 18  # matches' worth of registration and adjustment in the chunk, loops and files
 CONTEXT_OF_FRAME = 12  # matches' worth of mapping the frames before a chunk together with it
 ADJUSTMENT_OF_FRAME = 15  # matches' worth of the joint adjustment, up to ADJUSTED_FRAMES
-PLANES_OF_FRAME = 64
-LEARNED_SWEEP = 0.9  # of the time of the classical one
+PLANES_OF_FRAME = 75  # 48 planes at half size; the search and the check at full size cost as much as 27 more
+LEARNED_SWEEP = 1.2  # of the time of the classical one
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def _joint_seconds(frames: int, probe: Probe) -> float:
 def run_probe(working: tuple[int, int]) -> Probe:
     """Time one step of each kind on a random texture of the working size; takes up to two seconds."""
     from recon.depth.plane_sweep import PlaneSweep, correlation_volume, semi_global  # noqa: PLC0415 - heavy
-    from recon.depth.views import PosedView  # noqa: PLC0415
+    from recon.depth.views import PosedView, halved  # noqa: PLC0415
     from recon.sfm.matching import SiftMatcher  # noqa: PLC0415
 
     matcher, sweep = SiftMatcher(), PlaneSweep()
@@ -253,7 +253,7 @@ def run_probe(working: tuple[int, int]) -> Probe:
     intrinsics = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
     usable = np.ones((height, width), dtype=bool)
     none = np.zeros((0, 3)), np.zeros(0, dtype=np.int64)
-    view = PosedView(0, random_texture(width, height), usable, intrinsics, np.eye(4), *none)
+    view = halved(PosedView(0, random_texture(width, height), usable, intrinsics, np.eye(4), *none))
 
     def swept() -> object:
         score = correlation_volume(view, [view] * sweep.sources, np.linspace(0.1, 1, PROBE_PLANES), sweep.window)

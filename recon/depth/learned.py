@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recon.core.stopwatch import stage
+from recon.core.types import DepthMap
 from recon.depth.consistency import keep_consistent
 from recon.depth.network import Estimate, PosedDepthNet, Sweep
 from recon.depth.plane_sweep import PlaneSweep, depth_hypotheses, select_sources
@@ -23,6 +27,7 @@ from recon.depth.weights import load_weights
 
 GOOD = 0.05  # confidence is the probability that the depth is right within this relative error
 FEWEST_POINTS = 8
+HINTED_SOURCES = 1  # with the classical depth as a hint, more sources cost time and change nothing
 
 
 @dataclass(frozen=True)
@@ -42,39 +47,48 @@ class LearnedSweep:
     confirm: bool = False
 
     @stage("learned depth")
-    def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
-        """Depth of every view, see ``DepthStage``; a view that shares too few points with the others gets none."""
+    def depth(
+        self, views: list[PosedView], solved: Mapping[int, Depth], hints: Mapping[int, Depth] | None = None
+    ) -> list[Depth]:
+        """Depth of every view, see ``DepthStage``; a view that shares too few points with the others gets none.
+
+        hints: depth known at some pixels, by the index of the view; it serves as more sparse points.
+        """
         new = [view for view in views if view.index not in solved]
         neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
-        found = dict(solved) | self._estimate(new, neighbours)
+        found = dict(solved) | self._estimate(new, neighbours, hints or {})
         if self.confirm:
             checks = [[(other, found[other.index]) for other in chosen] for chosen in neighbours]
             kept = [keep_consistent(view, found[view.index], check) for view, check in zip(new, checks, strict=True)]
             found |= {view.index: depth for view, depth in zip(new, kept, strict=True)}
         return [found[view.index] for view in views]
 
-    def _estimate(self, views: list[PosedView], neighbours: list[list[PosedView]]) -> dict[int, Depth]:
+    def _estimate(
+        self, views: list[PosedView], neighbours: list[list[PosedView]], hints: Mapping[int, Depth]
+    ) -> dict[int, Depth]:
         """Depth by the index of the view; every image is encoded once."""
         used = {view.index: view for group in (views, *neighbours) for view in group}
         if not used:
             return {}
-        with torch.inference_mode():
-            size = _padded_size(list(used.values()))
-            features = {index: self.net.encode(self._image(view, size)) for index, view in used.items()}
-            return {
-                view.index: self._depth(view, sources, features, size)
-                for view, sources in zip(views, neighbours, strict=True)
-            }
+        size = _padded_size(list(used.values()))
+        with _one_thread_a_view() as pool:
+            features = dict(zip(used, pool.map(lambda view: self._encode(view, size), used.values()), strict=True))
+            sparse = [self._sparse(view, hints.get(view.index), size) for view in views]
+            depths = pool.map(lambda *of_view: self._depth(features, *of_view), views, neighbours, sparse)
+            return {view.index: depth for view, depth in zip(views, depths, strict=True)}
 
-    def _depth(
-        self, view: PosedView, sources: list[PosedView], features: dict[int, Features], size: tuple[int, int]
-    ) -> Depth:
+    def _encode(self, view: PosedView, size: tuple[int, int]) -> Features:
+        with torch.inference_mode():
+            return self.net.encode(self._image(view, size))
+
+    def _depth(self, features: dict[int, Features], view: PosedView, sources: list[PosedView], sparse: Tensor) -> Depth:
         if not sources or len(view.sparse) < FEWEST_POINTS:
             nothing = np.zeros(view.mask.shape, np.float32)
             return Depth(nothing, nothing)
-        sweep = self._sweep(view, sources, size).to(self.device)
-        together = Features.stack([features[source.index] for source in sources])
-        return _to_depth(view, self.net.estimate(features[view.index], together, sweep))
+        with torch.inference_mode():
+            sweep = self._sweep(view, sources, sparse).to(self.device)
+            together = Features.stack([features[source.index] for source in sources])
+            return _to_depth(view, self.net.estimate(features[view.index], together, sweep))
 
     def _image(self, view: PosedView, size: tuple[int, int]) -> Tensor:
         """The view's image (1, 3, h, w) in 0..1, padded at the right and bottom to ``size``."""
@@ -82,7 +96,17 @@ class LearnedSweep:
         padding = (0, size[1] - image.shape[3], 0, size[0] - image.shape[2])
         return functional.pad(image, padding, mode="replicate").contiguous(memory_format=torch.channels_last)
 
-    def _sweep(self, view: PosedView, sources: list[PosedView], size: tuple[int, int]) -> Sweep:
+    def _sparse(self, view: PosedView, hint: Depth | None, size: tuple[int, int]) -> Tensor:
+        """Inverse depth (1, 1, h, w) at pixels where it is known, 0 elsewhere."""
+        image = _sparse_image(view, size) if self.use_sparse else np.zeros(size, np.float32)
+        if hint is not None:
+            height, width = (side // EIGHTH * EIGHTH for side in hint.depth.shape)
+            centres = slice(EIGHTH // 2, height, EIGHTH), slice(EIGHTH // 2, width, EIGHTH)
+            known = (hint.depth[centres] > 0) & (image[centres] == 0)
+            image[centres][known] = 1 / hint.depth[centres][known]
+        return torch.from_numpy(image)[None, None]
+
+    def _sweep(self, view: PosedView, sources: list[PosedView], sparse: Tensor) -> Sweep:
         view_from_chunk = torch.from_numpy(view.cam_from_chunk)
         source_from_chunk = torch.from_numpy(np.stack([source.cam_from_chunk for source in sources]))
         extent = torch.tensor([[source.mask.shape[::-1] for source in sources]])
@@ -93,27 +117,42 @@ class LearnedSweep:
             extent,
         )
         planes = torch.from_numpy(depth_hypotheses(view, self.net.config.planes))[None].float()
-        sparse = _sparse_image(view, size) if self.use_sparse else torch.zeros(1, 1, *size)
         return Sweep(Geometry(geometry.rotation.float(), geometry.offset.float(), extent), planes, sparse)
 
 
 @dataclass(frozen=True)
 class FilledSweep:
-    """The depth of one stage, with gaps filled by a second one."""
+    """The depth of one stage, with gaps filled by the network, which takes that depth as a hint."""
 
     first: DepthStage
-    second: DepthStage
+    second: LearnedSweep
 
     def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
         """Depth of every view, see ``DepthStage``."""
-        pairs = zip(self.first.depth(views, solved), self.second.depth(views, solved), strict=True)
-        return [_filled(first, second) for first, second in pairs]
+        first = self.first.depth(views, solved)
+        hints = {view.index: depth for view, depth in zip(views, first, strict=True)}
+        return [_filled(*pair) for pair in zip(first, self.second.depth(views, solved, hints), strict=True)]
 
 
 def filled_sweep(weights: Path) -> FilledSweep:
     """The plane sweep, with its gaps filled by the network of a weight file. See ``load_weights`` for errors."""
     device = torch.device("cpu")
-    return FilledSweep(PlaneSweep(), LearnedSweep(load_weights(weights, device), device))
+    return FilledSweep(PlaneSweep(), LearnedSweep(load_weights(weights, device), device, HINTED_SOURCES))
+
+
+@contextmanager
+def _one_thread_a_view() -> Iterator[ThreadPoolExecutor]:
+    """A pool whose threads compute by themselves: PyTorch's own threads wait for each other in loops that take time.
+
+    The result does not depend on the number of processors either.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
 
 
 def _filled(first: Depth, second: Depth) -> Depth:
@@ -127,14 +166,14 @@ def _padded_size(views: list[PosedView]) -> tuple[int, int]:
     return math.ceil(height / EIGHTH) * EIGHTH, math.ceil(width / EIGHTH) * EIGHTH
 
 
-def _sparse_image(view: PosedView, size: tuple[int, int]) -> Tensor:
-    """Inverse depth (1, 1, h, w) at the view's sparse points, 0 elsewhere."""
+def _sparse_image(view: PosedView, size: tuple[int, int]) -> DepthMap:
+    """Inverse depth (h, w) at the view's sparse points, 0 elsewhere."""
     image = np.zeros(size, np.float32)
     columns, rows = np.floor(view.sparse[:, :2]).astype(int).T
     height, width = view.mask.shape
     inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height) & (view.sparse[:, 2] > 0)
     image[rows[inside], columns[inside]] = 1 / view.sparse[inside, 2]
-    return torch.from_numpy(image)[None, None]
+    return image
 
 
 def confidence(log_scale: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from recon.depth.layers import convex_upsample
 from recon.depth.refine import Refiner
 from recon.depth.regularise import Hourglass, peak_position
 from recon.depth.stem import EIGHTH, HALF, QUARTER, Features, Stem
-from recon.depth.sweep import Geometry, Visibility, average_sources, group_correlation, patch_correlation
+from recon.depth.sweep import Geometry, Visibility, average_sources, group_correlation, patch_correlation, sample_planes
 
 PATCHES = 2  # channels of patch correlation in the cost volume
 SHARPNESS = 10.0  # correlations are cosines; this scales them to the layers' initial range
@@ -110,8 +110,15 @@ class Pair:
         """Correlation of patches at given inverse depths of the half-resolution pixels."""
         maps, others = self._maps("grey")
         with torch.no_grad():
-            positions, _ = self.sweep.geometry.project(inverse_depth, HALF, (maps.shape[2], maps.shape[3]))
-            return patch_correlation(maps, others, positions, window, narrow=narrow)
+            return patch_correlation(maps, self._warped(others, inverse_depth), window, narrow=narrow)
+
+    def _warped(self, maps: Tensor, inverse_depth: Tensor) -> Tensor:
+        """The sources' half-resolution maps at the reference's pixels."""
+        geometry = self.sweep.geometry
+        if inverse_depth.shape[2:] == (1, 1) and maps.device.type == "cpu":
+            return geometry.warp_planes(maps, inverse_depth[:, :, 0, 0], HALF)
+        positions, _ = geometry.project(inverse_depth, HALF, (maps.shape[3], maps.shape[4]))
+        return sample_planes(maps, positions)
 
     def _maps(self, name: str) -> tuple[Tensor, Tensor]:
         maps: Tensor = getattr(self.reference, name)

@@ -1,7 +1,8 @@
 """Classical dense depth: plane sweep over neighbouring views with semi-global smoothing.
 
 For every depth hypothesis the neighbours are warped onto the view (Collins 1996) and compared by normalised
-cross-correlation; the cost is smoothed along image lines (Hirschmueller 2008) and the best depth taken per pixel.
+cross-correlation; the cost is smoothed along image lines (Hirschmueller 2008) and the best depth taken per pixel. All
+this at half size: a search around the depth found there restores the detail.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from numpy.typing import NDArray
 
 from recon.core.projection import back_project, moved_to_chunk
 from recon.core.stopwatch import stage
+from recon.core.types import DepthMap
 from recon.depth.consistency import keep_consistent
-from recon.depth.views import Depth, PosedView
+from recon.depth.correlation import OUTSIDE, Patches, Volume, grey, two_best
+from recon.depth.local_search import search
+from recon.depth.views import Depth, PosedView, halved
 
-Volume = NDArray[np.float32]
-OUTSIDE = -1e4
+SMOOTH = 0.03  # a larger change of the depth from one half-size pixel to the next is a step
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,13 @@ class PlaneSweep:
     """Dense depth for textured surfaces; plain walls and mirrors stay empty.
 
     sources: neighbouring views compared with each view. planes: depth hypotheses, evenly spaced in inverse depth.
-    window: side of the correlation window [px]. step_cost, jump_cost: penalties for a depth that differs from its
-    neighbour's by one plane or by more, relative to a correlation of 1.
+    window: side of the correlation window [px of the half-size image]. step_cost, jump_cost: penalties for a depth that
+    differs from its neighbour's by one plane or by more, relative to a correlation of 1.
     """
 
     sources: int = 4
-    planes: int = 64
-    window: int = 7
+    planes: int = 48
+    window: int = 5
     best_angle: float = 6.0
     step_cost: float = 0.06
     jump_cost: float = 0.5
@@ -46,30 +49,43 @@ class PlaneSweep:
         """Depth of every view, kept only where a second view confirms it; see ``DepthStage``."""
         new = [view for view in views if view.index not in solved]
         neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
+        small = {view.index: halved(view) for view in views}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            raw = list(pool.map(self._sweep, new, neighbours))
+            raw = list(pool.map(lambda view, sources: self._sweep(view, sources, small), new, neighbours))
             found = dict(solved) | {view.index: depth for view, depth in zip(new, raw, strict=True)}
             checks = [[(other, found[other.index]) for other in chosen] for chosen in neighbours]
             kept = pool.map(keep_consistent, new, raw, checks)
             found |= {view.index: depth.all_sure() for view, depth in zip(new, kept, strict=True)}
         return [found[view.index] for view in views]
 
-    def _sweep(self, view: PosedView, sources: list[PosedView]) -> Depth:
-        height, width = view.mask.shape
+    def _sweep(self, view: PosedView, sources: list[PosedView], small: Mapping[int, PosedView]) -> Depth:
         if not sources or len(view.sparse) < 8:
-            return Depth(np.zeros((height, width), np.float32), np.zeros((height, width), np.float32))
-        inverse_depths = depth_hypotheses(view, self.planes)
-        score = correlation_volume(view, sources, inverse_depths, self.window)
-        cost = 1.0 - score
-        smooth = semi_global(cost, view.image, self.step_cost, self.jump_cost)
+            return Depth(np.zeros(view.mask.shape, np.float32), np.zeros(view.mask.shape, np.float32))
+        planes = depth_hypotheses(view, self.planes)
+        coarse = self._coarse(small[view.index], [small[other.index] for other in sources], planes)
+        around, step = enlarged(coarse, view.mask.shape), (planes[1] - planes[0]) / 2
+        found = search(view, sources, around, step)
+        confidence = np.clip((found.correlation - self.min_correlation) / (1 - self.min_correlation), 0, 1)
+        # Half a plane from the first or last, the best depth may lie beyond.
+        confidence[~view.mask | (around < planes[0] + step / 2) | (around > planes[-1] - step / 2)] = 0
+        depth = np.where(confidence > 0, 1 / np.maximum(found.inverse_depth, 1e-12), 0)
+        return Depth(depth.astype(np.float32), confidence.astype(np.float32))
+
+    def _coarse(self, view: PosedView, sources: list[PosedView], planes: NDArray[np.float64]) -> DepthMap:
+        """Inverse depth (h, w) by sweeping all planes."""
+        score = correlation_volume(view, sources, planes, self.window)
+        smooth = semi_global(1.0 - score, view.image, self.step_cost, self.jump_cost)
         best = smooth.argmin(axis=0)
         index = best + sub_plane_offset(smooth, best)
-        inverse = np.interp(index, np.arange(self.planes), inverse_depths)
-        correlation = np.take_along_axis(score, best[None], axis=0)[0]
-        confidence = np.clip((correlation - self.min_correlation) / (1 - self.min_correlation), 0, 1)
-        confidence[~view.mask | (best == 0) | (best == self.planes - 1)] = 0
-        depth = np.where(confidence > 0, 1.0 / inverse, 0.0)
-        return Depth(depth.astype(np.float32), confidence.astype(np.float32))
+        return np.asarray(planes[0] + index * (planes[1] - planes[0]), dtype=np.float32)
+
+
+def enlarged(inverse_depth: DepthMap, shape: tuple[int, ...]) -> DepthMap:
+    """Inverse depth at a larger size (h, w): bilinear, but the nearest value across a step in depth."""
+    size = (shape[1], shape[0])
+    nearest = cv2.resize(inverse_depth, size, interpolation=cv2.INTER_NEAREST)
+    smooth = cv2.resize(inverse_depth, size)
+    return np.where(np.abs(smooth - nearest) < SMOOTH * nearest, smooth, nearest)
 
 
 def select_sources(view: PosedView, views: list[PosedView], count: int, best_angle: float) -> list[PosedView]:
@@ -116,26 +132,13 @@ def correlation_volume(
 
     The two best, so that a neighbour in which the point is occluded does no harm.
     """
-    size = (window, window)
-    reference = _grey(view)
-    mean = _box_mean(reference, size)
-    deviation = np.sqrt(np.maximum(_box_mean(reference * reference, size) - mean * mean, 1.0))
-    volume = np.empty((len(inverse_depths), *reference.shape), np.float32)
-    prepared = [(_grey(source), *_plane_homography_parts(view, source)) for source in sources]
+    reference = Patches.of(grey(view), window)
+    volume = np.empty((len(inverse_depths), *view.mask.shape), np.float32)
+    prepared = [(grey(source), *_plane_homography_parts(view, source)) for source in sources]
     for plane, inverse_depth in enumerate(inverse_depths):
-        first = np.full(reference.shape, -1.0, np.float32)
-        second = first.copy()
-        for grey, rotation_part, translation_part in prepared:
-            warped = _warp(grey, rotation_part + inverse_depth * translation_part, reference.shape)
-            score = _correlate(reference, mean, deviation, warped, size)
-            np.maximum(second, np.minimum(first, score), out=second)
-            np.maximum(first, score, out=first)
-        volume[plane] = np.where(second > -1, 0.5 * (first + second), first)
-    return np.minimum(volume, 1, out=volume)
-
-
-def _grey(view: PosedView) -> NDArray[np.float32]:
-    return np.asarray(cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY).astype(np.float32), dtype=np.float32)
+        warped = (_warp(image, far + inverse_depth * offset, view.mask.shape) for image, far, offset in prepared)
+        volume[plane] = two_best([reference.correlation(image) for image in warped])
+    return volume
 
 
 def _plane_homography_parts(view: PosedView, source: PosedView) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -146,30 +149,12 @@ def _plane_homography_parts(view: PosedView, source: PosedView) -> tuple[NDArray
     return source.intrinsics @ source_from_view[:3, :3] @ to_ray, source.intrinsics @ offset
 
 
-def _warp(grey: NDArray[np.float32], source_from_view: NDArray[np.float64], shape: tuple[int, ...]) -> Volume:
+def _warp(image: NDArray[np.float32], source_from_view: NDArray[np.float64], shape: tuple[int, ...]) -> Volume:
     # OpenCV's pixel centres are integers, ours are at .5: shift in, shift out.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     matrix = np.linalg.inv(half) @ source_from_view @ half
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpPerspective(grey, matrix, shape[::-1], flags=flags, borderValue=OUTSIDE))
-
-
-def _correlate(reference: Volume, mean: Volume, deviation: Volume, warped: Volume, size: tuple[int, int]) -> Volume:
-    """Correlation (h, w) of two images, -1 where one is unseen; in place, since this takes most of the time."""
-    other_mean = _box_mean(warped, size)
-    variance = _box_mean(warped * warped, size)
-    variance -= other_mean * other_mean
-    score = _box_mean(reference * warped, size)
-    score -= mean * other_mean
-    np.sqrt(np.maximum(variance, 1.0, out=variance), out=variance)
-    variance *= deviation
-    score /= variance
-    np.copyto(score, -1, where=other_mean < 0)
-    return score
-
-
-def _box_mean(image: Volume, size: tuple[int, int]) -> Volume:
-    return np.asarray(cv2.boxFilter(image, -1, size), dtype=np.float32)
+    return np.asarray(cv2.warpPerspective(image, matrix, shape[::-1], flags=flags, borderValue=OUTSIDE))
 
 
 def semi_global(cost: Volume, image: NDArray[np.uint8], step_cost: float, jump_cost: float) -> Volume:

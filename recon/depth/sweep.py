@@ -6,8 +6,12 @@ Maps of stride s have pixel centres at s * (column + 0.5), as images have at (co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -58,6 +62,35 @@ class Geometry:
         across, down = column * (2 / (stride * width)) - 1, row * (2 / (stride * height)) - 1
         return torch.stack([across, down], -1).clamp(-3, 3), seen
 
+    def warp_planes(self, sources: Tensor, inverse_depths: Tensor, stride: int) -> Tensor:
+        """What ``grid_sample`` shows at the positions of ``project``, for planes that face the camera, on the CPU.
+
+        sources: (batch, sources, 1, h, w), maps with ``stride``. inverse_depths: (batch, planes).
+        Returns (batch, sources, planes, h, w); values behind a source's camera differ, where nothing is seen.
+        """
+        batch, count, _, height, width = sources.shape
+        warped = np.empty((batch, count, inverse_depths.shape[1], height, width), np.float32)
+        rotation, offset = self.rotation.double().numpy(), self.offset.double().numpy()
+        for one, source in product(range(batch), range(count)):
+            for plane, inverse_depth in enumerate(inverse_depths[one].tolist()):
+                matrix = rotation[one, source].copy()
+                matrix[:, 2] += inverse_depth * offset[one, source]
+                cv2.warpPerspective(
+                    sources[one, source, 0].numpy(),
+                    _between_centres(matrix, stride),
+                    (width, height),
+                    dst=warped[one, source, plane],
+                    flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                    borderMode=cv2.BORDER_REPLICATE,
+                )
+        return torch.from_numpy(warped)
+
+
+def _between_centres(matrix: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
+    """A homography of full-size pixels as one between maps whose pixel centres are integers."""
+    full_from_map = np.array([[stride, 0, stride / 2], [0, stride, stride / 2], [0, 0, 1]])
+    return np.asarray(np.linalg.inv(full_from_map) @ matrix @ full_from_map)
+
 
 def group_correlation(reference: Tensor, sources: Tensor, positions: Tensor, groups: int) -> Tensor:
     """Correlation by groups of channels (Guo 2019) of the reference with what the sources show.
@@ -98,17 +131,24 @@ class _Moments:
         return _Moments(*wide)
 
 
-def patch_correlation(reference: Tensor, sources: Tensor, positions: Tensor, window: int, *, narrow: bool) -> Tensor:
+def sample_planes(sources: Tensor, positions: Tensor) -> Tensor:
+    """Maps (batch, sources, 1, H, W) at positions (batch, sources, planes, H, W, 2), without the channel."""
+    batch, count, planes, height, width, _ = positions.shape
+    found: Tensor = functional.grid_sample(
+        sources.flatten(0, 1), positions.flatten(0, 1).flatten(1, 2), padding_mode="border", align_corners=False
+    )
+    return found.reshape(batch, count, planes, height, width)
+
+
+def patch_correlation(reference: Tensor, warped: Tensor, window: int, *, narrow: bool) -> Tensor:
     """Normalised cross-correlation of image patches, a useful signal even before training.
 
-    reference: (batch, 1, H, W). sources: (batch, sources, 1, H, W). positions: (batch, sources, planes, H, W, 2).
+    reference: (batch, 1, H, W). warped: (batch, sources, planes, H, W), what the sources show at its pixels.
     Returns (batch, sources, channels, planes, H / window, W / window): patches of 3 x window pixels a side, and before
     them of ``window`` where ``narrow``. Patches without texture correlate near 0.
     """
-    batch, count, planes = positions.shape[:3]
-    warped = functional.grid_sample(
-        sources.flatten(0, 1), positions.flatten(0, 1).flatten(1, 2), padding_mode="border", align_corners=False
-    ).reshape(batch, count * planes, *reference.shape[2:])
+    batch, count, planes = warped.shape[:3]
+    warped = warped.flatten(1, 2)
     parts = (reference, warped, reference.square(), warped.square(), reference * warped)
     moments = _Moments(*(functional.avg_pool2d(part, window) for part in parts))
     wide = moments.widened().correlation()

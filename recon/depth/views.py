@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -64,6 +64,20 @@ def pinhole(camera: Camera, longest_side: int) -> tuple[Array, tuple[int, int]]:
     width, height = max(1, round(camera.width * factor)), max(1, round(camera.height * factor))
     scale = np.diag([width / camera.width, height / camera.height, 1.0])
     return scale @ camera.matrix(), (width, height)
+
+
+def halved(view: PosedView) -> PosedView:
+    """The same view at half its size, rounded up."""
+    height, width = view.mask.shape
+    size = ((width + 1) // 2, (height + 1) // 2)
+    scale = np.array([size[0] / width, size[1] / height, 1.0])
+    return replace(
+        view,
+        image=np.asarray(cv2.resize(view.image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8),
+        mask=cv2.resize(view.mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0,
+        intrinsics=np.diag(scale) @ view.intrinsics,
+        sparse=view.sparse * scale,
+    )
 
 
 def undistort(frame: Frame, camera: Camera, longest_side: int) -> tuple[Image, Mask]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from recon.core.errors import ReconError
-from recon.depth.learned import GOOD, FilledSweep, LearnedSweep
+from recon.depth.learned import GOOD, HINTED_SOURCES, FilledSweep, LearnedSweep
 from recon.depth.network import PosedDepthNet
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.views import Depth, DepthStage
@@ -130,7 +130,7 @@ def tables(weights: Path, data: Path, views: int = 0, longest_side: int = 320) -
         "learned": learned,
         "learned, without sparse points": replace(learned, use_sparse=False),
         "learned, confirmed by a second view": replace(learned, confirm=True),
-        "classical, filled by learned": FilledSweep(PlaneSweep(), learned),
+        "classical, filled by learned": FilledSweep(PlaneSweep(), replace(learned, sources=HINTED_SOURCES)),
     }
     for measured_set in MEASURED_SETS:
         measured = read_chunk(data / measured_set.name, measured_set, views, longest_side)

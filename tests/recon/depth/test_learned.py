@@ -1,9 +1,11 @@
 """The network as a depth stage."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 import torch
 
 from recon.depth.learned import FilledSweep, LearnedSweep, confidence
@@ -61,6 +63,9 @@ def test_the_bundled_weights_estimate_the_depth_of_a_rendered_room() -> None:
     error = np.median(np.abs(found / truth - 1))
     constant = np.median(np.abs(np.median(truth) / truth - 1))
     assert error < 0.3 * constant
+    hints = {view.index: Depth(depth, np.ones_like(depth)) for view, depth in zip(views, truth, strict=True)}
+    hinted = np.stack([depth.depth for depth in stage.depth(views, {}, hints)])
+    assert np.median(np.abs(hinted / truth - 1)) < 0.8 * error
 
 
 def test_views_without_partners_or_points_get_no_depth() -> None:
@@ -100,7 +105,7 @@ def test_the_second_stage_fills_the_gaps_of_the_first() -> None:
         value: float
         columns: slice
 
-        def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
+        def depth(self, views: list[PosedView], solved: Mapping[int, Depth], hints: object = None) -> list[Depth]:
             depth = np.zeros((HEIGHT, WIDTH), np.float32)
             depth[:, self.columns] = self.value
             return [Depth(depth, depth / 10)] * len(views)
@@ -110,6 +115,34 @@ def test_the_second_stage_fills_the_gaps_of_the_first() -> None:
     assert (found.depth[:, 40:60] == 5).all()
     assert (found.depth[:, 60:] == 0).all()
     np.testing.assert_array_equal(found.confidence, found.depth / 10)
+
+
+def test_depth_is_the_same_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    views, before = posed_views(), torch.get_num_threads()
+    stage = LearnedSweep(tiny_net(), CPU)
+    found = {}
+    try:
+        for count in (1, 4):
+            monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+            torch.set_num_threads(count)
+            found[count] = stage.depth(views, {})
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+    for one, four in zip(found[1], found[4], strict=True):
+        np.testing.assert_array_equal(one.depth, four.depth)
+        np.testing.assert_array_equal(one.confidence, four.confidence)
+
+
+def test_hints_of_depth_become_inverse_depth_in_the_middle_of_coarse_cells() -> None:
+    depth = np.zeros((20, 17), np.float32)
+    depth[4, 4], depth[12, 12], depth[5, 5] = 2, 4, 8
+    view = replace(posed_views()[0], mask=np.ones((20, 17), bool), sparse=np.array([[12.5, 12.5, 10.0]]))
+    known = LearnedSweep(tiny_net(), CPU)._sparse(view, Depth(depth, depth), (24, 24))[0, 0].numpy()
+    assert {tuple(pixel): known[tuple(pixel)] for pixel in np.argwhere(known)} == {
+        (4, 4): 0.5,
+        (12, 12): np.float32(0.1),
+    }
 
 
 def test_depth_does_not_depend_on_the_unit() -> None:

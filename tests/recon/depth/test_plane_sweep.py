@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from recon.core.types import SURE
 from recon.depth.consistency import keep_consistent
-from recon.depth.plane_sweep import PlaneSweep, semi_global, sub_plane_offset
+from recon.depth.plane_sweep import PlaneSweep, enlarged, semi_global, sub_plane_offset
 from recon.depth.views import Depth, PosedView
 
 SAMPLE = Path(__file__).parents[3] / "data" / "sample"
@@ -129,3 +129,10 @@ def test_sub_plane_offset_finds_the_bottom_of_a_parabola() -> None:
     cost = ((planes - 3.3) ** 2)[:, None, None]
     best = cost.argmin(axis=0)
     assert best[0, 0] + sub_plane_offset(cost, best)[0, 0] == pytest.approx(3.3, abs=1e-5)
+
+
+def test_a_larger_map_keeps_steps_and_smooths_the_rest() -> None:
+    slope = np.array([[1.0, 1.01, 1.02, 2.0]], np.float32)
+    found = enlarged(slope, (2, 8))
+    np.testing.assert_allclose(found[0, :5], [1.0, 1.0025, 1.0075, 1.0125, 1.0175], rtol=1e-5)
+    np.testing.assert_array_equal(found[0, 5:], np.array([1.02, 2.0, 2.0], np.float32))

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from recon.depth.sweep import NOISE, Geometry, Visibility, average_sources, group_correlation, patch_correlation
+from recon.depth.sweep import (
+    NOISE,
+    Geometry,
+    Visibility,
+    average_sources,
+    group_correlation,
+    patch_correlation,
+    sample_planes,
+)
 from tests.recon.depth.scenes import HEIGHT, WIDTH, Views, room_views
 
 
@@ -68,6 +76,16 @@ def test_points_behind_or_outside_a_source_are_not_seen() -> None:
     assert not seen[0, 1, 0].any()
 
 
+def test_warped_planes_equal_the_sampled_ones(views: Views) -> None:
+    grey = views.colour[1:].mean(-1)[None, :, None]
+    small = torch.nn.functional.avg_pool2d(grey[:, :, 0], 2)[:, :, None]
+    inverse = torch.tensor([[0.05, 0.3, 0.8]])
+    positions, seen = views.geometry().project(inverse[..., None, None], 2, (HEIGHT // 2, WIDTH // 2))
+    found = views.geometry().warp_planes(small, inverse, 2)
+    assert seen.float().mean() > 0.5
+    assert torch.allclose(found, sample_planes(small, positions), atol=1e-4)
+
+
 def test_group_correlation_equals_bilinear_sampling_written_out() -> None:
     reference, sources = random(1, 4, 2, 3), random(1, 2, 4, 5, 6, seed=1)
     positions = random(1, 2, 2, 2, 3, 2, seed=2).clamp(-0.7, 0.7)
@@ -86,8 +104,7 @@ def test_group_correlation_equals_bilinear_sampling_written_out() -> None:
 
 def test_patch_correlation_equals_the_formula_on_patches() -> None:
     reference, sources = random(1, 1, 12, 12), random(1, 1, 1, 12, 12, seed=1)
-    same_pixels = identity_positions(12)
-    found = patch_correlation(reference, sources, same_pixels, 2, narrow=True)
+    found = patch_correlation(reference, sources, 2, narrow=True)
     assert found.shape == (1, 1, 2, 1, 6, 6)
     for channel, (start, end) in enumerate(((4, 6), (2, 8))):
         patches = [image.reshape(12, 12)[start:end, start:end] for image in (reference, sources)]
@@ -96,18 +113,12 @@ def test_patch_correlation_equals_the_formula_on_patches() -> None:
         assert torch.isclose(found[0, 0, channel, 0, 2, 2], (first * second).mean() / scale, rtol=1e-9)
 
 
-def identity_positions(side: int) -> torch.Tensor:
-    axis = (torch.arange(side, dtype=torch.float64) + 0.5) / side * 2 - 1
-    v, u = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([u, v], -1)[None, None, None]
-
-
 def test_patches_ignore_brightness_and_contrast_and_plain_ones_score_nothing() -> None:
     image = random(1, 1, 12, 12)
     other = 0.4 * image[:, None] + 2
-    assert patch_correlation(image, other, identity_positions(12), 4, narrow=True).min() > 0.97
+    assert patch_correlation(image, other, 4, narrow=True).min() > 0.97
     plain = torch.full_like(other, 3.0)
-    assert patch_correlation(image, plain, identity_positions(12), 4, narrow=True).abs().max() < 1e-6
+    assert patch_correlation(image, plain, 4, narrow=True).abs().max() < 1e-6
 
 
 def test_the_average_counts_only_sources_that_see_the_point() -> None:
@@ -133,7 +144,7 @@ def test_the_true_plane_scores_best_where_there_is_texture(views: Views) -> None
     grey = (grey - grey.mean()) / grey.std()
     planes = torch.linspace(0.1, 0.6, 24)
     positions, _ = views.geometry().project(planes[None, :, None, None], 1, (HEIGHT, WIDTH))
-    score = patch_correlation(grey[:1], grey[1:][None], positions, 2, narrow=False)[0, :, 0].mean(0)
+    score = patch_correlation(grey[:1], sample_planes(grey[1:][None], positions), 2, narrow=False)[0, :, 0].mean(0)
     best = planes[score.argmax(0)]
     true = 1 / views.depth[0, 1::2, 1::2]
     clear = score.amax(0) > 0.9
