@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recon.core.beside import beside
 from recon.core.stopwatch import stage
 from recon.core.types import DepthMap
 from recon.depth.consistency import keep_consistent
@@ -71,10 +70,11 @@ class LearnedSweep:
         if not used:
             return {}
         size = _padded_size(list(used.values()))
-        with _one_thread_a_view() as pool:
-            features = dict(zip(used, pool.map(lambda view: self._encode(view, size), used.values()), strict=True))
-            sparse = [self._sparse(view, hints.get(view.index), size) for view in views]
-            depths = pool.map(lambda *of_view: self._depth(features, *of_view), views, neighbours, sparse)
+        with _one_torch_thread():
+            features = dict(zip(used, beside(lambda view: self._encode(view, size), used.values()), strict=True))
+            sparse = (self._sparse(view, hints.get(view.index), size) for view in views)
+            jobs = zip(views, neighbours, sparse, strict=True)
+            depths = beside(lambda job: self._depth(features, *job), jobs)
             return {view.index: depth for view, depth in zip(views, depths, strict=True)}
 
     def _encode(self, view: PosedView, size: tuple[int, int]) -> Features:
@@ -141,16 +141,15 @@ def filled_sweep(weights: Path) -> FilledSweep:
 
 
 @contextmanager
-def _one_thread_a_view() -> Iterator[ThreadPoolExecutor]:
-    """A pool whose threads compute by themselves: PyTorch's own threads wait for each other in loops that take time.
+def _one_torch_thread() -> Iterator[None]:
+    """One PyTorch thread for each view: PyTorch's threads spin while they wait for each other.
 
-    The result does not depend on the number of processors either.
+    With one, the depth does not depend on the number of processors either.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            yield pool
+        yield
     finally:
         torch.set_num_threads(before)
 

@@ -7,15 +7,14 @@ this at half size: a search around the depth found there restores the detail.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.beside import beside
 from recon.core.projection import back_project, moved_to_chunk
 from recon.core.stopwatch import stage
 from recon.core.types import DepthMap
@@ -50,12 +49,11 @@ class PlaneSweep:
         new = [view for view in views if view.index not in solved]
         neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
         small = {view.index: halved(view) for view in views}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            raw = list(pool.map(lambda view, sources: self._sweep(view, sources, small), new, neighbours))
-            found = dict(solved) | {view.index: depth for view, depth in zip(new, raw, strict=True)}
-            checks = [[(other, found[other.index]) for other in chosen] for chosen in neighbours]
-            kept = pool.map(keep_consistent, new, raw, checks)
-            found |= {view.index: depth.all_sure() for view, depth in zip(new, kept, strict=True)}
+        raw = list(beside(lambda pair: self._sweep(*pair, small), zip(new, neighbours, strict=True)))
+        found = dict(solved) | {view.index: depth for view, depth in zip(new, raw, strict=True)}
+        checks = [[(other, found[other.index]) for other in chosen] for chosen in neighbours]
+        kept = beside(lambda job: keep_consistent(*job), zip(new, raw, checks, strict=True))
+        found |= {view.index: depth.all_sure() for view, depth in zip(new, kept, strict=True)}
         return [found[view.index] for view in views]
 
     def _sweep(self, view: PosedView, sources: list[PosedView], small: Mapping[int, PosedView]) -> Depth:
