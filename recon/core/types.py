@@ -5,7 +5,6 @@ docs/conventions.md explains axes, pixels and names.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -33,7 +32,7 @@ class Camera:
     """A lens: one of COLMAP's camera models with its parameters in COLMAP's order, in pixels of a width x height image.
 
     The centre of the upper left pixel is (0.5, 0.5), as in COLMAP. Raises SettingsError for another number of
-    parameters than the model has, and for numbers that are not finite or a size that is not positive.
+    parameters than the model has, and for a size that is not positive.
     """
 
     model: CameraModel
@@ -45,10 +44,9 @@ class Camera:
         count = PARAMETERS.get(self.model)
         if count is None:
             raise SettingsError(f"There is no camera model {self.model}. Choose one of {', '.join(PARAMETERS)}.")
-        finite = all(math.isfinite(number) for number in self.params)
-        if len(self.params) != count or not finite or min(self.width, self.height) < 1:
+        if len(self.params) != count or min(self.width, self.height) < 1:
             raise SettingsError(
-                f"A {self.model} camera needs a positive size and {count} finite parameters, got "
+                f"A {self.model} camera needs a positive size and {count} parameters, got "
                 f"{self.width} x {self.height} and {tuple(self.params)}."
             )
 

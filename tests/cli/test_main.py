@@ -100,7 +100,7 @@ def test_plan_accepts_every_option_of_run() -> None:
     of_run, of_plan = (inspect.signature(command).parameters for command in (run.run, run.plan))
     assert list(of_plan) == list(of_run)
     assert [name for name in of_run if of_plan[name].default != of_run[name].default] == ["out"]
-    assert of_plan["out"].default == Path()
+    assert of_plan["out"].default is None
 
 
 @pytest.mark.parametrize("command", [run.run, run.plan])
