@@ -36,7 +36,7 @@ Adjusted = tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.Incre
 
 
 def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> tuple[int, int]:
-    """Match distant frames, those of ``loops`` first; returns the number of clear pairs and of contradictions in them.
+    """Match distant frames, ``loops`` first; returns how many pairs match clearly and how many of those are wrong.
 
     If the relative rotation of a pair contradicts the chain of poses by more than 20 degrees, the pair shows two places
     that only look alike; its matches are dropped because they would fold the map. With few matches the rotation is

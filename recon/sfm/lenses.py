@@ -1,8 +1,8 @@
 """Focal lengths from the epipolar geometry of pairs, with the fewest lenses that explain it.
 
 With the right focal lengths, a fundamental matrix becomes an essential one, whose two singular values are equal
-(Hartley and Zisserman 2004, section 9.6). The search starts from a lens per frame and merges lenses that the pairs do not
-distinguish.
+(Hartley and Zisserman 2004, section 9.6). The search starts from a lens per frame and merges those that the
+pairs do not distinguish.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GRID = np.geomspace(0.25, 4.0, 94)  # focal lengths [longest sides], 3% apart
 STEPS = np.exp(np.unique(np.r_[np.linspace(-0.5, 0.5, 41), np.linspace(-0.02, 0.02, 9)]))
 NOISE = 0.005  # relative difference of the singular values with the right focal lengths
 PENALTY = 20.0  # per lens, in units of the misfit
-CLEAR_SHARE = 0.6  # largest misfit of several lenses relative to one; wrong matches do not reach it
+CLEAR_SHARE = 0.6  # largest misfit of several lenses relative to one; wrong matches alone stay above
 LEAST_RATIO = 1.05  # of two focal lengths; smaller ratios are noise or harmless
 ROUNDS = 6
 APART_SHARE = 0.75  # largest misfit of a lens per frame relative to one; about 0.9 if lenses do not differ

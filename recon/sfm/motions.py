@@ -331,7 +331,7 @@ def _fit_spread(matches: _Matches, estimate: Callable[[Array, Array], MatLike | 
 
 
 def _spread(cells: Rows) -> Rows:
-    """Rows of matches, given their cells (n, 2), that exceed the limit of no cell in either frame."""
+    """Rows of matches, thinned to the limit of every cell in both frames. cells: (n, 2)."""
     order = np.random.default_rng(0).permutation(len(cells))
     kept = np.ones(len(cells), np.bool_)
     for column in cells.T:
