@@ -36,8 +36,8 @@ class Ending:
 def ended_by_signals(stop: Callable[[], None] | None = None, *, elsewhere: bool = False) -> Iterator[Ending]:
     """Handle SIGTERM as Ctrl-C: interrupt, or call ``stop`` the first time and interrupt the second time.
 
-    elsewhere: COLMAP runs in other processes only. Without ``stop``, an ignored Ctrl-C stays ignored: shells
-    ignore it for background jobs. Raises typer.Exit if SIGTERM ended the block without a result.
+    elsewhere: COLMAP runs in other processes only. Without ``stop``, an ignored Ctrl-C stays ignored: shells ignore
+    it for background jobs. Raises typer.Exit if SIGTERM ended the block without a result.
     """
     if not elsewhere:
         import pycolmap  # noqa: F401  importing it replaces the SIGTERM handler, so import it first

@@ -244,7 +244,7 @@ class MatchDatabase:
 
     @property
     def lenses(self) -> dict[int, tuple[list[float], bool]]:
-        """Parameters of every lens by number, and False where the focal length is a guess."""
+        """Parameters of every lens by number, and whether its focal length is better than a guess."""
         found = self._database.read_all_cameras()
         return {camera.camera_id: (camera.params.tolist(), camera.has_prior_focal_length) for camera in found}
 

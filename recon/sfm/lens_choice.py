@@ -25,7 +25,7 @@ CLEARLY_MORE = 1.03  # ratio of observations by which several lenses must beat o
 
 @dataclass(frozen=True)
 class LensState:
-    """Parameters of all lenses by number, False with guessed ones, and the lens number of each frame."""
+    """Parameters of all lenses by number, whether each is better than a guess, and the lens of each frame."""
 
     lenses: Mapping[int, tuple[list[float], bool]]
     lens_of: Mapping[int, int]

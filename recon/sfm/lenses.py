@@ -1,8 +1,8 @@
 """Focal lengths from the epipolar geometry of pairs, with the fewest lenses that explain it.
 
 With the right focal lengths, a fundamental matrix becomes an essential one, whose two singular values are equal
-(Hartley and Zisserman 2004, section 9.6). The search starts from a lens per frame and merges those that the
-pairs do not distinguish.
+(Hartley and Zisserman 2004, section 9.6). The search starts from a lens per frame and merges those that the pairs
+do not distinguish.
 """
 
 from __future__ import annotations
