@@ -142,9 +142,9 @@ def filled_sweep(weights: Path) -> FilledSweep:
 
 @contextmanager
 def _one_thread_a_view() -> Iterator[ThreadPoolExecutor]:
-    """A pool whose jobs each use one thread: PyTorch's own threads waste time in busy waiting.
+    """A pool whose threads compute by themselves: PyTorch's own threads wait for each other in loops that take time.
 
-    This also makes the result independent of the number of processors.
+    The result does not depend on the number of processors either.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
