@@ -1,4 +1,4 @@
-"""``recon bench``: measurements that the documentation quotes."""
+"""``recon bench``: the measurements quoted in the documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recon.core.errors import SettingsError
 from recon.lab.benchmark.clock import Clock
 
 FELL_SHORT = 1
-ClockOption = Annotated[Clock, typer.Option(help="Clock: wall time, or processor time on a busy machine.")]
+ClockOption = Annotated[Clock, typer.Option(help="Wall time, or processor time for a busy machine.")]
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run the benchmarks.")
 

@@ -16,7 +16,7 @@ OWN_PACKAGES = ("recon", "retrieval", "viewer", "cli")
 
 
 def explain(error: ImportError | OSError) -> DependencyError | None:
-    """The error for a package or system library that is not installed; None for any other fault."""
+    """The error for a missing package or system library; None for any other error."""
     library = re.match(r"(lib\S+\.so\S*): cannot open shared object file", str(error))
     if library:
         name = library[1]

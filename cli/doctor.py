@@ -13,7 +13,7 @@ import typer
 from cli.dependencies import explain
 from cli.text import Row, print_rows, size
 
-# Packages whose import can fail because a system library or wheel is missing: import name, name on the index.
+# Packages whose import fails without a system library or wheel: import name, name on the index.
 PACKAGES = (
     ("av", "av"),
     ("cv2", "opencv-python-headless"),

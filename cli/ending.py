@@ -1,4 +1,4 @@
-"""How the user ends a run: with Ctrl-C or SIGTERM, a live run also with q.
+"""Ends a run on request: by Ctrl-C or SIGTERM, a live run also by q.
 
 The first signal completes the map of a live run and interrupts any other; the second interrupts both.
 """
@@ -28,7 +28,7 @@ class Ending:
 
     @property
     def code(self) -> int:
-        """Exit code of an interrupted run: that of Ctrl-C or of SIGTERM."""
+        """Exit code of an interrupted run, for Ctrl-C or SIGTERM."""
         return TERMINATED if self.terminated else INTERRUPTED
 
 
@@ -36,8 +36,8 @@ class Ending:
 def ended_by_signals(stop: Callable[[], None] | None = None, *, elsewhere: bool = False) -> Iterator[Ending]:
     """Handle SIGTERM as Ctrl-C: interrupt, or call ``stop`` the first time and interrupt the second time.
 
-    elsewhere: COLMAP runs in other processes only. Without ``stop``, an ignored Ctrl-C stays ignored: shells set that
-    for background jobs. Raises typer.Exit if SIGTERM ended the block without a result.
+    elsewhere: COLMAP runs in other processes only. Without ``stop``, an ignored Ctrl-C stays ignored: shells ignore
+    it for background jobs. Raises typer.Exit if SIGTERM ended the block without a result.
     """
     if not elsewhere:
         import pycolmap  # noqa: F401  importing it replaces the SIGTERM handler, so import it first
@@ -68,12 +68,12 @@ def ended_by_signals(stop: Callable[[], None] | None = None, *, elsewhere: bool 
         raise
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None where it is not Python's
+            signal.signal(number, handler or signal.SIG_DFL)  # None if not set by Python
 
 
 @contextmanager
 def ended_before_the_run(*, elsewhere: bool = False) -> Iterator[None]:
-    """Say so where SIGTERM or Ctrl-C ends what comes before a run, and exit with their codes."""
+    """Report SIGTERM or Ctrl-C before the run starts, and exit with its code."""
     try:
         with ended_by_signals(elsewhere=elsewhere):
             yield
@@ -86,7 +86,7 @@ def ended_before_the_run(*, elsewhere: bool = False) -> Iterator[None]:
 
 @contextmanager
 def ended_by_user(stop: Callable[[], None], *, elsewhere: bool = False) -> Iterator[Ending]:
-    """As ``ended_by_signals``; q on a terminal also calls ``stop``."""
+    """Like ``ended_by_signals``; q on a terminal also calls ``stop``."""
     done = threading.Event()
     try:
         with ended_by_signals(stop, elsewhere=elsewhere) as ending, _single_keys() as keys:
@@ -99,7 +99,7 @@ def ended_by_user(stop: Callable[[], None], *, elsewhere: bool = False) -> Itera
 
 @contextmanager
 def _single_keys() -> Iterator[bool]:
-    """Read single keys from the terminal; yields False without a terminal."""
+    """Let the terminal deliver single keys; yields False without a terminal."""
     if not sys.stdin.isatty():
         yield False
         return

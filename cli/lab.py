@@ -1,4 +1,4 @@
-"""``recon lab``: the programs of the laboratory, which make what the project ships and measure it."""
+"""``recon lab``: programs that make and measure what the project ships."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def train(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run; an existing run continues.")],
     preset: Preset = "core",
     textures: Annotated[Path | None, typer.Option(metavar="DIR", help="Photographs of materials (.jpg).")] = None,
-    minutes: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 for never.")] = 0.0,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after this many minutes; 0 for never.")] = 0.0,
     stages: Annotated[str | None, typer.Option(metavar="0,N,N", help="Steps at which the stages begin.")] = None,
     finish: Annotated[bool, typer.Option("--finish", help="Lower the rate to zero in the last quarter.")] = False,
     start: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights that a new run begins with.")] = None,

@@ -74,11 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     in one line, 3 an unexpected error, 130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names may contain characters that the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # file names may contain characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     # COLMAP logs every registered image, which would break the progress bar; set 0 to see the log.
     os.environ.setdefault("GLOG_minloglevel", "3")
-    # PyTorch's threads would spin while waiting for each other, which slows down other programs.
+    # PyTorch's waiting threads would spin and slow down other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="recon")

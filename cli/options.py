@@ -90,7 +90,7 @@ Sky = Annotated[
 
 
 class ViewerName(StrEnum):
-    """An enumeration, because typer accepts no list of literals for a repeatable option."""
+    """The viewers; an enumeration because typer accepts no literals in a repeatable option."""
 
     NONE = "none"
     RECORD = "record"

@@ -53,7 +53,7 @@ def export(
         named = target / exports.default_path(to)
         raise SettingsError(f"{target} is a folder, but --to {to} writes a file: --out {named}, say.")
     reconstruction = open_map(folder)
-    # A run writes the same files into this folder; to other folders, even a growing map may be exported.
+    # A run writes the same files into this folder; other folders may receive even a growing map.
     inside = target.resolve().is_relative_to(folder.resolve())
     with sole_writer(folder, "export") if inside else nullcontext():
         written = exports.export(reconstruction, to, target, undistort, cloud)
@@ -83,7 +83,7 @@ def check(folder: Folder) -> None:
 
 
 def _how_to_finish(folder: Path) -> str:
-    """A line about a run that has not come to its end."""
+    """How to finish an incomplete run, in one line."""
     from recon.store.lock import writer_in
 
     if writer_in(folder):

@@ -101,7 +101,7 @@ def load_describer(weights: str, device: str) -> PlaceDescriber:
 
 
 def _write_sheet(path: Path, image: Path, matches: list[Match]) -> None:
-    """Skips images that have since been deleted."""
+    """Draw the query and its matches; images deleted since then are skipped."""
     from retrieval.collection import read_image
     from retrieval.contact_sheet import write_contact_sheet
 

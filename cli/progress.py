@@ -20,8 +20,8 @@ CHUNKS_STAGE = "frames"
 class ProgressBar:
     """A listener that shows frames read, chunks, frames/s and the time left; without a terminal, only notices.
 
-    The time left comes from the plan, scaled by how long the chunks so far took. Without a plan, for a live source,
-    it shows how many images were skipped and how far the map lags behind.
+    The time left is the plan's, scaled by the time that the chunks have taken so far. Without a plan, for a live
+    source, the bar shows how many images were skipped and how far the map lags behind.
     """
 
     def __init__(self, plan: Plan | None) -> None:

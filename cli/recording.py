@@ -15,8 +15,8 @@ from viewer.launch import LOOPBACK
 class Recording:
     """A listener that records into ``folder`` and, if requested, shows the run in a window or a browser.
 
-    It starts at the first event: before that, the folder does not exist and may still be refused. A run that ends in a
-    ReconError, or by Ctrl-C without a map, leaves no recording that looks finished.
+    Recording starts at the first event: before that, the folder does not exist and may still be refused. A run that
+    ends with a ReconError, or by Ctrl-C without a map, leaves no recording that looks finished.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Recording:
         for opened in self._viewers:
             opened.close()
         if self._viewers and isinstance(error, ReconError | KeyboardInterrupt) and self._file == _file(self._path):
-            self._path.unlink(missing_ok=True)  # unless it is that of the map which came back
+            self._path.unlink(missing_ok=True)  # unless it belongs to the restored map
 
     def __call__(self, event: Event, /) -> None:
         if not self._viewers:
@@ -73,5 +73,5 @@ class Recording:
 
 
 def _file(path: Path) -> int:
-    """Tells a file from another at the same place; 0 for none."""
+    """A number that tells a file from its replacement at the same path; 0 for none."""
     return path.stat().st_ino if path.exists() else 0

@@ -67,7 +67,7 @@ SKIPPED_SHOWN = 5
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can be planned. finished: frames of the run to resume. The plan may lower the settings."""
+    """A run ready for planning. finished: frame count of the run to resume. A plan may lower the settings."""
 
     description: SourceDescription
     settings: RunSettings
@@ -76,7 +76,7 @@ class Prepared:
     web_host: str
 
     def plan(self, out: Path, workers: Workers) -> Plan:
-        """See ``make_plan``; a worker measures the machine with what it imports for the run anyway."""
+        """See ``make_plan``; a worker measures the machine, since it needs the same imports for the run."""
         recorded = ViewerName.NONE not in self.viewers
         wanted = self.description, self.settings, out
         made: Plan = workers.call("geometry", MAKE_PLAN, *wanted, recorded=recorded, finished=self.finished)
@@ -148,7 +148,7 @@ def prepare(
 
 
 def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings) -> int:
-    """How many frames of the source are already finished. Raises ReconError if the run cannot resume with it."""
+    """Number of finished frames of the source. Raises ReconError if the run cannot be resumed with it."""
     from recon.store.journal import Journal
 
     journal = Journal.resume(out, str(Path(name).expanduser().resolve()), settings, source)
@@ -205,7 +205,7 @@ def plan(
 
 
 def open_recogniser(settings: RunSettings, workers: Workers) -> PlaceRecogniser | None:
-    """The loop finder, None without loops."""
+    """The loop finder; None with loops off."""
     from retrieval import recogniser
 
     return recogniser.open_recogniser(settings.places, workers) if settings.places else None
@@ -214,7 +214,7 @@ def open_recogniser(settings: RunSettings, workers: Workers) -> PlaceRecogniser 
 @contextmanager
 def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_host: str) -> Iterator[list[Listener]]:
     """Progress bar and viewers of a run."""
-    # Imported here so that input errors are reported before seconds of imports.
+    # Imported here because imports take seconds and input errors should be reported first.
     from cli.progress import ProgressBar
     from cli.recording import Recording
     from recon.core.files import leaving_no_empty_folder
@@ -287,7 +287,7 @@ def conclude(report: RunReport, out: Path, ending: Ending) -> None:
 
 
 def _loss(lost: Sequence[SkippedFrame], read: int) -> str:
-    """A sentence about frames that have no place for one reason."""
+    """A sentence about frames that could not be placed for one reason."""
     return f"{len(lost)} of {read} frames, the first {lost[0].name}, the last {lost[-1].name}: {lost[0].reason}."
 
 

@@ -33,5 +33,5 @@ def size(amount: float) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text on one line: characters that cannot be printed, such as line breaks in file names, are escaped."""
+    """Text on one line, with unprintable characters escaped, such as line breaks in file names."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

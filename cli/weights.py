@@ -55,7 +55,7 @@ def verify(file: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Name o
     from recon.network.known_weights import kept_checksum, resolve, sha256, unusable_tensors
     from retrieval.aggregation import ARCHITECTURE
 
-    ARCHITECTURES["ImAge"] = ARCHITECTURE  # which compares all tensors with the network
+    ARCHITECTURES["ImAge"] = ARCHITECTURE  # its check compares all tensors with the network
 
     path = resolve(file)
     checkpoint = read_checkpoint(path)

@@ -1,6 +1,6 @@
 """The output folder of a run: whether it may be used, and what ``--overwrite`` replaces.
 
-The replaced map moves to DIR/replaced. It is deleted once the new run has a map, and restored if it gets none.
+The old map moves to DIR/replaced. It is deleted once the new run has a map, and restored if the run ends without one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says whe
 
 
 def refuse_own_outputs(source: str, out: Path) -> None:
-    """Raise SettingsError for a source inside a folder that a run in ``out`` deletes before it starts."""
+    """Raise SettingsError if a run in ``out`` would delete the source before reading it."""
     outputs = [Path(os.path.realpath(out / name)) for name in (*OUTPUTS, REPLACED, PART, ERROR_FILE)]
     where = Path(os.path.realpath(Path(source).expanduser()))  # resolve() raises for a link to itself
     if any(where.is_relative_to(output) for output in outputs):
@@ -48,7 +48,7 @@ def refuse_own_outputs(source: str, out: Path) -> None:
 def require_usable(out: Path, *, overwrite: bool) -> None:
     """Raise OutputError if no run may start in ``out``; changes nothing.
 
-    Reasons: it cannot be written, it holds files and ``overwrite`` is not set, or the files to replace are not a run's.
+    Reasons: it is not writable, it holds files and ``overwrite`` is not set, or its files are not from a run.
     """
     try:
         _require_writable(out)
@@ -69,9 +69,9 @@ def require_usable(out: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def replacing(out: Path, *, overwrite: bool) -> Iterator[None]:
-    """Set aside what ``overwrite`` replaces; at the end delete it if there is a new map, else restore it.
+    """Set aside what ``overwrite`` replaces; finally delete it if there is a new map, else restore it.
 
-    Raises OutputError, see ``require_usable``.
+    Raises OutputError; see ``require_usable``.
     """
     if overwrite:
         require_usable(out, overwrite=True)
@@ -86,9 +86,9 @@ def replacing(out: Path, *, overwrite: bool) -> Iterator[None]:
 
 
 def finish_moving(out: Path) -> None:
-    """Bring back outputs that a killed ``--overwrite`` was moving, so that the run in ``out`` can be resumed.
+    """Restore outputs that a killed ``--overwrite`` was moving, so that the run in ``out`` can be resumed.
 
-    Raises OutputError, see ``sole_writer``.
+    Raises OutputError; see ``sole_writer``.
     """
     part = out / PART
     if part.is_dir() and _is_ours(part):
@@ -97,10 +97,9 @@ def finish_moving(out: Path) -> None:
 
 
 def open_journal(name: str, source: Source, out: Path, settings: RunSettings) -> Journal:
-    """The journal of a new run in ``out``, or of the one to resume; see ``require_usable`` and ``Journal.resume``.
+    """The journal of a new run in ``out``, or of the run to resume; see ``require_usable`` and ``Journal.resume``.
 
-    Files and watched folders give the same frames every time; cameras, streams and videos played at their own speed do
-    not.
+    Files and watched folders give the same frames every time; cameras, streams and videos played in real time do not.
     """
     again = source.status is None or source.description.kind == "folder"
     where = str(Path(name).expanduser().resolve()) if again else name
@@ -119,7 +118,7 @@ def discard_map(out: Path) -> None:
 
 @contextmanager
 def full_disk_told(out: Path) -> Iterator[None]:
-    """Turn the errors of pycolmap's database on a full disk into a sentence; ``incoming`` is removed at the end."""
+    """Turn pycolmap's database errors on a full disk into an OutputError; finally remove ``incoming``."""
     try:
         yield
     except RuntimeError as error:
@@ -138,14 +137,14 @@ def _require_writable(out: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    if not os.statvfs(existing).f_blocks:  # as of /proc and /sys, where root may do all
+    if not os.statvfs(existing).f_blocks:  # such as /proc and /sys, where access checks always pass for root
         raise OSError(errno.ENOTSUP, f"{existing} cannot hold files")
 
 
 def _set_aside(out: Path) -> None:
-    """Move the outputs into DIR/replaced; what an earlier run that came to no map has set aside stays there instead.
+    """Move the outputs to DIR/replaced, unless it holds a map set aside by an earlier run that gave no map.
 
-    They go by way of ``PART``, so that DIR/replaced is whole wherever it exists.
+    They move by way of ``PART``, so DIR/replaced is always complete.
     """
     aside, part = out / REPLACED, out / PART
     _move_back(out)
@@ -174,7 +173,7 @@ def _settle(out: Path) -> None:
 
 
 def _move_back(out: Path) -> None:
-    """Undo a move into or out of DIR/replaced that was cut off."""
+    """Undo an interrupted move into or out of DIR/replaced."""
     part = out / PART
     if not part.exists():
         return

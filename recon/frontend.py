@@ -17,8 +17,8 @@ from recon.settings import RunSettings
 
 @dataclass(frozen=True)
 class Workplace:
-    """What a run gives its front end. folder: for the front end's own files. finished: frames of an earlier run, by
-    index, whose chunks are recalled first, see ``Resumable``.
+    """What a run gives its front end. folder: for the front end's own files. finished: indices of an earlier run's
+    frames, whose chunks are recalled first; see ``Resumable``.
     """
 
     folder: Path
@@ -39,29 +39,29 @@ class GeometryFrontEnd(Protocol):
 
     @property
     def unadjusted(self) -> str:
-        """Why a map is doubtful if ``refine`` returns nothing: a sentence without its full stop, or an empty string."""
+        """Why a map is doubtful if ``refine`` returns nothing: a sentence without full stop, or an empty string."""
         ...
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
-        """Geometry of the chunk, in a frame and unit that the front end chooses.
+        """Geometry of the chunk, in a coordinate frame and unit that the front end chooses.
 
-        Frames that cannot be placed are in ``unplaced`` with the reason; placing none is not an error.
+        Frames that cannot be placed are listed in ``unplaced`` with the reason; placing none is not an error.
         """
         ...
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
         """Consistent poses of the whole map, in the same world, after all chunks.
 
-        cam_from_world: rigid (4, 4) by frame index, as the chunks placed them. loops: pairs of frames, the earlier
-        first, known to see the same place. The result may omit frames that contradict the rest and add frames that had
-        no pose. An empty result leaves the map unchanged.
+        cam_from_world: rigid (4, 4) by frame index, as placed by the chunks. loops: pairs of frames, the earlier one
+        first, that see the same place. The result may omit frames that contradict the rest and add frames that had no
+        pose. An empty result leaves the map unchanged.
         """
         ...
 
     def explain_nothing(self, source: str, names: Mapping[int, str], reasons: Mapping[int, Unplaced]) -> str:
-        """The sentence for a source of two or more frames (``names`` by index) of which fewer than two have a pose.
+        """The error message for a source of at least two frames of which fewer than two have a pose.
 
-        reasons: why, by index.
+        names: of all frames, by index. reasons: why frames have no pose, by index.
         """
         ...
 
@@ -75,11 +75,11 @@ class Resumable(Protocol):
     """A front end that can continue after the chunks of an earlier run."""
 
     def memory(self) -> Mapping[str, Any]:
-        """What it needs, besides the last chunk's geometry, to continue after that chunk; values that JSON can hold."""
+        """What it needs, besides the last chunk's geometry, to continue after that chunk, as JSON values."""
         ...
 
     def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
-        """Restore a chunk that ``reconstruct`` saw in an earlier run, and the ``memory`` after it.
+        """Restore a chunk reconstructed in an earlier run, and the ``memory`` after it.
 
         Called for all finished chunks in order, before any chunk is reconstructed.
         """
@@ -88,10 +88,10 @@ class Resumable(Protocol):
 
 @runtime_checkable
 class Separate(Protocol):
-    """A front end in another process, which can work while this one does something else."""
+    """A front end in another process, which works in parallel with this one."""
 
     def begin(self, chunk: Chunk) -> None:
-        """Begin with a chunk, unless that has been done; ``reconstruct`` then waits for the result."""
+        """Start on a chunk, unless already started; ``reconstruct`` then waits for the result."""
         ...
 
 

@@ -51,8 +51,8 @@ def reconstruct(
 ) -> RunReport:
     """Reconstruct images or a video into the folder ``out`` and return what happened.
 
-    recogniser: finds loops, which correct the map while it grows; None to close no loops. workers: processes for what
-    would hold this one up; without them everything runs in this one. The caller closes them.
+    recogniser: finds loops, which correct the map while it grows; None to close no loops. workers: processes for work
+    that would block this one; without them, everything runs in this process. The caller closes them.
 
     Ctrl-C stops at the next opportunity, exports what is finished and sets ``RunReport.interrupted``; if nothing is
     finished, KeyboardInterrupt is raised. An output that cannot be written is listed in ``RunReport.unwritten``; the
@@ -103,7 +103,7 @@ def reconstruct_source(
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """The input of a run. name: of the source, for the report. out: the run's folder. workers: other processes."""
+    """The input of a run. name: of the source, for the report. out: run folder. workers: its other processes."""
 
     name: str
     source: Source
@@ -129,11 +129,11 @@ class Run:
         self._frames = RunFrames()
         self._map = GrowingMap(self._store, tell, recogniser, task.workers)
         self._chunks: list[ChunkReport] = []
-        self._newest = 0.0  # timestamp of the frame read last
-        self._chunk_end, self._done = 0.0, 0  # of the last chunk, on the watch; frames in chunks so far
+        self._newest = 0.0  # timestamp of the last frame read
+        self._chunk_end, self._done = 0.0, 0  # watch time at the end of the last chunk; frames in chunks so far
 
     def execute(self) -> RunReport:
-        """Do everything; see ``reconstruct``."""
+        """Run from source to exports; see ``reconstruct``."""
         try:
             with self._watch.running():
                 complete = self._build()
@@ -147,7 +147,7 @@ class Run:
         return report
 
     def _build(self) -> bool:
-        """Build the map; False if Ctrl-C ended it early. Raises KeyboardInterrupt if there is nothing to keep."""
+        """Build the map; False if interrupted by Ctrl-C. Raises KeyboardInterrupt if there is nothing to keep."""
         try:
             self._grow()
             self._require_a_map()
@@ -202,7 +202,7 @@ class Run:
                 yield item
 
     def _tell_status(self) -> StreamStatus | None:
-        """The status of a live source, which the listeners get too."""
+        """Return the status of a live source and send it to the listeners."""
         status = self._task.source.status
         if status:
             self._tell(status)
@@ -217,12 +217,12 @@ class Run:
             yield found
 
     def _is_next_ready(self) -> bool:
-        """Whether the source gives the next chunk without waiting for a camera."""
+        """Whether the source can deliver the next chunk without waiting for a camera."""
         status = self._task.source.status
         return not status or status.waiting >= self._task.settings.chunk - self._task.settings.overlap
 
     def _add(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
-        """Place a chunk and store it on disk. memory: of the front end after it."""
+        """Place a chunk and store it on disk. memory: the front end's memory after the chunk."""
         self._frames.explain(chunk, geometry)
         submap = self._map.add(chunk, geometry)
         if submap:
@@ -237,7 +237,7 @@ class Run:
         self._tell(Progress("frames", self._done, self._task.source.description.frames))
 
     def _write_places(self) -> None:
-        """Store the poses of all frames on disk, in an unfinished map."""
+        """Store the poses of all frames in the unfinished map on disk."""
         placed = self._map.frames
         skipped = self._frames.skipped({frame.index for frame in placed})
         with stage("store"):
@@ -257,7 +257,7 @@ class Run:
     def _require_something_to_keep(self) -> None:
         """Report what Ctrl-C leaves; raises KeyboardInterrupt if there is nothing to keep."""
         if self._journal.is_recalling:
-            self._tell(Notice("Interrupted before the map was read back: it is as it was."))
+            self._tell(Notice("Interrupted before the map was restored; it is unchanged."))
             raise KeyboardInterrupt
         if len(self._map.frames) < ENOUGH:
             self._discard()
@@ -266,13 +266,13 @@ class Run:
         self._tell(Notice("Interrupted. Writing the finished part."))
 
     def _discard(self) -> None:
-        """Delete the files of a run that made no map, but none of an earlier run."""
+        """Delete the files of a run without a map, but keep those of an earlier run."""
         if not self._journal.finished:
             self._front_end.close()
             discard_map(self._task.out)
 
     def _make_consistent(self) -> None:
-        """Adjust all poses jointly and place frames that come late."""
+        """Adjust all poses jointly and place frames that no chunk could place."""
         placed = self._map.frames
         self._tell(Progress("bundle adjustment", 0, len(placed)))
         with stage("bundle adjustment"):
@@ -299,7 +299,7 @@ class Run:
                     self._tell(Progress("frames between", found, len(passed)))
 
     def _export(self, *, complete: bool) -> tuple[str, ...] | None:
-        """Write the outputs; returns a sentence for each that failed, None after Ctrl-C."""
+        """Write the outputs; returns a sentence for each that failed, or None after Ctrl-C."""
         placed, frames = self._map.frames, self._frames
         skipped = frames.skipped({frame.index for frame in placed})
         workers, cloud = self._task.workers, self._task.settings.cloud

@@ -1,4 +1,4 @@
-"""A front end in a process of its own: ``SeparateFrontEnd`` stands for it where the pipeline runs."""
+"""A front end in its own process, and ``SeparateFrontEnd``, its proxy in the pipeline's process."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ Sent = tuple[ChunkGeometry, tuple[FrameGeometry | int, ...]]
 
 
 class SharedFrames:
-    """The frames of the last chunk, as both processes have them.
+    """The frames of the last chunk, known to both processes.
 
-    Frames that the next chunk keeps travel as their index, and so remain the same objects on the other side, too.
+    Frames that the next chunk keeps are sent as their index and so remain the same objects on the receiving side.
     """
 
     def __init__(self) -> None:
         self._known: dict[int, FrameGeometry] = {}
 
     def packed(self, geometry: ChunkGeometry) -> Sent:
-        """A chunk to send."""
+        """The geometry of a chunk in the form to send."""
         frames = tuple(frame.index if self._known.get(frame.index) is frame else frame for frame in geometry.frames)
         self._known = {frame.index: frame for frame in geometry.frames}
         return replace(geometry, frames=()), frames
 
     def unpacked(self, sent: Sent) -> ChunkGeometry:
-        """A chunk that was received."""
+        """The geometry of a received chunk."""
         rest, received = sent
         frames = tuple(self._known[frame] if isinstance(frame, int) else frame for frame in received)
         self._known = {frame.index: frame for frame in frames}
@@ -46,7 +46,7 @@ class SharedFrames:
 
 
 class HostedFrontEnd:
-    """The front end itself, in its own process."""
+    """The actual front end, in its own process."""
 
     def __init__(self, settings: RunSettings) -> None:
         kind = front_end_class(settings)
@@ -62,7 +62,7 @@ class HostedFrontEnd:
         self._front_end = self._start(Workplace(folder, tell, finished))
 
     def reconstruct(self, chunk: Chunk) -> tuple[Sent, Mapping[str, Any]]:
-        """The geometry of a chunk, and the memory after it."""
+        """The geometry of a chunk, and the front end's memory after it."""
         geometry = self._front_end.reconstruct(chunk)
         return self._shared.packed(geometry), self._front_end.memory() if self._resumable else {}
 
@@ -85,7 +85,7 @@ class HostedFrontEnd:
 
 
 class SeparateFrontEnd:
-    """Stands for a front end in another process; see ``GeometryFrontEnd``. All its methods raise WorkerDied."""
+    """Proxy of a front end in another process; see ``GeometryFrontEnd``. Every method may raise WorkerDied."""
 
     def __init__(self, hosted: Kept, workers: Workers, place: Workplace) -> None:
         self._hosted, self._workers = hosted, workers
@@ -116,7 +116,7 @@ class SeparateFrontEnd:
         return str(self._hosted.call("explain_nothing", source, names, reasons))
 
     def close(self) -> None:
-        """Break off what the other process works on, and end it."""
+        """Interrupt the other process and end it."""
         if self._hosted.idle:
             with suppress(WorkerDied):
                 self._hosted.call("close")
@@ -124,7 +124,7 @@ class SeparateFrontEnd:
 
 
 class SeparateResumable(SeparateFrontEnd):
-    """The same for one that is ``Resumable``."""
+    """Proxy of a front end that is ``Resumable``."""
 
     def memory(self) -> Mapping[str, Any]:
         return self._memory
@@ -134,12 +134,12 @@ class SeparateResumable(SeparateFrontEnd):
 
 
 def prepare_front_end(settings: RunSettings, workers: Workers) -> PreparedFrontEnd:
-    """The front end that the settings ask for, where the ``workers`` run it. Raises what its ``prepare`` does."""
+    """The front end that the settings ask for, in a worker if there is one. Raises what its ``prepare`` raises."""
     if not workers.separate:
         kind = front_end_class(settings)
         return PreparedFrontEnd(issubclass(kind, Resumable), kind.prepare(settings))
     hosted = workers.keep("geometry", "recon.separate:HostedFrontEnd", settings)
     resumable = hosted.call("is_resumable")
-    # What stands for a front end needs no ``prepare``.
+    # A proxy needs no ``prepare``.
     start: Any = partial(SeparateResumable if resumable else SeparateFrontEnd, hosted, workers)
     return PreparedFrontEnd(resumable, start)

@@ -1,4 +1,4 @@
-"""Runs one function on many items beside each other, on all processors."""
+"""Runs a function on many items in parallel, on all processors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from recon.core.machine import processors
 
-AHEAD = 2  # items per processor that are taken before their turn
+AHEAD = 2  # items per processor taken in advance
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,8 +20,8 @@ Result = TypeVar("Result")
 def beside(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """``map`` over several threads: the same results, in the same order.
 
-    ``items`` are taken in the calling thread, a few ahead. Each runs on one thread: with a processor each, more would
-    wait for each other, and sums would depend on their number.
+    ``items`` are taken in the calling thread, a few in advance. BLAS uses one thread per item: all processors are busy
+    anyway, and sums would otherwise depend on the number of threads.
     """
     workers = processors()
     waiting: deque[Future[Result]] = deque()

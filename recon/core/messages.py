@@ -1,7 +1,7 @@
-"""Messages between processes: a pickle in anonymous shared memory, whose descriptor goes through a socket.
+"""Messages between processes: a pickle in anonymous shared memory, whose descriptor is sent through a socket.
 
-The receiver maps large arrays instead of copying them, no sender waits for its receiver, and nothing is left behind
-however a process ends.
+The receiver maps large arrays instead of copying them, senders never wait for receivers, and nothing is left behind
+when a process dies.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import tempfile
 from collections.abc import Callable
 from typing import IO, Any
 
-ENDS = struct.Struct("=QQQ")  # of the arrays, of their table, and of the pickle
+ENDS = struct.Struct("=QQQ")  # of the arrays, their table and the pickle
 PLACE = struct.Struct("=QQ")  # start and length of an array
 ALIGNED = 64  # bytes
-SMALL = 1 << 14  # bytes, up to which an array is part of the pickle
+SMALL = 1 << 14  # bytes; arrays up to this size stay in the pickle
 
 
 def send(channel: socket.socket, message: Any) -> None:
-    """Send anything that pickle takes. Raises ConnectionError if the other process has ended."""
+    """Send any object that can be pickled. Raises ConnectionError if the other process has ended."""
     large: list[memoryview] = []
     content = pickle.dumps(message, 5, buffer_callback=_sorting(large))
     with _shared_file() as file:
@@ -36,7 +36,7 @@ def send(channel: socket.socket, message: Any) -> None:
 
 
 def receive(channel: socket.socket) -> Any:
-    """Wait for the next message. Arrays in it are the receiver's own. Raises ConnectionError as ``send`` does."""
+    """Wait for the next message, whose arrays the receiver may change. Raises ConnectionError like ``send``."""
     header, descriptors, *_ = socket.recv_fds(channel, ENDS.size, 1)
     if not header:
         raise ConnectionResetError
@@ -49,7 +49,7 @@ def receive(channel: socket.socket) -> Any:
 
 
 def _sorting(large: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
-    """What pickle asks for every array: whether it is to be in the pickle. The others are added to the list."""
+    """A buffer callback that keeps small arrays in the pickle and appends the others to ``large``."""
 
     def is_small(buffer: pickle.PickleBuffer) -> bool:
         content = buffer.raw()
@@ -67,7 +67,7 @@ def _append(file: IO[bytes], array: memoryview) -> tuple[int, int]:
 
 
 def _shared_file() -> IO[bytes]:
-    """A file in memory without a name; a system without such files gives one on disk, which has no name either."""
+    """An unnamed file in memory, or on disk if the system has no such files."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("recon"), "wb")  # noqa: PTH123  a descriptor
     return tempfile.TemporaryFile()

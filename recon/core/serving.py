@@ -1,4 +1,4 @@
-"""The main function of a worker process, see ``recon.core.workers``, and what others call in it."""
+"""The main function of a worker process, and functions called inside it; see ``recon.core.workers``."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from recon.core.failures import short
 from recon.core.messages import receive, send
 from recon.core.stopwatch import StageTime, Stopwatch, peak_memory
 
-STOP = signal.SIGUSR1  # ends a worker, which tidies up if it is not inside a native call
+STOP = signal.SIGUSR1  # ends a worker; it cleans up unless it is inside a native call
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 @dataclass(frozen=True)
 class Request:
-    """function: "module:name", or the name of a method of the object kept as ``of``. keep: keep the result as this."""
+    """function: "module:name", or a method name of the kept object ``of``. keep: number to keep the result under."""
 
     function: str
     arguments: tuple[Any, ...]
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The result of a call or its error, and what it took. processor_seconds: of the worker since it began."""
+    """The result or error of a call, and its cost. processor_seconds: of the worker since its start."""
 
     result: Any
     error: Exception | None
@@ -53,7 +53,7 @@ class Outcome:
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Answer the calls that come through a socket until it closes."""
+    """Answer the calls from a socket until it closes. parent: process id."""
     signal.signal(STOP, _interrupt)
     _die_with(parent)
     os.environ.setdefault(LEVEL, str(FATAL))
@@ -66,18 +66,18 @@ def serve(descriptor: int, parent: int) -> None:
 
 
 def tell(event: Event, /) -> None:
-    """Send an event to the listener of the run that this worker works for."""
+    """Send an event to the run's listener."""
     send(_channels[0], event)
 
 
 def note_crashes(path: Path) -> None:
-    """Write the stack of a crash of this worker to the end of a file."""
+    """Append the stack to a file if this worker crashes."""
     with suppress(OSError):
         _crash_files.append(path.open("a", encoding="utf-8"))
         faulthandler.enable(_crash_files[-1])
 
 
-_channels: list[socket.socket] = []  # one, to the process that asks
+_channels: list[socket.socket] = []  # one, to the calling process
 _crash_files: list[IO[str]] = []
 
 
@@ -103,7 +103,7 @@ def _outcome(request: Request, kept: dict[int, Any]) -> Outcome:
 
 
 def _answer(channel: socket.socket, outcome: Outcome) -> None:
-    """Send an outcome; in place of an error that cannot be sent goes one with the same words."""
+    """Send an outcome; an error that cannot be pickled is replaced by a RuntimeError with the same text."""
     if outcome.error:
         try:
             pickle.loads(pickle.dumps(outcome.error))  # noqa: S301  our own
@@ -119,9 +119,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Let the system kill this process as soon as ``parent`` ends; where it cannot, the process ends after its call.
+    """Let Linux kill this process as soon as ``parent`` ends; on other systems it ends after its current call.
 
-    Linux kills it already when the thread that started it ends, which is the one that a run is in.
+    Linux does so as soon as the thread that started the process ends; that is the thread of the run.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)

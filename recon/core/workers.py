@@ -1,6 +1,6 @@
-"""Processes beside the one that reads, shows and hears Ctrl-C.
+"""Worker processes beside the main one, which reads frames, shows progress and handles Ctrl-C.
 
-They run what holds Python's interpreter lock or cannot be interrupted, as calls of COLMAP and gtsam do.
+Workers run calls that hold Python's interpreter lock or cannot be interrupted, such as those of COLMAP and gtsam.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from recon.core.stopwatch import already_counted, book, waiting
 
 Role = Literal["geometry", "loops"]
 VARIABLE, USUAL = "RECON_WORKERS", 1
-STOPS_WITHIN = 1.0  # seconds, after which a worker is killed
-UNHEARD = (signal.SIGINT, signal.SIGTERM)  # which a terminal or service manager sends to all processes of a run
+STOPS_WITHIN = 1.0  # seconds before a worker is killed
+UNHEARD = (signal.SIGINT, signal.SIGTERM)  # terminals and service managers send these to all processes of a run
 
 
 class Call:
-    """A call that a worker answers sooner or later."""
+    """A pending or answered call of a worker."""
 
     def __init__(self, worker: _Worker) -> None:
         self._worker = worker
@@ -52,7 +52,7 @@ class Call:
 
 
 class _Worker:
-    """A process that answers calls in the order in which they come."""
+    """A process that answers calls in order."""
 
     def __init__(self, role: Role, hear: Listener) -> None:
         self._role, self._hear = role, hear
@@ -86,7 +86,7 @@ class _Worker:
         return call
 
     def keep(self, function: str, arguments: tuple[Any, ...]) -> int:
-        """The number under which the worker keeps the result of a call."""
+        """Make a call whose result the worker keeps; returns the result's number."""
         self._kept += 1
         self.submit(Request(function, arguments, keep=self._kept)).result()
         return self._kept
@@ -105,7 +105,7 @@ class _Worker:
         self._counted, self.peak_memory = message.processor_seconds, message.peak_memory
 
     def close(self) -> None:
-        """End the process, and what it works on."""
+        """End the process and any call in progress."""
         if self._process.returncode is None:
             if self._unanswered:
                 self._process.send_signal(STOP)
@@ -127,34 +127,33 @@ class _Worker:
 
 
 class Kept:
-    """An object that a worker keeps, or this process."""
+    """An object kept by a worker, or by this process."""
 
     def __init__(self, worker: _Worker | None, kept: Any) -> None:
         self._worker, self._kept = worker, kept
 
     @property
     def idle(self) -> bool:
-        """Whether a call would begin at once."""
+        """Whether a call would start at once."""
         return self._worker is None or self._worker.idle
 
     def submit(self, method: str, *arguments: Any) -> Call:
-        """Begin to call a method in the worker."""
+        """Start a method call in the worker."""
         assert self._worker is not None
         return self._worker.submit(Request(method, arguments, of=self._kept))
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method. Raises what it raises, and WorkerDied."""
+        """Call a method. Raises what the method raises, and WorkerDied."""
         if self._worker is None:
             return getattr(self._kept, method)(*arguments)
         return self.submit(method, *arguments).result()
 
 
 class Workers:
-    """The processes of a run beside its own, each of which starts when it is first needed.
+    """The worker processes of a run, each started when first needed.
 
-    count: most of them at work at a time. With none, or in a program that has added choices of its own to a registry,
-    everything runs in this process. listener: hears the events of the workers. Functions are given as "module:name", so
-    that this process need not import them.
+    count: 0 runs everything in this process, as does a program that has added its own choices to a registry. listener:
+    gets the events of the workers. Functions are named as "module:name", so this process need not import them.
     """
 
     def __init__(self, count: int = 0) -> None:
@@ -170,31 +169,31 @@ class Workers:
 
     @property
     def tell(self) -> Listener:
-        """What to give a function for its events."""
+        """The listener to pass to a function."""
         return tell if self.separate else self._hear
 
     @property
     def peak_memory(self) -> int:
-        """The most resident memory [bytes] that the workers have held, as a sum of each one's maximum."""
+        """Peak resident memory [bytes] of the workers: the sum of their maxima."""
         for role, worker in self._workers.items():
             self._note_peak(role, worker)
         return sum(self._peaks.values())
 
     def call(self, role: Role, function: str, *arguments: Any, **named: Any) -> Any:
-        """The result of a function. Raises what the function raises, and WorkerDied."""
+        """Call a function and return its result. Raises what the function raises, and WorkerDied."""
         if not self.separate:
             return pkgutil.resolve_name(function)(*arguments, **named)
         return self._worker(role).submit(Request(function, arguments, named)).result()
 
     def keep(self, role: Role, function: str, *arguments: Any) -> Kept:
-        """The result of a function, kept where the function runs. Raises as ``call``."""
+        """Call a function and keep its result in the process that ran it. Raises like ``call``."""
         if not self.separate:
             return Kept(None, pkgutil.resolve_name(function)(*arguments))
         worker = self._worker(role)
         return Kept(worker, worker.keep(function, arguments))
 
     def end(self, role: Role) -> None:
-        """End a worker and what it works on; the next call starts another one."""
+        """End a worker and any call in progress; the next call starts a new worker."""
         if worker := self._workers.get(role):
             self._note_peak(role, worker)
             worker.close()
@@ -229,7 +228,7 @@ class Workers:
 
 
 def workers_of_environment() -> Workers:
-    """As many as RECON_WORKERS says. Raises SettingsError unless it is a number from 0."""
+    """As many workers as RECON_WORKERS says. Raises SettingsError if that is not a number of 0 or more."""
     text = os.environ.get(VARIABLE, str(USUAL))
     if not text.isdecimal():
         raise SettingsError(f"{VARIABLE} is a number of processes, 0 or more; got {text!r}. Correct it or unset it.")
@@ -238,7 +237,7 @@ def workers_of_environment() -> Workers:
 
 @contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """A process that starts meanwhile never hears the signals that end a run; this one hears them afterwards."""
+    """Block the signals that end a run: a process started inside never gets them; this one gets them afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, UNHEARD)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Depth that a second view confirms."""
+"""Keeps the depth that a second view confirms."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MAX_DIFFERENCE = 0.02
 
 
 def keep_consistent(view: PosedView, depth: Depth, others: list[tuple[PosedView, Depth]]) -> Depth:
-    """Drop depth that fewer than two of the other views (one, where at most two see the point) confirm.
+    """Drop depth confirmed by fewer than two other views; one suffices if at most two see the point.
 
-    A view confirms a point when its own depth there differs by at most 2%. Confidence falls to half for points that
-    one view alone confirms.
+    A view confirms a point if its own depth there differs by at most 2%. Points confirmed by a single view get half the
+    confidence.
     """
     confirmed = np.zeros(depth.depth.shape, np.int32)
     seen = np.zeros(depth.depth.shape, np.int32)
@@ -34,7 +34,7 @@ def keep_consistent(view: PosedView, depth: Depth, others: list[tuple[PosedView,
 def _confirm(
     view: PosedView, depth: Depth, other: PosedView, other_depth: Depth
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which pixels (h, w) fall onto depth in the other view, and which agree with it."""
+    """Which pixels (h, w) project onto depth in the other view, and which agree with it."""
     other_from_view = other.cam_from_chunk @ np.linalg.inv(view.cam_from_chunk)
     z, found = look_up(depth.depth, view.intrinsics, other_depth.depth, other.intrinsics, other_from_view)
     return found > 0, (found > 0) & (np.abs(found - z) < MAX_DIFFERENCE * z)
@@ -43,11 +43,11 @@ def _confirm(
 def look_up(
     depth: DepthMap, intrinsics: Array, other_depth: DepthMap, other_intrinsics: Array, other_from_view: Array
 ) -> tuple[DepthMap, DepthMap]:
-    """What another view says about the points of a depth map.
+    """Look up the points of a depth map in another view.
 
     other_from_view: (4, 4), rigid or with a scale. Returns two maps (h, w) over the pixels of ``depth``, both in the
-    other view's unit: how deep the point lies in the other view, and the depth that is stored there. The second is 0
-    where the view has none, the point lies outside of it or behind it, or ``depth`` is 0.
+    other view's unit: the depth of the point in the other view, and the depth stored there. The second is 0 if the view
+    stores none, if the point lies outside or behind the view, or if ``depth`` is 0.
     """
     height, width = depth.shape
     rows, columns = np.mgrid[:height, :width].astype(np.float32) + np.float32(0.5)

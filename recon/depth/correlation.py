@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from recon.depth.views import PosedView
 
 Volume = NDArray[np.float32]
-OUTSIDE = -1e4  # grey value of what a source does not see
+OUTSIDE = -1e4  # grey value outside a source's image
 
 
 @dataclass(frozen=True, eq=False)
 class Patches:
-    """The patches of ``window`` pixels a side around every pixel of a grey image (h, w): their mean and deviation."""
+    """Patches of side ``window`` [px] around every pixel of a grey image (h, w): their mean and deviation."""
 
     image: Volume
     mean: Volume
@@ -31,7 +31,7 @@ class Patches:
         return cls(image, mean, np.sqrt(np.maximum(_box_mean(image * image, size) - mean * mean, 1.0)), size)
 
     def correlation(self, warped: Volume) -> Volume:
-        """With the patches of another image, -1 where that is OUTSIDE; in place, since this takes most of the time."""
+        """Correlation with the patches of ``warped``, -1 where it is OUTSIDE."""
         other_mean = _box_mean(warped, self.window)
         variance = _box_mean(warped * warped, self.window)
         variance -= other_mean * other_mean
@@ -45,7 +45,7 @@ class Patches:
 
 
 def two_best(scores: Sequence[Volume]) -> Volume:
-    """Mean (h, w) of the two best correlations of each pixel, or the best where no second source sees it."""
+    """Mean (h, w) of the two best correlations of each pixel, or the best if no second source sees it."""
     first = np.full_like(scores[0], -1)
     second = first.copy()
     for score in scores:

@@ -24,18 +24,18 @@ from recon.depth.sweep import Geometry
 from recon.depth.views import Depth, DepthStage, PosedView
 from recon.depth.weights import load_weights
 
-GOOD = 0.05  # confidence is the probability that the depth is right within this relative error
+GOOD = 0.05  # confidence is the probability that the relative error of the depth is below this
 FEWEST_POINTS = 8
-HINTED_SOURCES = 1  # with the classical depth as a hint, more sources cost time and change nothing
+HINTED_SOURCES = 1  # with classical depth as a hint, more sources take time without any gain
 
 
 @dataclass(frozen=True)
 class LearnedSweep:
-    """Dense depth by the compact network, at every pixel allowed by the view's mask.
+    """Dense depth by the compact network, at every pixel inside the view's mask.
 
     net: in evaluation mode, on ``device``. sources: neighbouring views compared with each view. best_angle: preferred
-    triangulation angle of the neighbours [degrees]. use_sparse: give the network the sparse points, not only the range
-    of their depth. confirm: keep only depth that a second view confirms, as the classical stage does.
+    triangulation angle of the neighbours [degrees]. use_sparse: give the network the sparse points, not just their
+    depth range. confirm: keep only depth that a second view confirms, as the classical stage does.
     """
 
     net: PosedDepthNet
@@ -49,9 +49,9 @@ class LearnedSweep:
     def depth(
         self, views: list[PosedView], solved: Mapping[int, Depth], hints: Mapping[int, Depth] | None = None
     ) -> list[Depth]:
-        """Depth of every view, see ``DepthStage``; a view that shares too few points with the others gets none.
+        """Depth of every view, see ``DepthStage``; none for views that share too few points with the others.
 
-        hints: depth known at some pixels, by the index of the view; it serves as more sparse points.
+        hints: depth known at some pixels, by view index, used like sparse points.
         """
         new = [view for view in views if view.index not in solved]
         neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
@@ -65,7 +65,7 @@ class LearnedSweep:
     def _estimate(
         self, views: list[PosedView], neighbours: list[list[PosedView]], hints: Mapping[int, Depth]
     ) -> dict[int, Depth]:
-        """Depth by the index of the view; every image is encoded once."""
+        """Depth by view index; every image is encoded once."""
         used = {view.index: view for group in (views, *neighbours) for view in group}
         if not used:
             return {}
@@ -97,7 +97,7 @@ class LearnedSweep:
         return functional.pad(image, padding, mode="replicate").contiguous(memory_format=torch.channels_last)
 
     def _sparse(self, view: PosedView, hint: Depth | None, size: tuple[int, int]) -> Tensor:
-        """Inverse depth (1, 1, h, w) at pixels where it is known, 0 elsewhere."""
+        """Known inverse depth (1, 1, h, w), 0 elsewhere."""
         image = _sparse_image(view, size) if self.use_sparse else np.zeros(size, np.float32)
         if hint is not None:
             height, width = (side // EIGHTH * EIGHTH for side in hint.depth.shape)
@@ -122,7 +122,7 @@ class LearnedSweep:
 
 @dataclass(frozen=True)
 class FilledSweep:
-    """The depth of one stage, with gaps filled by the network, which takes that depth as a hint."""
+    """The depth of one stage, with its gaps filled by the network, which uses that depth as a hint."""
 
     first: DepthStage
     second: LearnedSweep
@@ -176,7 +176,7 @@ def _sparse_image(view: PosedView, size: tuple[int, int]) -> DepthMap:
 
 
 def confidence(log_scale: Tensor) -> Tensor:
-    """Probability that the depth is right within ``GOOD``, of a Laplace distribution of the log depth's error."""
+    """Probability of a relative error below ``GOOD``, if the log depth's error has a Laplace distribution."""
     return 1 - torch.exp(-math.log1p(GOOD) / log_scale.exp())
 
 

@@ -1,6 +1,6 @@
-"""A search for the best correlation close to known depth.
+"""Searches for the best correlation close to known depth.
 
-Every pixel has a depth of its own, so windows slant as the surface does; those of a plane sweep face the camera.
+Every pixel has its own depth, so windows follow slanted surfaces; those of a plane sweep face the camera.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Match:
 def search(view: PosedView, sources: list[PosedView], inverse_depth: DepthMap, step: float) -> Match:
     """The best of three inverse depths (h, w), ``step`` apart, at every pixel, refined by a parabola.
 
-    Where a step to either side correlates better than the middle, that is the result: more is for a second search.
+    The result is at most one step from the middle; a second search can continue from there.
     """
     reference = Patches.of(grey(view), WINDOW)
     warps = [_warp_onto(view, source) for source in sources]

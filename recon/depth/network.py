@@ -1,7 +1,7 @@
 """The posed depth network: encode every view once, then sweep, smooth and refine for each reference view.
 
-The network has no unit of length: input and output depths are positions between the nearest and the farthest plane,
-which the caller sets, so scaling poses and planes scales the depth.
+The network has no unit of length: depths are positions between the nearest and the farthest plane, which the caller
+sets, so scaling poses and planes scales the depth.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recon.depth.stem import EIGHTH, HALF, QUARTER, Features, Stem
 from recon.depth.sweep import Geometry, Visibility, average_sources, group_correlation, patch_correlation, sample_planes
 
 PATCHES = 2  # channels of patch correlation in the cost volume
-SHARPNESS = 10.0  # correlations are cosines; this scales them to the layers' initial range
+SHARPNESS = 10.0  # scales correlations, which are cosines, to the initial range of the layers
 NEAREST_SHARE = 0.05  # depth never leaves the planes' range by more than this share of the far inverse depth
 
 
@@ -41,13 +41,13 @@ class PosedDepthConfig:
 
     @property
     def local_samples(self) -> int:
-        """Channels of the local search: learned groups and patches at every offset."""
+        """Channels of the local search: learned groups and patch correlations at every offset."""
         return (2 * self.offsets + 1) * (self.groups + 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What is known about a reference view before its depth is estimated.
+    """The input of a depth estimate for a reference view.
 
     geometry: of its sources. inverse_depths: (batch, planes), evenly spaced from far to near. sparse: (batch, 1, h, w)
     inverse depth of triangulated points at full resolution, 0 = none.

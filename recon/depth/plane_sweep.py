@@ -1,8 +1,8 @@
 """Classical dense depth: plane sweep over neighbouring views with semi-global smoothing.
 
 For every depth hypothesis the neighbours are warped onto the view (Collins 1996) and compared by normalised
-cross-correlation; the cost is smoothed along image lines (Hirschmueller 2008) and the best depth taken per pixel. All
-this at half size: a search around the depth found there restores the detail.
+cross-correlation; the cost is smoothed along image lines (Hirschmueller 2008) and every pixel takes the best depth. All
+this runs at half size; a search around that depth then restores the detail.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from recon.depth.correlation import OUTSIDE, Patches, Volume, grey, two_best
 from recon.depth.local_search import search
 from recon.depth.views import Depth, PosedView, halved
 
-SMOOTH = 0.03  # a larger change of the depth from one half-size pixel to the next is a step
+SMOOTH = 0.03  # relative; a larger change in depth between half-size pixels is a step
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PlaneSweep:
 
     @stage("classical depth")
     def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
-        """Depth of every view, kept only where a second view confirms it; see ``DepthStage``."""
+        """Depth of every view where a second view confirms it; see ``DepthStage``."""
         new = [view for view in views if view.index not in solved]
         neighbours = [select_sources(view, views, self.sources, self.best_angle) for view in new]
         small = {view.index: halved(view) for view in views}
@@ -64,7 +64,7 @@ class PlaneSweep:
         around, step = enlarged(coarse, view.mask.shape), (planes[1] - planes[0]) / 2
         found = search(view, sources, around, step)
         confidence = np.clip((found.correlation - self.min_correlation) / (1 - self.min_correlation), 0, 1)
-        # Half a plane from the first or last, the best depth may lie beyond.
+        # Within half a plane of the first or last plane, the best depth may lie outside the range.
         confidence[~view.mask | (around < planes[0] + step / 2) | (around > planes[-1] - step / 2)] = 0
         depth = np.where(confidence > 0, 1 / np.maximum(found.inverse_depth, 1e-12), 0)
         return Depth(depth.astype(np.float32), confidence.astype(np.float32))
@@ -87,7 +87,7 @@ def enlarged(inverse_depth: DepthMap, shape: tuple[int, ...]) -> DepthMap:
 
 
 def select_sources(view: PosedView, views: list[PosedView], count: int, best_angle: float) -> list[PosedView]:
-    """The views that share most points with ``view`` under a useful triangulation angle [degrees], best first."""
+    """The views that share most points with ``view`` at a useful triangulation angle [degrees], best first."""
     points = sparse_points(view)
     scores: list[tuple[float, PosedView]] = []
     for other in views:
@@ -109,7 +109,7 @@ def sparse_points(view: PosedView) -> NDArray[np.float64]:
 def triangulation_angles(
     points: NDArray[np.float64], first_from_chunk: NDArray[np.float64], second_from_chunk: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Angles [degrees] under which points (n, 3) see the centres of two cameras."""
+    """Triangulation angles [degrees] of points (n, 3) between the centres of two cameras."""
     rays = []
     for cam_from_chunk in (first_from_chunk, second_from_chunk):
         ray = points - np.linalg.inv(cam_from_chunk)[:3, 3]
@@ -128,7 +128,7 @@ def correlation_volume(
 ) -> Volume:
     """Normalised cross-correlation (planes, h, w): mean of the two best sources, -1 where none sees the point.
 
-    The two best, so that a neighbour in which the point is occluded does no harm.
+    Taking only the best two ignores sources in which the point is occluded.
     """
     reference = Patches.of(grey(view), window)
     volume = np.empty((len(inverse_depths), *view.mask.shape), np.float32)
@@ -164,7 +164,7 @@ def semi_global(cost: Volume, image: NDArray[np.uint8], step_cost: float, jump_c
         edges = np.abs(np.diff(grey, axis=axis, prepend=grey.take([0], axis=axis)))
         jumps = np.maximum(np.moveaxis(jump_cost / (1 + edges / 8), axis, 0), step_cost)
         smoothed = _smooth_lines(lines, jumps, step_cost)
-        # Backwards, a step from line n + 1 to n crosses the same edge as the step from n to n + 1.
+        # A backward step from line n + 1 to n crosses the same edge as the forward step.
         smoothed += _smooth_lines(lines[::-1], np.roll(jumps, -1, axis=0)[::-1], step_cost)[::-1]
         total += np.moveaxis(smoothed, 0, axis + 1)
     return total

@@ -10,12 +10,12 @@ from torch.nn import functional
 
 from recon.depth.layers import Residual, conv_norm, convex_upsample
 
-LARGEST_STEP = 4.0  # planes by which the local search may move a depth
+LARGEST_STEP = 4.0  # planes; largest move of a depth in the local search
 
 
 @dataclass(frozen=True, eq=False)
 class Refined:
-    """position: (batch, 1, h, w) in planes, at full resolution. log_scale: its expected error, log of log-depth."""
+    """position: (batch, 1, h, w) in planes, at full resolution. log_scale: log of its expected log-depth error."""
 
     position: Tensor
     log_scale: Tensor

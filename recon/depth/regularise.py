@@ -10,7 +10,7 @@ from torch.nn import functional
 class SpaceThenDepth(nn.Module):
     """Residual block on volumes (batch, planes, h, w, channels): 3x3 over space, then 3 over planes.
 
-    Both view the same memory as a channels-last image, so nothing is copied; a full 3D convolution takes twice as long.
+    Both read the same memory as a channels-last image, without copying; a full 3D convolution takes twice as long.
     The second convolution is initialised to zero: the block starts as the identity and needs no normalisation.
     """
 
@@ -40,7 +40,7 @@ def over_planes(layer: nn.Module, volume: Tensor) -> Tensor:
 
 
 class Guide(nn.Module):
-    """Scales and shifts a volume's channels, equally in all planes, as the image suggests (Bangunharcana 2021)."""
+    """Scales and shifts a volume's channels, guided by the image, equally in all planes (Bangunharcana 2021)."""
 
     def __init__(self, context: int, channels: int) -> None:
         super().__init__()
@@ -103,8 +103,8 @@ def grow_like(volume: Tensor, target: Tensor) -> Tensor:
 def peak_position(scores: Tensor, reach: int = 2) -> Tensor:
     """Position (batch, 1, h, w) of the peak along the planes of scores (batch, planes, h, w), in planes.
 
-    The softmax-weighted mean over ``reach`` planes on either side of the best one, so that a second peak
-    elsewhere does not pull it away.
+    It is the softmax-weighted mean over ``reach`` planes on either side of the best one, so other peaks have no
+    influence.
     """
     planes = scores.shape[1]
     best = scores.detach().argmax(1, keepdim=True).clamp(reach, planes - 1 - reach)

@@ -1,4 +1,4 @@
-"""Encodes an image as the maps that the plane sweep compares and the context that guides its smoothing."""
+"""Encodes an image as maps to compare in the plane sweep and context to guide its smoothing."""
 
 from __future__ import annotations
 

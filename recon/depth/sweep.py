@@ -1,6 +1,6 @@
-"""The plane sweep: source maps compared with the reference's at every depth hypothesis (Collins 1996).
+"""The plane sweep: compares source maps with the reference's at every depth hypothesis (Collins 1996).
 
-Maps of stride s have pixel centres at s * (column + 0.5), as images have at (column + 0.5); see docs/conventions.md.
+Maps of stride s have pixel centres at s * (column + 0.5), images at (column + 0.5); see docs/conventions.md.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-NOISE = 2e-3  # variance of a standardised image below which a patch counts as plain
-BEHIND = 1e-4  # closer to the source's camera plane than this share of the reference depth: not seen
+NOISE = 2e-3  # variance in a standardised image below which a patch has no texture
+BEHIND = 1e-4  # of the reference depth; points closer to the source's camera plane are not seen
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """How pixels of the reference move into the sources: x_source ~ rotation @ x_reference + inverse_depth * offset.
+    """Maps pixels from the reference to the sources: x_source ~ rotation @ x_reference + inverse_depth * offset.
 
     rotation: (batch, sources, 3, 3). offset: (batch, sources, 3). Both act on full-resolution pixels. extent: (batch,
     sources, 2), width and height of the sources' images, which may be smaller than their padded maps.
@@ -63,10 +63,10 @@ class Geometry:
         return torch.stack([across, down], -1).clamp(-3, 3), seen
 
     def warp_planes(self, sources: Tensor, inverse_depths: Tensor, stride: int) -> Tensor:
-        """What ``grid_sample`` shows at the positions of ``project``, for planes that face the camera, on the CPU.
+        """Like ``grid_sample`` at the positions of ``project``, for planes that face the camera, on the CPU.
 
         sources: (batch, sources, 1, h, w), maps with ``stride``. inverse_depths: (batch, planes).
-        Returns (batch, sources, planes, h, w); values behind a source's camera differ, where nothing is seen.
+        Returns (batch, sources, planes, h, w); values differ only behind a source's camera, where nothing is seen.
         """
         batch, count, _, height, width = sources.shape
         warped = np.empty((batch, count, inverse_depths.shape[1], height, width), np.float32)
@@ -93,7 +93,7 @@ def _between_centres(matrix: NDArray[np.float64], stride: int) -> NDArray[np.flo
 
 
 def group_correlation(reference: Tensor, sources: Tensor, positions: Tensor, groups: int) -> Tensor:
-    """Correlation by groups of channels (Guo 2019) of the reference with what the sources show.
+    """Correlation of the reference with the sources by groups of channels (Guo 2019).
 
     reference: (batch, c, h, w). sources: (batch, sources, c, h, w). positions: (batch, sources, planes, h, w, 2).
     Returns (batch, sources, groups, planes, h, w); with maps of unit length the groups add up to the cosine.
@@ -126,7 +126,7 @@ class _Moments:
         return covariance / (variances[0] * variances[1]).sqrt()
 
     def widened(self) -> _Moments:
-        """Of windows three times as wide."""
+        """The moments of windows three times as wide."""
         wide = (functional.avg_pool2d(part, 3, 1, 1, count_include_pad=False) for part in vars(self).values())
         return _Moments(*wide)
 
@@ -143,9 +143,9 @@ def sample_planes(sources: Tensor, positions: Tensor) -> Tensor:
 def patch_correlation(reference: Tensor, warped: Tensor, window: int, *, narrow: bool) -> Tensor:
     """Normalised cross-correlation of image patches, a useful signal even before training.
 
-    reference: (batch, 1, H, W). warped: (batch, sources, planes, H, W), what the sources show at its pixels.
-    Returns (batch, sources, channels, planes, H / window, W / window): patches of 3 x window pixels a side, and before
-    them of ``window`` where ``narrow``. Patches without texture correlate near 0.
+    reference: (batch, 1, H, W). warped: (batch, sources, planes, H, W), the sources at its pixels.
+    Returns (batch, sources, channels, planes, H / window, W / window). The last channel is for patches of side
+    3 * window; if ``narrow``, one for side ``window`` precedes it. Patches without texture correlate near 0.
     """
     batch, count, planes = warped.shape[:3]
     warped = warped.flatten(1, 2)

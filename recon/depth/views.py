@@ -42,7 +42,7 @@ class Depth:
     confidence: DepthMap
 
     def all_sure(self) -> Depth:
-        """The same with confidence from 0..1 squeezed into SURE..1: another view has confirmed what there is."""
+        """The same depth with confidence mapped from 0..1 to SURE..1, since another view has confirmed it."""
         confidence = np.where(self.confidence > 0, SURE + (1 - SURE) * self.confidence, 0)
         return Depth(self.depth, confidence.astype(np.float32))
 
@@ -53,7 +53,7 @@ class DepthStage(Protocol):
     def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
         """Depth of every view, in the unit of the poses and in the order of the views.
 
-        solved: depth that some of the views, by their index, have already; it stays as it is.
+        solved: known depth of some views, by index; it stays unchanged.
         """
         ...
 
@@ -85,7 +85,7 @@ def undistort(frame: Frame, camera: Camera, longest_side: int) -> tuple[Image, M
     height, width = frame.image.shape[:2]
     columns, rows = _pixel_maps(camera, longest_side, width, height)
     reduction = max(width, height) / longest_side
-    # Remapping takes single pixels: without a blur, a strong reduction would alias.
+    # Remapping reads single pixels, so strong reduction aliases without a blur.
     image = cv2.GaussianBlur(frame.image, (0, 0), 0.4 * reduction) if reduction > 1.3 else frame.image
     colour = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     inside = (columns >= 0) & (rows >= 0) & (columns <= width - 1) & (rows <= height - 1)
@@ -97,7 +97,7 @@ def undistort(frame: Frame, camera: Camera, longest_side: int) -> tuple[Image, M
 def _pixel_maps(
     camera: Camera, longest_side: int, width: int, height: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Column and row in a width x height copy of the original of every pinhole pixel, counted from pixel centres."""
+    """Column and row of every pinhole pixel in a width x height copy of the original; 0 is a pixel centre."""
     intrinsics, (out_width, out_height) = pinhole(camera, longest_side)
     rows, columns = np.mgrid[:out_height, :out_width] + 0.5
     rays = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3) @ np.linalg.inv(intrinsics).T

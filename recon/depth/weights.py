@@ -1,4 +1,4 @@
-"""Weight files of the compact networks: safetensors with half-precision weights and the network's sizes beside them.
+"""Weight files of the compact networks: safetensors with half-precision weights and the network's sizes.
 
 A large network may be split into several files, ``NAME-1-of-3.safetensors`` and so on.
 ``recon.lab.compact.weights`` writes them.
@@ -40,7 +40,7 @@ class Stored:
 def load_weights(path: Path, device: torch.device) -> PosedDepthNet:
     """The posed depth network from a file of ``save_weights``, in evaluation mode, with float32 arithmetic.
 
-    Raises ReconError if the file is missing, damaged, or of another network.
+    Raises ReconError if the file is missing, damaged, or for another network.
     """
     stored = read_weights(path)
     require(stored, POSED_FORMAT)
@@ -48,7 +48,7 @@ def load_weights(path: Path, device: torch.device) -> PosedDepthNet:
 
 
 def read_weights(path: Path) -> Stored:
-    """The content of a file, or of all parts if it is one. Raises ReconError for a missing or damaged one."""
+    """The content of a file, or of all parts if it is split. Raises ReconError if one is missing or damaged."""
     match = PART.search(path.stem)
     if not match:
         return _read(path)
@@ -72,7 +72,7 @@ def _read(path: Path) -> Stored:
 
 
 def require(stored: Stored, wanted: str) -> None:
-    """Raise ReconError if a file is of another network."""
+    """Raise ReconError if a file is for another network."""
     if stored.format != wanted:
         raise ReconError(f"{stored.path} holds {stored.format!r}, not {wanted!r}: name another file.")
 

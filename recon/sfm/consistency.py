@@ -1,4 +1,4 @@
-"""Makes a whole map consistent: more matches, joint adjustment of all poses, placement of remaining frames."""
+"""Makes a whole map consistent: matches more pairs, adjusts all poses jointly and places remaining frames."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
-CLEARLY = 0.8  # least gain in reprojection error, as a ratio, for freer lenses without other evidence
-APART = 0.98  # the same for a lens per frame, if there are several anyway
+CLEARLY = 0.8  # largest ratio of reprojection errors that justifies freer lenses without other evidence
+APART = 0.98  # the same for a lens per frame if there are several lenses anyway
 
 Adjusted = tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]
 
 
 def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> tuple[int, int]:
-    """Match frames far apart, first those of ``loops``; returns how many match well, and how many of these are wrong.
+    """Match distant frames, ``loops`` first; returns how many pairs match clearly and how many of those are wrong.
 
-    A pair whose relative rotation contradicts the chain of poses by more than 20 degrees shows two places that only
-    look alike; its matches are dropped, since they would fold the map. With few matches the rotation is so uncertain
-    that a right pair may be dropped, which does no harm but proves nothing: only pairs with CLEAR_INLIERS are counted.
+    If the relative rotation of a pair contradicts the chain of poses by more than 20 degrees, the pair shows two places
+    that only look alike; its matches are dropped because they would fold the map. With few matches the rotation is
+    uncertain and a right pair may be dropped, which is harmless, so only pairs with CLEAR_INLIERS are counted.
     """
     found = [*match_loops(database, loops), *match_far_pairs(database)]
     clear = {pair for pair in found if database.inliers(*pair) >= CLEAR_INLIERS}
@@ -52,7 +52,7 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
 
     The result is empty if a lens becomes impossible.
     """
-    # Wrong matches of repeated structure survive the pixel threshold; their pull must not grow with their error.
+    # Wrong matches on repeated structure pass the pixel threshold; their influence must not grow with their error.
     loss = pycolmap.LossFunctionType.CAUCHY
     model, cache, options = _adjusted(
         database, database.frames, cam_from_world, MAP_OBSERVATIONS, loss, distortion=True
@@ -68,9 +68,9 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
 def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *, distortion: bool) -> SparseModel:
     """Adjust the poses, lenses and points of some frames jointly, starting from ``cam_from_model`` (4, 4).
 
-    distortion: adjust the lenses' distortion too; little parallax cannot separate it from the focal length. The result
-    is empty if the frames do not determine the lens, which then diverges. If only a lens per frame explains them, the
-    database has these afterwards.
+    distortion: also adjust the lenses' distortion, which little parallax cannot separate from the focal length. The
+    result is empty if the frames do not determine the lens, which then diverges. If only a lens per frame explains the
+    frames, the database is changed to that.
     """
     frames, loss = sorted(cam_from_model), pycolmap.LossFunctionType.TRIVIAL
     model, *_ = _adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, loss, distortion=distortion)
@@ -82,7 +82,7 @@ def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *
 
 
 def plausible(model: pycolmap.Reconstruction) -> bool:
-    """Whether all lenses are physically plausible."""
+    """Whether all lenses are physically possible."""
     return not any(camera.has_bogus_params(*FOCAL_RANGE, MAX_DISTORTION) for camera in model.cameras.values())
 
 
@@ -132,7 +132,7 @@ def _adjusted_once(
     *,
     freedom: Freedom,
 ) -> Adjusted:
-    """A model of ``frames``, triangulated and adjusted from those with known poses, and its input."""
+    """A model triangulated and adjusted from the frames with known poses, with its cache and options."""
     cache = database.reduced_cache(select_features(database, frames, observations), apart=freedom.apart)
     options = pipeline_options(EFFORTS[2], database.pixel_scale(frames))
     options.ba_refine_focal_length, options.ba_refine_extra_params = True, freedom.distortion
@@ -156,7 +156,7 @@ def _adjusted_once(
 def add_frames(
     cache: pycolmap.DatabaseCache, options: pycolmap.IncrementalPipelineOptions, model: pycolmap.Reconstruction
 ) -> None:
-    """Register against the whole map the frames that no chunk could place."""
+    """Register the frames that no chunk could place against the whole map."""
     pipeline = pycolmap.IncrementalPipeline(options, cache, pycolmap.ReconstructionManager())
     mapper = pycolmap.IncrementalMapper(cache)
     pipeline.reconstruct_sub_model(mapper, options.get_mapper(), model)
@@ -164,9 +164,9 @@ def add_frames(
 
 
 def match_loops(database: MatchDatabase, loops: Sequence[Pair]) -> list[Pair]:
-    """Match the frames of loops and at most PAIRS_AROUND pairs next to them; returns the new verified pairs.
+    """Match the frames of loops and at most PAIRS_AROUND pairs around them; returns the new verified pairs.
 
-    Without them the grid of far pairs, coarse in a long sequence, can miss a loop, and the adjustment opens it again.
+    The grid of far pairs is coarse in a long sequence and can miss a loop, which the adjustment would then reopen.
     """
     frames = database.frames
     places = {index: place for place, index in enumerate(frames)}
@@ -176,10 +176,10 @@ def match_loops(database: MatchDatabase, loops: Sequence[Pair]) -> list[Pair]:
 
 
 def match_far_pairs(database: MatchDatabase) -> list[Pair]:
-    """Match a grid of all pairs of frames, and more around those that match; returns the new verified pairs.
+    """Match a grid of pairs of frames, and more pairs around those that match; returns the new verified pairs.
 
-    The grid has about GRID_PAIRS: every frame of a short sequence, fewer of a long one. Of the pairs between its lines,
-    at most PAIRS_AROUND are matched, evenly spread, if much of the scene is seen repeatedly.
+    The grid has about GRID_PAIRS pairs: of all frames in a short sequence, of every n-th in a long one. Between its
+    lines, at most PAIRS_AROUND more pairs are matched, evenly spread.
     """
     frames = database.frames
     stride = max(1, math.ceil(len(frames) / math.sqrt(2 * GRID_PAIRS)))
@@ -189,7 +189,7 @@ def match_far_pairs(database: MatchDatabase) -> list[Pair]:
 
 
 def pairs_around(found: Sequence[Pair], reach: int, count: int) -> list[Pair]:
-    """At most PAIRS_AROUND pairs of ``count`` places within ``reach`` of those found, evenly spread."""
+    """At most PAIRS_AROUND pairs, of ``count`` places, within ``reach`` of those found, evenly spread."""
     around = {
         (first + before, second + after)
         for first, second in found

@@ -1,4 +1,4 @@
-"""Whether images look cropped, so that principal points may lie anywhere, and whether estimating them has helped.
+"""Whether images look cropped, so that the principal point may lie anywhere, and whether estimating it helped.
 
 Images cropped by hand all differ in size, while a camera writes its images in one or two sizes.
 """
@@ -12,13 +12,13 @@ import pycolmap
 
 from recon.sfm.database import MatchDatabase
 
-FEWEST_FRAMES = 6  # to separate principal points from rotated cameras
-OFF_CENTRE = 0.002  # of the longest side; no lens starts so far from the middle
+FEWEST_FRAMES = 6  # to separate the principal point from rotation
+OFF_CENTRE = 0.002  # of the longest side; estimates start closer to the centre
 POINTS_KEPT = 0.97  # of the observations
 
 
 def look_cropped(database: MatchDatabase, frames: Sequence[int]) -> bool:
-    """Whether most frames have a size that no other has, and no calibrated lens."""
+    """Whether the frames have many different sizes and no calibrated lens."""
     if len(frames) < FEWEST_FRAMES or database.fixed_cameras():
         return False
     cameras = [database.camera(index) for index in frames]
@@ -26,18 +26,18 @@ def look_cropped(database: MatchDatabase, frames: Sequence[int]) -> bool:
 
 
 def have_moved(database: MatchDatabase, frames: Sequence[int]) -> bool:
-    """Whether any of the frames' principal points is away from the middle."""
+    """Whether any frame's principal point is away from the image centre."""
     return any(off_centre(database.camera(index)) > OFF_CENTRE for index in frames)
 
 
 def off_centre(camera: pycolmap.Camera) -> float:
-    """Distance of the principal point from the middle of the image, in longest sides."""
+    """Distance of the principal point from the image centre, in longest sides."""
     offset = camera.principal_point_x - camera.width / 2, camera.principal_point_y - camera.height / 2
     return float(np.hypot(*offset) / max(camera.width, camera.height))
 
 
 def fits_better(freer: pycolmap.Reconstruction, usual: pycolmap.Reconstruction, share: float) -> bool:
-    """Whether a model with freer lenses explains as many observations with at most ``share`` of the error."""
+    """Whether a model with freer lenses keeps the frames and observations, with at most ``share`` of the error."""
     if freer.num_reg_images() < usual.num_reg_images() or not usual.num_points3D():
         return False
     kept = freer.compute_num_observations() / usual.compute_num_observations()

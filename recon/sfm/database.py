@@ -35,14 +35,14 @@ DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assum
 FISHEYE_FOCAL = 0.5  # in widths: about 115 degrees from side to side
 FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
 ENOUGH_INLIERS = FEWEST_MATCHES
-ENOUGH_IMAGES = 8  # that tell a lens while the map grows
-FRAMES_IN_MEMORY = 64  # a megabyte each
+ENOUGH_IMAGES = 8  # that determine a lens while the map grows
+FRAMES_IN_MEMORY = 64  # 1 MB each
 GLANCE_FEATURES = 300
-GLANCES_IN_MEMORY = 128  # more frames than a grid of far pairs has, a sixth of a megabyte each
+GLANCES_IN_MEMORY = 128  # more frames than the grid of far pairs has; 0.17 MB each
 GLANCE_MATCHES = 6
 Rows = NDArray[np.uint32]
 NO_IMAGE, NO_MASK = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_)
-ID_LIMIT = 2**31 - 1  # COLMAP's number of a pair is the first image's id times this, plus the second's
+ID_LIMIT = 2**31 - 1  # COLMAP's pair id: the first image's id times this, plus the second's id
 
 
 def image_id(frame_index: int) -> int:
@@ -51,7 +51,7 @@ def image_id(frame_index: int) -> int:
 
 
 def image_name(frame_index: int) -> str:
-    """Not the file's own: COLMAP separates names by spaces and takes those that begin with # for comments."""
+    """A number instead of the file name: COLMAP splits names at spaces and reads a leading # as a comment."""
     return f"{frame_index:09d}"
 
 
@@ -59,8 +59,8 @@ class MatchDatabase:
     """What structure from motion remembers between chunks.
 
     Pixels are those of the originals. Two frames are matched and verified at most once, except on request.
-    finished: the frames of an earlier run whose features and matches are kept, where ``path`` is its file; it can be
-    one that was killed at any moment. Raises MapError where the file is missing or damaged then.
+    finished: frames of an earlier run, even a killed one, that left the file ``path``; their features and matches are
+    kept. Raises MapError if that file is missing or damaged.
     """
 
     def __init__(
@@ -85,18 +85,18 @@ class MatchDatabase:
         self._lenses: dict[str, int] = {}
         self._lens_of: dict[int, int] = {}
         self._chosen: set[int] = set()
-        self.lenses_may_differ = False  # as the pairs of some frames say
+        self.lenses_may_differ = False  # according to some pairs
         self._frames: dict[int, Frame] = {}  # without pixels
         self._scale: dict[int, float] = {}
         self.features = lru_cache(FRAMES_IN_MEMORY)(self._read_features)
         self._few_features = lru_cache(GLANCES_IN_MEMORY)(self._read_few_features)
 
     def close(self) -> None:
-        """Close the file. It stays, so that the run can be resumed. Raises RuntimeError if the disk is full."""
+        """Close the file, which stays on disk for a resumed run. Raises RuntimeError if the disk is full."""
         try:
             self._database.close()
         except RuntimeError:
-            # Its destructor would try once more at the end of the program, and abort.
+            # The destructor would retry at the end of the program and abort.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._database))
             raise
 
@@ -105,12 +105,12 @@ class MatchDatabase:
         return sorted(self._lens_of)
 
     def add(self, frame: Frame) -> None:
-        """Find the features of a frame and store them, once."""
+        """Detect and store the features of a frame, unless they are stored already."""
         if frame.index in self._lens_of:
             return
         self._scale[frame.index] = frame.original_size[0] / frame.image.shape[1]
         self._frames[frame.index] = replace(frame, image=NO_IMAGE, mask=NO_MASK)
-        if self._database.exists_image(image_id(frame.index)):  # of an earlier run
+        if self._database.exists_image(image_id(frame.index)):  # from an earlier run
             camera_id = self._database.read_image(image_id(frame.index)).camera_id
             self._lens_of[frame.index] = self._lenses[self.kind(frame.index)] = camera_id
             return
@@ -124,7 +124,7 @@ class MatchDatabase:
     def describe_again(self, frames: Sequence[Frame]) -> None:
         """Detect the features of frames again after their masks changed, and delete their old matches."""
         ids = [image_id(frame.index) for frame in frames]
-        self._database.close()  # two SQLite libraries in one process undo each other's locks
+        self._database.close()  # two SQLite libraries in one process release each other's locks
         with closing(sqlite3.connect(self.path)) as connection, connection:
             for number in ids:
                 connection.execute("DELETE FROM keypoints WHERE image_id = ?", (number,))
@@ -157,15 +157,15 @@ class MatchDatabase:
         return self.features(frame_index).largest(GLANCE_FEATURES)
 
     def pixel_scale(self, frame_indices: Iterable[int]) -> float:
-        """Original pixels per pixel of the working image, the median over the frames: the unit of detection noise."""
+        """Original pixels per working pixel, the median over the frames: the unit of detection noise."""
         return float(np.median([self._scale[index] for index in frame_indices]))
 
     @stage("matching")
     def match(self, pairs: Iterable[Pair], *, glance: bool = False) -> None:
-        """Match and verify the pairs (smaller index first) that were not matched before.
+        """Match and verify the pairs (smaller index first) that have not been matched.
 
-        glance: give a pair up when its few largest features have nothing in common (Wu 2013, preemptive matching), and
-        look no second time for the matches of a weak one; right for many pairs of which few overlap.
+        glance: skip pairs whose largest features do not match (preemptive matching, Wu 2013), and do not search weak
+        pairs for more matches. Use it for many pairs of which few overlap.
         """
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
         if isinstance(self._matcher, ImageMatcher):
@@ -181,7 +181,7 @@ class MatchDatabase:
         self._verify(candidates, guided=not glance)
 
     def _match_features(self, matcher: Matcher, pairs: Sequence[Pair], *, glance: bool) -> Iterator[tuple[Pair, Rows]]:
-        """Rows (m, 2) of the features of each pair."""
+        """Matched feature rows (m, 2) of each pair."""
 
         def match(views: tuple[Features, Features]) -> Rows:
             return rows_of(matcher.match(*views), *views)
@@ -197,7 +197,7 @@ class MatchDatabase:
         return len(matcher.match(few[0], few[1])) >= GLANCE_MATCHES
 
     def _match_images(self, matcher: ImageMatcher, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Rows]]:
-        """Rows (m, 2) of the keypoints of each pair, which get more by it."""
+        """Matched keypoint rows (m, 2) of each pair; adds the keypoints that matching finds."""
         changed: dict[int, NDArray[np.float32]] = {}
         for pair, matched in zip(pairs, matcher.match_images(pairs, self.features), strict=True):
             rows = []
@@ -212,7 +212,7 @@ class MatchDatabase:
 
     @stage("verification")
     def _verify(self, pairs: Sequence[tuple[Pair, Rows]], *, guided: bool) -> None:
-        """Keep the matches that agree with one epipolar geometry or homography, and find more where they are few."""
+        """Keep matches that fit one epipolar geometry or homography; search for more if they are few."""
         matcher = self._matcher if guided and isinstance(self._matcher, GuidedMatcher) else None
         views = ((matches, *self._view_of(pair)) for pair, matches in pairs)
         geometries = beside(lambda view: verify(*view, matcher), views)
@@ -221,22 +221,22 @@ class MatchDatabase:
             self._inliers[pair] = len(geometry.inlier_matches)
 
     def _view_of(self, pair: Pair) -> tuple[tuple[Features, Features], Lenses, float]:
-        """What verification needs to know about a pair."""
+        """The input of a pair's verification: features, lenses and pixel scale."""
         return self._both_features(pair), (self.camera(pair[0]), self.camera(pair[1])), self.pixel_scale(pair)
 
     def matched(self, pair: Pair) -> bool:
-        """Whether the pair was matched, with or without success."""
+        """Whether matching the pair has been tried."""
         return pair in self._inliers
 
     def inliers(self, first: int, second: int) -> int:
-        """Verified matches between two frames; 0 when they were not matched or have too few."""
+        """Number of verified matches between two frames; 0 if they were not matched or have too few."""
         return self._inliers.get((min(first, second), max(first, second)), 0)
 
     def camera(self, frame_index: int) -> pycolmap.Camera:
         return self._database.read_camera(self._lens_of[frame_index])
 
     def update_cameras(self, cameras: Mapping[int, Camera]) -> None:
-        """Take over the estimated lens of each frame index, so that the next chunk starts from it."""
+        """Store the estimated lens of each frame index, so that the next chunk starts from it."""
         for frame_index, camera in cameras.items():
             lens = self.camera(frame_index)
             lens.params, lens.has_prior_focal_length = camera.params, True
@@ -244,15 +244,15 @@ class MatchDatabase:
 
     @property
     def lenses(self) -> dict[int, tuple[list[float], bool]]:
-        """Parameters of every lens by its number, and whether they are more than a guess."""
+        """Parameters of every lens by number, and whether its focal length is better than a guess."""
         found = self._database.read_all_cameras()
         return {camera.camera_id: (camera.params.tolist(), camera.has_prior_focal_length) for camera in found}
 
     def restore_lenses(self, lenses: Mapping[int, tuple[list[float], bool]], lens_of: Mapping[int, int]) -> None:
-        """Set the lenses, and which frame has which, to what ``lenses`` and ``lens_of`` were before."""
+        """Restore earlier values of ``lenses`` and ``lens_of``."""
         owners = {number: index for index, number in lens_of.items()}
         for number, (params, told) in lenses.items():
-            if not self._database.exists_camera(number):  # no frame had it any more, and it was deleted
+            if not self._database.exists_camera(number):  # deleted when no frame used it
                 if number not in owners:
                     continue
                 camera = self._new_camera(self._frames[owners[number]])
@@ -264,7 +264,7 @@ class MatchDatabase:
         self.use_lenses(lens_of)
 
     def set_focal(self, number: int, focal: float) -> None:
-        """Give a lens a focal length [px] that is more than a guess."""
+        """Set the focal length [px] of a lens and mark it as estimated."""
         lens = self._database.read_camera(number)
         for row in lens.focal_length_idxs():
             lens.params[row] = focal
@@ -289,11 +289,11 @@ class MatchDatabase:
             pycolmap.calibrate_view_graph(self.path, options)
 
     def fixed_cameras(self) -> set[int]:
-        """Ids of lenses the user has calibrated."""
+        """Ids of the lenses that the user calibrated."""
         return set(self._lenses.values()) if self._known else set()
 
     def rare_lenses(self, frame_indices: Iterable[int]) -> set[int]:
-        """Ids of lenses with a chosen focal length that few of the frames have: a growing map does not tell them."""
+        """Ids of lenses with a set focal length and few frames, too few for a growing map to refine them."""
         counts = Counter(self._lens_of[index] for index in frame_indices)
         return {number for number, count in counts.items() if count < ENOUGH_IMAGES and number in self._chosen}
 
@@ -313,25 +313,25 @@ class MatchDatabase:
         return [pair for pair, inliers in self._inliers.items() if inliers and wanted.issuperset(pair)]
 
     def matches(self, pair: Pair) -> NDArray[np.int64]:
-        """Rows (m, 2) of the features of both frames that look alike, before they are verified."""
+        """Matched feature rows (m, 2) of a pair before verification."""
         return np.asarray(self._database.read_matches(*map(image_id, pair)), dtype=np.int64).reshape(-1, 2)
 
     def verified_matches(self, pair: Pair) -> NDArray[np.int64]:
-        """Rows (m, 2) of the features of both frames that show the same point."""
+        """Matched feature rows (m, 2) of a pair after verification."""
         geometry = self._database.read_two_view_geometry(image_id(pair[0]), image_id(pair[1]))
         return np.asarray(geometry.inlier_matches, dtype=np.int64).reshape(-1, 2)
 
     def raw_matches(self, pair: Pair) -> NDArray[np.int64]:
-        """Like ``verified_matches``, but before geometric verification."""
+        """Like ``matches``, but empty if none are stored."""
         if not self._database.exists_matches(image_id(pair[0]), image_id(pair[1])):
             return np.zeros((0, 2), dtype=np.int64)
         matches = self._database.read_matches(image_id(pair[0]), image_id(pair[1]))
         return np.asarray(matches, dtype=np.int64).reshape(-1, 2)
 
     def reduced_cache(self, rows: Mapping[int, NDArray[np.int64]], *, apart: bool = False) -> pycolmap.DatabaseCache:
-        """Like ``cache``, with only some rows of the features of every frame index.
+        """Like ``cache``, with only the given feature rows of each frame index.
 
-        apart: with a copy of its lens for every frame.
+        apart: give every frame its own copy of its lens.
         """
         cache = pycolmap.DatabaseCache()
         lens_of = {index: image_id(index) if apart else self._lens_of[index] for index in rows}
@@ -359,7 +359,7 @@ class MatchDatabase:
         return cache
 
     def relative_rotation(self, first: int, second: int) -> NDArray[np.float64] | None:
-        """Rotation (3, 3) from camera ``first`` to ``second``, by their matches alone; None if undetermined."""
+        """Rotation (3, 3) from camera ``first`` to ``second``, from their matches alone; None if undetermined."""
         geometry = self._database.read_two_view_geometry(image_id(first), image_id(second))
         cameras = [self.camera(first), self.camera(second)]
         points = [self._database.read_keypoints(image_id(index))[:, :2] for index in (first, second)]
@@ -368,12 +368,12 @@ class MatchDatabase:
         return None if pose is None else np.asarray(pose.rotation.matrix())
 
     def forget(self, pair: Pair) -> None:
-        """Drop the verified matches of a pair, because they contradict the model."""
+        """Drop the verified matches of a pair that contradicts the model."""
         self._database.delete_two_view_geometry(image_id(pair[0]), image_id(pair[1]))
         self._inliers[pair] = 0
 
     def kind(self, frame_index: int) -> str:
-        """What the source says about a frame's lens: frames with another text have another lens."""
+        """The lens according to the source; frames with different texts have different lenses."""
         frame = self._frames[frame_index]
         match self.cameras:
             case "one":
@@ -393,12 +393,12 @@ class MatchDatabase:
         return {number: self._database.read_camera(number) for number in numbers}
 
     def add_lens(self, frame_index: int) -> int:
-        """Number of a new lens that suits what is known about a frame."""
+        """Create a lens from what is known about a frame; returns its number."""
         camera = self._new_camera(self._frames[frame_index])
         return self._write_camera(camera, self._database.write_camera(camera))
 
     def use_lenses(self, lens_of: Mapping[int, int]) -> None:
-        """Assign lenses, by their numbers, to frames."""
+        """Assign lenses to frames. lens_of: lens number by frame index."""
         for index, number in lens_of.items():
             if self._lens_of[index] == number:
                 continue
@@ -409,7 +409,7 @@ class MatchDatabase:
             self._lens_of[index] = self._lenses[self.kind(index)] = number
 
     def split_lenses(self, frame_indices: Iterable[int]) -> None:
-        """Give every frame a lens of its own, with the focal length of the one that it had."""
+        """Give every frame its own lens, with its present focal length."""
         for index in frame_indices:
             focal, number = self.camera(index).mean_focal_length(), self.add_lens(index)
             self.set_focal(number, focal)
@@ -422,7 +422,7 @@ class MatchDatabase:
         return self._lenses[kind]
 
     def _write_camera(self, camera: pycolmap.Camera, number: int) -> int:
-        """Give a camera that is in the file its rig."""
+        """Write the rig of a stored camera."""
         camera.camera_id = number
         self._database.write_rig(_rig(camera), use_rig_id=True)
         return number
@@ -442,32 +442,32 @@ class MatchDatabase:
 
 
 def _rig(camera: pycolmap.Camera) -> pycolmap.Rig:
-    """COLMAP's rig of a camera alone."""
+    """COLMAP's rig with a single camera."""
     rig = pycolmap.Rig(rig_id=camera.camera_id)
     rig.add_ref_sensor(camera.sensor_id)
     return rig
 
 
 def _rig_frame(image: pycolmap.Image) -> pycolmap.Frame:
-    """COLMAP's frame of an image: the rig has the number of its only camera."""
+    """COLMAP's frame of an image; a rig has the id of its only camera."""
     frame = pycolmap.Frame(frame_id=image.image_id, rig_id=image.camera_id)
     frame.add_data_id(image.data_id)
     return frame
 
 
 def delete(path: Path) -> None:
-    """Delete an SQLite file with the journal that a killed process leaves beside it, which would be played into a new
-    file of that name."""
+    """Delete an SQLite file and any journal left by a killed process, which SQLite would apply to a new file of that
+    name."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def trim(path: Path, frames: Sequence[int]) -> dict[Pair, int]:
-    """Delete what a file of COLMAP holds of other frames, and matches that were not verified yet.
+    """Reduce a COLMAP database to ``frames``: delete all other frames and all unverified matches.
 
-    So it is as it was behind ``frames``, except for the lenses, and for pairs of these frames that were matched later.
-    Returns the verified matches of every pair; those with too few matches to be verified are not told, and are matched
-    again on request. Raises MapError when the file is missing or damaged, or lacks features of one of them.
+    Lenses, and pairs of these frames that were matched later, stay as they are. Returns the number of verified matches
+    of every pair. Pairs that had too few matches to verify are omitted and may be matched again. Raises MapError if the
+    file is missing or damaged, or lacks the features of any of the frames.
     """
     if not path.is_file():
         raise MapError(f"{path} is missing, so the run cannot be resumed. Rebuild the map with --overwrite.")

@@ -1,7 +1,7 @@
-"""How the camera moved, judged by the matches of some frames before anything is mapped.
+"""Judges the camera's motion from the matches of some frames, before mapping.
 
 Two views of a camera that only turns differ by the homography ``K R K^-1``, whatever the scene. A flat scene seen from
-several places gives homographies, too, but no single lens brings them into that form.
+several places also gives homographies, but no single lens brings them into that form.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ FEW_FEATURES = 60  # in a frame
 ENOUGH_MATCHES = 30
 STILL_MANY = 0.25
 FEWEST_PAIRS = 3  # some lens explains one or two homographies as rotations
-NEARLY_ALL = 0.8  # of the pairs that tell
+NEARLY_ALL = 0.8  # of the pairs, by number or by matches
 PAIRS_FOR_LENS, MATCHES_FOR_LENS = 12, 80
-FLAT_WITHIN, FLAT_SHARE = 2.0, 0.9  # px, and share of the area with matches, that one plane explains
+FLAT_WITHIN, FLAT_SHARE = 2.0, 0.9  # px; share of the area with matches that one plane explains
 FLAT_CELLS = 12  # along either side of an image
 FOCALS = np.geomspace(0.3, 2.5, 24)  # in widths
-LONGEST_FOCAL = 1.5  # in widths; beyond, turning looks like a shift along a plane, which makes a lens of any length
+LONGEST_FOCAL = 1.5  # in widths; for longer lenses, turning looks like a shift along a plane
 REFINEMENTS = (1.05, 1.025, 1.012, 1.006)
-NO_PARALLAX = np.radians(0.25)  # a sixth of the angle that the easiest mapping needs
+NO_PARALLAX = np.radians(0.25)  # a sixth of the angle that the most lenient mapping needs
 STANDS_STILL = 1.5  # px
 ENOUGH_MOVING = 0.1  # of the matches
 ROUNDS = 6
@@ -51,9 +51,9 @@ class _Views:
 
 
 def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera | None) -> Hindrance | None:
-    """Why these frames, at least two, can give no map; None if there is no reason.
+    """Why these frames, at least two, cannot give a map; None if nothing prevents it.
 
-    lens: the calibrated one, None if it has to be estimated.
+    lens: the calibrated lens; None to estimate it.
     """
     if np.median([len(database.positions(index)) for index in frames]) < FEW_FEATURES:
         return Hindrance.FEATURELESS
@@ -66,7 +66,7 @@ def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera 
 
 
 def hardly_moves(database: MatchDatabase, frames: Sequence[int], lens: Camera | None) -> bool:
-    """Whether rotation alone explains nearly all matches between frames far apart."""
+    """Whether rotation alone explains nearly all matches between distant frames."""
     pairs = far_pairs(database, frames)
     if len(pairs) < FEWEST_PAIRS:
         return False
@@ -76,9 +76,9 @@ def hardly_moves(database: MatchDatabase, frames: Sequence[int], lens: Camera | 
 
 
 def is_nearly_flat(database: MatchDatabase, frames: Sequence[int]) -> bool:
-    """Whether one homography per pair explains the matches nearly everywhere, between frames far apart.
+    """Whether, between distant frames, one homography per pair explains the matches nearly everywhere.
 
-    It also explains those of a camera that only turns, see ``hardly_moves``.
+    That also holds for a camera that only turns; see ``hardly_moves``.
     """
     camera, scale = read_camera(database.camera(frames[0])), database.pixel_scale(frames)
     shares = [_flat_share(_verified(database, pair), camera, scale) for pair in far_pairs(database, frames)]
@@ -86,7 +86,7 @@ def is_nearly_flat(database: MatchDatabase, frames: Sequence[int]) -> bool:
 
 
 def _flat_share(views: _Views, camera: Camera, scale: float) -> float:
-    """Share of the area with matches that the best homography explains; areas count, not the numbers of matches."""
+    """Share of the area with matches, not of the matches, that the best homography explains."""
     flat = _homography_residuals(views, scale) < FLAT_WITHIN * scale
     cells = (views.first / (camera.width, camera.height) * FLAT_CELLS).astype(np.int64) @ (1, FLAT_CELLS)
     _, numbers, counts = np.unique(cells, return_inverse=True, return_counts=True)
@@ -94,7 +94,7 @@ def _flat_share(views: _Views, camera: Camera, scale: float) -> float:
 
 
 def far_pairs(database: MatchDatabase, frames: Sequence[int]) -> list[Pair]:
-    """Each frame paired with the last one after it that still shares many matches, relative to its best partner.
+    """Each frame paired with the last later one that shares many matches, relative to its best partner.
 
     Fewer matches may come from two places that look alike.
     """
@@ -114,10 +114,9 @@ def _verified(database: MatchDatabase, pair: Pair) -> _Views:
 
 
 def only_turned(pairs: Sequence[_Views], camera: Camera, scale: float, *, known: bool) -> bool:
-    """Whether rotations of one lens explain nearly all pairs as well as any homography, or any parallax, does.
+    """Whether rotations of one lens explain nearly all pairs as well as any homography does, without parallax.
 
-    scale: pixels of the original per pixel that was looked at. known: ``camera`` is calibrated, else only its size
-    counts.
+    scale: original pixels per working pixel. known: ``camera`` is calibrated; if not, only its size is used.
     """
     lens = _KnownLens(camera) if known else _find_lens(pairs, camera)
     if not known and lens.focal > LONGEST_FOCAL * max(camera.width, camera.height):
@@ -148,7 +147,7 @@ def _homography_residuals(views: _Views, scale: float) -> Array:
 
 @dataclass(frozen=True)
 class _SimpleLens:
-    """focal [px]; bend: of the radius with its square, from the distorted to the straight image."""
+    """focal: [px]. bend: undistorting scales the radius r, in focal lengths, by 1 + bend * r**2."""
 
     width: int
     height: int
@@ -199,9 +198,9 @@ def _find_lens(pairs: Sequence[_Views], camera: Camera) -> _SimpleLens:
 
 
 def rotation_residuals(first: Array, second: Array) -> Array:
-    """Angles (pairs, n) [rad] that the best rotation of each pair leaves between rays (pairs, n, 3).
+    """Angles (pairs, n) [rad] between rays (pairs, n, 3) after the best rotation of each pair.
 
-    Fitted by Kabsch's method, reweighted by Geman and McClure's kernel.
+    The fit is Kabsch's method, reweighted by Geman and McClure's kernel.
     """
     first, second = (rays / np.linalg.norm(rays, axis=-1, keepdims=True) for rays in (first, second))
     weights = np.ones(first.shape[:2])
@@ -216,9 +215,9 @@ def rotation_residuals(first: Array, second: Array) -> Array:
 
 
 def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float) -> Hindrance | None:
-    """STILL or TURNTABLE if most matches between frames far apart have not moved."""
+    """STILL or TURNTABLE if most matches between distant frames have not moved."""
     shares = _still_shares(database, list(zip(frames, frames[len(frames) // 2 :], strict=False)), scale)
-    if not shares:  # not matched; then all that are must stand still
+    if not shares:  # those pairs were not matched; require that all matched ones stand still
         shares = [min(_still_shares(database, _farthest_pairs(database, frames), scale), default=0.0)]
     if np.median(shares) < 0.5:
         return None
@@ -228,20 +227,20 @@ def _find_stillness(database: MatchDatabase, frames: Sequence[int], scale: float
 
 
 def _still_shares(database: MatchDatabase, pairs: Sequence[Pair], scale: float) -> list[float]:
-    """Share of the matches of each pair that have not moved, for pairs with enough."""
+    """Share of matches that have not moved, for each pair with enough matches."""
     shifts = [_shifts(database, pair) for pair in pairs]
     return [float((shift < STANDS_STILL * scale).mean()) for shift in shifts if len(shift) >= ENOUGH_MATCHES]
 
 
 def _farthest_pairs(database: MatchDatabase, frames: Sequence[int]) -> list[Pair]:
-    """Each frame paired with the last one after it that it was matched with."""
+    """Each frame paired with the last later one that it was matched with."""
     after = [[(first, last) for last in frames[row + 1 :]] for row, first in enumerate(frames)]
     matched = [[pair for pair in pairs if database.matched(pair)] for pairs in after]
     return [pairs[-1] for pairs in matched if pairs]
 
 
 def _shifts(database: MatchDatabase, pair: Pair) -> Array:
-    """How far (n,) the matches of a pair [px of the original] lie from each other, before geometric verification."""
+    """Shifts (n,) [px of the original] of a pair's matches, before geometric verification."""
     rows = database.raw_matches(pair)
     first, second = (database.positions(index)[rows[:, side]] for side, index in enumerate(pair))
     return np.asarray(np.linalg.norm(first - second, axis=1))

@@ -30,15 +30,15 @@ from recon.sfm.matching import AnyMatcher, Pair, SiftMatcher, open_matcher
 from recon.sfm.motions import find_moving
 from recon.sources.base import Cameras
 
-# Near neighbours only: frames far apart that look alike may be two places, and only the whole map can tell.
+# Near neighbours only: distant frames that look alike may show two places, which only the whole map can separate.
 WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
 WIDE_WINDOW = tuple(range(1, 21))
 CONTEXT = 60
 UNSETTLED_CONTEXT = 180  # frames that determine the lens together
-BENDING, SETTLED = 0.01, 0.003  # changes of the lens, see largest_change
+BENDING, SETTLED = 0.01, 0.003  # lens changes; see largest_change
 NOTABLE = 0.03  # a change worth a notice if the lens does not settle
 SETTLING_ROUNDS = 4
-MOST_MAPPINGS = 10  # of a chunk, after which nothing is tried again
+MOST_MAPPINGS = 10  # limit per chunk
 UNSETTLED = (
     "The lens estimate does not converge: every attempt gives another lens. The map uses the last one. Give "
     "--intrinsics, or mask moving objects with --masks."
@@ -67,8 +67,8 @@ AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repea
 
 @dataclass(frozen=True)
 class SfmSettings:
-    """Settings of structure from motion. camera: a calibrated lens, kept unchanged. depth_size: longest side of the
-    depth maps [px]. cameras: how to decide which frames share a lens."""
+    """Settings of structure from motion. camera: a calibrated lens, never changed. depth_size: longest side of the
+    depth maps [px]. cameras: how frames share lenses."""
 
     model: CameraModel = "SIMPLE_RADIAL"
     camera: Camera | None = None
@@ -79,12 +79,12 @@ class SfmSettings:
 
 
 class StructureFromMotion:
-    """Places the frames of a chunk by their local features and sweeps depth between them.
+    """Places the frames of a chunk by their local features and estimates depth by plane sweep.
 
-    The last CONTEXT frames before a chunk, more until the lens is well known, are mapped with it and keep their poses.
-    So the chunk is in the frame of the one before, and points from a longer path than the overlap carry its scale. If
-    that fails, the chunk is mapped again in a frame of its own. A database on disk keeps the features and matches of
-    all frames, including those that an earlier run ``finished``.
+    Each chunk is mapped together with the CONTEXT frames before it, or more until the lens is settled; these keep their
+    poses. The chunk thus inherits the coordinate frame of the previous one, and points over more than the overlap fix
+    its scale. If that fails, the chunk is mapped again in a new coordinate frame. A database on disk keeps the features
+    and matches of all frames, including those ``finished`` by an earlier run.
     """
 
     unadjusted = "adjusting all frames together gives an impossible lens, so the poses are those of the growing map"
@@ -137,7 +137,7 @@ class StructureFromMotion:
         if anew and hardly_moves(self.database, indices, self._settings.camera):
             self._tell(Notice(f"Chunk {chunk.index + 1}: {HARDLY_MOVED}", doubtful=True))
         if anew:
-            # Later chunks and all depth build on this lens: fit it to every frame, not only to the growing model.
+            # Later chunks and all depth depend on this lens: fit it to every frame, not only to the growing model.
             model = self._settle_lens(model, effort)
         elif model.cam_from_model and effort.refine_lens and not self._settled:
             before, model = model, self._settle_lens(model, effort)
@@ -199,7 +199,7 @@ class StructureFromMotion:
             self.database.match(window_pairs(indices, range(1, len(indices))))
 
     def _leave_out_moving(self, chunk: Chunk) -> Chunk:
-        """Mask objects that move in front of the scene, and remove their features."""
+        """Mask objects that move in front of the scene and remove their features."""
         moving = find_moving(self.database, chunk.frames)
         if (moving.masks or moving.torn) and is_nearly_flat(self.database, [frame.index for frame in chunk.frames]):
             self._tell(Notice(f"Chunk {chunk.index + 1}: {FLAT_MOTION}", moving.is_doubtful))
@@ -209,20 +209,20 @@ class StructureFromMotion:
         if moving.surrounds or not moving.masks:
             return chunk
         frames = moving.leave_out(chunk.frames)
-        # The frames of the chunk before have their poses, and most of them their masks.
+        # Frames of the previous chunk have their poses, and most have their masks.
         self.database.describe_again([frame for frame in frames[chunk.overlap :] if frame.index in moving.masks])
         self._match(chunk.index, [frame.index for frame in frames])
         return replace(chunk, frames=frames)
 
     def _strengthen(self, model: SparseModel) -> bool:
-        """Match closer frames if few points carry the scale from frame to frame; returns whether that was needed."""
+        """Match closer frames if few points carry the scale; returns whether that was necessary."""
         if not model.cam_from_model or weakest_link(model) >= ENOUGH_LINKS or self._is_spent:
             return False
         self.database.match(window_pairs(sorted(model.cam_from_model), CLOSE_WINDOW))
         return True
 
     def _map_with_lenses(self, number: int, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
-        """Like ``_map``, with as many lenses as the matches suggest, if the map agrees."""
+        """Like ``_map``, with as many lenses as the matches suggest and the map supports."""
         before = remember(self.database)
         if not divide(self.database, sorted({*self._context, *indices}), self._context):
             self._settled &= not self.database.lenses_may_differ
@@ -248,7 +248,7 @@ class StructureFromMotion:
     def _reassigned(
         self, indices: list[int], mapped: tuple[SparseModel, Effort, bool]
     ) -> tuple[SparseModel, Effort, bool]:
-        """Give frames the lens that the map suggests, if it differs from that of their pairs, and map them again."""
+        """Map frames again for which the map suggests another lens than their pairs do."""
         model, effort, anew = mapped
         changed = reassign(self.database, model, [index for index in indices if index not in self._context])
         if changed:
@@ -259,7 +259,7 @@ class StructureFromMotion:
         return model, effort, anew
 
     def _map(self, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
-        """The model that places most frames, the effort it took, and whether it is new, in a frame of its own."""
+        """The model that places most frames, its effort, and whether it has a new coordinate frame."""
         model, effort = self._escalate(indices, self._context) if self._context else (NO_MODEL, EFFORTS[0])
         self._hindrance = None
         if count_placed(model, indices) < 0.5 * len(indices):
@@ -294,9 +294,9 @@ class StructureFromMotion:
         return best, best_effort
 
     def _settle_lens(self, model: SparseModel, effort: Effort) -> SparseModel:
-        """Fit the lens to the chunk and the frames before it together until it converges.
+        """Fit the lens to the chunk and the frames before it until it converges.
 
-        If the lens was wrong, it has bent the map, which holds only points that fit the wrong lens. Then the map is
+        A wrong lens bends the map and admits only points that fit it. If the lens changes much, the map is therefore
         rebuilt as far back as the model reaches, which determines the lens better.
         """
         for _ in range(SETTLING_ROUNDS):
@@ -313,7 +313,7 @@ class StructureFromMotion:
             if len(anew.cam_from_model) < len(adjusted.cam_from_model) or 2 * weakest_link(anew) < weakest_link(model):
                 return adjusted
             self.database.update_cameras(anew.cameras)
-            is_back = largest_change(model, anew) < SETTLED  # the next try would be this one again
+            is_back = largest_change(model, anew) < SETTLED  # the next round would repeat this one
             model = adjusted = anew
             if is_back:
                 break
@@ -327,7 +327,7 @@ class StructureFromMotion:
         return self._mappings >= MOST_MAPPINGS
 
     def _densify(self, chunk: Chunk, model: SparseModel) -> ChunkGeometry:
-        """Depth of the placed frames; frames that keep their pose from the chunk before keep their depth, too."""
+        """Depth of the placed frames; those that keep the pose from the previous chunk also keep their depth."""
         frames = [frame for frame in chunk.frames if frame.index in model.cam_from_model]
         kept = self._kept(model)
         solved = {index: Depth(geometry.depth, geometry.confidence) for index, geometry in kept.items()}
@@ -353,7 +353,7 @@ class StructureFromMotion:
         return ChunkGeometry(placed, model.points, unplaced)
 
     def _kept(self, model: SparseModel) -> dict[int, FrameGeometry]:
-        """The last chunk's frames, if the model continues it; none if the model is in a frame of its own."""
+        """The last chunk's frames if the model continues it; none if the model has a new coordinate frame."""
         shared = {index: geometry for index, geometry in self._last.items() if index in model.cam_from_model}
         if all(np.allclose(model.cam_from_model[index], frame.cam_from_chunk) for index, frame in shared.items()):
             return shared
@@ -361,7 +361,7 @@ class StructureFromMotion:
 
 
 def make_view(frame: Frame, model: SparseModel, depth_size: int) -> PosedView:
-    """The frame's pinhole view, with the sparse points that it sees."""
+    """The frame's pinhole view with the sparse points it sees."""
     camera, cam_from_model = model.cameras[frame.index], model.cam_from_model[frame.index]
     intrinsics, _ = pinhole(camera, depth_size)
     image, mask = undistort(frame, camera, depth_size)
@@ -375,7 +375,7 @@ def make_view(frame: Frame, model: SparseModel, depth_size: int) -> PosedView:
 
 
 def restrict(model: SparseModel, indices: list[int]) -> SparseModel:
-    """The part of a model that some frames see."""
+    """The part of a model that the given frames see."""
     kept = [index for index in indices if index in model.cam_from_model]
     seen = np.isin(model.points.frame_indices, kept)
     ids, point_ids = np.unique(model.points.point_ids[seen], return_inverse=True)
@@ -391,9 +391,10 @@ def restrict(model: SparseModel, indices: list[int]) -> SparseModel:
 
 
 def weakest_link(model: SparseModel) -> int:
-    """The fewest points that at least two frames see on both sides of any place in the sequence.
+    """The smallest number of points that link the two sides of a place in the sequence.
 
-    Only such points carry the scale across. The first and last three frames are not judged.
+    A point links them, and carries the scale across, if at least two frames on either side see it. The first and last
+    three frames are ignored.
     """
     frames = np.array(sorted(model.cam_from_model))
     if len(frames) < 8:
@@ -404,14 +405,14 @@ def weakest_link(model: SparseModel) -> int:
     starts = np.flatnonzero(np.r_[True, points[1:] != points[:-1]])
     ends = np.r_[starts[1:], len(points)]
     long = ends - starts >= 4
-    # A point links the places after its second and before its last but one observation.
+    # A point links the places between its second and its last but one observation.
     opens = np.bincount(places[starts[long] + 1], minlength=len(frames))
     closes = np.bincount(places[ends[long] - 2], minlength=len(frames))
     return int(np.cumsum(opens - closes)[3:-4].min())
 
 
 def count_placed(model: SparseModel, indices: list[int]) -> int:
-    """How many of the frames have a pose in the model."""
+    """Number of the frames that have a pose in the model."""
     return sum(index in model.cam_from_model for index in indices)
 
 
@@ -422,12 +423,12 @@ def window_pairs(indices: list[int], steps: range | tuple[int, ...]) -> list[Pai
 
 
 def shared_over(database: MatchDatabase, indices: list[int], step: int) -> float:
-    """Matches of frames ``step`` places apart, relative to those of neighbours; near 1 in slow motion."""
+    """Matches of frames ``step`` places apart, relative to neighbours; near 1 in slow motion."""
     near, far = ([database.inliers(a, b) for a, b in window_pairs(indices, (gap,))] for gap in (1, step))
     return float(np.median(far) / max(np.median(near), 1)) if far else 0.0
 
 
 def is_ordered(database: MatchDatabase, indices: list[int]) -> bool:
-    """Whether most frames show what the one before or the one after next shows, as in a walk or a ring of photos."""
+    """Whether most frames match the next one, as in a walk or a ring of photos."""
     neighbours = [max(database.inliers(a, b), 0) > 0 for a, b in window_pairs(indices, (1,))]
     return sum(neighbours) >= ORDERED_SHARE * len(neighbours)

@@ -1,4 +1,4 @@
-"""Features of two frames that may show the same point, given the geometry between the frames."""
+"""Finds which features of two frames may match, given the geometry between the frames."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def allowed_matches(
 ) -> NDArray[np.bool_] | None:
     """Whether features at pixels ``first`` (n, 2) and ``second`` (m, 2) fit the geometry: (n, m).
 
-    Fitting is a transfer error by homography, or a Sampson error by fundamental matrix, of at most ``max_error`` [px].
-    None if COLMAP found neither, as for several geometries or an overlay that stays in place.
+    A pair fits if its transfer error by the homography, or its Sampson error by the fundamental matrix, is at most
+    ``max_error`` [px]. None if COLMAP found neither, as for several geometries or a fixed overlay.
     """
     if geometry.config in PLANAR and geometry.H is not None:
         return _transferred(np.asarray(geometry.H), first, second, max_error)
@@ -41,7 +41,7 @@ def _transferred(second_from_first: Array, first: Array, second: Array, max_erro
 def _on_epipolar_lines(fundamental: Array, first: Array, second: Array, max_error: float) -> NDArray[np.bool_]:
     """Whether the Sampson error of a pair of pixels is at most ``max_error``: (n, m).
 
-    Hartley and Zisserman 2004, equation 11.9, without its division. Single precision moves a pixel by less than 0.001.
+    Hartley and Zisserman 2004, equation 11.9, without the division. Single precision adds less than 0.001 px.
     """
     points_first, points_second = _homogeneous(first), _homogeneous(second)
     lines_second, lines_first = points_first @ fundamental.T, points_second @ fundamental

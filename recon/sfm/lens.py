@@ -11,7 +11,7 @@ from recon.core.types import Camera, SparseModel
 def lens_change(before: Camera, after: Camera) -> float:
     """Largest shift of the image border between two estimates of one lens, as a share of half the diagonal.
 
-    A lens that is wrong by more than about one percent bends a map: its scale drifts from frame to frame.
+    A lens error above about 1% bends the map: its scale drifts from frame to frame.
     """
     width, height = before.width, before.height
     border = np.array([[x, y, 1.0] for x in (0, width / 2, width) for y in (0, height / 2, height)])

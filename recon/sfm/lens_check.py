@@ -1,4 +1,4 @@
-"""Chooses the lens of a frame by the points of a map, for frames whose pairs do not determine it."""
+"""Chooses a frame's lens by the points of the map if its pairs do not determine it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Views = tuple[Array, Array]  # pixels (n, 2) and points (n, 3)
 
 
 def several_lenses(database: MatchDatabase) -> bool:
-    """Whether frames of any kind have more than one lens."""
+    """Whether the frames of any kind have more than one lens."""
     return any(len(numbers) > 1 for numbers in _lenses_by_kind(database).values())
 
 
@@ -31,7 +31,7 @@ def join_equal(database: MatchDatabase, model: SparseModel) -> None:
     for index, camera in model.cameras.items():
         focals[database.kind(index), camera.params[0]] = database.lens_of[index]
     joined: dict[int, int] = {}
-    first: tuple[str, float] | None = None  # of the merged ones: a slow zoom must not become one lens
+    first: tuple[str, float] | None = None  # of the merged lenses: a slow zoom must not become one lens
     for kind, focal in sorted(focals):
         if first is None or kind != first[0] or focal >= SAME_FOCAL * first[1]:
             first = (kind, focal)
@@ -41,7 +41,7 @@ def join_equal(database: MatchDatabase, model: SparseModel) -> None:
 
 
 def reassign(database: MatchDatabase, model: SparseModel, frames: Sequence[int]) -> list[int]:
-    """Give frames of kinds with several lenses the one that explains most points of the map, or a new one.
+    """Give each frame whose kind has several lenses the one that fits the map's points best, or a new one.
 
     Returns the frames whose lens has changed.
     """
@@ -60,7 +60,7 @@ def reassign(database: MatchDatabase, model: SparseModel, frames: Sequence[int])
 
 
 def points_seen(database: MatchDatabase, model: SparseModel, frames: Collection[int]) -> dict[int, Views]:
-    """The map's points that each frame sees according to its matches with other frames, regardless of its pose."""
+    """The map's points that each frame sees, by its matches with other frames, whatever its pose."""
     wanted = set(frames)
     found: dict[int, list[NDArray[np.int64]]] = {index: [] for index in wanted}
     rows = model.points.rows_by_frame()
@@ -90,7 +90,7 @@ def _views(pixels: Array, points: Array, seen: list[NDArray[np.int64]]) -> Views
 
 
 def _point_of_row(positions: Array, pixels: Array, point_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The point (rows,) of each feature, -1 for none. pixels: of the features with a point."""
+    """The point (rows,) of each feature, -1 for none. pixels: positions of the features with a point."""
     rows = {tuple(pixel): row for row, pixel in enumerate(positions.tolist())}
     found = np.full(len(positions), -1, dtype=np.int64)
     for pixel, point in zip(pixels.tolist(), point_ids.tolist(), strict=True):
@@ -116,7 +116,7 @@ def _best_lens(database: MatchDatabase, index: int, numbers: Collection[int], vi
 
 
 def _misfit(views: Views, camera: pycolmap.Camera, scale: float, *, free: bool = False) -> float:
-    """Misfit of the points with the best pose. free: also estimate the focal length, which is set in ``camera``."""
+    """Misfit of the points at the best pose. free: also estimate the focal length and set it in ``camera``."""
     estimation = pycolmap.AbsolutePoseEstimationOptions(estimate_focal_length=free)
     estimation.ransac.max_error, estimation.ransac.random_seed = MAX_ERROR * scale, 0
     estimation.ransac.max_num_trials = 1000

@@ -1,4 +1,4 @@
-"""Decides from the matches in a feature database which frames share a lens."""
+"""Decides from the matches which frames share a lens."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ EPIPOLAR = (
     pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED,
 )
 FEWEST_MATCHES = 2 * ENOUGH_INLIERS
-CLEARLY_MORE = 1.03  # ratio of observations that several lenses must reach over one
+CLEARLY_MORE = 1.03  # ratio of observations by which several lenses must beat one
 
 
 @dataclass(frozen=True)
 class LensState:
-    """Parameters of all lenses by number, whether they are more than a guess, and the lens of each frame."""
+    """Parameters of all lenses by number, whether each is better than a guess, and the lens of each frame."""
 
     lenses: Mapping[int, tuple[list[float], bool]]
     lens_of: Mapping[int, int]
 
 
 def remember(database: MatchDatabase) -> LensState:
-    """The lenses as they are."""
+    """The present lenses."""
     return LensState(database.lenses, database.lens_of)
 
 
 def restore(database: MatchDatabase, state: LensState) -> None:
-    """Restore the lenses."""
+    """Restore remembered lenses."""
     database.restore_lenses(state.lenses, state.lens_of)
 
 
 def lend_focals(database: MatchDatabase, model: SparseModel) -> None:
-    """Replace guessed focal lengths by those of a model with more lenses, so that both can be compared."""
+    """Replace guessed focal lengths by those of a model with more lenses, to compare both fairly."""
     focals: dict[int, list[float]] = {}
     for index, camera in model.cameras.items():
         if not database.camera(index).has_prior_focal_length:
@@ -53,10 +53,10 @@ def lend_focals(database: MatchDatabase, model: SparseModel) -> None:
 
 @stage("lenses")
 def divide(database: MatchDatabase, frames: Sequence[int], placed: Collection[int]) -> bool:
-    """Assign to frames the lenses that their matches support; returns whether any frame needed another lens.
+    """Assign to frames the lenses that their matches support; returns whether any lens changed.
 
-    placed: those of the frames whose lens is known. Frames of different kinds never share a lens. With a lens per
-    image, this gives their initial focal lengths.
+    placed: the frames whose lens is known. Frames of different kinds never share a lens. With a lens per image, this
+    sets the initial focal lengths.
     """
     free = np.array([index not in placed for index in frames])
     if database.cameras not in ("auto", "per-image"):
@@ -79,7 +79,7 @@ def divide(database: MatchDatabase, frames: Sequence[int], placed: Collection[in
 
 
 def pair_terms(database: MatchDatabase, frames: Sequence[int]) -> PairTerms:
-    """Terms from the epipolar geometry of pairs of ``frames``; their rows are positions in ``frames``."""
+    """Terms from the epipolar geometry of pairs; their rows are positions in ``frames``."""
     places = {index: place for place, index in enumerate(frames)}
     pairs, fundamentals = [], []
     for pair in sorted(database.verified_pairs(frames)):
@@ -95,9 +95,9 @@ def pair_terms(database: MatchDatabase, frames: Sequence[int]) -> PairTerms:
 
 
 def zooms(database: MatchDatabase, frames: Sequence[int]) -> Array:
-    """Guessed ratios (frames,) of focal lengths, of median 1: by the sizes of matched features, as if none came nearer.
+    """Guessed ratios (frames,) of focal lengths in longest sides, with median 1.
 
-    In units of the frames' longest sides.
+    The guess takes every change in the size of matched features for zoom, none for motion.
     """
     places = {index: place for place, index in enumerate(frames)}
     scales = {index: np.log(database.scales(index) / longest_side(database, index)) for index in frames}
@@ -119,7 +119,7 @@ def longest_side(database: MatchDatabase, frame_index: int) -> int:
 
 
 def clearly_better(several: SparseModel, one: SparseModel) -> bool:
-    """Whether several lenses are better: they place more frames, or the same number with clearly more observations."""
+    """Whether several lenses place more frames, or as many with clearly more observations."""
     if len(several.cam_from_model) != len(one.cam_from_model):
         return len(several.cam_from_model) > len(one.cam_from_model)
     return len(several.points.point_ids) > CLEARLY_MORE * len(one.points.point_ids)
@@ -132,13 +132,13 @@ def _pixels_from_centre(database: MatchDatabase, frame_index: int) -> Array:
 
 
 def _may_differ(database: MatchDatabase, frames: Sequence[int], placed: Collection[int]) -> bool:
-    """Whether unplaced frames share their kind with another frame."""
+    """Whether any unplaced frame shares its kind with another frame."""
     kinds = [database.kind(index) for index in frames]
     return any(kinds.count(database.kind(index)) > 1 for index in frames if index not in placed)
 
 
 def _start(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_]) -> Lenses:
-    """The present lenses. Those of placed frames are kept."""
+    """The present lenses; those of placed frames are marked as kept."""
     numbers, rows = np.unique([database.lens_of[index] for index in frames], return_inverse=True)
     names = [database.kind(index) if database.cameras == "auto" else "" for index in frames]
     kinds, focals = np.zeros(len(numbers), dtype=np.int64), np.ones(len(numbers))
@@ -149,7 +149,7 @@ def _start(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool
 
 
 def _take_over(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_], found: Lenses) -> bool:
-    """Write the lenses to the database; returns whether the lens of any frame has changed."""
+    """Write the lenses to the database; returns whether any frame's lens changed."""
     before, placed = database.lens_of, {index for index, is_free in zip(frames, free, strict=True) if not is_free}
     lens_of: dict[int, int] = {}
     focals: dict[int, float] = {}
@@ -174,7 +174,7 @@ def _take_over(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.
 
 
 def _bias(database: MatchDatabase, frames: Sequence[int], placed: Collection[int], found: Lenses) -> float:
-    """Ratio of known to estimated focal lengths: distortion, which pairs ignore, changes all alike."""
+    """Ratio of known to estimated focal lengths; the pairs ignore distortion, which biases all alike."""
     ratios = [
         database.camera(index).mean_focal_length() / longest_side(database, index) / found.focals[row]
         for index, row in zip(frames, found.of_frame, strict=True)

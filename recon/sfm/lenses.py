@@ -1,8 +1,8 @@
-"""The lenses of the frames: focal lengths from the epipolar geometry of pairs, with the fewest lenses that explain it.
+"""Focal lengths from the epipolar geometry of pairs, with the fewest lenses that explain it.
 
 With the right focal lengths, a fundamental matrix becomes an essential one, whose two singular values are equal
-(Hartley and Zisserman 2004, section 9.6). The search starts from a lens per frame and merges those that pairs do not
-distinguish.
+(Hartley and Zisserman 2004, section 9.6). The search starts from a lens per frame and merges those that the pairs
+do not distinguish.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Rows = NDArray[np.int64]
 
 GRID = np.geomspace(0.25, 4.0, 94)  # focal lengths [longest sides], 3% apart
 STEPS = np.exp(np.unique(np.r_[np.linspace(-0.5, 0.5, 41), np.linspace(-0.02, 0.02, 9)]))
-NOISE = 0.005  # of the inequality of singular values, in pairs with the right focal lengths
-PENALTY = 20.0  # of a lens, in the unit of the misfit
-CLEAR_SHARE = 0.6  # most of one lens's misfit that several may leave; with wrong matches it does not decrease
-LEAST_RATIO = 1.05  # of two lenses; smaller ratios are noise or harmless
+NOISE = 0.005  # relative difference of the singular values with the right focal lengths
+PENALTY = 20.0  # per lens, in units of the misfit
+CLEAR_SHARE = 0.6  # largest misfit of several lenses relative to one; wrong matches alone stay above
+LEAST_RATIO = 1.05  # of two focal lengths; smaller ratios are noise or harmless
 ROUNDS = 6
-APART_SHARE = 0.75  # of the misfit, left by a lens per frame if lenses differ; 0.9 if they do not
-SUSPICIOUS = 1.5  # mean misfit; pairs of one lens have less
-ZOOM_WEIGHT = 10.0  # of the misfit, for a focal length e times the guessed one
+APART_SHARE = 0.75  # largest misfit of a lens per frame relative to one; about 0.9 if lenses do not differ
+SUSPICIOUS = 1.5  # mean misfit; pairs of one lens stay below
+ZOOM_WEIGHT = 10.0  # misfit added for a focal length e times the guessed one
 
 
 @dataclass(frozen=True, eq=False)
 class PairTerms:
     """Constraints of pairs of frames on focal lengths.
 
-    frames: (pairs, 2) rows of the frames. squares, minors: (pairs, 4), coefficients of the squared norms of the
-    essential matrix and of its minors as functions of the two focal lengths.
+    frames: (pairs, 2), rows of the frames. squares, minors: (pairs, 4), coefficients of the squared norms of the
+    essential matrix and of its minors, as functions of the two focal lengths.
     """
 
     frames: Rows
@@ -43,8 +43,8 @@ class PairTerms:
 
     @classmethod
     def of(cls, frames: Rows, fundamentals: Array) -> PairTerms:
-        """fundamentals: (pairs, 3, 3) from the first to the second frame, with pixels counted from the centre of each
-        picture in units of its longest side."""
+        """fundamentals: (pairs, 3, 3) from the first to the second frame, in coordinates relative to the centre of each
+        image, in longest sides."""
         cofactors = np.cross(np.roll(fundamentals, -1, axis=1), np.roll(fundamentals, -2, axis=1))
         return cls(frames, _block_norms(fundamentals), _block_norms(cofactors))
 
@@ -61,8 +61,8 @@ class PairTerms:
 
 @dataclass(frozen=True, eq=False)
 class Lenses:
-    """The lens of every frame. of_frame: (frames,) row of the lens. focals: (lenses,) in longest sides. kinds:
-    (lenses,), only lenses of one kind may merge. kept: (lenses,) whether it existed before: two such never merge.
+    """The lens of every frame. of_frame: (frames,), row of the lens. focals: (lenses,), in longest sides. kinds:
+    (lenses,); only lenses of one kind may merge. kept: (lenses,), True for earlier lenses, of which no two may merge.
     """
 
     of_frame: Rows
@@ -83,8 +83,8 @@ def misfit(terms: PairTerms, lenses: Lenses) -> float:
 def find_lenses(terms: PairTerms, start: Lenses, free: NDArray[np.bool_], zooms: Callable[[], Array]) -> Lenses:
     """The fewest lenses that fit the pairs; those of ``start``, refined, if they are good enough.
 
-    free: (frames,) those whose lens may differ from ``start``. zooms: guesses the ratios of the frames' focal lengths,
-    (frames,); called only if the pairs look suspicious.
+    free: (frames,), True if the lens may differ from ``start``. zooms: guesses the ratios (frames,) of the focal
+    lengths; called only if a lens per frame fits better or the pairs look suspicious.
     """
     shared = fit(terms, _best_of_grid(terms, start))
     best, least = shared, misfit(terms, shared) + PENALTY * len(shared.focals)
@@ -106,7 +106,7 @@ def find_lenses(terms: PairTerms, start: Lenses, free: NDArray[np.bool_], zooms:
 
 
 def may_differ(terms: PairTerms, lenses: Lenses, free: NDArray[np.bool_]) -> bool:
-    """Whether pairs that look suspicious with ``lenses`` fit a lens per free frame, as in a slow zoom."""
+    """Whether pairs that fit ``lenses`` badly fit a lens per free frame better, as in a slow zoom."""
     left = misfit(terms, lenses)
     if left <= SUSPICIOUS * len(terms.frames):
         return False
@@ -141,7 +141,7 @@ def _candidate_misfits(terms: PairTerms, lenses: Lenses, lens: int, candidates: 
 
 
 def _best_of_grid(terms: PairTerms, lenses: Lenses) -> Lenses:
-    """Fit a common factor: all focal lengths equal, or in their present ratios."""
+    """Fit a common scale, with all focal lengths equal or in their present ratios."""
     ratios = lenses.focals / np.median(lenses.focals)
     shapes = (np.ones(len(ratios)), ratios)
     tried = [replace(lenses, focals=np.clip(focal * shape, GRID[0], GRID[-1])) for shape in shapes for focal in GRID]
@@ -149,7 +149,7 @@ def _best_of_grid(terms: PairTerms, lenses: Lenses) -> Lenses:
 
 
 def _best_scale(terms: PairTerms, lenses: Lenses, zooms: Array, free: NDArray[np.bool_]) -> Lenses:
-    """The focal lengths of free frames' lenses by their ratios; those of the others unchanged."""
+    """Fit a common scale to the guessed ratios of the free frames; other lenses stay unchanged."""
     own = np.isin(np.arange(len(lenses.focals)), lenses.of_frame[free])
     ratios = np.ones(len(own))
     ratios[lenses.of_frame[free]] = zooms[free]
@@ -161,7 +161,7 @@ def _best_scale(terms: PairTerms, lenses: Lenses, zooms: Array, free: NDArray[np
 
 
 def _apart(lenses: Lenses, free: NDArray[np.bool_]) -> Lenses:
-    """One lens per free frame, after the lenses of the others."""
+    """One lens per free frame, listed after the lenses of the other frames."""
     kept, kept_rows = np.unique(lenses.of_frame[~free], return_inverse=True)
     of_frame = np.empty(len(free), dtype=np.int64)
     of_frame[~free], of_frame[free] = kept_rows, len(kept) + np.arange(free.sum())
@@ -175,7 +175,7 @@ def _apart(lenses: Lenses, free: NDArray[np.bool_]) -> Lenses:
 
 
 def _rounded(lenses: Lenses) -> Lenses:
-    """Lenses in order of kind and focal length; almost equal ones are combined, so that merging takes less time."""
+    """Lenses sorted by kind and focal length; almost equal ones are combined to speed up merging."""
     cells = np.searchsorted(GRID, lenses.focals * 1.015)
     keys = np.stack([lenses.kinds, cells, np.where(lenses.kept, np.arange(len(cells)) + 1, 0)], axis=1)
     _, first, rows = np.unique(keys, axis=0, return_index=True, return_inverse=True)
@@ -188,7 +188,7 @@ def _rounded(lenses: Lenses) -> Lenses:
 
 
 def _merged(terms: PairTerms, lenses: Lenses) -> Lenses:
-    """Merge neighbouring lenses, at the least cost first, as long as that costs less than a lens.
+    """Merge neighbouring lenses, the cheapest merge first, while a merge costs less than a lens.
 
     Lenses of almost the same focal length are merged at any cost.
     """
@@ -207,7 +207,7 @@ def _merged(terms: PairTerms, lenses: Lenses) -> Lenses:
 
 
 def _with_merged(terms: PairTerms, lenses: Lenses, row: int) -> tuple[float, Lenses]:
-    """Lenses with ``row`` and the next one merged, and the increase of the misfit; -inf if they are close."""
+    """The increase in misfit, -inf if the two are close, and the lenses with ``row`` and the next merged."""
     both = np.isin(lenses.of_frame, (row, row + 1))
     rows = np.flatnonzero(both[terms.frames].any(axis=1))
     before = _misfit(terms, lenses, rows)
@@ -223,7 +223,7 @@ def _with_merged(terms: PairTerms, lenses: Lenses, row: int) -> tuple[float, Len
 
 
 def _reassigned(terms: PairTerms, lenses: Lenses, free: NDArray[np.bool_], zooms: Array) -> Lenses:
-    """Assign to each free frame in turn the lens that fits its pairs best; the guessed ratio decides between equals."""
+    """Assign to each free frame in turn the lens that fits its pairs and its guessed ratio best."""
     for _ in range(ROUNDS):
         of_frame = lenses.of_frame.copy()
         unit = np.median(lenses.of(np.flatnonzero(free))[:, 0] / zooms[free])
@@ -243,6 +243,6 @@ def _reassigned(terms: PairTerms, lenses: Lenses, free: NDArray[np.bool_], zooms
 
 
 def _block_norms(matrices: Array) -> Array:
-    """Squared norms (n, 4) of the upper left 2x2, upper right, lower left and lower right part of (n, 3, 3)."""
+    """Squared norms (n, 4) of the upper left 2x2, upper right, lower left and lower right parts of (n, 3, 3)."""
     s = np.square(matrices)
     return np.stack([s[:, :2, :2].sum((1, 2)), s[:, :2, 2].sum(1), s[:, 2, :2].sum(1), s[:, 2, 2]], axis=1)

@@ -15,7 +15,7 @@ from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
 from recon.sfm.selection import select_features
 
-# More features make mapping take longer in proportion, but no more exact.
+# More features slow mapping down in proportion without making it more accurate.
 MAPPED_OBSERVATIONS, MAPPED_PER_FRAME = 40_000, 500
 NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
 
@@ -24,10 +24,10 @@ NO_MODEL = SparseModel({}, {}, SparsePoints.empty())
 class Effort:
     """How strict the mapper is. Later, more lenient efforts are tried only if earlier ones fail.
 
-    initial_angle: triangulation angle of the first two frames [degrees]. initial_inliers, registration_inliers,
-    registration_ratio: required matches of the first pair, or of a frame to add. refine_lens: little parallax does not
-    determine the focal length, so there it stays as first calibrated. point_angle: least triangulation angle of a point
-    to keep [degrees].
+    initial_angle: triangulation angle of the first two frames [degrees]. initial_inliers: required matches of the first
+    pair. registration_inliers, registration_ratio: required matches of a frame to add, and their share of inliers.
+    refine_lens: False for little parallax, which does not determine the focal length. point_angle: smallest
+    triangulation angle of a point [degrees].
     """
 
     name: str
@@ -52,14 +52,14 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
     """Place as many of ``frames`` as possible.
 
     known: cam_from_model (4, 4) of frames with fixed poses; without any, the model starts from the best pair of frames,
-    in an arbitrary frame and unit. Frames that do not fit are absent from the result.
+    in an arbitrary coordinate frame and unit. The result omits frames that do not fit.
     """
     observations = max(MAPPED_OBSERVATIONS, MAPPED_PER_FRAME * len(frames))
     cache = database.reduced_cache(select_features(database, frames, observations, fewest_pairs=1))
     options = pipeline_options(effort, database.pixel_scale(frames))
     options.constant_cameras = database.fixed_cameras() | database.rare_lenses(frames)
     if known:
-        # Known poses were estimated with the present lens; another one would bend the map at the seam.
+        # The known poses were estimated with the present lens; another lens would bend the map at the seam.
         options.ba_refine_focal_length = options.ba_refine_extra_params = False
     options.fix_existing_frames = True
     model = pycolmap.Reconstruction()
@@ -86,10 +86,10 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
 
 
 def undo_normalisation(model: pycolmap.Reconstruction, known: dict[int, Array]) -> None:
-    """Transform a model back into the frame of its known poses.
+    """Transform a model back into the coordinate frame of its known poses.
 
-    COLMAP shifts and scales every model at the end, even with its existing frames fixed. Fewer than three known frames,
-    or frames all in one place, do not determine the transform; then the model stays in COLMAP's frame.
+    COLMAP shifts and scales every finished model, even if existing frames are fixed. Fewer than three known frames, or
+    frames all in one place, do not determine the transform; then the model stays in COLMAP's coordinate frame.
     """
     kept = {index: pose for index, pose in known.items() if model.image(image_id(index)).has_pose}
     found = np.array([model.image(image_id(index)).projection_center() for index in kept])
@@ -102,19 +102,19 @@ def undo_normalisation(model: pycolmap.Reconstruction, known: dict[int, Array]) 
 
 
 def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.IncrementalPipelineOptions:
-    """COLMAP's options for an effort; its thresholds in pixels grow with ``pixel_scale``, the originals' size."""
+    """COLMAP's options for an effort; thresholds in pixels are multiplied by ``pixel_scale``."""
     options = pycolmap.IncrementalPipelineOptions(random_seed=0, extract_colors=False, min_model_size=3)
     options.multiple_models = False
     options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
     options.ba_global_max_refinements = 2
-    # COLMAP's 0 spends most of the time without effect.
+    # COLMAP's default of 0 spends most of the time without effect.
     options.ba_local_function_tolerance = options.ba_global_function_tolerance = 1e-6
     options.ba_refine_focal_length = options.ba_refine_extra_params = effort.refine_lens
     options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RANGE
     mapper, triangulation = options.mapper, options.triangulation
     mapper.abs_pose_refine_focal_length = mapper.abs_pose_refine_extra_params = False
     mapper.init_min_tri_angle = effort.initial_angle
-    # With COLMAP's 12 pixels, frames after a weak link can collapse onto each other, with another scale.
+    # With COLMAP's 12 pixels, frames after a weak link can collapse to another scale.
     mapper.abs_pose_max_error = 4.0
     mapper.filter_min_tri_angle = triangulation.min_angle = effort.point_angle
     mapper.init_min_num_inliers = effort.initial_inliers
@@ -128,7 +128,7 @@ def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.Incremental
 
 
 def place(model: pycolmap.Reconstruction, cam_from_model: dict[int, Array]) -> None:
-    """Set the poses of frames of a model."""
+    """Set and register the poses of some frames of a model."""
     for index, pose in cam_from_model.items():
         frame = model.frame(image_id(index))
         frame.set_cam_from_world(model.image(image_id(index)).camera_id, pycolmap.Rigid3d(pose[:3]))
@@ -136,7 +136,7 @@ def place(model: pycolmap.Reconstruction, cam_from_model: dict[int, Array]) -> N
 
 
 def read_model(model: pycolmap.Reconstruction) -> SparseModel:
-    """Poses, lenses and points of pycolmap's reconstruction."""
+    """Poses, lenses and points of a pycolmap reconstruction."""
     registered = [image for image in model.images.values() if image.has_pose]
     cameras = {camera_id: read_camera(camera) for camera_id, camera in model.cameras.items()}
     return SparseModel(
@@ -149,7 +149,7 @@ def read_model(model: pycolmap.Reconstruction) -> SparseModel:
 
 
 def read_camera(camera: pycolmap.Camera) -> Camera:
-    """Our lens from pycolmap's."""
+    """The lens of a pycolmap camera."""
     return Camera(
         CAMERA_MODELS[camera.model.name], camera.width, camera.height, tuple(float(value) for value in camera.params)
     )

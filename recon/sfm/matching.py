@@ -1,4 +1,4 @@
-"""Local features and their matching: the seam where a learned matcher can stand beside SIFT."""
+"""Local features and their matching: the interface for SIFT and learned matchers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Pair = tuple[int, int]  # frame indices, the smaller first
 class Features:
     """What a matcher needs of one frame.
 
-    keypoints: (n, 4), x, y, scale [px of the original image], angle [rad]; scale 1 and angle 0 where they are not
-    known, which then tell nothing about zooms. descriptors: (n, d) of any type. Those of an ``ImageMatcher`` may have
-    any shape, and be the image itself. size: (width, height) of the original [px]. is_sift: descriptors have unit
-    length and no negative values, so that COLMAP's bytes are good enough to store them; others are stored exactly.
+    keypoints: (n, 4), x, y, scale [px of the original image], angle [rad]; scale 1 and angle 0 if unknown, which gives
+    no evidence of zooms. descriptors: (n, d) of any type; for an ``ImageMatcher`` of any shape, such as the image
+    itself. size: (width, height) of the original [px]. is_sift: descriptors have unit length and no negative values,
+    so COLMAP's bytes store them well enough; others are stored exactly.
     """
 
     keypoints: NDArray[np.float32]
@@ -33,31 +33,31 @@ class Features:
     is_sift: bool = False
 
     def largest(self, count: int) -> Features:
-        """The ``count`` features of the largest scale, of equal ones the first."""
+        """The ``count`` features of the largest scale; the first ones if scales are equal."""
         if len(self.keypoints) <= count:
             return self
         return self.rows(np.argsort(-self.keypoints[:, 2], kind="stable")[:count])
 
     def rows(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> Features:
-        """Some of the features."""
+        """The features of some rows."""
         return replace(self, keypoints=self.keypoints[chosen], descriptors=self.descriptors[chosen])
 
 
 class Matcher(Protocol):
-    """Finds the same scene points in two frames by features that it found in each. See ``GuidedMatcher``, too."""
+    """Matches the features of two frames. ``GuidedMatcher`` is an optional addition."""
 
     def describe(self, frame: Frame) -> Features:
-        """Features of one frame, outside its mask none; the best first where they have no scale."""
+        """Features of one frame, only inside its mask; the best first if they have no scale."""
         ...
 
     def match(self, first: Features, second: Features) -> NDArray[np.uint32]:
-        """Rows (m, 2): an index into the features of each. Called from several threads at once."""
+        """Matched rows (m, 2) of ``first`` and ``second``. Called from several threads at once."""
         ...
 
 
 @runtime_checkable
 class GuidedMatcher(Protocol):
-    """A matcher that finds more between two frames once their geometry is known; asked again where there are few."""
+    """A matcher that finds more matches once the geometry of a pair is known; called if a pair has few."""
 
     def match_guided(self, first: Features, second: Features, allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:
         """Like ``match``. allowed: (n1, n2), True for features that may be matched."""
@@ -69,16 +69,16 @@ class ImageMatcher(Protocol):
     """Matches images rather than features, two at a time or many together."""
 
     def describe(self, frame: Frame) -> Features:
-        """What ``match_images`` needs of one frame, its image, say, as descriptors. Keypoints may be none."""
+        """What ``match_images`` needs of a frame, such as its image as descriptors; keypoints are optional."""
         ...
 
     def match_images(
         self, pairs: Sequence[Pair], features: Callable[[int], Features]
     ) -> Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]]:
-        """Pixels (m, 2) of the original in the first and in the second frame of each pair, in the order of ``pairs``.
+        """Matched original pixels (m, 2) in both frames of each pair, in the order of ``pairs``, the best first.
 
-        pairs: all that are to be matched now, such as those of a chunk. features: of a frame, by index. Pixels within a
-        pixel of the working image of a keypoint mean that keypoint; others become keypoints. Put the best first.
+        pairs: all pairs to match in this call, such as those of a chunk. features: gives a frame's features by index.
+        A pixel at most one working pixel from a keypoint stands for that keypoint; others become new keypoints.
         """
         ...
 
@@ -90,9 +90,9 @@ AnyMatcher = Matcher | ImageMatcher
 class SiftMatcher:
     """RootSIFT (Lowe 2004; Arandjelovic and Zisserman 2012), matched by ratio test and mutual nearest neighbours.
 
-    contrast, edge_ratio: OpenCV's thresholds, low and high enough that blank walls still give tracks: on a walk
-    through an office they bring nearly as many verified matches as COLMAP's detector at its own low threshold, and
-    half more than a contrast of 0.02. max_ratio, max_angle [rad]: of the two nearest descriptors.
+    contrast, edge_ratio: OpenCV's thresholds, chosen so that blank walls still give tracks: on a walk through an office
+    they yield nearly as many verified matches as COLMAP's detector at its own low threshold, and half as many again as
+    a contrast of 0.02. max_ratio: of the angles to the two nearest descriptors. max_angle: to the nearest [rad].
     """
 
     max_features: int = 2048
@@ -114,7 +114,7 @@ class SiftMatcher:
         if not points:
             none = np.zeros((0, 4), np.float32), np.zeros((0, 128), np.float32)
             return Features(*none, frame.original_size, is_sift=True)
-        # The detector may exceed its own limit by ties and orientations.
+        # Ties and orientations can make the detector exceed its limit.
         points, descriptors = points[: self.max_features], descriptors[: self.max_features]
         to_original = frame.original_size[0] / frame.image.shape[1]
         keypoints = np.array([(p.pt[0] + 0.5, p.pt[1] + 0.5, p.size / 2, np.deg2rad(p.angle)) for p in points])
@@ -148,7 +148,7 @@ _memory = threading.local()
 
 
 def _scratch(rows: int, columns: int) -> NDArray[np.float32]:
-    """A matrix that the thread's next call overwrites; new memory would take a fifth of a matching's time."""
+    """A matrix that the thread's next call overwrites; allocating one takes a fifth of the matching time."""
     if getattr(_memory, "matrix", np.empty(0, np.float32)).size < rows * columns:
         _memory.matrix = np.empty(rows * columns, np.float32)
     return np.asarray(_memory.matrix[: rows * columns].reshape(rows, columns))
@@ -158,5 +158,5 @@ MATCHERS: Registry[str | Callable[[], AnyMatcher]] = Registry("matcher", {"sift"
 
 
 def open_matcher(name: str) -> AnyMatcher:
-    """The matcher of that name, with its weights read. Raises ReconError where there is none or it cannot work."""
+    """The matcher of that name, with its weights loaded. Raises ReconError if it is unknown or cannot work."""
     return loaded(MATCHERS.known(name))()

@@ -1,8 +1,8 @@
-"""Objects that move in front of the scene: their features contradict the geometry of most of the image in many pairs.
+"""Finds objects that move in front of the scene: in many pairs, they contradict the geometry of most of the image.
 
-An object that the camera follows can have more matches than the scene, so counting matches fails. Instead, a geometry
-is fitted to a few matches from every cell of the image, most of them at its border. One pair of frames can still be
-wrong; tracks over many pairs decide.
+An object that the camera follows can have more matches than the scene, so counting matches fails. Instead, the geometry
+is fitted to a few matches from every cell of the image, most of them at the border. A single pair can still be wrong,
+so tracks over many pairs decide.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from recon.sfm.matching import Pair
 
 CELLS = 12  # along either side of an image
 BORDER = 3  # cells
-BORDER_MATCHES, INNER_MATCHES = 3, 1  # of a cell that a geometry is fitted to
+BORDER_MATCHES, INNER_MATCHES = 3, 1  # per cell, for fitting a geometry
 FEWEST_MATCHES = 15
 FOCALS = (0.5, 0.65, 0.8, 1.0, 1.25, 1.6)  # in longest sides
-BETTER = 1.1  # the score of another lens than the one that is known from EXIF or the chunk before
+BETTER = 1.1  # score ratio by which a lens must beat the one known from EXIF or the previous chunk
 PAIRS_FOR_FOCAL = 16
 PAIRS_FOR_MOTIONS = 40
 PAIRS_OF_FRAME = 3
-SHARED_BORDER = 0.5  # of the border cells that the frame shares with the one most like it
+SHARED_BORDER = 0.5  # of the border cells that a frame shares with its most similar one
 NOISE, BREACH = 1.5, 2.0  # px of the working image
-CLEAR_BREACH = 8.0  # times the median error of the pair
+CLEAR_BREACH = 8.0  # times the pair's median error
 FEWEST_VOTES = 3
 ROUNDS = 4
-MAP_SIDE = 160  # px, of the maps in which features are gathered to regions
-REACH = 0.03  # of the image's diagonal, of one feature
-FEWEST_FEATURES = 1.5  # close together
-SMALLEST_REGION = 0.03  # of the picture
-SHARE_OF_FRAMES, FRAMES_IN_A_ROW = 0.35, 8  # either tells; 4 in a row at most where nothing moves
+MAP_SIDE = 160  # px, of the density maps from which regions are taken
+REACH = 0.03  # of a feature, as a share of the image's diagonal
+FEWEST_FEATURES = 1.5  # density, see _density
+SMALLEST_REGION = 0.03  # of the image
+SHARE_OF_FRAMES, FRAMES_IN_A_ROW = 0.35, 8  # either suffices; static scenes give at most 4 in a row
 FARTHER_APART = 1.2
-SIMILAR = 0.4  # of the area with features, above which it is unclear which motion is the scene's
-NO_LENS_TELLS = 0.015  # of the cells that a second fundamental matrix explains; 0 where only the lens is wrong
-TORN = 0.06  # of the cells that a second essential matrix explains; 0.03 at most where nothing moves
+SIMILAR = 0.4  # of the area with features; above, it is unclear which motion is the scene's
+NO_LENS_TELLS = 0.015  # share of cells explained by a second fundamental matrix; 0 if only the lens is wrong
+TORN = 0.06  # share of cells explained by a second essential matrix; at most 0.03 in static scenes
 
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -54,10 +54,10 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Moving:
-    """Where something moves. masks: by frame index, True where it does, in the shape of the frame's working image.
+    """Moving objects. masks: by frame index, True on the object, in the shape of the frame's working image.
 
-    area: median over these frames of its share of the area with features. surrounds: whether it surrounds the supposed
-    scene, rather than moving in front of it. torn: whether two motions share the area outside the masks.
+    area: the object's share of the area with features, median over these frames. surrounds: whether the object
+    surrounds the supposed scene instead of moving in front of it. torn: whether two motions remain outside the masks.
     """
 
     masks: dict[int, Mask]
@@ -104,8 +104,8 @@ class Moving:
 
 @dataclass(frozen=True, eq=False)
 class _Matches:
-    """Those of one pair. first, second: normalised image coordinates (n, 2). cells: (n, 2), of the picture, in either
-    frame. tracks: (n,) their numbers. pixel: of the working image, in normalised coordinates."""
+    """Matches of one pair. first, second: normalised image coordinates (n, 2). cells: (n, 2), image cell in each frame.
+    tracks: (n,), track numbers. pixel: size of a working pixel in normalised coordinates."""
 
     first: Array
     second: Array
@@ -143,7 +143,7 @@ class _Tracks:
         return self._cells[index]
 
     def matches(self, pair: Pair, focal: float | None) -> _Matches:
-        """Those of a pair. focal: of all frames, in longest sides; None for the lenses that the database has."""
+        """Matches of a pair. focal: for all frames, in longest sides; None uses the lenses in the database."""
         rows = self._rows[pair]
         rays, scales = zip(*(self._rays(index, focal) for index in pair), strict=True)
         first, second = (ray[column] for ray, column in zip(rays, rows.T, strict=True))
@@ -153,7 +153,7 @@ class _Tracks:
         return _Matches(first[finite], second[finite], cells[finite], tracks[finite], float(np.mean(scales)))
 
     def inside(self, masks: Mapping[int, Mask]) -> Flags:
-        """Which tracks (count,) lie in the masks of some frames."""
+        """Whether each track (count,) lies in any of the masks."""
         found = np.zeros(self.count, np.bool_)
         for index, mask in masks.items():
             height, width = mask.shape
@@ -164,7 +164,7 @@ class _Tracks:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the user has given the lens. EXIF can be wrong."""
+        """Whether the user gave the lens; EXIF can be wrong."""
         return bool(self._database.fixed_cameras())
 
     @property
@@ -187,7 +187,7 @@ class _Tracks:
         return np.asarray(rows * CELLS + columns)
 
     def _wide_pairs(self) -> list[Pair]:
-        """For every frame, the pairs that share least, but enough of the border to determine the scene's motion."""
+        """For every frame, the widest pairs that share enough of the border to determine the scene's motion."""
         shared: dict[int, list[tuple[int, Pair]]] = {}
         for pair, rows in self._rows.items():
             cells = np.unique(self._cells[pair[0]][rows[:, 0]])
@@ -217,8 +217,8 @@ def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
     """Find moving objects in frames whose near neighbours are matched; no masks if one motion explains enough.
 
     Tracks that contradict the geometry of most of their pairs are removed and the geometries estimated again, until
-    the result is stable. A wrong lens looks like motion, too, but fundamental matrices need no lens: a motion that they
-    do not show does not count.
+    the result is stable. A wrong lens also looks like motion, but fundamental matrices need no lens: a motion counts
+    only if they show it, too.
     """
     tracks = _Tracks(database, frames)
     focal = None if tracks.is_calibrated else _best_focal(tracks)
@@ -231,7 +231,7 @@ def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
     left_out = tracks.inside(found.masks)
     room = [matches.without(left_out) for matches in pairs]
     torn = _second_motion(room, _fit) > TORN
-    if torn and not found.masks:  # nothing has ruled the lens out yet
+    if torn and not found.masks:  # a wrong lens is not excluded yet
         torn = _second_motion(room, _fit_without_lens) > NO_LENS_TELLS
     return replace(found, torn=torn)
 
@@ -247,7 +247,7 @@ def _find(tracks: _Tracks, frames: Sequence[Frame], pairs: Sequence[_Matches]) -
 
 
 def _second_motion(pairs: Sequence[_Matches], fit: Callable[[_Matches], Array | None]) -> float:
-    """Share of the image that only a second geometry explains, reached or exceeded in about a third of the pairs."""
+    """Share of the image that only a second geometry explains, exceeded in SHARE_OF_FRAMES of the pairs."""
     some = pairs[:: max(1, len(pairs) // PAIRS_FOR_MOTIONS)]
     shares = [_explained_by_second(matches, fit) for matches in some]
     return float(np.quantile(shares, 1 - SHARE_OF_FRAMES)) if shares else 0.0
@@ -256,7 +256,7 @@ def _second_motion(pairs: Sequence[_Matches], fit: Callable[[_Matches], Array | 
 def _explained_by_second(matches: _Matches, fit: Callable[[_Matches], Array | None]) -> float:
     """Share of cells in which most matches contradict the pair's geometry but fit a second one.
 
-    The second is fitted to all matches that contradict the first. Wrong matches fit neither.
+    The second geometry is fitted to all matches that contradict the first. Wrong matches fit neither.
     """
     first = fit(matches)
     if first is None:
@@ -274,7 +274,7 @@ def _explained_by_second(matches: _Matches, fit: Callable[[_Matches], Array | No
 
 
 def _best_focal(tracks: _Tracks) -> float | None:
-    """The focal length with which the pairs' geometries explain most of the image; None for the known lenses."""
+    """The focal length for which the pairs' geometries explain most of the image; None for the known lenses."""
     some = tracks.pairs[:: max(1, len(tracks.pairs) // PAIRS_FOR_FOCAL)]
 
     def score(focal: float | None) -> float:
@@ -285,7 +285,7 @@ def _best_focal(tracks: _Tracks) -> float | None:
 
 
 def _explained(matches: _Matches) -> float:
-    """How many cells the geometry of a pair explains, by the share of their matches; border cells count twice."""
+    """Sum over cells of the share of matches that a pair's geometry explains; border cells count twice."""
     essential = _fit(matches)
     if essential is None:
         return 0.0
@@ -298,8 +298,8 @@ def _explained(matches: _Matches) -> float:
 def _fit(matches: _Matches) -> Array | None:
     """The essential matrix of a pair, from matches all over the image; None if there are too few.
 
-    With a lens, the plane of an object fixes a geometry that follows it; a fundamental matrix would still have two
-    degrees of freedom to fit half of the scene as well.
+    A planar object determines an essential matrix completely. A fundamental matrix that fits it would have two degrees
+    of freedom left to fit half of the scene as well.
     """
     to_pixels = np.diag([1 / matches.pixel, 1 / matches.pixel, 1])
     method = cv2.USAC_MAGSAC
@@ -310,7 +310,7 @@ def _fit(matches: _Matches) -> Array | None:
 
 
 def _fit_without_lens(matches: _Matches) -> Array | None:
-    """Like ``_fit``, but a fundamental matrix."""
+    """Like ``_fit``, but with a fundamental matrix."""
     to_pixels = np.diag([1 / matches.pixel, 1 / matches.pixel, 1])
     found = _fit_spread(
         matches, lambda first, second: cv2.findFundamentalMat(first, second, cv2.USAC_MAGSAC, NOISE, 0.99, 2000)[0]
@@ -319,7 +319,7 @@ def _fit_without_lens(matches: _Matches) -> Array | None:
 
 
 def _fit_spread(matches: _Matches, estimate: Callable[[Array, Array], MatLike | None]) -> Array | None:
-    """The geometry estimated from the pixels of matches all over the image."""
+    """The geometry estimated from matches spread over the image."""
     chosen = _spread(matches.cells)
     if len(chosen) < FEWEST_MATCHES:
         return None
@@ -331,7 +331,7 @@ def _fit_spread(matches: _Matches, estimate: Callable[[Array, Array], MatLike | 
 
 
 def _spread(cells: Rows) -> Rows:
-    """Rows of matches (n, 2 cells) such that no cell of either frame has more than its share."""
+    """Rows of matches, thinned to the limit of every cell in both frames. cells: (n, 2)."""
     order = np.random.default_rng(0).permutation(len(cells))
     kept = np.ones(len(cells), np.bool_)
     for column in cells.T:
@@ -341,7 +341,7 @@ def _spread(cells: Rows) -> Rows:
 
 
 def _turns(groups: Rows, order: Rows) -> Rows:
-    """For every element, how many of its group come before it in ``order``."""
+    """Number of elements of the same group before each element in ``order``."""
     by_group = order[np.argsort(groups[order], kind="stable")]
     starts = np.flatnonzero(np.diff(groups[by_group], prepend=-1))
     turns = np.empty(len(groups), np.int64)
@@ -358,7 +358,7 @@ def _errors(essential: Array, matches: _Matches) -> Array:
 
 
 def _vote(pairs: Sequence[_Matches], moving: Flags) -> tuple[Flags, Flags]:
-    """Which tracks move, by the geometries of those that did not so far, and which have enough votes to decide."""
+    """Which tracks move, judged by geometries without ``moving``, and which have enough votes to decide."""
     against, votes = np.zeros(len(moving)), np.zeros(len(moving))
     for matches in pairs:
         room = matches.without(moving)
@@ -375,12 +375,12 @@ def _vote(pairs: Sequence[_Matches], moving: Flags) -> tuple[Flags, Flags]:
 
 
 def _clear(errors: Array) -> float:
-    """The error above which a match of the pair contradicts the geometry."""
+    """The error above which a match contradicts the pair's geometry."""
     return max(BREACH, CLEAR_BREACH * float(np.median(errors)))
 
 
 def _regions(tracks: _Tracks, frames: Sequence[Frame], moving: Flags, told: Flags) -> Moving:
-    """Where moving tracks outnumber those of the scene, in many frames or many in a row."""
+    """Regions where moving tracks outnumber the scene's, if in many frames or in many in a row."""
     masks: dict[int, Mask] = {}
     areas, around = {}, {}
     for frame in frames:
@@ -404,20 +404,20 @@ def _regions(tracks: _Tracks, frames: Sequence[Frame], moving: Flags, told: Flag
 
 
 def _stretches(found: Collection[int], frames: Sequence[Frame]) -> list[int]:
-    """The frames found that form long rows, as when somebody enters or leaves; single frames may be missing."""
+    """Frames in long rows, as when somebody enters or leaves; single frames may be missing in a row."""
     places = np.flatnonzero([frame.index in found for frame in frames])
     rows = np.split(places, np.flatnonzero(np.diff(places) > 2) + 1)
     return [frames[place].index for row in rows if len(row) >= FRAMES_IN_A_ROW for place in row]
 
 
 def _surrounds(cells: Flags, others: Flags) -> bool:
-    """Whether cells (CELLS * CELLS,) are clearly farther apart than the others, from side to side or up and down."""
+    """Whether cells (CELLS * CELLS,) spread clearly wider than the others, horizontally or vertically."""
     spreads = [np.argwhere(part.reshape(CELLS, CELLS)).std(axis=0) for part in (cells, others) if part.any()]
     return len(spreads) < 2 or bool((spreads[0] > FARTHER_APART * spreads[1]).any())
 
 
 def _region(moving: Array, room: Array, shape: tuple[int, int]) -> Mask:
-    """True where moving features outnumber those of the scene; both (n, 2) in shares of width and height."""
+    """True where moving features outnumber the scene's; both (n, 2), in shares of width and height."""
     scale = MAP_SIDE / max(shape)
     height, width = (max(1, round(side * scale)) for side in shape)
     reach = REACH * float(np.hypot(height, width))
@@ -431,7 +431,7 @@ def _region(moving: Array, room: Array, shape: tuple[int, int]) -> Mask:
 
 
 def _density(places: Array, shape: tuple[int, int], reach: float) -> Array:
-    """How many of ``places`` (n, 2) are near each pixel, weighted by distance."""
+    """Number of ``places`` (n, 2) near each pixel, weighted by distance."""
     height, width = shape
     image = np.zeros(shape, np.float32)
     columns, rows = np.minimum((places * [width, height]).astype(np.int64), [width - 1, height - 1]).T

@@ -19,8 +19,8 @@ def select_features(
 ) -> dict[int, Rows]:
     """Rows of the features to keep in every frame: those matched in the most pairs, spread over the image.
 
-    About ``observations`` in total. fewest_pairs: that a feature must be matched in. A point of two rays adds little to
-    a map of good poses, but a frame with few matches needs it.
+    observations: approximate total. fewest_pairs: smallest number of pairs in which a feature must be matched. A point
+    of two rays adds little to a map with good poses, but a frame with few matches needs it.
     """
     limit = max(FEWEST_PER_FRAME, observations // len(frames))
     counts = count_pairs(database, frames)
@@ -37,8 +37,8 @@ def count_pairs(database: MatchDatabase, frames: list[int]) -> dict[int, Rows]:
 
 
 def choose(positions: Array, counts: Rows, limit: int, fewest: int = 2) -> Rows:
-    """At most ``limit`` rows of positions (n, 2) with a count of at least ``fewest``, the highest of every grid cell in
-    turn."""
+    """At most ``limit`` rows of positions (n, 2) with counts of at least ``fewest``, taken from the grid cells in turn,
+    the highest counts first."""
     rows = np.flatnonzero(counts >= fewest)
     rows = rows[np.argsort(-counts[rows], kind="stable")]
     if len(rows) <= limit:
@@ -50,7 +50,7 @@ def choose(positions: Array, counts: Rows, limit: int, fewest: int = 2) -> Rows:
 
 
 def _places_in_group(groups: Rows) -> Rows:
-    """The position of each element among those of its group, counted from 0 in the given order."""
+    """The position of each element within its group, counted from 0 in the given order."""
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])

@@ -1,4 +1,4 @@
-"""Features as COLMAP's database stores them: descriptors as bytes, and keypoints that matches of pixels add to."""
+"""Features as COLMAP's database stores them: descriptors as bytes, and keypoints that matched pixels extend."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from scipy.spatial import cKDTree
 from recon.sfm.matching import Features
 
 DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores them
-EXACT = np.frombuffer(b"\x93NUMPY", dtype=np.uint8)  # begins the one row of bytes of descriptors that are not SIFT's
+EXACT = np.frombuffer(b"\x93NUMPY", dtype=np.uint8)  # marks descriptors that are stored exactly
 
 
 def descriptors_to_bytes(features: Features) -> NDArray[np.uint8]:
-    """SIFT's descriptors (n, d) as one byte a value; others without loss, as one row (1, bytes) with type and shape."""
+    """SIFT descriptors as one byte per value (n, d); others exactly, as one row (1, bytes) with type and shape."""
     if features.is_sift:
         return np.clip(np.round(features.descriptors * DESCRIPTOR_SCALE), 0, 255).astype(np.uint8)
     file = io.BytesIO()
@@ -25,14 +25,14 @@ def descriptors_to_bytes(features: Features) -> NDArray[np.uint8]:
 
 
 def descriptors_from_bytes(raw: NDArray[np.uint8]) -> NDArray[Any]:
-    """What ``descriptors_to_bytes`` was given, SIFT's to the nearest 1/512."""
+    """The descriptors given to ``descriptors_to_bytes``; those of SIFT to the nearest 1/512."""
     if len(raw) == 1 and np.array_equal(raw[0, : len(EXACT)], EXACT):
         return np.asarray(np.load(io.BytesIO(raw.tobytes()), allow_pickle=False))
     return raw.astype(np.float32) / np.float32(DESCRIPTOR_SCALE)
 
 
 def require_consistent(features: Features, *, of_images: bool) -> None:
-    """Raise ValueError for features that no matcher may return. of_images: by an ``ImageMatcher``."""
+    """Raise ValueError if a matcher returned invalid features. of_images: from an ``ImageMatcher``."""
     keypoints, descriptors = features.keypoints, features.descriptors
     if keypoints.ndim != 2 or keypoints.shape[1] != 4 or not np.isfinite(keypoints).all():
         raise ValueError(f"keypoints must be finite and (n, 4), got {keypoints.shape}")
@@ -41,7 +41,7 @@ def require_consistent(features: Features, *, of_images: bool) -> None:
 
 
 def rows_of(matches: NDArray[np.integer], first: Features, second: Features) -> NDArray[np.uint32]:
-    """The matches (m, 2) of two frames. Raises ValueError where features are not there: COLMAP would crash on them."""
+    """The matches (m, 2) of two frames. Raises ValueError if a row is out of range, which would crash COLMAP."""
     counts = [len(first.keypoints), len(second.keypoints)]
     if matches.ndim != 2 or matches.shape[1] != 2 or (matches >= counts).any() or (matches < 0).any():
         raise ValueError(f"matches must be rows (m, 2) of {counts} features, got {matches.shape}")
@@ -51,10 +51,10 @@ def rows_of(matches: NDArray[np.integer], first: Features, second: Features) -> 
 def with_keypoints(
     keypoints: NDArray[np.float32], pixels: NDArray[np.floating], reach: float
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Keypoints (n, 4) and, behind them, new ones for those of the pixels (m, 2) that have none within ``reach`` [px].
+    """Keypoints (n, 4), followed by new ones for pixels (m, 2) without a keypoint within ``reach`` [px].
 
-    Also returns the row of every pixel. Pixels of one square of that size share a new keypoint, which lies where the
-    first of them does. Raises ValueError for pixels that are not finite.
+    Also returns each pixel's keypoint row. New pixels in the same square of side ``reach`` share a keypoint at the
+    first of them. Raises ValueError if pixels are not finite.
     """
     if pixels.ndim != 2 or pixels.shape[1] != 2 or not np.isfinite(pixels).all():
         raise ValueError(f"matched pixels must be finite and (m, 2), got {pixels.shape}")
@@ -72,7 +72,7 @@ def with_keypoints(
 
 
 def one_to_one(rows: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Matches (m, 2) without those that share a feature with an earlier one."""
+    """The matches (m, 2) that share no feature with an earlier match."""
     for side in (0, 1):
         _, first = np.unique(rows[:, side], return_index=True)
         rows = rows[np.sort(first)]

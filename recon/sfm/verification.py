@@ -1,4 +1,4 @@
-"""Keeps the matches of two frames that agree with one geometry, and finds more of them where they are few."""
+"""Keeps the matches of two frames that fit one geometry, and searches for more if they are few."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from recon.sfm.matching import Features, GuidedMatcher
 from recon.sfm.stored_features import rows_of
 
 FEWEST_MATCHES = 15
-GUIDE_BELOW = 150  # matches: better pairs have tracks enough
+GUIDE_BELOW = 150  # matches; pairs with more have enough tracks
 MAX_ERROR = 4.0  # px of the working image
-MAX_TRIALS = 1500  # of COLMAP's 10000: pairs that need more are too weak to help
+MAX_TRIALS = 1500  # COLMAP's default is 10000, but pairs that need more are too weak to help
 
 Rows = NDArray[np.uint32]
 Lenses = tuple[pycolmap.Camera, pycolmap.Camera]
@@ -22,15 +22,15 @@ Lenses = tuple[pycolmap.Camera, pycolmap.Camera]
 def verify(
     matches: Rows, features: tuple[Features, Features], lenses: Lenses, pixel: float, matcher: GuidedMatcher | None
 ) -> pycolmap.TwoViewGeometry:
-    """The geometry of two frames and the matches that agree with it, if there are at least FEWEST_MATCHES.
+    """The geometry of two frames and the matches that fit it, if there are at least FEWEST_MATCHES.
 
-    pixel: of the working image, in pixels of the original. matcher: finds more matches if there are few. Those that the
-    geometry allows need not stand out among all features.
+    pixel: size of a working pixel in original pixels. matcher: finds more matches if there are few; a match must then
+    be distinctive only among the features that the geometry allows.
     """
     first, second = (view.keypoints[:, :2].astype(np.float64) for view in features)
     geometry = pycolmap.estimate_two_view_geometry(lenses[0], first, lenses[1], second, matches, _options(pixel))
     if geometry.config == pycolmap.TwoViewGeometryConfiguration.WATERMARK:
-        geometry.inlier_matches = matches[:0]  # of a text or logo in the image, not of the scene
+        geometry.inlier_matches = matches[:0]  # matches on text or a logo in the image, not on the scene
     if matcher and FEWEST_MATCHES <= len(geometry.inlier_matches) < GUIDE_BELOW:
         _match_again(matcher, geometry, features, allowed_matches(geometry, first, second, MAX_ERROR * pixel))
     return geometry
@@ -50,7 +50,7 @@ def _match_again(
     features: tuple[Features, Features],
     allowed: NDArray[np.bool_] | None,
 ) -> None:
-    """Replace the matches of a geometry by those among the ``allowed`` ones, if they are more."""
+    """Match among the ``allowed`` pairs of features, and keep the result if it has more matches."""
     if allowed is None:
         return
     more = rows_of(matcher.match_guided(*features, allowed), *features)
