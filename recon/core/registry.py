@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import weakref
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ class Registry(dict[str, Entry]):
     def __init__(self, kind: str, choices: Mapping[str, Entry]) -> None:
         super().__init__(choices)
         self._kind, self._first = kind, dict(choices)
-        _REGISTRIES.append(self)
+        _REGISTRIES.append(weakref.ref(self))
 
     @property
     def changed(self) -> bool:
@@ -31,12 +32,12 @@ class Registry(dict[str, Entry]):
         return self[name]
 
 
-_REGISTRIES: list[Registry[Any]] = []
+_REGISTRIES: list[weakref.ref[Registry[Any]]] = []
 
 
 def extended() -> bool:
     """Whether this process has choices that another one, which imports the same modules, would not have."""
-    return any(registry.changed for registry in _REGISTRIES)
+    return any(registry.changed for registry in (reference() for reference in _REGISTRIES) if registry is not None)
 
 
 def loaded(entry: Entry | str) -> Entry:

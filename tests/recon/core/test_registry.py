@@ -1,15 +1,16 @@
+import gc
 from pathlib import PurePosixPath
 
 import pytest
 
 from recon.core.errors import SettingsError
-from recon.core.registry import Registry, loaded
+from recon.core.registry import Registry, extended, loaded
 
 
-def test_choices_are_added_replaced_and_found_by_name() -> None:
+def test_choices_are_added_replaced_and_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     registry: Registry[int] = Registry("number", {"one": 1})
-    registry["two"] = 3
-    registry["two"] = 2
+    monkeypatch.setitem(registry, "two", 3)  # taken back at the end: a changed registry keeps runs in one process
+    monkeypatch.setitem(registry, "two", 2)
     assert (registry.known("one"), registry.known("two")) == (1, 2)
     with pytest.raises(SettingsError, match=r"There is no number three\. Choose one of one, two\."):
         registry.known("three")
@@ -18,3 +19,9 @@ def test_choices_are_added_replaced_and_found_by_name() -> None:
 def test_a_choice_is_imported_when_it_is_needed() -> None:
     assert loaded("pathlib:PurePosixPath") is PurePosixPath
     assert loaded(PurePosixPath) is PurePosixPath
+
+
+def test_a_registry_that_is_gone_changes_nothing() -> None:
+    Registry("number", {"one": 1})["two"] = 2
+    gc.collect()
+    assert not extended()

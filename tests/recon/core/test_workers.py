@@ -31,6 +31,7 @@ LARGE = np.arange(60_000.0).reshape(200, 300)  # too large to be part of the pic
 def workers() -> Iterator[Workers]:
     """A worker of each role, started when it is needed."""
     with Workers(1) as opened:
+        assert opened.separate  # otherwise the functions that end their process would end the tests
         yield opened
     assert not psutil.Process().children()  # not even a zombie
 
