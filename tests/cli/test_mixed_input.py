@@ -108,7 +108,8 @@ def test_skipped_files_are_reported_at_the_end(finished: Finished) -> None:
     assert "11 of 13 placed" in finished.printed
     assert "  skipped      11.jpg: the image is damaged or cut short" in finished.printed
     assert "  skipped      12.jpg: the file is empty" in finished.printed
-    assert "  skipped      2000.png: " in finished.printed
+    assert "  NOT PLACED   2 of 13 frames, the first " in finished.printed
+    assert "2000.png" in finished.printed
 
 
 def test_frames_of_a_truncated_video_are_used(recon: Recon, tmp_path: Path) -> None:

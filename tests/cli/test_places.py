@@ -87,7 +87,7 @@ def test_errors_are_one_sentence(tmp_path: Path, recon: Recon) -> None:
         (("places", "query", empty, SAMPLE / "000000.jpg"), "holds no place collection"),
         (("places", "eval", empty), "database"),
         (("places", "build", SAMPLE, "--out", tmp_path / "out", "--weights", "x.pth"), "Weight file"),
-        (("loops", empty), "report.json"),
+        (("loops", empty), "contains no map"),
     ]
     for arguments, words in cases:
         outcome = recon(*arguments)
