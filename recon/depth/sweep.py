@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -68,6 +67,8 @@ class Geometry:
         sources: (batch, sources, 1, h, w), maps with ``stride``. inverse_depths: (batch, planes).
         Returns (batch, sources, planes, h, w); values differ only behind a source's camera, where nothing is seen.
         """
+        import cv2  # noqa: PLC0415 - training needs only torch
+
         batch, count, _, height, width = sources.shape
         warped = np.empty((batch, count, inverse_depths.shape[1], height, width), np.float32)
         rotation, offset = self.rotation.double().numpy(), self.offset.double().numpy()

@@ -306,4 +306,4 @@ def test_a_run_without_any_finite_frame_says_so(weights: Path, tmp_path: Path, m
     settings = RunSettings(SourceOptions(max_frames=3, size=160), network=NetworkSettings(str(weights), device="cpu"))
     with pytest.raises(ReconstructionError, match=f"of the 3 frames of .*: {NOT_FINITE}.*weights verify"):
         reconstruct(str(SAMPLE), tmp_path / "out", settings)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()

@@ -307,6 +307,7 @@ def test_two_motions_are_doubtful_if_neither_is_clearly_the_scenes(tmp_path: Pat
     events: list[Event] = []
     front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth()), events.append)
     monkeypatch.setattr(frontend, "find_moving", lambda database, frames: Moving({}, torn=True))
+    monkeypatch.setattr(frontend, "is_nearly_flat", lambda database, frames: False)
     chunk = Chunk(0, (read_frame(0),), 0)
     assert front_end._leave_out_moving(chunk) is chunk
     (notice,) = (event for event in events if isinstance(event, Notice))

@@ -46,6 +46,6 @@ def test_the_plot_is_an_image_with_bars(tmp_path: Path) -> None:
 
 
 def test_a_source_without_a_run_is_run_first_and_a_failed_run_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(MapError, match=r"run/report\.json"):
+    with pytest.raises(MapError, match=r"out/run does not exist"):
         measure(str(tmp_path / "none"), tmp_path / "out")
     assert "none" in (tmp_path / "out" / "run.log").read_text()
