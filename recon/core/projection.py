@@ -30,3 +30,15 @@ def moved_to_chunk(points_cam: Array, cam_from_chunk: Array) -> Array:
     """Points (n, 3) of a camera in the chunk's frame, by the camera's rigid pose (4, 4)."""
     chunk_from_cam = np.linalg.inv(cam_from_chunk)
     return np.asarray(points_cam @ chunk_from_cam[:3, :3].T + chunk_from_cam[:3, 3])
+
+
+def plane_homography(rotation: Array, offset: Array, inverse_depth: float, stride: int = 1) -> Array:
+    """Homography (3, 3) from a view's pixels to another's by a plane that faces the view, for OpenCV's warps.
+
+    rotation: (3, 3), the homography at infinity. offset: (3,), the image of the view's centre. Both are for full-size
+    pixels, whose centres lie at .5; the result is for images reduced by ``stride``, whose pixel centres are integers.
+    """
+    matrix = rotation.copy()
+    matrix[:, 2] += inverse_depth * offset
+    full_from_reduced = np.array([[stride, 0, stride / 2], [0, stride, stride / 2], [0, 0, 1]])
+    return np.asarray(np.linalg.inv(full_from_reduced) @ matrix @ full_from_reduced)

@@ -13,7 +13,7 @@ import numpy as np
 
 from recon.core.types import DepthMap
 from recon.depth.correlation import OUTSIDE, Patches, Volume, grey, two_best
-from recon.depth.views import PosedView
+from recon.depth.views import PosedView, relative_projection
 
 WINDOW = 7  # px
 
@@ -48,9 +48,8 @@ def search(view: PosedView, sources: list[PosedView], inverse_depth: DepthMap, s
 def _warp_onto(view: PosedView, source: PosedView) -> Warp:
     """Warps the source's grey image onto the view, whose pixels lie at given inverse depths (h, w)."""
     image = grey(source)
-    source_from_view = source.cam_from_chunk @ np.linalg.inv(view.cam_from_chunk)
-    rotation = source.intrinsics @ source_from_view[:3, :3] @ np.linalg.inv(view.intrinsics)
-    offset = (source.intrinsics @ source_from_view[:3, 3]).astype(np.float32)
+    rotation, offset = relative_projection(view, source)
+    offset = offset.astype(np.float32)
     rows, columns = np.ogrid[: view.mask.shape[0], : view.mask.shape[1]]
     rays = [(row[0] * (columns + 0.5) + row[1] * (rows + 0.5) + row[2]).astype(np.float32) for row in rotation]
 

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.beside import beside
-from recon.core.projection import back_project, moved_to_chunk
+from recon.core.projection import back_project, moved_to_chunk, plane_homography
 from recon.core.stopwatch import stage
 from recon.core.types import DepthMap
 from recon.depth.consistency import keep_consistent
 from recon.depth.correlation import OUTSIDE, Patches, Volume, grey, two_best
 from recon.depth.local_search import search
-from recon.depth.views import Depth, PosedView, halved
+from recon.depth.views import Depth, PosedView, halved, relative_projection
 
 SMOOTH = 0.03  # relative; a larger change in depth between half-size pixels is a step
 
@@ -132,27 +132,19 @@ def correlation_volume(
     """
     reference = Patches.of(grey(view), window)
     volume = np.empty((len(inverse_depths), *view.mask.shape), np.float32)
-    prepared = [(grey(source), *_plane_homography_parts(view, source)) for source in sources]
+    prepared = [(grey(source), *relative_projection(view, source)) for source in sources]
     for plane, inverse_depth in enumerate(inverse_depths):
-        warped = (_warp(image, far + inverse_depth * offset, view.mask.shape) for image, far, offset in prepared)
+        warped = (
+            _warp(image, plane_homography(rotation, offset, inverse_depth), view.mask.shape)
+            for image, rotation, offset in prepared
+        )
         volume[plane] = two_best([reference.correlation(image) for image in warped])
     return volume
 
 
-def _plane_homography_parts(view: PosedView, source: PosedView) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A and B such that source pixel ~ (A + B / depth) view pixel for points on a plane of constant depth."""
-    source_from_view = source.cam_from_chunk @ np.linalg.inv(view.cam_from_chunk)
-    to_ray = np.linalg.inv(view.intrinsics)
-    offset = np.outer(source_from_view[:3, 3], to_ray[2])
-    return source.intrinsics @ source_from_view[:3, :3] @ to_ray, source.intrinsics @ offset
-
-
 def _warp(image: NDArray[np.float32], source_from_view: NDArray[np.float64], shape: tuple[int, ...]) -> Volume:
-    # OpenCV's pixel centres are integers, ours are at .5: shift in, shift out.
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    matrix = np.linalg.inv(half) @ source_from_view @ half
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpPerspective(image, matrix, shape[::-1], flags=flags, borderValue=OUTSIDE))
+    return np.asarray(cv2.warpPerspective(image, source_from_view, shape[::-1], flags=flags, borderValue=OUTSIDE))
 
 
 def semi_global(cost: Volume, image: NDArray[np.uint8], step_cost: float, jump_cost: float) -> Volume:

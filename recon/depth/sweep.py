@@ -10,9 +10,10 @@ from itertools import product
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+from recon.core.projection import plane_homography
 
 NOISE = 2e-3  # variance in a standardised image below which a patch has no texture
 BEHIND = 1e-4  # of the reference depth; points closer to the source's camera plane are not seen
@@ -74,23 +75,15 @@ class Geometry:
         rotation, offset = self.rotation.double().numpy(), self.offset.double().numpy()
         for one, source in product(range(batch), range(count)):
             for plane, inverse_depth in enumerate(inverse_depths[one].tolist()):
-                matrix = rotation[one, source].copy()
-                matrix[:, 2] += inverse_depth * offset[one, source]
                 cv2.warpPerspective(
                     sources[one, source, 0].numpy(),
-                    _between_centres(matrix, stride),
+                    plane_homography(rotation[one, source], offset[one, source], inverse_depth, stride),
                     (width, height),
                     dst=warped[one, source, plane],
                     flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                     borderMode=cv2.BORDER_REPLICATE,
                 )
         return torch.from_numpy(warped)
-
-
-def _between_centres(matrix: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
-    """A homography of full-size pixels as one between maps whose pixel centres are integers."""
-    full_from_map = np.array([[stride, 0, stride / 2], [0, stride, stride / 2], [0, 0, 1]])
-    return np.asarray(np.linalg.inv(full_from_map) @ matrix @ full_from_map)
 
 
 def group_correlation(reference: Tensor, sources: Tensor, positions: Tensor, groups: int) -> Tensor:

@@ -66,6 +66,13 @@ def pinhole(camera: Camera, longest_side: int) -> tuple[Array, tuple[int, int]]:
     return scale @ camera.matrix(), (width, height)
 
 
+def relative_projection(view: PosedView, source: PosedView) -> tuple[Array, Array]:
+    """A (3, 3) and b (3,): the source sees a pixel of the view at A pixel + b / depth, homogeneous."""
+    source_from_view = source.cam_from_chunk @ np.linalg.inv(view.cam_from_chunk)
+    rotation = source.intrinsics @ source_from_view[:3, :3] @ np.linalg.inv(view.intrinsics)
+    return rotation, source.intrinsics @ source_from_view[:3, 3]
+
+
 def halved(view: PosedView) -> PosedView:
     """The same view at half its size, rounded up."""
     height, width = view.mask.shape

@@ -25,7 +25,7 @@ from recon.exports import EXPORTS, Export
 from recon.exports.readers import CheckError
 from recon.store import report
 from recon.store.journal import ANEW, frames_of, read_journal
-from recon.store.map import AGAIN, open_map
+from recon.store.map import AGAIN, open_map, submap_path
 
 MAX_MEAN_ERROR = 3.0
 POSE_TOLERANCE = 1e-5
@@ -149,15 +149,12 @@ def _check_journal(outputs: _Outputs) -> str:
     if not (outputs.folder / "map" / "run.json").exists():
         return "There is no run.json, so the run cannot be resumed."
     chunks = read_journal(outputs.folder).finished
-    missing = [number for number, chunk in enumerate(chunks) if chunk.placed and not _submap(outputs, number).exists()]
+    submaps = [submap_path(outputs.folder, number) for number, chunk in enumerate(chunks) if chunk.placed]
+    missing = next((path for path in submaps if not path.exists()), None)
     if missing:
-        raise CheckError(f"{_submap(outputs, missing[0])} is missing, with the depth of a chunk. {AGAIN}")
+        raise CheckError(f"{missing} is missing, with the depth of a chunk. {AGAIN}")
     _require_sound(outputs.folder / "map" / "features.db")
     return f"The journal opens, with {len(frames_of(chunks))} frames."
-
-
-def _submap(outputs: _Outputs, number: int) -> Path:
-    return outputs.folder / "map" / f"submap_{number:04d}.npz"
 
 
 def _require_sound(database: Path) -> None:

@@ -28,7 +28,7 @@ from recon.sfm.stored_features import (
     rows_of,
     with_keypoints,
 )
-from recon.sfm.verification import FEWEST_MATCHES, Lenses, verify
+from recon.sfm.verification import FEWEST_MATCHES, Rows, verify
 from recon.sources.base import Cameras
 
 DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
@@ -40,7 +40,6 @@ FRAMES_IN_MEMORY = 64  # 1 MB each
 GLANCE_FEATURES = 300
 GLANCES_IN_MEMORY = 128  # more frames than the grid of far pairs has; 0.17 MB each
 GLANCE_MATCHES = 6
-Rows = NDArray[np.uint32]
 NO_IMAGE, NO_MASK = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_)
 ID_LIMIT = 2**31 - 1  # COLMAP's pair id: the first image's id times this, plus the second's id
 
@@ -220,7 +219,7 @@ class MatchDatabase:
             self._database.write_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
             self._inliers[pair] = len(geometry.inlier_matches)
 
-    def _view_of(self, pair: Pair) -> tuple[tuple[Features, Features], Lenses, float]:
+    def _view_of(self, pair: Pair) -> tuple[tuple[Features, Features], tuple[pycolmap.Camera, pycolmap.Camera], float]:
         """The input of a pair's verification: features, lenses and pixel scale."""
         return self._both_features(pair), (self.camera(pair[0]), self.camera(pair[1])), self.pixel_scale(pair)
 
@@ -297,12 +296,6 @@ class MatchDatabase:
         counts = Counter(self._lens_of[index] for index in frame_indices)
         return {number for number, count in counts.items() if count < ENOUGH_IMAGES and number in self._chosen}
 
-    def cache(self, frame_indices: Iterable[int]) -> pycolmap.DatabaseCache:
-        """Features and verified matches of some frames, in memory."""
-        options = pycolmap.DatabaseCacheOptions(min_num_matches=ENOUGH_INLIERS, load_all_images=True)
-        options.image_names = set(map(image_name, frame_indices))
-        return pycolmap.DatabaseCache.create(self._database, options)
-
     def positions(self, frame_index: int) -> NDArray[np.float64]:
         """Features (n, 2) of a frame: column and row in the original [px]."""
         return np.asarray(self._database.read_keypoints(image_id(frame_index))[:, :2], dtype=np.float64)
@@ -313,23 +306,19 @@ class MatchDatabase:
         return [pair for pair, inliers in self._inliers.items() if inliers and wanted.issuperset(pair)]
 
     def matches(self, pair: Pair) -> NDArray[np.int64]:
-        """Matched feature rows (m, 2) of a pair before verification."""
-        return np.asarray(self._database.read_matches(*map(image_id, pair)), dtype=np.int64).reshape(-1, 2)
+        """Matched feature rows (m, 2) of a pair before verification; empty if none are stored."""
+        ids = tuple(map(image_id, pair))
+        if not self._database.exists_matches(*ids):
+            return np.zeros((0, 2), dtype=np.int64)
+        return np.asarray(self._database.read_matches(*ids), dtype=np.int64).reshape(-1, 2)
 
     def verified_matches(self, pair: Pair) -> NDArray[np.int64]:
         """Matched feature rows (m, 2) of a pair after verification."""
         geometry = self._database.read_two_view_geometry(image_id(pair[0]), image_id(pair[1]))
         return np.asarray(geometry.inlier_matches, dtype=np.int64).reshape(-1, 2)
 
-    def raw_matches(self, pair: Pair) -> NDArray[np.int64]:
-        """Like ``matches``, but empty if none are stored."""
-        if not self._database.exists_matches(image_id(pair[0]), image_id(pair[1])):
-            return np.zeros((0, 2), dtype=np.int64)
-        matches = self._database.read_matches(image_id(pair[0]), image_id(pair[1]))
-        return np.asarray(matches, dtype=np.int64).reshape(-1, 2)
-
     def reduced_cache(self, rows: Mapping[int, NDArray[np.int64]], *, apart: bool = False) -> pycolmap.DatabaseCache:
-        """Like ``cache``, with only the given feature rows of each frame index.
+        """The given feature rows of each frame index and the verified matches among them, in memory.
 
         apart: give every frame its own copy of its lens.
         """

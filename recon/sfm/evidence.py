@@ -241,6 +241,6 @@ def _farthest_pairs(database: MatchDatabase, frames: Sequence[int]) -> list[Pair
 
 def _shifts(database: MatchDatabase, pair: Pair) -> Array:
     """Shifts (n,) [px of the original] of a pair's matches, before geometric verification."""
-    rows = database.raw_matches(pair)
+    rows = database.matches(pair)
     first, second = (database.positions(index)[rows[:, side]] for side, index in enumerate(pair))
     return np.asarray(np.linalg.norm(first - second, axis=1))

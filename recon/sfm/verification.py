@@ -16,11 +16,14 @@ MAX_ERROR = 4.0  # px of the working image
 MAX_TRIALS = 1500  # COLMAP's default is 10000, but pairs that need more are too weak to help
 
 Rows = NDArray[np.uint32]
-Lenses = tuple[pycolmap.Camera, pycolmap.Camera]
 
 
 def verify(
-    matches: Rows, features: tuple[Features, Features], lenses: Lenses, pixel: float, matcher: GuidedMatcher | None
+    matches: Rows,
+    features: tuple[Features, Features],
+    lenses: tuple[pycolmap.Camera, pycolmap.Camera],
+    pixel: float,
+    matcher: GuidedMatcher | None,
 ) -> pycolmap.TwoViewGeometry:
     """The geometry of two frames and the matches that fit it, if there are at least FEWEST_MATCHES.
 

@@ -70,6 +70,11 @@ def images_folder(folder: Path) -> Path:
     return folder / "colmap" / "images"
 
 
+def submap_path(folder: Path, number: int) -> Path:
+    """The file with the depth of the frames that a chunk added."""
+    return folder / "map" / f"submap_{number:04d}.npz"
+
+
 def incoming_folder(folder: Path, *, resume: bool) -> Path:
     """Folder to which the source of a run in ``folder`` writes upright originals.
 
@@ -101,12 +106,12 @@ class MapStore:
             arrays[f"depth_{frame.index}"] = frame.depth.astype(np.float16)
             arrays[f"confidence_{frame.index}"] = np.round(frame.confidence * CONFIDENCE_LEVELS).astype(np.uint8)
             arrays[f"colour_{frame.index}"] = frame.colour
-        path = self.folder / "map" / f"submap_{submap.index:04d}.npz"
+        path = submap_path(self.folder, submap.index)
         write_atomically(path, lambda file: save_arrays(file, arrays))
 
     def read_submap(self, number: int, placed: Mapping[int, PlacedFrame]) -> dict[int, FrameGeometry]:
         """The placed frames that a submap added, by index. Raises MapError for a damaged file."""
-        path = self.folder / "map" / f"submap_{number:04d}.npz"
+        path = submap_path(self.folder, number)
         return {frame.index: frame for frame in _read_submap(path, placed)}
 
     def write_places(

@@ -5,7 +5,7 @@ import pycolmap
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recon.sfm.database import MatchDatabase, image_id
+from recon.sfm.database import ENOUGH_INLIERS, MatchDatabase, image_id, image_name
 from recon.sfm.selection import choose, select_features
 
 
@@ -46,12 +46,19 @@ def test_selection_keeps_matches_and_positions(database: MatchDatabase) -> None:
 def test_selecting_everything_equals_the_full_cache(database: MatchDatabase) -> None:
     frames = database.frames[:5]
     everything = {index: np.arange(len(database.positions(index))) for index in frames}
-    reduced, full = database.reduced_cache(everything), database.cache(frames)
+    reduced, full = database.reduced_cache(everything), _full_cache(database, frames)
     pairs = database.verified_pairs(frames)
     assert pairs
     for pair in pairs:
         ids = image_id(pair[0]), image_id(pair[1])
         np.testing.assert_array_equal(*(_matches(cache, *ids) for cache in (reduced, full)))
+
+
+def _full_cache(database: MatchDatabase, frames: list[int]) -> pycolmap.DatabaseCache:
+    """What COLMAP itself reads from the file."""
+    options = pycolmap.DatabaseCacheOptions(min_num_matches=ENOUGH_INLIERS, load_all_images=True)
+    options.image_names = set(map(image_name, frames))
+    return pycolmap.DatabaseCache.create(database._database, options)
 
 
 def _matches(cache: pycolmap.DatabaseCache, first: int, second: int) -> np.ndarray:
