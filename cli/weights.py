@@ -55,11 +55,10 @@ def verify(file: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Name o
     from recon.network.known_weights import kept_checksum, resolve, sha256, unusable_tensors
     from retrieval.aggregation import ARCHITECTURE
 
-    ARCHITECTURES["ImAge"] = ARCHITECTURE  # its check compares all tensors with the network
-
     path = resolve(file)
     checkpoint = read_checkpoint(path)
-    kind = architecture_of(checkpoint).verify(checkpoint)
+    among = ARCHITECTURES | {"ImAge": ARCHITECTURE}  # its check compares all tensors with the network
+    kind = architecture_of(checkpoint, among).verify(checkpoint)
     broken, checksum, kept = unusable_tensors(checkpoint), sha256(path), kept_checksum(path)
     rows = [
         ("kind", kind),

@@ -24,11 +24,6 @@ class Architecture:
     for_places: bool = False
 
 
-def architecture_of(checkpoint: Checkpoint) -> Architecture:
-    """The architecture of a file; the program's own geometry if no other takes it."""
-    return next(one for one in reversed(ARCHITECTURES.values()) if one.takes(checkpoint))
-
-
 def _verify_geometry(checkpoint: Checkpoint) -> str:
     return f"geometry, {arithmetic_of(identify(checkpoint)[1])}"
 
@@ -46,3 +41,8 @@ ARCHITECTURES = Registry(
         ),
     },
 )
+
+
+def architecture_of(checkpoint: Checkpoint, among: dict[str, Architecture] = ARCHITECTURES) -> Architecture:
+    """The architecture of a file; the program's own geometry if no other takes it."""
+    return next(one for one in reversed(among.values()) if one.takes(checkpoint))

@@ -10,6 +10,7 @@ import torch
 import typer
 from safetensors.torch import load_file, save_file
 
+from recon.network.architectures import ARCHITECTURES
 from recon.network.checkpoints import METADATA, save_checkpoint
 from recon.network.config import DescriptorsV1
 from recon.network.known_weights import FOLDER_VARIABLE
@@ -233,3 +234,9 @@ def test_run_of_frames_smaller_than_a_patch(
     assert outcome.code == 2
     assert sentence in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+def test_verify_leaves_the_registry_as_it_is(recon: Recon, image_weights: Path) -> None:
+    before = dict(ARCHITECTURES)
+    recon("weights", "verify", image_weights)
+    assert before == ARCHITECTURES  # a changed registry keeps later runs of the process in one process

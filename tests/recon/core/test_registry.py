@@ -3,6 +3,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from recon.core import registry as registry_module
 from recon.core.errors import SettingsError
 from recon.core.registry import Registry, extended, loaded
 
@@ -21,7 +22,12 @@ def test_a_choice_is_imported_when_it_is_needed() -> None:
     assert loaded(PurePosixPath) is PurePosixPath
 
 
-def test_a_registry_that_is_gone_changes_nothing() -> None:
-    Registry("number", {"one": 1})["two"] = 2
+def test_a_changed_registry_counts_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "_REGISTRIES", [])  # whatever other tests have changed
+    registry: Registry[int] = Registry("number", {"one": 1})
+    assert not extended()
+    registry["two"] = 2
+    assert extended()
+    del registry
     gc.collect()
     assert not extended()
