@@ -37,13 +37,17 @@ wheel: env
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m tests.installed dist/recon-*.whl
 
-# A separate environment with the versions that this Python resolves to under constraints.txt.
-other-python: libraries
-	$(PYTHON) -m venv .venv-other
-	.venv-other/bin/pip install --quiet --upgrade pip
-	.venv-other/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+# A separate environment with the versions that this Python resolves to under constraints.txt. PyPI's PyTorch for Linux
+# brings gigabytes of CUDA libraries, so interrupted downloads are resumed.
+other-python: .venv-other/installed
 	.venv-other/bin/pip check
 	.venv-other/bin/$(PYTEST) $(QUICK)
+
+.venv-other/installed: pyproject.toml constraints.txt | libraries
+	$(PYTHON) -m venv .venv-other
+	.venv-other/bin/pip install --quiet --upgrade pip
+	.venv-other/bin/pip install --quiet --resume-retries 50 --constraint constraints.txt --editable '.[dev]'
+	touch $@
 
 env: libraries $(BIN)/recon
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from cli import bench, doctor, evaluate, lab, live, loops, outputs, places, reference, run, weights
 from cli.dependencies import explain
+from cli.streams import lost_output, use_standard_streams
 from cli.text import one_line
 from recon.core.errors import ReconError, UnexpectedError
 
-UNEXPECTED = 3
+UNWRITTEN, UNEXPECTED = 1, 3
 
 HELP_WIDTH = 120
 
@@ -73,15 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit codes: 0 success, 1 a check failed or a file could not be written, 2 an error that the user can fix, reported
     in one line, 3 an unexpected error, 130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names may contain characters that the terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
+    use_standard_streams()
     # COLMAP logs every registered image, which would break the progress bar; set 0 to see the log.
     os.environ.setdefault("GLOG_minloglevel", "3")
     # PyTorch's waiting threads would spin and slow down other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(args=arguments, prog_name="recon")
+        _run_command(arguments)
     except UnexpectedError as error:
         _fail(_explained(error.__cause__) or error)
     except ReconError as error:
@@ -91,6 +89,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if explained is None:
             traceback.print_exc()
         _fail(explained or UnexpectedError(f"Unexpected error: {error!r}."))
+
+
+def _run_command(arguments: Sequence[str] | None) -> NoReturn:
+    """Run a command and exit, with 1 if it succeeded but its output was lost."""
+    try:
+        app(args=arguments, prog_name="recon")
+    except SystemExit as end:
+        lost = lost_output()
+        if end.code or not lost:
+            raise
+        print(f"recon: The output could not be written: {lost.strerror}.", file=sys.stderr)
+    sys.exit(UNWRITTEN)
 
 
 def _explained(error: BaseException | None) -> ReconError | None:

@@ -13,6 +13,10 @@ from pathlib import Path
 from recon.core.errors import ReconError, ResourceError, UnexpectedError
 
 ERROR_FILE = "error.txt"
+ENDED_FROM_OUTSIDE = (
+    "The error that ended a run is noted here. If none follows, something outside ended it: "
+    "a kill, a lack of memory or a power cut.\n"
+)
 
 
 def short(error: Exception) -> str:
@@ -64,10 +68,9 @@ def explained(folder: Path, *, resumable: bool) -> Iterator[None]:
 
 @contextmanager
 def _crash_noted(path: Path) -> Iterator[None]:
-    """Write the stack on SIGSEGV, SIGABRT and the like to ``path``, which is deleted afterwards if it is empty."""
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
+    """Write the stack on SIGSEGV, SIGABRT and the like to ``path``, which is deleted afterwards if it has no error."""
     try:
+        path.write_text(ENDED_FROM_OUTSIDE, encoding="utf-8")
         file = path.open("a", encoding="utf-8")
     except OSError:  # the run itself will report it
         yield
@@ -82,7 +85,7 @@ def _crash_noted(path: Path) -> Iterator[None]:
             faulthandler.disable()
         file.close()
         with suppress(OSError):
-            if not path.stat().st_size:
+            if path.stat().st_size <= len(ENDED_FROM_OUTSIDE):
                 path.unlink()
 
 

@@ -144,11 +144,11 @@ def _adjusted_once(
     mapper = pycolmap.IncrementalMapper(cache)
     mapper.begin_reconstruction(model)
     for index in sorted(cam_from_world):
-        mapper.triangulate_image(options.triangulation, image_id(index))
+        mapper.triangulate_image(options.get_triangulation(), image_id(index))
     adjustment = options.get_global_bundle_adjustment()
     adjustment.ceres.loss_function_type = loss
     adjustment.ceres.loss_function_scale = database.pixel_scale(frames)
-    mapper.iterative_global_refinement(5, 0.0005, options.get_mapper(), adjustment, options.triangulation, False)
+    mapper.iterative_global_refinement(5, 0.0005, options.get_mapper(), adjustment, options.get_triangulation(), False)
     mapper.end_reconstruction(False)
     return model, cache, options
 

@@ -69,7 +69,7 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
         mapper = pycolmap.IncrementalMapper(cache)
         mapper.begin_reconstruction(model)
         for index in known:
-            mapper.triangulate_image(options.triangulation, image_id(index))
+            mapper.triangulate_image(options.get_triangulation(), image_id(index))
         mapper.end_reconstruction(False)
     pipeline = pycolmap.IncrementalPipeline(options, cache, pycolmap.ReconstructionManager())
     mapper = pycolmap.IncrementalMapper(cache)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from recon.core.errors import MapError, OutputError, UnexpectedError
+from recon.core.failures import ENDED_FROM_OUTSIDE
 from recon.exports import export
 from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct
@@ -89,6 +90,16 @@ def test_an_aborting_library_leaves_its_stack_and_a_resumable_run(photos: Path, 
     assert len(open_map(out).frames) == 5
     assert reconstruct(str(photos), out, AGAIN).frames_placed == FRAMES
     assert sorted(path.name for path in out.iterdir()) == ["cloud.ply", "colmap", "map", "poses.txt", "report.json"]
+
+
+def test_a_killed_run_says_that_it_knows_of_no_error(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = ABORTED.replace("os.abort()", "os.kill(os.getpid(), 9)")
+    ended = subprocess.run([sys.executable, "-c", code, str(photos), str(out)], cwd=ROOT, timeout=300, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert (out / "error.txt").read_text() == ENDED_FROM_OUTSIDE
+    assert reconstruct(str(photos), out, AGAIN).frames_placed == FRAMES
+    assert not (out / "error.txt").exists()
 
 
 def full(*_: object, **__: object) -> None:
