@@ -90,7 +90,7 @@ def prepare(
     fps: Fps = None,
     every: Every = 1,
     max_frames: MaxFrames = None,
-    keyframes: Keyframes = "all",
+    keyframes: Keyframes = "auto",
     longest_side: Size = 1024,
     masks: Masks = None,
     chunk: Chunk = 60,
@@ -121,6 +121,8 @@ def prepare(
     from recon.sources import SourceOptions, open_source
 
     viewers = chosen_viewers(viewer, web_host)
+    if weights and keyframes == "auto":
+        keyframes = "all"  # a network's map has no points that frames between keyframes could be posed by
     options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras)
     memory = (memory_frames or None, memory_mib)
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None

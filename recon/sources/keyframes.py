@@ -1,8 +1,9 @@
 """Keyframes: the frames of a stream that a map needs.
 
 A frame becomes a keyframe once the picture has moved far enough since the previous one, however long that took, so
-standing still costs nothing. The sharpest of suitable neighbours is chosen. Motion is measured by corners tracked from
-frame to frame (Shi and Tomasi 1994; Bouguet 2000), sharpness by the variance of the Laplacian (Pertuz et al. 2013).
+standing still costs nothing. The first keyframes are closer together, because they must determine the lens and the
+scale. The sharpest of suitable neighbours is chosen. Motion is measured by corners tracked from frame to frame (Shi and
+Tomasi 1994; Bouguet 2000), sharpness by the variance of the Laplacian (Pertuz et al. 2013).
 """
 
 from __future__ import annotations
@@ -10,34 +11,46 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
-from recon.sources.base import Candidate
+from recon.sources.base import Candidate, Keyframes
 
 SMALL = 320  # longest side of the images used for tracking [px]
-NEAR, FAR = 0.02, 0.04  # motion after which a frame may or must become a keyframe, as a share of the longest side
+NEAR, FAR = 0.10, 0.14  # motion after which a frame may or must become a keyframe, as a share of the longest side
+FIRST_SHARE = 0.25  # of that motion, after the first keyframe
+FIRST = 24  # keyframes after which all of it is asked for
+ALL_UP_TO = 100  # frames of a source are all keyframes, unless selection is asked for
 MOST_HELD = 12  # neighbours to choose from
 CORNERS = 200
 FEWEST_FOLLOWED = 0.4  # of a keyframe's corners; with fewer the picture has changed completely
 LOST_WAY = 0.5  # motion assumed for a change of the whole picture
+MAX_RETURN = 0.5  # [px] after tracking there and back
 FLOW: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 3}
 
 
 def chosen(
-    candidates: Iterable[Candidate | SkippedFrame], keyframes: Literal["all", "auto"]
+    candidates: Iterable[Candidate | SkippedFrame], keyframes: Keyframes, frames: int
 ) -> Iterator[Frame | SkippedFrame | PassedFrame]:
-    """Keyframes, with their originals kept, and the others as PassedFrame."""
-    for item in pick(candidates) if keyframes == "auto" else candidates:
+    """Keyframes, with their originals kept, and the others as PassedFrame.
+
+    frames: number that the source has, 0 if unknown; see ``are_selected``.
+    """
+    for item in pick(candidates) if are_selected(keyframes, frames) else candidates:
         if isinstance(item, Candidate):
             item.keep()
             yield item.frame
         else:
             yield item
+
+
+def are_selected(keyframes: Keyframes, frames: int) -> bool:
+    """Whether some frames may be passed over. ``auto``: of more than ALL_UP_TO, or if their number is unknown (0)."""
+    return keyframes == "selected" or (keyframes == "auto" and not 0 < frames <= ALL_UP_TO)
 
 
 def pick(
@@ -72,6 +85,12 @@ class KeyframePicker:
         self._motion: _Motion | None = None
         self._held: list[_Look] = []
         self._way = 0.0
+        self._keyframes = 0
+
+    @property
+    def _share(self) -> float:
+        """Of the usual motion between keyframes."""
+        return min(1.0, FIRST_SHARE + (1 - FIRST_SHARE) * self._keyframes / FIRST)
 
     def take(self, candidate: Candidate) -> Iterator[Candidate | PassedFrame]:
         """Process the next frame; yields the frames that it decides."""
@@ -87,14 +106,14 @@ class KeyframePicker:
         if self._motion is None:
             yield self._keyframe(look, 0.0)
             return
-        moved = self._motion.follow(look.grey)
-        if not self._held and moved < NEAR:
+        moved, share = self._motion.follow(look.grey), self._share
+        if not self._held and moved < NEAR * share:
             yield _passed(look)
-        elif not self._held and moved >= FAR:
+        elif not self._held and moved >= FAR * share:
             yield self._keyframe(look, moved)
         else:
             self._held.append(look)
-            if moved >= FAR or len(self._held) > MOST_HELD:
+            if moved >= FAR * share or len(self._held) > MOST_HELD:
                 yield from self._choose()
 
     def _choose(self) -> Iterator[Candidate | PassedFrame]:
@@ -103,12 +122,13 @@ class KeyframePicker:
         # The last one is beyond FAR, or ends the source; it is chosen only if it is the only one.
         choice = max(range(max(1, len(held) - 1)), key=lambda row: held[row].sharpness)
         yield from map(_passed, held[:choice])
-        yield self._keyframe(held[choice], NEAR)
+        yield self._keyframe(held[choice], NEAR * self._share)
         for look in held[choice + 1 :]:
             yield from self._look(look)
 
     def _keyframe(self, look: _Look, moved: float) -> Candidate:
         self._motion = _Motion(look.grey)
+        self._keyframes += 1
         self._way += min(moved, LOST_WAY)
         return replace(look.candidate, way=self._way)
 
@@ -131,13 +151,26 @@ class _Motion:
         """
         if grey.shape != self._grey.shape or not len(self._now):
             return math.inf
-        found, status, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, self._now, np.zeros_like(self._now), **FLOW)
-        inside = ((found > 0) & (found < grey.shape[::-1])).all(axis=(1, 2))
-        kept = (status.ravel() == 1) & inside
+        kept, found = follow_both_ways(self._grey, grey, self._now)
         self._grey, self._now, self._start = grey, found[kept], self._start[kept]
         if len(self._now) < FEWEST_FOLLOWED * self._count:
             return math.inf
         return float(np.quantile(np.linalg.norm(self._now - self._start, axis=2), 0.75) / max(grey.shape))
+
+
+def follow_both_ways(
+    before: Image, after: Image, corners: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Which corners (n, 1, 2) [px] were tracked from one grey image to another, and to where.
+
+    A corner counts only if it is tracked back to where it came from (Kalal et al. 2010): between photos of different
+    places, flow finds motion for nearly any corner.
+    """
+    found, there, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, np.zeros_like(corners), **FLOW)
+    back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, found, np.zeros_like(corners), **FLOW)
+    inside = ((found > 0) & (found < after.shape[::-1])).all(axis=(1, 2))
+    returned = np.linalg.norm(back - corners, axis=(1, 2)) < MAX_RETURN
+    return (there.ravel() == 1) & (again.ravel() == 1) & inside & returned, np.asarray(found, dtype=np.float32)
 
 
 def small_grey(image: Image, side: int = SMALL) -> Image:
