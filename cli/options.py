@@ -31,9 +31,7 @@ Size = Annotated[int, typer.Option("--size", help="Longest side of the working i
 Masks = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Mask images; black areas are ignored.")]
 Keyframes = Annotated[
     Literal["auto", "all", "selected"],
-    typer.Option(
-        help="Map all frames, or selected ones and pose the rest later; auto: selected if over 100."
-    ),
+    typer.Option(help="Map all frames, or selected ones and pose the rest later; auto: selected if over 100."),
 ]
 CameraCount = Annotated[
     Literal["auto", "one", "per-image", "per-folder"],

@@ -195,7 +195,7 @@ class MatchDatabase:
         def glance(views: tuple[Features, Features]) -> int:
             return len(matcher.match(*views))
 
-        counts = beside(glance, (tuple(map(self._few_features, pair)) for pair in pairs))
+        counts = beside(glance, ((self._few_features(first), self._few_features(second)) for first, second in pairs))
         return most_alike({pair: count for pair, count in zip(pairs, counts, strict=True) if count >= GLANCE_MATCHES})
 
     def _both_features(self, pair: Pair) -> tuple[Features, Features]:

@@ -138,7 +138,7 @@ class SiftMatcher:
         places = np.flatnonzero(allowed)
         if not len(places):
             return np.zeros((0, 2), np.uint32)
-        rows, columns = np.divmod(places, allowed.shape[1])
+        rows, columns = places // allowed.shape[1], places % allowed.shape[1]
         similarity = _similarity(first, second).ravel()[places]
         starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
         group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(rows)]))
@@ -150,7 +150,7 @@ class SiftMatcher:
         similarity[at] = -1.0
         mutual = best == best_of_column[columns[at]]
         keep = mutual & self._is_distinctive(best, np.maximum.reduceat(similarity, starts))
-        return np.column_stack([rows[at], columns[at]])[keep].astype(np.uint32)
+        return np.column_stack([rows[at][keep], columns[at][keep]]).astype(np.uint32)
 
     def _is_distinctive(self, best: NDArray[np.float32], following: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether cosines to the nearest descriptor pass the ratio test with those to the following one."""
@@ -161,7 +161,8 @@ class SiftMatcher:
 def _similarity(first: Features, second: Features) -> NDArray[np.float32]:
     """Cosines (n1, n2) of all descriptors, which the thread's next call overwrites."""
     similarity = _scratch(len(first.keypoints), len(second.keypoints))
-    return np.matmul(first.descriptors, second.descriptors.T, out=similarity)
+    np.matmul(first.descriptors, second.descriptors.T, out=similarity)
+    return similarity
 
 
 _memory = threading.local()

@@ -22,6 +22,7 @@ from recon.sources.base import Candidate, Keyframes
 
 SMALL = 320  # longest side of the images used for tracking [px]
 NEAR, FAR = 0.10, 0.14  # motion after which a frame may or must become a keyframe, as a share of the longest side
+STILL = NEAR / 4  # motion up to which a frame cannot take the place of the keyframe before it
 FIRST_SHARE = 0.25  # of that motion, after the first keyframe
 FIRST = 24  # keyframes after which all of it is asked for
 ALL_UP_TO = 100  # frames of a source are all keyframes, unless selection is asked for
@@ -84,6 +85,8 @@ class KeyframePicker:
     def __init__(self) -> None:
         self._motion: _Motion | None = None
         self._held: list[_Look] = []
+        # At most one frame is held, nearer than NEAR; it becomes a keyframe if the picture jumps after it.
+        self._is_near = True
         self._way = 0.0
         self._keyframes = 0
 
@@ -99,26 +102,28 @@ class KeyframePicker:
 
     def finish(self) -> Iterator[Candidate | PassedFrame]:
         """Decide about the frames that are still held."""
-        if self._held:
+        while self._held and not self._is_near:
             yield from self._choose()
+        yield from map(_passed, self._held)
 
     def _look(self, look: _Look) -> Iterator[Candidate | PassedFrame]:
         if self._motion is None:
             yield self._keyframe(look, 0.0)
             return
-        moved, share = self._motion.follow(look.grey), self._share
-        if not self._held and moved < NEAR * share:
-            yield _passed(look)
-        elif not self._held and moved >= FAR * share:
-            yield self._keyframe(look, moved)
-        else:
-            self._held.append(look)
-            if moved >= FAR * share or len(self._held) > MOST_HELD:
-                yield from self._choose()
+        moved = self._motion.follow(look.grey) / self._share
+        if self._is_near and moved < FAR:
+            yield from map(_passed, self._held)
+            self._held, self._is_near = [], moved < NEAR
+            if moved < STILL:
+                yield _passed(look)
+                return
+        self._held.append(look)
+        if moved >= FAR or len(self._held) > MOST_HELD:
+            yield from self._choose()
 
     def _choose(self) -> Iterator[Candidate | PassedFrame]:
         """Choose the sharpest of the held frames, then process those after it again, relative to it."""
-        held, self._held = self._held, []
+        held, self._held, self._is_near = self._held, [], True
         # The last one is beyond FAR, or ends the source; it is chosen only if it is the only one.
         choice = max(range(max(1, len(held) - 1)), key=lambda row: held[row].sharpness)
         yield from map(_passed, held[:choice])

@@ -103,6 +103,12 @@ def test_a_cut_and_a_blank_wall_are_keyframes() -> None:
     assert picked([view(0), view(0), view(500), view(500), blank, view(500)]) == [0, 2, 4, 5]
 
 
+def test_a_jump_starts_from_the_frame_before_it() -> None:
+    """Frames 4 and 5 share more with each other than with the keyframe 0."""
+    lefts = [*(0, 1, 1, 2, 3), *(60, 60, 60)]
+    assert picked(map(view, lefts))[:3] == [0, 4, 5]
+
+
 @given(st.lists(st.integers(0, 12), max_size=40))
 @settings(max_examples=12)
 def test_every_frame_comes_once_and_in_order(steps: list[int]) -> None:
