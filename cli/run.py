@@ -250,13 +250,18 @@ def chosen_viewers(viewers: Sequence[ViewerName] | None, web_host: str) -> Seque
 
 
 def _print_plan(plan: Plan) -> None:
+    from recon.sources.keyframes import are_selected
+
     resolution = "{}x{}, processed at {}x{}".format(*plan.original, *plan.working)
     settings = plan.settings
     if plan.frames:
         frames = f"{plan.frames}, {plan.finished} of them finished" if plan.finished else str(plan.frames)
         chunks = f"{plan.chunks} of up to {settings.chunk} frames, with {settings.overlap} shared"
-        time = f"about {duration(plan.seconds)} on {plan.machine.processors} processors"
-        disk = f"about {size(plan.disk)}"
+        about = "about"
+        if are_selected(settings.source.keyframes, plan.frames):
+            frames, chunks, about = f"{frames} to select keyframes from", f"at most {chunks}", "at most"
+        time = f"{about} {duration(plan.seconds)} on {plan.machine.processors} processors"
+        disk = f"{about} {size(plan.disk)}"
     else:
         frames, chunks, time, disk = "unknown number", "unknown", "unknown", "unknown"
     memory, gpu_memory = f"about {size(plan.memory)}", size(plan.gpu_memory)
