@@ -291,7 +291,8 @@ class StructureFromMotion:
             if count_placed(best, indices) > 0.5 * len(indices):
                 known = best.cam_from_model
             if effort == efforts[0] and best.cam_from_model:
-                self.database.match(window_pairs(frames, WIDE_WINDOW))
+                missing = set(frames).difference(best.cam_from_model)
+                self.database.match(pair for pair in window_pairs(frames, WIDE_WINDOW) if missing.intersection(pair))
         return best, best_effort
 
     def _settle_lens(self, model: SparseModel, effort: Effort) -> SparseModel:

@@ -1,9 +1,9 @@
 """Keyframes: the frames of a stream that a map needs.
 
 A frame becomes a keyframe once the picture has moved far enough since the previous one, however long that took, so
-standing still costs nothing. The first keyframes are closer together, because they must determine the lens and the
-scale. The sharpest of suitable neighbours is chosen. Motion is measured by corners tracked from frame to frame (Shi and
-Tomasi 1994; Bouguet 2000), sharpness by the variance of the Laplacian (Pertuz et al. 2013).
+standing still costs nothing. Slow motion must go less far, because it would otherwise give too few keyframes. The
+sharpest of suitable neighbours is chosen. Motion is measured by corners tracked from frame to frame (Shi and Tomasi
+1994; Bouguet 2000), sharpness by the variance of the Laplacian (Pertuz et al. 2013).
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from recon.sources.base import Candidate, Keyframes
 
 SMALL = 320  # longest side of the images used for tracking [px]
 NEAR, FAR = 0.10, 0.14  # motion after which a frame may or must become a keyframe, as a share of the longest side
-STILL = NEAR / 4  # motion up to which a frame cannot take the place of the keyframe before it
-FIRST_SHARE = 0.25  # of that motion, after the first keyframe
-FIRST = 24  # keyframes after which all of it is asked for
+STILL = NEAR / 4  # motion up to which a frame is as good as the keyframe before it
+MANY = 30  # frames after which that motion is enough
 ALL_UP_TO = 100  # frames of a source are all keyframes, unless selection is asked for
 MOST_HELD = 12  # neighbours to choose from
 CORNERS = 200
@@ -88,12 +87,7 @@ class KeyframePicker:
         # At most one frame is held, nearer than NEAR; it becomes a keyframe if the picture jumps after it.
         self._is_near = True
         self._way = 0.0
-        self._keyframes = 0
-
-    @property
-    def _share(self) -> float:
-        """Of the usual motion between keyframes."""
-        return min(1.0, FIRST_SHARE + (1 - FIRST_SHARE) * self._keyframes / FIRST)
+        self._followed = 0  # frames since the last keyframe
 
     def take(self, candidate: Candidate) -> Iterator[Candidate | PassedFrame]:
         """Process the next frame; yields the frames that it decides."""
@@ -110,10 +104,11 @@ class KeyframePicker:
         if self._motion is None:
             yield self._keyframe(look, 0.0)
             return
-        moved = self._motion.follow(look.grey) / self._share
+        moved = self._motion.follow(look.grey)
+        self._followed += 1
         if self._is_near and moved < FAR:
             yield from map(_passed, self._held)
-            self._held, self._is_near = [], moved < NEAR
+            self._held, self._is_near = [], moved < (NEAR if self._followed < MANY else STILL)
             if moved < STILL:
                 yield _passed(look)
                 return
@@ -127,13 +122,13 @@ class KeyframePicker:
         # The last one is beyond FAR, or ends the source; it is chosen only if it is the only one.
         choice = max(range(max(1, len(held) - 1)), key=lambda row: held[row].sharpness)
         yield from map(_passed, held[:choice])
-        yield self._keyframe(held[choice], NEAR * self._share)
+        yield self._keyframe(held[choice], NEAR)
         for look in held[choice + 1 :]:
             yield from self._look(look)
 
     def _keyframe(self, look: _Look, moved: float) -> Candidate:
         self._motion = _Motion(look.grey)
-        self._keyframes += 1
+        self._followed = 0
         self._way += min(moved, LOST_WAY)
         return replace(look.candidate, way=self._way)
 
