@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import product
 
 from recon.sfm.matching import Pair
 
 PAIRS_AROUND = 1000
-MOST_ALIKE = 8
+MOST_ALIKE, APART = 8, 4
 
 
 def window_pairs(indices: list[int], steps: range | tuple[int, ...]) -> list[Pair]:
@@ -31,12 +31,18 @@ def pairs_around(found: Sequence[Pair], reach: int, count: int) -> list[Pair]:
     return new[:: math.ceil(len(new) / PAIRS_AROUND) or 1]
 
 
-def most_alike(counts: Mapping[Pair, int], most: int = MOST_ALIKE) -> list[Pair]:
-    """The pairs that are among the ``most`` with the highest counts of one of their frames, in the given order."""
-    taken: Counter[int] = Counter()
+def most_alike(counts: Mapping[Pair, int], most: int = MOST_ALIKE, apart: int = APART) -> list[Pair]:
+    """Pairs of each frame with the ``most`` others that have the highest counts, in the given order.
+
+    These others are at least ``apart`` frames from each other: neighbours look alike and add little, and would leave no
+    room for another visit of the place.
+    """
+    partners: dict[int, list[int]] = defaultdict(list)
     kept = set()
     for pair in sorted(counts, key=lambda pair: -counts[pair]):
-        if any(taken[index] < most for index in pair):
-            kept.add(pair)
-        taken.update(pair)
+        for frame, other in (pair, pair[::-1]):
+            taken = partners[frame]
+            if len(taken) < most and all(abs(other - one) >= apart for one in taken):
+                taken.append(other)
+                kept.add(pair)
     return [pair for pair in counts if pair in kept]

@@ -17,9 +17,16 @@ def test_pairs_around_are_within_reach_and_new() -> None:
 
 def test_every_frame_is_matched_with_those_most_like_it() -> None:
     counts = {(0, 1): 9, (0, 2): 8, (0, 3): 7, (1, 2): 6, (1, 3): 5, (2, 3): 4}
-    assert most_alike(counts, 1) == [(0, 1), (0, 2), (0, 3)]  # the best of 1, 2 and 3 is 0
-    assert most_alike(counts, 2) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)]
-    assert most_alike(counts, 3) == list(counts)
+    assert most_alike(counts, 1, 1) == [(0, 1), (0, 2), (0, 3)]  # the best of 1, 2 and 3 is 0
+    assert most_alike(counts, 2, 1) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)]
+    assert most_alike(counts, 3, 1) == list(counts)
+
+
+def test_neighbours_leave_room_for_another_visit() -> None:
+    others = {(frame, 100 * frame + step): 99 for frame in (20, 21, 22, 50) for step in (0, 10)}  # leave them no need
+    counts = {(0, 20): 90, (0, 21): 80, (0, 22): 70, (0, 50): 10} | others
+    assert most_alike(counts, 2, 1) == [(0, 20), (0, 21), *others]
+    assert most_alike(counts, 2, 4) == [(0, 20), (0, 50), *others]
 
 
 @given(
