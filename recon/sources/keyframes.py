@@ -1,14 +1,16 @@
 """Keyframes: the frames of a stream that a map needs.
 
 A frame becomes a keyframe once the picture has moved far enough since the previous one, however long that took, so
-standing still costs nothing. Slow motion must go less far, because it would otherwise give too few keyframes. The
-sharpest of suitable neighbours is chosen. Motion is measured by corners tracked from frame to frame (Shi and Tomasi
-1994; Bouguet 2000), sharpness by the variance of the Laplacian (Pertuz et al. 2013).
+standing still costs nothing. Slow motion must go less far, because it would otherwise give too few keyframes. Of fast
+motion, the map needs every frame. The sharpest of suitable neighbours is chosen. Motion is measured by corners tracked
+from frame to frame (Shi and Tomasi 1994; Bouguet 2000), sharpness by the variance of the Laplacian (Pertuz et al.
+2013).
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +26,8 @@ SMALL = 320  # longest side of the images used for tracking [px]
 NEAR, FAR = 0.10, 0.14  # motion after which a frame may or must become a keyframe, as a share of the longest side
 STILL = NEAR / 4  # motion up to which a frame is as good as the keyframe before it
 MANY = 30  # frames after which that motion is enough
+FAST = 0.06  # motion from frame to frame that makes every frame a keyframe, if 30% of the last ones are faster
+LATELY = 20  # frames to judge that by
 ALL_UP_TO = 100  # frames of a source are all keyframes, unless selection is asked for
 MOST_HELD = 12  # neighbours to choose from
 CORNERS = 200
@@ -88,6 +92,7 @@ class KeyframePicker:
         self._is_near = True
         self._way = 0.0
         self._followed = 0  # frames since the last keyframe
+        self._steps: deque[float] = deque(maxlen=LATELY)  # motion from frame to frame
 
     def take(self, candidate: Candidate) -> Iterator[Candidate | PassedFrame]:
         """Process the next frame; yields the frames that it decides."""
@@ -105,6 +110,9 @@ class KeyframePicker:
             yield self._keyframe(look, 0.0)
             return
         moved = self._motion.follow(look.grey)
+        self._steps.append(min(self._motion.step, LOST_WAY))
+        if len(self._steps) == LATELY and np.quantile(self._steps, 0.7) > FAST:
+            moved = math.inf
         self._followed += 1
         if self._is_near and moved < FAR:
             yield from map(_passed, self._held)
@@ -134,7 +142,9 @@ class KeyframePicker:
 
 
 class _Motion:
-    """How far the picture has moved since a keyframe, by its corners."""
+    """How far the picture has moved since a keyframe, by its corners. step: the same since the frame before."""
+
+    step = math.inf
 
     def __init__(self, grey: Image) -> None:
         self._grey = grey
@@ -149,13 +159,22 @@ class _Motion:
 
         The median would miss a camera that moves straight ahead, when only things beside it move.
         """
+        self.step = math.inf
         if grey.shape != self._grey.shape or not len(self._now):
             return math.inf
-        kept, found = follow_both_ways(self._grey, grey, self._now)
+        before = self._now
+        kept, found = follow_both_ways(self._grey, grey, before)
         self._grey, self._now, self._start = grey, found[kept], self._start[kept]
+        if kept.mean() >= FEWEST_FOLLOWED:
+            self.step = _far_quarter(self._now - before[kept]) / max(grey.shape)
         if len(self._now) < FEWEST_FOLLOWED * self._count:
             return math.inf
-        return float(np.quantile(np.linalg.norm(self._now - self._start, axis=2), 0.75) / max(grey.shape))
+        return _far_quarter(self._now - self._start) / float(max(grey.shape))
+
+
+def _far_quarter(shifts: NDArray[np.float32]) -> float:
+    """Length that a quarter of the shifts (n, 1, 2) exceed."""
+    return float(np.quantile(np.linalg.norm(shifts, axis=2), 0.75))
 
 
 def follow_both_ways(

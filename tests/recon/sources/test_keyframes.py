@@ -108,6 +108,13 @@ def test_a_cut_and_a_blank_wall_are_keyframes() -> None:
     assert picked([view(0), view(0), view(500), view(500), blank, view(500)]) == [0, 2, 4, 5]
 
 
+def test_every_frame_of_a_fast_video_is_taken_although_it_is_slow_in_between() -> None:
+    steps = [2] * 25 + [*[30, 2, 30]] * 10
+    taken = picked(map(wide_view, np.cumsum(steps)))
+    assert taken[-12:-1] == list(range(len(steps) - 12, len(steps) - 1))
+    assert len([index for index in taken if index < 25]) < 5
+
+
 def test_a_jump_starts_from_the_frame_before_it() -> None:
     """Frames 4 and 5 share more with each other than with the keyframe 0."""
     lefts = [*(0, 5, 10, 15, 20), *(90, 90, 90)]
