@@ -75,11 +75,12 @@ def pick(
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """A candidate, its small grey image (h, w), and its sharpness."""
+    """A candidate, its small grey image (h, w), its sharpness, and the motion up to it since the last keyframe."""
 
     candidate: Candidate
     grey: Image
     sharpness: float
+    moved: float = 0.0
 
 
 class KeyframePicker:
@@ -107,21 +108,20 @@ class KeyframePicker:
 
     def _look(self, look: _Look) -> Iterator[Candidate | PassedFrame]:
         if self._motion is None:
-            yield self._keyframe(look, 0.0)
+            yield self._keyframe(look)
             return
         moved = self._motion.follow(look.grey)
         self._steps.append(min(self._motion.step, LOST_WAY))
-        if len(self._steps) == LATELY and np.quantile(self._steps, 0.7) > FAST:
-            moved = math.inf
         self._followed += 1
-        if self._is_near and moved < FAR:
+        is_far = moved >= FAR or (len(self._steps) == LATELY and np.quantile(self._steps, 0.7) > FAST)
+        if self._is_near and not is_far:
             yield from map(_passed, self._held)
             self._held, self._is_near = [], moved < (NEAR if self._followed < MANY else STILL)
             if moved < STILL:
                 yield _passed(look)
                 return
-        self._held.append(look)
-        if moved >= FAR or len(self._held) > MOST_HELD:
+        self._held.append(replace(look, moved=moved))
+        if is_far or len(self._held) > MOST_HELD:
             yield from self._choose()
 
     def _choose(self) -> Iterator[Candidate | PassedFrame]:
@@ -130,14 +130,14 @@ class KeyframePicker:
         # The last one is beyond FAR, or ends the source; it is chosen only if it is the only one.
         choice = max(range(max(1, len(held) - 1)), key=lambda row: held[row].sharpness)
         yield from map(_passed, held[:choice])
-        yield self._keyframe(held[choice], NEAR)
+        yield self._keyframe(held[choice])
         for look in held[choice + 1 :]:
             yield from self._look(look)
 
-    def _keyframe(self, look: _Look, moved: float) -> Candidate:
+    def _keyframe(self, look: _Look) -> Candidate:
         self._motion = _Motion(look.grey)
         self._followed = 0
-        self._way += min(moved, LOST_WAY)
+        self._way += min(look.moved, LOST_WAY)
         return replace(look.candidate, way=self._way)
 
 
