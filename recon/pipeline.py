@@ -130,7 +130,7 @@ class Run:
         self._map = GrowingMap(self._store, tell, recogniser, task.workers)
         self._chunks: list[ChunkReport] = []
         self._newest = 0.0  # timestamp of the last frame read
-        self._chunk_end, self._done = 0.0, 0  # watch time at the end of the last chunk; frames in chunks so far
+        self._chunk_end = 0.0  # watch time at the end of the last chunk
 
     def execute(self) -> RunReport:
         """Run from source to exports; see ``reconstruct``."""
@@ -233,8 +233,9 @@ class Run:
         # Frames of the next chunk may have been read already.
         lag = status.lag + self._newest - chunk.frames[-1].timestamp if status else 0.0
         self._chunks.append(ChunkReport.of(chunk, geometry, residual=residual, seconds=seconds, lag=lag))
-        self._chunk_end, self._done = self._watch.seconds, self._done + len(chunk.frames) - chunk.overlap
-        self._tell(Progress("frames", self._done, self._task.source.description.frames))
+        self._chunk_end = self._watch.seconds
+        done = self._frames.count_up_to(chunk.frames[-1].index)
+        self._tell(Progress("frames", done, self._task.source.description.frames))
 
     def _write_places(self) -> None:
         """Store the poses of all frames in the unfinished map on disk."""

@@ -229,7 +229,8 @@ def _chunk_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe
 
 def _joint_seconds(frames: int, probe: Probe) -> float:
     """Seconds for the pairs that are far apart in time and for the joint adjustment; both are bounded."""
-    from recon.sfm.consistency import GRID_PAIRS, PAIRS_AROUND  # noqa: PLC0415 - heavy
+    from recon.sfm.consistency import GRID_PAIRS  # noqa: PLC0415 - heavy
+    from recon.sfm.pairs import PAIRS_AROUND  # noqa: PLC0415
 
     far = min(GRID_PAIRS + PAIRS_AROUND, max(0.0, frames * (frames - 1) / 2 - frames * LOCAL_PAIRS))
     adjusted = min(frames, ADJUSTED_FRAMES)

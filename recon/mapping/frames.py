@@ -41,6 +41,10 @@ class RunFrames:
             case Frame():
                 self.names[item.index] = (item.name, item.timestamp)
 
+    def count_up_to(self, index: int) -> int:
+        """Number of frames up to an index, with those that were passed over."""
+        return sum(read <= index for read in (*self.names, *self.passed))
+
     def explain(self, chunk: Chunk, geometry: ChunkGeometry) -> None:
         """Record why frames of a chunk may end up without a pose."""
         self.reasons.update({frame.index: ALONE for frame in chunk.frames} | geometry.unplaced)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 import pycolmap
@@ -19,10 +19,10 @@ from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
 from recon.sfm.lens_check import several_lenses
 from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_model
 from recon.sfm.matching import Pair
+from recon.sfm.pairs import pairs_around
 from recon.sfm.selection import select_features
 
 GRID_PAIRS = 4000
-PAIRS_AROUND = 1000
 LOOP_REACH = 3  # frames
 CLEAR_INLIERS = 50
 MAP_OBSERVATIONS = 120_000
@@ -186,18 +186,6 @@ def match_far_pairs(database: MatchDatabase) -> list[Pair]:
     found = _match_new(database, combinations(range(0, len(frames), stride), 2))
     more = _match_new(database, pairs_around(found, stride // 2, len(frames)))
     return [(frames[a], frames[b]) for a, b in sorted({*found, *more})]
-
-
-def pairs_around(found: Sequence[Pair], reach: int, count: int) -> list[Pair]:
-    """At most PAIRS_AROUND pairs, of ``count`` places, within ``reach`` of those found, evenly spread."""
-    around = {
-        (first + before, second + after)
-        for first, second in found
-        for before, after in product((-reach, 0, reach), repeat=2)
-        if 0 <= first + before < second + after < count
-    }
-    new = sorted(around.difference(found))
-    return new[:: math.ceil(len(new) / PAIRS_AROUND) or 1]
 
 
 def _match_new(database: MatchDatabase, places: Iterable[Pair], *, glance: bool = True) -> list[Pair]:

@@ -20,6 +20,7 @@ from recon.core.errors import MapError
 from recon.core.stopwatch import stage
 from recon.core.types import Camera, CameraModel, Frame
 from recon.sfm.matching import AnyMatcher, Features, GuidedMatcher, ImageMatcher, Matcher, Pair
+from recon.sfm.pairs import most_alike
 from recon.sfm.stored_features import (
     descriptors_from_bytes,
     descriptors_to_bytes,
@@ -28,7 +29,7 @@ from recon.sfm.stored_features import (
     rows_of,
     with_keypoints,
 )
-from recon.sfm.verification import FEWEST_MATCHES, Rows, verify
+from recon.sfm.verification import FAR_TRIALS, FEWEST_MATCHES, MAX_TRIALS, Rows, verify
 from recon.sources.base import Cameras
 
 DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
@@ -185,15 +186,20 @@ class MatchDatabase:
         def match(views: tuple[Features, Features]) -> Rows:
             return rows_of(matcher.match(*views), *views)
 
-        alike = [pair for pair in pairs if self._look_alike(matcher, pair)] if glance else pairs
+        alike = self._most_alike(matcher, pairs) if glance else pairs
         return zip(alike, beside(match, map(self._both_features, alike)), strict=True)
+
+    def _most_alike(self, matcher: Matcher, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs whose largest features match, for each frame those with the MOST_ALIKE best matching others."""
+
+        def glance(views: tuple[Features, Features]) -> int:
+            return len(matcher.match(*views))
+
+        counts = beside(glance, ((self._few_features(first), self._few_features(second)) for first, second in pairs))
+        return most_alike({pair: count for pair, count in zip(pairs, counts, strict=True) if count >= GLANCE_MATCHES})
 
     def _both_features(self, pair: Pair) -> tuple[Features, Features]:
         return self.features(pair[0]), self.features(pair[1])
-
-    def _look_alike(self, matcher: Matcher, pair: Pair) -> bool:
-        few = [self._few_features(index) for index in pair]
-        return len(matcher.match(few[0], few[1])) >= GLANCE_MATCHES
 
     def _match_images(self, matcher: ImageMatcher, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Rows]]:
         """Matched keypoint rows (m, 2) of each pair; adds the keypoints that matching finds."""
@@ -214,7 +220,7 @@ class MatchDatabase:
         """Keep matches that fit one epipolar geometry or homography; search for more if they are few."""
         matcher = self._matcher if guided and isinstance(self._matcher, GuidedMatcher) else None
         views = ((matches, *self._view_of(pair)) for pair, matches in pairs)
-        geometries = beside(lambda view: verify(*view, matcher), views)
+        geometries = beside(lambda view: verify(*view, matcher, trials=MAX_TRIALS if guided else FAR_TRIALS), views)
         for (pair, _), geometry in zip(pairs, geometries, strict=True):
             self._database.write_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
             self._inliers[pair] = len(geometry.inlier_matches)

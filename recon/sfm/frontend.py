@@ -28,6 +28,7 @@ from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember,
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.matching import AnyMatcher, Pair, SiftMatcher, open_matcher
 from recon.sfm.motions import find_moving
+from recon.sfm.pairs import window_pairs
 from recon.sources.base import Cameras
 
 # Near neighbours only: distant frames that look alike may show two places, which only the whole map can separate.
@@ -290,7 +291,8 @@ class StructureFromMotion:
             if count_placed(best, indices) > 0.5 * len(indices):
                 known = best.cam_from_model
             if effort == efforts[0] and best.cam_from_model:
-                self.database.match(window_pairs(frames, WIDE_WINDOW))
+                missing = set(frames).difference(best.cam_from_model)
+                self.database.match(pair for pair in window_pairs(frames, WIDE_WINDOW) if missing.intersection(pair))
         return best, best_effort
 
     def _settle_lens(self, model: SparseModel, effort: Effort) -> SparseModel:
@@ -414,12 +416,6 @@ def weakest_link(model: SparseModel) -> int:
 def count_placed(model: SparseModel, indices: list[int]) -> int:
     """Number of the frames that have a pose in the model."""
     return sum(index in model.cam_from_model for index in indices)
-
-
-def window_pairs(indices: list[int], steps: range | tuple[int, ...]) -> list[Pair]:
-    """Pairs of frames ``steps`` places apart."""
-    count = len(indices)
-    return [(indices[first], indices[first + step]) for step in steps for first in range(count - step)]
 
 
 def shared_over(database: MatchDatabase, indices: list[int], step: int) -> float:

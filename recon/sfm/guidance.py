@@ -46,9 +46,12 @@ def _on_epipolar_lines(fundamental: Array, first: Array, second: Array, max_erro
     points_first, points_second = _homogeneous(first), _homogeneous(second)
     lines_second, lines_first = points_first @ fundamental.T, points_second @ fundamental
     residual = lines_second.astype(np.float32) @ points_second.T.astype(np.float32)
-    spreads = (max_error**2 * (lines[:, :2] ** 2).sum(1) for lines in (lines_second, lines_first))
-    bound = np.add.outer(*(spread.astype(np.float32) for spread in spreads))
-    return np.asarray(np.square(residual, out=residual) <= bound)
+    of_rows, of_columns = (
+        (max_error**2 * (lines[:, :2] ** 2).sum(1)).astype(np.float32) for lines in (lines_second, lines_first)
+    )
+    np.square(residual, out=residual)
+    residual -= of_rows[:, None]
+    return np.asarray(residual <= of_columns)
 
 
 def _homogeneous(pixels: Array) -> Array:

@@ -123,25 +123,46 @@ class SiftMatcher:
         return Features(keypoints.astype(np.float32), root.astype(np.float32), frame.original_size, is_sift=True)
 
     def match(self, first: Features, second: Features) -> NDArray[np.uint32]:
-        return self._match(first, second, None)
-
-    def match_guided(self, first: Features, second: Features, allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:
-        return self._match(first, second, allowed)
-
-    def _match(self, first: Features, second: Features, allowed: NDArray[np.bool_] | None) -> NDArray[np.uint32]:
         if min(len(first.keypoints), len(second.keypoints)) < 2:
             return np.zeros((0, 2), np.uint32)
-        similarity = _scratch(len(first.keypoints), len(second.keypoints))
-        np.matmul(first.descriptors, second.descriptors.T, out=similarity)
-        if allowed is not None:
-            np.copyto(similarity, -1.0, where=~allowed)
+        similarity = _similarity(first, second)
         rows, partner = np.arange(len(similarity)), similarity.argmax(axis=1)
         best = similarity[rows, partner]
         mutual = best == similarity.max(axis=0)[partner]
         similarity[rows, partner] = -1.0
-        angle, next_angle = (np.arccos(np.clip(found, -1, 1)) for found in (best, similarity.max(axis=1)))
-        keep = mutual & (angle < self.max_ratio * next_angle) & (angle < self.max_angle)
+        keep = mutual & self._is_distinctive(best, similarity.max(axis=1))
         return np.column_stack([rows[keep], partner[keep]]).astype(np.uint32)
+
+    def match_guided(self, first: Features, second: Features, allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:
+        # Few are allowed, so a list of them is shorter than the matrix.
+        places = np.flatnonzero(allowed)
+        if not len(places):
+            return np.zeros((0, 2), np.uint32)
+        rows, columns = places // allowed.shape[1], places % allowed.shape[1]
+        similarity = _similarity(first, second).ravel()[places]
+        starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
+        group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(rows)]))
+        best = np.maximum.reduceat(similarity, starts)
+        at = np.flatnonzero(similarity == best[group])
+        at = at[np.r_[True, group[at[1:]] != group[at[:-1]]]]  # the first of equal ones
+        best_of_column = np.full(allowed.shape[1], -1.0, np.float32)
+        np.maximum.at(best_of_column, columns, similarity)
+        similarity[at] = -1.0
+        mutual = best == best_of_column[columns[at]]
+        keep = mutual & self._is_distinctive(best, np.maximum.reduceat(similarity, starts))
+        return np.column_stack([rows[at][keep], columns[at][keep]]).astype(np.uint32)
+
+    def _is_distinctive(self, best: NDArray[np.float32], following: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether cosines to the nearest descriptor pass the ratio test with those to the following one."""
+        angle, next_angle = (np.arccos(np.clip(cosine, -1, 1)) for cosine in (best, following))
+        return np.asarray((angle < self.max_ratio * next_angle) & (angle < self.max_angle))
+
+
+def _similarity(first: Features, second: Features) -> NDArray[np.float32]:
+    """Cosines (n1, n2) of all descriptors, which the thread's next call overwrites."""
+    similarity = _scratch(len(first.keypoints), len(second.keypoints))
+    np.matmul(first.descriptors, second.descriptors.T, out=similarity)
+    return similarity
 
 
 _memory = threading.local()

@@ -14,6 +14,7 @@ FEWEST_MATCHES = 15
 GUIDE_BELOW = 150  # matches; pairs with more have enough tracks
 MAX_ERROR = 4.0  # px of the working image
 MAX_TRIALS = 1500  # COLMAP's default is 10000, but pairs that need more are too weak to help
+FAR_TRIALS = 300  # for pairs of which others can take the place
 
 Rows = NDArray[np.uint32]
 
@@ -24,6 +25,8 @@ def verify(
     lenses: tuple[pycolmap.Camera, pycolmap.Camera],
     pixel: float,
     matcher: GuidedMatcher | None,
+    *,
+    trials: int = MAX_TRIALS,
 ) -> pycolmap.TwoViewGeometry:
     """The geometry of two frames and the matches that fit it, if there are at least FEWEST_MATCHES.
 
@@ -31,7 +34,9 @@ def verify(
     be distinctive only among the features that the geometry allows.
     """
     first, second = (view.keypoints[:, :2].astype(np.float64) for view in features)
-    geometry = pycolmap.estimate_two_view_geometry(lenses[0], first, lenses[1], second, matches, _options(pixel))
+    geometry = pycolmap.estimate_two_view_geometry(
+        lenses[0], first, lenses[1], second, matches, _options(pixel, trials)
+    )
     if geometry.config == pycolmap.TwoViewGeometryConfiguration.WATERMARK:
         geometry.inlier_matches = matches[:0]  # matches on text or a logo in the image, not on the scene
     if matcher and FEWEST_MATCHES <= len(geometry.inlier_matches) < GUIDE_BELOW:
@@ -39,10 +44,10 @@ def verify(
     return geometry
 
 
-def _options(pixel: float) -> pycolmap.TwoViewGeometryOptions:
+def _options(pixel: float, trials: int) -> pycolmap.TwoViewGeometryOptions:
     options = pycolmap.TwoViewGeometryOptions(min_num_inliers=FEWEST_MATCHES)
     options.ransac.random_seed = 0
-    options.ransac.max_num_trials = MAX_TRIALS
+    options.ransac.max_num_trials = trials
     options.ransac.max_error = MAX_ERROR * pixel
     return options
 

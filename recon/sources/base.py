@@ -16,6 +16,7 @@ from recon.core.events import Notice, StreamStatus
 from recon.core.fields import require_types
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 
+Keyframes = Literal["auto", "all", "selected"]
 Cameras = Literal["auto", "one", "per-image", "per-folder"]
 
 SMALLEST_SIZE, LARGEST_SIZE = 64, 16384
@@ -28,10 +29,10 @@ class SourceOptions:
 
     every: keep one frame in this many. fps: keep this many frames per second of a video. max_frames: stop after this
     many. size: longest side of the working image in pixels; smaller images are not enlarged. masks: folder of mask
-    images, see ``recon.sources.masks``. keyframes: ``auto`` passes over frames that show nothing new, see
-    ``recon.sources.keyframes``. cameras: which frames share a lens: those of one size (``one``), of one size and folder
-    (``per-folder``), none (``per-image``), or as EXIF and the matches suggest (``auto``). Raises SettingsError for a
-    value that cannot work.
+    images, see ``recon.sources.masks``. keyframes: ``selected`` passes over frames that show little new, ``all`` passes
+    over none, and ``auto`` selects if there are many, see ``recon.sources.keyframes``. cameras: which frames share a
+    lens: those of one size (``one``), of one size and folder (``per-folder``), none (``per-image``), or as EXIF and the
+    matches suggest (``auto``). Raises SettingsError for a value that cannot work.
     """
 
     every: int = 1
@@ -39,7 +40,7 @@ class SourceOptions:
     max_frames: int | None = None
     size: int = 1024
     masks: Path | None = None
-    keyframes: Literal["all", "auto"] = "all"
+    keyframes: Keyframes = "auto"
     cameras: Cameras = "auto"
 
     def __post_init__(self) -> None:

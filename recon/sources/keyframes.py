@@ -1,43 +1,60 @@
 """Keyframes: the frames of a stream that a map needs.
 
 A frame becomes a keyframe once the picture has moved far enough since the previous one, however long that took, so
-standing still costs nothing. The sharpest of suitable neighbours is chosen. Motion is measured by corners tracked from
-frame to frame (Shi and Tomasi 1994; Bouguet 2000), sharpness by the variance of the Laplacian (Pertuz et al. 2013).
+standing still costs nothing. Slow motion must go less far, because it would otherwise give too few keyframes. Of fast
+motion, the map needs every frame. The sharpest of suitable neighbours is chosen. Motion is measured by corners tracked
+from frame to frame (Shi and Tomasi 1994; Bouguet 2000), sharpness by the variance of the Laplacian (Pertuz et al.
+2013).
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
-from recon.sources.base import Candidate
+from recon.sources.base import Candidate, Keyframes
 
 SMALL = 320  # longest side of the images used for tracking [px]
-NEAR, FAR = 0.02, 0.04  # motion after which a frame may or must become a keyframe, as a share of the longest side
+NEAR, FAR = 0.10, 0.14  # motion after which a frame may or must become a keyframe, as a share of the longest side
+STILL = NEAR / 4  # motion up to which a frame is as good as the keyframe before it
+MANY = 30  # frames after which that motion is enough
+FAST = 0.06  # motion from frame to frame that makes every frame a keyframe, if 30% of the last ones are faster
+LATELY = 20  # frames to judge that by
+ALL_UP_TO = 100  # frames of a source are all keyframes, unless selection is asked for
 MOST_HELD = 12  # neighbours to choose from
 CORNERS = 200
-FEWEST_FOLLOWED = 0.4  # of a keyframe's corners; with fewer the picture has changed completely
+FEWEST_FOLLOWED = 0.7  # of a keyframe's corners; with fewer the picture has changed too much
 LOST_WAY = 0.5  # motion assumed for a change of the whole picture
+MAX_RETURN = 0.5  # [px] after tracking there and back
 FLOW: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 3}
 
 
 def chosen(
-    candidates: Iterable[Candidate | SkippedFrame], keyframes: Literal["all", "auto"]
+    candidates: Iterable[Candidate | SkippedFrame], keyframes: Keyframes, frames: int
 ) -> Iterator[Frame | SkippedFrame | PassedFrame]:
-    """Keyframes, with their originals kept, and the others as PassedFrame."""
-    for item in pick(candidates) if keyframes == "auto" else candidates:
+    """Keyframes, with their originals kept, and the others as PassedFrame.
+
+    frames: number that the source has, 0 if unknown; see ``are_selected``.
+    """
+    for item in pick(candidates) if are_selected(keyframes, frames) else candidates:
         if isinstance(item, Candidate):
             item.keep()
             yield item.frame
         else:
             yield item
+
+
+def are_selected(keyframes: Keyframes, frames: int) -> bool:
+    """Whether some frames may be passed over. ``auto``: of more than ALL_UP_TO, or if their number is unknown (0)."""
+    return keyframes == "selected" or (keyframes == "auto" and not 0 < frames <= ALL_UP_TO)
 
 
 def pick(
@@ -58,11 +75,12 @@ def pick(
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """A candidate, its small grey image (h, w), and its sharpness."""
+    """A candidate, its small grey image (h, w), its sharpness, and the motion up to it since the last keyframe."""
 
     candidate: Candidate
     grey: Image
     sharpness: float
+    moved: float = 0.0
 
 
 class KeyframePicker:
@@ -71,7 +89,11 @@ class KeyframePicker:
     def __init__(self) -> None:
         self._motion: _Motion | None = None
         self._held: list[_Look] = []
+        # At most one frame is held, nearer than NEAR; it becomes a keyframe if the picture jumps after it.
+        self._is_near = True
         self._way = 0.0
+        self._followed = 0  # frames since the last keyframe
+        self._steps: deque[float] = deque(maxlen=LATELY)  # motion from frame to frame
 
     def take(self, candidate: Candidate) -> Iterator[Candidate | PassedFrame]:
         """Process the next frame; yields the frames that it decides."""
@@ -80,41 +102,49 @@ class KeyframePicker:
 
     def finish(self) -> Iterator[Candidate | PassedFrame]:
         """Decide about the frames that are still held."""
-        if self._held:
+        while self._held and not self._is_near:
             yield from self._choose()
+        yield from map(_passed, self._held)
 
     def _look(self, look: _Look) -> Iterator[Candidate | PassedFrame]:
         if self._motion is None:
-            yield self._keyframe(look, 0.0)
+            yield self._keyframe(look)
             return
         moved = self._motion.follow(look.grey)
-        if not self._held and moved < NEAR:
-            yield _passed(look)
-        elif not self._held and moved >= FAR:
-            yield self._keyframe(look, moved)
-        else:
-            self._held.append(look)
-            if moved >= FAR or len(self._held) > MOST_HELD:
-                yield from self._choose()
+        self._steps.append(min(self._motion.step, LOST_WAY))
+        self._followed += 1
+        is_far = moved >= FAR or (len(self._steps) == LATELY and np.quantile(self._steps, 0.7) > FAST)
+        if self._is_near and not is_far:
+            yield from map(_passed, self._held)
+            self._held, self._is_near = [], moved < (NEAR if self._followed < MANY else STILL)
+            if moved < STILL:
+                yield _passed(look)
+                return
+        self._held.append(replace(look, moved=moved))
+        if is_far or len(self._held) > MOST_HELD:
+            yield from self._choose()
 
     def _choose(self) -> Iterator[Candidate | PassedFrame]:
         """Choose the sharpest of the held frames, then process those after it again, relative to it."""
-        held, self._held = self._held, []
+        held, self._held, self._is_near = self._held, [], True
         # The last one is beyond FAR, or ends the source; it is chosen only if it is the only one.
         choice = max(range(max(1, len(held) - 1)), key=lambda row: held[row].sharpness)
         yield from map(_passed, held[:choice])
-        yield self._keyframe(held[choice], NEAR)
+        yield self._keyframe(held[choice])
         for look in held[choice + 1 :]:
             yield from self._look(look)
 
-    def _keyframe(self, look: _Look, moved: float) -> Candidate:
+    def _keyframe(self, look: _Look) -> Candidate:
         self._motion = _Motion(look.grey)
-        self._way += min(moved, LOST_WAY)
+        self._followed = 0
+        self._way += min(look.moved, LOST_WAY)
         return replace(look.candidate, way=self._way)
 
 
 class _Motion:
-    """How far the picture has moved since a keyframe, by its corners."""
+    """How far the picture has moved since a keyframe, by its corners. step: the same since the frame before."""
+
+    step = math.inf
 
     def __init__(self, grey: Image) -> None:
         self._grey = grey
@@ -129,15 +159,37 @@ class _Motion:
 
         The median would miss a camera that moves straight ahead, when only things beside it move.
         """
+        self.step = math.inf
         if grey.shape != self._grey.shape or not len(self._now):
             return math.inf
-        found, status, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, self._now, np.zeros_like(self._now), **FLOW)
-        inside = ((found > 0) & (found < grey.shape[::-1])).all(axis=(1, 2))
-        kept = (status.ravel() == 1) & inside
+        before = self._now
+        kept, found = follow_both_ways(self._grey, grey, before)
         self._grey, self._now, self._start = grey, found[kept], self._start[kept]
+        if kept.mean() >= FEWEST_FOLLOWED:
+            self.step = _far_quarter(self._now - before[kept]) / max(grey.shape)
         if len(self._now) < FEWEST_FOLLOWED * self._count:
             return math.inf
-        return float(np.quantile(np.linalg.norm(self._now - self._start, axis=2), 0.75) / max(grey.shape))
+        return _far_quarter(self._now - self._start) / float(max(grey.shape))
+
+
+def _far_quarter(shifts: NDArray[np.float32]) -> float:
+    """Length that a quarter of the shifts (n, 1, 2) exceed."""
+    return float(np.quantile(np.linalg.norm(shifts, axis=2), 0.75))
+
+
+def follow_both_ways(
+    before: Image, after: Image, corners: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Which corners (n, 1, 2) [px] were tracked from one grey image to another, and to where.
+
+    A corner counts only if it is tracked back to where it came from (Kalal et al. 2010): between photos of different
+    places, flow finds motion for nearly any corner.
+    """
+    found, there, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, np.zeros_like(corners), **FLOW)
+    back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, found, np.zeros_like(corners), **FLOW)
+    inside = ((found > 0) & (found < after.shape[::-1])).all(axis=(1, 2))
+    returned = np.linalg.norm(back - corners, axis=(1, 2)) < MAX_RETURN
+    return (there.ravel() == 1) & (again.ravel() == 1) & inside & returned, np.asarray(found, dtype=np.float32)
 
 
 def small_grey(image: Image, side: int = SMALL) -> Image:

@@ -120,7 +120,7 @@ def measure_map(member: BenchmarkSet, data: Path, folder: Path) -> Findings:
     poses = rigid_trajectory(reconstruction, by_index=True)
     path = _path_error(member, data, poses)
     depth, cloud = _surface(member, data, reconstruction, path)
-    return Findings((len(reconstruction.frames),), path, depth, cloud, _ring(member, poses), run.notices)
+    return Findings((len(poses.timestamps),), path, depth, cloud, _ring(member, poses), run.notices)
 
 
 def measure_colmap(member: BenchmarkSet, data: Path, folder: Path) -> Findings:

@@ -26,3 +26,10 @@ def test_every_frame_without_a_pose_is_named_once_with_its_reason() -> None:
         SkippedFrame(6, "6.jpg", NOT_YET, "passed"),
     )
     assert [frame.index for frame in frames.between] == [7]
+
+
+def test_frames_that_were_passed_over_count_as_done() -> None:
+    frames = RunFrames()
+    for index in range(0, 12, 2):
+        frames.take(PassedFrame(index, 0.0, f"{index}.jpg") if index % 4 else frame_of(index))
+    assert [frames.count_up_to(index) for index in (0, 3, 10)] == [1, 2, 6]

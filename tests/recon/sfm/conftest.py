@@ -8,8 +8,9 @@ import pytest
 
 from recon.core.types import Frame
 from recon.sfm.database import MatchDatabase
-from recon.sfm.frontend import WINDOW, window_pairs
+from recon.sfm.frontend import WINDOW
 from recon.sfm.matching import SiftMatcher
+from recon.sfm.pairs import window_pairs
 
 SAMPLE = Path(__file__).parents[3] / "data" / "sample"
 FRAMES = 14

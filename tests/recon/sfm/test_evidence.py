@@ -16,8 +16,8 @@ from recon.core.similarity import Array
 from recon.core.types import Camera, Frame
 from recon.sfm.database import MatchDatabase
 from recon.sfm.evidence import _find_lens, _Views, find_hindrance, hardly_moves, only_turned, rotation_residuals
-from recon.sfm.frontend import window_pairs
 from recon.sfm.matching import SiftMatcher
+from recon.sfm.pairs import window_pairs
 from recon.sources import SourceOptions, open_source
 from tests.cases import motion
 from tests.cases.case import Input, picture

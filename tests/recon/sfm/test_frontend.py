@@ -23,7 +23,6 @@ from recon.sfm.frontend import (
     restrict,
     shared_over,
     weakest_link,
-    window_pairs,
 )
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.motions import Moving
@@ -273,10 +272,6 @@ def test_restrict_keeps_what_the_frames_see() -> None:
     np.testing.assert_array_equal(kept.points.positions, points.positions[[1, 3]])
     assert kept.points.point_ids.tolist() == [0, 1]
     assert kept.points.frame_indices.tolist() == [8, 9]
-
-
-def test_pairs_within_a_window() -> None:
-    assert window_pairs([3, 5, 8, 9], (1, 3)) == [(3, 5), (5, 8), (8, 9), (3, 9)]
 
 
 def test_the_weakest_link_counts_points_seen_twice_on_either_side() -> None:

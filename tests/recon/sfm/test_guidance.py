@@ -92,6 +92,35 @@ def test_only_allowed_matches_are_made() -> None:
     assert SiftMatcher().match_guided(features, features, allowed).tolist() == [[0, 0], [1, 1], [3, 3]]
 
 
+def random_features(random: np.random.Generator, count: int) -> Features:
+    descriptors = np.abs(random.normal(size=(count, 128)))
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return Features(np.zeros((count, 4), np.float32), descriptors.astype(np.float32))
+
+
+@pytest.mark.parametrize(("counts", "share"), [((300, 200), 0.02), ((50, 60), 0.5), ((2, 3), 1.0), ((5, 4), 0.0)])
+def test_guided_matches_equal_those_of_the_whole_matrix(counts: tuple[int, int], share: float) -> None:
+    random = np.random.default_rng(4)
+    for _ in range(10):
+        first, second = (random_features(random, count) for count in counts)
+        second.descriptors[:2] = first.descriptors[:2] * 0.98 + 0.02 * second.descriptors[:2]
+        second.descriptors[1] = second.descriptors[0]  # equally near: neither is distinctive
+        allowed = random.random(counts) < share
+        assert SiftMatcher().match_guided(first, second, allowed).tolist() == whole_matrix(first, second, allowed)
+
+
+def whole_matrix(first: Features, second: Features, allowed: np.ndarray) -> list[list[int]]:
+    similarity = np.where(allowed, first.descriptors @ second.descriptors.T, -1.0)
+    angles = np.arccos(np.clip(similarity, -1, 1))
+    found = []
+    for row, to_others in enumerate(angles):
+        nearest, next_angle = np.argsort(to_others, kind="stable")[0], np.sort(to_others)[1]
+        mutual = to_others[nearest] == angles[:, nearest].min()
+        if mutual and to_others[nearest] < min(0.8 * next_angle, 0.7):
+            found.append([row, int(nearest)])
+    return found
+
+
 def test_guided_pairs_gain_matches_and_none_leaves_the_geometry(
     database: MatchDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,18 +14,17 @@ from recon.mapping.alignment import fit_similarity
 from recon.sfm.consistency import (
     GRID_PAIRS,
     LOOP_REACH,
-    PAIRS_AROUND,
     drop_contradictions,
     match_far_pairs,
     match_loops,
     match_map,
-    pairs_around,
     plausible,
     refine_map,
     rotation_angle,
 )
 from recon.sfm.database import MatchDatabase
 from recon.sfm.matching import Pair
+from recon.sfm.pairs import PAIRS_AROUND
 from tests.recon.sfm.conftest import FRAMES, SAMPLE
 
 
@@ -110,11 +109,6 @@ def test_the_pairs_around_loops_are_bounded_for_any_number_of_loops() -> None:
     assert set(loops) <= set(found)
     assert len(set(found)) <= len(loops) + PAIRS_AROUND
     assert match_loops(EverythingOverlaps(30), []) == []  # type: ignore[arg-type]
-
-
-def test_pairs_around_are_within_reach_and_new() -> None:
-    assert pairs_around([(0, 10)], 2, 12) == [(0, 8), (2, 8), (2, 10)]
-    assert pairs_around([(0, 10)], 0, 12) == []
 
 
 def test_far_pairs_that_contradict_are_counted(database: MatchDatabase) -> None:

@@ -12,9 +12,9 @@ from recon.core.events import Notice
 from recon.core.types import Chunk, Frame, Image
 from recon.sfm import frontend
 from recon.sfm.database import MatchDatabase
-from recon.sfm.frontend import window_pairs
 from recon.sfm.matching import SiftMatcher
 from recon.sfm.motions import Moving, _stretches, find_moving
+from recon.sfm.pairs import window_pairs
 from tests.cases import motion
 from tests.cases.case import picture
 from tests.cases.lenses import zoomed

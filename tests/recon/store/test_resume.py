@@ -298,7 +298,7 @@ def test_frames_that_an_earlier_source_passed_over_get_new_poses_if_it_still_exi
     twice.mkdir()
     for number in range(FRAMES):  # every picture appears twice
         PillowImage.fromarray(render(placed_frame(number // 2))).save(twice / f"{number:04d}.jpg")
-    run(twice, out, replace(SETTINGS, source=SourceOptions(keyframes="auto")))
+    run(twice, out, replace(SETTINGS, source=SourceOptions(keyframes="selected")))
     assert [frame.index for frame in open_map(out).between] == [1, 3, 5, 7, 9]
     more = write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3))
     killed(more, out, front_end, "refine", AGAIN)
@@ -407,6 +407,22 @@ def test_an_image_of_an_earlier_source_is_needed(photos: Path, tmp_path: Path) -
     (out / "colmap" / "images" / "0002.jpg").unlink()
     with pytest.raises(MapError, match=r"0002.jpg cannot be read"):
         run(write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3)), out)
+
+
+def test_what_lies_where_an_original_belongs_is_kept_and_named(
+    photos: Path, tmp_path: Path, front_end: type[Watched]
+) -> None:
+    out = tmp_path / "out"
+    killed(photos, out, front_end, "chunk 1")
+    (taken,) = [path for path in out.rglob("0007.jpg*") if path.is_file()] or [out / "colmap" / "images" / "0007.jpg"]
+    taken.unlink(missing_ok=True)
+    taken.mkdir()
+    (taken / "mine.txt").write_text("kept")
+    with pytest.raises(OutputError, match=r"^Cannot write .*0007\.jpg: .*Move away what is there, and resume again\.$"):
+        run(photos, out)
+    assert (taken / "mine.txt").read_text() == "kept"
+    shutil.rmtree(taken)
+    assert run(photos, out)[0].frames_placed == FRAMES
 
 
 def test_the_journal_records_the_source_of_every_frame(photos: Path, tmp_path: Path) -> None:
