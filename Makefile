@@ -14,9 +14,9 @@ QUICK := tests/test_packaging.py tests/cli/test_main.py tests/cli/test_run.py te
 
 # The tests of a file run on one worker, since they share expensive fixtures. Workers have one PyTorch thread each.
 PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-quick test other-python: export OMP_NUM_THREADS := 1
+quick test other-tests: export OMP_NUM_THREADS := 1
 
-.PHONY: demo lint quick test env libraries wheel other-python
+.PHONY: demo lint quick test env libraries wheel other-python other-environment other-tests
 
 demo: env
 	$(BIN)/recon run data/sample/images --out out/demo --overwrite
@@ -39,15 +39,16 @@ wheel: env
 
 # A separate environment with the versions that this Python resolves to under constraints.txt. PyPI's PyTorch for Linux
 # brings gigabytes of CUDA libraries, so interrupted downloads are resumed.
-other-python: .venv-other/installed
-	.venv-other/bin/pip check
-	.venv-other/bin/$(PYTEST) $(QUICK)
+other-python: other-environment other-tests
 
-.venv-other/installed: pyproject.toml constraints.txt | libraries
-	$(PYTHON) -m venv .venv-other
+other-environment: libraries
+	$(PYTHON) -m venv --clear .venv-other
 	.venv-other/bin/pip install --quiet --upgrade pip
 	.venv-other/bin/pip install --quiet --resume-retries 50 --constraint constraints.txt --editable '.[dev]'
-	touch $@
+
+other-tests:
+	.venv-other/bin/pip check
+	.venv-other/bin/$(PYTEST) $(QUICK)
 
 env: libraries $(BIN)/recon
 

@@ -90,7 +90,7 @@ def prepare(
     fps: Fps = None,
     every: Every = 1,
     max_frames: MaxFrames = None,
-    keyframes: Keyframes = "auto",
+    keyframes: Keyframes = "all",
     longest_side: Size = 1024,
     masks: Masks = None,
     chunk: Chunk = 60,
@@ -121,8 +121,6 @@ def prepare(
     from recon.sources import SourceOptions, open_source
 
     viewers = chosen_viewers(viewer, web_host)
-    if weights and keyframes == "auto":
-        keyframes = "all"  # a network's map has no points that frames between keyframes could be posed by
     options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras)
     memory = (memory_frames or None, memory_mib)
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
@@ -250,16 +248,14 @@ def chosen_viewers(viewers: Sequence[ViewerName] | None, web_host: str) -> Seque
 
 
 def _print_plan(plan: Plan) -> None:
-    from recon.sources.keyframes import are_selected
-
     resolution = "{}x{}, processed at {}x{}".format(*plan.original, *plan.working)
     settings = plan.settings
     if plan.frames:
         frames = f"{plan.frames}, {plan.finished} of them finished" if plan.finished else str(plan.frames)
         chunks = f"{plan.chunks} of up to {settings.chunk} frames, with {settings.overlap} shared"
         about = "about"
-        if are_selected(settings.source.keyframes, plan.frames):
-            frames, chunks, about = f"{frames} to select keyframes from", f"at most {chunks}", "at most"
+        if settings.source.keyframes == "auto":
+            frames, chunks, about = f"{frames}, of which keyframes are mapped", f"at most {chunks}", "at most"
         time = f"{about} {duration(plan.seconds)} on {plan.machine.processors} processors"
         disk = f"{about} {size(plan.disk)}"
     else:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO
 
-CLOSED_MODES = {0: "r", 1: "w", 2: "w"}
+NAMES, CLOSED_MODES = ("stdin", "stdout", "stderr"), {0: "r", 1: "w", 2: "w"}
 
 
 class Unbroken:
@@ -27,6 +30,10 @@ class Unbroken:
             self._drop(error)
             return len(text)
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
     def flush(self) -> None:
         try:
             self._stream.flush()
@@ -39,9 +46,8 @@ class Unbroken:
     def _drop(self, error: OSError) -> None:
         if self.error is None and not isinstance(error, BrokenPipeError):
             self.error = error
-        null = os.open(os.devnull, os.O_WRONLY)  # what is buffered, and all that follows
-        os.dup2(null, self._stream.fileno())
-        os.close(null)
+        with suppress(OSError), Path(os.devnull).open("wb") as null:  # for what is buffered, and all that follows
+            os.dup2(null.fileno(), self._stream.fileno())
 
 
 def use_standard_streams() -> None:
@@ -56,8 +62,10 @@ def use_standard_streams() -> None:
 
 def lost_output() -> OSError | None:
     """Why output on stdout was lost, None if none was."""
+    if not isinstance(sys.stdout, Unbroken):
+        return None
     sys.stdout.flush()
-    return sys.stdout.error if isinstance(sys.stdout, Unbroken) else None
+    return sys.stdout.error
 
 
 def _open_closed() -> None:
@@ -68,4 +76,4 @@ def _open_closed() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
             os.set_inheritable(descriptor, True)
-            setattr(sys, ("stdin", "stdout", "stderr")[descriptor], os.fdopen(descriptor, mode, closefd=False))
+            setattr(sys, NAMES[descriptor], os.fdopen(descriptor, mode, closefd=False))

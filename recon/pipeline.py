@@ -250,9 +250,10 @@ class Run:
             return
         name, names = self._task.name, {index: called for index, (called, _) in self._frames.names.items()}
         if len(names) < ENOUGH:
-            raise ReconstructionError(
-                f"{name} gives {len(names)} readable image; at least two from different places are needed."
-            )
+            passed = len(self._frames.passed)
+            found = f"{len(names)} keyframe and {passed} frames like it" if passed else f"{len(names)} readable image"
+            remedy = " Use --keyframes all, or move the camera more." if passed else ""
+            raise ReconstructionError(f"{name} gives {found}; at least two from different places are needed.{remedy}")
         raise ReconstructionError(self._front_end.explain_nothing(name, names, self._frames.reasons))
 
     def _require_something_to_keep(self) -> None:

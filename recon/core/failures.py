@@ -14,8 +14,8 @@ from recon.core.errors import ReconError, ResourceError, UnexpectedError
 
 ERROR_FILE = "error.txt"
 ENDED_FROM_OUTSIDE = (
-    "The error that ended a run is noted here. If none follows, something outside ended it: "
-    "a kill, a lack of memory or a power cut.\n"
+    "The error that ends a run is noted here. If none follows and no run is going on, something outside ended the "
+    "last one: a kill, a lack of memory or a power cut.\n"
 )
 
 
@@ -73,6 +73,8 @@ def _crash_noted(path: Path) -> Iterator[None]:
         path.write_text(ENDED_FROM_OUTSIDE, encoding="utf-8")
         file = path.open("a", encoding="utf-8")
     except OSError:  # the run itself will report it
+        with suppress(OSError):
+            path.unlink()
         yield
         return
     own = not faulthandler.is_enabled()  # else a debugger or a test suite uses it

@@ -164,8 +164,9 @@ class MatchDatabase:
     def match(self, pairs: Iterable[Pair], *, glance: bool = False) -> None:
         """Match and verify the pairs (smaller index first) that have not been matched.
 
-        glance: skip pairs whose largest features do not match (preemptive matching, Wu 2013), and do not search weak
-        pairs for more matches. Use it for many pairs of which few overlap.
+        glance: match only pairs whose largest features match (preemptive matching, Wu 2013), for each frame those with
+        the most such matches, verify them in fewer trials, and do not search weak pairs for more matches. Use it for
+        many pairs of which few overlap.
         """
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
         if isinstance(self._matcher, ImageMatcher):
@@ -195,8 +196,15 @@ class MatchDatabase:
         def glance(views: tuple[Features, Features]) -> int:
             return len(matcher.match(*views))
 
+        frames = self.frames
+        places = {index: place for place, index in enumerate(frames)}
         counts = beside(glance, ((self._few_features(first), self._few_features(second)) for first, second in pairs))
-        return most_alike({pair: count for pair, count in zip(pairs, counts, strict=True) if count >= GLANCE_MATCHES})
+        alike = {
+            (places[first], places[second]): count
+            for (first, second), count in zip(pairs, counts, strict=True)
+            if count >= GLANCE_MATCHES
+        }
+        return [(frames[first], frames[second]) for first, second in most_alike(alike)]
 
     def _both_features(self, pair: Pair) -> tuple[Features, Features]:
         return self.features(pair[0]), self.features(pair[1])

@@ -34,8 +34,8 @@ def pairs_around(found: Sequence[Pair], reach: int, count: int) -> list[Pair]:
 def most_alike(counts: Mapping[Pair, int], most: int = MOST_ALIKE, apart: int = APART) -> list[Pair]:
     """Pairs of each frame with the ``most`` others that have the highest counts, in the given order.
 
-    These others are at least ``apart`` frames from each other: neighbours look alike and add little, and would leave no
-    room for another visit of the place.
+    Pairs are places in the sequence. The others are at least ``apart`` places from each other: neighbours look alike
+    and add little, and would leave no room for another visit.
     """
     partners: dict[int, list[int]] = defaultdict(list)
     kept = set()

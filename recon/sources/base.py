@@ -16,7 +16,7 @@ from recon.core.events import Notice, StreamStatus
 from recon.core.fields import require_types
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 
-Keyframes = Literal["auto", "all", "selected"]
+Keyframes = Literal["all", "auto"]
 Cameras = Literal["auto", "one", "per-image", "per-folder"]
 
 SMALLEST_SIZE, LARGEST_SIZE = 64, 16384
@@ -29,10 +29,10 @@ class SourceOptions:
 
     every: keep one frame in this many. fps: keep this many frames per second of a video. max_frames: stop after this
     many. size: longest side of the working image in pixels; smaller images are not enlarged. masks: folder of mask
-    images, see ``recon.sources.masks``. keyframes: ``selected`` passes over frames that show little new, ``all`` passes
-    over none, and ``auto`` selects if there are many, see ``recon.sources.keyframes``. cameras: which frames share a
-    lens: those of one size (``one``), of one size and folder (``per-folder``), none (``per-image``), or as EXIF and the
-    matches suggest (``auto``). Raises SettingsError for a value that cannot work.
+    images, see ``recon.sources.masks``. keyframes: ``auto`` passes over frames that show little new, see
+    ``recon.sources.keyframes``. cameras: which frames share a lens: those of one size (``one``), of one size and folder
+    (``per-folder``), none (``per-image``), or as EXIF and the matches suggest (``auto``). Raises SettingsError for a
+    value that cannot work.
     """
 
     every: int = 1
@@ -40,7 +40,7 @@ class SourceOptions:
     max_frames: int | None = None
     size: int = 1024
     masks: Path | None = None
-    keyframes: Keyframes = "auto"
+    keyframes: Keyframes = "all"
     cameras: Cameras = "auto"
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class Source(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
-        """Yield a Frame, a SkippedFrame for an unreadable file, a PassedFrame for one that shows nothing new.
+        """Yield a Frame, a SkippedFrame for an unreadable file, a PassedFrame for one that shows little new.
 
         Raises SourceError if there was no frame.
         """

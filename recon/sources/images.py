@@ -76,8 +76,7 @@ class ImageSource:
         if self._images_folder:
             make_folder(self._images_folder)
         yield from map(Notice, self._notes)
-        frames = chosen(self.candidates(), self._options.keyframes, self.description.frames)
-        yield from at_least_one_frame(frames, self._spec)
+        yield from at_least_one_frame(chosen(self.candidates(), self._options.keyframes), self._spec)
 
     def file_of(self, index: int) -> Path | None:
         return self._files.get(index)

@@ -28,23 +28,19 @@ STILL = NEAR / 4  # motion up to which a frame is as good as the keyframe before
 MANY = 30  # frames after which that motion is enough
 FAST = 0.06  # motion from frame to frame that makes every frame a keyframe, if 30% of the last ones are faster
 LATELY = 20  # frames to judge that by
-ALL_UP_TO = 100  # frames of a source are all keyframes, unless selection is asked for
 MOST_HELD = 12  # neighbours to choose from
 CORNERS = 200
 FEWEST_FOLLOWED = 0.7  # of a keyframe's corners; with fewer the picture has changed too much
 LOST_WAY = 0.5  # motion assumed for a change of the whole picture
-MAX_RETURN = 0.5  # [px] after tracking there and back
+MAX_RETURN, LOOSE_RETURN = 0.5, 2.0  # [px] after tracking there and back
 FLOW: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 3}
 
 
 def chosen(
-    candidates: Iterable[Candidate | SkippedFrame], keyframes: Keyframes, frames: int
+    candidates: Iterable[Candidate | SkippedFrame], keyframes: Keyframes
 ) -> Iterator[Frame | SkippedFrame | PassedFrame]:
-    """Keyframes, with their originals kept, and the others as PassedFrame.
-
-    frames: number that the source has, 0 if unknown; see ``are_selected``.
-    """
-    for item in pick(candidates) if are_selected(keyframes, frames) else candidates:
+    """Keyframes, with their originals kept, and the others as PassedFrame."""
+    for item in pick(candidates) if keyframes == "auto" else candidates:
         if isinstance(item, Candidate):
             item.keep()
             yield item.frame
@@ -52,15 +48,10 @@ def chosen(
             yield item
 
 
-def are_selected(keyframes: Keyframes, frames: int) -> bool:
-    """Whether some frames may be passed over. ``auto``: of more than ALL_UP_TO, or if their number is unknown (0)."""
-    return keyframes == "selected" or (keyframes == "auto" and not 0 < frames <= ALL_UP_TO)
-
-
 def pick(
     candidates: Iterable[Candidate | SkippedFrame],
 ) -> Iterator[Candidate | SkippedFrame | PassedFrame]:
-    """Pass on keyframes, with the motion up to them, and turn all others into PassedFrame; the order is kept.
+    """Pass on keyframes, with the motion up to them, and turn all others into PassedFrame, in order.
 
     At most MOST_HELD frames are held.
     """
@@ -98,7 +89,7 @@ class KeyframePicker:
     def take(self, candidate: Candidate) -> Iterator[Candidate | PassedFrame]:
         """Process the next frame; yields the frames that it decides."""
         grey = small_grey(candidate.frame.image)
-        yield from self._look(_Look(candidate, grey, float(cv2.Laplacian(grey, cv2.CV_32F).var())))
+        yield from self._look(_Look(candidate, grey, float(cv2.Laplacian(grey, cv2.CV_32F).var())), is_new=True)
 
     def finish(self) -> Iterator[Candidate | PassedFrame]:
         """Decide about the frames that are still held."""
@@ -106,12 +97,13 @@ class KeyframePicker:
             yield from self._choose()
         yield from map(_passed, self._held)
 
-    def _look(self, look: _Look) -> Iterator[Candidate | PassedFrame]:
+    def _look(self, look: _Look, *, is_new: bool) -> Iterator[Candidate | PassedFrame]:
         if self._motion is None:
             yield self._keyframe(look)
             return
         moved = self._motion.follow(look.grey)
-        self._steps.append(min(self._motion.step, LOST_WAY))
+        if is_new:
+            self._steps.append(min(self._motion.step, LOST_WAY))
         self._followed += 1
         is_far = moved >= FAR or (len(self._steps) == LATELY and np.quantile(self._steps, 0.7) > FAST)
         if self._is_near and not is_far:
@@ -132,10 +124,10 @@ class KeyframePicker:
         yield from map(_passed, held[:choice])
         yield self._keyframe(held[choice])
         for look in held[choice + 1 :]:
-            yield from self._look(look)
+            yield from self._look(look, is_new=False)
 
     def _keyframe(self, look: _Look) -> Candidate:
-        self._motion = _Motion(look.grey)
+        self._motion = _Motion(look.grey, look.candidate.frame.mask)
         self._followed = 0
         self._way += min(look.moved, LOST_WAY)
         return replace(look.candidate, way=self._way)
@@ -146,12 +138,10 @@ class _Motion:
 
     step = math.inf
 
-    def __init__(self, grey: Image) -> None:
-        self._grey = grey
-        found = cv2.goodFeaturesToTrack(grey, CORNERS, qualityLevel=0.005, minDistance=7)
-        self._start: NDArray[np.float32] = np.asarray(np.zeros((0, 1, 2)) if found is None else found, dtype=np.float32)
-        self._now = self._start
-        self._count = len(self._start)
+    def __init__(self, grey: Image, mask: NDArray[np.bool_]) -> None:
+        small = cv2.resize(mask.astype(np.uint8), grey.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        self._first, self._corners = grey, _corners(grey, np.asarray(small, dtype=np.uint8))
+        self._grey, self._now, self._start = grey, self._corners, self._corners
 
     def follow(self, grey: Image) -> float:
         """Motion since the keyframe that at least a quarter of the corners exceed, as a share of the longest side;
@@ -160,16 +150,36 @@ class _Motion:
         The median would miss a camera that moves straight ahead, when only things beside it move.
         """
         self.step = math.inf
-        if grey.shape != self._grey.shape or not len(self._now):
+        if grey.shape != self._grey.shape:
             return math.inf
-        before = self._now
-        kept, found = follow_both_ways(self._grey, grey, before)
-        self._grey, self._now, self._start = grey, found[kept], self._start[kept]
-        if kept.mean() >= FEWEST_FOLLOWED:
-            self.step = _far_quarter(self._now - before[kept]) / max(grey.shape)
-        if len(self._now) < FEWEST_FOLLOWED * self._count:
+        if not len(self._corners):  # dark or blank
+            return math.inf if len(_corners(grey)) else 0.0
+        if len(self._now):
+            before = self._now
+            kept, found = follow_both_ways(self._grey, grey, before)
+            self._now, self._start = found[kept], self._start[kept]
+            if kept.mean() >= FEWEST_FOLLOWED:
+                self.step = _far_quarter(self._now - before[kept]) / float(max(grey.shape))
+        self._grey = grey
+        if len(self._now) < FEWEST_FOLLOWED * len(self._corners) and not self._is_still(grey):
             return math.inf
         return _far_quarter(self._now - self._start) / float(max(grey.shape))
+
+    def _is_still(self, grey: Image) -> bool:
+        """Whether the corners are where they were in the keyframe: noise loses them from frame to frame, but not all at
+        once. If so, tracking starts again from there."""
+        kept, found = follow_both_ways(self._first, grey, self._corners, LOOSE_RETURN)
+        kept &= np.linalg.norm(found - self._corners, axis=(1, 2)) < STILL * max(grey.shape)
+        if kept.mean() < FEWEST_FOLLOWED:
+            return False
+        self._now, self._start = found[kept], self._corners[kept]
+        return True
+
+
+def _corners(grey: Image, mask: NDArray[np.uint8] | None = None) -> NDArray[np.float32]:
+    """Corners (n, 1, 2) [px] to track, inside the mask."""
+    found = cv2.goodFeaturesToTrack(grey, CORNERS, qualityLevel=0.005, minDistance=7, mask=mask)
+    return np.asarray(np.zeros((0, 1, 2)) if found is None else found, dtype=np.float32)
 
 
 def _far_quarter(shifts: NDArray[np.float32]) -> float:
@@ -178,7 +188,7 @@ def _far_quarter(shifts: NDArray[np.float32]) -> float:
 
 
 def follow_both_ways(
-    before: Image, after: Image, corners: NDArray[np.float32]
+    before: Image, after: Image, corners: NDArray[np.float32], max_return: float = MAX_RETURN
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Which corners (n, 1, 2) [px] were tracked from one grey image to another, and to where.
 
@@ -188,7 +198,7 @@ def follow_both_ways(
     found, there, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, np.zeros_like(corners), **FLOW)
     back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, found, np.zeros_like(corners), **FLOW)
     inside = ((found > 0) & (found < after.shape[::-1])).all(axis=(1, 2))
-    returned = np.linalg.norm(back - corners, axis=(1, 2)) < MAX_RETURN
+    returned = np.linalg.norm(back - corners, axis=(1, 2)) < max_return
     return (there.ravel() == 1) & (again.ravel() == 1) & inside & returned, np.asarray(found, dtype=np.float32)
 
 

@@ -13,7 +13,7 @@ from recon.core.errors import SettingsError
 from recon.core.events import Notice, StreamStatus
 from recon.core.types import Frame, PassedFrame, SkippedFrame
 from recon.sources.base import Candidate, SourceDescription, SourceOptions, at_least_one_frame
-from recon.sources.keyframes import KeyframePicker, are_selected
+from recon.sources.keyframes import KeyframePicker
 from recon.sources.waiting import Waiting
 
 WAITING = 24  # most frames in the queue: about a chunk
@@ -109,7 +109,7 @@ class LiveSource:
 
     def _capture(self) -> None:
         """Fill the queue, in a separate thread."""
-        picker = KeyframePicker() if are_selected(self._options.keyframes, frames=0) else None
+        picker = KeyframePicker() if self._options.keyframes == "auto" else None
         try:
             for item in self._feed.items(self._stop):
                 if isinstance(item, Candidate):

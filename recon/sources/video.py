@@ -77,8 +77,7 @@ class VideoSource:
     def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
         if self._images_folder:
             make_folder(self._images_folder)
-        frames = chosen(self.candidates(), self._options.keyframes, self.description.frames)
-        yield from at_least_one_frame(frames, str(self._path))
+        yield from at_least_one_frame(chosen(self.candidates(), self._options.keyframes), str(self._path))
         if self._pictures and self._pictures.combed > MANY_COMBED * self._pictures.count:
             yield Notice(
                 f"{self._path} has the comb lines of interlaced video, but is not marked as such. This costs accuracy. "

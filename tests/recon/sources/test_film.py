@@ -27,8 +27,7 @@ def walk(count: int = COUNT, size: tuple[int, int] = (160, 120)) -> list[Image]:
 
 
 def frames_of(path: Path) -> list[Frame]:
-    items = open_source(str(path), SourceOptions(keyframes="all"))
-    return [item for item in items if isinstance(item, Frame)]
+    return [item for item in open_source(str(path)) if isinstance(item, Frame)]
 
 
 def differences(frames: list[Frame], pictures: list[Image]) -> list[float]:

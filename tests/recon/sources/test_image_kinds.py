@@ -134,7 +134,7 @@ class TestFormats:
         PIL.Image.fromarray(sample()).save(tmp_path / "a.pgm")
         PIL.Image.fromarray(sample()).save(tmp_path / "IMG_2", format="PNG")
         (tmp_path / "notes.txt").write_text("hello")
-        source = open_live_source(str(tmp_path), SourceOptions(max_frames=2, keyframes="all"), watch=True)
+        source = open_live_source(str(tmp_path), SourceOptions(max_frames=2), watch=True)
         assert sorted(frame.name for frame in frames(source)) == ["000000_a.jpg", "000001_IMG_2.png"]
 
 

@@ -31,7 +31,6 @@ from tests.support import frame_of
 
 ROOT = Path(__file__).parents[3]
 DEBIAN_PYTHON = "/usr/bin/python3"
-ALL = SourceOptions(keyframes="all")
 SECONDS = 20.0  # after which a test stops waiting
 
 
@@ -159,7 +158,7 @@ class TestStreams:
     def test_pictures_come_shrunk_and_numbered(self, scheme: str, tmp_path: Path) -> None:
         url = f"{scheme}://127.0.0.1:{free_port()}"
         with publishing(url):
-            source = open_patiently(url, SourceOptions(size=80, max_frames=4, keyframes="all"), tmp_path / "images")
+            source = open_patiently(url, SourceOptions(size=80, max_frames=4), tmp_path / "images")
             frames = [item for item in source if isinstance(item, Frame)]
         assert len(frames) == source.status.captured == 4
         assert {frame.image.shape for frame in frames} == {(60, 80, 3)}
@@ -180,7 +179,7 @@ class TestStreams:
             return publishing(url) if kind == "udp" else serving(port)
 
         with start():
-            source = open_patiently(url, ALL)
+            source = open_patiently(url, SourceOptions())
             items = iter(source)
             read_until(items, is_frame)
         lost = read_until(items, lambda item: isinstance(item, Notice))[-1]
@@ -215,14 +214,14 @@ class TestRealtime:
     def test_a_video_takes_its_own_time(self, tmp_path: Path) -> None:
         path = encode_video(tmp_path / "a.mp4", frames=8, rate=10)
         start = time.monotonic()
-        frames = [item for item in open_live_source(str(path), ALL, realtime=True) if is_frame(item)]
+        frames = [item for item in open_live_source(str(path), SourceOptions(), realtime=True) if is_frame(item)]
         assert [frame.index for frame in frames if isinstance(frame, Frame)] == list(range(8))
         assert 0.65 < time.monotonic() - start < SECONDS
 
     def test_a_slow_reader_gets_the_whole_path_with_gaps(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("recon.sources.live.WAITING", 5)
         path = encode_video(tmp_path / "a.mp4", frames=40, rate=100)
-        source = open_live_source(str(path), ALL, realtime=True)
+        source = open_live_source(str(path), SourceOptions(), realtime=True)
         items = iter(source)
         first = next(items)
         while source.status.captured < 40:
@@ -236,7 +235,7 @@ class TestRealtime:
 
     def test_stopping_ends_the_capture_but_not_the_frames_that_wait(self, tmp_path: Path) -> None:
         path = encode_video(tmp_path / "a.mp4", frames=40, rate=20)
-        source = open_live_source(str(path), ALL, realtime=True)
+        source = open_live_source(str(path), SourceOptions(), realtime=True)
         items = iter(source)
         read_until(items, lambda _: source.status.captured > 4)
         source.stop()
@@ -281,7 +280,7 @@ class TestWatch:
         folder.mkdir()
         PillowImage.fromarray(random_texture(160, 120)).save(tmp_path / "a.jpg", quality=95)
         (folder / "IMG_8.jpg").write_bytes((tmp_path / "a.jpg").read_bytes())
-        options = SourceOptions(max_frames=4, keyframes="all")
+        options = SourceOptions(max_frames=4)
         source = open_live_source(str(folder), options, tmp_path / "images", watch=True)
         with running(sys.executable, "-c", FILL, str(folder), str(tmp_path / "a.jpg")):
             frames = [item for item in source if not isinstance(item, Notice)]
