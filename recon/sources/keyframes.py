@@ -177,9 +177,12 @@ class _Motion:
 
 
 def _corners(grey: Image, mask: NDArray[np.uint8] | None = None) -> NDArray[np.float32]:
-    """Corners (n, 1, 2) [px] to track, inside the mask."""
+    """Corners (n, 1, 2) [px] inside the mask that can be tracked, if only into the same image."""
     found = cv2.goodFeaturesToTrack(grey, CORNERS, qualityLevel=0.005, minDistance=7, mask=mask)
-    return np.asarray(np.zeros((0, 1, 2)) if found is None else found, dtype=np.float32)
+    if found is None:
+        return np.zeros((0, 1, 2), dtype=np.float32)
+    corners = np.asarray(found, dtype=np.float32)
+    return corners[follow_both_ways(grey, grey, corners)[0]]
 
 
 def _far_quarter(shifts: NDArray[np.float32]) -> float:
