@@ -17,7 +17,7 @@ from cli.streams import lost_output, use_standard_streams
 from cli.text import one_line
 from recon.core.errors import ReconError, UnexpectedError
 
-UNWRITTEN, UNEXPECTED = 1, 3
+UNEXPECTED = 3
 
 HELP_WIDTH = 120
 
@@ -100,7 +100,7 @@ def _run_command(arguments: Sequence[str] | None) -> NoReturn:
         if end.code or not lost:
             raise
         print(f"recon: The output could not be written: {lost.strerror}.", file=sys.stderr)
-    sys.exit(UNWRITTEN)
+    sys.exit(run.UNWRITTEN)
 
 
 def _explained(error: BaseException | None) -> ReconError | None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-NAMES, CLOSED_MODES = ("stdin", "stdout", "stderr"), {0: "r", 1: "w", 2: "w"}
+MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}  # in the order of their descriptors
 
 
 class Unbroken:
@@ -70,10 +70,10 @@ def lost_output() -> OSError | None:
 
 def _open_closed() -> None:
     """Occupy closed descriptors; otherwise the next file that is opened would receive the program's output."""
-    for descriptor, mode in CLOSED_MODES.items():
+    for descriptor, (name, mode) in enumerate(MODES.items()):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
             os.set_inheritable(descriptor, True)
-            setattr(sys, NAMES[descriptor], os.fdopen(descriptor, mode, closefd=False))
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
