@@ -42,6 +42,7 @@ class ResumedSource:
     def description(self) -> SourceDescription:
         own = self._source.description
         earlier = sum(index < self._part.first for index in self._known)
+        earlier += sum(isinstance(item, PassedFrame) for item in self._others)
         return replace(own, frames=own.frames and own.frames + earlier)
 
     @property
