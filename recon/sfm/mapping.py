@@ -105,6 +105,8 @@ def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.Incremental
     """COLMAP's options for an effort; thresholds in pixels are multiplied by ``pixel_scale``."""
     options = pycolmap.IncrementalPipelineOptions(random_seed=0, extract_colors=False, min_model_size=3)
     options.multiple_models = False
+    # Placing a frame by its matches alone takes COLMAP 20 s if most are wrong, as on a repeated pattern.
+    options.structure_less_registration_fallback = False
     options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
     options.ba_global_max_refinements = 2
     # COLMAP's default of 0 spends most of the time without effect.
