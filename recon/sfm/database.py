@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from recon.core.beside import beside
-from recon.core.errors import MapError
+from recon.core.errors import MapError, OutputError
 from recon.core.stopwatch import stage
 from recon.core.types import Camera, CameraModel, Frame
 from recon.sfm.matching import AnyMatcher, Features, GuidedMatcher, ImageMatcher, Matcher, Pair
@@ -294,12 +295,26 @@ class MatchDatabase:
         return np.asarray(self._database.read_keypoints(image_id(frame_index))[:, 2], dtype=np.float64)
 
     def calibrate(self) -> None:
-        """Estimate the unknown focal lengths from the epipolar geometry of all pairs."""
+        """Estimate the unknown focal lengths from the epipolar geometry of all pairs. Raises OutputError."""
         options = pycolmap.ViewGraphCalibrationOptions(random_seed=0, reestimate_relative_pose=False)
         options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RANGE
         cameras = self._database.read_all_cameras()
         if not all(camera.has_prior_focal_length for camera in cameras):
+            self._require_space()
             pycolmap.calibrate_view_graph(self.path, options)
+
+    def _require_space(self) -> None:
+        """Raise OutputError if the disk may fill during a calibration, in which case COLMAP aborts the program.
+
+        A calibration rewrites most of the file.
+        """
+        needed = sum(file.stat().st_size for file in self.path.parent.glob(f"{self.path.name}*"))
+        free = shutil.disk_usage(self.path.parent).free
+        if free < needed:
+            raise OutputError(
+                f"Cannot write {self.path}: {free / 1e6:.1f} MB are free, {needed / 1e6:.1f} MB are needed. "
+                "Free some space or choose another --out."
+            )
 
     def fixed_cameras(self) -> set[int]:
         """Ids of the lenses that the user calibrated."""

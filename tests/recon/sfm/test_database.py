@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from recon.core.errors import MapError
+from recon.core.errors import MapError, OutputError
 from recon.core.types import Camera
 from recon.sfm.database import MatchDatabase, image_id
 from recon.sfm.matching import SiftMatcher
@@ -91,3 +94,12 @@ def test_a_missing_or_damaged_file_is_named(path: Path) -> None:
     path.unlink()
     with pytest.raises(MapError, match=r"features.db is missing.*--overwrite"):
         opened(path, FINISHED)
+
+
+def test_a_calibration_starts_only_if_its_disk_has_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = opened(tmp_path / "features.db", [])
+    database.add(replace(read_frame(0), focal=0.0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
+    with pytest.raises(OutputError, match=rf"{re.escape(str(database.path))}: 0\.1 MB are free, 0\.\d MB are needed"):
+        database.calibrate()
+    database.close()
