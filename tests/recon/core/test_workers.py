@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from recon.core.errors import ResourceError, SettingsError, SourceError, UnexpectedError
 from recon.core.events import Event, Notice
 from recon.core.failures import WorkerDied, explained
+from recon.core.helping import STRICT, Helpers
 from recon.core.registry import Registry
 from recon.core.stopwatch import OTHER, Stopwatch
 from recon.core.workers import VARIABLE, Workers, workers_of_environment
@@ -108,6 +110,19 @@ def test_a_worker_that_dies_is_named_and_replaced(
         workers.call("geometry", *call)
     assert str(told.value).endswith(f"continue with recon run SOURCE --out {tmp_path} --resume.")
     assert workers.call("geometry", f"{HERE}:squared", 3) == 9
+
+
+def test_a_run_continues_without_loops_if_their_worker_is_killed(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(STRICT, raising=False)
+    notices: list[Notice] = []
+    search = partial(workers.call, "loops", f"{HERE}:die", signal.SIGKILL)
+    assert Helpers(tmp_path, notices.append).attempt("loops", search) is None
+    assert [notice.text for notice in notices] == [
+        "The run continues without loops, which failed (WorkerDied: the loops process was killed (signal 9), probably "
+        f"because memory ran out), see {tmp_path / 'error.txt'}."
+    ]
 
 
 def test_what_a_dead_worker_kept_is_gone(workers: Workers) -> None:
