@@ -75,14 +75,14 @@ def replacing(out: Path, *, overwrite: bool) -> Iterator[None]:
     """
     if overwrite:
         require_usable(out, overwrite=True)
-        _told(out, _set_aside)
+        _or_unwritable(out, _set_aside)
     try:
         yield
     except BaseException:
         if overwrite:
-            _told(out, _settle)
+            _or_unwritable(out, _settle)
         raise
-    _told(out, _settle)
+    _or_unwritable(out, _settle)
 
 
 def finish_moving(out: Path) -> None:
@@ -93,7 +93,7 @@ def finish_moving(out: Path) -> None:
     part = out / PART
     if part.is_dir() and _is_ours(part):
         with sole_writer(out, "run"):
-            _told(out, _move_back)
+            _or_unwritable(out, _move_back)
 
 
 def open_journal(name: str, source: Source, out: Path, settings: RunSettings) -> Journal:
@@ -200,7 +200,7 @@ def _delete(out: Path, names: tuple[str, ...]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _told(out: Path, change: Callable[[Path], None]) -> None:
+def _or_unwritable(out: Path, change: Callable[[Path], None]) -> None:
     try:
         change(out)
     except OSError as error:

@@ -108,9 +108,9 @@ def _answer(channel: socket.socket, outcome: Outcome) -> None:
         try:
             pickle.loads(pickle.dumps(outcome.error))  # noqa: S301  our own
         except Exception:
-            told = RuntimeError(short(outcome.error))
-            told.__notes__ = getattr(outcome.error, "__notes__", [])
-            outcome = replace(outcome, error=told)
+            sendable = RuntimeError(short(outcome.error))
+            sendable.__notes__ = getattr(outcome.error, "__notes__", [])
+            outcome = replace(outcome, error=sendable)
     send(channel, outcome)
 
 

@@ -61,8 +61,8 @@ def _doubt_steps(frames: list[PlacedFrame], points: SparsePoints, depths: Mappin
 def usual_step(steps: Array, row: int) -> float:
     """The median of the steps before or after ``steps[row]``, whichever is larger."""
     sides = (steps[max(0, row - AROUND) : row], steps[row + 1 : row + 1 + AROUND])
-    told = [float(np.median(side)) for side in sides if len(side) >= FEWEST_AROUND]
-    return max(told, default=np.inf) + 1e-12
+    medians = [float(np.median(side)) for side in sides if len(side) >= FEWEST_AROUND]
+    return max(medians, default=np.inf) + 1e-12
 
 
 def find_jumps(frames: list[PlacedFrame], points: SparsePoints, steps: Array) -> dict[int, str]:

@@ -265,7 +265,7 @@ class MatchDatabase:
     def restore_lenses(self, lenses: Mapping[int, tuple[list[float], bool]], lens_of: Mapping[int, int]) -> None:
         """Restore earlier values of ``lenses`` and ``lens_of``."""
         owners = {number: index for index, number in lens_of.items()}
-        for number, (params, told) in lenses.items():
+        for number, (params, estimated) in lenses.items():
             if not self._database.exists_camera(number):  # deleted when no frame used it
                 if number not in owners:
                     continue
@@ -273,7 +273,7 @@ class MatchDatabase:
                 camera.camera_id = number
                 self._write_camera(camera, self._database.write_camera(camera, use_camera_id=True))
             lens = self._database.read_camera(number)
-            lens.params, lens.has_prior_focal_length = params, told
+            lens.params, lens.has_prior_focal_length = params, estimated
             self._database.update_camera(lens)
         self.use_lenses(lens_of)
 

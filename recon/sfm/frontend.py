@@ -128,16 +128,16 @@ class StructureFromMotion:
         indices, lenses = [frame.index for frame in chunk.frames], len(set(self.database.lens_of.values()))
         self._match(chunk.index, indices)
         chunk = self._leave_out_moving(chunk)
-        model, effort, anew = self._map_with_lenses(chunk.index, indices)
+        model, effort, restarted = self._map_with_lenses(chunk.index, indices)
         if self._strengthen(model):
-            model, effort, anew = self._map(indices)
+            model, effort, restarted = self._map(indices)
         if effort != self._effort:
             self._effort = effort
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
         revised: dict[int, Array] = {}
-        if anew and hardly_moves(self.database, indices, self._settings.camera):
+        if restarted and hardly_moves(self.database, indices, self._settings.camera):
             self._tell(Notice(f"Chunk {chunk.index + 1}: {HARDLY_MOVED}", doubtful=True))
-        if anew:
+        if restarted:
             # Later chunks and all depth depend on this lens: fit it to every frame, not only to the growing model.
             model = self._settle_lens(model, effort)
         elif model.cam_from_model and effort.refine_lens and not self._settled:
@@ -250,14 +250,14 @@ class StructureFromMotion:
         self, indices: list[int], mapped: tuple[SparseModel, Effort, bool]
     ) -> tuple[SparseModel, Effort, bool]:
         """Map frames again for which the map suggests another lens than their pairs do."""
-        model, effort, anew = mapped
+        model, effort, restarted = mapped
         changed = reassign(self.database, model, [index for index in indices if index not in self._context])
         if changed:
             known = {index: pose for index, pose in model.cam_from_model.items() if index not in changed}
             again, effort_again = self._escalate(indices, known)
             if count_placed(again, indices) >= count_placed(model, indices):
-                return again, effort_again, anew
-        return model, effort, anew
+                return again, effort_again, restarted
+        return model, effort, restarted
 
     def _map(self, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
         """The model that places most frames, its effort, and whether it has a new coordinate frame."""
@@ -311,12 +311,12 @@ class StructureFromMotion:
                 return adjusted
             if self._is_spent:
                 break
-            anew, _ = self._escalate(sorted(model.cam_from_model), {}, EFFORTS[EFFORTS.index(effort) :])
-            if len(anew.cam_from_model) < len(adjusted.cam_from_model) or 2 * weakest_link(anew) < weakest_link(model):
+            new, _ = self._escalate(sorted(model.cam_from_model), {}, EFFORTS[EFFORTS.index(effort) :])
+            if len(new.cam_from_model) < len(adjusted.cam_from_model) or 2 * weakest_link(new) < weakest_link(model):
                 return adjusted
-            self.database.update_cameras(anew.cameras)
-            is_back = largest_change(model, anew) < SETTLED  # the next round would repeat this one
-            model = adjusted = anew
+            self.database.update_cameras(new.cameras)
+            is_back = largest_change(model, new) < SETTLED  # the next round would repeat this one
+            model = adjusted = new
             if is_back:
                 break
         if change >= NOTABLE:

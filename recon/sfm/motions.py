@@ -45,7 +45,7 @@ SMALLEST_REGION = 0.03  # of the image
 SHARE_OF_FRAMES, FRAMES_IN_A_ROW = 0.35, 8  # either suffices; static scenes give at most 4 in a row
 FARTHER_APART = 1.2
 SIMILAR = 0.4  # of the area with features; above, it is unclear which motion is the scene's
-NO_LENS_TELLS = 0.015  # share of cells explained by a second fundamental matrix; 0 if only the lens is wrong
+TORN_FOR_ANY_LENS = 0.015  # share of cells explained by a second fundamental matrix; 0 if only the lens is wrong
 TORN = 0.06  # share of cells explained by a second essential matrix; at most 0.03 in static scenes
 
 Flags = NDArray[np.bool_]
@@ -226,21 +226,21 @@ def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
     found = _find(tracks, frames, pairs)
     if found.masks:
         own = [of for pair, of in zip(tracks.pairs, pairs, strict=True) if found.masks.keys() >= set(pair)]
-        if _second_motion(own, _fit_without_lens) < NO_LENS_TELLS:
+        if _second_motion(own, _fit_without_lens) < TORN_FOR_ANY_LENS:
             return Moving({})
     left_out = tracks.inside(found.masks)
     room = [matches.without(left_out) for matches in pairs]
     torn = _second_motion(room, _fit) > TORN
     if torn and not found.masks:  # a wrong lens is not excluded yet
-        torn = _second_motion(room, _fit_without_lens) > NO_LENS_TELLS
+        torn = _second_motion(room, _fit_without_lens) > TORN_FOR_ANY_LENS
     return replace(found, torn=torn)
 
 
 def _find(tracks: _Tracks, frames: Sequence[Frame], pairs: Sequence[_Matches]) -> Moving:
     moving, found = np.zeros(tracks.count, np.bool_), Moving({})
     for _ in range(ROUNDS):
-        before, (moving, told) = moving, _vote(pairs, moving)
-        found = _regions(tracks, frames, moving, told)
+        before, (moving, judged) = moving, _vote(pairs, moving)
+        found = _regions(tracks, frames, moving, judged)
         if not found.masks or (moving != before).sum() < 0.02 * moving.sum():
             break
     return found
@@ -269,8 +269,8 @@ def _explained_by_second(matches: _Matches, fit: Callable[[_Matches], Array | No
     obeys = breaks & (_errors(second, matches) < NOISE)
     cells = matches.cells[:, 0]
     counts, obeying = (np.bincount(of, minlength=CELLS**2) for of in (cells, cells[obeys]))
-    told = counts > 1
-    return float((2 * obeying > counts)[told].sum() / max(told.sum(), 1))
+    filled = counts > 1
+    return float((2 * obeying > counts)[filled].sum() / max(filled.sum(), 1))
 
 
 def _best_focal(tracks: _Tracks) -> float | None:
@@ -370,8 +370,8 @@ def _vote(pairs: Sequence[_Matches], moving: Flags) -> tuple[Flags, Flags]:
         breaks, obeys = errors > clear, errors < 0.5 * clear
         against += np.bincount(matches.tracks[breaks], minlength=len(moving))
         votes += np.bincount(matches.tracks[breaks | obeys], minlength=len(moving))
-    told = votes >= FEWEST_VOTES
-    return told & (against > 0.5 * votes), told
+    judged = votes >= FEWEST_VOTES
+    return judged & (against > 0.5 * votes), judged
 
 
 def _clear(errors: Array) -> float:
@@ -379,14 +379,14 @@ def _clear(errors: Array) -> float:
     return max(BREACH, CLEAR_BREACH * float(np.median(errors)))
 
 
-def _regions(tracks: _Tracks, frames: Sequence[Frame], moving: Flags, told: Flags) -> Moving:
+def _regions(tracks: _Tracks, frames: Sequence[Frame], moving: Flags, judged: Flags) -> Moving:
     """Regions where moving tracks outnumber the scene's, if in many frames or in many in a row."""
     masks: dict[int, Mask] = {}
     areas, around = {}, {}
     for frame in frames:
         numbers = tracks.of_frame(frame.index)
         places = tracks.positions[frame.index] / frame.original_size
-        parts = moving[numbers], told[numbers] & ~moving[numbers]
+        parts = moving[numbers], judged[numbers] & ~moving[numbers]
         height, width = frame.image.shape[:2]
         region = _region(places[parts[0]], places[parts[1]], (height, width))
         if region.any():

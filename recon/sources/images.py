@@ -88,7 +88,7 @@ class ImageSource:
             except UnreadableImage as error:
                 yield SkippedFrame(index, printable(path.name), str(error))
                 continue
-            photo = as_told(photo, path, self._options.cameras)
+            photo = with_lens_of_folder(photo, path, self._options.cameras)
             image = working_image(photo.pixels, self._options.size)
             height, width = photo.pixels.shape[:2]
             mask = self._masks.read(path.name, (width, height), (image.shape[0], image.shape[1]))
@@ -98,7 +98,7 @@ class ImageSource:
             yield replace(found, frame=replace(found.frame, content=content))
 
 
-def as_told(photo: Photo, path: Path, cameras: Cameras) -> Photo:
+def with_lens_of_folder(photo: Photo, path: Path, cameras: Cameras) -> Photo:
     """The photo; its folder names the lens if the user says that each folder has its own."""
     if cameras != "per-folder":
         return photo

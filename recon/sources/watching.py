@@ -20,7 +20,7 @@ from recon.core.names import image_stem, printable
 from recon.core.types import SkippedFrame
 from recon.sources.base import Candidate, Selection, SourceOptions, working_image
 from recon.sources.decoding import UnreadableImage, read_photo
-from recon.sources.images import as_told, photo_candidate
+from recon.sources.images import photo_candidate, with_lens_of_folder
 from recon.sources.kinds import is_image
 
 LOOK_AGAIN_MS = 500  # between checks of incomplete files
@@ -114,7 +114,7 @@ class WatchFeed:
             return SkippedFrame(self._count, printable(path.name), str(error)) if done else None
 
     def _candidate(self, index: int, path: Path, seen: float) -> Candidate:
-        photo = as_told(read_photo(path), path, self._options.cameras)
+        photo = with_lens_of_folder(read_photo(path), path, self._options.cameras)
         image = working_image(photo.pixels, self._options.size)
         where = (index, seen, f"{index:06d}_{image_stem(path.stem)}")
         mask = np.ones(image.shape[:2], np.bool_)
