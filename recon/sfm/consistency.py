@@ -25,7 +25,7 @@ from recon.sfm.selection import select_features
 GRID_PAIRS = 4000
 LOOP_REACH = 3  # frames
 CLEAR_INLIERS = 50
-MAP_OBSERVATIONS = 120_000
+MAP_OBSERVATIONS, MOST_PER_FRAME = 120_000, 1000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
@@ -55,7 +55,12 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
     # Wrong matches on repeated structure pass the pixel threshold; their influence must not grow with their error.
     loss = pycolmap.LossFunctionType.CAUCHY
     model, cache, options = _adjusted(
-        database, database.frames, cam_from_world, MAP_OBSERVATIONS, loss, distortion=True
+        database,
+        database.frames,
+        cam_from_world,
+        min(MAP_OBSERVATIONS, MOST_PER_FRAME * len(database.frames)),
+        loss,
+        distortion=True,
     )
     if not plausible(model):
         return NO_MODEL
@@ -192,7 +197,7 @@ def _match_new(database: MatchDatabase, places: Iterable[Pair], *, glance: bool 
     """Match pairs of places in the sequence; returns the new verified ones."""
     frames = database.frames
     new = [(a, b) for a, b in places if not database.matched((frames[a], frames[b]))]
-    database.match([(frames[a], frames[b]) for a, b in new], glance=glance)
+    database.match([(frames[a], frames[b]) for a, b in new], glance=glance, tracked=True)
     return [(a, b) for a, b in new if database.inliers(frames[a], frames[b])]
 
 
