@@ -47,6 +47,9 @@ NO_IMAGE, NO_MASK = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_)
 ID_LIMIT = 2**31 - 1  # COLMAP's pair id: the first image's id times this, plus the second's id
 
 
+_End = tuple[Features, NDArray[np.int64]]  # some features of a frame and their rows
+
+
 def image_id(frame_index: int) -> int:
     """COLMAP's ids start at 1."""
     return frame_index + 1
@@ -185,20 +188,21 @@ class MatchDatabase:
         self._inliers.update(dict.fromkeys(missing, 0))
         self._verify(candidates, guided=not glance)
 
-    def _match_features(
-        self, matcher: Matcher, pairs: Sequence[Pair], *, tracked: bool
-    ) -> Iterator[tuple[Pair, Rows]]:
+    def _match_features(self, matcher: Matcher, pairs: Sequence[Pair], *, tracked: bool) -> Iterator[tuple[Pair, Rows]]:
         """Matched feature rows (m, 2) of each pair."""
         chosen = self._tracked_rows(chain.from_iterable(pairs)) if tracked else {}
 
-        def match(pair: Pair, views: tuple[Features, Features]) -> Rows:
-            parts = [view.rows(chosen[index]) if index in chosen else view for index, view in zip(pair, views, strict=True)]
-            found = rows_of(matcher.match(*parts), *parts)
-            sides = zip(pair, found.T, strict=True)
-            return np.column_stack([chosen[index][rows] if index in chosen else rows for index, rows in sides])
+        def match(ends: tuple[_End, _End]) -> Rows:
+            (first, first_rows), (second, second_rows) = ends
+            found = rows_of(matcher.match(first, second), first, second)
+            return np.column_stack([first_rows[found[:, 0]], second_rows[found[:, 1]]])
 
-        views = ((pair, self._both_features(pair)) for pair in pairs)
-        return zip(pairs, beside(lambda item: match(*item), views), strict=True)
+        def end(index: int) -> _End:
+            features = self.features(index)
+            rows = chosen.get(index)
+            return (features, np.arange(len(features.keypoints))) if rows is None else (features.rows(rows), rows)
+
+        return zip(pairs, beside(match, ((end(first), end(second)) for first, second in pairs)), strict=True)
 
     def _tracked_rows(self, frame_indices: Iterable[int]) -> dict[int, NDArray[np.int64]]:
         """Features of each frame that have verified matches; only of frames with ENOUGH_TRACKED of them."""
