@@ -25,7 +25,7 @@ from recon.sfm.selection import select_features
 GRID_PAIRS = 4000
 LOOP_REACH = 3  # frames
 CLEAR_INLIERS = 50
-MAP_OBSERVATIONS, MOST_PER_FRAME = 120_000, 1000
+MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
@@ -55,12 +55,7 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
     # Wrong matches on repeated structure pass the pixel threshold; their influence must not grow with their error.
     loss = pycolmap.LossFunctionType.CAUCHY
     model, cache, options = _adjusted(
-        database,
-        database.frames,
-        cam_from_world,
-        min(MAP_OBSERVATIONS, MOST_PER_FRAME * len(database.frames)),
-        loss,
-        distortion=True,
+        database, database.frames, cam_from_world, MAP_OBSERVATIONS, loss, distortion=True
     )
     if not plausible(model):
         return NO_MODEL
