@@ -206,8 +206,8 @@ class MatchDatabase:
 
     def _tracked_rows(self, frame_indices: Iterable[int]) -> dict[int, NDArray[np.int64]]:
         """Features of each frame that have verified matches; only of frames with ENOUGH_TRACKED of them."""
-        counts = self.times_matched(sorted(set(frame_indices)))
-        rows = {index: np.flatnonzero(times) for index, times in counts.items()}
+        counts = self.times_matched(self.frames)
+        rows = {index: np.flatnonzero(counts[index]) for index in set(frame_indices)}
         return {index: found for index, found in rows.items() if len(found) >= ENOUGH_TRACKED}
 
     def times_matched(self, frame_indices: Sequence[int]) -> dict[int, NDArray[np.int64]]:
