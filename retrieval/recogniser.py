@@ -20,7 +20,7 @@ from retrieval.vlad import VladLearner
 if TYPE_CHECKING:
     from retrieval.verification import Verification, VerificationSettings
 
-VERIFY = "retrieval.verification:verify"
+VERIFY = "retrieval.verification:verify_in_turn"
 ENOUGH_PAIRS = 300  # of frames far apart, to measure how similar different places are
 SAMPLE = 256  # frames whose descriptors stand for the sequence
 NEIGHBOURS = (-2, 0, 2)  # frames around those of a candidate that are also matched
@@ -67,12 +67,7 @@ class LoopFinder:
         known: dict[int, Mapping[int, FrameGeometry]] = {
             submap.index: {frame.index: frame for frame in submap.geometry.frames}
         }
-        candidates: list[LoopCandidate] = []
-        for hit in hits:
-            candidates.append(self._verified(hit, known, read_submap))
-            if hopeless(candidates, self._candidates.patience):
-                break
-        return candidates
+        return self._verified(hits, known, read_submap)
 
     def _learnt(self, images: Sequence[Image], masks: Sequence[Mask]) -> PlaceDescriber | None:
         if isinstance(self._describer, PlaceLearner):
@@ -95,18 +90,28 @@ class LoopFinder:
         return strongest(supported(apart, self._candidates), self._candidates)
 
     def _verified(
+        self, hits: Sequence[Hit], known: dict[int, Mapping[int, FrameGeometry]], read_submap: ReadSubmap
+    ) -> list[LoopCandidate]:
+        """The candidates, each with its edge or the reason for its rejection, until too many in a row are rejected."""
+        views = [self._views(hit, known, read_submap) for hit in hits]
+        found: list[Verification] = self._workers.call(
+            "loops", VERIFY, views, self._candidates.patience, self._verification
+        )
+        return [self._candidate(hit, verification) for hit, verification in zip(hits, found, strict=False)]
+
+    def _views(
         self, hit: Hit, known: dict[int, Mapping[int, FrameGeometry]], read_submap: ReadSubmap
-    ) -> LoopCandidate:
-        """The candidate with its edge, or with the reason for its rejection."""
+    ) -> tuple[list[FrameGeometry], list[FrameGeometry]]:
+        """The frames around either end of a candidate, the earlier end first."""
         first, second = self._submap_of[hit.earlier], self._submap_of[hit.frame]
         if first not in known:
             known[first] = read_submap(first)
-        views = around(hit.earlier, known[first]), around(hit.frame, known[second])
-        if not all(views):
-            return LoopCandidate(hit.frame, hit.earlier, hit.similarity, None, "a frame has no geometry")
-        found: Verification = self._workers.call("loops", VERIFY, *views, self._verification)
+        return around(hit.earlier, known[first]), around(hit.frame, known[second])
+
+    def _candidate(self, hit: Hit, found: Verification) -> LoopCandidate:
         edge = None
         if found.first_from_second is not None:
+            first, second = self._submap_of[hit.earlier], self._submap_of[hit.frame]
             edge = LoopEdge(first, second, found.first_from_second, found.inliers, found.residual)
         return LoopCandidate(hit.frame, hit.earlier, hit.similarity, edge, found.reason)
 
@@ -117,11 +122,6 @@ def open_recogniser(settings: PlaceSettings, workers: Workers | None = None) -> 
     Raises ReconError if the descriptor is not registered or its weights cannot be read.
     """
     return LoopFinder(open_describer(settings), workers=workers)
-
-
-def hopeless(candidates: Sequence[LoopCandidate], patience: int) -> bool:
-    """Whether geometry has rejected the last ``patience`` candidates."""
-    return len(candidates) >= patience and all(candidate.edge is None for candidate in candidates[-patience:])
 
 
 def around(index: int, frames: Mapping[int, FrameGeometry]) -> list[FrameGeometry]:

@@ -90,13 +90,38 @@ class _Side:
         )
 
 
+def verify_in_turn(
+    candidates: Sequence[tuple[Sequence[FrameGeometry], Sequence[FrameGeometry]]],
+    patience: int,
+    settings: VerificationSettings | None = None,
+) -> list[Verification]:
+    """``verify`` for several candidates, until the last ``patience`` are all rejected; then the rest is left out."""
+    settings = settings or VerificationSettings()
+    features, found = _FrameFeatures(settings.matcher), list[Verification]()
+    for first, second in candidates:
+        found.append(_verify(first, second, settings, features))
+        if len(found) >= patience and not any(one.first_from_second for one in found[-patience:]):
+            break
+    return found
+
+
 def verify(
     first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], settings: VerificationSettings | None = None
 ) -> Verification:
     """Compare two places, each seen by a few frames of one chunk, by confident depth."""
-    settings = settings or VerificationSettings()
+    return verify_in_turn([(first, second)], 1, settings)[0]
+
+
+def _verify(
+    first: Sequence[FrameGeometry],
+    second: Sequence[FrameGeometry],
+    settings: VerificationSettings,
+    features: _FrameFeatures,
+) -> Verification:
+    if not first or not second:
+        return Verification(None, 0, 0, 0.0, 0.0, "a frame has no geometry")
     first, second = ([frame.sure() for frame in frames] for frames in (first, second))
-    a, b = _matched(first, second, settings.matcher)
+    a, b = _matched(first, second, features)
     count = len(a.points)
     if count < settings.min_inliers:
         return Verification(None, count, 0, 0.0, 0.0, f"only {count} features with depth match")
@@ -125,25 +150,36 @@ def _objection(inliers: int, cells: int, agreement: float | None, settings: Veri
     return ""
 
 
-def _matched(first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], matcher: Matcher) -> tuple[_Side, _Side]:
+class _FrameFeatures:
+    """The features of frames, detected once per frame: neighbouring candidates share frames."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        self.matcher = matcher
+        self._found: dict[int, Features] = {}
+
+    def with_depth(self, geometry: FrameGeometry) -> Features:
+        """The features of a frame's undistorted image that have depth."""
+        if geometry.index not in self._found:
+            height, width = geometry.depth.shape
+            mask = np.ones((height, width), dtype=bool)
+            frame = Frame(geometry.index, 0.0, geometry.colour, "", (width, height), "", 0.0, mask)
+            self._found[geometry.index] = self.matcher.describe(frame)
+        features = self._found[geometry.index]
+        rows, columns = _cell_of(features.keypoints, geometry)
+        return features.rows(geometry.depth[rows, columns] > 0)
+
+
+def _matched(
+    first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], features: _FrameFeatures
+) -> tuple[_Side, _Side]:
     """Both ends of the matches between every frame of the one place and every frame of the other."""
-    ends_a, ends_b = ([(frame, _with_depth(frame, matcher)) for frame in frames] for frames in (first, second))
+    ends_a, ends_b = ([(frame, features.with_depth(frame)) for frame in frames] for frames in (first, second))
     sides = []
     for frame_a, features_a in ends_a:
         for frame_b, features_b in ends_b:
-            rows = matcher.match(features_a, features_b).astype(np.int64)
+            rows = features.matcher.match(features_a, features_b).astype(np.int64)
             sides.append((_side(frame_a, features_a, rows[:, 0]), _side(frame_b, features_b, rows[:, 1])))
     return _joined([a for a, _ in sides]), _joined([b for _, b in sides])
-
-
-def _with_depth(geometry: FrameGeometry, matcher: Matcher) -> Features:
-    """The features of a frame's undistorted image that have depth."""
-    height, width = geometry.depth.shape
-    mask = np.ones((height, width), dtype=bool)
-    features = matcher.describe(Frame(geometry.index, 0.0, geometry.colour, "", (width, height), "", 0.0, mask))
-    rows, columns = _cell_of(features.keypoints, geometry)
-    kept = geometry.depth[rows, columns] > 0
-    return features.rows(kept)
 
 
 def _cell_of(pixels: NDArray[np.floating], geometry: FrameGeometry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

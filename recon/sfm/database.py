@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from recon.sfm.stored_features import (
     rows_of,
     with_keypoints,
 )
-from recon.sfm.verification import FAR_TRIALS, FEWEST_MATCHES, MAX_TRIALS, Rows, verify
+from recon.sfm.verification import FEWEST_MATCHES, Rows, verify
 from recon.sources.base import Cameras
 
 DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
@@ -42,8 +43,12 @@ FRAMES_IN_MEMORY = 64  # 1 MB each
 GLANCE_FEATURES = 300
 GLANCES_IN_MEMORY = 128  # more frames than the grid of far pairs has; 0.17 MB each
 GLANCE_MATCHES = 6
+ENOUGH_TRACKED = 300
 NO_IMAGE, NO_MASK = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_)
 ID_LIMIT = 2**31 - 1  # COLMAP's pair id: the first image's id times this, plus the second's id
+
+
+_End = tuple[Features, NDArray[np.int64]]  # some features of a frame and their rows
 
 
 def image_id(frame_index: int) -> int:
@@ -162,18 +167,20 @@ class MatchDatabase:
         return float(np.median([self._scale[index] for index in frame_indices]))
 
     @stage("matching")
-    def match(self, pairs: Iterable[Pair], *, glance: bool = False) -> None:
+    def match(self, pairs: Iterable[Pair], *, glance: bool = False, tracked: bool = False) -> None:
         """Match and verify the pairs (smaller index first) that have not been matched.
 
         glance: match only pairs whose largest features match (preemptive matching, Wu 2013), for each frame those with
-        the most such matches, verify them in fewer trials, and do not search weak pairs for more matches. Use it for
-        many pairs of which few overlap.
+        the most such matches, and do not search weak pairs for more matches. Use it for many pairs of which few
+        overlap. tracked: match only features with verified matches already, in frames that have enough of them; others
+        hardly ever make tracks.
         """
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
         if isinstance(self._matcher, ImageMatcher):
             found = self._match_images(self._matcher, missing)
         else:
-            found = self._match_features(self._matcher, missing, glance=glance)
+            alike = self._most_alike(self._matcher, missing) if glance else missing
+            found = self._match_features(self._matcher, alike, tracked=tracked)
         candidates: list[tuple[Pair, Rows]] = []
         for pair, matches in found:
             if len(matches) >= ENOUGH_INLIERS:
@@ -182,14 +189,35 @@ class MatchDatabase:
         self._inliers.update(dict.fromkeys(missing, 0))
         self._verify(candidates, guided=not glance)
 
-    def _match_features(self, matcher: Matcher, pairs: Sequence[Pair], *, glance: bool) -> Iterator[tuple[Pair, Rows]]:
+    def _match_features(self, matcher: Matcher, pairs: Sequence[Pair], *, tracked: bool) -> Iterator[tuple[Pair, Rows]]:
         """Matched feature rows (m, 2) of each pair."""
+        chosen = self._tracked_rows(chain.from_iterable(pairs)) if tracked else {}
 
-        def match(views: tuple[Features, Features]) -> Rows:
-            return rows_of(matcher.match(*views), *views)
+        def match(ends: tuple[_End, _End]) -> Rows:
+            (first, first_rows), (second, second_rows) = ends
+            found = rows_of(matcher.match(first, second), first, second)
+            return np.column_stack([first_rows[found[:, 0]], second_rows[found[:, 1]]])
 
-        alike = self._most_alike(matcher, pairs) if glance else pairs
-        return zip(alike, beside(match, map(self._both_features, alike)), strict=True)
+        def end(index: int) -> _End:
+            features = self.features(index)
+            rows = chosen.get(index)
+            return (features, np.arange(len(features.keypoints))) if rows is None else (features.rows(rows), rows)
+
+        return zip(pairs, beside(match, ((end(first), end(second)) for first, second in pairs)), strict=True)
+
+    def _tracked_rows(self, frame_indices: Iterable[int]) -> dict[int, NDArray[np.int64]]:
+        """Features of each frame that have verified matches; only of frames with ENOUGH_TRACKED of them."""
+        counts = self.times_matched(self.frames)
+        rows = {index: np.flatnonzero(counts[index]) for index in set(frame_indices)}
+        return {index: found for index, found in rows.items() if len(found) >= ENOUGH_TRACKED}
+
+    def times_matched(self, frame_indices: Sequence[int]) -> dict[int, NDArray[np.int64]]:
+        """Number of verified pairs, among some frames, in which each feature is matched."""
+        counts = {index: np.zeros(len(self.positions(index)), dtype=np.int64) for index in frame_indices}
+        for pair in self.verified_pairs(frame_indices):
+            for index, rows in zip(pair, self.verified_matches(pair).T, strict=True):
+                counts[index][rows] += 1
+        return counts
 
     def _most_alike(self, matcher: Matcher, pairs: Sequence[Pair]) -> list[Pair]:
         """The pairs whose largest features match, for each frame those with the MOST_ALIKE best matching others."""
@@ -229,7 +257,7 @@ class MatchDatabase:
         """Keep matches that fit one epipolar geometry or homography; search for more if they are few."""
         matcher = self._matcher if guided and isinstance(self._matcher, GuidedMatcher) else None
         views = ((matches, *self._view_of(pair)) for pair, matches in pairs)
-        geometries = beside(lambda view: verify(*view, matcher, trials=MAX_TRIALS if guided else FAR_TRIALS), views)
+        geometries = beside(lambda view: verify(*view, matcher), views)
         for (pair, _), geometry in zip(pairs, geometries, strict=True):
             self._database.write_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
             self._inliers[pair] = len(geometry.inlier_matches)

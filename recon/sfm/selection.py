@@ -23,17 +23,8 @@ def select_features(
     of two rays adds little to a map with good poses, but a frame with few matches needs it.
     """
     limit = max(FEWEST_PER_FRAME, observations // len(frames))
-    counts = count_pairs(database, frames)
+    counts = database.times_matched(frames)
     return {index: choose(database.positions(index), counts[index], limit, fewest_pairs) for index in frames}
-
-
-def count_pairs(database: MatchDatabase, frames: list[int]) -> dict[int, Rows]:
-    """Number of verified pairs of ``frames`` in which each feature is matched."""
-    counts = {index: np.zeros(len(database.positions(index)), dtype=np.int64) for index in frames}
-    for pair in database.verified_pairs(frames):
-        for index, rows in zip(pair, database.verified_matches(pair).T, strict=True):
-            counts[index][rows] += 1
-    return counts
 
 
 def choose(positions: Array, counts: Rows, limit: int, fewest: int = 2) -> Rows:

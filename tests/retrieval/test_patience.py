@@ -10,10 +10,11 @@ import pytest
 from recon.core.places import LoopCandidate, LoopEdge
 from recon.core.similarity import Sim3
 from recon.core.types import Camera, ChunkGeometry, Frame, FrameGeometry, Image, SparsePoints, Submap
-from retrieval import recogniser
+from retrieval import recogniser, verification
 from retrieval.candidates import CandidateSettings, Hit
 from retrieval.describer import Descriptors, Masks, normalised
-from retrieval.recogniser import LoopFinder, hopeless
+from retrieval.recogniser import LoopFinder
+from retrieval.verification import Verification
 
 SUBMAP = 40  # frames
 CAMERA = Camera("PINHOLE", 8, 6, (8.0, 8.0, 4.0, 3.0))
@@ -67,21 +68,21 @@ def test_candidates_are_dropped_after_repeated_rejection() -> None:
 
 
 def test_a_long_return_is_found_along_its_whole_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    def confirm(_: LoopFinder, hit: Hit, *__: object) -> LoopCandidate:
+    def confirm(hit: Hit) -> LoopCandidate:
         same = abs(hit.frame - 140 - hit.earlier) <= 5
         edge = LoopEdge(0, 4, Sim3.identity(), 50, 0.003) if same else None
         return LoopCandidate(hit.frame, hit.earlier, hit.similarity, edge, "" if same else "another place")
 
-    monkeypatch.setattr(recogniser.LoopFinder, "_verified", confirm)
+    monkeypatch.setattr(recogniser.LoopFinder, "_verified", lambda _, hits, *__: [confirm(hit) for hit in hits])
     found = [one for one in walk(LoopFinder(Places()), THERE_AND_AGAIN) if one.edge is not None]
     for index in range(160, 200):
         assert any(abs(one.frame - index) <= 10 and abs(one.earlier - index + 140) <= 10 for one in found)
     assert len(found) < 20  # without repeating every frame
 
 
-def test_only_consecutive_rejections_count() -> None:
-    no = LoopCandidate(100, 1, 0.5, None, "another place")
-    yes = LoopCandidate(101, 1, 0.5, LoopEdge(0, 1, Sim3.identity(), 50, 0.003))
-    assert hopeless([yes, no, no, no], 3)
-    assert not hopeless([no, no, yes, no, no], 3)
-    assert not hopeless([no, no], 3)
+@pytest.mark.parametrize(("verdicts", "looked_at"), [("ynnn", 4), ("nnynnny", 6), ("nn", 2), ("nnny", 3)])
+def test_only_consecutive_rejections_count(verdicts: str, looked_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    confirmed = {"y": Verification(Sim3.identity(), 50, 50, 0.003, 1.0, ""), "n": Verification(None, 9, 0, 0, 0, "few")}
+    monkeypatch.setattr(verification, "_verify", lambda first, *_: confirmed[first])
+    found = verification.verify_in_turn([(verdict, verdict) for verdict in verdicts], 3)
+    assert found == [confirmed[verdict] for verdict in verdicts[:looked_at]]

@@ -74,6 +74,25 @@ def test_the_database_is_restored_to_the_last_finished_frame(path: Path, left: t
     database.close()
 
 
+@pytest.mark.parametrize("enough", [1, 10_000])
+def test_tracked_features_are_matched_alone_where_there_are_enough(
+    path: Path, enough: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recon.sfm.database.ENOUGH_TRACKED", enough)
+    database = opened(path, FINISHED)
+    for index in [*FINISHED, 3]:
+        database.add(read_frame(index))
+    database.match([(2, 3)])
+    before = database.times_matched([0, 1, 2, 3])
+    database.match([(1, 3)], tracked=True)
+    rows = database.verified_matches((1, 3))
+    alone = [np.all(before[index][found] > 0) for index, found in zip((1, 3), rows.T, strict=True)]
+    assert len(rows) > 100
+    assert alone == [enough == 1, enough == 1]
+    assert list(database.times_matched([1, 3])[3][rows[:, 1]]) == [1] * len(rows)
+    database.close()
+
+
 def test_a_new_run_ignores_the_features_of_a_killed_one(path: Path) -> None:
     path.unlink()
     database = opened(path, [])

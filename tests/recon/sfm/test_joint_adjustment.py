@@ -59,7 +59,8 @@ class EverythingOverlaps:
         self.pairs: set[Pair] = set()
         self.glanced_at: set[Pair] = set()
 
-    def match(self, pairs: Iterable[Pair], *, glance: bool) -> None:
+    def match(self, pairs: Iterable[Pair], *, glance: bool, tracked: bool) -> None:
+        assert tracked
         pairs = set(pairs)
         self.pairs.update(pairs)
         self.glanced_at.update(pairs if glance else ())

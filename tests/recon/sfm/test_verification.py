@@ -91,3 +91,8 @@ def test_the_result_is_always_the_same() -> None:
     one, other = verified(first, second), verified(first, second)
     assert np.array_equal(one.inlier_matches, other.inlier_matches)
     assert np.array_equal(np.asarray(one.F), np.asarray(other.F))
+
+
+def test_two_equal_images_keep_their_matches() -> None:
+    first, _, _ = scene(50)
+    assert len(verified(first, first).inlier_matches) == 50
