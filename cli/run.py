@@ -90,7 +90,7 @@ def prepare(
     fps: Fps = None,
     every: Every = 1,
     max_frames: MaxFrames = None,
-    keyframes: Keyframes = "all",
+    keyframes: Keyframes = "auto",
     longest_side: Size = 1024,
     masks: Masks = None,
     chunk: Chunk = 60,
@@ -143,16 +143,20 @@ def prepare(
         depth=depth,
         places=places,
     )
-    finished = _finished_frames(source, opened, out, settings) if resume else 0
+    finished = 0
+    if resume:
+        settings, finished = _resumed(source, opened, out, settings)
     return Prepared(description, settings, finished, viewers, web_host)
 
 
-def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings) -> int:
-    """Number of finished frames of the source. Raises ReconError if the run cannot be resumed with it."""
+def _resumed(name: str, source: Source, out: Path, settings: RunSettings) -> tuple[RunSettings, int]:
+    """The settings with keyframes as the run has decided, and the number of frames of the source up to the last mapped
+    one. Raises ReconError if the run cannot be resumed with it.
+    """
     from recon.store.journal import Journal
 
     journal = Journal.resume(out, str(Path(name).expanduser().resolve()), settings, source)
-    return sum(index >= journal.parts[-1].first for index in journal.frames)
+    return settings.with_keyframes(journal.parts[-1].settings.source.keyframes), journal.frames_behind
 
 
 @takes_options_of(prepare)
@@ -254,8 +258,8 @@ def _print_plan(plan: Plan) -> None:
         frames = f"{plan.frames}, {plan.finished} of them finished" if plan.finished else str(plan.frames)
         chunks = f"{plan.chunks} of up to {settings.chunk} frames, with {settings.overlap} shared"
         about = "about"
-        if settings.source.keyframes == "auto":
-            frames, chunks, about = f"{frames}, of which keyframes are mapped", f"at most {chunks}", "at most"
+        if settings.source.keyframes == "select":
+            chunks, about = f"at most {chunks}", "at most"
         time = f"{about} {duration(plan.seconds)} on {plan.machine.processors} processors"
         disk = f"{about} {size(plan.disk)}"
     else:
@@ -266,8 +270,11 @@ def _print_plan(plan: Plan) -> None:
 
         time = gpu_memory = "not estimated for a network"
         memory = f"{size(resolve(settings.network.weights).stat().st_size)} for the weights, plus the frames"
-    rows = [
-        ("frames", f"{frames}, {resolution}"),
+    rows = [("frames", f"{frames}, {resolution}")]
+    if settings.source.keyframes == "select":
+        others = "the others are posed afterwards" if settings.poses_frames_between else "the others get no pose"
+        rows.append(("keyframes", f"selected by motion and mapped; {others} (--keyframes all maps every frame)"))
+    rows += [
         ("chunks", chunks),
         ("time", time),
         ("memory", f"{memory} of {size(plan.machine.memory)} free"),

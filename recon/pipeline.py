@@ -37,6 +37,9 @@ from recon.store.report import ChunkReport, RunReport, main_versions, write_or_t
 from recon.store.resumed import ResumedSource
 
 ENOUGH = 2  # frames with a place
+NO_POSES_BETWEEN = (
+    "Frames between the keyframes get no pose: that takes structure from motion and its final bundle adjustment"
+)
 WRITE_OUTPUTS = "recon.exports.outputs:write_outputs"
 
 
@@ -93,6 +96,8 @@ def reconstruct_source(
             raise SettingsError(cannot_resume(out, settings))
     with quiet(), sole_writer(out, "run"), replacing(out, overwrite=settings.overwrite):
         journal = open_journal(name, source, out, settings)
+        settings = settings.with_keyframes(journal.parts[-1].settings.source.keyframes)
+        source.keyframes = journal.keyframes
         if settings.resume:
             source = ResumedSource(source, out, journal)
         with explained(out, resumable=prepared.resumable), full_disk_told(out):
@@ -169,6 +174,8 @@ class Run:
 
     def _grow(self) -> None:
         """Read all chunks and add them to the map."""
+        if self._journal.keyframes.select and not self._task.settings.poses_frames_between:
+            self._tell(Notice(f"{NO_POSES_BETWEEN}."))
         finished = [(len(old.frames), old.overlap) for old in self._journal.finished]
         if finished:
             self._tell(Notice(self._journal.resumption(self._task.name)))
@@ -251,9 +258,14 @@ class Run:
         name, names = self._task.name, {index: called for index, (called, _) in self._frames.names.items()}
         if len(names) < ENOUGH:
             passed = len(self._frames.passed)
-            found = f"{len(names)} keyframe and {passed} frames like it" if passed else f"{len(names)} readable image"
-            remedy = " Use --keyframes all, or move the camera more." if passed else ""
-            raise ReconstructionError(f"{name} gives {found}; at least two from different places are needed.{remedy}")
+            if passed:
+                raise ReconstructionError(
+                    f"The picture hardly changes in the {len(names) + passed} frames of {name}. A map needs at least "
+                    "two different views: move the camera more, or use --keyframes all for very small motion."
+                )
+            raise ReconstructionError(
+                f"{name} gives {len(names)} readable image; at least two from different places are needed."
+            )
         raise ReconstructionError(self._front_end.explain_nothing(name, names, self._frames.reasons))
 
     def _require_something_to_keep(self) -> None:

@@ -35,7 +35,7 @@ def every_frame_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_passed_over_frames_get_a_pose(recon: Recon, every_frame_twice: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = ("--size", "320", "--keyframes", "auto", "--no-loops", "--viewer", "none")
+    options = ("--size", "320", "--keyframes", "select", "--no-loops", "--viewer", "none")
     outcome = recon("run", every_frame_twice, "--out", out, *options)
     assert outcome.code == 0, outcome.err
     assert (

@@ -54,7 +54,7 @@ __all__ = ["front_end", "photos"]
             {"cameras": "two"},
             "SourceOptions.cameras must be auto, one, per-image or per-folder, got 'two'.",
         ),
-        (SourceOptions, {"keyframes": "some"}, "SourceOptions.keyframes must be all or auto, got 'some'."),
+        (SourceOptions, {"keyframes": "some"}, "SourceOptions.keyframes must be auto, all or select, got 'some'."),
         (SourceOptions, {"size": "320"}, "SourceOptions.size must be a whole number, got '320'."),
         (SourceOptions, {"size": 63}, "--size must be 64 to 16384 pixels, got 63."),
         (SourceOptions, {"fps": "2"}, "SourceOptions.fps must be a number or None, got '2'."),

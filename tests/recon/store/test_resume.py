@@ -298,7 +298,7 @@ def test_frames_that_an_earlier_source_passed_over_get_new_poses_if_it_still_exi
     twice.mkdir()
     for number in range(FRAMES):  # every picture appears twice
         PillowImage.fromarray(render(placed_frame(number // 2))).save(twice / f"{number:04d}.jpg")
-    run(twice, out, replace(SETTINGS, source=SourceOptions(keyframes="auto")))
+    run(twice, out, replace(SETTINGS, source=SourceOptions(keyframes="select")))
     assert [frame.index for frame in open_map(out).between] == [1, 3, 5, 7, 9]
     more = write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3))
     killed(more, out, front_end, "refine", AGAIN)
