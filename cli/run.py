@@ -311,13 +311,14 @@ def _print_summary(report: RunReport, out: Path) -> None:
     doubtful = sum(bool(chunk.warnings) for chunk in report.chunks)
     if doubtful:
         rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps; see recon loops {quoted}"))
-    rows.append(("frames", f"{report.frames_placed} of {report.frames_read} placed"))
+    what = "keyframes" if report.passed_over else "frames"
+    rows.append((what, f"{report.frames_placed} of {report.frames_read} placed"))
     if report.passed_over:
-        rows.append(("passed over", f"{report.passed_over}, {report.passed_over_placed} posed afterwards"))
+        rows.append(("between them", f"{report.passed_over} frames, {report.passed_over_placed} posed afterwards"))
     if report.stream:
         rows.append(("stream", stream_counts(report.stream)))
     rows += [
-        ("time", f"{duration(report.seconds)}, {report.frames_read / report.seconds:.1f} frames/s"),
+        ("time", f"{duration(report.seconds)}, {report.frames_read / report.seconds:.1f} {what}/s"),
         ("peak memory", size(report.peak_memory_bytes)),
         ("loops", f"{sum(loop.verdict == 'accepted' for loop in report.loops)} of {len(report.loops)} candidates"),
     ]

@@ -39,7 +39,8 @@ def test_passed_over_frames_get_a_pose(recon: Recon, every_frame_twice: Path, tm
     outcome = recon("run", every_frame_twice, "--out", out, *options)
     assert outcome.code == 0, outcome.err
     assert (
-        f"  frames       {FRAMES} of {FRAMES} placed\n  passed over  {FRAMES}, {FRAMES} posed afterwards" in outcome.out
+        f"  keyframes     {FRAMES} of {FRAMES} placed\n  between them  {FRAMES} frames, {FRAMES} posed afterwards"
+        in outcome.out
     )
     rows = np.loadtxt(out / "poses.txt")
     assert rows[:, 0].tolist() == list(range(2 * FRAMES))
