@@ -272,8 +272,9 @@ def _print_plan(plan: Plan) -> None:
         memory = f"{size(resolve(settings.network.weights).stat().st_size)} for the weights, plus the frames"
     rows = [("frames", f"{frames}, {resolution}")]
     if settings.source.keyframes == "select":
-        others = "the others are posed afterwards" if settings.poses_frames_between else "the others get no pose"
-        rows.append(("keyframes", f"selected by motion and mapped; {others} (--keyframes all maps every frame)"))
+        rows.append(
+            ("keyframes", "selected and mapped; the others are posed afterwards (--keyframes all maps every frame)")
+        )
     rows += [
         ("chunks", chunks),
         ("time", time),

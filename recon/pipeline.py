@@ -37,9 +37,6 @@ from recon.store.report import ChunkReport, RunReport, main_versions, write_or_t
 from recon.store.resumed import ResumedSource
 
 ENOUGH = 2  # frames with a place
-NO_POSES_BETWEEN = (
-    "Frames between the keyframes get no pose: that takes structure from motion and its final bundle adjustment"
-)
 WRITE_OUTPUTS = "recon.exports.outputs:write_outputs"
 
 
@@ -174,8 +171,6 @@ class Run:
 
     def _grow(self) -> None:
         """Read all chunks and add them to the map."""
-        if self._journal.keyframes.select and not self._task.settings.poses_frames_between:
-            self._tell(Notice(f"{NO_POSES_BETWEEN}."))
         finished = [(len(old.frames), old.overlap) for old in self._journal.finished]
         if finished:
             self._tell(Notice(self._journal.resumption(self._task.name)))

@@ -137,19 +137,16 @@ class RunSettings:
                 f"--cameras {self.source.cameras} cannot be combined with {other}. Use only one of them."
             )
 
-    @property
-    def poses_frames_between(self) -> bool:
-        """Whether frames between the keyframes get poses: the map needs the points of the joint adjustment."""
-        return self.front_end in ("", "sfm") and not self.network and self.refine != "none"
-
     def decided(self, frames: int, *, live: bool = False) -> RunSettings:
         """These settings with ``auto`` keyframes decided, for a source of this many frames; 0 if it does not say.
 
-        Keyframes are selected from live sources, and from long ones if the frames between them get poses.
+        Keyframes are selected from live sources, and from long ones if the map will have the points of a joint
+        adjustment, from which the frames between get their poses.
         """
         if self.source.keyframes != "auto":
             return self
-        select = live or (self.poses_frames_between and not 0 < frames <= FEW_FRAMES)
+        has_points = self.front_end in ("", "sfm") and not self.network and self.refine != "none"
+        select = live or (has_points and not 0 < frames <= FEW_FRAMES)
         return self.with_keyframes("select" if select else "all")
 
     def with_keyframes(self, keyframes: Keyframes) -> RunSettings:

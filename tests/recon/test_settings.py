@@ -132,12 +132,6 @@ def test_keyframes_are_selected_from_long_sources_whose_other_frames_get_poses(
     assert RunSettings(**asked).decided(frames, live=live).source.keyframes == decided
 
 
-def test_selecting_without_poses_between_is_told(photos: Path, tmp_path: Path) -> None:
-    settings = RunSettings(SourceOptions(keyframes="select"), chunk=5, overlap=2, refine="none")
-    report = reconstruct(str(photos), tmp_path / "out", settings)
-    assert any("Frames between the keyframes get no pose" in notice for notice in report.notices)
-
-
 def test_a_camera_that_stands_still_gives_a_sentence(tmp_path: Path, front_end: Any) -> None:
     for index in range(5):
         PillowImage.new("RGB", (80, 60), (90, 90, 90)).save(tmp_path / f"{index}.png")
