@@ -66,7 +66,7 @@ def test_ctrl_c_ends_a_live_run_with_every_file(
     options = ("--size", "320", "--chunk", "4", "--overlap", "2", "--no-loops", "--viewer", "none")
     outcome = recon("live", every_frame_twice, "--watch", "--out", out, *options)
     assert outcome.code == 0, outcome.err
-    assert "  stream       10 captured, 5 passed over\n" in outcome.out
+    assert "  stream        10 captured, 5 passed over\n" in outcome.out
     assert len(np.loadtxt(out / "poses.txt")) == 2 * FRAMES  # their files still exist
     run = report.read(out / "report.json")
     assert not run.interrupted
