@@ -30,8 +30,10 @@ MaxFrames = Annotated[int | None, typer.Option(help="Stop after this many frames
 Size = Annotated[int, typer.Option("--size", help="Longest side of the working images in pixels.")]
 Masks = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Mask images; black areas are ignored.")]
 Keyframes = Annotated[
-    Literal["all", "auto"],
-    typer.Option(help="Map all frames, or select keyframes and pose the rest later (auto)."),
+    Literal["auto", "all", "select"],
+    typer.Option(
+        help="Map all frames, or select keyframes and pose the rest afterwards; auto: select above 100 frames and live."
+    ),
 ]
 CameraCount = Annotated[
     Literal["auto", "one", "per-image", "per-folder"],

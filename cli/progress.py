@@ -76,11 +76,12 @@ class ProgressBar:
         elapsed = time.monotonic() - self._start
         if self._plan is None:
             return self._live_figures(elapsed)
-        frames = f"{self._read}/{self._plan.frames} frames, {self._chunks}/{self._plan.chunks} chunks"
-        if not self._plan.frames:  # the file does not state a number
-            frames = f"{self._read} frames, {self._chunks} chunks"
+        what = "keyframes" if self._plan.settings.source.keyframes == "select" else "frames"
+        counts = f"{self._read} {what}, {self._chunks} chunks"
+        if self._plan.frames and what == "frames":  # the number of keyframes is unknown, and a file may state none
+            counts = f"{self._read}/{self._plan.frames} frames, {self._chunks}/{self._plan.chunks} chunks"
         left = f", {duration(max(0.0, self._expected - elapsed))} left" if self._plan.frames else ""
-        return f"{frames}, {self._read / max(elapsed, 1e-9):.1f} frames/s{left}"
+        return f"{counts}, {self._read / max(elapsed, 1e-9):.1f} {what}/s{left}"
 
     def _live_figures(self, elapsed: float) -> str:
         frames = f"{self._read} frames, {self._chunks} chunks, {self._read / max(elapsed, 1e-9):.1f} frames/s"

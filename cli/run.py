@@ -90,7 +90,7 @@ def prepare(
     fps: Fps = None,
     every: Every = 1,
     max_frames: MaxFrames = None,
-    keyframes: Keyframes = "all",
+    keyframes: Keyframes = "auto",
     longest_side: Size = 1024,
     masks: Masks = None,
     chunk: Chunk = 60,
@@ -143,16 +143,20 @@ def prepare(
         depth=depth,
         places=places,
     )
-    finished = _finished_frames(source, opened, out, settings) if resume else 0
+    finished = 0
+    if resume:
+        settings, finished = _resumed(source, opened, out, settings)
     return Prepared(description, settings, finished, viewers, web_host)
 
 
-def _finished_frames(name: str, source: Source, out: Path, settings: RunSettings) -> int:
-    """Number of finished frames of the source. Raises ReconError if the run cannot be resumed with it."""
+def _resumed(name: str, source: Source, out: Path, settings: RunSettings) -> tuple[RunSettings, int]:
+    """The settings with keyframes as the run has decided, and the number of frames of the source up to the last mapped
+    one. Raises ReconError if the run cannot be resumed with it.
+    """
     from recon.store.journal import Journal
 
     journal = Journal.resume(out, str(Path(name).expanduser().resolve()), settings, source)
-    return sum(index >= journal.parts[-1].first for index in journal.frames)
+    return settings.with_keyframes(journal.parts[-1].settings.source.keyframes), journal.frames_behind
 
 
 @takes_options_of(prepare)
@@ -254,8 +258,8 @@ def _print_plan(plan: Plan) -> None:
         frames = f"{plan.frames}, {plan.finished} of them finished" if plan.finished else str(plan.frames)
         chunks = f"{plan.chunks} of up to {settings.chunk} frames, with {settings.overlap} shared"
         about = "about"
-        if settings.source.keyframes == "auto":
-            frames, chunks, about = f"{frames}, of which keyframes are mapped", f"at most {chunks}", "at most"
+        if settings.source.keyframes == "select":
+            chunks, about = f"at most {chunks}", "at most"
         time = f"{about} {duration(plan.seconds)} on {plan.machine.processors} processors"
         disk = f"{about} {size(plan.disk)}"
     else:
@@ -266,8 +270,12 @@ def _print_plan(plan: Plan) -> None:
 
         time = gpu_memory = "not estimated for a network"
         memory = f"{size(resolve(settings.network.weights).stat().st_size)} for the weights, plus the frames"
-    rows = [
-        ("frames", f"{frames}, {resolution}"),
+    rows = [("frames", f"{frames}, {resolution}")]
+    if settings.source.keyframes == "select":
+        rows.append(
+            ("keyframes", "selected and mapped; the others are posed afterwards (--keyframes all maps every frame)")
+        )
+    rows += [
         ("chunks", chunks),
         ("time", time),
         ("memory", f"{memory} of {size(plan.machine.memory)} free"),
@@ -304,13 +312,14 @@ def _print_summary(report: RunReport, out: Path) -> None:
     doubtful = sum(bool(chunk.warnings) for chunk in report.chunks)
     if doubtful:
         rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps; see recon loops {quoted}"))
-    rows.append(("frames", f"{report.frames_placed} of {report.frames_read} placed"))
+    what = "keyframes" if report.passed_over else "frames"
+    rows.append((what, f"{report.frames_placed} of {report.frames_read} placed"))
     if report.passed_over:
-        rows.append(("passed over", f"{report.passed_over}, {report.passed_over_placed} posed afterwards"))
+        rows.append(("between them", f"{report.passed_over} frames, {report.passed_over_placed} posed afterwards"))
     if report.stream:
         rows.append(("stream", stream_counts(report.stream)))
     rows += [
-        ("time", f"{duration(report.seconds)}, {report.frames_read / report.seconds:.1f} frames/s"),
+        ("time", f"{duration(report.seconds)}, {report.frames_read / report.seconds:.1f} {what}/s"),
         ("peak memory", size(report.peak_memory_bytes)),
         ("loops", f"{sum(loop.verdict == 'accepted' for loop in report.loops)} of {len(report.loops)} candidates"),
     ]

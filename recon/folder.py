@@ -107,7 +107,7 @@ def open_journal(name: str, source: Source, out: Path, settings: RunSettings) ->
         return Journal.resume(out, where, settings, source if again else None)
     require_usable(out, overwrite=settings.overwrite)
     make_folder(out / MAP)
-    return Journal.begin(out, where, settings)
+    return Journal.begin(out, where, settings.decided(source.description.frames, live=source.status is not None))
 
 
 def discard_map(out: Path) -> None:

@@ -93,6 +93,8 @@ def reconstruct_source(
             raise SettingsError(cannot_resume(out, settings))
     with quiet(), sole_writer(out, "run"), replacing(out, overwrite=settings.overwrite):
         journal = open_journal(name, source, out, settings)
+        settings = settings.with_keyframes(journal.parts[-1].settings.source.keyframes)
+        source.keyframes = journal.keyframes
         if settings.resume:
             source = ResumedSource(source, out, journal)
         with explained(out, resumable=prepared.resumable), full_disk_told(out):
@@ -251,9 +253,14 @@ class Run:
         name, names = self._task.name, {index: called for index, (called, _) in self._frames.names.items()}
         if len(names) < ENOUGH:
             passed = len(self._frames.passed)
-            found = f"{len(names)} keyframe and {passed} frames like it" if passed else f"{len(names)} readable image"
-            remedy = " Use --keyframes all, or move the camera more." if passed else ""
-            raise ReconstructionError(f"{name} gives {found}; at least two from different places are needed.{remedy}")
+            if passed:
+                raise ReconstructionError(
+                    f"The picture hardly changes in the {len(names) + passed} frames of {name}. A map needs at least "
+                    "two different views: move the camera more, or use --keyframes all for very small motion."
+                )
+            raise ReconstructionError(
+                f"{name} gives {len(names)} readable image; at least two from different places are needed."
+            )
         raise ReconstructionError(self._front_end.explain_nothing(name, names, self._frames.reasons))
 
     def _require_something_to_keep(self) -> None:

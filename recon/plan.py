@@ -17,6 +17,7 @@ from recon.core.machine import Machine, look_at_machine
 from recon.core.types import Frame, Image
 from recon.settings import CloudSettings, RunSettings
 from recon.sources.base import SourceDescription
+from recon.sources.keyframes import MOST_HELD
 
 Result = TypeVar("Result")
 
@@ -34,6 +35,7 @@ ADJUSTED_FRAMES = 150  # that bound, in frames
 MEMORY_PER_CHUNK_FRAME = 2.5e6  # views and depth maps
 MEMORY_PER_PIXEL = 8  # of a chunk's working images
 DECODING_PER_PIXEL = 12  # of one original
+COLOURS = 3  # bytes of a pixel; a mask adds 1
 FEATURES_PER_FRAME = 2048 * (16 + 512)
 MATCHES_PER_FRAME = 0.3e6
 SPARSE_PER_FRAME = 0.1e6  # the COLMAP model and points.npz
@@ -62,7 +64,8 @@ class Plan:
 
     frames: 0 if the file does not say. original, working: (width, height) of most images. settings: lowered until they
     fit. seconds: wall time. joint_seconds: the part of it for the joint adjustment at the end. memory, gpu_memory,
-    disk: peak bytes. notices: a sentence for every lowered setting. finished: frames already in the run to resume.
+    disk: peak bytes. notices: a sentence for every lowered setting. finished: frames that the run to resume has behind
+    it. If only keyframes are mapped, frames counts all, and chunks, seconds and disk are upper limits.
     """
 
     frames: int
@@ -103,13 +106,13 @@ def make_plan(
     """Lower ``settings`` until they fit into this machine's memory, and estimate what the run will need.
 
     machine, probe: measured if not given, which takes up to two seconds. recorded: whether a viewer records the run.
-    finished: frames already in the run to resume.
+    finished: frames that the run to resume has behind it.
     Raises SourceError if no image could be opened, and ResourceError if not even the smallest settings fit.
     """
     if not description.sizes:
         raise SourceError(f"None of the {description.frames} images can be opened; all are damaged or empty.")
     machine = machine or look_at_machine(out)
-    fitting, notices = _fit(description, settings, machine)
+    fitting, notices = _fit(description, settings.decided(description.frames), machine)
     disk = disk_need(description, settings.cloud, recorded=recorded)
     if disk > machine.disk:
         raise ResourceError(
@@ -159,11 +162,13 @@ def memory_need(description: SourceDescription, settings: RunSettings, processor
     frames = description.frames or settings.chunk  # at least a chunk, where the file does not say
     held = min(settings.chunk, frames)
     adjusted = 0 if settings.refine == "none" else min(frames, ADJUSTED_FRAMES)
+    undecided = MOST_HELD + 1 if settings.source.keyframes == "select" else 0  # held with their originals
     return round(
         PROGRAM_MEMORY
         + (LEARNED_MEMORY if settings.depth == "filled" else 0)
         + processors * SWEEP_MEMORY
         + original * DECODING_PER_PIXEL
+        + undecided * (original * COLOURS + working * (COLOURS + 1))
         + held * (working * MEMORY_PER_PIXEL + MEMORY_PER_CHUNK_FRAME)
         + adjusted * MEMORY_PER_ADJUSTED_FRAME
     )

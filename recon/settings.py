@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from recon.core.errors import SettingsError
 from recon.core.fields import require_types
 from recon.core.types import Camera, CameraModel
-from recon.sources.base import SourceOptions
+from recon.sources.base import Keyframes, SourceOptions
 
 Refine = Literal["auto", "none"]
 DenseDepth = Literal["filled", "classical"]
 DEFAULT_OVERLAP = 12  # frames
+FEW_FRAMES = 100  # that are all mapped by default
 
 
 @dataclass(frozen=True)
@@ -135,3 +136,18 @@ class RunSettings:
             raise SettingsError(
                 f"--cameras {self.source.cameras} cannot be combined with {other}. Use only one of them."
             )
+
+    def decided(self, frames: int, *, live: bool = False) -> RunSettings:
+        """These settings with ``auto`` keyframes decided, for a source of this many frames; 0 if it does not say.
+
+        Keyframes are selected from live sources, and from long ones if the map will have the points of a joint
+        adjustment, from which the frames between get their poses.
+        """
+        if self.source.keyframes != "auto":
+            return self
+        has_points = self.front_end in ("", "sfm") and not self.network and self.refine != "none"
+        select = live or (has_points and not 0 < frames <= FEW_FRAMES)
+        return self.with_keyframes("select" if select else "all")
+
+    def with_keyframes(self, keyframes: Keyframes) -> RunSettings:
+        return replace(self, source=replace(self.source, keyframes=keyframes))

@@ -58,12 +58,12 @@ def write_trajectory(trajectory: Trajectory, path: Path) -> None:
 
 
 def write_kitti(reconstruction: ReconstructedMap, path: Path) -> None:
-    """One row per placed frame: the upper (3, 4) of camera-to-world, row by row.
+    """One row per frame with a pose: the upper (3, 4) of camera-to-world, row by row.
 
-    The format has neither timestamps nor names: row i belongs to the i-th placed frame.
+    The format has neither timestamps nor names: row i belongs to the i-th frame with a pose.
     Raises OutputError if ``path`` cannot be written.
     """
-    poses = [frame.world_from_cam for frame in reconstruction.frames]
+    poses = [frame.world_from_cam for frame in reconstruction.posed]
     _write_lines(path, [_numbers(np.column_stack([pose.rotation, pose.translation]).ravel()) for pose in poses])
 
 

@@ -2,7 +2,8 @@
 
 The points observed by a keyframe are projected into the frame with the previous frame's pose. From there they are
 tracked by optical flow (Bouguet 2000) from the keyframe's own image, so that errors do not accumulate, and PnP with
-RANSAC gives the pose. This takes a fraction of the time of features and matching.
+RANSAC gives the pose. This takes a fraction of the time of features and matching. A map without points, because its
+poses were not adjusted jointly, gives the depth at corners of its keyframes instead.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pycolmap
 
 from recon.core.cameras import colmap_camera
 from recon.core.similarity import Array, Sim3
-from recon.core.types import Camera, Frame, Image, PlacedFrame, SkippedFrame
+from recon.core.types import Camera, Frame, FrameGeometry, Image, PlacedFrame, SkippedFrame
 from recon.sources.decoding import read_photo
 from recon.sources.keyframes import small_grey
 from recon.store.map import ReconstructedMap, open_map
@@ -27,10 +28,11 @@ SIDE = 640  # longest side of the images used for tracking [px]
 MOST_POINTS = 400  # of one keyframe
 FEWEST_INLIERS = 12
 MAX_ERROR = 2.0  # [px] of the small image
+NOTHING = np.zeros((0, 3)), np.zeros((0, 2))
 FLOW: dict[str, Any] = {"winSize": (17, 17), "maxLevel": 2, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
 PASSED = "was passed over as it shows little new, and "
 TOO_LITTLE = PASSED + "too little of the map was found in it"
-NO_POINTS = PASSED + "the map has no points to place it by"
+NO_POINTS = PASSED + "the map has neither points nor depth to place it by"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ class FrameLocaliser:
 
     def __init__(self, reconstruction: ReconstructedMap) -> None:
         self._map = reconstruction
-        self._rows = reconstruction.points.rows_by_frame()
+        self._observed = _observed(reconstruction)
         self._frames = {frame.index: frame for frame in reconstruction.frames}
         self._indices = np.array(sorted(self._frames))
         self._keyframe = lru_cache(maxsize=3)(self._load)
@@ -56,7 +58,7 @@ class FrameLocaliser:
 
     def place(self, frame: Frame) -> PlacedFrame | SkippedFrame:
         """The frame's pose, or why it has none."""
-        if not len(self._map.points.positions):
+        if not self._observed:
             return SkippedFrame(frame.index, frame.name, NO_POINTS, "passed")
         grey = small_grey(frame.image, SIDE)
         size = (grey.shape[1], grey.shape[0])
@@ -86,11 +88,33 @@ class FrameLocaliser:
         placed = self._frames[index]
         original = cv2.cvtColor(read_photo(self._map.images / placed.name).pixels, cv2.COLOR_RGB2GRAY)
         grey = np.asarray(cv2.resize(original, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        rows = self._rows.get(index, np.zeros(0, np.int64))
-        rows = rows[:: 1 + len(rows) // MOST_POINTS]
-        points = self._map.points
-        pixels = to_small(points.pixels[rows], placed.camera, grey)
-        return _Keyframe(placed, grey, points.positions[points.point_ids[rows]], pixels)
+        points, pixels = self._observed.get(index, NOTHING)
+        return _Keyframe(placed, grey, points, to_small(pixels, placed.camera, grey))
+
+
+def _observed(reconstruction: ReconstructedMap) -> dict[int, tuple[Array, Array]]:
+    """By frame: the world points (n, 3) that it observes, and their pixels (n, 2) in the original."""
+    points = reconstruction.points
+    if not len(points.positions):
+        found = {placed.index: at_corners(placed, geometry) for placed, geometry in reconstruction.geometry()}
+        return {index: observed for index, observed in found.items() if len(observed[0])}
+    thinned = {index: rows[:: 1 + len(rows) // MOST_POINTS] for index, rows in points.rows_by_frame().items()}
+    return {index: (points.positions[points.point_ids[rows]], points.pixels[rows]) for index, rows in thinned.items()}
+
+
+def at_corners(placed: PlacedFrame, geometry: FrameGeometry) -> tuple[Array, Array]:
+    """World points (n, 3) at the corners of a frame whose depth is sure, and their pixels (n, 2) in the original."""
+    sure = geometry.sure()
+    grey = cv2.cvtColor(sure.colour, cv2.COLOR_RGB2GRAY)
+    has_depth = (sure.depth > 0).astype(np.uint8)
+    corners = cv2.goodFeaturesToTrack(grey, MOST_POINTS, qualityLevel=0.005, minDistance=3, mask=has_depth)
+    if corners is None:
+        return NOTHING
+    columns, rows = np.asarray(corners[:, 0], dtype=np.int64).T
+    rays_cam = np.column_stack([columns + 0.5, rows + 0.5, np.ones(len(rows))]) @ np.linalg.inv(sure.intrinsics).T
+    points_cam = sure.depth[rows, columns, None] * rays_cam
+    pixels = np.asarray(colmap_camera(placed.camera).img_from_cam(points_cam)).reshape(-1, 2)
+    return placed.world_from_cam.apply(points_cam), pixels
 
 
 def open_localiser(folder: Path) -> FrameLocaliser:

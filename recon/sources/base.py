@@ -16,7 +16,7 @@ from recon.core.events import Notice, StreamStatus
 from recon.core.fields import require_types
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 
-Keyframes = Literal["all", "auto"]
+Keyframes = Literal["auto", "all", "select"]
 Cameras = Literal["auto", "one", "per-image", "per-folder"]
 
 SMALLEST_SIZE, LARGEST_SIZE = 64, 16384
@@ -29,10 +29,10 @@ class SourceOptions:
 
     every: keep one frame in this many. fps: keep this many frames per second of a video. max_frames: stop after this
     many. size: longest side of the working image in pixels; smaller images are not enlarged. masks: folder of mask
-    images, see ``recon.sources.masks``. keyframes: ``auto`` passes over frames that show little new, see
-    ``recon.sources.keyframes``. cameras: which frames share a lens: those of one size (``one``), of one size and folder
-    (``per-folder``), none (``per-image``), or as EXIF and the matches suggest (``auto``). Raises SettingsError for a
-    value that cannot work.
+    images, see ``recon.sources.masks``. keyframes: ``select`` passes over frames that show little new, see
+    ``recon.sources.keyframes``; ``auto`` does so in long sources, see ``RunSettings.decided``. cameras: which frames
+    share a lens: those of one size (``one``), of one size and folder (``per-folder``), none (``per-image``), or as EXIF
+    and the matches suggest (``auto``). Raises SettingsError for a value that cannot work.
     """
 
     every: int = 1
@@ -40,7 +40,7 @@ class SourceOptions:
     max_frames: int | None = None
     size: int = 1024
     masks: Path | None = None
-    keyframes: Keyframes = "all"
+    keyframes: Keyframes = "auto"
     cameras: Cameras = "auto"
 
     def __post_init__(self) -> None:
@@ -72,6 +72,21 @@ class SourceDescription:
     rate: float
 
 
+@dataclass(frozen=True)
+class KeyframeChoice:
+    """Which frames of a source are mapped. select: keyframes only. earlier: the frames that an earlier run mapped, by
+    index; up to the last of them, its choice is repeated, whatever follows now.
+    """
+
+    select: bool
+    earlier: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, options: SourceOptions) -> KeyframeChoice:
+        """The choice that the options ask for; ``auto``, if nobody has decided, maps all frames."""
+        return cls(options.keyframes == "select")
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A frame that may be kept or passed over. keep: stores its original for the run, if the frame is kept. way: how
@@ -85,7 +100,12 @@ class Candidate:
 
 
 class Source(Protocol):
-    """Frames in order. Files are open only while iterating; every iteration of a file or folder starts again."""
+    """Frames in order. Files are open only while iterating; every iteration of a file or folder starts again.
+
+    keyframes: which frames to choose; a run sets it before it reads.
+    """
+
+    keyframes: KeyframeChoice
 
     @property
     def description(self) -> SourceDescription: ...

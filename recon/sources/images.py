@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from recon.core.types import Frame, Image, Mask, PassedFrame, SkippedFrame
 from recon.sources.base import (
     Cameras,
     Candidate,
+    KeyframeChoice,
     SourceDescription,
     SourceOptions,
     at_least_one_frame,
@@ -52,6 +53,7 @@ class ImageSource:
         self._kind = kind
         self._spec = spec
         self._options = options
+        self.keyframes = KeyframeChoice.of(options)
         self._notes = notes
         self._images_folder = images_folder
         self.selected = list(enumerate(paths))[:: options.every][: options.max_frames]
@@ -76,7 +78,7 @@ class ImageSource:
         if self._images_folder:
             make_folder(self._images_folder)
         yield from map(Notice, self._notes)
-        yield from at_least_one_frame(chosen(self.candidates(), self._options.keyframes), self._spec)
+        yield from at_least_one_frame(chosen(self.candidates(), self.keyframes), self._spec)
 
     def file_of(self, index: int) -> Path | None:
         return self._files.get(index)
@@ -119,15 +121,14 @@ def photo_candidate(
     name = stem + (photo.upright_suffix or ".jpg")
     size = (photo.pixels.shape[1], photo.pixels.shape[0])
     frame = Frame(index, timestamp, image, name, size, photo.lens, photo.focal, mask, content_hash(path))
-    keep = partial(_put_original, photo, path, images_folder / name) if images_folder else nothing
+    keep = _keeping(photo, path, images_folder / name) if images_folder else nothing
     return Candidate(frame, keep, timestamp)
 
 
-def _put_original(photo: Photo, source: Path, target: Path) -> None:
+def _keeping(photo: Photo, source: Path, target: Path) -> Callable[[], None]:
     if photo.upright_suffix is None:
-        write_original(photo.pixels, target)
-    else:
-        link_original(source, target)
+        return partial(write_original, photo.pixels, target)
+    return partial(link_original, source, target)  # without the pixels, which would stay in memory
 
 
 def _sortable_stems(paths: Sequence[Path]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from recon.core.errors import SettingsError
 from recon.core.events import Notice, StreamStatus
 from recon.core.types import Frame, PassedFrame, SkippedFrame
-from recon.sources.base import Candidate, SourceDescription, SourceOptions, at_least_one_frame
+from recon.sources.base import Candidate, KeyframeChoice, SourceDescription, SourceOptions, at_least_one_frame
 from recon.sources.keyframes import KeyframePicker
 from recon.sources.waiting import Waiting
 
@@ -62,7 +62,8 @@ class LiveSource:
     def __init__(self, name: str, feed: Feed, options: SourceOptions) -> None:
         if options.masks is not None:
             raise SettingsError("--masks matches file names and cannot be used with a live source. Omit it.")
-        self._name, self._feed, self._options = name, feed, options
+        self._name, self._feed = name, feed
+        self.keyframes = KeyframeChoice.of(options)
         self._waiting = Waiting(WAITING, patient=feed.patient)
         self._stop = threading.Event()
         self._start = self._newest = time.monotonic()
@@ -109,7 +110,7 @@ class LiveSource:
 
     def _capture(self) -> None:
         """Fill the queue, in a separate thread."""
-        picker = KeyframePicker() if self._options.keyframes == "auto" else None
+        picker = KeyframePicker(self.keyframes.earlier) if self.keyframes.select else None
         try:
             for item in self._feed.items(self._stop):
                 if isinstance(item, Candidate):

@@ -19,6 +19,7 @@ from recon.core.names import printable
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 from recon.sources.base import (
     Candidate,
+    KeyframeChoice,
     Selection,
     SourceDescription,
     SourceOptions,
@@ -48,6 +49,7 @@ class VideoSource:
     def __init__(self, path: Path, options: SourceOptions, images_folder: Path | None = None) -> None:
         self._path = path
         self._options = options
+        self.keyframes = KeyframeChoice.of(options)
         self._images_folder = images_folder
         self._masks = Masks(options.masks, fits=lambda stem: bool(re.fullmatch(r"\d{6}(\.jpg)?", stem)))
         self._pictures: Pictures | None = None  # of the last iteration
@@ -77,7 +79,7 @@ class VideoSource:
     def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
         if self._images_folder:
             make_folder(self._images_folder)
-        yield from at_least_one_frame(chosen(self.candidates(), self._options.keyframes), str(self._path))
+        yield from at_least_one_frame(chosen(self.candidates(), self.keyframes), str(self._path))
         if self._pictures and self._pictures.combed > MANY_COMBED * self._pictures.count:
             yield Notice(
                 f"{self._path} has the comb lines of interlaced video, but is not marked as such. This costs accuracy. "

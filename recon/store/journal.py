@@ -36,7 +36,7 @@ from recon.core.types import (
 )
 from recon.frontend import Resumable, front_end_class, front_end_name
 from recon.settings import RunSettings
-from recon.sources.base import Source
+from recon.sources.base import KeyframeChoice, Source
 from recon.sources.identity import MASK_FOLLOWS, content_hash
 from recon.store.map import FrameArrays, Matrix, open_map, read_arrays
 from recon.store.masks import write_masks
@@ -139,6 +139,12 @@ class Journal:
         parts = tuple(part for part in parts if part.first <= max(known, default=-1))  # only those that added frames
         change = _first_change(opened, parts[-1], known) if opened and parts else None
         same = opened is not None and bool(parts) and (source == parts[-1].source or change is None)
+        live = opened is None or opened.status is not None
+        settings = (
+            settings.with_keyframes(parts[-1].settings.source.keyframes)
+            if same and settings.source.keyframes == "auto"
+            else settings.decided(opened.description.frames if opened else 0, live=live)
+        )
         if parts:
             _refuse_other_settings(folder, parts[-1].settings, settings, same=same)
         if same and change:
@@ -163,6 +169,24 @@ class Journal:
     def frames(self) -> dict[int, FrameRecord]:
         """The frames of all chunks that an earlier run finished, by index."""
         return frames_of(self.finished)
+
+    @property
+    def keyframes(self) -> KeyframeChoice:
+        """How to choose the frames of the present source: as decided, and as far as an earlier run got, as it did."""
+        part = self.parts[-1]
+        earlier = frozenset(index - part.first for index in self.frames if index >= part.first)
+        return KeyframeChoice(part.settings.source.keyframes == "select", earlier)
+
+    @property
+    def frames_behind(self) -> int:
+        """How many frames of the present source the run has behind it, with those that it passed over."""
+        part, options = self.parts[-1], self.parts[-1].settings.source
+        own = [frame for frame in self.frames.values() if frame.index >= part.first]
+        if options.keyframes == "all" or not own:
+            return len(own)
+        if options.fps:
+            return round((own[-1].timestamp - part.start) * options.fps) + 1
+        return (own[-1].index - part.first) // options.every + 1
 
     def resumption(self, source: str) -> str:
         """The sentence about the frames that are restored and those that follow from ``source``."""
@@ -349,7 +373,9 @@ def require_run(folder: Path) -> Path:
 
 def _read_parts(folder: Path) -> tuple[Part, ...]:
     path = require_run(folder)
-    return typed(_load(path), _Parts, path, ANEW).parts
+    parts = typed(_load(path), _Parts, path, ANEW).parts
+    # Early builds recorded "auto", and it selected.
+    return tuple(replace(part, settings=part.settings.decided(0, live=True)) for part in parts)
 
 
 def _read_chunks(folder: Path) -> tuple[ChunkRecord, ...]:

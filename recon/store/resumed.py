@@ -33,6 +33,7 @@ class ResumedSource:
     def __init__(self, source: Source, out: Path, journal: Journal) -> None:
         self._source, self._out, self._journal = source, out, journal
         self._incoming, self._images = incoming_folder(out, resume=True), images_folder(out)
+        self.keyframes = source.keyframes
         self._part = journal.parts[-1]
         self._known = journal.frames
         self._others = [frame for frame in journal.others if frame.index < self._part.first]

@@ -170,7 +170,7 @@ WHOLE = st.lists(st.tuples(NAME, images()), min_size=2, max_size=4).map(
 FILES = MIXED | WHOLE
 OPTIONS = st.just([]) | st.lists(
     st.sampled_from(
-        [("--every", "2"), ("--max-frames", "2"), ("--keyframes", "auto"), ("--fps", "5"), ("--size", "64"),
+        [("--every", "2"), ("--max-frames", "2"), ("--keyframes", "select"), ("--fps", "5"), ("--size", "64"),
          ("--intrinsics", "60,60,32,24"), ("--refine", "none")]
     ), unique=True, max_size=2,
 )  # fmt: skip

@@ -35,11 +35,12 @@ def every_frame_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_passed_over_frames_get_a_pose(recon: Recon, every_frame_twice: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = ("--size", "320", "--keyframes", "auto", "--no-loops", "--viewer", "none")
+    options = ("--size", "320", "--keyframes", "select", "--no-loops", "--viewer", "none")
     outcome = recon("run", every_frame_twice, "--out", out, *options)
     assert outcome.code == 0, outcome.err
     assert (
-        f"  frames       {FRAMES} of {FRAMES} placed\n  passed over  {FRAMES}, {FRAMES} posed afterwards" in outcome.out
+        f"  keyframes     {FRAMES} of {FRAMES} placed\n  between them  {FRAMES} frames, {FRAMES} posed afterwards"
+        in outcome.out
     )
     rows = np.loadtxt(out / "poses.txt")
     assert rows[:, 0].tolist() == list(range(2 * FRAMES))
@@ -65,7 +66,7 @@ def test_ctrl_c_ends_a_live_run_with_every_file(
     options = ("--size", "320", "--chunk", "4", "--overlap", "2", "--no-loops", "--viewer", "none")
     outcome = recon("live", every_frame_twice, "--watch", "--out", out, *options)
     assert outcome.code == 0, outcome.err
-    assert "  stream       10 captured, 5 passed over\n" in outcome.out
+    assert "  stream        10 captured, 5 passed over\n" in outcome.out
     assert len(np.loadtxt(out / "poses.txt")) == 2 * FRAMES  # their files still exist
     run = report.read(out / "report.json")
     assert not run.interrupted

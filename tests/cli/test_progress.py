@@ -47,7 +47,7 @@ def test_a_video_of_unknown_length_has_no_time_left(monkeypatch: pytest.MonkeyPa
     bar = ProgressBar(plan_of(SourceDescription("video", 0, ((640, 480),), 25.0)))
     bar(FrameRead(frame_of(0)))
     clock.now += 2
-    assert bar.figures() == "1 frames, 0 chunks, 0.5 frames/s"
+    assert bar.figures() == "1 keyframes, 0 chunks, 0.5 keyframes/s"
 
 
 def test_time_left_follows_the_pace_of_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

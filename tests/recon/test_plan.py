@@ -30,7 +30,7 @@ def _plan(description: SourceDescription, settings: RunSettings | None = None, m
 
 def test_a_roomy_machine_changes_nothing() -> None:
     plan = _plan(PHOTOS)
-    assert plan.settings == RunSettings()
+    assert plan.settings == RunSettings(SourceOptions(keyframes="all"))
     assert plan.notices == ()
     assert (plan.frames, plan.original, plan.working, plan.chunks) == (100, (4000, 3000), (1024, 768), 2)
     assert plan.gpu_memory == 0
@@ -104,7 +104,7 @@ def test_unreadable_images_are_refused() -> None:
 def test_a_video_without_a_frame_count_can_be_planned() -> None:
     plan = _plan(replace(VIDEO, frames=0))
     assert (plan.frames, plan.chunks) == (0, 0)
-    assert plan.memory == memory_need(replace(VIDEO, frames=60), RunSettings(), 2)
+    assert plan.memory == memory_need(replace(VIDEO, frames=60), RunSettings(SourceOptions(keyframes="select")), 2)
 
 
 def test_only_videos_need_disk_for_their_originals() -> None:
@@ -142,10 +142,16 @@ def test_the_probe_times_every_step() -> None:
 
 
 def test_without_the_joint_adjustment_a_run_takes_less_time_and_memory() -> None:
-    adjusted, grown = (_plan(VIDEO, RunSettings(refine=kind)) for kind in ("auto", "none"))
+    adjusted, grown = (_plan(PHOTOS, RunSettings(refine=kind)) for kind in ("auto", "none"))
     assert grown.joint_seconds == 0
     assert adjusted.seconds - grown.seconds == pytest.approx(adjusted.joint_seconds)
-    assert adjusted.memory - grown.memory == 150 * 2_500_000
+    assert adjusted.memory - grown.memory == 100 * 2_500_000
+
+
+def test_a_long_source_is_mapped_by_keyframes_and_undecided_frames_take_memory() -> None:
+    chosen, all_frames = (_plan(VIDEO, RunSettings(SourceOptions(keyframes=kind))) for kind in ("auto", "all"))
+    assert (chosen.settings.source.keyframes, all_frames.settings.source.keyframes) == ("select", "all")
+    assert chosen.memory - all_frames.memory == 13 * (1920 * 1080 * 3 + 1024 * 576 * 4)
 
 
 def test_finished_frames_take_no_time() -> None:

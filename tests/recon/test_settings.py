@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
-from recon.core.errors import SettingsError
+from recon.core.errors import ReconstructionError, SettingsError
 from recon.core.events import Event
 from recon.core.helping import STRICT
 from recon.pipeline import reconstruct
@@ -54,7 +55,7 @@ __all__ = ["front_end", "photos"]
             {"cameras": "two"},
             "SourceOptions.cameras must be auto, one, per-image or per-folder, got 'two'.",
         ),
-        (SourceOptions, {"keyframes": "some"}, "SourceOptions.keyframes must be all or auto, got 'some'."),
+        (SourceOptions, {"keyframes": "some"}, "SourceOptions.keyframes must be auto, all or select, got 'some'."),
         (SourceOptions, {"size": "320"}, "SourceOptions.size must be a whole number, got '320'."),
         (SourceOptions, {"size": 63}, "--size must be 64 to 16384 pixels, got 63."),
         (SourceOptions, {"fps": "2"}, "SourceOptions.fps must be a number or None, got '2'."),
@@ -109,3 +110,30 @@ def test_listeners_that_raise_do_not_end_a_run(photos: Path, tmp_path: Path, mon
         f"callable), see {tmp_path}/out/error.txt.",
     )
     assert type(events[-1]).__name__ == "Finished"
+
+
+@pytest.mark.parametrize(
+    ("asked", "frames", "live", "decided"),
+    [
+        ({}, 100, False, "all"),
+        ({}, 101, False, "select"),
+        ({}, 0, False, "select"),  # a file that does not say
+        ({"refine": "none"}, 101, False, "all"),
+        ({"front_end": "own"}, 101, False, "all"),
+        ({"network": NetworkSettings("VGGT-1B")}, 101, False, "all"),
+        ({"network": NetworkSettings("VGGT-1B")}, 0, True, "select"),
+        ({"source": SourceOptions(keyframes="select")}, 3, False, "select"),
+        ({"source": SourceOptions(keyframes="all")}, 0, True, "all"),
+    ],
+)
+def test_keyframes_are_selected_from_long_sources_whose_other_frames_get_poses(
+    asked: Any, frames: int, live: bool, decided: str
+) -> None:
+    assert RunSettings(**asked).decided(frames, live=live).source.keyframes == decided
+
+
+def test_a_camera_that_stands_still_gives_a_sentence(tmp_path: Path, front_end: Any) -> None:
+    for index in range(5):
+        PillowImage.new("RGB", (80, 60), (90, 90, 90)).save(tmp_path / f"{index}.png")
+    with pytest.raises(ReconstructionError, match="The picture hardly changes in the 5 frames of"):
+        reconstruct(str(tmp_path), tmp_path / "out", RunSettings(SourceOptions(keyframes="select")))

@@ -52,6 +52,18 @@ def test_evo_reads_the_rigid_poses_of_both_formats(tmp_path_factory, reconstruct
     np.testing.assert_allclose(read_kitti_poses_file(folder / "kitti.txt").poses_se3, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_both_formats_have_a_row_for_frames_between_the_keyframes(tmp_path: Path) -> None:
+    frames = [PlacedFrame(index, float(index), f"{index}.jpg", RADIAL, shifted(index)) for index in range(4)]
+    keyframes, others = (frames[0], frames[3]), (frames[1], frames[2])
+    none = SparsePoints.empty()
+    write_kitti(ReconstructedMap(tmp_path, keyframes, (), none, complete=True, between=others), tmp_path / "kitti.txt")
+    assert read_kitti_poses_file(tmp_path / "kitti.txt").positions_xyz[:, 0].tolist() == [0, 1, 2, 3]
+
+
+def shifted(distance: float) -> Sim3:
+    return Sim3(1.0, np.eye(3), np.array([distance, 0.0, 0.0]))
+
+
 @settings(max_examples=30, deadline=None)
 @given(maps())
 def test_tum_round_trip_with_positive_w(tmp_path_factory, reconstruction):

@@ -67,8 +67,21 @@ def test_a_frame_of_another_scene_gets_no_place(tmp_path: Path) -> None:
     assert isinstance(localiser.place(frame), PlacedFrame)  # the next frame still gets a pose
 
 
-def test_a_map_without_points_is_reported(tmp_path: Path) -> None:
+def test_a_map_without_points_places_frames_by_its_depth(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
+    localiser = FrameLocaliser(replace(reconstruction, points=SparsePoints.empty()))
+    for row in range(len(reconstruction.frames) - 1):
+        truth = halfway(reconstruction, row)
+        found = localiser.place(frame_at(truth))
+        assert isinstance(found, PlacedFrame), found
+        moved = found.cam_from_world @ np.linalg.inv(truth.cam_from_world)
+        assert np.linalg.norm(moved[:3, 3]) < 0.03
+
+
+def test_a_map_without_points_and_depth_is_reported(tmp_path: Path) -> None:
+    reconstruction = make_map(tmp_path)
+    for path in (tmp_path / "map").glob("submap_*.npz"):
+        path.unlink()
     empty = ReconstructedMap(tmp_path, reconstruction.frames, (), SparsePoints.empty(), complete=True)
     found = FrameLocaliser(empty).place(frame_at(halfway(reconstruction, 0)))
     assert found == SkippedFrame(1, "0.jpg", NO_POINTS, "passed")

@@ -17,7 +17,7 @@ from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 from recon.plan import random_texture
 from recon.sources import SourceOptions, open_source
 from recon.sources.base import Candidate
-from recon.sources.keyframes import FAR, MANY, MOST_HELD, NEAR, pick
+from recon.sources.keyframes import FAR, FEW, LATELY, MANY, MOST_HELD, NEAR, pick
 
 WIDTH, HEIGHT = 320, 240
 TEXTURE = random_texture(3 * WIDTH, HEIGHT)
@@ -58,7 +58,7 @@ def test_keyframes_are_as_far_apart_as_asked_whatever_the_speed() -> None:
 
 
 def test_slow_motion_gives_a_keyframe_now_and_then() -> None:
-    taken = picked(view(index / 4) for index in range(200))
+    taken = picked(view(index / 3) for index in range(200))
     assert np.diff(taken).max() <= MANY + MOST_HELD
     assert len(taken) >= 5
 
@@ -111,15 +111,50 @@ def test_darkness_is_no_motion() -> None:
     assert picked([np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 20) == [0]
 
 
+def with_bonnet(share: float) -> list[Image]:
+    """Pictures of which the lower part moves with the camera, as a car's bonnet does. Most corners are there."""
+    rows, bonnet = round((1 - share) * HEIGHT), view(0)
+    pale = 96 + TEXTURE // 4
+    return [
+        np.vstack([pale[:rows, 3 * index : 3 * index + WIDTH], bonnet[rows:]]).astype(np.uint8) for index in range(100)
+    ]
+
+
+def test_what_moves_with_the_camera_does_not_outvote_the_rest() -> None:
+    assert 7 <= len(picked(with_bonnet(0.75))) <= 10
+
+
 def test_corners_in_masked_parts_do_not_count() -> None:
-    """The lower part moves with the camera, as a car's bonnet does."""
-    bonnet = view(0)[HEIGHT // 4 :]
-    pictures = [np.vstack([view(3 * index)[: HEIGHT // 4], bonnet]) for index in range(100)]
+    pictures = with_bonnet(0.85)
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    mask[: HEIGHT // 4] = True
+    mask[: round(0.15 * HEIGHT)] = True
     masked = [replace(item, frame=replace(item.frame, mask=mask)) for item in candidates(pictures)]
     assert sum(isinstance(item, Candidate) for item in pick(masked)) >= 7
-    assert sum(isinstance(item, Candidate) for item in pick(candidates(pictures))) == 1
+    assert len(picked(pictures)) == 1
+
+
+def test_the_slow_rest_of_a_fast_video_is_taken_if_it_is_short() -> None:
+    steps = [30] * 50 + [0] * 60
+    taken = picked(map(wide_view, np.cumsum(steps)))
+    assert taken == list(range(len(taken)))
+    assert 50 + LATELY // 2 < len(taken) < 50 + LATELY + FEW * len(steps)
+
+
+def test_the_choices_of_an_earlier_run_are_repeated_and_the_next_ones_are_as_without_a_break() -> None:
+    lefts = np.cumsum([2] * 40 + [5] * 20)
+    whole = picked(map(wide_view, lefts))
+    for end in (23, 50):
+        earlier = [index for index in whole if index < end]
+        assert _repeated(lefts, earlier) == whole
+        ended = picked(map(wide_view, lefts[:end]))  # the frames held at the end were decided
+        again = _repeated(lefts, ended)
+        assert again[: len(ended)] == ended
+        assert np.diff(lefts[again]).max() <= FAR * WIDTH + 8
+
+
+def _repeated(lefts: np.ndarray, earlier: list[int]) -> list[int]:
+    items = pick(candidates(map(wide_view, lefts)), earlier)
+    return [item.frame.index for item in items if isinstance(item, Candidate)]
 
 
 def test_every_frame_of_a_fast_video_is_taken_although_it_is_slow_in_between() -> None:
@@ -167,7 +202,7 @@ def test_originals_of_passed_over_frames_are_not_kept(tmp_path: Path) -> None:
     for index, left in enumerate([*range(0, 30, 3), *[30] * 5]):
         PillowImage.fromarray(view(left)).save(folder / f"{index:02d}.png")
     (folder / "05.png").write_bytes(b"")
-    source = open_source(str(folder), SourceOptions(keyframes="auto"), tmp_path / "images")
+    source = open_source(str(folder), SourceOptions(keyframes="select"), tmp_path / "images")
     items = list(source)
     taken = [item.name for item in items if isinstance(item, Frame)]
     assert sorted(path.name for path in (tmp_path / "images").iterdir()) == taken
@@ -177,7 +212,7 @@ def test_originals_of_passed_over_frames_are_not_kept(tmp_path: Path) -> None:
     assert again == [index for index in range(15) if index != 5]
 
 
-@pytest.mark.parametrize("keyframes", ["all", "auto"])
+@pytest.mark.parametrize("keyframes", ["all", "select"])
 def test_photos_from_different_places_are_all_taken(tmp_path: Path, keyframes: str) -> None:
     for index, left in enumerate((0, 300, 100, 500)):
         PillowImage.fromarray(view(left)).save(tmp_path / f"{index}.png")

@@ -289,26 +289,81 @@ class Anywhere:
         return PlacedFrame(frame.index, frame.timestamp, frame.name, RADIAL, Sim3.identity())
 
 
+def write_twice(folder: Path, numbers: range) -> Path:
+    """Pictures of the walk, each of them twice."""
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        PillowImage.fromarray(render(placed_frame(number // 2))).save(folder / f"{number:04d}.jpg")
+    return folder
+
+
+def mapped(out: Path) -> tuple[list[int], list[int]]:
+    """Indices of the frames of a map, and of those between them."""
+    whole = open_map(out)
+    return [frame.index for frame in whole.frames], [frame.index for frame in whole.between]
+
+
+@pytest.fixture
+def long_from_16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recon.settings.FEW_FRAMES", 15)
+    monkeypatch.setattr("recon.mapping.between.FrameLocaliser", Anywhere)
+
+
+@pytest.mark.usefixtures("long_from_16")
+@pytest.mark.parametrize("moment", ["chunk 2", ""])
+def test_a_resumed_run_maps_the_keyframes_of_an_uninterrupted_one(
+    tmp_path: Path, front_end: type[Watched], moment: str
+) -> None:
+    photos = write_twice(tmp_path / "photos", range(20))
+    whole, _ = run(photos, tmp_path / "whole", SETTINGS)
+    assert whole.settings.source.keyframes == "select"
+    if moment:
+        killed(photos, tmp_path / "out", front_end, moment)
+    else:
+        run(photos, tmp_path / "out", SETTINGS)
+    found, _ = run(photos, tmp_path / "out")
+    assert mapped(tmp_path / "out") == mapped(tmp_path / "whole")
+    assert (len(mapped(tmp_path / "whole")[0]), found.frames_read, found.passed_over) == (10, 10, 10)
+
+
+@pytest.mark.usefixtures("long_from_16")
+@pytest.mark.parametrize("before", [15, 17])
+def test_a_folder_that_grows_past_the_limit_keeps_its_choices(
+    tmp_path: Path, front_end: type[Watched], before: int
+) -> None:
+    photos, out = write_twice(tmp_path / "photos", range(before)), tmp_path / "out"
+    first, _ = run(photos, out, SETTINGS)
+    kept, _ = mapped(out)
+    write_twice(photos, range(20))
+    found, _ = run(photos, out)
+    frames, between = mapped(out)
+    assert found.settings.source.keyframes == first.settings.source.keyframes == ("all" if before < 16 else "select")
+    assert frames[: len(kept)] == kept
+    assert sorted(frames + between) == list(range(20))
+    assert len(frames) == (20 if before < 16 else 10)
+    run(photos, out)
+    assert mapped(out) == (frames, between)
+    with pytest.raises(SettingsError, match="was made with --keyframes"):
+        run(photos, out, replace(AGAIN, source=SourceOptions(keyframes="select" if before < 16 else "all")))
+
+
 @pytest.mark.parametrize("gone", [False, True])
 def test_frames_that_an_earlier_source_passed_over_get_new_poses_if_it_still_exists(
     tmp_path: Path, front_end: type[Watched], monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
     monkeypatch.setattr("recon.mapping.between.FrameLocaliser", Anywhere)
-    twice, out = tmp_path / "twice", tmp_path / "out"
-    twice.mkdir()
-    for number in range(FRAMES):  # every picture appears twice
-        PillowImage.fromarray(render(placed_frame(number // 2))).save(twice / f"{number:04d}.jpg")
-    run(twice, out, replace(SETTINGS, source=SourceOptions(keyframes="auto")))
-    assert [frame.index for frame in open_map(out).between] == [1, 3, 5, 7, 9]
+    twice, out = write_twice(tmp_path / "twice", range(FRAMES)), tmp_path / "out"
+    run(twice, out, replace(SETTINGS, source=SourceOptions(keyframes="select")))
+    assert [frame.index for frame in open_map(out).between] == [1, 2, 5, 7, 9]
     more = write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3))
     killed(more, out, front_end, "refine", AGAIN)
     if gone:
         shutil.rmtree(twice)
     found, _ = run(more, out)
     whole = open_map(out)
-    assert [frame.index for frame in whole.frames] == [0, 2, 4, 6, 8, 10, 11, 12]
-    assert [frame.index for frame in whole.between] == ([] if gone else [1, 3, 5, 7, 9])
-    assert [frame.index for frame in whole.skipped] == ([1, 3, 5, 7, 9] if gone else [])
+    assert [frame.index for frame in whole.frames] == [0, 3, 4, 6, 8, 10, 11, 12]
+    assert [frame.index for frame in whole.between] == ([] if gone else [1, 2, 5, 7, 9])
+    assert [frame.index for frame in whole.skipped] == ([1, 2, 5, 7, 9] if gone else [])
     assert found.passed_over == 5
 
 
