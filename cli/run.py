@@ -67,11 +67,13 @@ SKIPPED_SHOWN = 5
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run ready for planning. finished: frame count of the run to resume. A plan may lower the settings."""
+    """A run ready for planning. finished: frame count of the run to resume. keyframe_share: see ``make_plan``. A plan
+    may lower the settings."""
 
     description: SourceDescription
     settings: RunSettings
     finished: int
+    keyframe_share: float
     viewers: Sequence[ViewerName]
     web_host: str
 
@@ -79,7 +81,8 @@ class Prepared:
         """See ``make_plan``; a worker measures the machine, since it needs the same imports for the run."""
         recorded = ViewerName.NONE not in self.viewers
         wanted = self.description, self.settings, out
-        made: Plan = workers.call("geometry", MAKE_PLAN, *wanted, recorded=recorded, finished=self.finished)
+        progress = {"finished": self.finished, "keyframe_share": self.keyframe_share}
+        made: Plan = workers.call("geometry", MAKE_PLAN, *wanted, recorded=recorded, **progress)
         return made
 
 
@@ -119,6 +122,7 @@ def prepare(
     """Read the options of ``recon run`` and ``recon plan``. Raises ReconError if they are invalid."""
     from recon.settings import CloudSettings, NetworkSettings, PlaceSettings, RunSettings
     from recon.sources import SourceOptions, open_source
+    from recon.sources.keyframes import keyframe_share
 
     viewers = chosen_viewers(viewer, web_host)
     options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras)
@@ -146,7 +150,9 @@ def prepare(
     finished = 0
     if resume:
         settings, finished = _resumed(source, opened, out, settings)
-    return Prepared(description, settings, finished, viewers, web_host)
+    selects = settings.decided(description.frames).source.keyframes == "select"
+    share = keyframe_share(opened.candidates()) if selects and description.frames else 1.0
+    return Prepared(description, settings, finished, share, viewers, web_host)
 
 
 def _resumed(name: str, source: Source, out: Path, settings: RunSettings) -> tuple[RunSettings, int]:
@@ -257,11 +263,8 @@ def _print_plan(plan: Plan) -> None:
     if plan.frames:
         frames = f"{plan.frames}, {plan.finished} of them finished" if plan.finished else str(plan.frames)
         chunks = f"{plan.chunks} of up to {settings.chunk} frames, with {settings.overlap} shared"
-        about = "about"
-        if settings.source.keyframes == "select":
-            chunks, about = f"at most {chunks}", "at most"
-        time = f"{about} {duration(plan.seconds)} on {plan.machine.processors} processors"
-        disk = f"{about} {size(plan.disk)}"
+        time = f"about {duration(plan.seconds)} on {plan.machine.processors} processors"
+        disk = f"about {size(plan.disk)}"
     else:
         frames, chunks, time, disk = "unknown number", "unknown", "unknown", "unknown"
     memory, gpu_memory = f"about {size(plan.memory)}", size(plan.gpu_memory)
@@ -272,9 +275,9 @@ def _print_plan(plan: Plan) -> None:
         memory = f"{size(resolve(settings.network.weights).stat().st_size)} for the weights, plus the frames"
     rows = [("frames", f"{frames}, {resolution}")]
     if settings.source.keyframes == "select":
-        rows.append(
-            ("keyframes", "selected and mapped; the others are posed afterwards (--keyframes all maps every frame)")
-        )
+        chunks = f"about {chunks}"
+        number = f"about {plan.mapped}, if all frames move like the first ones" if plan.frames else "unknown number"
+        rows.append(("keyframes", f"{number}; the others are posed afterwards"))
     rows += [
         ("chunks", chunks),
         ("time", time),

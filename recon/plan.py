@@ -55,6 +55,7 @@ REGISTRATION_OF_FRAME = 18  # matches' worth of registration and adjustment in t
 CONTEXT_OF_FRAME = 12  # matches' worth of mapping the frames before a chunk together with it
 ADJUSTMENT_OF_FRAME = 15  # matches' worth of the joint adjustment, up to ADJUSTED_FRAMES
 PLANES_OF_FRAME = 75  # 48 planes at half size; the search and the check at full size cost as much as 27 more
+BETWEEN = 4  # matches' worth of a frame that is not mapped: read twice, tracked, and posed
 LEARNED_SWEEP = 1.2  # of the time of the classical one
 
 
@@ -62,13 +63,14 @@ LEARNED_SWEEP = 1.2  # of the time of the classical one
 class Plan:
     """What a run is expected to need.
 
-    frames: 0 if the file does not say. original, working: (width, height) of most images. settings: lowered until they
-    fit. seconds: wall time. joint_seconds: the part of it for the joint adjustment at the end. memory, gpu_memory,
-    disk: peak bytes. notices: a sentence for every lowered setting. finished: frames that the run to resume has behind
-    it. If only keyframes are mapped, frames counts all, and chunks, seconds and disk are upper limits.
+    frames: 0 if the file does not say. mapped: those of them that are mapped, an estimate if keyframes are selected.
+    original, working: (width, height) of most images. settings: lowered until they fit. seconds: wall time.
+    joint_seconds: the part of it for the joint adjustment at the end. memory, gpu_memory, disk: peak bytes. notices: a
+    sentence for every lowered setting. finished: frames already in the run to resume.
     """
 
     frames: int
+    mapped: int
     original: tuple[int, int]
     working: tuple[int, int]
     chunks: int
@@ -102,18 +104,20 @@ def make_plan(
     *,
     recorded: bool = True,
     finished: int = 0,
+    keyframe_share: float = 1.0,
 ) -> Plan:
     """Lower ``settings`` until they fit into this machine's memory, and estimate what the run will need.
 
     machine, probe: measured if not given, which takes up to two seconds. recorded: whether a viewer records the run.
-    finished: frames that the run to resume has behind it.
+    finished: frames that the run to resume has behind it. keyframe_share: expected share of frames to map.
     Raises SourceError if no image could be opened, and ResourceError if not even the smallest settings fit.
     """
     if not description.sizes:
         raise SourceError(f"None of the {description.frames} images can be opened; all are damaged or empty.")
     machine = machine or look_at_machine(out)
+    mapped = max(min(description.frames, 2), round(keyframe_share * description.frames))
     fitting, notices = _fit(description, settings.decided(description.frames), machine)
-    disk = disk_need(description, settings.cloud, recorded=recorded)
+    disk = disk_need(replace(description, frames=mapped), settings.cloud, recorded=recorded)
     if disk > machine.disk:
         raise ResourceError(
             f"The run needs about {disk / 1e6:,.0f} MB of disk, {machine.disk / 1e6:,.0f} MB are free at {out}. "
@@ -121,17 +125,20 @@ def make_plan(
         )
     original = description.sizes[0]
     working = scaled(original, fitting.source.size)
-    count = chunk_count(description.frames, fitting)
     left = max(0, description.frames - finished)
+    left_mapped = round(keyframe_share * left)
     probe = probe or run_probe(working)
-    joint = 0.0 if settings.refine == "none" else _joint_seconds(description.frames, probe)
+    joint = 0.0 if settings.refine == "none" else _joint_seconds(mapped, probe)
+    between = (left - left_mapped) * BETWEEN * probe.match
+    growing = _chunk_seconds(left_mapped, chunk_count(left_mapped, fitting), fitting, probe, machine.processors)
     return Plan(
         frames=description.frames,
+        mapped=mapped,
         original=original,
         working=working,
-        chunks=count,
+        chunks=chunk_count(mapped, fitting),
         settings=fitting,
-        seconds=_chunk_seconds(left, chunk_count(left, fitting), fitting, probe, machine.processors) + joint,
+        seconds=growing + between + joint,
         joint_seconds=joint,
         memory=memory_need(description, fitting, machine.processors),
         gpu_memory=0,

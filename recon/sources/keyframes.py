@@ -10,9 +10,11 @@ from frame to frame (Shi and Tomasi 1994; Bouguet 2000), sharpness by the varian
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -39,6 +41,7 @@ FEWEST_FOLLOWED = 0.6  # of a keyframe's corners; with fewer the picture has cha
 LOST_WAY = 0.5  # motion assumed for a change of the whole picture
 MAX_RETURN, LOOSE_RETURN = 0.5, 2.0  # [px] after tracking there and back
 FLOW: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 3}
+PROBED, PROBE_SECONDS = 48, 1.0
 
 
 def chosen(
@@ -67,6 +70,20 @@ def pick(
         else:
             yield item
     yield from picker.finish()
+
+
+def keyframe_share(candidates: Iterable[Candidate | SkippedFrame], seconds: float = PROBE_SECONDS) -> float:
+    """The share of keyframes among the first frames, at most PROBED and as many as can be read in ``seconds``."""
+    picker, read, end = KeyframePicker(), 0, time.monotonic() + seconds
+    found: list[Candidate | PassedFrame] = []
+    for item in islice(candidates, PROBED):
+        if isinstance(item, Candidate):
+            read += 1
+            found += picker.take(item)
+        if time.monotonic() > end:
+            break
+    found += picker.finish()
+    return sum(isinstance(item, Candidate) for item in found) / max(read, 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -154,6 +154,16 @@ def test_a_long_source_is_mapped_by_keyframes_and_undecided_frames_take_memory()
     assert chosen.memory - all_frames.memory == 13 * (1920 * 1080 * 3 + 1024 * 576 * 4)
 
 
+def test_the_plan_of_a_run_with_keyframes_is_that_of_as_many_frames_and_the_poses_of_the_others() -> None:
+    plans = [
+        make_plan(replace(VIDEO, frames=count), RunSettings(), Path("out"), ROOMY, PROBE, keyframe_share=share)
+        for count, share in ((300, 0.4), (120, 1.0))
+    ]
+    assert [(plan.frames, plan.mapped) for plan in plans] == [(300, 120), (120, 120)]
+    assert len({(plan.chunks, plan.disk, plan.joint_seconds) for plan in plans}) == 1
+    assert plans[0].seconds - plans[1].seconds == pytest.approx(180 * 4 * PROBE.match)
+
+
 def test_finished_frames_take_no_time() -> None:
     whole = _plan(VIDEO)
     plans = [make_plan(VIDEO, RunSettings(), Path("out"), ROOMY, PROBE, finished=count) for count in (0, 150, 300)]

@@ -17,7 +17,7 @@ from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 from recon.plan import random_texture
 from recon.sources import SourceOptions, open_source
 from recon.sources.base import Candidate
-from recon.sources.keyframes import FAR, FEW, LATELY, MANY, MOST_HELD, NEAR, pick
+from recon.sources.keyframes import FAR, FEW, LATELY, MANY, MOST_HELD, NEAR, PROBED, keyframe_share, pick
 
 WIDTH, HEIGHT = 320, 240
 TEXTURE = random_texture(3 * WIDTH, HEIGHT)
@@ -55,6 +55,17 @@ def test_keyframes_are_as_far_apart_as_asked_whatever_the_speed() -> None:
     assert len(steps) > 40
     assert steps[:-1].min() >= NEAR * WIDTH - 1
     assert steps.max() <= FAR * WIDTH + 4
+
+
+def test_the_share_of_keyframes_is_that_of_the_first_frames() -> None:
+    slow_then_still = [view(4 * min(place, PROBED)) for place in range(3 * PROBED)]
+    looked_at = iter(candidates(slow_then_still))
+    share = keyframe_share(looked_at, seconds=60)
+    assert share == len(picked(slow_then_still[:PROBED])) / PROBED
+    assert 0.05 < share < 0.2
+    assert len(list(looked_at)) == 2 * PROBED
+    assert keyframe_share(iter(candidates(slow_then_still)), seconds=0) == 1.0
+    assert keyframe_share([]) == 0.0
 
 
 def test_slow_motion_gives_a_keyframe_now_and_then() -> None:
