@@ -27,8 +27,6 @@ LOOP_REACH = 3  # frames
 CLEAR_INLIERS = 50
 MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
-LOSS_SCALE = 0.5  # px of the working image
-ENOUGH_CHANGE = 1e-4  # of the cost in one step; 1e-6 takes over twice the time for the same poses
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
 CLEARLY = 0.8  # largest ratio of reprojection errors that justifies freer lenses without other evidence
@@ -149,8 +147,7 @@ def _adjusted_once(
         mapper.triangulate_image(options.get_triangulation(), image_id(index))
     adjustment = options.get_global_bundle_adjustment()
     adjustment.ceres.loss_function_type = loss
-    adjustment.ceres.loss_function_scale = LOSS_SCALE * database.pixel_scale(frames)
-    adjustment.ceres.solver_options.function_tolerance = ENOUGH_CHANGE
+    adjustment.ceres.loss_function_scale = database.pixel_scale(frames)
     mapper.iterative_global_refinement(5, 0.0005, options.get_mapper(), adjustment, options.get_triangulation(), False)
     mapper.end_reconstruction(False)
     return model, cache, options

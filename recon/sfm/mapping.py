@@ -110,7 +110,7 @@ def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.Incremental
     options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
     options.ba_global_max_refinements = 2
     # COLMAP's default of 0 spends most of the time without effect.
-    options.ba_local_function_tolerance = options.ba_global_function_tolerance = 1e-5
+    options.ba_local_function_tolerance = options.ba_global_function_tolerance = 1e-6
     options.ba_refine_focal_length = options.ba_refine_extra_params = effort.refine_lens
     options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RANGE
     mapper, triangulation = options.mapper, options.triangulation
