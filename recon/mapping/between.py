@@ -18,6 +18,7 @@ import numpy as np
 import pycolmap
 
 from recon.core.cameras import colmap_camera
+from recon.core.projection import points_in_camera
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, Frame, FrameGeometry, Image, PlacedFrame, SkippedFrame
 from recon.sources.decoding import read_photo
@@ -111,8 +112,7 @@ def at_corners(placed: PlacedFrame, geometry: FrameGeometry) -> tuple[Array, Arr
     if corners is None:
         return NOTHING
     columns, rows = np.asarray(corners[:, 0], dtype=np.int64).T
-    rays_cam = np.column_stack([columns + 0.5, rows + 0.5, np.ones(len(rows))]) @ np.linalg.inv(sure.intrinsics).T
-    points_cam = sure.depth[rows, columns, None] * rays_cam
+    points_cam = points_in_camera(sure, rows, columns)
     pixels = np.asarray(colmap_camera(placed.camera).img_from_cam(points_cam)).reshape(-1, 2)
     return placed.world_from_cam.apply(points_cam), pixels
 

@@ -176,6 +176,8 @@ class MatchDatabase:
         hardly ever make tracks.
         """
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
+        if not missing:
+            return
         if isinstance(self._matcher, ImageMatcher):
             found = self._match_images(self._matcher, missing)
         else:

@@ -74,16 +74,18 @@ def pick(
 
 def keyframe_share(candidates: Iterable[Candidate | SkippedFrame], seconds: float = PROBE_SECONDS) -> float:
     """The share of keyframes among the first frames, at most PROBED and as many as can be read in ``seconds``."""
-    picker, read, end = KeyframePicker(), 0, time.monotonic() + seconds
-    found: list[Candidate | PassedFrame] = []
-    for item in islice(candidates, PROBED):
-        if isinstance(item, Candidate):
-            read += 1
-            found += picker.take(item)
+    mapped = passed = 0
+    for item in pick(_read_until(time.monotonic() + seconds, islice(candidates, PROBED))):
+        mapped += isinstance(item, Candidate)
+        passed += isinstance(item, PassedFrame)
+    return mapped / max(mapped + passed, 1)
+
+
+def _read_until(end: float, candidates: Iterable[Candidate | SkippedFrame]) -> Iterator[Candidate | SkippedFrame]:
+    for item in candidates:
+        yield item
         if time.monotonic() > end:
-            break
-    found += picker.finish()
-    return sum(isinstance(item, Candidate) for item in found) / max(read, 1)
+            return
 
 
 @dataclass(frozen=True, eq=False)
