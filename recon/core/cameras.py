@@ -19,3 +19,17 @@ def colmap_camera(camera: Camera, camera_id: int = 1) -> pycolmap.Camera:
 def points_at_depth_one(camera: pycolmap.Camera, pixels: Array) -> Array:
     """The points (n, 2) of the plane z = 1 that the camera sees at pixels (n, 2)."""
     return np.asarray(camera.cam_from_img(np.asarray(pixels, dtype=np.float64)), dtype=np.float64)
+
+
+def reprojection_errors(model: pycolmap.Reconstruction) -> Array:
+    """Distance in pixels of every observation (n,) from the projection of its point."""
+    errors = [_errors_in(model, image) for image in model.images.values() if image.num_points3D]
+    return np.concatenate(errors) if errors else np.zeros(0)
+
+
+def _errors_in(model: pycolmap.Reconstruction, image: pycolmap.Image) -> Array:
+    observed = image.get_observation_points2D()
+    points_cam = image.cam_from_world() * np.array([model.points3D[point.point3D_id].xyz for point in observed])
+    pixels = np.asarray(model.cameras[image.camera_id].img_from_cam(points_cam), dtype=np.float64)
+    errors: Array = np.linalg.norm(pixels - np.array([point.xy for point in observed]), axis=1)
+    return errors

@@ -18,6 +18,7 @@ from evo.core.trajectory import PoseTrajectory3D
 from PIL import Image as PillowImage
 from scipy.spatial import KDTree
 
+from recon.core.cameras import reprojection_errors
 from recon.core.colmap_log import quiet
 from recon.core.errors import ReconError
 from recon.core.similarity import Array
@@ -211,7 +212,7 @@ def _check_reprojection(outputs: _Outputs) -> str:
     """Whether the model's points project to where the images observed them."""
     if not outputs.map_has_points:
         return NO_POINTS
-    errors = _reprojection_errors(outputs.model)
+    errors = reprojection_errors(outputs.model)
     if not len(errors):
         raise CheckError("No point of the COLMAP model has an observation.")
     figures = f"mean {errors.mean():.2f}, median {np.median(errors):.2f} px over {len(errors)} observations"
@@ -309,20 +310,6 @@ def _item(name: str, check: Callable[[_Outputs], str], outputs: _Outputs) -> Che
         return CheckItem(name, False, str(error))
     except Exception as error:  # third-party readers may raise anything on a damaged file
         return CheckItem(name, False, f"Cannot be read, {type(error).__name__}: {error}")
-
-
-def _reprojection_errors(model: pycolmap.Reconstruction) -> Array:
-    """Distance in pixels of every observation (observations,) from the projection of its point."""
-    errors = []
-    for image in model.images.values():
-        observed = image.get_observation_points2D()
-        if not observed:
-            continue
-        points = np.array([model.points3D[point.point3D_id].xyz for point in observed])
-        points_cam = image.cam_from_world() * points
-        pixels = np.asarray(model.cameras[image.camera_id].img_from_cam(points_cam))
-        errors.append(np.linalg.norm(pixels - np.array([point.xy for point in observed]), axis=1))
-    return np.concatenate(errors) if errors else np.zeros(0)
 
 
 def _matrix(pose: pycolmap.Rigid3d) -> Array:

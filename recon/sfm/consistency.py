@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 import pycolmap
 
+from recon.core.cameras import reprojection_errors
 from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import SparseModel
@@ -29,6 +30,10 @@ MAP_OBSERVATIONS = 120_000
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
+ROUGHLY = 1e-4  # relative improvement below which the first adjustment stops
+ROUNDS, SETTLED = 2, 0.0005  # of the exact adjustment; it ends early if fewer observations than this share change
+EFFICIENT_SCALE = 2.385  # at which Cauchy's loss is 95% as efficient as least squares (Holland and Welsch 1977)
+MEDIAN_ERROR = 1.1774  # median distance of a normal distribution in the plane, in standard deviations
 CLEARLY = 0.8  # largest ratio of reprojection errors that justifies freer lenses without other evidence
 APART = 0.98  # the same for a lens per frame if there are several lenses anyway
 
@@ -52,11 +57,7 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
 
     The result is empty if a lens becomes impossible.
     """
-    # Wrong matches on repeated structure pass the pixel threshold; their influence must not grow with their error.
-    loss = pycolmap.LossFunctionType.CAUCHY
-    model, cache, options = _adjusted(
-        database, database.frames, cam_from_world, MAP_OBSERVATIONS, loss, distortion=True
-    )
+    model, cache, options = _adjusted(database, database.frames, cam_from_world, MAP_OBSERVATIONS, distortion=True)
     if not plausible(model):
         return NO_MODEL
     if len(cam_from_world) < len(database.frames):
@@ -72,8 +73,8 @@ def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *
     result is empty if the frames do not determine the lens, which then diverges. If only a lens per frame explains the
     frames, the database is changed to that.
     """
-    frames, loss = sorted(cam_from_model), pycolmap.LossFunctionType.TRIVIAL
-    model, *_ = _adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, loss, distortion=distortion)
+    frames = sorted(cam_from_model)
+    model, *_ = _adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, distortion=distortion)
     if not plausible(model):
         return NO_MODEL
     if len(model.cameras) > len({database.lens_of[index] for index in frames}):
@@ -100,12 +101,11 @@ def _adjusted(
     frames: list[int],
     cam_from_world: Mapping[int, Array],
     observations: int,
-    loss: pycolmap.LossFunctionType,
     *,
     distortion: bool,
 ) -> Adjusted:
     """``_adjusted_once``, with freer lenses if they make the map clearly better."""
-    usual, adjust = Freedom(distortion), partial(_adjusted_once, database, frames, cam_from_world, observations, loss)
+    usual, adjust = Freedom(distortion), partial(_adjusted_once, database, frames, cam_from_world, observations)
     if look_cropped(database, sorted(cam_from_world)):
         freed = adjust(freedom=replace(usual, principal_points=True))
         if not plausible(freed[0]):
@@ -128,7 +128,6 @@ def _adjusted_once(
     frames: list[int],
     cam_from_world: Mapping[int, Array],
     observations: int,
-    loss: pycolmap.LossFunctionType,
     *,
     freedom: Freedom,
 ) -> Adjusted:
@@ -145,12 +144,35 @@ def _adjusted_once(
     mapper.begin_reconstruction(model)
     for index in sorted(cam_from_world):
         mapper.triangulate_image(options.get_triangulation(), image_id(index))
-    adjustment = options.get_global_bundle_adjustment()
-    adjustment.ceres.loss_function_type = loss
-    adjustment.ceres.loss_function_scale = database.pixel_scale(frames)
-    mapper.iterative_global_refinement(5, 0.0005, options.get_mapper(), adjustment, options.get_triangulation(), False)
+    _refine(mapper, options, database.pixel_scale(frames))
     mapper.end_reconstruction(False)
     return model, cache, options
+
+
+def _refine(mapper: pycolmap.IncrementalMapper, options: pycolmap.IncrementalPipelineOptions, pixel: float) -> None:
+    """Adjust the mapper's model jointly: roughly, to learn how exact its observations are, then exactly.
+
+    Wrong matches on repeated structure pass the pixel threshold, so their influence must not grow with their error. The
+    loss is Cauchy's with a scale of EFFICIENT_SCALE standard deviations of the errors, at most ``pixel``.
+    """
+    adjustment = options.get_global_bundle_adjustment()
+    ceres = adjustment.ceres
+    exact = ceres.solver_options.function_tolerance
+
+    def adjust(rounds: int, tolerance: float, scale: float) -> None:
+        ceres.solver_options.function_tolerance, ceres.loss_function_scale = tolerance, scale
+        mapper.iterative_global_refinement(
+            rounds, SETTLED, options.get_mapper(), adjustment, options.get_triangulation(), False
+        )
+
+    ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    adjust(1, ROUGHLY, pixel)
+    adjust(ROUNDS, exact, min(pixel, EFFICIENT_SCALE * _deviation(reprojection_errors(mapper.reconstruction))))
+
+
+def _deviation(errors: Array) -> float:
+    """Standard deviation [px] of one coordinate, by the median of the reprojection errors (n,); infinite if n is 0."""
+    return float(np.median(errors)) / MEDIAN_ERROR if len(errors) else math.inf
 
 
 def add_frames(
