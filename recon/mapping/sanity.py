@@ -11,6 +11,7 @@ from recon.core.cameras import colmap_camera
 from recon.core.errors import InsaneMapError
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame, SparsePoints
+from recon.mapping.joints import weakest_joint
 
 FEWEST_POINTS, FEW_POINTS = 12, 25  # least number of points that half of the frames see
 IMPOSSIBLE_STEP = 50.0  # in depths seen: two images on either side of such a step cannot show the same thing
@@ -35,7 +36,7 @@ def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Map
     ordered = [frames[index] for index in sorted(frames)]
     found = _doubt_steps(ordered, points, depths)
     if len(points.positions):
-        found += _doubt_points(frames, points)
+        found += _doubt_points(frames, points) + _doubt_joints(ordered, points)
     return tuple(found)
 
 
@@ -129,6 +130,17 @@ def _doubt_points(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> li
     if angle < LITTLE_ANGLE:
         found.append(f"the scene is seen from directions only {np.degrees(angle):.1f} degrees apart: depth is a guess")
     return found
+
+
+def _doubt_joints(frames: list[PlacedFrame], points: SparsePoints) -> list[str]:
+    joint = weakest_joint(frames, points)
+    if joint is None:
+        return []
+    part, joining = joint
+    return [
+        f"only {joining} points join the {len(part)} frames from {part[0].name} to {part[-1].name} to the others: how "
+        "far away and how large that part is, is a guess"
+    ]
 
 
 def measure(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> tuple[float, float]:
