@@ -167,10 +167,10 @@ def _refine(mapper: pycolmap.IncrementalMapper, options: pycolmap.IncrementalPip
 
     ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     adjust(1, ROUGHLY, pixel)
-    adjust(ROUNDS, exact, min(pixel, EFFICIENT_SCALE * _deviation(reprojection_errors(mapper.reconstruction))))
+    adjust(ROUNDS, exact, min(pixel, EFFICIENT_SCALE * deviation(reprojection_errors(mapper.reconstruction))))
 
 
-def _deviation(errors: Array) -> float:
+def deviation(errors: Array) -> float:
     """Standard deviation [px] of one coordinate, by the median of the reprojection errors (n,); infinite if n is 0."""
     return float(np.median(errors)) / MEDIAN_ERROR if len(errors) else math.inf
 

@@ -14,6 +14,7 @@ from recon.mapping.alignment import fit_similarity
 from recon.sfm.consistency import (
     GRID_PAIRS,
     LOOP_REACH,
+    deviation,
     drop_contradictions,
     match_far_pairs,
     match_loops,
@@ -43,6 +44,14 @@ def turned(pose: Array, degrees: float) -> Array:
     turn = np.eye(4)
     turn[:3, :3] = Rotation.from_euler("y", degrees, degrees=True).as_matrix()
     return np.asarray(turn @ pose)
+
+
+def test_the_deviation_is_that_of_one_coordinate_even_if_some_observations_are_wrong() -> None:
+    errors = np.linalg.norm(np.random.default_rng(0).normal(0, 0.7, (4000, 2)), axis=1)
+    assert deviation(errors) == pytest.approx(0.7, rel=0.03)
+    errors[:200] = 1e4
+    assert deviation(errors) == pytest.approx(0.7, rel=0.08)
+    assert deviation(errors[:0]) == np.inf
 
 
 def test_angle_of_a_rotation() -> None:
