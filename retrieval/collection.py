@@ -116,6 +116,8 @@ def list_images(folder: Path) -> list[Path]:
     """Image files of a folder and its subfolders, sorted. Raises SourceError if there are none."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder. Give a folder of images.")
+    if (folder / "map" / "map.json").is_file():
+        raise SourceError(f"{folder} is the folder of a run. Give that of its images, {folder / 'colmap' / 'images'}.")
     paths = sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file() and is_image(p))
     if not paths:
         raise SourceError(f"{folder} holds no images.")

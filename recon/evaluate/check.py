@@ -190,7 +190,7 @@ def _check_model(outputs: _Outputs) -> str:
     lacks_points = outputs.map_has_points and not model.num_points3D()
     if not model.num_images() or model.num_reg_images() < model.num_images() or lacks_points:
         raise CheckError(f"COLMAP reads {counts}, expected poses for all and the map's points.")
-    return f"COLMAP reads {counts}, {model.num_cameras()} cameras."
+    return f"COLMAP reads {counts}, {model.num_cameras()} camera{'s' if model.num_cameras() != 1 else ''}."
 
 
 def _check_images(outputs: _Outputs) -> str:

@@ -82,8 +82,12 @@ def test_recall_of_a_benchmark_folder(tmp_path: Path, recon: Recon) -> None:
 def test_errors_are_one_sentence(tmp_path: Path, recon: Recon) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
+    run = tmp_path / "run"
+    (run / "map").mkdir(parents=True)
+    (run / "map" / "map.json").write_text("{}")
     cases = [
         (("places", "build", empty, "--out", tmp_path / "out"), "holds no images"),
+        (("places", "build", run, "--out", tmp_path / "out"), f"Give that of its images, {run}/colmap/images"),
         (("places", "query", empty, SAMPLE / "000000.jpg"), "holds no place collection"),
         (("places", "eval", empty), "database"),
         (("places", "build", SAMPLE, "--out", tmp_path / "out", "--weights", "x.pth"), "Weight file"),

@@ -58,7 +58,7 @@ def test_a_good_folder_passes_with_figures(finished):
     report = check_folder(finished)
     assert report.ok, report
     sentences = {item.name: item.sentence for item in report.items}
-    assert sentences["colmap"] == "COLMAP reads 6 of 6 images posed, 425 points, 1 cameras."
+    assert sentences["colmap"] == "COLMAP reads 6 of 6 images posed, 425 points, 1 camera."
     assert "camera-to-world and equals the 6 COLMAP poses" in sentences["convention"]
     assert "mean 0.00, median 0.00 px" in sentences["reprojection"]
     assert "98.5% of the cloud's points" in sentences["cloud in cameras"]  # the lens sees less than the depth maps
