@@ -31,7 +31,7 @@ WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
 ROUGHLY = 1e-4  # relative improvement below which the first adjustment stops
-ROUNDS, SETTLED = 2, 0.0005  # of the exact adjustment; it ends early if fewer observations than this share change
+ROUNDS, SETTLED = 5, 0.0005  # of an adjustment; it ends early if fewer observations than this share change
 EFFICIENT_SCALE = 2.385  # at which Cauchy's loss is 95% as efficient as least squares (Holland and Welsch 1977)
 MEDIAN_ERROR = 1.1774  # median distance of a normal distribution in the plane, in standard deviations
 CLEARLY = 0.8  # largest ratio of reprojection errors that justifies freer lenses without other evidence
@@ -57,7 +57,9 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
 
     The result is empty if a lens becomes impossible.
     """
-    model, cache, options = _adjusted(database, database.frames, cam_from_world, MAP_OBSERVATIONS, distortion=True)
+    model, cache, options = _adjusted(
+        database, database.frames, cam_from_world, MAP_OBSERVATIONS, distortion=True, robust=True
+    )
     if not plausible(model):
         return NO_MODEL
     if len(cam_from_world) < len(database.frames):
@@ -74,7 +76,7 @@ def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *
     frames, the database is changed to that.
     """
     frames = sorted(cam_from_model)
-    model, *_ = _adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, distortion=distortion)
+    model, *_ = _adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, distortion=distortion, robust=False)
     if not plausible(model):
         return NO_MODEL
     if len(model.cameras) > len({database.lens_of[index] for index in frames}):
@@ -103,9 +105,11 @@ def _adjusted(
     observations: int,
     *,
     distortion: bool,
+    robust: bool,
 ) -> Adjusted:
-    """``_adjusted_once``, with freer lenses if they make the map clearly better."""
-    usual, adjust = Freedom(distortion), partial(_adjusted_once, database, frames, cam_from_world, observations)
+    """``_adjusted_once``, with freer lenses if they make the map clearly better. robust: see ``_refine``."""
+    usual = Freedom(distortion)
+    adjust = partial(_adjusted_once, database, frames, cam_from_world, observations, robust=robust)
     if look_cropped(database, sorted(cam_from_world)):
         freed = adjust(freedom=replace(usual, principal_points=True))
         if not plausible(freed[0]):
@@ -129,6 +133,7 @@ def _adjusted_once(
     cam_from_world: Mapping[int, Array],
     observations: int,
     *,
+    robust: bool,
     freedom: Freedom,
 ) -> Adjusted:
     """A model triangulated and adjusted from the frames with known poses, with its cache and options."""
@@ -144,30 +149,37 @@ def _adjusted_once(
     mapper.begin_reconstruction(model)
     for index in sorted(cam_from_world):
         mapper.triangulate_image(options.get_triangulation(), image_id(index))
-    _refine(mapper, options, database.pixel_scale(frames))
+    _refine(mapper, options, database.pixel_scale(frames), robust=robust)
     mapper.end_reconstruction(False)
     return model, cache, options
 
 
-def _refine(mapper: pycolmap.IncrementalMapper, options: pycolmap.IncrementalPipelineOptions, pixel: float) -> None:
-    """Adjust the mapper's model jointly: roughly, to learn how exact its observations are, then exactly.
+def _refine(
+    mapper: pycolmap.IncrementalMapper, options: pycolmap.IncrementalPipelineOptions, pixel: float, *, robust: bool
+) -> None:
+    """Adjust the mapper's model jointly.
 
-    Wrong matches on repeated structure pass the pixel threshold, so their influence must not grow with their error. The
-    loss is Cauchy's with a scale of EFFICIENT_SCALE standard deviations of the errors, at most ``pixel``.
+    robust: wrong matches on repeated structure pass the pixel threshold, so their influence must not grow with their
+    error. A first, rough round shows how exact the observations are; the loss of the others is Cauchy's with a scale of
+    EFFICIENT_SCALE standard deviations of the errors, at most ``pixel``. A stretch that hangs on few points moves a
+    little in each round, so fewer rounds leave it where it drifted.
     """
     adjustment = options.get_global_bundle_adjustment()
     ceres = adjustment.ceres
-    exact = ceres.solver_options.function_tolerance
 
-    def adjust(rounds: int, tolerance: float, scale: float) -> None:
-        ceres.solver_options.function_tolerance, ceres.loss_function_scale = tolerance, scale
+    def adjust(rounds: int) -> None:
         mapper.iterative_global_refinement(
             rounds, SETTLED, options.get_mapper(), adjustment, options.get_triangulation(), False
         )
 
-    ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    adjust(1, ROUGHLY, pixel)
-    adjust(ROUNDS, exact, min(pixel, EFFICIENT_SCALE * deviation(reprojection_errors(mapper.reconstruction))))
+    if robust:
+        exact = ceres.solver_options.function_tolerance
+        ceres.loss_function_type, ceres.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, pixel
+        ceres.solver_options.function_tolerance = ROUGHLY
+        adjust(1)
+        ceres.solver_options.function_tolerance = exact
+        ceres.loss_function_scale = min(pixel, EFFICIENT_SCALE * deviation(reprojection_errors(mapper.reconstruction)))
+    adjust(ROUNDS)
 
 
 def deviation(errors: Array) -> float:
