@@ -37,11 +37,6 @@ def blank_wall(folder: Path) -> Input:
     return Input(write(folder / "pictures", _with_between(blank, ELSEWHERE)), _truth(BLANK, ELSEWHERE))
 
 
-def gap(folder: Path) -> Input:
-    """A walk that a third of is missing from."""
-    return Input(write(folder / "pictures", _with_between([], ELSEWHERE)), _truth(0, ELSEWHERE))
-
-
 def _with_between(pictures: list[Image], second: int) -> list[Image]:
     """The pictures between two places. second: frame of the sample at which the second place begins."""
     return [*map(picture, range(PART)), *pictures, *map(picture, range(second, second + PART))]
@@ -57,5 +52,4 @@ SEAM = "points join the"
 CASES = (
     Case("dissolve", dissolve, "doubtful: hardly any points join the two places", says=SEAM),
     Case("blank wall", blank_wall, "doubtful: hardly any points join the two places", says=SEAM),
-    Case("gap", gap, "doubtful: hardly any points join the two places", says=SEAM),
 )
