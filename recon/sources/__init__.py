@@ -64,6 +64,8 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
     for kind in reversed(SOURCES.values()):
         if kind.takes(spec):
             return kind.open(spec, options, images_folder)
+    if _is_live(spec):
+        raise SourceError(f"{spec} is a live source: use recon live. If it is a file on a server, download it first.")
     if os.path.lexists(_path(spec)):
         raise SourceError(f"{spec} is neither a file nor a folder. Give an image folder, a video, or an image.")
     raise SourceError(f"{spec} does not exist. Give an image folder, a pattern such as 'a/*.jpg', or a video.")
@@ -73,8 +75,12 @@ def _path(spec: str) -> Path:
     return Path(spec).expanduser()
 
 
+def _is_live(spec: str) -> bool:
+    return "://" in spec or spec.isdecimal() or spec.startswith("/dev/video")
+
+
 def _is_pattern(spec: str) -> bool:
-    return not os.path.lexists(_path(spec)) and glob.has_magic(spec)
+    return not os.path.lexists(_path(spec)) and glob.has_magic(spec) and not _is_live(spec)
 
 
 def _is_picture(spec: str) -> bool:

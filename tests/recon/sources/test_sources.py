@@ -84,6 +84,15 @@ class TestWhatIsNoSource:
     def test_missing_path(self, tmp_path: Path) -> None:
         self.refused(tmp_path / "nothing", "does not exist")
 
+    @pytest.mark.parametrize("spec", ["https://example.org/walk.mp4?raw=1", "rtsp://camera/stream", "0", "/dev/video0"])
+    def test_live_source(self, spec: str) -> None:
+        self.refused(spec, "use recon live")
+
+    def test_folder_with_a_number_for_a_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        save(tmp_path / "0" / "a.png")
+        assert open_source("0").description.frames == 1
+
     def test_empty_folder(self, tmp_path: Path) -> None:
         self.refused(tmp_path, "contains no files")
 
