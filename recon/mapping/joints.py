@@ -49,7 +49,10 @@ def _sightings(frames: Sequence[PlacedFrame], points: SparsePoints) -> csr_array
 
 
 def _grouped(seen: csr_array) -> NDArray[np.int64]:
-    """Order (frames,) of the rows in which the frames of a group follow each other; single frames are no group."""
+    """Order (frames,) of the rows in which the frames of a group follow each other.
+
+    Groups of fewer than SMALLEST_PART frames count as frames of the largest one.
+    """
     _, group = connected_components(seen @ seen.T >= FEWEST_SHARED, directed=False)
     sizes = np.bincount(group)
     return np.argsort(np.where(sizes[group] < SMALLEST_PART, sizes.argmax(), group), kind="stable")
