@@ -9,7 +9,7 @@ chair.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,11 @@ from scipy.spatial.transform import Rotation
 from recon.core.projection import back_project, moved_to_chunk
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Frame, FrameGeometry
-from recon.mapping.overlap import log_ratio, shared_surface
+from recon.mapping.overlap import shared_surface
 from recon.sfm.matching import Features, Matcher, SiftMatcher
 
 SEED = 0
 JUDGES = 300  # matches used to compare hypotheses
-BLOCK = 100  # hypotheses at once
 MAX_DISTORTION = 1.5  # of a triangle's sides between the two chunks
 GRID = 4  # cells along a side in which inliers are counted
 
@@ -218,7 +217,8 @@ def _search(a: _Side, b: _Side, settings: VerificationSettings) -> tuple[Sim3 | 
     trials = _from_threes(a.points[samples], b.points[samples])
     if not len(trials.scale):
         return None, np.zeros(count, dtype=bool)
-    best = trials.pick(int(_votes(trials, a.rows(judges), b.rows(judges), settings).argmax()))
+    votes = _agreeing(trials, a.rows(judges), b.rows(judges), settings).sum(axis=0)
+    best = trials.pick(int(votes.argmax()))
     return best, _inliers(best, a, b, settings)
 
 
@@ -230,20 +230,18 @@ class _Trials:
     rotation: Array
     translation: Array
 
-    def rows(self, chosen: slice) -> _Trials:
-        return _Trials(self.scale[chosen], self.rotation[chosen], self.translation[chosen])
-
     def pick(self, row: int) -> Sim3:
         return Sim3(float(self.scale[row]), self.rotation[row], self.translation[row])
 
-    def forth(self, points_b: Array) -> Array:
-        """Points (m, 3) of b in a, for every trial: (n, m, 3)."""
-        turned = points_b @ np.swapaxes(self.rotation, 1, 2)
-        return np.asarray(self.scale[:, None, None] * turned + self.translation[:, None])
+    def matrices(self) -> Array:
+        """a_from_b (n, 3, 4)."""
+        return np.concatenate([self.scale[:, None, None] * self.rotation, self.translation[:, :, None]], axis=2)
 
-    def back(self, points_a: Array) -> Array:
-        """Points (m, 3) of a in b, for every trial: (n, m, 3)."""
-        return np.asarray((points_a[None] - self.translation[:, None]) @ self.rotation / self.scale[:, None, None])
+    def inverse(self) -> _Trials:
+        """b_from_a."""
+        turned = np.swapaxes(self.rotation, 1, 2)
+        moved = np.einsum("nij,nj->ni", turned, self.translation)
+        return _Trials(1 / self.scale, turned, -moved / self.scale[:, None])
 
 
 def _from_threes(points_a: Array, points_b: Array) -> _Trials:
@@ -267,29 +265,35 @@ def _from_threes(points_a: Array, points_b: Array) -> _Trials:
     return _Trials(scale, rotation, translation)
 
 
-def _votes(trials: _Trials, a: _Side, b: _Side, settings: VerificationSettings) -> NDArray[np.int64]:
-    """Number of inliers of each trial."""
-    blocks = [trials.rows(slice(first, first + BLOCK)) for first in range(0, len(trials.scale), BLOCK)]
-    agree = [_agreeing(block.forth(b.points), block.back(a.points), a, b, settings) for block in blocks]
-    return np.concatenate([rows.sum(axis=1) for rows in agree])
-
-
 def _inliers(first_from_second: Sim3, a: _Side, b: _Side, settings: VerificationSettings) -> NDArray[np.bool_]:
-    """Which matches project onto each other on both sides, at the depth that was measured there."""
-    back = first_from_second.inverse().apply(a.points)
-    return _agreeing(first_from_second.apply(b.points), back, a, b, settings)
+    """Which matches (n,) agree with a similarity."""
+    one = _Trials(*(np.array([part]) for part in astuple(first_from_second)))
+    return _agreeing(one, a, b, settings)[:, 0]
 
 
-def _agreeing(forth: Array, back: Array, a: _Side, b: _Side, settings: VerificationSettings) -> NDArray[np.bool_]:
-    """(..., n): matches whose points ``forth`` (..., n, 3), of b in a's chunk, and ``back``, the reverse, agree with
-    theirs.
-    """
-    agree = np.ones(forth.shape[:-1], dtype=bool)
-    for points, side in ((forth, a), (back, b)):
-        pixels, depth = _project(points, side)
-        agree &= np.linalg.norm(pixels - side.pixels, axis=-1) < settings.max_error * side.width
-        agree &= log_ratio(depth, side.depth) < np.log1p(settings.max_depth_error)
+def _agreeing(trials: _Trials, a: _Side, b: _Side, settings: VerificationSettings) -> NDArray[np.bool_]:
+    """(n, trials): which matches project onto each other on both sides, at the depth that was measured there."""
+    agree = np.ones((len(a.points), len(trials.scale)), dtype=bool)
+    for to_side, points, side in ((trials, b.points, a), (trials.inverse(), a.points, b)):
+        x, y, depth = _projected(to_side.matrices(), points, side)
+        off_x, off_y = x - side.pixels[:, :1] * depth, y - side.pixels[:, 1:] * depth
+        agree &= off_x**2 + off_y**2 < (settings.max_error * side.width * depth) ** 2
+        measured, tolerance = side.depth[:, None], 1 + settings.max_depth_error
+        agree &= (depth < measured * tolerance) & (depth * tolerance > measured)
     return agree
+
+
+def _projected(to_side: Array, points: Array, side: _Side) -> tuple[Array, Array, Array]:
+    """Pixels times depth, and depth, each (n, trials), of points (n, 3) moved by similarities (trials, 3, 4).
+
+    A projection is linear in the 12 values of a similarity, so that one matrix product does all of them.
+    """
+    cameras = side.intrinsics @ side.cam_from_chunk[:, :3]
+    homogeneous = np.column_stack([points, np.ones(len(points))])
+    coefficients = cameras[:, :, :3, None] * homogeneous[:, None, None, :]
+    moved = coefficients.reshape(-1, 12) @ to_side.reshape(-1, 12).T + cameras[:, :, 3].reshape(-1, 1)
+    x, y, depth = np.moveaxis(moved.reshape(len(points), 3, -1), 1, 0)
+    return x, y, depth
 
 
 def _errors(first_from_second: Sim3, a: _Side, b: _Side) -> Array:
