@@ -26,7 +26,7 @@ from recon.sfm.selection import select_features
 GRID_PAIRS = 4000
 LOOP_REACH = 3  # frames
 CLEAR_INLIERS = 50
-MAP_OBSERVATIONS = 120_000
+MAP_OBSERVATIONS, MAP_PER_FRAME = 120_000, 800
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
@@ -34,6 +34,7 @@ ROUGHLY = 1e-4  # relative improvement of the cost below which the first round o
 ROUNDS, SETTLED = 5, 0.0005  # exact rounds; an adjustment ends early if fewer observations than this share change
 EFFICIENT_SCALE = 2.385  # at which Cauchy's loss is 95% as efficient as least squares (Holland and Welsch 1977)
 MEDIAN_ERROR = 1.1774  # median distance of a normal distribution in the plane, in standard deviations
+CONVERGED = 0.002  # share by which the error must fall for another round of a robust adjustment
 CLEARLY = 0.8  # largest ratio of reprojection errors that justifies freer lenses without other evidence
 APART = 0.98  # the same for a lens per frame if there are several lenses anyway
 
@@ -57,12 +58,12 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
 
     The result is empty if a lens becomes impossible.
     """
-    model, cache, options = _adjusted(
-        database, database.frames, cam_from_world, MAP_OBSERVATIONS, distortion=True, robust=True
-    )
+    frames = database.frames
+    observations = min(MAP_OBSERVATIONS, MAP_PER_FRAME * len(frames))
+    model, cache, options = _adjusted(database, frames, cam_from_world, observations, distortion=True, robust=True)
     if not plausible(model):
         return NO_MODEL
-    if len(cam_from_world) < len(database.frames):
+    if len(cam_from_world) < len(frames):
         add_frames(cache, options, model)
     return read_model(model)
 
@@ -162,7 +163,7 @@ def _refine(
     robust: wrong matches on repeated structure pass the pixel threshold, so their influence must not grow with their
     error. A first, rough round shows how exact the observations are; the loss of the others is Cauchy's with a scale of
     EFFICIENT_SCALE standard deviations of the errors, at most ``pixel``. A stretch that hangs on few points moves a
-    little in each round, so fewer rounds leave it where it drifted.
+    little in each round, so the rounds end only when the error hardly falls.
     """
     adjustment = options.get_global_bundle_adjustment()
     ceres = adjustment.ceres
@@ -172,14 +173,21 @@ def _refine(
             rounds, SETTLED, options.get_mapper(), adjustment, options.get_triangulation(), False
         )
 
-    if robust:
-        exact = ceres.solver_options.function_tolerance
-        ceres.loss_function_type, ceres.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, pixel
-        ceres.solver_options.function_tolerance = ROUGHLY
+    if not robust:
+        adjust(ROUNDS)
+        return
+    exact = ceres.solver_options.function_tolerance
+    ceres.loss_function_type, ceres.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, pixel
+    ceres.solver_options.function_tolerance = ROUGHLY
+    adjust(1)
+    ceres.solver_options.function_tolerance = exact
+    error = deviation(reprojection_errors(mapper.reconstruction))
+    ceres.loss_function_scale = min(pixel, EFFICIENT_SCALE * error)
+    for _ in range(ROUNDS):
         adjust(1)
-        ceres.solver_options.function_tolerance = exact
-        ceres.loss_function_scale = min(pixel, EFFICIENT_SCALE * deviation(reprojection_errors(mapper.reconstruction)))
-    adjust(ROUNDS)
+        before, error = error, deviation(reprojection_errors(mapper.reconstruction))
+        if error > (1 - CONVERGED) * before:
+            break
 
 
 def deviation(errors: Array) -> float:
@@ -226,7 +234,7 @@ def _match_new(database: MatchDatabase, places: Iterable[Pair], *, glance: bool 
     """Match pairs of places in the sequence; returns the new verified ones."""
     frames = database.frames
     new = [(a, b) for a, b in places if not database.matched((frames[a], frames[b]))]
-    database.match([(frames[a], frames[b]) for a, b in new], glance=glance, tracked=True)
+    database.match([(frames[a], frames[b]) for a, b in new], glance=glance, tracked=frames)
     return [(a, b) for a, b in new if database.inliers(frames[a], frames[b])]
 
 

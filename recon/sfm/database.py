@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pycolmap
@@ -48,7 +48,16 @@ NO_IMAGE, NO_MASK = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_)
 ID_LIMIT = 2**31 - 1  # COLMAP's pair id: the first image's id times this, plus the second's id
 
 
-_End = tuple[Features, NDArray[np.int64]]  # some features of a frame and their rows
+class _End(NamedTuple):
+    """One of two frames to match: the features to match, their rows, the lens, and original per working pixels."""
+
+    features: Features
+    rows: NDArray[np.int64]
+    lens: pycolmap.Camera
+    scale: float
+
+
+_Matched = tuple[Pair, Rows, pycolmap.TwoViewGeometry | None]
 
 
 def image_id(frame_index: int) -> int:
@@ -167,50 +176,52 @@ class MatchDatabase:
         return float(np.median([self._scale[index] for index in frame_indices]))
 
     @stage("matching")
-    def match(self, pairs: Iterable[Pair], *, glance: bool = False, tracked: bool = False) -> None:
+    def match(self, pairs: Iterable[Pair], *, glance: bool = False, tracked: Sequence[int] = ()) -> None:
         """Match and verify the pairs (smaller index first) that have not been matched.
 
         glance: match only pairs whose largest features match (preemptive matching, Wu 2013), for each frame those with
         the most such matches, and do not search weak pairs for more matches. Use it for many pairs of which few
-        overlap. tracked: match only features with verified matches already, in frames that have enough of them; others
-        hardly ever make tracks.
+        overlap. tracked: frames among which a feature must have verified matches already, if the frame has enough of
+        those; others hardly ever make tracks.
         """
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
         if not missing:
             return
         if isinstance(self._matcher, ImageMatcher):
-            found = self._match_images(self._matcher, missing)
+            found: Iterable[_Matched] = self._match_images(self._matcher, missing)
         else:
             alike = self._most_alike(self._matcher, missing) if glance else missing
-            found = self._match_features(self._matcher, alike, tracked=tracked)
-        candidates: list[tuple[Pair, Rows]] = []
-        for pair, matches in found:
-            if len(matches) >= ENOUGH_INLIERS:
+            found = self._match_features(self._matcher, alike, guided=not glance, tracked=tracked)
+        inliers = dict.fromkeys(missing, 0)
+        for pair, matches, geometry in found:
+            if geometry is not None:
                 self._database.write_matches(image_id(pair[0]), image_id(pair[1]), matches)
-                candidates.append((pair, matches))
-        self._inliers.update(dict.fromkeys(missing, 0))
-        self._verify(candidates, guided=not glance)
+                self._database.write_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
+                inliers[pair] = len(geometry.inlier_matches)
+        self._inliers.update(inliers)
 
-    def _match_features(self, matcher: Matcher, pairs: Sequence[Pair], *, tracked: bool) -> Iterator[tuple[Pair, Rows]]:
-        """Matched feature rows (m, 2) of each pair."""
-        chosen = self._tracked_rows(chain.from_iterable(pairs)) if tracked else {}
+    def _match_features(
+        self, matcher: Matcher, pairs: Sequence[Pair], *, guided: bool, tracked: Sequence[int]
+    ) -> Iterator[_Matched]:
+        """Match pairs by their features, and verify each at once, while the matcher still knows it."""
+        chosen = self._tracked_rows(tracked)
+        guide = matcher if guided and isinstance(matcher, GuidedMatcher) else None
 
-        def match(ends: tuple[_End, _End]) -> Rows:
-            (first, first_rows), (second, second_rows) = ends
-            found = rows_of(matcher.match(first, second), first, second)
-            return np.column_stack([first_rows[found[:, 0]], second_rows[found[:, 1]]])
+        def match(ends: tuple[_End, _End]) -> tuple[Rows, pycolmap.TwoViewGeometry | None]:
+            first, second = ends
+            found = rows_of(matcher.match(first.features, second.features), first.features, second.features)
+            geometry = _verified(found, first, second, guide)
+            if geometry is not None:
+                geometry.inlier_matches = _of_all(geometry.inlier_matches, first, second)
+            return _of_all(found, first, second), geometry
 
-        def end(index: int) -> _End:
-            features = self.features(index)
-            rows = chosen.get(index)
-            return (features, np.arange(len(features.keypoints))) if rows is None else (features.rows(rows), rows)
+        ends = ((self._end(first, chosen.get(first)), self._end(second, chosen.get(second))) for first, second in pairs)
+        return ((pair, *found) for pair, found in zip(pairs, beside(match, ends), strict=True))
 
-        return zip(pairs, beside(match, ((end(first), end(second)) for first, second in pairs)), strict=True)
-
-    def _tracked_rows(self, frame_indices: Iterable[int]) -> dict[int, NDArray[np.int64]]:
-        """Features of each frame that have verified matches; only of frames with ENOUGH_TRACKED of them."""
-        counts = self.times_matched(self.frames)
-        rows = {index: np.flatnonzero(counts[index]) for index in set(frame_indices)}
+    def _tracked_rows(self, frame_indices: Sequence[int]) -> dict[int, NDArray[np.int64]]:
+        """Features of each frame with verified matches among some frames; only of frames with ENOUGH_TRACKED of
+        them."""
+        rows = {index: np.flatnonzero(counts) for index, counts in self.times_matched(frame_indices).items()}
         return {index: found for index, found in rows.items() if len(found) >= ENOUGH_TRACKED}
 
     def times_matched(self, frame_indices: Sequence[int]) -> dict[int, NDArray[np.int64]]:
@@ -237,36 +248,34 @@ class MatchDatabase:
         }
         return [(frames[first], frames[second]) for first, second in most_alike(alike)]
 
-    def _both_features(self, pair: Pair) -> tuple[Features, Features]:
-        return self.features(pair[0]), self.features(pair[1])
-
-    def _match_images(self, matcher: ImageMatcher, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Rows]]:
-        """Matched keypoint rows (m, 2) of each pair; adds the keypoints that matching finds."""
+    def _match_images(self, matcher: ImageMatcher, pairs: Sequence[Pair]) -> list[_Matched]:
+        """Match pairs by their images, add the keypoints that this finds, and verify."""
         changed: dict[int, NDArray[np.float32]] = {}
+        matches = []
         for pair, matched in zip(pairs, matcher.match_images(pairs, self.features), strict=True):
             rows = []
             for index, pixels in zip(pair, matched, strict=True):
                 before = changed[index] if index in changed else self.features(index).keypoints
                 changed[index], own = with_keypoints(before, pixels, self._scale[index])
                 rows.append(own)
-            yield pair, one_to_one(np.column_stack(rows))
+            matches.append(one_to_one(np.column_stack(rows)))
         for index, keypoints in changed.items():
             self._database.update_keypoints(image_id(index), keypoints)
         self.features.cache_clear()
 
-    @stage("verification")
-    def _verify(self, pairs: Sequence[tuple[Pair, Rows]], *, guided: bool) -> None:
-        """Keep matches that fit one epipolar geometry or homography; search for more if they are few."""
-        matcher = self._matcher if guided and isinstance(self._matcher, GuidedMatcher) else None
-        views = ((matches, *self._view_of(pair)) for pair, matches in pairs)
-        geometries = beside(lambda view: verify(*view, matcher), views)
-        for (pair, _), geometry in zip(pairs, geometries, strict=True):
-            self._database.write_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
-            self._inliers[pair] = len(geometry.inlier_matches)
+        def judge(view: tuple[Rows, tuple[_End, _End]]) -> pycolmap.TwoViewGeometry | None:
+            return _verified(view[0], *view[1], None)
 
-    def _view_of(self, pair: Pair) -> tuple[tuple[Features, Features], tuple[pycolmap.Camera, pycolmap.Camera], float]:
-        """The input of a pair's verification: features, lenses and pixel scale."""
-        return self._both_features(pair), (self.camera(pair[0]), self.camera(pair[1])), self.pixel_scale(pair)
+        ends = ((self._end(first), self._end(second)) for first, second in pairs)
+        geometries = beside(judge, zip(matches, ends, strict=True))
+        return list(zip(pairs, matches, geometries, strict=True))
+
+    def _end(self, index: int, rows: NDArray[np.int64] | None = None) -> _End:
+        """What matching needs of a frame. rows: of the features to match; None for all."""
+        features = self.features(index)
+        if rows is None:
+            return _End(features, np.arange(len(features.keypoints)), self.camera(index), self._scale[index])
+        return _End(features.rows(rows), rows, self.camera(index), self._scale[index])
 
     def matched(self, pair: Pair) -> bool:
         """Whether matching the pair has been tried."""
@@ -487,6 +496,21 @@ class MatchDatabase:
         camera = pycolmap.Camera.create_from_model_name(0, self._model, focal, width, height)
         camera.has_prior_focal_length = frame.focal > 0
         return camera
+
+
+def _verified(
+    matches: Rows, first: _End, second: _End, matcher: GuidedMatcher | None
+) -> pycolmap.TwoViewGeometry | None:
+    """The geometry of two frames, see ``verify``; None if they have too few matches for any."""
+    if len(matches) < ENOUGH_INLIERS:
+        return None
+    pixel = (first.scale + second.scale) / 2
+    return verify(matches, (first.features, second.features), (first.lens, second.lens), pixel, matcher)
+
+
+def _of_all(matches: Rows, first: _End, second: _End) -> Rows:
+    """Matches (m, 2) of the features at either end as rows of all features of their frames."""
+    return np.column_stack([first.rows[matches[:, 0]], second.rows[matches[:, 1]]]).astype(np.uint32)
 
 
 def _rig(camera: pycolmap.Camera) -> pycolmap.Rig:

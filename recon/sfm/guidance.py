@@ -13,6 +13,7 @@ PLANAR = (
     pycolmap.TwoViewGeometryConfiguration.PANORAMIC,
     pycolmap.TwoViewGeometryConfiguration.PLANAR_OR_PANORAMIC,
 )
+ROWS_IN_CACHE = 32  # of a matrix of 2,048 columns
 
 
 def allowed_matches(
@@ -45,13 +46,18 @@ def _on_epipolar_lines(fundamental: Array, first: Array, second: Array, max_erro
     """
     points_first, points_second = _homogeneous(first), _homogeneous(second)
     lines_second, lines_first = points_first @ fundamental.T, points_second @ fundamental
-    residual = lines_second.astype(np.float32) @ points_second.T.astype(np.float32)
     of_rows, of_columns = (
         (max_error**2 * (lines[:, :2] ** 2).sum(1)).astype(np.float32) for lines in (lines_second, lines_first)
     )
-    np.square(residual, out=residual)
-    residual -= of_rows[:, None]
-    return np.asarray(residual <= of_columns)
+    rows, columns = lines_second.astype(np.float32), points_second.T.astype(np.float32)
+    allowed = np.empty((len(first), len(second)), dtype=np.bool_)
+    for start in range(0, len(first), ROWS_IN_CACHE):
+        block = slice(start, start + ROWS_IN_CACHE)
+        residual = rows[block] @ columns
+        np.square(residual, out=residual)
+        residual -= of_rows[block, None]
+        np.less_equal(residual, of_columns, out=allowed[block])
+    return allowed
 
 
 def _homogeneous(pixels: Array) -> Array:

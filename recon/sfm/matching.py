@@ -131,6 +131,7 @@ class SiftMatcher:
         mutual = best == similarity.max(axis=0)[partner]
         similarity[rows, partner] = -1.0
         keep = mutual & self._is_distinctive(best, similarity.max(axis=1))
+        similarity[rows, partner] = best
         return np.column_stack([rows[keep], partner[keep]]).astype(np.uint32)
 
     def match_guided(self, first: Features, second: Features, allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:
@@ -158,21 +159,25 @@ class SiftMatcher:
         return np.asarray((angle < self.max_ratio * next_angle) & (angle < self.max_angle))
 
 
-def _similarity(first: Features, second: Features) -> NDArray[np.float32]:
-    """Cosines (n1, n2) of all descriptors, which the thread's next call overwrites."""
-    similarity = _scratch(len(first.keypoints), len(second.keypoints))
-    np.matmul(first.descriptors, second.descriptors.T, out=similarity)
-    return similarity
-
-
 _memory = threading.local()
 
 
+def _similarity(first: Features, second: Features) -> NDArray[np.float32]:
+    """Cosines (n1, n2) of all descriptors. The thread keeps those of one pair of frames: a guided match follows the
+    first one, and allocating a matrix takes a fifth of the matching time."""
+    last = getattr(_memory, "pair", None)
+    if last is None or first.descriptors is not last[0] or second.descriptors is not last[1]:
+        matrix = _scratch(len(first.keypoints), len(second.keypoints))
+        np.matmul(first.descriptors, second.descriptors.T, out=matrix)
+        _memory.pair, _memory.similarity = (first.descriptors, second.descriptors), matrix
+    return np.asarray(_memory.similarity)
+
+
 def _scratch(rows: int, columns: int) -> NDArray[np.float32]:
-    """A matrix that the thread's next call overwrites; allocating one takes a fifth of the matching time."""
-    if getattr(_memory, "matrix", np.empty(0, np.float32)).size < rows * columns:
-        _memory.matrix = np.empty(rows * columns, np.float32)
-    return np.asarray(_memory.matrix[: rows * columns].reshape(rows, columns))
+    """A matrix that the thread's next call overwrites."""
+    if getattr(_memory, "values", np.empty(0, np.float32)).size < rows * columns:
+        _memory.values = np.empty(rows * columns, np.float32)
+    return np.asarray(_memory.values[: rows * columns].reshape(rows, columns))
 
 
 MATCHERS: Registry[str | Callable[[], AnyMatcher]] = Registry("matcher", {"sift": SiftMatcher})

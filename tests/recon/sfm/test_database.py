@@ -84,7 +84,7 @@ def test_tracked_features_are_matched_alone_where_there_are_enough(
         database.add(read_frame(index))
     database.match([(2, 3)])
     before = database.times_matched([0, 1, 2, 3])
-    database.match([(1, 3)], tracked=True)
+    database.match([(1, 3)], tracked=[0, 1, 2, 3])
     rows = database.verified_matches((1, 3))
     alone = [np.all(before[index][found] > 0) for index, found in zip((1, 3), rows.T, strict=True)]
     assert len(rows) > 100

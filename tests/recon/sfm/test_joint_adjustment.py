@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pycolmap
@@ -68,8 +68,8 @@ class EverythingOverlaps:
         self.pairs: set[Pair] = set()
         self.glanced_at: set[Pair] = set()
 
-    def match(self, pairs: Iterable[Pair], *, glance: bool, tracked: bool) -> None:
-        assert tracked
+    def match(self, pairs: Iterable[Pair], *, glance: bool, tracked: Sequence[int]) -> None:
+        assert tracked == self.frames
         pairs = set(pairs)
         self.pairs.update(pairs)
         self.glanced_at.update(pairs if glance else ())
