@@ -56,8 +56,8 @@ class DenseSift:
         offsets = np.round((np.arange(CELLS) - (CELLS - 1) / 2) * cell).astype(np.int64)
         at_rows = rows[:, None, None, None] + offsets[None, None, :, None]
         at_columns = columns[None, :, None, None] + offsets[None, None, None, :]
-        patches = histograms[:, at_rows, at_columns]  # (orientations, rows, columns, cells, cells)
-        flat = np.moveaxis(patches, 0, -1).reshape(-1, CELLS * CELLS * ORIENTATIONS)
+        patches = histograms[at_rows, at_columns]  # (rows, columns, cells, cells, orientations)
+        flat = patches.reshape(-1, CELLS * CELLS * ORIENTATIONS)
         total = flat.sum(axis=1, keepdims=True)
         reach = np.ones((5 * cell + 1, 5 * cell + 1), np.uint8)  # including what cells receive from their neighbours
         free = cv2.dilate(hidden, reach)[np.ix_(rows, columns)].ravel() == 0
@@ -75,21 +75,21 @@ def _blurred(grey: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 
 def _orientation_planes(grey: NDArray[np.float32]) -> Planes:
-    """Gradient magnitude (8, height, width) by orientation, shared linearly between the two nearest of eight."""
+    """Gradient magnitude (height, width, 8) by orientation, shared linearly between the two nearest of eight."""
     dx, dy = cv2.Scharr(grey, cv2.CV_32F, 1, 0, scale=1 / 32), cv2.Scharr(grey, cv2.CV_32F, 0, 1, scale=1 / 32)
     magnitude, angle = cv2.cartToPolar(dx, dy)
     position = angle * np.float32(ORIENTATIONS / (2 * np.pi))
     lower = np.floor(position)
     share = magnitude * (position - lower)
     number = lower.astype(np.int64) % ORIENTATIONS
-    planes = np.zeros((ORIENTATIONS, *grey.shape), dtype=np.float32)
-    np.put_along_axis(planes, number[None], (magnitude - share)[None], axis=0)
+    planes = np.zeros((*grey.shape, ORIENTATIONS), dtype=np.float32)
+    np.put_along_axis(planes, number[..., None], (magnitude - share)[..., None], axis=2)
     # A pixel's second orientation always differs from its first, so nothing is overwritten.
-    np.put_along_axis(planes, ((number + 1) % ORIENTATIONS)[None], share[None], axis=0)
+    np.put_along_axis(planes, ((number + 1) % ORIENTATIONS)[..., None], share[..., None], axis=2)
     return planes
 
 
 def _pool(planes: Planes, cell: int) -> Planes:
     """Mean over cells with weights that fall linearly from the middle, as SIFT interpolates: two box filters."""
-    pooled = np.stack([cv2.blur(cv2.blur(plane, (cell, cell)), (cell, cell)) for plane in planes])
+    pooled = cv2.blur(cv2.blur(planes, (cell, cell)), (cell, cell))
     return np.asarray(np.maximum(pooled, 0))  # running sums leave tiny negative remainders

@@ -132,7 +132,7 @@ def _write_cloud(file: IO[bytes], frames: Iterable[PosedGeometry], voxel: float,
     for batch in _batches(frames):
         thinned, keys = thin(batch, voxel)
         new = ~np.isin(keys, occupied, assume_unique=True)
-        occupied = np.union1d(occupied, keys)
+        occupied = np.sort(np.concatenate([occupied, keys[new]]))
         if len(occupied) > max_points:
             return None
         file.write(_vertices(thinned)[new].tobytes())
@@ -167,18 +167,24 @@ def thin(points: CloudPoints, voxel: float) -> tuple[CloudPoints, NDArray[np.int
     near = np.abs(cells + 0.5).max(axis=1, initial=0) < 1 << (KEY_BITS - 1)
     shifted = cells[near].astype(np.int64) + (1 << (KEY_BITS - 1))
     packed = (shifted[:, 0] << 2 * KEY_BITS) | (shifted[:, 1] << KEY_BITS) | shifted[:, 2]
-    keys, voxel_of = np.unique(packed, return_inverse=True)
-    weights = points.confidence[near]
-    totals = np.bincount(voxel_of, weights, len(keys))
+    order = np.argsort(packed)
+    packed = packed[order]
+    starts = np.flatnonzero(np.r_[True, packed[1:] != packed[:-1]][: len(packed)])
+    rows = np.flatnonzero(near)[order]
+    weights = points.confidence[rows]
+    totals = np.add.reduceat(weights, starts) if len(starts) else np.zeros(0)
 
     def mean(values: Array) -> Array:
-        return np.asarray(np.bincount(voxel_of, weights * values[near], len(keys)) / totals)
+        if not len(starts):
+            return np.zeros(0)
+        return np.asarray(np.add.reduceat(weights * values[rows], starts) / totals)
 
     def means(rows: Array | Image) -> Array:
         return np.stack([mean(column) for column in rows.T], axis=1)
 
     normals = None if points.normals is None else _unit(means(points.normals))
-    return CloudPoints(means(points.positions), means(points.colours), mean(points.confidence), normals), keys
+    thinned = CloudPoints(means(points.positions), means(points.colours), mean(points.confidence), normals)
+    return thinned, packed[starts]
 
 
 def _unit(normals: Array) -> Array:
