@@ -30,8 +30,8 @@ class LoopFinder:
     """Implements ``recon.core.places.PlaceRecogniser``.
 
     describer: None for the classical one; one that learns does so from the first submap. Memory holds one descriptor
-    per frame, the first one if a frame appears again; images and geometry are read again only for verification, which
-    the ``workers`` do.
+    per frame, the first one if a frame appears again, and the images of the first submap until a second one comes;
+    geometry is read again only for verification, which the ``workers`` do.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class LoopFinder:
         self._index: PlaceIndex | None = None
         self._sample = _Sample()
         self._submap_of: dict[int, int] = {}
+        self._first: tuple[int, Sequence[Frame]] | None = None  # not described yet
 
     @property
     def name(self) -> str:
@@ -54,20 +55,32 @@ class LoopFinder:
 
     @stage("place recognition")
     def look(self, submap: Submap, frames: Sequence[Frame], read_submap: ReadSubmap) -> Sequence[LoopCandidate]:
-        frames = [frame for frame in frames if frame.index not in self._submap_of]
-        images, masks = [frame.image for frame in frames], [frame.mask for frame in frames]
-        describer = self._learnt(images, masks)
-        if describer is None or not frames:
-            return ()  # blank images: nothing to recognise yet
-        descriptors = describer.describe(images, masks)
-        self._index = self._index or PlaceIndex(describer.name, describer.dim)
-        indices = [frame.index for frame in frames]
-        self._submap_of.update(dict.fromkeys(indices, submap.index))
-        hits = self._hits(self._index, indices, descriptors)
+        if self._first is None:
+            # It cannot resemble any other, and most runs have no other.
+            self._first = submap.index, frames
+            return ()
+        self._describe(*self._first)
+        self._first = submap.index, ()
+        hits = self._hits(*self._describe(submap.index, frames))
         known: dict[int, Mapping[int, FrameGeometry]] = {
             submap.index: {frame.index: frame for frame in submap.geometry.frames}
         }
         return self._verified(hits, known, read_submap)
+
+    def _describe(self, number: int, frames: Sequence[Frame]) -> tuple[list[int], Descriptors]:
+        """Add frames of a submap to the index; returns those that were not there yet, and their descriptors."""
+        frames = [frame for frame in frames if frame.index not in self._submap_of]
+        images, masks = [frame.image for frame in frames], [frame.mask for frame in frames]
+        describer = self._learnt(images, masks)
+        if describer is None or not frames:
+            return [], np.zeros((0, 0), np.float32)  # blank images: nothing to recognise yet
+        descriptors = describer.describe(images, masks)
+        self._index = self._index or PlaceIndex(describer.name, describer.dim)
+        indices = [frame.index for frame in frames]
+        self._submap_of.update(dict.fromkeys(indices, number))
+        self._index.add(indices, descriptors)
+        self._sample.add(indices, descriptors)
+        return indices, descriptors
 
     def _learnt(self, images: Sequence[Image], masks: Sequence[Mask]) -> PlaceDescriber | None:
         if isinstance(self._describer, PlaceLearner):
@@ -77,15 +90,13 @@ class LoopFinder:
             self._describer = learned
         return self._describer
 
-    def _hits(self, index: PlaceIndex, indices: list[int], descriptors: Descriptors) -> list[Hit]:
-        """Candidates by descriptors, between different submaps; the frames are in the index afterwards."""
-        index.add(indices, descriptors)
-        self._sample.add(indices, descriptors)
+    def _hits(self, indices: list[int], descriptors: Descriptors) -> list[Hit]:
+        """Earlier frames, in other submaps, that the described frames may show again."""
         background = self._sample.background(self._candidates.gap)
-        if background is None:
+        if background is None or self._index is None:
             return []
         threshold = background.threshold(self._candidates.deviations)
-        hits = find_hits(index, indices, descriptors, threshold, self._candidates)
+        hits = find_hits(self._index, indices, descriptors, threshold, self._candidates)
         apart = [hit for hit in hits if self._submap_of[hit.frame] != self._submap_of[hit.earlier]]
         return strongest(supported(apart, self._candidates), self._candidates)
 
