@@ -326,8 +326,8 @@ def _print_summary(report: RunReport, out: Path) -> None:
         ("peak memory", size(report.peak_memory_bytes)),
         ("loops", f"{sum(loop.verdict == 'accepted' for loop in report.loops)} of {len(report.loops)} candidates"),
     ]
-    told = {frame.index for lost in report.losses for frame in lost}
-    others = [frame for frame in report.skipped if frame.index not in told]
+    listed = {frame.index for lost in report.losses for frame in lost}
+    others = [frame for frame in report.skipped if frame.index not in listed]
     rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in others[:SKIPPED_SHOWN]]
     if len(others) > SKIPPED_SHOWN:
         rows.append(("", f"and {len(others) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))

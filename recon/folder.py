@@ -117,7 +117,7 @@ def discard_map(out: Path) -> None:
 
 
 @contextmanager
-def full_disk_told(out: Path) -> Iterator[None]:
+def full_disk_explained(out: Path) -> Iterator[None]:
     """Turn pycolmap's database errors on a full disk into an OutputError; finally remove ``incoming``."""
     try:
         yield

@@ -17,7 +17,7 @@ from recon.core.places import PlaceRecogniser
 from recon.core.stopwatch import Stopwatch, peak_memory, stage
 from recon.core.types import Chunk, ChunkGeometry, Frame, SkippedFrame
 from recon.core.workers import Workers
-from recon.folder import discard_map, finish_moving, full_disk_told, open_journal, refuse_own_outputs, replacing
+from recon.folder import discard_map, finish_moving, full_disk_explained, open_journal, refuse_own_outputs, replacing
 from recon.frontend import GeometryFrontEnd, Resumable, Workplace
 from recon.mapping.chunks import chunks
 from recon.mapping.correction import correct
@@ -97,7 +97,7 @@ def reconstruct_source(
         source.keyframes = journal.keyframes
         if settings.resume:
             source = ResumedSource(source, out, journal)
-        with explained(out, resumable=prepared.resumable), full_disk_told(out):
+        with explained(out, resumable=prepared.resumable), full_disk_explained(out):
             tell = workers.listener = Announcer(out, listeners)
             front_end = prepared.start(Workplace(out / "map", tell, sorted(journal.frames)))
             return Run(Task(name, source, out, settings, workers), tell, journal, front_end, recogniser).execute()

@@ -25,7 +25,7 @@ from recon.core.similarity import Array
 from recon.exports import EXPORTS, Export
 from recon.exports.readers import CheckError
 from recon.store import report
-from recon.store.journal import ANEW, frames_of, read_journal
+from recon.store.journal import REBUILD, frames_of, read_journal
 from recon.store.map import AGAIN, open_map, submap_path
 
 MAX_MEAN_ERROR = 3.0
@@ -169,7 +169,7 @@ def _require_sound(database: Path) -> None:
     except sqlite3.Error as error:
         found = str(error)
     if found != "ok":
-        raise CheckError(f"{database} is damaged ({found}), so the run cannot be resumed. {ANEW}")
+        raise CheckError(f"{database} is damaged ({found}), so the run cannot be resumed. {REBUILD}")
 
 
 def _check_cloud(outputs: _Outputs) -> str:

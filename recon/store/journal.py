@@ -43,7 +43,7 @@ from recon.store.masks import write_masks
 from recon.store.missing import why_no_run
 
 JOURNAL_VERSION = 2  # which added the content of frames
-ANEW = "Rebuild the map with --overwrite."
+REBUILD = "Rebuild the map with --overwrite."
 AS_IT_WAS = "Restore the source, choose another --out, or rebuild the map with --overwrite."
 Row = dict[str, Any]
 
@@ -360,7 +360,7 @@ def read_journal(folder: Path) -> Journal:
 
 def cannot_resume(folder: Path, was: RunSettings) -> str:
     """The sentence for a run by a front end that is not ``Resumable``."""
-    return f"{folder} was made by the front end {front_end_name(was)} and cannot be resumed. {ANEW}"
+    return f"{folder} was made by the front end {front_end_name(was)} and cannot be resumed. {REBUILD}"
 
 
 def require_run(folder: Path) -> Path:
@@ -373,7 +373,7 @@ def require_run(folder: Path) -> Path:
 
 def _read_parts(folder: Path) -> tuple[Part, ...]:
     path = require_run(folder)
-    parts = typed(_load(path), _Parts, path, ANEW).parts
+    parts = typed(_load(path), _Parts, path, REBUILD).parts
     # Early builds recorded "auto", and it selected.
     return tuple(replace(part, settings=part.settings.decided(0, live=True)) for part in parts)
 
@@ -381,12 +381,12 @@ def _read_parts(folder: Path) -> tuple[Part, ...]:
 def _read_chunks(folder: Path) -> tuple[ChunkRecord, ...]:
     chunks: list[ChunkRecord] = []
     while (path := _chunk_path(folder, len(chunks))).exists():
-        chunks.append(typed(_load(path), ChunkRecord, path, ANEW))
+        chunks.append(typed(_load(path), ChunkRecord, path, REBUILD))
         _require_in_range(chunks[-1], path)
         for frame in chunks[-1].frames:
             refuse_to_leave(frame.name, path)
     if len(chunks) < len(list(folder.glob("chunk_*.json"))):
-        raise MapError(f"{path} is missing, although later chunks are finished. {ANEW}")
+        raise MapError(f"{path} is missing, although later chunks are finished. {REBUILD}")
     return tuple(chunks)
 
 
@@ -399,7 +399,7 @@ def _require_in_range(chunk: ChunkRecord, path: Path) -> None:
         and {row.index for row in chunk.placed} | chunk.unplaced.keys() <= set(indices)
     )
     if not sound:
-        raise MapError(f"{path} is damaged: its frames are numbered wrongly. {ANEW}")
+        raise MapError(f"{path} is damaged: its frames are numbered wrongly. {REBUILD}")
 
 
 def _read_others(folder: Path, known: Mapping[int, FrameRecord]) -> tuple[SkippedFrame | PassedFrame, ...]:
@@ -418,9 +418,9 @@ def _read_others(folder: Path, known: Mapping[int, FrameRecord]) -> tuple[Skippe
 
 def _load(path: Path) -> Row:
     try:
-        return read_object(path, JOURNAL_VERSION, ANEW)
+        return read_object(path, JOURNAL_VERSION, REBUILD)
     except OSError as error:
-        raise MapError(f"{path} is damaged ({error!r}). {ANEW}") from error
+        raise MapError(f"{path} is damaged ({error!r}). {REBUILD}") from error
 
 
 def _pose_to_json(frame: FrameGeometry) -> Row:
@@ -438,7 +438,7 @@ def _recalled(
     """A frame's geometry: that of the previous chunk unless the submap stores another."""
     if stored is None:
         if row.index not in before:
-            raise MapError(f"{path} lacks the depth of frame {row.index}. {ANEW}")
+            raise MapError(f"{path} lacks the depth of frame {row.index}. {REBUILD}")
         return before[row.index]
     poses = np.array(row.cam_from_chunk), np.array(row.intrinsics)
     return FrameGeometry(row.index, poses[0], row.camera, poses[1], stored.depth, stored.confidence, stored.colour)

@@ -106,7 +106,7 @@ def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def full_disk_told(*_: object, **__: object) -> None:
+def full_disk_explained(*_: object, **__: object) -> None:
     raise OutputError("Cannot write it: No space left on device. Free some space.")
 
 
@@ -119,7 +119,7 @@ def broken(*_: object) -> None:
     [
         ("trajectory.write_tum", broken, "poses.txt", "tum"),
         ("colmap.write_colmap", full, "colmap/sparse", "colmap"),
-        ("ply.write_ply", full_disk_told, "cloud.ply", "ply"),
+        ("ply.write_ply", full_disk_explained, "cloud.ply", "ply"),
     ],
 )
 def test_an_export_that_fails_leaves_the_others(
