@@ -58,12 +58,18 @@ def plot(report: RunReport) -> bytes:
     axes.barh(rows, [stage.seconds for stage in stages], height=0.35, color="#1f4e79", label="wall")
     axes.set_yticks(rows, [stage.name for stage in stages])
     axes.set_xlabel("seconds")
-    axes.set_title(f"{report.frames_read} frames, {report.processor_seconds:.0f} processor seconds", loc="left")
+    keyframes = f", {report.frames_read} of them keyframes" if report.passed_over else ""
+    axes.set_title(f"{_frames(report)} frames{keyframes}, {report.processor_seconds:.0f} processor seconds", loc="left")
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     return file.getvalue()
+
+
+def _frames(report: RunReport) -> int:
+    """All frames of the source, mapped or between keyframes."""
+    return report.frames_read + report.passed_over
 
 
 def _row(stage: StageTime, report: RunReport) -> tuple[str, ...]:
@@ -72,7 +78,7 @@ def _row(stage: StageTime, report: RunReport) -> tuple[str, ...]:
         stage.name,
         f"{stage.processor_seconds:.1f}",
         f"{share:.0%}",
-        f"{1000 * stage.processor_seconds / max(report.frames_read, 1):.0f}",
+        f"{1000 * stage.processor_seconds / max(_frames(report), 1):.0f}",
         f"{stage.seconds:.1f}",
         str(stage.calls or ""),
         f"{stage.peak_memory_bytes / MEGABYTE:.0f}",
