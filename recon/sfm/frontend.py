@@ -32,7 +32,7 @@ from recon.sfm.pairs import window_pairs
 from recon.sources.base import Cameras
 
 # Near neighbours only: distant frames that look alike may show two places, which only the whole map can separate.
-NEAR, FAR = (1, 2, 3, 4), (6, 8, 12, 16)
+WINDOW = (1, 2, 3, 4, 6, 8, 12, 16)
 WIDE_WINDOW = tuple(range(1, 21))
 CONTEXT = 60
 UNSETTLED_CONTEXT = 180  # frames that determine the lens together
@@ -192,12 +192,9 @@ class StructureFromMotion:
 
     def _match(self, number: int, indices: list[int]) -> None:
         frames = sorted({*self._context, *indices})
-        self.database.match(window_pairs(frames, NEAR))
-        # The first chunk determines the lens; short sequences consist of nothing else.
-        tracked = frames if self._context else ()
-        self.database.match(window_pairs(frames, FAR), tracked=tracked)
-        if shared_over(self.database, indices, FAR[-1]) > SLOW_SHARE:
-            self.database.match(window_pairs(frames, SLOW_WINDOW), tracked=tracked)
+        self.database.match(window_pairs(frames, WINDOW))
+        if shared_over(self.database, indices, WINDOW[-1]) > SLOW_SHARE:
+            self.database.match(window_pairs(frames, SLOW_WINDOW))
         if not is_ordered(self.database, indices):
             self._tell(Notice(f"Chunk {number + 1}: neighbouring images show different things; matching all pairs."))
             self.database.match(window_pairs(indices, range(1, len(indices))))

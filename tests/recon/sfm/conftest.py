@@ -8,7 +8,7 @@ import pytest
 
 from recon.core.types import Frame
 from recon.sfm.database import MatchDatabase
-from recon.sfm.frontend import FAR, NEAR
+from recon.sfm.frontend import WINDOW
 from recon.sfm.matching import SiftMatcher
 from recon.sfm.pairs import window_pairs
 
@@ -36,5 +36,5 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> MatchDatabase:
     database = MatchDatabase(tmp_path_factory.mktemp("sfm") / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
     for index in range(FRAMES):
         database.add(read_frame(index))
-    database.match(window_pairs(list(range(FRAMES)), (*NEAR, *FAR)))
+    database.match(window_pairs(list(range(FRAMES)), WINDOW))
     return database
