@@ -70,6 +70,11 @@ _UNKNOWN = (
 )
 
 
+def too_few(source: str, count: int) -> str:
+    """The message for a source with fewer than two images."""
+    return f"{source} gives {count} readable image; at least two from different places are needed."
+
+
 def refusal(source: str, count: int, hindrances: Collection[Hindrance]) -> str:
     """The message for ``count`` frames, two or more, none of which has a pose. hindrances: one per frame."""
     if count == 2:
