@@ -17,6 +17,7 @@ from recon.core.stopwatch import stage
 from recon.core.types import SparseModel
 from recon.sfm.crops import fits_better, have_moved, look_cropped
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
+from recon.sfm.hold import without_loose
 from recon.sfm.lens_check import several_lenses
 from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_model
 from recon.sfm.matching import Pair
@@ -64,7 +65,7 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
         return NO_MODEL
     if len(cam_from_world) < len(database.frames):
         add_frames(cache, options, model)
-    return read_model(model)
+    return without_loose(read_model(model))
 
 
 @stage("chunk adjustment")
