@@ -316,7 +316,10 @@ def _print_summary(report: RunReport, out: Path) -> None:
     rows = [("DOUBTFUL", f"{suspicion}.") for suspicion in report.suspicions]
     rows += [("NOT PLACED", _loss(lost, report.frames_read)) for lost in report.losses]
     doubtful = sum(bool(chunk.warnings) for chunk in report.chunks)
-    if doubtful:
+    if len(report.chunks) == 1:
+        warnings = (warning for warning in report.chunks[0].warnings if warning not in report.suspicions)
+        rows += [("doubtful", f"{warning}.") for warning in warnings]
+    elif doubtful:
         rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps; see recon loops {quoted}"))
     what = "keyframes" if report.passed_over else "frames"
     rows.append((what, f"{report.frames_placed} of {report.frames_read} placed"))

@@ -279,6 +279,19 @@ def test_doubts_are_listed_first(photos: Path, tmp_path: Path, front_end, capsys
     assert suspicion in item.sentence
 
 
+def test_a_map_of_one_submap_gives_its_doubts_in_words(photos: Path, tmp_path: Path, front_end, capsys) -> None:
+    found, _ = run(photos, tmp_path / "out")
+    chunks = [replace(chunk, warnings=("it is blurred", "the scale jumps")) for chunk in found.chunks]
+    told = replace(found, chunks=tuple(chunks[:1]), suspicions=("the scale jumps",))
+    conclude(told, tmp_path / "out", Ending())
+    first, second, third = capsys.readouterr().out.splitlines()[1:4]
+    assert first.split() == ["DOUBTFUL", "the", "scale", "jumps."]
+    assert second.split() == ["doubtful", "it", "is", "blurred."]
+    assert third.split()[0] == "frames"
+    conclude(replace(found, chunks=tuple(chunks)), tmp_path / "out", Ending())
+    assert f"doubtful     {len(chunks)} of {len(chunks)} submaps; see recon loops" in capsys.readouterr().out
+
+
 def test_the_loss_of_a_part_stands_first(photos: Path, tmp_path: Path, front_end, capsys) -> None:
     """As of the second of two scenes in one folder."""
     front_end.missing = frozenset({1, 7, 8, 9})
