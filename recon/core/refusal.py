@@ -16,6 +16,7 @@ class Hindrance(StrEnum):
     TURNED = "turned"
     STILL = "still"
     TURNTABLE = "turntable"
+    MIRRORED = "mirrored"
     UNCONNECTED = "unconnected"
     OTHER = "other"
 
@@ -49,6 +50,7 @@ _REASONS = {
     Hindrance.TURNED: "the camera only turned on the spot",
     Hindrance.STILL: "the camera stood still",
     Hindrance.TURNTABLE: "the camera stood still while something before it moved",
+    Hindrance.MIRRORED: "the image is mirrored left to right, unlike the others",
     Hindrance.UNCONNECTED: "too few features in common with the frames around it",
     Hindrance.OTHER: "no place was found for it",
 }
