@@ -11,6 +11,7 @@ from recon.core.cameras import colmap_camera
 from recon.core.errors import InsaneMapError
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame, SparsePoints
+from recon.mapping.centres import centres_move
 from recon.mapping.joints import weakest_joint
 
 FEWEST_POINTS, FEW_POINTS = 12, 25  # least number of points that half of the frames see
@@ -37,7 +38,7 @@ def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Map
     ordered = [frames[index] for index in sorted(frames)]
     found = _doubt_steps(ordered, points, depths)
     if len(points.positions):
-        found += _doubt_points(frames, points) + _doubt_joints(ordered, points)
+        found += _doubt_points(frames, points) + _doubt_joints(ordered, points) + _doubt_centres(ordered, points)
     return tuple(found)
 
 
@@ -143,6 +144,15 @@ def _doubt_joints(frames: list[PlacedFrame], points: SparsePoints) -> list[str]:
     return [
         f"only {joining} points join the {len(part)} frames from {part[0].name} to {part[-1].name} to the others: how "
         "far away and how large that part is, is a guess"
+    ]
+
+
+def _doubt_centres(frames: list[PlacedFrame], points: SparsePoints) -> list[str]:
+    if not centres_move(((frame.index, frame.camera, frame.cam_from_world) for frame in frames), points):
+        return []
+    return [
+        "the points fit clearly better if the centre of the image moves: the video is stabilised, the images are "
+        "cropped, or the poses are wrong"
     ]
 
 

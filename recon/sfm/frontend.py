@@ -20,6 +20,7 @@ from recon.depth.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.frontend import Workplace
 from recon.settings import RunSettings
 from recon.sfm.consistency import adjust_model, match_map, refine_map
+from recon.sfm.crops import have_different_centres
 from recon.sfm.database import MatchDatabase
 from recon.sfm.evidence import find_hindrance, hardly_moves, is_nearly_flat
 from recon.sfm.lens import largest_change
@@ -63,6 +64,10 @@ SEVERAL = "one lens does not fit all images of the same size; several are estima
 MAY_DIFFER = (
     "one lens may not fit all images of the same size, but several give no better map. If you used several cameras or "
     "zoomed, give --cameras per-image or per-folder."
+)
+STABILISED = (
+    "The centre of the image moves from frame to frame, as in a stabilised video. It is estimated for each frame; "
+    "video without stabilisation gives better maps."
 )
 AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repeated print, at most 16% elsewhere
 
@@ -187,7 +192,10 @@ class StructureFromMotion:
                     "path between them, and count as different places. Check that no two places overlap in the map."
                 )
             )
-        return refine_map(self.database, cam_from_world)
+        model = refine_map(self.database, cam_from_world)
+        if have_different_centres(model.cameras.values()):
+            self._tell(Notice(STABILISED))
+        return model
 
     def explain_nothing(self, source: str, names: Mapping[int, str], reasons: Mapping[int, Unplaced]) -> str:
         return refusal(source, len(names), [reason.kind for reason in reasons.values()])
