@@ -69,6 +69,7 @@ STABILISED = (
     "The centre of the image moves from frame to frame, as in a stabilised video. It is estimated for each frame; "
     "video without stabilisation gives better maps."
 )
+FOREIGN_EXIF = "The focal length in the images' EXIF does not fit the images; it is ignored."
 AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repeated print, at most 16% elsewhere
 
 
@@ -298,6 +299,10 @@ class StructureFromMotion:
             if self._hindrance and self._hindrance.invents:
                 return model, effort, False
             fresh, fresh_effort = self._escalate(indices, {})
+            if not fresh.cam_from_model and not self._context and self.database.forget_focals(indices):
+                fresh, fresh_effort = self._escalate(indices, {})
+                if fresh.cam_from_model:
+                    self._tell(Notice(FOREIGN_EXIF))
             if count_placed(fresh, indices) > count_placed(model, indices):
                 self.database.update_cameras(fresh.cameras)
                 return fresh, fresh_effort, True
