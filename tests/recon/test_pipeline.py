@@ -266,7 +266,10 @@ def test_impossible_poses_are_refused_and_nothing_is_left(photos: Path, tmp_path
 def test_doubts_are_listed_first(photos: Path, tmp_path: Path, front_end, capsys) -> None:
     def blurred(poses: Mapping[int, Array]) -> SparseModel:
         model = true_model(poses)
-        return replace(model, points=replace(model.points, pixels=model.points.pixels + 40.0))
+        pixels = model.points.pixels.copy()
+        pixels[::2] += 40.0
+        pixels[1::2] -= 40.0
+        return replace(model, points=replace(model.points, pixels=pixels))
 
     front_end.refined = staticmethod(blurred)
     found, _ = run(photos, tmp_path / "out")
