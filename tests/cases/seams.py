@@ -57,5 +57,12 @@ SEAM = "points join the"
 CASES = (
     Case("gap", gap, "one place; the frames of the other are not placed", placed=PART, ate=0.01, says="NOT PLACED"),
     Case("dissolve", dissolve, "doubtful: hardly any points join the two places", says=SEAM),
-    Case("blank wall", blank_wall, "doubtful: hardly any points join the two places", says=SEAM),
+    Case(
+        "blank wall",
+        blank_wall,
+        "one place; the frames of the other are not placed",
+        placed=PART,
+        ate=0.01,
+        says="NOT PLACED",
+    ),
 )
