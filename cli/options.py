@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from recon.core.lens_names import MODELS, LensName
+
 if TYPE_CHECKING:
     from recon.core.types import Camera, CameraModel
-
-LensName = Literal["pinhole", "radial", "opencv", "fisheye"]
-MODELS: dict[LensName, CameraModel] = {
-    "pinhole": "PINHOLE",
-    "radial": "SIMPLE_RADIAL",
-    "opencv": "OPENCV",
-    "fisheye": "OPENCV_FISHEYE",
-}
 
 Input = Annotated[str, typer.Argument(metavar="SOURCE", help="Image folder, quoted pattern 'a/*.jpg', or video.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Run folder.")]

@@ -48,7 +48,7 @@ from cli.options import (
     takes_options_of,
 )
 from cli.text import duration, print_rows, size
-from recon.core.errors import SettingsError
+from recon.core.errors import ReconstructionError, SettingsError
 
 if TYPE_CHECKING:
     from recon.core.events import Listener
@@ -120,6 +120,7 @@ def prepare(
     resume: Resume = False,
 ) -> Prepared:
     """Read the options of ``recon run`` and ``recon plan``. Raises ReconError if they are invalid."""
+    from recon.core.refusal import too_few
     from recon.settings import CloudSettings, NetworkSettings, PlaceSettings, RunSettings
     from recon.sources import SourceOptions, open_source
     from recon.sources.keyframes import keyframe_share
@@ -130,6 +131,8 @@ def prepare(
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
     opened = open_source(source, options)
     description = opened.description
+    if description.frames == 1 and not description.rate and not resume:  # the length of a video is an estimate
+        raise ReconstructionError(too_few(source, description.frames))
     model, camera = chosen_lens(intrinsics, camera_model, description.sizes)
     cloud = CloudSettings(voxel, max_points)
     places = PlaceSettings(weights=place_weights or "", device=device) if loops else None
@@ -313,7 +316,10 @@ def _print_summary(report: RunReport, out: Path) -> None:
     rows = [("DOUBTFUL", f"{suspicion}.") for suspicion in report.suspicions]
     rows += [("NOT PLACED", _loss(lost, report.frames_read)) for lost in report.losses]
     doubtful = sum(bool(chunk.warnings) for chunk in report.chunks)
-    if doubtful:
+    if len(report.chunks) == 1:
+        warnings = (warning for warning in report.chunks[0].warnings if warning not in report.suspicions)
+        rows += [("doubtful", f"{warning}.") for warning in warnings]
+    elif doubtful:
         rows.append(("doubtful", f"{doubtful} of {len(report.chunks)} submaps; see recon loops {quoted}"))
     what = "keyframes" if report.passed_over else "frames"
     rows.append((what, f"{report.frames_placed} of {report.frames_read} placed"))

@@ -14,6 +14,7 @@ from recon.core.errors import InsaneMapError, ReconError, ReconstructionError, S
 from recon.core.events import Finished, FrameRead, FrameSkipped, Listener, Notice, Progress, StreamStatus
 from recon.core.failures import explained
 from recon.core.places import PlaceRecogniser
+from recon.core.refusal import too_few
 from recon.core.stopwatch import Stopwatch, peak_memory, stage
 from recon.core.types import Chunk, ChunkGeometry, Frame, SkippedFrame
 from recon.core.workers import Workers
@@ -258,9 +259,7 @@ class Run:
                     f"The picture hardly changes in the {len(names) + passed} frames of {name}. A map needs at least "
                     "two different views: move the camera more, or use --keyframes all for very small motion."
                 )
-            raise ReconstructionError(
-                f"{name} gives {len(names)} readable image; at least two from different places are needed."
-            )
+            raise ReconstructionError(too_few(name, len(names)))
         raise ReconstructionError(self._front_end.explain_nothing(name, names, self._frames.reasons))
 
     def _require_something_to_keep(self) -> None:

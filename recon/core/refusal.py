@@ -16,6 +16,7 @@ class Hindrance(StrEnum):
     TURNED = "turned"
     STILL = "still"
     TURNTABLE = "turntable"
+    MIRRORED = "mirrored"
     UNCONNECTED = "unconnected"
     OTHER = "other"
 
@@ -49,6 +50,7 @@ _REASONS = {
     Hindrance.TURNED: "the camera only turned on the spot",
     Hindrance.STILL: "the camera stood still",
     Hindrance.TURNTABLE: "the camera stood still while something before it moved",
+    Hindrance.MIRRORED: "the image is mirrored left to right, unlike the others",
     Hindrance.UNCONNECTED: "too few features in common with the frames around it",
     Hindrance.OTHER: "no place was found for it",
 }
@@ -68,6 +70,11 @@ _UNKNOWN = (
     "they share too few features, or hardly any from different directions. Record with sideways motion, more overlap "
     "and more light."
 )
+
+
+def too_few(source: str, count: int) -> str:
+    """The message for a source with fewer than two images."""
+    return f"{source} gives {count} readable image; at least two from different places are needed."
 
 
 def refusal(source: str, count: int, hindrances: Collection[Hindrance]) -> str:

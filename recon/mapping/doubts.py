@@ -88,6 +88,13 @@ def warnings(submaps: Sequence[Doubts]) -> list[list[str]]:
     return [_warnings(doubts, usual_confidence, usual_sharpness) for doubts in submaps]
 
 
+def scale_jumps(doubts: Doubts) -> list[str]:
+    """A sentence if the scale certainly jumps within a submap."""
+    if doubts.scale_jump <= LARGE_JUMP:
+        return []
+    return [f"the scale jumps by {np.expm1(doubts.scale_jump):.0%} before frame {doubts.jump_frame}"]
+
+
 def _warnings(doubts: Doubts, usual_confidence: float, usual_sharpness: float) -> list[str]:
     found = []
     if doubts.carried < ENOUGH_CARRIED:
@@ -95,8 +102,7 @@ def _warnings(doubts: Doubts, usual_confidence: float, usual_sharpness: float) -
             f"the scale may jump before frame {doubts.carried_frame}: it shares depth in only {doubts.carried:.1%} of "
             "the image with the frame before"
         )
-    if doubts.scale_jump > LARGE_JUMP:
-        found.append(f"the scale jumps by {np.expm1(doubts.scale_jump):.0%} before frame {doubts.jump_frame}")
+    found += scale_jumps(doubts)
     if doubts.confidence < FAR_BELOW * usual_confidence:
         found.append(f"low confidence: {doubts.confidence:.2f}, where {usual_confidence:.2f} is usual in this run")
     if doubts.sharpness < FAR_BELOW * usual_sharpness:

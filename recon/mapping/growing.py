@@ -13,7 +13,7 @@ from recon.core.similarity import Sim3
 from recon.core.stopwatch import stage
 from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, PlacedFrame, SparsePoints, Submap
 from recon.core.workers import Workers
-from recon.mapping.doubts import Doubts, find_doubts, unjudged, warnings
+from recon.mapping.doubts import Doubts, find_doubts, scale_jumps, unjudged, warnings
 from recon.mapping.loops import LoopCloser
 from recon.mapping.placement import Piece, Placement
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
@@ -99,7 +99,8 @@ class GrowingMap:
         """Why to doubt the settled map. Raises InsaneMapError if it is certainly wrong."""
         placed = self._placement.main
         found = self._workers.call("geometry", EXAMINE, placed, self.points, depth_seen(placed, self._depths))
-        return tuple(found)
+        only = list(self._doubts.values()) if len(self._doubts) == 1 else []  # a doubtful submap is then the map
+        return (*found, *(sentence for doubts in only for sentence in scale_jumps(doubts)))
 
     def _place(self, chunk: Chunk, geometry: ChunkGeometry) -> Submap:
         pieces = len(self._placement.pieces)

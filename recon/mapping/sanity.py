@@ -11,11 +11,13 @@ from recon.core.cameras import colmap_camera
 from recon.core.errors import InsaneMapError
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame, SparsePoints
+from recon.mapping.centres import centres_move
 from recon.mapping.joints import weakest_joint
 
 FEWEST_POINTS, FEW_POINTS = 12, 25  # least number of points that half of the frames see
 IMPOSSIBLE_STEP = 50.0  # in depths seen: two images on either side of such a step cannot show the same thing
-LARGE_STEP = 10.0  # times the steps around it; at most 5.3 in real sequences
+LARGE_STEP = 10.0  # times the usual one; at most 5.3 in real sequences
+LONGER_STEPS = 75  # percentile: as long a step is usual anywhere, as after turning on the spot
 AROUND, FEWEST_AROUND = 5, 2  # steps on either side
 DENSE = 0.05  # of the width: images that differ less follow each other as closely as those of a video
 USUAL_SHIFT = 3.0  # times the usual shift between neighbouring images; a real step exceeds it
@@ -36,7 +38,7 @@ def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Map
     ordered = [frames[index] for index in sorted(frames)]
     found = _doubt_steps(ordered, points, depths)
     if len(points.positions):
-        found += _doubt_points(frames, points) + _doubt_joints(ordered, points)
+        found += _doubt_points(frames, points) + _doubt_joints(ordered, points) + _doubt_centres(ordered, points)
     return tuple(found)
 
 
@@ -60,10 +62,12 @@ def _doubt_steps(frames: list[PlacedFrame], points: SparsePoints, depths: Mappin
 
 
 def usual_step(steps: Array, row: int) -> float:
-    """The median of the steps before or after ``steps[row]``, whichever is larger."""
+    """The median of the steps before or after ``steps[row]``, or the longer ones of all others, whichever is larger."""
     sides = (steps[max(0, row - AROUND) : row], steps[row + 1 : row + 1 + AROUND])
     medians = [float(np.median(side)) for side in sides if len(side) >= FEWEST_AROUND]
-    return max(medians, default=np.inf) + 1e-12
+    if not medians:
+        return np.inf
+    return max(*medians, float(np.percentile(np.delete(steps, row), LONGER_STEPS))) + 1e-12
 
 
 def find_jumps(frames: list[PlacedFrame], points: SparsePoints, steps: Array) -> dict[int, str]:
@@ -140,6 +144,15 @@ def _doubt_joints(frames: list[PlacedFrame], points: SparsePoints) -> list[str]:
     return [
         f"only {joining} points join the {len(part)} frames from {part[0].name} to {part[-1].name} to the others: how "
         "far away and how large that part is, is a guess"
+    ]
+
+
+def _doubt_centres(frames: list[PlacedFrame], points: SparsePoints) -> list[str]:
+    if not centres_move(((frame.index, frame.camera, frame.cam_from_world) for frame in frames), points):
+        return []
+    return [
+        "the points fit clearly better if the centre of the image moves: the video is stabilised, the images are "
+        "cropped, or the poses are wrong"
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -15,8 +15,10 @@ from recon.core.cameras import reprojection_errors
 from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import SparseModel
+from recon.mapping.centres import centres_move
 from recon.sfm.crops import fits_better, have_moved, look_cropped
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
+from recon.sfm.hold import without_loose
 from recon.sfm.lens_check import several_lenses
 from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_model
 from recon.sfm.matching import Pair
@@ -65,7 +67,7 @@ def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> 
         return NO_MODEL
     if len(cam_from_world) < len(frames):
         add_frames(cache, options, model)
-    return read_model(model)
+    return without_loose(read_model(model))
 
 
 @stage("chunk adjustment")
@@ -125,7 +127,17 @@ def _adjusted(
         apart = adjust(freedom=replace(usual, apart=True))
         if plausible(apart[0]) and fits_better(apart[0], shared[0], APART if several else CLEARLY):
             return apart
-    return shared
+    return _with_moving_centres(adjust, usual, shared) if robust and not database.fixed_cameras() else shared
+
+
+def _with_moving_centres(adjust: Callable[..., Adjusted], usual: Freedom, shared: Adjusted) -> Adjusted:
+    """``shared``, or an adjustment with a principal point for every frame if that is clearly better."""
+    model = read_model(shared[0])
+    views = ((index, model.cameras[index], pose) for index, pose in model.cam_from_model.items())
+    if not centres_move(views, model.points):
+        return shared
+    freed = adjust(freedom=replace(usual, principal_points=True, apart=True))
+    return freed if plausible(freed[0]) and fits_better(freed[0], shared[0], CLEARLY) else shared
 
 
 def _adjusted_once(

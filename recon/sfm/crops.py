@@ -5,11 +5,12 @@ Images cropped by hand all differ in size, while a camera writes its images in o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pycolmap
 
+from recon.core.types import Camera
 from recon.sfm.database import MatchDatabase
 
 FEWEST_FRAMES = 6  # to separate the principal point from rotation
@@ -28,6 +29,12 @@ def look_cropped(database: MatchDatabase, frames: Sequence[int]) -> bool:
 def have_moved(database: MatchDatabase, frames: Sequence[int]) -> bool:
     """Whether any frame's principal point is away from the image centre."""
     return any(off_centre(database.camera(index)) > OFF_CENTRE for index in frames)
+
+
+def have_different_centres(cameras: Iterable[Camera]) -> bool:
+    """Whether lenses of images of one size have different principal points, as in a stabilised video."""
+    centres = {(camera.width, camera.height, *camera.matrix()[:2, 2]) for camera in cameras}
+    return len(centres) > 2 * len({centre[:2] for centre in centres})
 
 
 def off_centre(camera: pycolmap.Camera) -> float:

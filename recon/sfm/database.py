@@ -342,6 +342,17 @@ class MatchDatabase:
             self._require_space()
             pycolmap.calibrate_view_graph(self.path, options)
 
+    def forget_focals(self, frame_indices: Iterable[int]) -> bool:
+        """Replace the focal lengths that EXIF gives for some frames by guesses; returns whether it gave any."""
+        if self._known is not None:
+            return False
+        told = {self._lens_of[index]: self._frames[index] for index in frame_indices if self._frames[index].focal > 0}
+        for number, frame in told.items():
+            lens = self._new_camera(replace(frame, focal=0.0))
+            lens.camera_id = number
+            self._database.update_camera(lens)
+        return bool(told)
+
     def _require_space(self) -> None:
         """Raise OutputError if the disk may fill during a calibration, in which case COLMAP aborts the program.
 

@@ -20,13 +20,15 @@ from recon.depth.views import Depth, DepthStage, PosedView, pinhole, undistort
 from recon.frontend import Workplace
 from recon.settings import RunSettings
 from recon.sfm.consistency import adjust_model, match_map, refine_map
+from recon.sfm.crops import have_different_centres
 from recon.sfm.database import MatchDatabase
 from recon.sfm.evidence import find_hindrance, hardly_moves, is_nearly_flat
 from recon.sfm.lens import largest_change
 from recon.sfm.lens_check import join_equal, reassign, several_lenses
 from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
-from recon.sfm.matching import AnyMatcher, Pair, SiftMatcher, open_matcher
+from recon.sfm.matching import AnyMatcher, ImageMatcher, Pair, SiftMatcher, open_matcher
+from recon.sfm.mirrored import find_mirrored
 from recon.sfm.motions import find_moving
 from recon.sfm.pairs import window_pairs
 from recon.sources.base import Cameras
@@ -63,6 +65,11 @@ MAY_DIFFER = (
     "one lens may not fit all images of the same size, but several give no better map. If you used several cameras or "
     "zoomed, give --cameras per-image or per-folder."
 )
+STABILISED = (
+    "The centre of the image moves from frame to frame, as in a stabilised video. It is estimated for each frame; "
+    "video without stabilisation gives better maps."
+)
+FOREIGN_EXIF = "The focal length in the images' EXIF does not fit the images; it is ignored."
 AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repeated print, at most 16% elsewhere
 
 
@@ -103,6 +110,7 @@ class StructureFromMotion:
         self._effort = EFFORTS[0]
         self._hindrance: Hindrance | None = None
         self._mappings = 0
+        self._mirrored: set[int] = set()
 
     @classmethod
     def prepare(cls, settings: RunSettings) -> Callable[[Workplace], StructureFromMotion]:
@@ -127,6 +135,7 @@ class StructureFromMotion:
             self.database.add(frame)
         indices, lenses = [frame.index for frame in chunk.frames], len(set(self.database.lens_of.values()))
         self._match(chunk.index, indices)
+        self._leave_out_mirrored(chunk)
         chunk = self._leave_out_moving(chunk)
         model, effort, restarted = self._map_with_lenses(chunk.index, indices)
         if self._strengthen(model):
@@ -160,6 +169,7 @@ class StructureFromMotion:
             "effort": EFFORTS.index(self._effort),
             "lenses": self.database.lenses,
             "lens_of": self.database.lens_of,
+            "mirrored": sorted(self._mirrored),
         }
 
     def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
@@ -172,6 +182,7 @@ class StructureFromMotion:
         self._last = {frame.index: frame for frame in geometry.frames}
         self._context = {int(index): np.array(pose) for index, pose in memory["context"].items()}
         self._settled, self._effort = memory["settled"], EFFORTS[memory["effort"]]
+        self._mirrored = set(memory.get("mirrored", ()))
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> SparseModel:
         matched, contradicting = match_map(self.database, cam_from_world, loops)
@@ -182,7 +193,10 @@ class StructureFromMotion:
                     "path between them, and count as different places. Check that no two places overlap in the map."
                 )
             )
-        return refine_map(self.database, cam_from_world)
+        model = refine_map(self.database, cam_from_world)
+        if have_different_centres(model.cameras.values()):
+            self._tell(Notice(STABILISED))
+        return model
 
     def explain_nothing(self, source: str, names: Mapping[int, str], reasons: Mapping[int, Unplaced]) -> str:
         return refusal(source, len(names), [reason.kind for reason in reasons.values()])
@@ -190,7 +204,8 @@ class StructureFromMotion:
     def close(self) -> None:
         self.database.close()
 
-    def _match(self, number: int, indices: list[int]) -> None:
+    def _match(self, number: int, chosen: list[int]) -> None:
+        indices = [index for index in chosen if index not in self._mirrored]
         frames = sorted({*self._context, *indices})
         self.database.match(window_pairs(frames, WINDOW))
         if shared_over(self.database, indices, WINDOW[-1]) > SLOW_SHARE:
@@ -198,6 +213,21 @@ class StructureFromMotion:
         if not is_ordered(self.database, indices):
             self._tell(Notice(f"Chunk {number + 1}: neighbouring images show different things; matching all pairs."))
             self.database.match(window_pairs(indices, range(1, len(indices))))
+
+    def _leave_out_mirrored(self, chunk: Chunk) -> None:
+        """Remove the features of mirrored frames, so that they are matched with nothing."""
+        matcher = self._settings.matcher
+        if isinstance(matcher, ImageMatcher):
+            return
+        found = find_mirrored(self.database, matcher, chunk.frames, chunk.overlap, self._mirrored) - self._mirrored
+        if not found:
+            return
+        self._mirrored |= found
+        nothing = [
+            replace(frame, mask=np.zeros_like(frame.mask)) for frame in chunk.frames if frame.index in self._mirrored
+        ]
+        self.database.describe_again(nothing)
+        self._match(chunk.index, [frame.index for frame in chunk.frames])
 
     def _leave_out_moving(self, chunk: Chunk) -> Chunk:
         """Mask objects that move in front of the scene and remove their features."""
@@ -211,7 +241,8 @@ class StructureFromMotion:
             return chunk
         frames = moving.leave_out(chunk.frames)
         # Frames of the previous chunk have their poses, and most have their masks.
-        self.database.describe_again([frame for frame in frames[chunk.overlap :] if frame.index in moving.masks])
+        changed = moving.masks.keys() - self._mirrored
+        self.database.describe_again([frame for frame in frames[chunk.overlap :] if frame.index in changed])
         self._match(chunk.index, [frame.index for frame in frames])
         return replace(chunk, frames=frames)
 
@@ -268,6 +299,10 @@ class StructureFromMotion:
             if self._hindrance and self._hindrance.invents:
                 return model, effort, False
             fresh, fresh_effort = self._escalate(indices, {})
+            if not fresh.cam_from_model and not self._context and self.database.forget_focals(indices):
+                fresh, fresh_effort = self._escalate(indices, {})
+                if fresh.cam_from_model:
+                    self._tell(Notice(FOREIGN_EXIF))
             if count_placed(fresh, indices) > count_placed(model, indices):
                 self.database.update_cameras(fresh.cameras)
                 return fresh, fresh_effort, True
@@ -350,7 +385,9 @@ class StructureFromMotion:
         )
         hindrance = self._hindrance or Hindrance.UNCONNECTED
         unplaced = {
-            frame.index: hindrance.unplaced for frame in chunk.frames if frame.index not in model.cam_from_model
+            frame.index: (Hindrance.MIRRORED if frame.index in self._mirrored else hindrance).unplaced
+            for frame in chunk.frames
+            if frame.index not in model.cam_from_model
         }
         return ChunkGeometry(placed, model.points, unplaced)
 

@@ -13,6 +13,7 @@ from recon.core.stopwatch import stage
 from recon.core.types import CAMERA_MODELS, Camera, SparseModel, SparsePoints
 from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
+from recon.sfm.hold import without_loose
 from recon.sfm.selection import select_features
 
 # More features slow mapping down in proportion without making it more accurate.
@@ -52,7 +53,7 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
     """Place as many of ``frames`` as possible.
 
     known: cam_from_model (4, 4) of frames with fixed poses; without any, the model starts from the best pair of frames,
-    in an arbitrary coordinate frame and unit. The result omits frames that do not fit.
+    in an arbitrary coordinate frame and unit. The result omits frames that do not fit or hang by too few points.
     """
     observations = max(MAPPED_OBSERVATIONS, MAPPED_PER_FRAME * len(frames))
     cache = database.reduced_cache(select_features(database, frames, observations, fewest_pairs=1))
@@ -82,7 +83,7 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
         return NO_MODEL
     mapper.end_reconstruction(False)
     undo_normalisation(model, known)
-    return read_model(model)
+    return without_loose(read_model(model), known)
 
 
 def undo_normalisation(model: pycolmap.Reconstruction, known: dict[int, Array]) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from recon.core.errors import MapError, OutputError, SettingsError, SourceError
 from recon.core.files import write_atomically
+from recon.core.lens_names import MODELS
 from recon.core.names import refuse_to_leave
 from recon.core.refusal import Unplaced
 from recon.core.typed_json import read_object, typed
@@ -331,7 +332,7 @@ def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, 
     for name, value in before.items():
         if after[name] != value:
             raise SettingsError(
-                f"The run in {folder} was made with {name} {_shown(value)}, not {_shown(after[name])}. Use the same "
+                f"The run in {folder} was made {_given(name, value)}, not {_given(name, after[name])}. Use the same "
                 "options to resume it."
             )
 
@@ -339,14 +340,28 @@ def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, 
 def _comparable(settings: RunSettings, *, same: bool) -> Row:
     """Settings that must not change, by option: for the same source all that affect the map, for another one few."""
     cameras = settings.source.cameras
-    lens = {"camera_model": settings.camera_model, "intrinsics": settings.intrinsics, "cameras": cameras}
+    # A calibration also sets the model, which the user then need not know.
+    lens = {"intrinsics": settings.intrinsics, "camera_model": settings.camera_model, "cameras": cameras}
     masks = settings.source.masks and "given"  # their content is compared frame by frame
-    own = {"chunk": settings.chunk, "overlap": settings.overlap} | asdict(settings.source) | {"masks": masks}
+    own = {"chunk": settings.chunk, "overlap": settings.overlap, "depth": settings.depth}
+    own |= asdict(settings.source) | {"masks": masks}
     return {f"--{name.replace('_', '-')}": value for name, value in (lens | (own if same else {})).items()}
 
 
-def _shown(value: object) -> str:
-    return "none" if value is None else str(value)
+def _given(option: str, value: object) -> str:
+    """An option as the user gives it."""
+    if value is None:
+        return f"without {option}"
+    if isinstance(value, Camera):
+        value = ",".join(f"{number:g}" for number in _numbers(value))
+    names = {str(model): name for name, model in MODELS.items()}
+    return f"with {option} {names.get(str(value), value)}"
+
+
+def _numbers(camera: Camera) -> tuple[float, ...]:
+    """fx, fy, cx, cy and the distortion, as ``--intrinsics`` takes them."""
+    (fx, _, cx), (_, fy, cy), _ = camera.matrix()
+    return fx, fy, cx, cy, *camera.params[4 if camera.model in ("PINHOLE", "OPENCV", "OPENCV_FISHEYE") else 3 :]
 
 
 def _chunk_path(folder: Path, number: int) -> Path:

@@ -20,7 +20,7 @@ import numpy as np
 from recon.core.errors import MapError
 from recon.core.files import make_folder, write_atomically
 from recon.core.names import refuse_to_leave
-from recon.core.similarity import Sim3
+from recon.core.similarity import Array, Sim3
 from recon.core.typed_json import read_object, typed
 from recon.core.types import Camera, DepthMap, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
 from recon.store.archive import load_arrays, save_arrays
@@ -277,13 +277,20 @@ def _read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[Fram
                 index=index,
                 cam_from_chunk=arrays["cam_from_chunk"][row],
                 camera=placed[index].camera,
-                intrinsics=arrays["intrinsics"][row],
+                intrinsics=_centred(arrays["intrinsics"][row], placed[index].camera, stored.depth.shape),
                 depth=stored.depth,
                 confidence=stored.confidence,
                 colour=stored.colour,
             )
     except KeyError as error:
         raise MapError(f"{path} lacks the array {error}. {AGAIN}") from error
+
+
+def _centred(intrinsics: Array, camera: Camera, shape: tuple[int, ...]) -> Array:
+    """Intrinsics (3, 3) of a depth map with the lens's principal point, which the joint adjustment may have moved."""
+    found = np.array(intrinsics)
+    found[:2, 2] = camera.matrix()[:2, 2] * (shape[1] / camera.width, shape[0] / camera.height)
+    return found
 
 
 def _frame_arrays(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:

@@ -15,7 +15,7 @@ import numpy as np
 from recon.mapping.alignment import fit_similarity
 from recon.store import report
 from recon.store.map import ReconstructedMap, open_map
-from tests.cases import images, lenses, motion, moving, order, overlays, robust, seams, videos
+from tests.cases import images, lenses, mirrored, motion, moving, order, overlays, robust, seams, stabilised, videos
 from tests.cases.case import Case, Input
 
 CASES: tuple[Case, ...] = (
@@ -25,6 +25,8 @@ CASES: tuple[Case, ...] = (
     *lenses.CASES,
     *robust.CASES,
     *seams.CASES,
+    *mirrored.CASES,
+    *stabilised.CASES,
     *overlays.CASES,
     *images.CASES,
     *videos.CASES,

@@ -37,6 +37,11 @@ def blank_wall(folder: Path) -> Input:
     return Input(write(folder / "pictures", _with_between(blank, ELSEWHERE)), _truth(BLANK, ELSEWHERE))
 
 
+def gap(folder: Path) -> Input:
+    """Photographs of two places that have nothing in common."""
+    return Input(write(folder / "pictures", _with_between([], ELSEWHERE)), _truth(0, ELSEWHERE))
+
+
 def _with_between(pictures: list[Image], second: int) -> list[Image]:
     """The pictures between two places. second: frame of the sample at which the second place begins."""
     return [*map(picture, range(PART)), *pictures, *map(picture, range(second, second + PART))]
@@ -50,6 +55,14 @@ def _truth(between: int, second: int) -> dict[int, Array]:
 
 SEAM = "points join the"
 CASES = (
+    Case("gap", gap, "one place; the frames of the other are not placed", placed=PART, ate=0.01, says="NOT PLACED"),
     Case("dissolve", dissolve, "doubtful: hardly any points join the two places", says=SEAM),
-    Case("blank wall", blank_wall, "doubtful: hardly any points join the two places", says=SEAM),
+    Case(
+        "blank wall",
+        blank_wall,
+        "one place; the frames of the other are not placed",
+        placed=PART,
+        ate=0.01,
+        says="NOT PLACED",
+    ),
 )

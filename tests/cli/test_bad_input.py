@@ -218,6 +218,8 @@ def test_database_that_cannot_be_created_or_grow(tmp_path: Path, limit: int) -> 
 def test_single_image(recon: Recon, tmp_path: Path) -> None:
     outcome = recon("run", make_images(tmp_path / "photos", 1), "--out", tmp_path / "out")
     expect_refusal(outcome, "1 readable image", "at least two")
+    assert recon("plan", tmp_path / "photos") == outcome
+    assert recon("plan", make_images(tmp_path / "more"), "--max-frames", 1).code == 2
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine").mkdir()
     expect_refusal(recon("run", tmp_path / "photos", "--out", tmp_path / "mine" / "new" / "out"), "1 readable image")

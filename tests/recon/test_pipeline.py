@@ -266,7 +266,10 @@ def test_impossible_poses_are_refused_and_nothing_is_left(photos: Path, tmp_path
 def test_doubts_are_listed_first(photos: Path, tmp_path: Path, front_end, capsys) -> None:
     def blurred(poses: Mapping[int, Array]) -> SparseModel:
         model = true_model(poses)
-        return replace(model, points=replace(model.points, pixels=model.points.pixels + 40.0))
+        pixels = model.points.pixels.copy()
+        pixels[::2] += 40.0
+        pixels[1::2] -= 40.0
+        return replace(model, points=replace(model.points, pixels=pixels))
 
     front_end.refined = staticmethod(blurred)
     found, _ = run(photos, tmp_path / "out")
@@ -277,6 +280,19 @@ def test_doubts_are_listed_first(photos: Path, tmp_path: Path, front_end, capsys
     (item,) = (item for item in check_folder(tmp_path / "out").items if item.name == "sanity")
     assert not item.ok
     assert suspicion in item.sentence
+
+
+def test_a_map_of_one_submap_gives_its_doubts_in_words(photos: Path, tmp_path: Path, front_end, capsys) -> None:
+    found, _ = run(photos, tmp_path / "out")
+    chunks = [replace(chunk, warnings=("it is blurred", "the scale jumps")) for chunk in found.chunks]
+    told = replace(found, chunks=tuple(chunks[:1]), suspicions=("the scale jumps",))
+    conclude(told, tmp_path / "out", Ending())
+    first, second, third = capsys.readouterr().out.splitlines()[1:4]
+    assert first.split() == ["DOUBTFUL", "the", "scale", "jumps."]
+    assert second.split() == ["doubtful", "it", "is", "blurred."]
+    assert third.split()[0] == "frames"
+    conclude(replace(found, chunks=tuple(chunks)), tmp_path / "out", Ending())
+    assert f"doubtful     {len(chunks)} of {len(chunks)} submaps; see recon loops" in capsys.readouterr().out
 
 
 def test_the_loss_of_a_part_stands_first(photos: Path, tmp_path: Path, front_end, capsys) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,21 @@ def test_chunks_that_share_nothing_are_pieces_and_the_largest_is_the_map(
     assert [event.text for event in events if isinstance(event, Notice)] == [
         "Frames 0005.jpg to 0008.jpg could not be connected with the frames before; trying again later."
     ]
+
+
+@pytest.mark.parametrize(("chunks", "told"), [((range(8),), 1), ((range(8), range(6, 10)), 0)])
+def test_a_jump_of_scale_in_the_only_submap_is_one_in_the_map(
+    grown: tuple[GrowingMap, Memory, list[Event]], chunks: tuple[range, ...], told: int
+) -> None:
+    for number, indices in enumerate(chunks):
+        geometry = chunk_geometry(indices, Sim3.identity())
+        farther = tuple(
+            replace(frame, depth=frame.depth * np.float32(1.5)) if frame.index >= 4 else frame
+            for frame in geometry.frames
+        )
+        grown[0].add(chunk_of(number, indices), replace(geometry, frames=farther))
+    found = [sentence for sentence in grown[0].examine() if sentence.startswith("the scale jumps by")]
+    assert [sentence.rpartition(" before frame ")[2] for sentence in found] == ["4"] * told
 
 
 def test_a_settled_map_has_unit_depth_or_keeps_its_earlier_world(

@@ -117,14 +117,23 @@ def test_a_jump_in_a_film_is_doubted_whatever_the_points_say(points: SparsePoint
     assert find_jumps(paused, points, steps_of(paused)) == {}
 
 
-def test_a_camera_that_starts_to_move_does_not_jump() -> None:
-    steps = np.array([1e-3] * 6 + [1.0] * 6)
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [1e-3] * 6 + [1.0] * 6,
+        [1.0] * 12 + [5e-3] * 6 + [1.0],
+        [1.0] * 12 + [5e-3] * 6 + [1.0, 5e-3],
+        [1.0] * 8 + [5e-3] * 6 + [1.0] + [5e-3] * 6 + [1.0] * 2,
+    ],
+    ids=["starts", "turns at the end", "turns at the end, and goes on", "turns, steps, turns"],
+)
+def test_a_camera_that_only_turns_for_a_while_does_not_jump(steps: list[float]) -> None:
     centres = np.cumsum(np.r_[0.0, steps])
     frames = [
         replace(FRAMES[0], index=row, timestamp=row / 30, world_from_cam=Sim3(1.0, np.eye(3), np.array([x, 0, 0])))
         for row, x in enumerate(centres)
     ]
-    assert find_jumps(frames, SparsePoints.empty(), steps) == {}
+    assert find_jumps(frames, SparsePoints.empty(), np.array(steps)) == {}
 
 
 @pytest.mark.parametrize("row", [0, 6])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from recon.core.types import Camera, Frame
 from recon.depth.views import pinhole, undistort
 from recon.mapping.alignment import fit_similarity
 from recon.sfm.consistency import refine_map
-from recon.sfm.crops import have_moved, look_cropped
+from recon.sfm.crops import have_different_centres, have_moved, look_cropped
 from recon.sfm.database import MatchDatabase
 from recon.sfm.matching import SiftMatcher
 from tests.cases.case import picture, sample_truth
@@ -69,6 +70,39 @@ def test_depth_is_of_the_lens_with_the_principal_point_that_was_found() -> None:
     assert (
         np.abs(images[0] - images[1]).mean() < 1
     )  # both pinholes have their lenses' principal points: nothing is shifted
+
+
+def camera_of(size: tuple[int, int], column: float) -> Camera:
+    return Camera("SIMPLE_RADIAL", *size, (FOCAL, column, size[1] / 2, 0.0))
+
+
+def test_centres_that_differ_within_one_size_are_those_of_a_stabilised_video() -> None:
+    assert have_different_centres(camera_of((320, 240), 160 + index) for index in range(10))
+    assert not have_different_centres(camera_of((320, 240), 160) for _ in range(10))
+    assert not have_different_centres(camera_of((320 + index // 2, 240), 160 + index) for index in range(10))
+    assert not have_different_centres(())
+
+
+def window(index: int) -> Frame:
+    """A picture as a window that moves, as in a stabilised video."""
+    whole = cropped(index, crop=False)
+    column, row = corner(index)
+    pixels = np.ascontiguousarray(whole.image[row : row + 210, column : column + 290])
+    size, lens = (290, 210), "290x210"
+    return replace(whole, image=pixels, original_size=size, lens=lens, mask=np.ones((210, 290), bool))
+
+
+def test_principal_points_of_a_stabilised_video_are_found(tmp_path: Path) -> None:
+    database = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
+    for index in range(FRAMES):
+        database.add(window(index))
+    database.match(pair for pair in combinations(range(FRAMES), 2) if (pair[1] - pair[0] + 3) % FRAMES <= 6)
+    truth = sample_truth(range(0, STEP * FRAMES, STEP))
+    refined = refine_map(database, {index: np.linalg.inv(pose) for index, pose in truth.items()})
+    database.close()
+    assert have_different_centres(refined.cameras.values())
+    for index, camera in refined.cameras.items():
+        assert np.abs(camera.params[1:3] - (CENTRE - corner(index))).max() < 8
 
 
 @pytest.mark.parametrize("known", [None, Camera("SIMPLE_RADIAL", 320, 240, (FOCAL, 160.0, 120.0, 0.0))])

@@ -16,6 +16,7 @@ from recon.sfm import frontend
 from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import (
     FLAT_LENS,
+    FOREIGN_EXIF,
     MOST_MAPPINGS,
     UNSETTLED,
     SfmSettings,
@@ -74,6 +75,16 @@ def test_every_frame_has_a_pose_and_the_lens_is_found(
         assert chunk.unplaced == {}
         assert set(chunk.points.frame_indices.tolist()) <= set(indices)
     assert front_end.database.camera(0).params[0] == pytest.approx(FOCAL, rel=0.01)
+
+
+def test_a_focal_length_of_another_camera_is_ignored(tmp_path: Path) -> None:
+    """EXIF says 200 mm."""
+    events: list[Event] = []
+    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), events.append)
+    made = front_end.reconstruct(Chunk(0, tuple(replace(read_frame(i), focal=3700.0) for i in range(12)), 0))
+    assert [frame.index for frame in made.frames] == list(range(12))
+    assert front_end.database.camera(0).params[0] == pytest.approx(FOCAL, rel=0.02)
+    assert Notice(FOREIGN_EXIF) in events
 
 
 def test_the_second_chunk_revises_the_poses_of_earlier_frames(

@@ -1,5 +1,6 @@
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -41,7 +42,7 @@ def geometry(index: int, camera: Camera = CAMERA) -> FrameGeometry:
         index=index,
         cam_from_chunk=cam_from_chunk,
         camera=camera,
-        intrinsics=camera.matrix() / 10,
+        intrinsics=np.diag([8 / camera.width, 6 / camera.height, 1.0]) @ camera.matrix(),
         depth=rng.uniform(0.5, 60, (6, 8)).astype(np.float32),
         confidence=rng.uniform(0, 1, (6, 8)).astype(np.float32),
         colour=rng.integers(0, 256, (6, 8, 3), dtype=np.uint8),
@@ -94,6 +95,16 @@ def test_geometry_is_restored_within_its_stored_precision(stored: Path) -> None:
         assert_array_equal(back.colour, expected.colour)
         assert_array_equal(back.cam_from_chunk, expected.cam_from_chunk)
         assert_array_equal(back.intrinsics, expected.intrinsics)
+
+
+def test_depth_has_the_principal_point_that_the_lens_has_now(stored: Path) -> None:
+    """The joint adjustment may have moved it, as in a stabilised video; the focal length of the depth stays."""
+    focal, column, row, *distortion = CAMERA.params
+    moved = replace(CAMERA, params=(focal, column + CAMERA.width / 8, row - CAMERA.height / 12, *distortion))
+    MapStore(stored).write_places((placed(3, moved),), (), SparsePoints.empty(), complete=True)
+    ((_, back),) = open_map(stored).geometry()
+    change = back.intrinsics - geometry(3).intrinsics
+    np.testing.assert_allclose(change, [[0, 0, 1], [0, 0, -0.5], [0, 0, 0]], atol=1e-12)
 
 
 def test_geometry_omits_unplaced_frames(stored: Path) -> None:

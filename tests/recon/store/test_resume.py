@@ -17,7 +17,7 @@ from recon.core.errors import MapError, OutputError, ReconError, SettingsError, 
 from recon.core.events import ChunkReconstructed, Event, FrameRead
 from recon.core.refusal import Hindrance, Unplaced
 from recon.core.similarity import Sim3
-from recon.core.types import Chunk, ChunkGeometry, Frame, PlacedFrame
+from recon.core.types import Camera, Chunk, ChunkGeometry, Frame, PlacedFrame
 from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct
 from recon.settings import NetworkSettings, RunSettings
@@ -250,7 +250,7 @@ def test_other_masks_of_mapped_frames_are_refused(
         write_mask(masks, photos / "0003.jpg", 0.4)
     else:
         (masks / "0003.png").unlink()
-    why = {"none": "was made with --masks given, not none"}.get(
+    why = {"none": "was made with --masks given, not without --masks"}.get(
         change, "A mask has changed since the run in .*: that of 0003.jpg is different. Restore the source"
     )
     source = SourceOptions() if change == "none" else SourceOptions(masks=masks)
@@ -424,10 +424,16 @@ def test_nothing_to_resume(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (replace(AGAIN, chunk=6), "with --chunk 5, not 6"),
-        (replace(AGAIN, source=SourceOptions(every=2)), "with --every 1, not 2"),
-        (replace(AGAIN, camera_model="OPENCV"), "with --camera-model SIMPLE_RADIAL, not OPENCV"),
-        (replace(AGAIN, source=SourceOptions(cameras="one")), "with --cameras auto, not one"),
+        (replace(AGAIN, chunk=6), "with --chunk 5, not with --chunk 6"),
+        (replace(AGAIN, source=SourceOptions(every=2)), "with --every 1, not with --every 2"),
+        (replace(AGAIN, camera_model="OPENCV"), "with --camera-model radial, not with --camera-model opencv"),
+        (
+            replace(AGAIN, camera_model="OPENCV", intrinsics=Camera("OPENCV", 8, 6, (9, 9, 4, 3, 0.1, 0, 0, 0))),
+            "without --intrinsics, not with --intrinsics 9,9,4,3,0.1,0,0,0",
+        ),
+        (replace(AGAIN, source=SourceOptions(cameras="one")), "with --cameras auto, not with --cameras one"),
+        (replace(AGAIN, source=SourceOptions(max_frames=9)), "without --max-frames, not with --max-frames 9"),
+        (replace(AGAIN, depth="classical"), "with --depth filled, not with --depth classical"),
     ],
 )
 def test_other_settings_are_refused(photos: Path, tmp_path: Path, settings: RunSettings, words: str) -> None:

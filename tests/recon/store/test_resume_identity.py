@@ -201,8 +201,8 @@ def earlier_version(photos: Path, out: Path) -> None:
 @pytest.mark.parametrize(
     ("attempt", "error", "words"),
     [
-        (other_settings, SettingsError, "was made with --chunk 5, not 6"),
-        (another_lens, SettingsError, "was made with --camera-model SIMPLE_RADIAL, not OPENCV"),
+        (other_settings, SettingsError, "was made with --chunk 5, not with --chunk 6"),
+        (another_lens, SettingsError, "was made with --camera-model radial, not with --camera-model opencv"),
         (earlier_version, MapError, "has version 1, this program reads 2. Rebuild the map with --overwrite."),
     ],
 )
