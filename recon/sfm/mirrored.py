@@ -47,9 +47,9 @@ def find_mirrored(
 
 def _are_mirrored(database: MatchDatabase, matcher: Matcher, pair: tuple[Frame, Frame], least: float) -> bool:
     """Whether two frames match much better if one is mirrored."""
-    first, second, other = (matcher.describe(frame) for frame in (*pair, flipped(pair[1])))
-    turned = _count(database, matcher, pair, (first, other))
+    first, second = (database.features(frame.index) for frame in pair)
     as_they_are = max(FEWEST_MATCHES, _count(database, matcher, pair, (first, second)))
+    turned = _count(database, matcher, pair, (first, matcher.describe(flipped(pair[1]))))
     return turned >= max(least, CLEARLY_MORE * as_they_are)
 
 
