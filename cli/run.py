@@ -131,7 +131,8 @@ def prepare(
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
     opened = open_source(source, options)
     description = opened.description
-    if description.frames == 1 and not description.rate and not resume:  # the length of a video is an estimate
+    one = description.frames == len(description.sizes) == 1  # that can be opened
+    if one and not description.rate and not resume:  # the length of a video is an estimate
         raise ReconstructionError(too_few(source, description.frames))
     model, camera = chosen_lens(intrinsics, camera_model, description.sizes)
     cloud = CloudSettings(voxel, max_points)

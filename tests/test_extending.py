@@ -147,7 +147,7 @@ def test_a_place_descriptor(checkout: Path) -> None:
     settings = report.read(checkout / "out" / "thumbnail" / "report.json").settings
     assert settings.places == PlaceSettings("thumbnail")
     assert names["recogniser"].name == "thumbnail 16x12"
-    assert len(names["recogniser"]._index) == 3
+    assert len(names["recogniser"]._index) == 6
     with pytest.raises(SettingsError, match="name a place descriptor, but there is no recogniser"):
         reconstruct("data/sample/images", checkout / "none", names["settings"])
     with pytest.raises(SettingsError, match=r"no place descriptor x\. Choose one of vlad, ImAge, thumbnail"):
