@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from recon.core.errors import ResourceError, SourceError
 from recon.core.machine import Machine, look_at_machine
@@ -260,7 +261,9 @@ def run_probe(working: tuple[int, int]) -> Probe:
     usable = np.ones((height, width), dtype=bool)
     frame = Frame(0, 0.0, random_texture(width, height), "probe", working, "probe", 0.0, usable)
     features, detect = _timed(lambda: matcher.describe(frame))
-    _, match = _timed(lambda: matcher.match(features, features))
+    with threadpool_limits(1, "blas"):  # as in ``beside``
+        # A matcher may remember a pair of frames.
+        _, match = _timed(lambda: matcher.match(features, replace(features, descriptors=features.descriptors.copy())))
 
     width, height = scaled(working, DEPTH_SIDE)
     intrinsics = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 
 from recon.core.types import SparseModel, SparsePoints
@@ -13,18 +11,18 @@ NOTHING = np.zeros(0, dtype=np.int64)
 SHARE_HOLDING = 0.2  # of what the model's frames usually see, where that is little
 
 
-def without_loose(model: SparseModel, known: Collection[int] = ()) -> SparseModel:
+def without_loose(model: SparseModel) -> SparseModel:
     """The model without the frames that fewer than FEWEST_HOLDING points hold.
 
     A point holds a frame if at least two other frames see it: they can triangulate it without that frame. The loosest
-    frame goes first, since others may hang on it. known: frames to keep in any case.
+    frame goes first, since others may hang on it.
     """
-    while (loosest := _loosest(model, known)) is not None:
+    while (loosest := _loosest(model)) is not None:
         model = _without(model, loosest)
     return model
 
 
-def _loosest(model: SparseModel, known: Collection[int]) -> int | None:
+def _loosest(model: SparseModel) -> int | None:
     """The frame that the fewest points hold, if they are too few; two frames alone need no others."""
     if len(model.cam_from_model) < 3:
         return None
@@ -32,7 +30,7 @@ def _loosest(model: SparseModel, known: Collection[int]) -> int | None:
     sightings = np.bincount(points.point_ids, minlength=len(points.positions))
     seen = {index: sightings[points.point_ids[rows.get(index, NOTHING)]] for index in model.cam_from_model}
     fewest = min(FEWEST_HOLDING, SHARE_HOLDING * float(np.median([len(counts) for counts in seen.values()])))
-    holding = {index: int((counts > 2).sum()) for index, counts in seen.items() if index not in known}
+    holding = {index: int((counts > 2).sum()) for index, counts in seen.items()}
     return min((index for index, count in holding.items() if count < fewest), key=holding.__getitem__, default=None)
 
 

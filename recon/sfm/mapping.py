@@ -13,7 +13,6 @@ from recon.core.stopwatch import stage
 from recon.core.types import CAMERA_MODELS, Camera, SparseModel, SparsePoints
 from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
-from recon.sfm.hold import without_loose
 from recon.sfm.selection import select_features
 
 # More features slow mapping down in proportion without making it more accurate.
@@ -53,7 +52,7 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
     """Place as many of ``frames`` as possible.
 
     known: cam_from_model (4, 4) of frames with fixed poses; without any, the model starts from the best pair of frames,
-    in an arbitrary coordinate frame and unit. The result omits frames that do not fit or hang by too few points.
+    in an arbitrary coordinate frame and unit. The result omits frames that do not fit.
     """
     observations = max(MAPPED_OBSERVATIONS, MAPPED_PER_FRAME * len(frames))
     cache = database.reduced_cache(select_features(database, frames, observations, fewest_pairs=1))
@@ -83,7 +82,7 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
         return NO_MODEL
     mapper.end_reconstruction(False)
     undo_normalisation(model, known)
-    return without_loose(read_model(model), known)
+    return read_model(model)
 
 
 def undo_normalisation(model: pycolmap.Reconstruction, known: dict[int, Array]) -> None:
