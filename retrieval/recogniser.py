@@ -47,7 +47,7 @@ class LoopFinder:
         self._index: PlaceIndex | None = None
         self._sample = _Sample()
         self._submap_of: dict[int, int] = {}
-        self._first: tuple[int, Sequence[Frame]] | None = None  # not described yet
+        self._waiting: list[tuple[int, Sequence[Frame]]] = []  # submaps to describe, with their frames
 
     @property
     def name(self) -> str:
@@ -55,13 +55,12 @@ class LoopFinder:
 
     @stage("place recognition")
     def look(self, submap: Submap, frames: Sequence[Frame], read_submap: ReadSubmap) -> Sequence[LoopCandidate]:
-        if self._first is None:
-            # It cannot resemble any other, and most runs have no other.
-            self._first = submap.index, frames
-            return ()
-        self._describe(*self._first)
-        self._first = submap.index, ()
-        hits = self._hits(*self._describe(submap.index, frames))
+        self._waiting.append((submap.index, frames))
+        if self._index is None and len(self._waiting) == 1:
+            return ()  # there is none that it could resemble, and most runs have only one
+        described = [self._describe(*waiting) for waiting in self._waiting]
+        self._waiting.clear()
+        hits = self._hits(*described[-1])
         known: dict[int, Mapping[int, FrameGeometry]] = {
             submap.index: {frame.index: frame for frame in submap.geometry.frames}
         }

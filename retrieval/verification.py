@@ -305,12 +305,12 @@ def _errors(first_from_second: Sim3, a: _Side, b: _Side) -> Array:
 
 
 def _project(points_chunk: Array, side: _Side) -> tuple[Array, Array]:
-    """Pixels (..., n, 2) and depth (..., n) of points (..., n, 3) of the side's chunk in its cameras."""
-    points_cam = np.einsum("nij,...nj->...ni", side.cam_from_chunk[:, :3, :3], points_chunk)
+    """Pixels (n, 2) and depth (n,) of points (n, 3) of the side's chunk in its cameras."""
+    points_cam = np.einsum("nij,nj->ni", side.cam_from_chunk[:, :3, :3], points_chunk)
     points_cam = points_cam + side.cam_from_chunk[:, :3, 3]
-    homogeneous = np.einsum("nij,...nj->...ni", side.intrinsics[:, :2], points_cam)
-    depth = points_cam[..., 2]
-    return homogeneous / np.where(np.abs(depth) > 1e-9, depth, 1e-9)[..., None], depth
+    homogeneous = np.einsum("nij,nj->ni", side.intrinsics[:, :2], points_cam)
+    depth = points_cam[:, 2]
+    return homogeneous / np.where(np.abs(depth) > 1e-9, depth, 1e-9)[:, None], depth
 
 
 def _refined(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pycolmap
 
@@ -23,13 +25,15 @@ def points_at_depth_one(camera: pycolmap.Camera, pixels: Array) -> Array:
 
 def reprojection_errors(model: pycolmap.Reconstruction) -> Array:
     """Distance in pixels of every observation (n,) from the projection of its point."""
-    errors = [_errors_in(model, image) for image in model.images.values() if image.num_points3D]
+    places = {number: point.xyz for number, point in model.points3D.items()}
+    errors = [_errors_in(model, image, places) for image in model.images.values() if image.num_points3D]
     return np.concatenate(errors) if errors else np.zeros(0)
 
 
-def _errors_in(model: pycolmap.Reconstruction, image: pycolmap.Image) -> Array:
+def _errors_in(model: pycolmap.Reconstruction, image: pycolmap.Image, places: Mapping[int, Array]) -> Array:
+    """places: position (3,) of each point by its id."""
     observed = image.get_observation_points2D()
-    points_cam = image.cam_from_world() * np.array([model.points3D[point.point3D_id].xyz for point in observed])
+    points_cam = image.cam_from_world() * np.array([places[point.point3D_id] for point in observed])
     pixels = np.asarray(model.cameras[image.camera_id].img_from_cam(points_cam), dtype=np.float64)
     errors: Array = np.linalg.norm(pixels - np.array([point.xy for point in observed]), axis=1)
     return errors

@@ -5,6 +5,7 @@ docs/conventions.md explains axes, pixels and names.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -58,6 +59,10 @@ class Camera:
         else:
             fx, fy, cx, cy = self.params[:4]
         return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)
+
+    def matrix_at(self, width: int, height: int) -> Array:
+        """``matrix`` of the image resized to width x height."""
+        return np.diag([width / self.width, height / self.height, 1.0]) @ self.matrix()
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +146,19 @@ class SparsePoints:
         groups = np.split(order, starts[1:]) if len(indices) else []
         return dict(zip(indices.tolist(), groups, strict=True))
 
+    def seen_by(self, frames: Collection[int], fewest: int = 1) -> SparsePoints:
+        """The observations by some frames, of the points that at least ``fewest`` of these frames see."""
+        kept = np.isin(self.frame_indices, list(frames))
+        points = np.bincount(self.point_ids[kept], minlength=len(self.positions)) >= fewest
+        kept &= points[self.point_ids]
+        return SparsePoints(
+            positions=self.positions[points],
+            colours=self.colours[points],
+            point_ids=(np.cumsum(points) - 1)[self.point_ids[kept]],
+            frame_indices=self.frame_indices[kept],
+            pixels=self.pixels[kept],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class SparseModel:
@@ -152,6 +170,11 @@ class SparseModel:
     cam_from_model: dict[int, Array]
     cameras: dict[int, Camera]
     points: SparsePoints
+
+    def restricted(self, frames: Iterable[int], fewest: int = 1) -> SparseModel:
+        """The part of the model that some frames see; see ``SparsePoints.seen_by``."""
+        poses = {index: self.cam_from_model[index] for index in frames if index in self.cam_from_model}
+        return SparseModel(poses, {index: self.cameras[index] for index in poses}, self.points.seen_by(poses, fewest))
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,8 +62,7 @@ def pinhole(camera: Camera, longest_side: int) -> tuple[Array, tuple[int, int]]:
     """Intrinsics (3, 3) and (width, height) of the undistorted, smaller image of a camera."""
     factor = min(1.0, longest_side / max(camera.width, camera.height))
     width, height = max(1, round(camera.width * factor)), max(1, round(camera.height * factor))
-    scale = np.diag([width / camera.width, height / camera.height, 1.0])
-    return scale @ camera.matrix(), (width, height)
+    return camera.matrix_at(width, height), (width, height)
 
 
 def relative_projection(view: PosedView, source: PosedView) -> tuple[Array, Array]:

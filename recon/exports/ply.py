@@ -172,15 +172,13 @@ def thin(points: CloudPoints, voxel: float) -> tuple[CloudPoints, NDArray[np.int
     starts = np.flatnonzero(np.r_[True, packed[1:] != packed[:-1]][: len(packed)])
     rows = np.flatnonzero(near)[order]
     weights = points.confidence[rows]
-    totals = np.add.reduceat(weights, starts) if len(starts) else np.zeros(0)
+    totals = np.add.reduceat(weights, starts)
 
     def mean(values: Array) -> Array:
-        if not len(starts):
-            return np.zeros(0)
         return np.asarray(np.add.reduceat(weights * values[rows], starts) / totals)
 
-    def means(rows: Array | Image) -> Array:
-        return np.stack([mean(column) for column in rows.T], axis=1)
+    def means(values: Array | Image) -> Array:
+        return np.stack([mean(column) for column in values.T], axis=1)
 
     normals = None if points.normals is None else _unit(means(points.normals))
     thinned = CloudPoints(means(points.positions), means(points.colours), mean(points.confidence), normals)

@@ -18,7 +18,7 @@ FEWEST_FRAMES, MOST_FRAMES = 6, 60
 FEWEST_SEEN = 50  # points
 EXACT = 1e-5  # errors below this, in focal lengths, are those of arithmetic
 ROUNDS = 5  # of robust least squares
-EFFICIENT_SCALE = 2.385  # of Cauchy's weights, in standard deviations
+EFFICIENT_SCALE = 2.385  # at which Cauchy's loss is 95% as efficient as least squares (Holland and Welsch 1977)
 
 View = tuple[int, Camera, Array]  # index of a frame, its lens, cam_from_world (4, 4)
 

@@ -99,7 +99,7 @@ class GrowingMap:
         """Why to doubt the settled map. Raises InsaneMapError if it is certainly wrong."""
         placed = self._placement.main
         found = self._workers.call("geometry", EXAMINE, placed, self.points, depth_seen(placed, self._depths))
-        only = list(self._doubts.values()) if len(self._doubts) == 1 else []  # a doubtful submap is then the map
+        only = self._doubts.values() if len(self._doubts) == 1 else ()  # a doubtful submap is then the map
         return (*found, *(sentence for doubts in only for sentence in scale_jumps(doubts)))
 
     def _place(self, chunk: Chunk, geometry: ChunkGeometry) -> Submap:

@@ -23,7 +23,7 @@ def shared_surface(
     expected, measured = depth_at(points_cam, target)
     if not len(measured):
         return 0.0, 0.0
-    same = log_ratio(expected, measured) < np.log1p(max_error)
+    same = _log_ratio(expected, measured) < np.log1p(max_error)
     return float(len(measured) / max(len(rows), 1)), float(same.mean())
 
 
@@ -40,7 +40,7 @@ def depth_at(points_cam: Array, frame: FrameGeometry) -> tuple[Array, Array]:
     return points_cam[inside, 2][known], measured[known]
 
 
-def log_ratio(projected: Array, measured: Array) -> Array:
+def _log_ratio(projected: Array, measured: Array) -> Array:
     """|log| of projected over measured depth; infinite behind the camera."""
     ratio = np.maximum(projected, 1e-12) / measured
     return np.where(projected > 0, np.abs(np.log(ratio)), np.inf)

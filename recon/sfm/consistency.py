@@ -15,7 +15,7 @@ from recon.core.cameras import reprojection_errors
 from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import SparseModel
-from recon.mapping.centres import centres_move
+from recon.mapping.centres import EFFICIENT_SCALE, centres_move
 from recon.sfm.crops import fits_better, have_moved, look_cropped
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
 from recon.sfm.hold import without_loose
@@ -34,7 +34,6 @@ MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
 ROUGHLY = 1e-4  # relative improvement of the cost below which the first round of a robust adjustment stops
 ROUNDS, SETTLED = 5, 0.0005  # exact rounds; an adjustment ends early if fewer observations than this share change
-EFFICIENT_SCALE = 2.385  # at which Cauchy's loss is 95% as efficient as least squares (Holland and Welsch 1977)
 MEDIAN_ERROR = 1.1774  # median distance of a normal distribution in the plane, in standard deviations
 CONVERGED = 0.002  # share by which the error must fall for another round of a robust adjustment
 CLEARLY = 0.8  # largest ratio of reprojection errors that justifies freer lenses without other evidence

@@ -274,8 +274,10 @@ class MatchDatabase:
         """What matching needs of a frame. rows: of the features to match; None for all."""
         features = self.features(index)
         if rows is None:
-            return _End(features, np.arange(len(features.keypoints)), self.camera(index), self._scale[index])
-        return _End(features.rows(rows), rows, self.camera(index), self._scale[index])
+            rows = np.arange(len(features.keypoints))
+        else:
+            features = features.rows(rows)
+        return _End(features, rows, self.camera(index), self._scale[index])
 
     def matched(self, pair: Pair) -> bool:
         """Whether matching the pair has been tried."""
@@ -346,12 +348,12 @@ class MatchDatabase:
         """Replace the focal lengths that EXIF gives for some frames by guesses; returns whether it gave any."""
         if self._known is not None:
             return False
-        told = {self._lens_of[index]: self._frames[index] for index in frame_indices if self._frames[index].focal > 0}
-        for number, frame in told.items():
+        given = {self._lens_of[index]: self._frames[index] for index in frame_indices if self._frames[index].focal > 0}
+        for number, frame in given.items():
             lens = self._new_camera(replace(frame, focal=0.0))
             lens.camera_id = number
             self._database.update_camera(lens)
-        return bool(told)
+        return bool(given)
 
     def _require_space(self) -> None:
         """Raise OutputError if the disk may fill during a calibration, in which case COLMAP aborts the program.

@@ -13,7 +13,7 @@ import numpy as np
 from recon.core.events import Listener, Notice
 from recon.core.refusal import Hindrance, Unplaced, refusal
 from recon.core.similarity import Array
-from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel, SparsePoints
+from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.stages import open_depth_stage
 from recon.depth.views import Depth, DepthStage, PosedView, pinhole, undistort
@@ -156,7 +156,7 @@ class StructureFromMotion:
         join_equal(self.database, model)
         if len(set(self.database.lens_of.values())) > lenses:
             self._tell(Notice(f"Chunk {chunk.index + 1}: {SEVERAL}"))
-        geometry = replace(self._densify(chunk, restrict(model, indices)), revised=revised)
+        geometry = replace(self._densify(chunk, model.restricted(indices)), revised=revised)
         self._last = {frame.index: frame for frame in geometry.frames}
         recent = sorted(model.cam_from_model)[-(CONTEXT if self._settled else UNSETTLED_CONTEXT) :]
         self._context = {index: model.cam_from_model[index] for index in recent}
@@ -223,10 +223,8 @@ class StructureFromMotion:
         if not found:
             return
         self._mirrored |= found
-        nothing = [
-            replace(frame, mask=np.zeros_like(frame.mask)) for frame in chunk.frames if frame.index in self._mirrored
-        ]
-        self.database.describe_again(nothing)
+        hidden = [replace(frame, mask=np.zeros_like(frame.mask)) for frame in chunk.frames if frame.index in found]
+        self.database.describe_again(hidden)
         self._match(chunk.index, [frame.index for frame in chunk.frames])
 
     def _leave_out_moving(self, chunk: Chunk) -> Chunk:
@@ -411,22 +409,6 @@ def make_view(frame: Frame, model: SparseModel, depth_size: int) -> PosedView:
     pixels = points_cam @ intrinsics.T
     sparse = np.column_stack([pixels[:, :2] / pixels[:, 2:], points_cam[:, 2]])
     return PosedView(frame.index, image, mask, intrinsics, cam_from_model, sparse, ids)
-
-
-def restrict(model: SparseModel, indices: list[int]) -> SparseModel:
-    """The part of a model that the given frames see."""
-    kept = [index for index in indices if index in model.cam_from_model]
-    seen = np.isin(model.points.frame_indices, kept)
-    ids, point_ids = np.unique(model.points.point_ids[seen], return_inverse=True)
-    points = SparsePoints(
-        positions=model.points.positions[ids],
-        colours=model.points.colours[ids],
-        point_ids=point_ids,
-        frame_indices=model.points.frame_indices[seen],
-        pixels=model.points.pixels[seen],
-    )
-    poses = {index: model.cam_from_model[index] for index in kept}
-    return SparseModel(poses, {index: model.cameras[index] for index in kept}, points)
 
 
 def weakest_link(model: SparseModel) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recon.core.types import SparseModel, SparsePoints
+from recon.core.types import SparseModel
 
 FEWEST_HOLDING = 20  # points; at least 86 in right maps, at most 8 in frames placed wrongly across a gap
 NOTHING = np.zeros(0, dtype=np.int64)
@@ -18,7 +18,7 @@ def without_loose(model: SparseModel) -> SparseModel:
     frame goes first, since others may hang on it.
     """
     while (loosest := _loosest(model)) is not None:
-        model = _without(model, loosest)
+        model = model.restricted([index for index in model.cam_from_model if index != loosest], fewest=2)
     return model
 
 
@@ -32,22 +32,3 @@ def _loosest(model: SparseModel) -> int | None:
     fewest = min(FEWEST_HOLDING, SHARE_HOLDING * float(np.median([len(counts) for counts in seen.values()])))
     holding = {index: int((counts > 2).sum()) for index, counts in seen.items()}
     return min((index for index, count in holding.items() if count < fewest), key=holding.__getitem__, default=None)
-
-
-def _without(model: SparseModel, frame: int) -> SparseModel:
-    """The model without a frame, and without the points that fewer than two others see."""
-    points = model.points
-    left = points.frame_indices != frame
-    kept = np.bincount(points.point_ids[left], minlength=len(points.positions)) > 1
-    left &= kept[points.point_ids]
-    return SparseModel(
-        {index: pose for index, pose in model.cam_from_model.items() if index != frame},
-        {index: camera for index, camera in model.cameras.items() if index != frame},
-        SparsePoints(
-            positions=points.positions[kept],
-            colours=points.colours[kept],
-            point_ids=(np.cumsum(kept) - 1)[points.point_ids[left]],
-            frame_indices=points.frame_indices[left],
-            pixels=points.pixels[left],
-        ),
-    )

@@ -289,7 +289,7 @@ def _read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[Fram
 def _centred(intrinsics: Array, camera: Camera, shape: tuple[int, ...]) -> Array:
     """Intrinsics (3, 3) of a depth map with the lens's principal point, which the joint adjustment may have moved."""
     found = np.array(intrinsics)
-    found[:2, 2] = camera.matrix()[:2, 2] * (shape[1] / camera.width, shape[0] / camera.height)
+    found[:2, 2] = camera.matrix_at(shape[1], shape[0])[:2, 2]
     return found
 
 

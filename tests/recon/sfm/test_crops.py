@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from recon.core.types import Camera, Frame
+from recon.core.types import Camera, Frame, SparseModel
 from recon.depth.views import pinhole, undistort
 from recon.mapping.alignment import fit_similarity
 from recon.sfm.consistency import refine_map
@@ -41,18 +42,25 @@ def cropped(index: int, *, crop: bool = True) -> Frame:
     )
 
 
-def test_principal_points_of_crops_are_found(tmp_path: Path) -> None:
-    database = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
+TRUTH = sample_truth(range(0, STEP * FRAMES, STEP))
+
+
+def adjusted(path: Path, frame_of: Callable[[int], Frame]) -> tuple[MatchDatabase, SparseModel]:
+    """The frames adjusted jointly from their true poses."""
+    database = MatchDatabase(path, SiftMatcher(), "SIMPLE_RADIAL", None)
     for index in range(FRAMES):
-        database.add(cropped(index))
+        database.add(frame_of(index))
     database.match(pair for pair in combinations(range(FRAMES), 2) if (pair[1] - pair[0] + 3) % FRAMES <= 6)
-    truth = sample_truth(range(0, STEP * FRAMES, STEP))
-    refined = refine_map(database, {index: np.linalg.inv(pose) for index, pose in truth.items()})
+    return database, refine_map(database, {index: np.linalg.inv(pose) for index, pose in TRUTH.items()})
+
+
+def test_principal_points_of_crops_are_found(tmp_path: Path) -> None:
+    database, refined = adjusted(tmp_path / "features.db", cropped)
     database.update_cameras(refined.cameras)
     assert have_moved(database, range(FRAMES))
     database.close()
     found = np.array([np.linalg.inv(refined.cam_from_model[index])[:3, 3] for index in range(FRAMES)])
-    wanted = np.array([truth[index][:3, 3] for index in range(FRAMES)])
+    wanted = np.array([TRUTH[index][:3, 3] for index in range(FRAMES)])
     errors = fit_similarity(found, wanted, np.ones(FRAMES)).apply(found) - wanted
     assert np.sqrt((errors**2).sum(axis=1).mean()) < 0.03
     for index, camera in refined.cameras.items():
@@ -93,12 +101,7 @@ def window(index: int) -> Frame:
 
 
 def test_principal_points_of_a_stabilised_video_are_found(tmp_path: Path) -> None:
-    database = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
-    for index in range(FRAMES):
-        database.add(window(index))
-    database.match(pair for pair in combinations(range(FRAMES), 2) if (pair[1] - pair[0] + 3) % FRAMES <= 6)
-    truth = sample_truth(range(0, STEP * FRAMES, STEP))
-    refined = refine_map(database, {index: np.linalg.inv(pose) for index, pose in truth.items()})
+    database, refined = adjusted(tmp_path / "features.db", window)
     database.close()
     assert have_different_centres(refined.cameras.values())
     for index, camera in refined.cameras.items():

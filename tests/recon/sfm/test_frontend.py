@@ -21,7 +21,6 @@ from recon.sfm.frontend import (
     UNSETTLED,
     SfmSettings,
     StructureFromMotion,
-    restrict,
     shared_over,
     weakest_link,
 )
@@ -208,7 +207,7 @@ def test_a_lens_that_never_settles_costs_a_bounded_number_of_mappings(
         nonlocal count
         count += 1
         if not mapped:
-            mapped.append(restrict(map_frames(database, frames, {}, EFFORTS[2]), frames[:-1]))
+            mapped.append(map_frames(database, frames, {}, EFFORTS[2]).restricted(frames[:-1]))
         return with_focal(mapped[0], FOCAL * (1 + 0.1 * (count % 3)))
 
     def another_lens(_database: MatchDatabase, _poses: Mapping[int, np.ndarray], *, distortion: bool) -> SparseModel:
@@ -269,7 +268,7 @@ def known_lens() -> Camera:
     return Camera("PINHOLE", 640, 480, (FOCAL, FOCAL, 320.0, 240.0))
 
 
-def test_restrict_keeps_what_the_frames_see() -> None:
+def test_a_restricted_model_keeps_what_the_frames_see() -> None:
     points = SparsePoints(
         positions=np.arange(12.0).reshape(4, 3),
         colours=np.zeros((4, 3), np.uint8),
@@ -278,7 +277,7 @@ def test_restrict_keeps_what_the_frames_see() -> None:
         pixels=np.zeros((4, 2)),
     )
     poses = dict.fromkeys((7, 8, 9), np.eye(4))
-    kept = restrict(SparseModel(poses, dict.fromkeys((7, 8, 9), known_lens()), points), [8, 9, 10])
+    kept = SparseModel(poses, dict.fromkeys((7, 8, 9), known_lens()), points).restricted([8, 9, 10])
     assert sorted(kept.cam_from_model) == [8, 9]
     np.testing.assert_array_equal(kept.points.positions, points.positions[[1, 3]])
     assert kept.points.point_ids.tolist() == [0, 1]

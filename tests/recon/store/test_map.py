@@ -42,7 +42,7 @@ def geometry(index: int, camera: Camera = CAMERA) -> FrameGeometry:
         index=index,
         cam_from_chunk=cam_from_chunk,
         camera=camera,
-        intrinsics=np.diag([8 / camera.width, 6 / camera.height, 1.0]) @ camera.matrix(),
+        intrinsics=camera.matrix_at(8, 6),
         depth=rng.uniform(0.5, 60, (6, 8)).astype(np.float32),
         confidence=rng.uniform(0, 1, (6, 8)).astype(np.float32),
         colour=rng.integers(0, 256, (6, 8, 3), dtype=np.uint8),
