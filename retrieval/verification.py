@@ -8,6 +8,7 @@ chair.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 
@@ -21,6 +22,7 @@ from recon.core.similarity import Array, Sim3
 from recon.core.types import Frame, FrameGeometry
 from recon.mapping.overlap import shared_surface
 from recon.sfm.matching import Features, Matcher, SiftMatcher
+from retrieval.candidates import Revisit
 
 SEED = 0
 JUDGES = 300  # matches used to compare hypotheses
@@ -90,16 +92,25 @@ class _Side:
 
 
 def verify_in_turn(
-    candidates: Sequence[tuple[Sequence[FrameGeometry], Sequence[FrameGeometry]]],
-    patience: int,
-    settings: VerificationSettings | None = None,
-) -> list[Verification]:
-    """``verify`` for several candidates, until the last ``patience`` are all rejected; then the rest is left out."""
+    revisits: Sequence[Revisit], patience: int, enough: int, settings: VerificationSettings | None = None
+) -> list[Verification | None]:
+    """``verify`` for several revisits, until ``patience`` in a row are rejected; the rest is left out.
+
+    None for the revisits of two submaps of which ``enough`` have been confirmed already: these determine how the two
+    lie, so that more would only cost time.
+    """
     settings = settings or VerificationSettings()
-    features, found = _FrameFeatures(settings.matcher), list[Verification]()
-    for first, second in candidates:
-        found.append(_verify(first, second, settings, features))
-        if len(found) >= patience and not any(one.first_from_second for one in found[-patience:]):
+    features, found = _FrameFeatures(settings.matcher), list[Verification | None]()
+    confirmed, rejected = Counter[tuple[int, int]](), 0
+    for revisit in revisits:
+        if confirmed[revisit.submaps] >= enough:
+            found.append(None)
+            continue
+        found.append(verdict := _verify(revisit.first, revisit.second, settings, features))
+        if verdict.first_from_second:
+            confirmed[revisit.submaps] += 1
+        rejected = 0 if verdict.first_from_second else rejected + 1
+        if rejected >= patience:
             break
     return found
 
@@ -108,7 +119,8 @@ def verify(
     first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], settings: VerificationSettings | None = None
 ) -> Verification:
     """Compare two places, each seen by a few frames of one chunk, by confident depth."""
-    return verify_in_turn([(first, second)], 1, settings)[0]
+    settings = settings or VerificationSettings()
+    return _verify(first, second, settings, _FrameFeatures(settings.matcher))
 
 
 def _verify(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,13 +16,13 @@ from torch.nn import functional
 
 from recon.core.beside import beside
 from recon.core.stopwatch import stage
-from recon.core.types import DepthMap
+from recon.core.types import DepthMap, Mask
 from recon.depth.consistency import keep_consistent
 from recon.depth.network import Estimate, PosedDepthNet, Sweep
-from recon.depth.plane_sweep import PlaneSweep, depth_hypotheses, select_sources
+from recon.depth.plane_sweep import PlaneSweep, depth_hypotheses, enlarged, select_sources
 from recon.depth.stem import EIGHTH, Features
 from recon.depth.sweep import Geometry
-from recon.depth.views import Depth, DepthStage, PosedView
+from recon.depth.views import Depth, DepthStage, PosedView, resized
 from recon.depth.weights import load_weights
 
 GOOD = 0.05  # confidence is the probability that the relative error of the depth is below this
@@ -122,16 +123,30 @@ class LearnedSweep:
 
 @dataclass(frozen=True)
 class FilledSweep:
-    """The depth of one stage, with its gaps filled by the network, which uses that depth as a hint."""
+    """The depth of one stage, with its gaps filled by the network, which uses that depth as a hint.
+
+    longest_side: of the network's images [px]. What it fills is smooth, so that larger ones only take time.
+    """
 
     first: DepthStage
     second: LearnedSweep
+    longest_side: int = 240
 
     def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
         """Depth of every view, see ``DepthStage``."""
         first = self.first.depth(views, solved)
-        hints = {view.index: depth for view, depth in zip(views, first, strict=True)}
-        return [_filled(*pair) for pair in zip(first, self.second.depth(views, solved, hints), strict=True)]
+        small = [self._shrunk(view) for view in views]
+        hints = {view.index: _sampled(depth, view) for view, depth in zip(small, first, strict=True)}
+        filled = self.second.depth(small, solved, hints)
+        return [
+            depth if view.index in solved else _filled(depth, other, view.mask)
+            for view, depth, other in zip(views, first, filled, strict=True)
+        ]
+
+    def _shrunk(self, view: PosedView) -> PosedView:
+        height, width = view.mask.shape
+        factor = min(1.0, self.longest_side / max(height, width))
+        return resized(view, (max(1, round(width * factor)), max(1, round(height * factor))))
 
 
 def filled_sweep(weights: Path) -> FilledSweep:
@@ -154,9 +169,18 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _filled(first: Depth, second: Depth) -> Depth:
+def _sampled(depth: Depth, view: PosedView) -> Depth:
+    """Depth at the size of a smaller view, without values between those of neighbouring pixels."""
+    size = view.mask.shape[::-1]
+    return Depth(*(cv2.resize(maps, size, interpolation=cv2.INTER_NEAREST) for maps in vars(depth).values()))
+
+
+def _filled(first: Depth, second: Depth, mask: Mask) -> Depth:
+    """``first``, with its gaps inside the mask (h, w) filled by ``second``, which may be smaller."""
     kept = first.depth > 0
-    return Depth(np.where(kept, first.depth, second.depth), np.where(kept, first.confidence, second.confidence))
+    depth = np.where(kept, first.depth, np.where(mask, enlarged(second.depth, mask.shape), 0))
+    sure = cv2.resize(second.confidence, mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return Depth(depth, np.where(kept, first.confidence, np.where(depth > 0, sure, 0)))
 
 
 def _padded_size(views: list[PosedView]) -> tuple[int, int]:

@@ -78,11 +78,11 @@ class PlaneSweep:
         return np.asarray(planes[0] + index * (planes[1] - planes[0]), dtype=np.float32)
 
 
-def enlarged(inverse_depth: DepthMap, shape: tuple[int, ...]) -> DepthMap:
-    """Inverse depth at a larger size (h, w): bilinear, but the nearest value across a step in depth."""
+def enlarged(depth: DepthMap, shape: tuple[int, ...]) -> DepthMap:
+    """Depth or inverse depth at a larger size (h, w): bilinear, but the nearest value across a step."""
     size = (shape[1], shape[0])
-    nearest = cv2.resize(inverse_depth, size, interpolation=cv2.INTER_NEAREST)
-    smooth = cv2.resize(inverse_depth, size)
+    nearest = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+    smooth = cv2.resize(depth, size)
     return np.where(np.abs(smooth - nearest) < SMOOTH * nearest, smooth, nearest)
 
 

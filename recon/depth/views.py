@@ -75,7 +75,12 @@ def relative_projection(view: PosedView, source: PosedView) -> tuple[Array, Arra
 def halved(view: PosedView) -> PosedView:
     """The same view at half its size, rounded up."""
     height, width = view.mask.shape
-    size = ((width + 1) // 2, (height + 1) // 2)
+    return resized(view, ((width + 1) // 2, (height + 1) // 2))
+
+
+def resized(view: PosedView, size: tuple[int, int]) -> PosedView:
+    """The same view at another (width, height), at most its own."""
+    height, width = view.mask.shape
     scale = np.array([size[0] / width, size[1] / height, 1.0])
     return replace(
         view,

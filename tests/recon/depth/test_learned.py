@@ -117,6 +117,34 @@ def test_the_second_stage_fills_the_gaps_of_the_first() -> None:
     np.testing.assert_array_equal(found.confidence, found.depth / 10)
 
 
+def test_the_second_stage_sees_smaller_views_of_the_same_scene() -> None:
+    seen: list[PosedView] = []
+
+    @dataclass(frozen=True)
+    class Columns:
+        """Depth that grows by 0.01 per column of the full size, known in the left half of the first stage only."""
+
+        def depth(self, views: list[PosedView], solved: Mapping[int, Depth], hints: object = None) -> list[Depth]:
+            height, width = views[0].mask.shape
+            depth = np.tile(2 + 0.01 * (np.arange(width, dtype=np.float32) + 0.5) * WIDTH / width, (height, 1))
+            if hints is None:
+                depth[:, width // 2 :] = 0
+            else:
+                seen.extend(views)
+                assert isinstance(hints, dict)
+                np.testing.assert_allclose(hints[views[0].index].depth[:, : width // 2], depth[:, : width // 2], 0.01)
+            return [Depth(depth, depth / 10)] * len(views)
+
+    views = posed_views()
+    found = FilledSweep(Columns(), Columns(), longest_side=WIDTH // 2).depth(views, {})[0]
+    assert seen[0].mask.shape == (HEIGHT // 2, WIDTH // 2)
+    np.testing.assert_allclose(seen[0].intrinsics[:2], views[0].intrinsics[:2] / 2)
+    np.testing.assert_allclose(seen[0].sparse, views[0].sparse * [0.5, 0.5, 1])
+    expected = 2 + 0.01 * (np.arange(WIDTH) + 0.5)
+    np.testing.assert_allclose(found.depth, np.tile(expected, (HEIGHT, 1)), atol=0.006)
+    assert (found.confidence > 0).all()
+
+
 def test_depth_is_the_same_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     views, before = posed_views(), torch.get_num_threads()
     stage = LearnedSweep(tiny_net(), CPU)
