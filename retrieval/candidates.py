@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.core.types import FrameGeometry
 from retrieval.describer import Descriptors
 from retrieval.index import PlaceIndex
 
@@ -27,7 +26,7 @@ class CandidateSettings:
     place, so other visits follow only after dozens. support: frames on either side within which another hit must agree.
     window: frames within which hits count as the same revisit. per_submap: most candidates of one submap. patience:
     candidates in a row, starting with the most similar, that geometry may reject before the other candidates of a
-    submap are dropped. enough: confirmed candidates that determine how two submaps lie.
+    submap are dropped.
 
     The bounds are wide, since geometry decides: it confirms nine in ten of the true revisits that it checks, while
     narrow bounds exclude half of them from the check."""
@@ -39,7 +38,6 @@ class CandidateSettings:
     window: int = 8
     per_submap: int = 48
     patience: int = 8
-    enough: int = 6
 
 
 @dataclass(frozen=True)
@@ -49,15 +47,6 @@ class Hit:
     frame: int
     earlier: int
     similarity: float
-
-
-@dataclass(frozen=True, eq=False)
-class Revisit:
-    """Frames of two submaps that may show the same place. submaps: their numbers, the earlier one first."""
-
-    submaps: tuple[int, int]
-    first: Sequence[FrameGeometry]
-    second: Sequence[FrameGeometry]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from recon.core.stopwatch import stage
 from recon.core.types import Frame, FrameGeometry, Image, Mask, Submap
 from recon.core.workers import Workers
 from recon.settings import PlaceSettings
-from retrieval.candidates import Background, CandidateSettings, Hit, Revisit, find_hits, strongest, supported
+from retrieval.candidates import Background, CandidateSettings, Hit, find_hits, strongest, supported
 from retrieval.describer import Descriptors, PlaceDescriber, PlaceLearner, open_describer
 from retrieval.index import PlaceIndex
 from retrieval.vlad import VladLearner
@@ -102,19 +102,21 @@ class LoopFinder:
     def _verified(
         self, hits: Sequence[Hit], known: dict[int, Mapping[int, FrameGeometry]], read_submap: ReadSubmap
     ) -> list[LoopCandidate]:
-        """The candidates that were verified, each with its edge or the reason for its rejection."""
-        revisits = [self._revisit(hit, known, read_submap) for hit in hits]
-        found: list[Verification | None] = self._workers.call(
-            "loops", VERIFY, revisits, self._candidates.patience, self._candidates.enough, self._verification
+        """The candidates, each with its edge or the reason for its rejection, until too many in a row are rejected."""
+        views = [self._views(hit, known, read_submap) for hit in hits]
+        found: list[Verification] = self._workers.call(
+            "loops", VERIFY, views, self._candidates.patience, self._verification
         )
-        return [self._candidate(hit, verdict) for hit, verdict in zip(hits, found, strict=False) if verdict]
+        return [self._candidate(hit, verification) for hit, verification in zip(hits, found, strict=False)]
 
-    def _revisit(self, hit: Hit, known: dict[int, Mapping[int, FrameGeometry]], read_submap: ReadSubmap) -> Revisit:
-        """The frames around either end of a candidate."""
+    def _views(
+        self, hit: Hit, known: dict[int, Mapping[int, FrameGeometry]], read_submap: ReadSubmap
+    ) -> tuple[list[FrameGeometry], list[FrameGeometry]]:
+        """The frames around either end of a candidate, the earlier end first."""
         first, second = self._submap_of[hit.earlier], self._submap_of[hit.frame]
         if first not in known:
             known[first] = read_submap(first)
-        return Revisit((first, second), around(hit.earlier, known[first]), around(hit.frame, known[second]))
+        return around(hit.earlier, known[first]), around(hit.frame, known[second])
 
     def _candidate(self, hit: Hit, found: Verification) -> LoopCandidate:
         edge = None

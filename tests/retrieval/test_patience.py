@@ -11,7 +11,7 @@ from recon.core.places import LoopCandidate, LoopEdge
 from recon.core.similarity import Sim3
 from recon.core.types import Camera, ChunkGeometry, Frame, FrameGeometry, Image, SparsePoints, Submap
 from retrieval import recogniser, verification
-from retrieval.candidates import CandidateSettings, Hit, Revisit
+from retrieval.candidates import CandidateSettings, Hit
 from retrieval.describer import Descriptors, Masks, normalised
 from retrieval.recogniser import LoopFinder
 from retrieval.verification import Verification
@@ -80,33 +80,9 @@ def test_a_long_return_is_found_along_its_whole_length(monkeypatch: pytest.Monke
     assert len(found) < 20  # without repeating every frame
 
 
-CONFIRMED = {
-    "y": Verification(Sim3.identity(), 50, 50, 0.003, 1.0, ""),
-    "n": Verification(None, 9, 0, 0, 0, "few"),
-    "-": None,
-}
-
-
-@pytest.fixture
-def prescribed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Revisits whose frames are their own verdict."""
-    monkeypatch.setattr(verification, "_verify", lambda first, *_: CONFIRMED[first])
-
-
-@pytest.mark.usefixtures("prescribed")
 @pytest.mark.parametrize(("verdicts", "looked_at"), [("ynnn", 4), ("nnynnny", 6), ("nn", 2), ("nnny", 3)])
-def test_only_consecutive_rejections_count(verdicts: str, looked_at: int) -> None:
-    revisits = [Revisit((0, 1), verdict, verdict) for verdict in verdicts]  # type: ignore[arg-type]
-    found = verification.verify_in_turn(revisits, 3, 9)
-    assert found == [CONFIRMED[verdict] for verdict in verdicts[:looked_at]]
-
-
-@pytest.mark.usefixtures("prescribed")
-def test_two_submaps_are_compared_until_enough_revisits_are_confirmed() -> None:
-    submaps, verdicts = "aababaab", "ynynyyny"
-    revisits = [
-        Revisit((0, ord(submap)), verdict, verdict)  # type: ignore[arg-type]
-        for submap, verdict in zip(submaps, verdicts, strict=True)
-    ]
-    found = verification.verify_in_turn(revisits, 3, 2)
-    assert found == [CONFIRMED[verdict] for verdict in "ynynyy--"]
+def test_only_consecutive_rejections_count(verdicts: str, looked_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    confirmed = {"y": Verification(Sim3.identity(), 50, 50, 0.003, 1.0, ""), "n": Verification(None, 9, 0, 0, 0, "few")}
+    monkeypatch.setattr(verification, "_verify", lambda first, *_: confirmed[first])
+    found = verification.verify_in_turn([(verdict, verdict) for verdict in verdicts], 3)
+    assert found == [confirmed[verdict] for verdict in verdicts[:looked_at]]
