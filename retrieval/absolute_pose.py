@@ -20,7 +20,7 @@ SEED = 0
 TRIALS = 10_000
 CONFIDENCE = 0.9999
 STEP = 1e-6  # of a rotation [rad] and of a shift, as a share of the depth, for derivatives
-FEWEST = 6  # points that determine a pose, a focal length, and their scatter
+FEWEST = 6  # points, to determine a pose and a lens and to judge their scatter
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +38,19 @@ class AbsolutePose:
 
 
 def estimate_pose(
-    pixels: Array, points: Array, camera: Camera, max_error: float, *, free_focal: bool = False
+    pixels: Array, points: Array, camera: Camera, max_error: float, *, free: bool = False
 ) -> AbsolutePose | None:
-    """The pose from which most world points (n, 3) appear at pixels (n, 2); None if there is none.
+    """The pose from which most world points (n, 3) appear at pixels (n, 2); None if fewer than FEWEST do.
 
-    max_error: of an inlier [px]. free_focal: estimate the focal length too; that of ``camera`` is only where to begin.
+    max_error: of an inlier [px]. free: estimate the focal length and distortion, too; ``camera``, which is
+    then SIMPLE_RADIAL, is where to begin.
     """
     lens = colmap_camera(camera)
-    estimation = pycolmap.AbsolutePoseEstimationOptions(estimate_focal_length=free_focal)
+    estimation = pycolmap.AbsolutePoseEstimationOptions(estimate_focal_length=free)
     estimation.ransac.max_error, estimation.ransac.random_seed = max_error, SEED
     estimation.ransac.max_num_trials, estimation.ransac.confidence = TRIALS, CONFIDENCE
     estimation.ransac.min_inlier_ratio = 0.02
-    refinement = pycolmap.AbsolutePoseRefinementOptions(refine_focal_length=free_focal)
+    refinement = pycolmap.AbsolutePoseRefinementOptions(refine_focal_length=free, refine_extra_params=free)
     refinement.loss_function_scale = max_error / 4
     found = pycolmap.estimate_and_refine_absolute_pose(pixels, points, lens, estimation, refinement)
     if found is None:
@@ -60,7 +61,7 @@ def estimate_pose(
     inliers = reprojection_errors(cam_from_world, refined, pixels, points) <= max_error
     if inliers.sum() < FEWEST:
         return None
-    deviations = _deviations(cam_from_world, refined, pixels[inliers], points[inliers], free_focal=free_focal)
+    deviations = _deviations(cam_from_world, refined, pixels[inliers], points[inliers], free=free)
     return AbsolutePose(cam_from_world.inverse(), refined, inliers, *deviations)
 
 
@@ -76,27 +77,30 @@ def _projected(camera: Camera, points_cam: Array) -> Array:
 
 
 def _deviations(
-    cam_from_world: Sim3, camera: Camera, pixels: Array, points: Array, *, free_focal: bool
+    cam_from_world: Sim3, camera: Camera, pixels: Array, points: Array, *, free: bool
 ) -> tuple[float, float]:
     """Standard deviations of position and rotation, from the derivatives and the scatter of the residuals.
 
-    The parameters are a small rotation and shift of the camera, and the logarithm of the focal length if it was free:
-    the shift is that of the camera's centre, in its own axes.
+    The parameters are a small rotation and shift of the camera in its own axes, the shift as a share of the scene's
+    depth, and those of the lens that were free.
     """
     points_cam = cam_from_world.apply(points)
-    residuals = _projected(camera, points_cam) - pixels
-    depth = float(np.median(points_cam[:, 2]))
-    columns = []
-    for axis in np.eye(3):
-        turned = points_cam @ Rotation.from_rotvec(STEP * axis).as_matrix().T
-        columns.append((_projected(camera, turned) - pixels - residuals) / STEP)
-    for axis in np.eye(3):
-        columns.append((_projected(camera, points_cam + STEP * depth * axis) - pixels - residuals) / (STEP * depth))
-    if free_focal:
-        centre = camera.matrix()[:2, 2]
-        columns.append(residuals + pixels - centre)
-    jacobian = np.stack([column.ravel() for column in columns], axis=1)
-    variance = (residuals**2).sum() / max(1, residuals.size - jacobian.shape[1])
-    scale = np.linalg.norm(jacobian, axis=0)
-    covariance = variance * np.linalg.pinv((jacobian / scale).T @ (jacobian / scale)) / np.outer(scale, scale)
-    return float(np.sqrt(np.trace(covariance[3:6, 3:6]))), float(np.sqrt(np.trace(covariance[:3, :3])))
+    projected, depth = _projected(camera, points_cam), float(np.median(points_cam[:, 2]))
+    turned = [points_cam @ Rotation.from_rotvec(STEP * axis).as_matrix().T for axis in np.eye(3)]
+    shifted = [points_cam + STEP * depth * axis for axis in np.eye(3)]
+    moved = [_projected(camera, places) for places in turned + shifted]
+    moved += [_projected(lens, points_cam) for lens in _varied(camera)] if free else []
+    jacobian = np.stack([(pixels_after - projected).ravel() / STEP for pixels_after in moved], axis=1)
+    variance = ((projected - pixels) ** 2).sum() / max(1, pixels.size - jacobian.shape[1])
+    scale = np.maximum(np.linalg.norm(jacobian, axis=0), 1e-12)  # the rotation's and the focal length's units differ
+    variances = variance * np.diag(np.linalg.pinv((jacobian / scale).T @ (jacobian / scale))) / scale**2
+    return depth * float(np.sqrt(variances[3:6].sum())), float(np.sqrt(variances[:3].sum()))
+
+
+def _varied(camera: Camera) -> list[Camera]:
+    """A SIMPLE_RADIAL lens with a longer focal length, and with more distortion."""
+    focal, *centre, distortion = camera.params
+    return [
+        replace(camera, params=(focal * (1 + STEP), *centre, distortion)),
+        replace(camera, params=(focal, *centre, distortion + STEP)),
+    ]

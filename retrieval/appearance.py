@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.cameras import colmap_camera
-from recon.core.projection import points_in_camera
-from recon.core.similarity import Sim3
-from recon.core.types import Camera, FrameGeometry, Image, PlacedFrame
+from recon.core.projection import back_project
+from recon.core.similarity import Array, Sim3
+from recon.core.types import Camera, FrameGeometry, Image
 
 SIDE = 160  # px, longest side of a view
 WINDOW = 9  # px, within which patterns are compared
@@ -26,52 +26,71 @@ Grey = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A frame seen small. grey: (h, w) uint8. points: (h, w, 3) float32 in the world, NaN without depth."""
+    """A frame seen small, undistorted. grey: (h, w) uint8. depth: (h, w) float16 in the frame's unit, 0 = none.
+
+    intrinsics: (3, 3) of both.
+    """
 
     grey: NDArray[np.uint8]
-    points: NDArray[np.float32]
+    depth: NDArray[np.float16]
+    intrinsics: Array
 
     @classmethod
-    def of(cls, placed: PlacedFrame, geometry: FrameGeometry) -> View:
-        """The undistorted view of a frame with its depth, certain or not."""
+    def of(cls, geometry: FrameGeometry) -> View:
+        """The view of a frame with all of its depth, certain or not."""
         height, width = geometry.depth.shape
-        factor = min(1.0, SIDE / max(height, width))
-        small = (max(1, round(width * factor)), max(1, round(height * factor)))
-        columns, rows = (
-            ((np.arange(count) + 0.5) * full / count).astype(np.int64)
-            for count, full in zip(small, (width, height), strict=True)
+        size = _small((width, height))
+        rows, columns = (
+            ((np.arange(n) + 0.5) * full / n).astype(np.int64)
+            for n, full in zip(size[::-1], (height, width), strict=True)
         )
-        grid = np.meshgrid(rows, columns, indexing="ij")
-        points = placed.world_from_cam.apply(points_in_camera(geometry, grid[0].ravel(), grid[1].ravel()))
-        points[geometry.depth[grid[0], grid[1]].ravel() <= 0] = np.nan
-        return cls(_small_grey(geometry.colour, small), points.reshape(*grid[0].shape, 3).astype(np.float32))
+        scale = np.diag([size[0] / width, size[1] / height, 1.0])
+        depth = geometry.depth[np.ix_(rows, columns)].astype(np.float16)
+        return cls(_small_grey(geometry.colour), depth, scale @ geometry.intrinsics)
+
+    def points(self) -> Array:
+        """Points (h, w, 3) in the frame's camera, in its unit, NaN without depth."""
+        height, width = self.depth.shape
+        columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+        depth = np.where(self.depth > 0, self.depth.astype(np.float64), np.nan)
+        pixels = np.column_stack([columns.ravel(), rows.ravel()])
+        return back_project(pixels, depth.ravel(), self.intrinsics).reshape(height, width, 3)
 
 
-def agreement(image: Image, camera: Camera, world_from_cam: Sim3, view: View) -> tuple[float, float]:
-    """Share of the view's detail that the image shows in the same way, and share of the view that lies in the image.
+def agreement(image: Image, camera: Camera, cam_from_view: Sim3, view: View) -> tuple[float, float]:
+    """Share of the view's detail that an image shows in the same way, and share of the view that lies in the image.
 
-    image: (h, w, 3) RGB of any size, as ``camera`` at ``world_from_cam`` sees it.
+    image: (h, w, 3) RGB of any size, seen by ``camera``. cam_from_view: to its unit from that of the view.
     """
-    height, width = image.shape[:2]
-    factor = min(1.0, SIDE / max(height, width))
-    small = _small_grey(image, (max(1, round(width * factor)), max(1, round(height * factor))))
-    points_cam = world_from_cam.inverse().apply(view.points.reshape(-1, 3).astype(np.float64))
-    with np.errstate(invalid="ignore"):
-        pixels = np.asarray(colmap_camera(camera).img_from_cam(points_cam)) * (
-            np.array(small.shape[::-1]) / (camera.width, camera.height)
-        )
-        seen = (points_cam[:, 2] > 0) & ((pixels > 0) & (pixels < small.shape[::-1])).all(axis=1)
-    seen = seen.reshape(view.grey.shape)
-    at = np.where(seen[..., None], pixels.reshape(*view.grey.shape, 2) - 0.5, -9).astype(np.float32)
-    shown = cv2.remap(small, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    small, shape = _small_grey(image), view.grey.shape
+    pixels, seen = _projected(camera, cam_from_view.apply(view.points()), small.shape[::-1])
+    at = np.where(seen[..., None], pixels - 0.5, 0).astype(np.float32)
+    shown = cv2.remap(
+        small.astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     correlation, detail = _correlation(view.grey.astype(np.float32), np.asarray(shown, np.float32), seen)
     compared = seen & detail
-    return float((correlation[compared] > ALIKE).mean()) if compared.any() else 0.0, float(seen.mean())
+    return float((correlation[compared] > ALIKE).mean()) if compared.any() else 0.0, float(seen.sum() / np.prod(shape))
 
 
-def _small_grey(image: Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _projected(camera: Camera, points_cam: Array, size: tuple[int, ...]) -> tuple[Array, NDArray[np.bool_]]:
+    """Pixels (h, w, 2) of points (h, w, 3) in the camera's image at ``size`` (width, height), and which lie in it."""
+    flat = points_cam.reshape(-1, 3)
+    with np.errstate(invalid="ignore"):
+        pixels = np.asarray(colmap_camera(camera).img_from_cam(flat)) * (np.array(size) / (camera.width, camera.height))
+        seen = (flat[:, 2] > 0) & ((pixels > 0) & (pixels < size)).all(axis=1)
+    return pixels.reshape(*points_cam.shape[:2], 2), seen.reshape(points_cam.shape[:2])
+
+
+def _small(size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of an image with SIDE as its longest side, if it is larger."""
+    factor = min(1.0, SIDE / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _small_grey(image: Image) -> NDArray[np.uint8]:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return np.asarray(cv2.resize(grey, _small(image.shape[1::-1]), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _correlation(first: Grey, second: Grey, valid: NDArray[np.bool_]) -> tuple[Grey, NDArray[np.bool_]]:

@@ -6,7 +6,6 @@ unless that is doubtful or at an edge.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -27,6 +26,7 @@ from recon.store.masks import resized_mask
 
 NEAR = 1.0  # px of the working image between a feature and the observation of a point
 STEEPEST = 0.03  # relative difference of depth beside a feature; more is an edge
+MOST = 1024  # landmarks of a frame; those at triangulated points, which several frames have seen, come first
 WORKING_SIZE = SourceOptions().size
 
 
@@ -35,13 +35,12 @@ class Landmarks:
     """The features of one frame that have a place.
 
     pixels: (n, 2) in the original. descriptors: (n, 128) bytes, see ``descriptors_to_bytes``. points: (n, 3) in the
-    world. point_ids: (n,), row of the map's sparse points, -1 for a point from depth.
+    world.
     """
 
     pixels: NDArray[np.float32]
     descriptors: NDArray[np.uint8]
-    points: Array
-    point_ids: NDArray[np.int64]
+    points: NDArray[np.float32]
 
     @property
     def features(self) -> Features:
@@ -51,21 +50,20 @@ class Landmarks:
         return Features(keypoints, descriptors_from_bytes(self.descriptors), is_sift=True)
 
 
-def placed_images(reconstruction: ReconstructedMap) -> Iterator[tuple[Frame, PlacedFrame, FrameGeometry]]:
-    """Every frame of the map that has depth, with its image at the working size and the mask of the run.
+def image_of(reconstruction: ReconstructedMap, placed: PlacedFrame) -> Frame:
+    """A frame of the map with its image at the working size and the mask of the run.
 
-    Raises MapError for a damaged or missing file.
+    Raises MapError if the image is missing or damaged.
     """
-    for placed, geometry in reconstruction.geometry():
-        path = reconstruction.images / placed.name
-        try:
-            pixels = read_photo(path).pixels
-        except (UnreadableImage, OSError) as error:
-            raise MapError(f"{path}, an image of the map, cannot be read ({error}). Restore it.") from error
-        image = working_image(pixels, WORKING_SIZE)
-        mask = resized_mask(reconstruction.folder, placed.index, (image.shape[0], image.shape[1]))
-        size = (pixels.shape[1], pixels.shape[0])
-        yield Frame(placed.index, placed.timestamp, image, placed.name, size, "", 0.0, mask), placed, geometry
+    path = reconstruction.images / placed.name
+    try:
+        pixels = read_photo(path).pixels
+    except (UnreadableImage, OSError) as error:
+        raise MapError(f"{path}, an image of the map, cannot be read: {error}. Restore it.") from error
+    image = working_image(pixels, WORKING_SIZE)
+    mask = resized_mask(reconstruction.folder, placed.index, (image.shape[0], image.shape[1]))
+    size = (pixels.shape[1], pixels.shape[0])
+    return Frame(placed.index, placed.timestamp, image, placed.name, size, "", 0.0, mask)
 
 
 class LandmarkFinder:
@@ -76,15 +74,16 @@ class LandmarkFinder:
         self._rows = reconstruction.points.rows_by_frame()
 
     def landmarks(self, frame: Frame, placed: PlacedFrame, geometry: FrameGeometry) -> Landmarks:
-        """The features of a frame of ``placed_images`` that have a place."""
+        """The features of a frame with its image, see ``image_of``, that have a place."""
         features = self._matcher.describe(frame)
         pixels = features.keypoints[:, :2].astype(np.float64)
         points = _points_by_depth(pixels, placed, geometry)
         ids = self._observed(frame, pixels)
         points[ids >= 0] = self._points.positions[ids[ids >= 0]]
-        kept = np.isfinite(points).all(axis=1)
+        order = np.lexsort((-features.keypoints[:, 2], ids < 0))
+        kept = order[np.isfinite(points[order]).all(axis=1)][:MOST]
         return Landmarks(
-            features.keypoints[kept, :2], descriptors_to_bytes(features)[kept], points[kept], ids[kept]
+            features.keypoints[kept, :2], descriptors_to_bytes(features)[kept], points[kept].astype(np.float32)
         )
 
     def _observed(self, frame: Frame, pixels: Array) -> NDArray[np.int64]:
@@ -92,9 +91,10 @@ class LandmarkFinder:
         rows = self._rows.get(frame.index, np.zeros(0, np.int64))
         ids = np.full(len(pixels), -1, dtype=np.int64)
         if len(rows) and len(pixels):
-            near = NEAR * frame.original_size[0] / frame.image.shape[1]
-            distances, nearest = cKDTree(self._points.pixels[rows]).query(pixels)
-            ids[distances <= near] = self._points.point_ids[rows[nearest[distances <= near]]]
+            pixel = frame.original_size[0] / frame.image.shape[1]
+            distances, nearest = map(np.asarray, cKDTree(self._points.pixels[rows]).query(pixels))
+            near = distances <= NEAR * pixel
+            ids[near] = self._points.point_ids[rows[nearest[near]]]
         return ids
 
 

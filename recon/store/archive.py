@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -23,10 +23,10 @@ else:
 LEVEL = 3
 
 
-def save_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by name into an open file. Raises OSError."""
+def save_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]]) -> None:
+    """Write arrays by name into an open file; of pairs, only one array is in memory at a time. Raises OSError."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_ZSTANDARD, compresslevel=LEVEL) as archive:
-        for name, array in arrays.items():
+        for name, array in arrays.items() if isinstance(arrays, Mapping) else arrays:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
