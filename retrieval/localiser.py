@@ -22,6 +22,7 @@ from recon.sfm.matching import Features, SiftMatcher
 from recon.store.map import ReconstructedMap, open_map
 from retrieval.absolute_pose import AbsolutePose, estimate_pose
 from retrieval.appearance import agreement
+from retrieval.landmarks import image_of
 from retrieval.map_index import MapIndex, MappedFrame, open_index
 
 GRID = 4  # cells along a side of the photo in which inliers are counted
@@ -106,6 +107,7 @@ class Localiser:
     def __init__(
         self, reconstruction: ReconstructedMap, index: MapIndex, settings: LocateSettings | None = None
     ) -> None:
+        self._map = reconstruction
         self._placed = {frame.index: frame for frame in reconstruction.frames}
         self._index, self._settings = index, settings or LocateSettings()
         self._frame: Callable[[int], MappedFrame] = lru_cache(FRAMES_IN_MEMORY)(index.frame)
@@ -125,6 +127,10 @@ class Localiser:
         if found is None:
             return _nowhere(matches, "no pose fits the features that match")
         return self._judged(photo, matches, found)
+
+    def image(self, frame: PlacedFrame) -> Frame:
+        """A frame of the map with its image, for pictures. Raises MapError if the image is missing or damaged."""
+        return image_of(self._map, frame)
 
     def _matched(self, features: Features, frames: Sequence[int]) -> _Matches:
         parts = []
