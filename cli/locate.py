@@ -104,8 +104,8 @@ def _row(location: Location) -> str:
 def _summary(found: Sequence[Location]) -> str:
     located = sum(location.world_from_cam is not None for location in found)
     return (
-        f"{located} of {len(found)} photos are of this place. Positions are in map units; ± is a standard deviation, of "
-        "position and rotation; features agree with the pose, of those that match."
+        f"{located} of {len(found)} photos are of this place. Positions are in map units; ± is the standard deviation "
+        "of position and rotation; features: those that agree with the pose, of those that match."
     )
 
 

@@ -1,0 +1,231 @@
+"""``recon bench locate``: photos located in a map of every second frame, and photos of other places.
+
+Neither photos nor truth lie in the map: both are compared after one alignment of the map's frames, so the errors hold
+those of the map. Two more figures tell them apart: the errors of the map's own frames, and those of each photo relative
+to the frame before it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from scipy.spatial.transform import Rotation
+
+from recon.core.errors import MapError, SourceError
+from recon.core.files import make_folder, write_atomically
+from recon.core.similarity import Sim3
+from recon.core.types import Frame
+from recon.evaluate.poses import compare
+from recon.exports.trajectory import Trajectory, read_tum, rigid_trajectory
+from recon.lab.benchmark.commit import current_commit
+from recon.lab.benchmark.programs import run_pipeline
+from recon.lab.benchmark.sets import BenchmarkSet
+from recon.lab.synthetic.look_alikes import rearranged, redecorated
+from recon.lab.synthetic.paths import inverse_rigid
+from recon.lab.synthetic.render import render_single
+from recon.lab.synthetic.sample import HEIGHT, WIDTH, sample_intrinsics, walk
+from recon.sources import open_source
+from recon.sources.base import Candidate
+from recon.store.map import ReconstructedMap, open_map
+from retrieval.localiser import Localiser, open_localiser
+
+VERSION = 1
+FOREIGN = ("fox/images", "sceaux/images", "strecha/castle-P30/images", "strecha/entry-P10/images")
+LOOK_ALIKES = 99  # together with the photos of FOREIGN: 200
+VIEWS_OF_A_ROOM = 9
+MAX_POSITION, MAX_ROTATION = 0.05, 5.0  # metres, degrees
+Tell = Callable[[str], None]
+Poses = Mapping[int, Sim3]  # world_from_cam of scale 1, by frame index
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of some poses: position [unit of the truth, metres], rotation_deg."""
+
+    position: tuple[float, ...]
+    rotation_deg: tuple[float, ...]
+
+    def share_within(self, count: int) -> float:
+        """Share of ``count`` photos whose errors are within the limits."""
+        pairs = zip(self.position, self.rotation_deg, strict=True)
+        return sum(position <= MAX_POSITION and rotation <= MAX_ROTATION for position, rotation in pairs) / count
+
+
+@dataclass(frozen=True)
+class LocateResult:
+    """photos: of the place, which are not in the map of ``frames`` frames. absolute, relative: errors of those that
+    were located, of their pose and relative to the frame before. of_map: errors of the map's frames. foreign: photos of
+    other places, accepted: names of those that were located. seconds: processor time of each photo of the place,
+    without reading it. prepared: processor time to open the map, with its preparation if that was not stored.
+    """
+
+    name: str
+    frames: int
+    photos: int
+    absolute: Errors
+    relative: Errors
+    of_map: Errors
+    foreign: int
+    accepted: tuple[str, ...]
+    seconds: tuple[float, ...]
+    prepared: float
+
+
+def measure(member: BenchmarkSet, data: Path, out: Path, tell: Tell) -> LocateResult:
+    """Map every second frame of a set into ``out``, unless that was done before; locate the others, and photos of other
+    places.
+
+    Raises SourceError if data are missing, MapError if the set cannot be mapped.
+    """
+    reconstruction = _mapped(member, data, out / member.name, tell)
+    foreign = [data / place for place in FOREIGN] + [_look_alikes(out / "look-alikes", tell)]
+    start = time.process_time()
+    localiser = open_localiser(out / member.name, tell=tell)
+    prepared = time.process_time() - start
+    tell(f"{member.name}: locating")
+    mapped = {frame.index: _rigid(frame.world_from_cam) for frame in reconstruction.posed}
+    photos = [frame for frame in _photos(data / member.folder / member.source) if frame.index not in mapped]
+    located, seconds = _located(photos, localiser)
+    strangers = [(folder, frame) for folder in foreign for frame in _photos(folder)]
+    accepted = [f"{folder}/{frame.name}" for folder, frame in strangers if localiser.locate(frame).world_from_cam]
+    truth = read_tum(data / member.folder / str(member.reference))
+    true_from_map = compare(rigid_trajectory(reconstruction, by_index=True), truth).reference_from_estimated
+    true = _by_index(truth)
+    return LocateResult(
+        name=member.name,
+        frames=len(mapped),
+        photos=len(photos),
+        absolute=_errors(located, true, true_from_map),
+        relative=_relative_errors(located, mapped, true, true_from_map.scale),
+        of_map=_errors(mapped, true, true_from_map),
+        foreign=len(strangers),
+        accepted=tuple(accepted),
+        seconds=tuple(seconds),
+        prepared=prepared,
+    )
+
+
+def _mapped(member: BenchmarkSet, data: Path, folder: Path, tell: Tell) -> ReconstructedMap:
+    """The map of every second frame of a set; the one in ``folder`` if it is finished."""
+    with suppress(MapError):
+        stored = open_map(folder)
+        if stored.complete:
+            return stored
+    tell(f"{member.name}: recon run")
+    ended = run_pipeline(replace(member, every=2), data, folder)
+    if ended.failure:
+        raise MapError(f"{member.name} cannot be mapped: {ended.failure}.")
+    return open_map(folder)
+
+
+def _photos(folder: Path) -> Iterator[Frame]:
+    for item in open_source(str(folder)).candidates():
+        if not isinstance(item, Candidate):
+            raise SourceError(f"{folder / item.name} cannot be read: {item.reason}.")
+        yield item.frame
+
+
+def _located(photos: Sequence[Frame], localiser: Localiser) -> tuple[dict[int, Sim3], list[float]]:
+    """The poses of the photos that are accepted, and the processor time of each photo."""
+    poses, seconds = {}, []
+    for photo in photos:
+        start = time.process_time()
+        found = localiser.locate(photo)
+        seconds.append(time.process_time() - start)
+        if found.world_from_cam:
+            poses[photo.index] = found.world_from_cam
+    return poses, seconds
+
+
+def _errors(poses: Poses, true: Poses, true_from_map: Sim3) -> Errors:
+    return _differences([(true[index], true_from_map @ pose) for index, pose in poses.items() if index in true])
+
+
+def _relative_errors(poses: Poses, mapped: Poses, true: Poses, scale: float) -> Errors:
+    """Errors relative to the frame of the map before each pose, which leaves out those of the map as a whole.
+
+    scale: of the truth relative to the map.
+    """
+    unit = Sim3(scale, np.eye(3), np.zeros(3))
+    pairs = []
+    for index, pose in poses.items():
+        before = max((other for other in mapped if other < index), default=None)
+        if before in true and index in true and before is not None:
+            pairs.append((true[before].inverse() @ true[index], unit @ mapped[before].inverse() @ pose))
+    return _differences(pairs)
+
+
+def _differences(pairs: Sequence[tuple[Sim3, Sim3]]) -> Errors:
+    """Between true poses and estimates."""
+    turns = [Rotation.from_matrix(true.rotation.T @ found.rotation).magnitude() for true, found in pairs]
+    shifts = [float(np.linalg.norm(true.translation - found.translation)) for true, found in pairs]
+    return Errors(tuple(shifts), tuple(np.degrees(turns).tolist()))
+
+
+def _by_index(truth: Trajectory) -> dict[int, Sim3]:
+    poses = zip(truth.timestamps, truth.world_from_cam, strict=True)
+    return {round(float(index)): Sim3.from_matrix(pose) for index, pose in poses}
+
+
+def _rigid(pose: Sim3) -> Sim3:
+    return replace(pose, scale=1.0)
+
+
+def _look_alikes(folder: Path, tell: Tell) -> Path:
+    """Rendered photos of rooms that look like the sample's, in ``folder``; those already there are kept."""
+    make_folder(folder)
+    tell("look-alikes: rendering")
+    for number, pose in enumerate(walk(LOOK_ALIKES)):
+        path = folder / f"{number:03d}.png"
+        if not path.is_file():
+            room = number // VIEWS_OF_A_ROOM
+            scene = (redecorated if room % 2 else rearranged)(room)
+            cam_from_world = inverse_rigid(pose).float()[None, None]
+            seen = render_single(scene, cam_from_world, sample_intrinsics(), HEIGHT, WIDTH)
+            image = Pillow.fromarray((255 * seen.colour[0, 0]).round().to(torch.uint8).numpy())
+            write_atomically(path, lambda file, image=image: image.save(file, "PNG"))  # type: ignore[misc]
+    return folder
+
+
+def table(results: Sequence[LocateResult]) -> str:
+    """Markdown."""
+    rows = [
+        "| map | frames | photos located | within 5 cm, 5 degrees | relative to the frame before | the map's own frames"
+        " | median error | relative | accepted of other places | processor seconds per photo | to prepare the map |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        shares = (
+            f"{result.absolute.share_within(result.photos):.1%}",
+            f"{result.relative.share_within(result.photos):.1%}",
+            f"{result.of_map.share_within(result.frames):.1%}",
+        )
+        errors = (_median_errors(result.absolute), _median_errors(result.relative))
+        others = f"{len(result.accepted)} of {result.foreign}"
+        times = f"{statistics.median(result.seconds):.2f}", f"{result.prepared:.0f}"
+        located = f"{len(result.absolute.position)} of {result.photos}"
+        cells = (result.name, str(result.frames), located, *shares, *errors, others, *times)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _median_errors(errors: Errors) -> str:
+    if not errors.position:
+        return ""
+    return f"{100 * statistics.median(errors.position):.2f} cm, {statistics.median(errors.rotation_deg):.3f} degrees"
+
+
+def write_results(results: Sequence[LocateResult], folder: Path) -> None:
+    """Write locate.json and locate.md. Raises OutputError."""
+    content = {"version": VERSION, "commit": current_commit(), "maps": [asdict(result) for result in results]}
+    write_atomically(folder / "locate.json", lambda file: file.write(json.dumps(content, indent=1).encode()))
+    write_atomically(folder / "locate.md", lambda file: file.write(table(results).encode()))
