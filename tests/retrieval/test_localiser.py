@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 from scipy.spatial.transform import Rotation
 
 from recon.core.errors import MapError
@@ -19,6 +21,7 @@ from retrieval.localiser import Localiser, Location, open_localiser
 from tests.retrieval.maps import MAPPED, as_frame, make_room_map, mapped_frame, take_photo, true_pose
 from tests.retrieval.scenes import WIDTH
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "locate.md"
 PHOTO = 5
 CLOSE = 0.01  # map units; the room is 12 wide
 
@@ -131,3 +134,14 @@ def test_a_map_without_its_images_is_refused(folder: Path, tmp_path: Path) -> No
     (copy / "colmap" / "images" / "0006.png").write_bytes(b"no image")
     with pytest.raises(MapError, match=r"0006\.png, an image of the map, cannot be read"):
         open_localiser(copy)
+
+
+def test_the_example_of_the_page_runs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, tmp_path / "out" / "demo")
+    Pillow.fromarray(take_photo(PHOTO)).save(tmp_path / "photo.jpg", quality=95)
+    monkeypatch.chdir(tmp_path)
+    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    exec(compile(program, "locate.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("camera centre [")
