@@ -1,8 +1,9 @@
 """``recon bench locate``: photos located in a map of every second frame, and photos of other places.
 
-Neither photos nor truth lie in the map: both are compared after one alignment of the map's frames, so the errors hold
-those of the map. Two more figures tell them apart: the errors of the map's own frames, and those of each photo relative
-to the frame before it.
+The poses are compared with the truth after a Sim(3) alignment of the map's frames, so they share the errors of the map.
+Three more figures tell these apart: the errors of the map's own frames; the errors of each photo relative to the frame
+before it; and those left after a constant offset of the camera, which is also fitted to the map's frames only. Truth
+from a tracker or a depth camera has such an offset from the colour images.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image as Pillow
+from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from recon.core.errors import MapError, SourceError
 from recon.core.files import make_folder, write_atomically
-from recon.core.similarity import Sim3
+from recon.core.similarity import Array, Sim3
 from recon.core.types import Frame
 from recon.evaluate.poses import compare
 from recon.exports.trajectory import Trajectory, read_tum, rigid_trajectory
@@ -62,8 +64,9 @@ class Errors:
 
 @dataclass(frozen=True)
 class LocateResult:
-    """photos: of the place, which are not in the map of ``frames`` frames. absolute, relative: errors of those that
-    were located, of their pose and relative to the frame before. of_map: errors of the map's frames. foreign: photos of
+    """photos: of the place, which are not in the map of ``frames`` frames. absolute, relative, offset: errors of those
+    that were located: of their pose, relative to the frame before, and with the camera's offset. of_map: errors of the
+    map's frames. foreign: photos of
     other places, accepted: names of those that were located. seconds: processor time of each photo of the place,
     without reading it. prepared: processor time to open the map, with its preparation if that was not stored.
     """
@@ -73,6 +76,7 @@ class LocateResult:
     photos: int
     absolute: Errors
     relative: Errors
+    offset: Errors
     of_map: Errors
     foreign: int
     accepted: tuple[str, ...]
@@ -100,13 +104,15 @@ def measure(member: BenchmarkSet, data: Path, out: Path, tell: Tell) -> LocateRe
     truth = read_tum(data / member.folder / str(member.reference))
     true_from_map = compare(rigid_trajectory(reconstruction, by_index=True), truth).reference_from_estimated
     true = _by_index(truth)
+    moved, alignment = with_offset(located, mapped, true, true_from_map)
     return LocateResult(
         name=member.name,
         frames=len(mapped),
         photos=len(photos),
-        absolute=_errors(located, true, true_from_map),
-        relative=_relative_errors(located, mapped, true, true_from_map.scale),
-        of_map=_errors(mapped, true, true_from_map),
+        absolute=errors_of(located, true, true_from_map),
+        relative=relative_errors(located, mapped, true, true_from_map.scale),
+        offset=errors_of(moved, true, alignment),
+        of_map=errors_of(mapped, true, true_from_map),
         foreign=len(strangers),
         accepted=tuple(accepted),
         seconds=tuple(seconds),
@@ -146,11 +152,12 @@ def _located(photos: Sequence[Frame], localiser: Localiser) -> tuple[dict[int, S
     return poses, seconds
 
 
-def _errors(poses: Poses, true: Poses, true_from_map: Sim3) -> Errors:
+def errors_of(poses: Poses, true: Poses, true_from_map: Sim3) -> Errors:
+    """Errors of poses in the map after its alignment, where the truth is known."""
     return _differences([(true[index], true_from_map @ pose) for index, pose in poses.items() if index in true])
 
 
-def _relative_errors(poses: Poses, mapped: Poses, true: Poses, scale: float) -> Errors:
+def relative_errors(poses: Poses, mapped: Poses, true: Poses, scale: float) -> Errors:
     """Errors relative to the frame of the map before each pose, which leaves out those of the map as a whole.
 
     scale: of the truth relative to the map.
@@ -162,6 +169,36 @@ def _relative_errors(poses: Poses, mapped: Poses, true: Poses, scale: float) -> 
         if before in true and index in true and before is not None:
             pairs.append((true[before].inverse() @ true[index], unit @ mapped[before].inverse() @ pose))
     return _differences(pairs)
+
+
+def with_offset(poses: Poses, mapped: Poses, true: Poses, start: Sim3) -> tuple[Poses, Sim3]:
+    """The poses moved by a constant offset of the camera, and true_from_map: both fitted together to the map's frames.
+
+    start: true_from_map without an offset.
+    """
+    indices = [index for index in mapped if index in true]
+    turns, places = _stacked([start @ mapped[index] for index in indices])
+    true_turns, true_places = _stacked([true[index] for index in indices])
+    middle = places.mean(axis=0)
+
+    def residuals(step: Array) -> Array:
+        turned, offset = Rotation.from_rotvec(step[:3]), Rotation.from_rotvec(step[7:10])
+        moved = turned.apply(np.exp(step[6]) * (places - middle) + turns.apply(step[10:])) + middle + step[3:6]
+        left = (true_turns.inv() * turned * turns * offset).as_rotvec()
+        return np.concatenate(
+            [((moved - true_places) / MAX_POSITION).ravel(), (np.degrees(left) / MAX_ROTATION).ravel()]
+        )
+
+    step = least_squares(residuals, np.zeros(13), loss="soft_l1").x
+    scale, rotation = float(np.exp(step[6])), Rotation.from_rotvec(step[:3]).as_matrix()
+    true_from_map = Sim3(scale, rotation, middle + step[3:6] - scale * rotation @ middle) @ start
+    offset = Sim3(1.0, Rotation.from_rotvec(step[7:10]).as_matrix(), step[10:] / true_from_map.scale)
+    return {index: pose @ offset for index, pose in poses.items()}, true_from_map
+
+
+def _stacked(poses: Sequence[Sim3]) -> tuple[Rotation, Array]:
+    """Rotations and positions (n, 3)."""
+    return Rotation.from_matrix([pose.rotation for pose in poses]), np.array([pose.translation for pose in poses])
 
 
 def _differences(pairs: Sequence[tuple[Sim3, Sim3]]) -> Errors:
@@ -199,17 +236,19 @@ def _look_alikes(folder: Path, tell: Tell) -> Path:
 def table(results: Sequence[LocateResult]) -> str:
     """Markdown."""
     rows = [
-        "| map | frames | photos located | within 5 cm, 5 degrees | relative to the frame before | the map's own frames"
-        " | median error | relative | accepted of other places | processor seconds per photo | to prepare the map |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| map | frames | photos located | within 5 cm, 5 degrees | the map's own frames | with the camera's offset"
+        " | relative to the frame before | median error | with offset | relative | accepted of other places"
+        " | processor seconds per photo | to prepare the map |",
+        "|---" * 13 + "|",
     ]
     for result in results:
         shares = (
             f"{result.absolute.share_within(result.photos):.1%}",
-            f"{result.relative.share_within(result.photos):.1%}",
             f"{result.of_map.share_within(result.frames):.1%}",
+            f"{result.offset.share_within(result.photos):.1%}",
+            f"{result.relative.share_within(result.photos):.1%}",
         )
-        errors = (_median_errors(result.absolute), _median_errors(result.relative))
+        errors = map(_median_errors, (result.absolute, result.offset, result.relative))
         others = f"{len(result.accepted)} of {result.foreign}"
         times = f"{statistics.median(result.seconds):.2f}", f"{result.prepared:.0f}"
         located = f"{len(result.absolute.position)} of {result.photos}"
