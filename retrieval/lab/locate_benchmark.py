@@ -38,7 +38,7 @@ from recon.lab.synthetic.sample import HEIGHT, WIDTH, sample_intrinsics, walk
 from recon.sources import open_source
 from recon.sources.base import Candidate
 from recon.store.map import ReconstructedMap, open_map
-from retrieval.localiser import Localiser, open_localiser
+from retrieval.localiser import Localiser, Location, open_localiser
 
 VERSION = 1
 FOREIGN = ("fox/images", "sceaux/images", "strecha/castle-P30/images", "strecha/entry-P10/images")
@@ -63,12 +63,24 @@ class Errors:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """Of some photos: features that agree with the pose, and share of the detail that is alike; see ``Location``."""
+
+    inliers: tuple[int, ...]
+    agreement: tuple[float, ...]
+
+    @classmethod
+    def of(cls, found: Sequence[Location]) -> Evidence:
+        return cls(tuple(one.inliers for one in found), tuple(one.agreement for one in found))
+
+
+@dataclass(frozen=True)
 class LocateResult:
     """photos: of the place, which are not in the map of ``frames`` frames. absolute, relative, offset: errors of those
     that were located: of their pose, relative to the frame before, and with the camera's offset. of_map: errors of the
-    map's frames. foreign: photos of
-    other places, accepted: names of those that were located. seconds: processor time of each photo of the place,
-    without reading it. prepared: processor time to open the map, with its preparation if that was not stored.
+    map's frames. evidence, foreign: of the photos, and of photos of other places. accepted: names of the latter that
+    were located. seconds: processor time of each photo, without reading it. prepared: processor time to open the map,
+    with its preparation if that was not stored.
     """
 
     name: str
@@ -78,7 +90,8 @@ class LocateResult:
     relative: Errors
     offset: Errors
     of_map: Errors
-    foreign: int
+    evidence: Evidence
+    foreign: Evidence
     accepted: tuple[str, ...]
     seconds: tuple[float, ...]
     prepared: float
@@ -92,29 +105,29 @@ def measure(member: BenchmarkSet, data: Path, out: Path, tell: Tell) -> LocateRe
     """
     reconstruction = _mapped(member, data, out / member.name, tell)
     foreign = [data / place for place in FOREIGN] + [_look_alikes(out / "look-alikes", tell)]
-    start = time.process_time()
+    begun = time.process_time()
     localiser = open_localiser(out / member.name, tell=tell)
-    prepared = time.process_time() - start
+    prepared = time.process_time() - begun
     tell(f"{member.name}: locating")
     mapped = {frame.index: _rigid(frame.world_from_cam) for frame in reconstruction.posed}
     photos = [frame for frame in _photos(data / member.folder / member.source) if frame.index not in mapped]
-    located, seconds = _located(photos, localiser)
-    strangers = [(folder, frame) for folder in foreign for frame in _photos(folder)]
-    accepted = [f"{folder}/{frame.name}" for folder, frame in strangers if localiser.locate(frame).world_from_cam]
+    found, seconds = _located(photos, localiser)
+    strangers = [(f"{folder}/{frame.name}", localiser.locate(frame)) for folder in foreign for frame in _photos(folder)]
+    poses = {photo.index: one.world_from_cam for photo, one in zip(photos, found, strict=True) if one.world_from_cam}
     truth = read_tum(data / member.folder / str(member.reference))
-    true_from_map = compare(rigid_trajectory(reconstruction, by_index=True), truth).reference_from_estimated
-    true = _by_index(truth)
-    moved, alignment = with_offset(located, mapped, true, true_from_map)
+    true, start = _by_index(truth), compare(rigid_trajectory(reconstruction, by_index=True), truth)
+    moved, alignment = with_offset(poses, mapped, true, start.reference_from_estimated)
     return LocateResult(
         name=member.name,
         frames=len(mapped),
         photos=len(photos),
-        absolute=errors_of(located, true, true_from_map),
-        relative=relative_errors(located, mapped, true, true_from_map.scale),
+        absolute=errors_of(poses, true, start.reference_from_estimated),
+        relative=relative_errors(poses, mapped, true, start.reference_from_estimated.scale),
         offset=errors_of(moved, true, alignment),
-        of_map=errors_of(mapped, true, true_from_map),
-        foreign=len(strangers),
-        accepted=tuple(accepted),
+        of_map=errors_of(mapped, true, start.reference_from_estimated),
+        evidence=Evidence.of(found),
+        foreign=Evidence.of([one for _, one in strangers]),
+        accepted=tuple(name for name, one in strangers if one.world_from_cam),
         seconds=tuple(seconds),
         prepared=prepared,
     )
@@ -140,16 +153,14 @@ def _photos(folder: Path) -> Iterator[Frame]:
         yield item.frame
 
 
-def _located(photos: Sequence[Frame], localiser: Localiser) -> tuple[dict[int, Sim3], list[float]]:
-    """The poses of the photos that are accepted, and the processor time of each photo."""
-    poses, seconds = {}, []
+def _located(photos: Sequence[Frame], localiser: Localiser) -> tuple[list[Location], list[float]]:
+    """Where each photo was taken, and the processor time that this took."""
+    found, seconds = [], []
     for photo in photos:
-        start = time.process_time()
-        found = localiser.locate(photo)
-        seconds.append(time.process_time() - start)
-        if found.world_from_cam:
-            poses[photo.index] = found.world_from_cam
-    return poses, seconds
+        begun = time.process_time()
+        found.append(localiser.locate(photo))
+        seconds.append(time.process_time() - begun)
+    return found, seconds
 
 
 def errors_of(poses: Poses, true: Poses, true_from_map: Sim3) -> Errors:
@@ -237,9 +248,9 @@ def table(results: Sequence[LocateResult]) -> str:
     """Markdown."""
     rows = [
         "| map | frames | photos located | within 5 cm, 5 degrees | the map's own frames | with the camera's offset"
-        " | relative to the frame before | median error | with offset | relative | accepted of other places"
+        " | relative to the frame before | median error | with offset | relative | accepted of other places | alike: least of the photos, most of others"
         " | processor seconds per photo | to prepare the map |",
-        "|---" * 13 + "|",
+        "|---" * 14 + "|",
     ]
     for result in results:
         shares = (
@@ -249,10 +260,11 @@ def table(results: Sequence[LocateResult]) -> str:
             f"{result.relative.share_within(result.photos):.1%}",
         )
         errors = map(_median_errors, (result.absolute, result.offset, result.relative))
-        others = f"{len(result.accepted)} of {result.foreign}"
+        others = f"{len(result.accepted)} of {len(result.foreign.agreement)}"
+        alike = f"{min(result.evidence.agreement):.0%}, {max(result.foreign.agreement):.0%}"
         times = f"{statistics.median(result.seconds):.2f}", f"{result.prepared:.0f}"
         located = f"{len(result.absolute.position)} of {result.photos}"
-        cells = (result.name, str(result.frames), located, *shares, *errors, others, *times)
+        cells = (result.name, str(result.frames), located, *shares, *errors, others, alike, *times)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 

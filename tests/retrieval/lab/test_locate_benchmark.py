@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from recon.core.similarity import Sim3
 from retrieval.lab.locate_benchmark import (
     Errors,
+    Evidence,
     LocateResult,
     errors_of,
     relative_errors,
@@ -62,9 +63,10 @@ def test_relative_errors_leave_out_the_drift_of_the_map() -> None:
 
 def test_results_are_written(tmp_path: Path) -> None:
     good, none = Errors((0.01, 0.02), (0.1, 0.2)), Errors((), ())
-    result = LocateResult("room", 5, 4, good, good, good, none, 200, ("fox/1.jpg",), (0.4, 0.5, 0.6, 0.5), 3.2)
+    seen, other = Evidence((100, 90, 80, 10), (0.9, 0.95, 0.99, 0.5)), Evidence((5, 20), (0.1, 0.6))
+    result = LocateResult("room", 5, 4, good, good, good, none, seen, other, ("fox/1.jpg",), (0.4, 0.5, 0.6, 0.5), 3.2)
     assert "| room | 5 | 2 of 4 | 50.0% |" in table([result])
-    assert "| 1 of 200 | 0.50 | 3 |" in table([result])
+    assert "| 1 of 2 | 50%, 60% | 0.50 | 3 |" in table([result])
     write_results([result], tmp_path)
     assert json.loads((tmp_path / "locate.json").read_text())["maps"][0]["accepted"] == ["fox/1.jpg"]
     assert (tmp_path / "locate.md").read_text() == table([result])
