@@ -245,28 +245,39 @@ def _look_alikes(folder: Path, tell: Tell) -> Path:
 
 
 def table(results: Sequence[LocateResult]) -> str:
-    """Markdown."""
-    rows = [
-        "| map | frames | photos located | within 5 cm, 5 degrees | the map's own frames | with the camera's offset"
-        " | relative to the frame before | median error | with offset | relative | accepted of other places | alike: least of the photos, most of others"
-        " | processor seconds per photo | to prepare the map |",
-        "|---" * 14 + "|",
-    ]
-    for result in results:
-        shares = (
-            f"{result.absolute.share_within(result.photos):.1%}",
-            f"{result.of_map.share_within(result.frames):.1%}",
-            f"{result.offset.share_within(result.photos):.1%}",
-            f"{result.relative.share_within(result.photos):.1%}",
-        )
-        errors = map(_median_errors, (result.absolute, result.offset, result.relative))
-        others = f"{len(result.accepted)} of {len(result.foreign.agreement)}"
-        alike = f"{min(result.evidence.agreement):.0%}, {max(result.foreign.agreement):.0%}"
-        times = f"{statistics.median(result.seconds):.2f}", f"{result.prepared:.0f}"
-        located = f"{len(result.absolute.position)} of {result.photos}"
-        cells = (result.name, str(result.frames), located, *shares, *errors, others, alike, *times)
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows) + "\n"
+    """Markdown with a column per map."""
+    columns = [_figures(result) for result in results]
+    rows = [("", *(result.name for result in results)), ("---",) * (len(results) + 1)]
+    rows += [(name, *(column[name] for column in columns)) for name in columns[0]]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _figures(result: LocateResult) -> dict[str, str]:
+    """The cells of a map by the name of their row."""
+    return {
+        "frames of the map": str(result.frames),
+        "photos located": f"{len(result.absolute.position)} of {result.photos}",
+        "within 5 cm and 5 degrees": f"{result.absolute.share_within(result.photos):.1%}",
+        "the map's own frames": f"{result.of_map.share_within(result.frames):.1%}",
+        "photos, with the camera's offset": f"{result.offset.share_within(result.photos):.1%}",
+        "photos, relative to the frame before": f"{result.relative.share_within(result.photos):.1%}",
+        "median error": _median_errors(result.absolute),
+        "with the camera's offset": _median_errors(result.offset),
+        "relative to the frame before": _median_errors(result.relative),
+        "photos of other places accepted": f"{len(result.accepted)} of {len(result.foreign.agreement)}",
+        "alike: least of the photos, most of other places": _margin(
+            result.evidence.agreement, result.foreign.agreement
+        ),
+        "features: fewest of the photos, most of other places": (
+            f"{min(result.evidence.inliers)}, {max(result.foreign.inliers)}"
+        ),
+        "processor seconds per photo, median": f"{statistics.median(result.seconds):.2f}",
+        "processor seconds to open the map": f"{result.prepared:.0f}",
+    }
+
+
+def _margin(place: Sequence[float], others: Sequence[float]) -> str:
+    return f"{min(place):.0%}, {max(others):.0%}"
 
 
 def _median_errors(errors: Errors) -> str:
