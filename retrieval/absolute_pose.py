@@ -28,6 +28,7 @@ class AbsolutePose:
     """world_from_cam: of scale 1. inliers: (n,), which of the given pixels agree.
 
     position_deviation [world], rotation_deviation [rad]: standard deviations, over all directions together.
+    focal_deviation: that of the focal length as a share of it, 0 if it was known.
     """
 
     world_from_cam: Sim3
@@ -35,6 +36,7 @@ class AbsolutePose:
     inliers: NDArray[np.bool_]
     position_deviation: float
     rotation_deviation: float
+    focal_deviation: float
 
 
 def estimate_pose(
@@ -78,8 +80,8 @@ def _projected(camera: Camera, points_cam: Array) -> Array:
 
 def _deviations(
     cam_from_world: Sim3, camera: Camera, pixels: Array, points: Array, *, free: bool
-) -> tuple[float, float]:
-    """Standard deviations of position and rotation, from the derivatives and the scatter of the residuals.
+) -> tuple[float, float, float]:
+    """Standard deviations of position, rotation and focal length, from derivatives and the scatter of the residuals.
 
     The parameters are a small rotation and shift of the camera in its own axes, the shift as a share of the scene's
     depth, and those of the lens that were free.
@@ -94,7 +96,8 @@ def _deviations(
     variance = ((projected - pixels) ** 2).sum() / max(1, pixels.size - jacobian.shape[1])
     scale = np.maximum(np.linalg.norm(jacobian, axis=0), 1e-12)  # the rotation's and the focal length's units differ
     variances = variance * np.diag(np.linalg.pinv((jacobian / scale).T @ (jacobian / scale))) / scale**2
-    return depth * float(np.sqrt(variances[3:6].sum())), float(np.sqrt(variances[:3].sum()))
+    rotation, shift, focal = (float(np.sqrt(part.sum())) for part in (variances[:3], variances[3:6], variances[6:7]))
+    return depth * shift, rotation, focal
 
 
 def _varied(camera: Camera) -> list[Camera]:

@@ -7,7 +7,7 @@ and another one with the same furniture, see ``retrieval.appearance``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +28,9 @@ from retrieval.map_index import MapIndex, MappedFrame, open_index
 GRID = 4  # cells along a side of the photo in which inliers are counted
 GUESSED_FOCAL = 1.2  # in longest sides, where the search for an unknown focal length begins
 FOCAL_RANGE = (0.25, 4.0)  # in longest sides
+CLEARLY_MORE = 1.1  # ratio of the inliers with an estimated lens and a likely one
+SAME_FOCAL = 0.02  # relative difference of an estimated focal length that means nothing
+SURE_DEVIATIONS = 4.0  # by which it must differ
 SAME_SHAPE = 0.01  # relative difference of the sides' ratio of a photo and of the map's images
 FRAMES_IN_MEMORY = 64  # 0.4 MB each
 VIEWS = 3  # frames with the most inliers, one of which must look like the photo
@@ -39,8 +42,7 @@ class LocateSettings:
 
     min_inliers: features of the photo. min_cells: of its 4 x 4 cells that hold inliers. min_agreement: share of a
     frame's detail that the photo shows alike; min_overlap: share of the frame that the photo shows at all.
-    max_deviation: standard deviation of the position as a share of the distance to the scene. clearly_more: ratio of
-    inliers by which an estimated focal length must beat a known one.
+    max_deviation: standard deviation of the position as a share of the distance to the scene.
     """
 
     frames: int = 8
@@ -50,7 +52,6 @@ class LocateSettings:
     min_agreement: float = 0.55
     min_overlap: float = 0.15
     max_deviation: float = 0.03
-    clearly_more: float = 1.1
     matcher: SiftMatcher = field(default_factory=SiftMatcher)
 
 
@@ -97,6 +98,14 @@ class _Matches:
         """How many of the photo's features match."""
         return len(np.unique(self.features))
 
+    def agreeing(self, pose: AbsolutePose) -> int:
+        """How many of the photo's features agree with a pose."""
+        return self.rows(pose.inliers).distinct
+
+    def dependence(self, pose: AbsolutePose) -> float:
+        """Factor of a pose's deviations, as the matches of one feature in several frames have the same error."""
+        return float(np.sqrt(pose.inliers.sum() / self.agreeing(pose)))
+
     def rows(self, chosen: NDArray[np.bool_]) -> _Matches:
         return _Matches(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
@@ -122,8 +131,7 @@ class Localiser:
         matches = self._matched(self._settings.matcher.describe(photo), similar)
         if matches.distinct < self._settings.min_inliers:
             return _nowhere(matches, f"only {matches.distinct} features match")
-        lenses = [(camera, False)] if camera else list(self._lenses(photo, similar))
-        found = self._best_pose(photo, matches, lenses)
+        found = self._pose(photo, matches, [camera]) if camera else self._pose_with_lens(photo, matches, similar)
         if found is None:
             return _nowhere(matches, "no pose fits the features that match")
         return self._judged(photo, matches, found)
@@ -142,27 +150,35 @@ class Localiser:
             parts.append((first, photo_pixels, points, np.full(len(first), index), frame_pixels))
         return _Matches(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
-    def _lenses(self, photo: Frame, similar: Sequence[int]) -> Iterator[tuple[Camera, bool]]:
-        """Lenses that the photo may have, and whether their focal length is only a guess."""
-        size = photo.original_size
+    def _likely_lenses(self, photo: Frame, similar: Sequence[int]) -> Iterator[Camera]:
+        """Those of the map's frames, if the photo has their shape, and the one in EXIF."""
         of_map = dict.fromkeys(self._placed[index].camera for index in similar)
-        yield from ((fitted, False) for camera in of_map if (fitted := _resized(camera, size)))
+        yield from (lens for camera in of_map if (lens := _resized(camera, photo.original_size)))
         if photo.focal:
-            yield _simple(photo.focal, size), False
-        yield _simple(GUESSED_FOCAL * max(size), size), True
+            yield _simple(photo.focal, photo.original_size)
 
-    def _best_pose(self, photo: Frame, matches: _Matches, lenses: Sequence[tuple[Camera, bool]]) -> AbsolutePose | None:
-        """The pose with the most inliers over all lenses; a guessed one must be clearly better."""
-        max_error = self._settings.max_error * photo.original_size[0] / photo.image.shape[1]
-        best, most = None, 0.0
-        for camera, guessed in lenses:
-            found = estimate_pose(matches.pixels, matches.points, camera, max_error, free=guessed)
-            if found is None or (guessed and not _plausible(found.camera)):
-                continue
-            inliers = matches.rows(found.inliers).distinct / (self._settings.clearly_more if guessed else 1.0)
-            if inliers > most:
-                best, most = found, inliers
-        return best
+    def _pose(self, photo: Frame, matches: _Matches, lenses: Iterable[Camera]) -> AbsolutePose | None:
+        """The pose with the most inliers over some lenses."""
+        poses = (estimate_pose(matches.pixels, matches.points, lens, self._max_error(photo)) for lens in lenses)
+        return max((pose for pose in poses if pose), key=matches.agreeing, default=None)
+
+    def _pose_with_lens(self, photo: Frame, matches: _Matches, similar: Sequence[int]) -> AbsolutePose | None:
+        """The pose with a likely lens; with one estimated from the photo, if that shows that the others are wrong."""
+        likely = self._pose(photo, matches, self._likely_lenses(photo, similar))
+        guess = _simple(GUESSED_FOCAL * max(photo.original_size), photo.original_size)
+        free = estimate_pose(matches.pixels, matches.points, guess, self._max_error(photo), free=True)
+        if free is None or not _plausible(free.camera):
+            return likely
+        if likely is None:
+            return free
+        more = matches.agreeing(free) / matches.agreeing(likely)
+        change = abs(np.log(free.camera.matrix()[0, 0] / likely.camera.matrix()[0, 0]))
+        certain = SURE_DEVIATIONS * free.focal_deviation * matches.dependence(free)
+        return free if more > CLEARLY_MORE or (more >= 1 and change > max(SAME_FOCAL, certain)) else likely
+
+    def _max_error(self, photo: Frame) -> float:
+        """In pixels of the original."""
+        return self._settings.max_error * photo.original_size[0] / photo.image.shape[1]
 
     def _judged(self, photo: Frame, matches: _Matches, found: AbsolutePose) -> Location:
         kept = matches.rows(found.inliers)
@@ -170,12 +186,12 @@ class Localiser:
         order = frames[np.argsort(-counts, kind="stable")].tolist()
         alike = self._agreement(photo, found, order[:VIEWS])
         best = kept.rows(kept.frames == order[0])
-        dependent = np.sqrt(len(kept.features) / kept.distinct)  # a feature that matches in several frames counts once
+        dependence = matches.dependence(found)
         location = Location(
             world_from_cam=found.world_from_cam,
             camera=found.camera,
-            position_deviation=found.position_deviation * dependent,
-            rotation_deviation=found.rotation_deviation * dependent,
+            position_deviation=found.position_deviation * dependence,
+            rotation_deviation=found.rotation_deviation * dependence,
             inliers=kept.distinct,
             matched=matches.distinct,
             agreement=alike,
