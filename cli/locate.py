@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Intrinsics, Lens, calibrated_camera
+from cli.options import Intrinsics, calibrated_camera
 from recon.core.errors import SourceError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def locate(
         Path | None, typer.Option(metavar="DIR", help="Also draw the matches of each photo into this folder.")
     ] = None,
     intrinsics: Intrinsics = None,
-    camera_model: Lens = None,
 ) -> None:
     """Find where photos were taken, in the map of a run.
 
@@ -43,13 +42,15 @@ def locate(
     from retrieval.location_file import write_locations
 
     sources = [open_source(spec) for spec in photos]
-    camera = _known_lens(intrinsics, camera_model, sources)
+    camera = _known_lens(intrinsics, sources)
     localiser = open_localiser(folder, tell=lambda sentence: typer.echo(f"note: {sentence}", err=True))
     if matches is not None:
         make_folder(matches)
     found: list[tuple[str, Location]] = []
     unreadable: list[str] = []
-    typer.secho(f"{'photo':<{NAME_WIDTH}}  {'position':^28}  {'±':>7}  {'±':>8}  {'features':>12}  frame", bold=True)
+    typer.secho(
+        f"{'photo':<{NAME_WIDTH}}  {'position':^28}  {'±':>7}  {'± angle':>8}  {'features':>12}  frame", bold=True
+    )
     for name, photo in _read(sources):
         if isinstance(photo, str):
             unreadable.append(f"{name}: {photo}")
@@ -67,10 +68,10 @@ def locate(
         raise SourceError(f"{len(unreadable)} of the photos cannot be read, the first {unreadable[0]}.")
 
 
-def _known_lens(intrinsics: str | None, lens: Lens, sources: Sequence[Source]) -> Camera | None:
+def _known_lens(intrinsics: str | None, sources: Sequence[Source]) -> Camera | None:
     if intrinsics is None:
         return None
-    return calibrated_camera(intrinsics, lens, list({size for source in sources for size in source.description.sizes}))
+    return calibrated_camera(intrinsics, None, list({size for source in sources for size in source.description.sizes}))
 
 
 def _read(sources: Sequence[Source]) -> Iterator[tuple[str, Frame | str]]:
@@ -104,8 +105,8 @@ def _row(location: Location) -> str:
 def _summary(found: Sequence[Location]) -> str:
     located = sum(location.world_from_cam is not None for location in found)
     return (
-        f"{located} of {len(found)} photos are of this place. Positions are in map units; ± is the standard deviation "
-        "of position and rotation; features: those that agree with the pose, of those that match."
+        f"{located} of {len(found)} photos are of this place. Positions are in map units; ± is a standard deviation; "
+        "features: those that agree with the pose, of those that match."
     )
 
 

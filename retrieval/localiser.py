@@ -178,7 +178,7 @@ class Localiser:
 
     def _max_error(self, photo: Frame) -> float:
         """In pixels of the original."""
-        return self._settings.max_error * photo.original_size[0] / photo.image.shape[1]
+        return float(self._settings.max_error * photo.original_size[0] / photo.image.shape[1])
 
     def _judged(self, photo: Frame, matches: _Matches, found: AbsolutePose) -> Location:
         kept = matches.rows(found.inliers)

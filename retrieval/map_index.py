@@ -140,6 +140,8 @@ def _arrays(
             yield from ((f"{field.name}_{frame.index}", getattr(part, field.name)) for field in fields(part))
         places.append(describer.describe([frame.image], [frame.mask])[0])
         indices.append(frame.index)
+    if not indices:
+        raise MapError(f"The map in {reconstruction.folder} has no frame with depth, so no photo can be located in it.")
     yield "version", np.array(VERSION)
     yield "map", digest
     yield "vocabulary", vocabulary.centres

@@ -146,6 +146,16 @@ def test_a_map_without_its_images_is_refused(folder: Path, tmp_path: Path) -> No
         open_localiser(copy)
 
 
+def test_a_map_without_depth_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "map"
+    shutil.copytree(folder, copy)
+    for name in ("places.npz", "submap_0000.npz"):
+        (copy / "map" / name).unlink()
+    with pytest.raises(MapError, match="has no frame with depth"):
+        open_localiser(copy)
+    assert not list((copy / "map").glob("places*"))
+
+
 def test_the_example_of_the_page_runs(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
