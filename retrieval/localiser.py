@@ -49,7 +49,7 @@ class LocateSettings:
     max_error: float = 4.0
     min_inliers: int = 15
     min_cells: int = 4
-    min_agreement: float = 0.55
+    min_agreement: float = 0.6
     min_overlap: float = 0.15
     max_deviation: float = 0.03
     matcher: SiftMatcher = field(default_factory=SiftMatcher)
