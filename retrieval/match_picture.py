@@ -14,7 +14,7 @@ from retrieval.localiser import Location
 
 HEIGHT = 480  # px of both pictures
 CAPTION = 20  # px above them
-MOST_LINES = 200
+MOST_LINES = 60
 ACCEPTED, REJECTED = "lime", "red"
 
 
