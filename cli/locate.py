@@ -46,6 +46,17 @@ def locate(
     localiser = open_localiser(folder, tell=lambda sentence: typer.echo(f"note: {sentence}", err=True))
     if matches is not None:
         make_folder(matches)
+    found, unreadable = _locate_all(localiser, sources, camera, matches)
+    if out is not None:
+        write_locations(out, folder, found)
+    if unreadable:
+        raise SourceError(f"{len(unreadable)} of the photos cannot be read, the first {unreadable[0]}.")
+
+
+def _locate_all(
+    localiser: Localiser, sources: Sequence[Source], camera: Camera | None, matches: Path | None
+) -> tuple[list[tuple[str, Location]], list[str]]:
+    """Print a row per photo; returns the photos' names with their locations, and those that cannot be read."""
     found: list[tuple[str, Location]] = []
     unreadable: list[str] = []
     typer.secho(
@@ -62,10 +73,7 @@ def locate(
             _draw(matches / f"{len(found):04d}_{Path(name).stem}.jpg", localiser, name, photo, location)
         found.append((name, location))
     typer.echo(_summary([location for _, location in found]))
-    if out is not None:
-        write_locations(out, folder, found)
-    if unreadable:
-        raise SourceError(f"{len(unreadable)} of the photos cannot be read, the first {unreadable[0]}.")
+    return found, unreadable
 
 
 def _known_lens(intrinsics: str | None, sources: Sequence[Source]) -> Camera | None:

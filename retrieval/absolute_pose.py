@@ -19,6 +19,7 @@ from recon.core.types import Camera
 SEED = 0
 TRIALS = 10_000
 CONFIDENCE = 0.9999
+LEAST_SHARE = 0.02  # of matches that agree, for which RANSAC searches
 STEP = 1e-6  # of a rotation [rad] and of a shift, as a share of the depth, for derivatives
 FEWEST = 6  # points, to determine a pose and a lens and to judge their scatter
 
@@ -51,11 +52,11 @@ def estimate_pose(
     estimation = pycolmap.AbsolutePoseEstimationOptions(estimate_focal_length=free)
     estimation.ransac.max_error, estimation.ransac.random_seed = max_error, SEED
     estimation.ransac.max_num_trials, estimation.ransac.confidence = TRIALS, CONFIDENCE
-    estimation.ransac.min_inlier_ratio = 0.02
+    estimation.ransac.min_inlier_ratio = LEAST_SHARE
     refinement = pycolmap.AbsolutePoseRefinementOptions(refine_focal_length=free, refine_extra_params=free)
     refinement.loss_function_scale = max_error / 4
     found = pycolmap.estimate_and_refine_absolute_pose(pixels, points, lens, estimation, refinement)
-    if found is None:
+    if found is None or not np.isfinite(found["cam_from_world"].matrix()).all():
         return None
     refined = replace(camera, params=tuple(float(value) for value in lens.params))
     pose = found["cam_from_world"].matrix()
