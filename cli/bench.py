@@ -160,6 +160,32 @@ def walk(
     typer.echo(benchmark.table(result))
 
 
+@app.command()
+def locate(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the sequences, as for bench real.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for locate.json, locate.md, maps and pictures.")],
+    sets: Annotated[str, typer.Option(metavar="A,B", help="Sets to map and locate photos in.")] = "seven-scenes,sample",
+) -> None:
+    """Measure how well photos are located in a map.
+
+    Maps every second frame of each set, unless DIR has that map, and locates the others. Also locates 200 photos of
+    other places, half of them rendered; exits with 1 if one is accepted.
+    """
+    from recon.core.files import make_folder
+    from recon.lab.benchmark.sets import chosen_sets
+    from retrieval.lab import locate_benchmark as benchmark
+
+    make_folder(out)
+    results: list[benchmark.LocateResult] = []
+    for member in chosen_sets(sets):
+        results.append(benchmark.measure(member, data, out, lambda sentence: typer.echo(sentence, err=True)))
+        benchmark.write_results(results, out)  # after every set: an interrupted benchmark keeps what it has
+    typer.echo(benchmark.table(results))
+    if any(result.accepted for result in results):
+        raise typer.Exit(FELL_SHORT)
+
+
 def _numbers(text: str, option: str = "--frames") -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))

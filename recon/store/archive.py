@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -23,20 +23,24 @@ else:
 LEVEL = 3
 
 
-def save_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by name into an open file. Raises OSError."""
+def save_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]]) -> None:
+    """Write arrays by name into an open file; of pairs, only one array is in memory at a time. Raises OSError."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_ZSTANDARD, compresslevel=LEVEL) as archive:
-        for name, array in arrays.items():
+        for name, array in arrays.items() if isinstance(arrays, Mapping) else arrays:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by name. Raises MapError, naming the file, if it is missing or damaged."""
+def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a file by name. only: the names to read; None for all.
+
+    Raises MapError, naming the file, if it is missing or damaged or lacks one of ``only``.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".npy")]
-            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in names}
+            if only is None:
+                only = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            return {name: _array(archive.read(f"{name}.npy")) for name in only}
     except OSError as error:
         reason = error.strerror or "it is incomplete"
     except Exception:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
@@ -25,17 +26,34 @@ def write_masks(out: Path, frames: Iterable[Frame]) -> None:
 
 def read_mask(out: Path, index: int, shape: tuple[int, int]) -> Mask:
     """The stored mask (height, width) of a frame, all True without one. Raises MapError for one of another shape."""
+    mask = _stored(out, index)
+    if mask is None:
+        return np.ones(shape, dtype=np.bool_)
+    if mask.shape != shape:
+        raise MapError(
+            f"{_path(out, index)} has the shape {mask.shape}, expected {shape}. Delete it to use its image whole."
+        )
+    return mask
+
+
+def resized_mask(out: Path, index: int, shape: tuple[int, int]) -> Mask:
+    """Like ``read_mask``, for an image (height, width) of another size than in the run. Raises MapError for damage."""
+    mask = _stored(out, index)
+    if mask is None:
+        return np.ones(shape, dtype=np.bool_)
+    resized = cv2.resize(mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return np.asarray(resized > 0, dtype=np.bool_)
+
+
+def _stored(out: Path, index: int) -> Mask | None:
     path = _path(out, index)
     if not path.is_file():
-        return np.ones(shape, dtype=np.bool_)
+        return None
     try:
         with PillowImage.open(path) as image:
-            mask = np.asarray(image, dtype=np.bool_)
+            return np.asarray(image, dtype=np.bool_)
     except (OSError, ValueError, SyntaxError) as error:
         raise MapError(f"{path} is damaged ({error}). Delete it to use its image whole.") from error
-    if mask.shape != shape:
-        raise MapError(f"{path} has the shape {mask.shape}, expected {shape}. Delete it to use its image whole.")
-    return mask
 
 
 def _path(out: Path, index: int) -> Path:

@@ -1,0 +1,76 @@
+"""A small exact map of the sample's room on disk, and photos of it and of rooms like it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+
+from recon.core.similarity import Sim3
+from recon.core.types import ChunkGeometry, DepthMap, Frame, FrameGeometry, Image, PlacedFrame, SparsePoints, Submap
+from recon.lab.synthetic.paths import inverse_rigid
+from recon.lab.synthetic.render import render_single
+from recon.lab.synthetic.sample import furnished_room, walk
+from recon.lab.synthetic.scenes import Scene
+from recon.store.map import MapStore, ReconstructedMap, images_folder, open_map
+from tests.retrieval.scenes import HEIGHT, WIDTH, as_geometry, intrinsics
+
+MAPPED = (4, 6, 8)  # positions of the sample's walk
+UNIT = 0.5  # metres of the map's unit
+MAP_FROM_ROOM = Sim3(1 / UNIT, np.eye(3), np.zeros(3))
+
+
+def make_room_map(folder: Path) -> ReconstructedMap:
+    """A finished map of a corner of the room: exact poses and depth, no sparse points."""
+    frames = tuple(mapped_frame(index) for index in MAPPED)
+    placed = tuple(
+        PlacedFrame(frame.index, float(frame.index), f"{frame.index:04d}.png", frame.camera, true_pose(frame.index))
+        for frame in frames
+    )
+    store = MapStore(folder)
+    images_folder(folder).mkdir(parents=True, exist_ok=True)
+    for frame, one in zip(frames, placed, strict=True):
+        Pillow.fromarray(frame.colour).save(images_folder(folder) / one.name)
+    store.write_submap(Submap(0, ChunkGeometry(frames, SparsePoints.empty()), Sim3.identity(), 0.0), set(MAPPED))
+    store.write_places(placed, (), SparsePoints.empty(), complete=True)
+    return open_map(folder)
+
+
+def true_pose(index: int) -> Sim3:
+    """World from camera of a position of the walk, in the unit of the map."""
+    pose = walk()[index].numpy()
+    return Sim3(1.0, pose[:3, :3], pose[:3, 3] / UNIT)
+
+
+def mapped_frame(index: int) -> FrameGeometry:
+    """The frame at a position of the walk with its exact depth."""
+    image, depth = _seen(index, _room(), 1.0)
+    return as_geometry(index, walk()[index].numpy(), image, depth / np.float32(UNIT), MAP_FROM_ROOM)
+
+
+def take_photo(index: int, scene: Scene | None = None, zoom: float = 1.0) -> Image:
+    """A photo (HEIGHT, WIDTH, 3) from a position of the walk, with the map's lens or a longer one."""
+    return _seen(index, scene or _room(), zoom)[0]
+
+
+def as_frame(image: Image) -> Frame:
+    """A photo of which nothing else is known."""
+    size, mask = (image.shape[1], image.shape[0]), np.ones(image.shape[:2], dtype=bool)
+    return Frame(0, 0.0, image, "photo.png", size, "", 0.0, mask)
+
+
+@cache
+def _room() -> Scene:
+    return furnished_room()
+
+
+@cache
+def _seen(index: int, scene: Scene, zoom: float) -> tuple[Image, DepthMap]:
+    matrix = torch.as_tensor(intrinsics(), dtype=torch.float32) * torch.tensor([[zoom], [zoom], [1.0]])
+    matrix[:2, 2] = torch.tensor([WIDTH / 2, HEIGHT / 2])
+    cam_from_world = inverse_rigid(walk()[[index]]).float()[None]
+    seen = render_single(scene, cam_from_world, matrix, HEIGHT, WIDTH, shadows=False)
+    return (255 * seen.colour[0, 0]).round().to(torch.uint8).numpy(), seen.depth[0, 0].numpy()
