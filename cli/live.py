@@ -21,6 +21,7 @@ from cli.options import (
     MaxFrames,
     Out,
     Overwrite,
+    PlaceDescriptor,
     PlaceWeights,
     Refine,
     Resume,
@@ -29,6 +30,7 @@ from cli.options import (
     WebHost,
     Weights,
     chosen_lens,
+    place_settings,
 )
 from cli.run import chosen_viewers, conclude, listening, open_recogniser
 from cli.text import print_rows
@@ -60,6 +62,7 @@ def live(
     arithmetic: Arithmetic = None,
     device: Device = "auto",
     loops: Loops = True,
+    place_descriptor: PlaceDescriptor = None,
     place_weights: PlaceWeights = None,
     refine: Refine = "auto",
     depth: DenseDepth = "filled",
@@ -74,7 +77,7 @@ def live(
     """
     from recon.core.workers import workers_of_environment
     from recon.folder import refuse_own_outputs, require_usable
-    from recon.settings import NetworkSettings, PlaceSettings, RunSettings
+    from recon.settings import NetworkSettings, RunSettings
     from recon.sources import SourceOptions, open_live_source
     from recon.store.map import incoming_folder
 
@@ -87,7 +90,7 @@ def live(
     opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)
     model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)
     network = NetworkSettings(weights, arithmetic, device) if weights else None
-    places = PlaceSettings(weights=place_weights or "", device=device) if loops else None
+    places = place_settings(place_descriptor, place_weights, device) if loops else None
     settings = RunSettings(
         options, chunk, overlap, model, camera, overwrite, resume, network, refine=refine, depth=depth, places=places
     )

@@ -14,6 +14,7 @@ from recon.core.lens_names import MODELS, LensName
 
 if TYPE_CHECKING:
     from recon.core.types import Camera, CameraModel
+    from recon.settings import PlaceSettings
 
 Input = Annotated[str, typer.Argument(metavar="SOURCE", help="Image folder, quoted pattern 'a/*.jpg', or video.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Run folder.")]
@@ -68,11 +69,15 @@ Refine = Annotated[
     Literal["auto", "none"],
     typer.Option(help="Final bundle adjustment of all poses (auto), or none."),
 ]
-PlaceWeights = Annotated[
+PlaceDescriptor = Annotated[
     str | None,
     typer.Option(
-        "--place-weights", metavar="NAME|PATH", help="Recognise places with ImAge.  [default: classical descriptor]"
+        metavar="NAME",
+        help="Place descriptor: xfeat-vlad, vlad (classical), ImAge.  [default: xfeat-vlad if installed, else vlad]",
     ),
+]
+PlaceWeights = Annotated[
+    str | None, typer.Option("--place-weights", metavar="NAME|PATH", help="Recognise places with these ImAge weights.")
 ]
 Voxel = Annotated[
     float | None,
@@ -126,6 +131,17 @@ def takes_options_of(shared: Callable[..., object]) -> Callable[[Command], Comma
         return command  # type: ignore[no-any-return]
 
     return extended
+
+
+def place_settings(descriptor: str | None, weights: str | None, device: str) -> PlaceSettings:
+    """The settings with a descriptor; prints a note if a better one is not installed."""
+    from recon.settings import PlaceSettings
+    from retrieval.describer import decided, what_is_missing
+
+    settings = PlaceSettings(descriptor or "", weights or "", device)
+    if missing := what_is_missing(settings):
+        typer.echo(f"note: {missing}", err=True)
+    return decided(settings)
 
 
 def calibrated_camera(text: str, lens: LensName | None, sizes: Sequence[tuple[int, int]]) -> Camera:

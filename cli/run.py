@@ -35,6 +35,7 @@ from cli.options import (
     Overlap,
     Overwrite,
     Pixels,
+    PlaceDescriptor,
     PlaceWeights,
     Refine,
     Resume,
@@ -45,6 +46,7 @@ from cli.options import (
     WebHost,
     Weights,
     chosen_lens,
+    place_settings,
     takes_options_of,
 )
 from cli.text import duration, print_rows, size
@@ -109,6 +111,7 @@ def prepare(
     memory_mib: MemoryMib = None,
     compile_network: Compile = False,
     loops: Loops = True,
+    place_descriptor: PlaceDescriptor = None,
     place_weights: PlaceWeights = None,
     refine: Refine = "auto",
     depth: DenseDepth = "filled",
@@ -121,7 +124,7 @@ def prepare(
 ) -> Prepared:
     """Read the options of ``recon run`` and ``recon plan``. Raises ReconError if they are invalid."""
     from recon.core.refusal import too_few
-    from recon.settings import CloudSettings, NetworkSettings, PlaceSettings, RunSettings
+    from recon.settings import CloudSettings, NetworkSettings, RunSettings
     from recon.sources import SourceOptions, open_source
     from recon.sources.keyframes import keyframe_share
 
@@ -136,7 +139,7 @@ def prepare(
         raise ReconstructionError(too_few(source, description.frames))
     model, camera = chosen_lens(intrinsics, camera_model, description.sizes)
     cloud = CloudSettings(voxel, max_points)
-    places = PlaceSettings(weights=place_weights or "", device=device) if loops else None
+    places = place_settings(place_descriptor, place_weights, device) if loops else None
     settings = RunSettings(
         options,
         chunk,

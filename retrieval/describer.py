@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.bundled import XFEAT
 from recon.core.registry import Registry, loaded
 from recon.core.types import Image, Mask
 from recon.settings import PlaceSettings
@@ -50,14 +52,33 @@ class PlaceLearner(Protocol):
 
 PLACE_DESCRIPTORS: Registry[str | Callable[[PlaceSettings], PlaceDescriber | PlaceLearner]] = Registry(
     "place descriptor",
-    {"vlad": "retrieval.vlad:open_vlad", "ImAge": "retrieval.aggregation:open_image"},
+    {
+        "vlad": "retrieval.vlad:open_vlad",
+        "xfeat-vlad": "retrieval.xfeat_vlad:open_xfeat_vlad",
+        "ImAge": "retrieval.aggregation:open_image",
+    },
 )
+
+
+def decided(settings: PlaceSettings) -> PlaceSettings:
+    """The settings with a descriptor: if they name none, ImAge where there are weights, else xfeat-vlad where the
+    package with its weights is installed, else vlad.
+    """
+    automatic = "ImAge" if settings.weights else "xfeat-vlad" if XFEAT.path() else "vlad"
+    return replace(settings, descriptor=settings.descriptor or automatic)
+
+
+def what_is_missing(settings: PlaceSettings) -> str:
+    """A sentence if the automatic choice would be better with a package that is not installed, else empty."""
+    if settings.descriptor or decided(settings).descriptor != "vlad":
+        return ""
+    return f"Places are recognised in similar light only, since the weight file of XFeat is missing. {XFEAT.remedy}"
 
 
 def open_describer(settings: PlaceSettings) -> PlaceDescriber | PlaceLearner:
     """The describer that the settings name, with its weights loaded. Raises ReconError if there is none."""
-    name = settings.descriptor or ("ImAge" if settings.weights else "vlad")
-    return loaded(PLACE_DESCRIPTORS.known(name))(settings)
+    settings = decided(settings)
+    return loaded(PLACE_DESCRIPTORS.known(settings.descriptor))(settings)
 
 
 def normalised(vectors: NDArray[np.floating]) -> Descriptors:
