@@ -41,8 +41,8 @@ def sketch(vectors: Features, length: int, seed: int = SEED) -> Features:
     rng, dim = np.random.default_rng(seed), vectors.shape[1]
     signs = rng.choice(np.array([-1, 1], dtype=np.float32), dim)
     padding = -dim % length
-    dealt = (vectors * signs)[:, rng.permutation(dim)]
-    return np.asarray(np.pad(dealt, ((0, 0), (0, padding))).reshape(len(vectors), -1, length).sum(axis=1))
+    dealt = np.pad((vectors * signs)[:, rng.permutation(dim)], ((0, 0), (0, padding)))
+    return np.asarray(dealt.reshape(len(vectors), (dim + padding) // length, length).sum(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
