@@ -30,6 +30,7 @@ from cli.options import (
     WebHost,
     Weights,
     chosen_lens,
+    note_missing_weights,
     place_settings,
 )
 from cli.run import chosen_viewers, conclude, listening, open_recogniser
@@ -104,6 +105,8 @@ def live(
             report = reconstruct_source(
                 source, opened, out, settings, listeners=listeners, recogniser=recogniser, workers=workers
             )
+    if loops:
+        note_missing_weights(place_descriptor, place_weights)
     conclude(report, out, ending)
 
 

@@ -134,14 +134,22 @@ def takes_options_of(shared: Callable[..., object]) -> Callable[[Command], Comma
 
 
 def place_settings(descriptor: str | None, weights: str | None, device: str) -> PlaceSettings:
-    """The settings with a descriptor; prints a note if a better one is not installed."""
+    """The settings of the options, with a descriptor."""
     from recon.settings import PlaceSettings
-    from retrieval.describer import decided, what_is_missing
+    from retrieval.describer import decided
 
-    settings = PlaceSettings(descriptor or "", weights or "", device)
-    if missing := what_is_missing(settings):
+    return decided(PlaceSettings(descriptor or "", weights or "", device))
+
+
+def note_missing_weights(descriptor: str | None, weights: str | None) -> None:
+    """Print a note if places would be recognised better with a package that is not installed. Printed last, so that an
+    error is the only sentence.
+    """
+    from recon.settings import PlaceSettings
+    from retrieval.describer import what_is_missing
+
+    if missing := what_is_missing(PlaceSettings(descriptor or "", weights or "")):
         typer.echo(f"note: {missing}", err=True)
-    return decided(settings)
 
 
 def calibrated_camera(text: str, lens: LensName | None, sizes: Sequence[tuple[int, int]]) -> Camera:

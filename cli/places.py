@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import place_settings
+from cli.options import note_missing_weights, place_settings
 from cli.text import print_rows
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def build(
         ("index", str(out)),
     ]
     print_rows("Places", rows)
+    note_missing_weights(descriptor, weights)
 
 
 @app.command()
@@ -92,6 +93,7 @@ def evaluate(
     rows += [("queries", f"{result.queries}, plus {result.left_out} without a correct image in the database")]
     rows += [("database", f"{result.database} images"), ("descriptor", describer.name)]
     print_rows("Recall", rows)
+    note_missing_weights(descriptor, weights)
 
 
 def _write_sheet(path: Path, image: Path, matches: list[Match]) -> None:

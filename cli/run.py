@@ -46,6 +46,7 @@ from cli.options import (
     WebHost,
     Weights,
     chosen_lens,
+    note_missing_weights,
     place_settings,
     takes_options_of,
 )
@@ -194,6 +195,8 @@ def run(source: Input, *, out: Out, **options: Any) -> None:
             from recon.pipeline import reconstruct
 
             report = reconstruct(source, out, plan.settings, listeners, recogniser, workers=workers)
+    if options["loops"]:
+        note_missing_weights(options["place_descriptor"], options["place_weights"])
     conclude(report, out, ending)
 
 

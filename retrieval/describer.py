@@ -34,7 +34,7 @@ class PlaceDescriber(Protocol):
     def describe(self, images: Sequence[Image], masks: Masks = None) -> Descriptors:
         """Descriptors (images, dim) of unit length of RGB images (height, width, 3), as far as ``masks`` let them.
 
-        A network looks at whole images.
+        ImAge looks at whole images.
         """
         ...
 
