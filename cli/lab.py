@@ -133,6 +133,41 @@ def sift_axes(
 
 
 @app.command()
+def place_vocabulary(
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write, .safetensors.")],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Images to learn from.")] = Path("data/sample/images"),
+    seeds: Annotated[int, typer.Option(min=1, help="Number of vocabularies to learn.")] = 5,
+    validation: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Image sequence to choose by, asked by simulated night; repeatable."),
+    ] = None,
+    every: Annotated[int, typer.Option(min=2, help="Images from one place of a sequence to the next.")] = 6,
+    threads: Threads = 1,
+) -> None:
+    """Learn vocabularies of xfeat-vlad and write the best."""
+    from torch import set_num_threads
+
+    from recon.settings import PlaceSettings
+    from retrieval.collection import list_images, read_image
+    from retrieval.lab.place_vocabulary import learn, recall_by_night
+    from retrieval.xfeat_vlad import open_dense_xfeat
+
+    set_num_threads(threads)
+    dense, rendered = open_dense_xfeat(PlaceSettings()), [read_image(path) for path in list_images(images)]
+    best = -1.0
+    for seed in range(seeds):
+        learned = learn(rendered, dense, seed)
+        found = [recall_by_night(learned.describer(dense), folder, every).recall for folder in validation or []]
+        rows = "  ".join(f"{recall[1]:.1%} / {recall[5]:.1%}" for recall in found)
+        mean = sum(recall[1] for recall in found) / max(1, len(found))
+        typer.echo(f"seed {seed}: recall@1 / @5 by simulated night {rows}  mean {mean:.1%}")
+        if mean > best:
+            best = mean
+            learned.save(out)
+
+
+@app.command()
 def architecture(
     *,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="SVG file to draw to.")] = None,

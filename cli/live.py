@@ -21,6 +21,7 @@ from cli.options import (
     MaxFrames,
     Out,
     Overwrite,
+    PlaceDescriptor,
     PlaceWeights,
     Refine,
     Resume,
@@ -60,6 +61,7 @@ def live(
     arithmetic: Arithmetic = None,
     device: Device = "auto",
     loops: Loops = True,
+    place_descriptor: PlaceDescriptor = None,
     place_weights: PlaceWeights = None,
     refine: Refine = "auto",
     depth: DenseDepth = "filled",
@@ -87,7 +89,7 @@ def live(
     opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)
     model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)
     network = NetworkSettings(weights, arithmetic, device) if weights else None
-    places = PlaceSettings(weights=place_weights or "", device=device) if loops else None
+    places = PlaceSettings(place_descriptor or "", place_weights or "", device) if loops else None
     settings = RunSettings(
         options, chunk, overlap, model, camera, overwrite, resume, network, refine=refine, depth=depth, places=places
     )

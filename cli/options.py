@@ -68,11 +68,15 @@ Refine = Annotated[
     Literal["auto", "none"],
     typer.Option(help="Final bundle adjustment of all poses (auto), or none."),
 ]
-PlaceWeights = Annotated[
+PlaceDescriptor = Annotated[
     str | None,
     typer.Option(
-        "--place-weights", metavar="NAME|PATH", help="Recognise places with ImAge.  [default: classical descriptor]"
+        metavar="NAME",
+        help="Place descriptor: vlad (classical), xfeat-vlad (also by night), ImAge.  [default: vlad]",
     ),
+]
+PlaceWeights = Annotated[
+    str | None, typer.Option("--place-weights", metavar="NAME|PATH", help="Recognise places with these ImAge weights.")
 ]
 Voxel = Annotated[
     float | None,

@@ -10,17 +10,18 @@ import typer
 from cli.text import print_rows
 
 if TYPE_CHECKING:
+    from recon.settings import PlaceSettings
     from retrieval.collection import Match
-    from retrieval.describer import PlaceDescriber
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Recognise places: build, query, eval.")
-Weights = Annotated[
+Descriptor = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME|PATH",
-        help="Weights of ImAge.  [default: classical descriptor, for similar light and direction]",
+        metavar="NAME",
+        help="xfeat-vlad, vlad (classical, for similar light), ImAge.  [default: xfeat-vlad if installed, else vlad]",
     ),
 ]
+Weights = Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Weights of ImAge.")]
 Device = Annotated[str, typer.Option(help="Device of the network: auto, cpu, cuda...")]
 DEFAULT_FOLDER = "places"
 
@@ -29,20 +30,21 @@ DEFAULT_FOLDER = "places"
 def build(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Image folder, searched recursively.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the index.")] = Path(DEFAULT_FOLDER),
+    descriptor: Descriptor = None,
     weights: Weights = None,
     device: Device = "auto",
 ) -> None:
     """Build an index of the images in a folder."""
     from retrieval import collection
 
-    describer = load_describer(weights, device) if weights else None
-    built = collection.build(folder, out, describer, weights or "")
+    built = collection.build(folder, out, _settings(descriptor, weights, device))
     rows = [
         ("images", str(len(built.index))),
         ("descriptor", f"{built.describer.name}, {built.describer.dim} values"),
         ("index", str(out)),
     ]
     print_rows("Places", rows)
+    _note_missing_weights(descriptor, weights)
 
 
 @app.command()
@@ -58,7 +60,7 @@ def query(
     """Find the images most similar to IMAGE."""
     from retrieval.collection import open_collection, read_image
 
-    opened, notice = open_collection(index, lambda weights: load_describer(weights, device))
+    opened, notice = open_collection(index, device)
     if notice:
         typer.echo(f"note: {notice}", err=True)
     matches = opened.query(read_image(image), count)
@@ -76,28 +78,40 @@ def evaluate(
         Path,
         typer.Argument(metavar="FOLDER", help="Folder with database/ and queries/; UTM coordinates in file names."),
     ],
+    descriptor: Descriptor = None,
     weights: Weights = None,
     device: Device = "auto",
 ) -> None:
     """Measure recall@1, 5 and 10 within 25 m."""
     from retrieval.benchmark import check_layout, evaluate_folder
-    from retrieval.collection import learnt_describer
+    from retrieval.collection import describer_for
 
     check_layout(folder)
-    describer = load_describer(weights, device) if weights else learnt_describer(folder / "database")
+    describer = describer_for(folder / "database", _settings(descriptor, weights, device))
     result = evaluate_folder(folder, describer)
     rows = [(f"recall@{rank}", f"{share:.1%}") for rank, share in result.recall.items()]
     rows += [("queries", f"{result.queries}, plus {result.left_out} without a correct image in the database")]
     rows += [("database", f"{result.database} images"), ("descriptor", describer.name)]
     print_rows("Recall", rows)
+    _note_missing_weights(descriptor, weights)
 
 
-def load_describer(weights: str, device: str) -> PlaceDescriber:
-    """ImAge from a known name or file. Raises WeightsError, DependencyError, SettingsError."""
+def _settings(descriptor: str | None, weights: str | None, device: str) -> PlaceSettings:
     from recon.settings import PlaceSettings
-    from retrieval.aggregation import open_image
+    from retrieval.describer import for_photographs
 
-    return open_image(PlaceSettings(weights=weights, device=device))
+    return for_photographs(PlaceSettings(descriptor or "", weights or "", device))
+
+
+def _note_missing_weights(descriptor: str | None, weights: str | None) -> None:
+    """Print a note if places would be recognised better with a package that is not installed. Printed last, so that an
+    error is the only sentence.
+    """
+    from recon.settings import PlaceSettings
+    from retrieval.describer import what_is_missing
+
+    if missing := what_is_missing(PlaceSettings(descriptor or "", weights or "")):
+        typer.echo(f"note: {missing}", err=True)
 
 
 def _write_sheet(path: Path, image: Path, matches: list[Match]) -> None:

@@ -35,6 +35,7 @@ from cli.options import (
     Overlap,
     Overwrite,
     Pixels,
+    PlaceDescriptor,
     PlaceWeights,
     Refine,
     Resume,
@@ -109,6 +110,7 @@ def prepare(
     memory_mib: MemoryMib = None,
     compile_network: Compile = False,
     loops: Loops = True,
+    place_descriptor: PlaceDescriptor = None,
     place_weights: PlaceWeights = None,
     refine: Refine = "auto",
     depth: DenseDepth = "filled",
@@ -136,7 +138,7 @@ def prepare(
         raise ReconstructionError(too_few(source, description.frames))
     model, camera = chosen_lens(intrinsics, camera_model, description.sizes)
     cloud = CloudSettings(voxel, max_points)
-    places = PlaceSettings(weights=place_weights or "", device=device) if loops else None
+    places = PlaceSettings(place_descriptor or "", place_weights or "", device) if loops else None
     settings = RunSettings(
         options,
         chunk,

@@ -52,14 +52,14 @@ def verify(file: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Name o
     """
     from recon.network.architectures import ARCHITECTURES, architecture_of
     from recon.network.checkpoints import read_checkpoint
-    from recon.network.known_weights import kept_checksum, resolve, sha256, unusable_tensors
+    from recon.network.known_weights import kept_checksum, published_sha256, resolve, sha256, unusable_tensors
     from retrieval.aggregation import ARCHITECTURE
 
     path = resolve(file)
     checkpoint = read_checkpoint(path)
     among = ARCHITECTURES | {"ImAge": ARCHITECTURE}  # its check compares all tensors with the network
     kind = architecture_of(checkpoint, among).verify(checkpoint)
-    broken, checksum, kept = unusable_tensors(checkpoint), sha256(path), kept_checksum(path)
+    broken, checksum, kept = unusable_tensors(checkpoint), sha256(path), kept_checksum(path) or published_sha256(path)
     rows = [
         ("kind", kind),
         ("parameters", f"{checkpoint.parameters:,} in {len(checkpoint.tensors)} tensors, {size(path.stat().st_size)}"),

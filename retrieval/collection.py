@@ -11,7 +11,7 @@ docs/formats.md describes the files.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,31 +21,37 @@ from recon.core.errors import MapError, SourceError
 from recon.core.files import make_folder, write_atomically
 from recon.core.typed_json import read_object, typed
 from recon.core.types import Image
+from recon.settings import PlaceSettings
 from recon.sources.base import working_image
 from recon.sources.decoding import UnreadableImage, read_photo
 from recon.sources.kinds import is_image
-from retrieval.describer import Descriptors, PlaceDescriber
+from retrieval.describer import Descriptors, PlaceDescriber, PlaceLearner, open_describer
 from retrieval.index import PlaceIndex
-from retrieval.vlad import VladDescriber, Vocabulary, learn_vlad
+from retrieval.vlad import VladDescriber, Vocabulary
 
 COLLECTION_VERSION = 1
 BUILD = "Build it again: recon places build FOLDER"
 WORKING_SIDE = 640  # px; describers shrink images further
 IMAGES_AT_ONCE = 16
 IMAGES_TO_LEARN_FROM = 100
-WeightsLoader = Callable[[str], PlaceDescriber]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """images: the folder. names: of the images, by row. describer: ``PlaceDescriber.name``; weights: the file that it
-    was loaded from, empty for the classical one."""
+    """images: the folder. names: of the images, by row. describer: ``PlaceDescriber.name``; descriptor and weights:
+    the ``PlaceSettings`` that open it, with no descriptor in older files."""
 
     images: str
     names: tuple[str, ...]
     describer: str
     dim: int
     weights: str
+    descriptor: str = ""
+
+    @property
+    def is_classical(self) -> bool:
+        """Whether the describer has a vocabulary of its own."""
+        return self.descriptor == "vlad" or not (self.descriptor or self.weights)
 
 
 @dataclass(frozen=True)
@@ -73,14 +79,14 @@ class Collection:
         ]
 
 
-def build(images: Path, out: Path, describer: PlaceDescriber | None, weights: str = "") -> Collection:
+def build(images: Path, out: Path, settings: PlaceSettings) -> Collection:
     """Describe the images in a folder and its subfolders, and write the collection into ``out``.
 
-    describer: None for the classical one, which learns from these images. Images that cannot be read are skipped.
-    Raises SourceError if there is nothing to describe, OutputError if ``out`` cannot be written.
+    settings: name a descriptor. Images that cannot be read are skipped. Raises SourceError if there is nothing to
+    describe, OutputError if ``out`` cannot be written, and what ``open_describer`` raises.
     """
     paths = list_images(images)
-    describer = describer or learnt_describer(images)
+    describer = describer_for(images, settings)
     names, rows = [], []
     for path, descriptor in described(paths, describer):
         names.append(str(path.relative_to(images)))
@@ -88,21 +94,23 @@ def build(images: Path, out: Path, describer: PlaceDescriber | None, weights: st
     if not rows:
         raise SourceError(f"No image in {images} can be read. Give a folder of photographs.")
     descriptors = np.array(rows, dtype=np.float32)
-    listing = Listing(str(images.resolve()), tuple(names), describer.name, describer.dim, weights)
+    named = settings.weights, settings.descriptor
+    listing = Listing(str(images.resolve()), tuple(names), describer.name, describer.dim, *named)
     _write(out, listing, descriptors, describer)
     return Collection(listing, describer, _indexed(out, listing, descriptors))
 
 
-def open_collection(folder: Path, load_weights: WeightsLoader) -> tuple[Collection, str]:
-    """What ``build`` wrote, and a notice for the user, empty if all is well. load_weights: creates the describer from a
-    weight file. A damaged index is rebuilt from the stored descriptors. Raises MapError if there is no collection, or
-    if its describer has changed.
+def open_collection(folder: Path, device: str) -> tuple[Collection, str]:
+    """What ``build`` wrote, and a notice for the user, empty if all is well. device: of a network.
+
+    A damaged index is rebuilt from the stored descriptors. Raises MapError if there is no collection, or if its
+    describer has changed, and what ``open_describer`` raises.
     """
     listing = _read_listing(folder / "images.json")
-    describer = load_weights(listing.weights) if listing.weights else _stored_vlad(folder)
+    describer = _stored_vlad(folder) if listing.is_classical else _opened(listing, device)
     if describer.name != listing.describer:
         raise MapError(
-            f"{folder} was described by {listing.describer}, but the weights are now {describer.name}. {BUILD}"
+            f"{folder} was described by {listing.describer}, but the describer is now {describer.name}. {BUILD}"
         )
     try:
         return Collection(listing, describer, PlaceIndex.load(folder, listing.describer, listing.dim)), ""
@@ -149,10 +157,16 @@ def _readable(paths: Sequence[Path]) -> Iterator[tuple[Path, Image]]:
             continue
 
 
-def learnt_describer(folder: Path) -> PlaceDescriber:
-    """The classical describer, with a vocabulary from a folder's images. Raises SourceError if these are blank."""
+def describer_for(folder: Path, settings: PlaceSettings) -> PlaceDescriber:
+    """The describer that the settings name; one that learns does so from a folder's images.
+
+    Raises SourceError if these are blank, and what ``open_describer`` raises.
+    """
+    opened = open_describer(settings)
+    if not isinstance(opened, PlaceLearner):
+        return opened
     paths = list_images(folder)
-    describer = learn_vlad([image for _, image in _readable(paths[:: max(1, len(paths) // IMAGES_TO_LEARN_FROM)])])
+    describer = opened.learn([image for _, image in _readable(paths[:: max(1, len(paths) // IMAGES_TO_LEARN_FROM)])])
     if describer is None:
         raise SourceError(f"The images in {folder} are blank or unreadable: they have too little detail to learn from.")
     return describer
@@ -195,6 +209,13 @@ def _read_descriptors(path: Path, listing: Listing) -> Descriptors:
             f"{listing.dim}. {BUILD}"
         )
     return np.asarray(descriptors)
+
+
+def _opened(listing: Listing, device: str) -> PlaceDescriber:
+    opened = open_describer(PlaceSettings(listing.descriptor, listing.weights, device))
+    if isinstance(opened, PlaceLearner):
+        raise MapError(f"The descriptor {listing.descriptor} learns from images, so it cannot be opened again. {BUILD}")
+    return opened
 
 
 def _stored_vlad(folder: Path) -> VladDescriber:

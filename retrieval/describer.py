@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.bundled import XFEAT
 from recon.core.registry import Registry, loaded
 from recon.core.types import Image, Mask
 from recon.settings import PlaceSettings
@@ -32,7 +34,7 @@ class PlaceDescriber(Protocol):
     def describe(self, images: Sequence[Image], masks: Masks = None) -> Descriptors:
         """Descriptors (images, dim) of unit length of RGB images (height, width, 3), as far as ``masks`` let them.
 
-        A network looks at whole images.
+        ImAge looks at whole images.
         """
         ...
 
@@ -50,7 +52,11 @@ class PlaceLearner(Protocol):
 
 PLACE_DESCRIPTORS: Registry[str | Callable[[PlaceSettings], PlaceDescriber | PlaceLearner]] = Registry(
     "place descriptor",
-    {"vlad": "retrieval.vlad:open_vlad", "ImAge": "retrieval.aggregation:open_image"},
+    {
+        "vlad": "retrieval.vlad:open_vlad",
+        "xfeat-vlad": "retrieval.xfeat_vlad:open_xfeat_vlad",
+        "ImAge": "retrieval.aggregation:open_image",
+    },
 )
 
 
@@ -58,6 +64,21 @@ def open_describer(settings: PlaceSettings) -> PlaceDescriber | PlaceLearner:
     """The describer that the settings name, with its weights loaded. Raises ReconError if there is none."""
     name = settings.descriptor or ("ImAge" if settings.weights else "vlad")
     return loaded(PLACE_DESCRIPTORS.known(name))(settings)
+
+
+def for_photographs(settings: PlaceSettings) -> PlaceSettings:
+    """The settings, with a descriptor for photographs of different times of day if they name none: ImAge where there
+    are weights, else xfeat-vlad where the package with its weights is installed, else vlad.
+    """
+    automatic = "ImAge" if settings.weights else "xfeat-vlad" if XFEAT.path() else "vlad"
+    return replace(settings, descriptor=settings.descriptor or automatic)
+
+
+def what_is_missing(settings: PlaceSettings) -> str:
+    """A sentence if ``for_photographs`` would choose better with a package that is not installed, else empty."""
+    if settings.descriptor or for_photographs(settings).descriptor != "vlad":
+        return ""
+    return f"Places are recognised in similar light only, since the weight file of XFeat is missing. {XFEAT.remedy}"
 
 
 def normalised(vectors: NDArray[np.floating]) -> Descriptors:

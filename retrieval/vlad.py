@@ -41,19 +41,19 @@ def sketch(vectors: Features, length: int, seed: int = SEED) -> Features:
     rng, dim = np.random.default_rng(seed), vectors.shape[1]
     signs = rng.choice(np.array([-1, 1], dtype=np.float32), dim)
     padding = -dim % length
-    dealt = (vectors * signs)[:, rng.permutation(dim)]
-    return np.asarray(np.pad(dealt, ((0, 0), (0, padding))).reshape(len(vectors), -1, length).sum(axis=1))
+    dealt = np.pad((vectors * signs)[:, rng.permutation(dim)], ((0, 0), (0, padding)))
+    return np.asarray(dealt.reshape(len(vectors), (dim + padding) // length, length).sum(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """centres: (words, 128), the typical local features that others are compared with."""
+    """centres: (words, d), the typical local features that others are compared with; d is 128 for SIFT."""
 
     centres: Features
 
     @classmethod
     def learn(cls, features: Features, words: int = WORDS, seed: int = SEED) -> Vocabulary:
-        """K-means over features (n, 128), deterministic. Raises ValueError if there are fewer features than words."""
+        """K-means over features (n, d), deterministic. Raises ValueError if there are fewer features than words."""
         if len(features) < words:
             raise ValueError(f"a vocabulary of {words} words needs as many features, got {len(features)}")
         rows = np.random.default_rng(seed).permutation(len(features))[:TRAINING_FEATURES]
@@ -66,14 +66,17 @@ class Vocabulary:
             centres = np.where(sizes[:, None] > 0, sums / np.maximum(sizes, 1)[:, None], centres).astype(np.float32)
         return cls(centres)
 
-    def aggregate(self, features: Features) -> Features:
-        """The differences of one image's features (n, 128) from their nearest words, summed by word: (words * 128,).
+    def aggregate(self, features: Features, weights: Features | None = None) -> Features:
+        """The differences of one image's features (n, d) from their nearest words, summed by word: (words * d,).
 
-        Each word's sum has length 1, so that repeated structure does not dominate (Arandjelovic 2013).
+        weights: of the features (n,), None for equal ones. Each word's sum has length 1, so that repeated structure
+        does not dominate (Arandjelovic 2013).
         """
         nearest = _nearest(features, self.centres)
-        counts = np.bincount(nearest, minlength=len(self.centres))
-        residuals = _sums(features, nearest, len(self.centres)) - counts[:, None] * self.centres
+        differences = features - self.centres[nearest]
+        if weights is not None:
+            differences *= weights[:, None]
+        residuals = _sums(differences, nearest, len(self.centres))
         return np.asarray(normalised(normalised(residuals).reshape(1, -1))[0])
 
     def save(self, path: Path) -> None:

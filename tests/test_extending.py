@@ -150,7 +150,9 @@ def test_a_place_descriptor(checkout: Path) -> None:
     assert len(names["recogniser"]._index) == 6
     with pytest.raises(SettingsError, match="name a place descriptor, but there is no recogniser"):
         reconstruct("data/sample/images", checkout / "none", names["settings"])
-    with pytest.raises(SettingsError, match=r"no place descriptor x\. Choose one of vlad, ImAge, thumbnail"):
+    with pytest.raises(
+        SettingsError, match=r"no place descriptor x\. Choose one of vlad, xfeat-vlad, ImAge, thumbnail"
+    ):
         names["open_recogniser"](PlaceSettings("x"))
     with pytest.raises(SettingsError, match="vlad has no weights, got ImAge"):
         names["open_recogniser"](PlaceSettings("vlad", "ImAge"))

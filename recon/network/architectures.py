@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from recon.core.registry import Registry
 from recon.network.checkpoints import Checkpoint, identify
 from recon.network.stored_config import arithmetic_of, to_text
+from recon.network.xfeat import OWN, verify_xfeat
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ ARCHITECTURES = Registry(
         "ImAge": Architecture(
             lambda checkpoint: checkpoint.is_place_descriptor, lambda _: "ImAge, for places", for_places=True
         ),
+        "XFeat": Architecture(lambda checkpoint: OWN in checkpoint.tensors, verify_xfeat, for_places=True),
     },
 )
 

