@@ -122,17 +122,6 @@ def sample(*, out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to w
 
 
 @app.command()
-def sift_axes(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write (.npy).")] = ROOT
-    / "data/weights/sift-axes.npy",
-) -> None:
-    """Write the axes that SIFT descriptors are compared along."""
-    from recon.lab.sift_axes import write_axes
-
-    write_axes(file)
-
-
-@app.command()
 def place_vocabulary(
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="File to write, .safetensors.")],

@@ -5,21 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.core.bundled import bundled_weights
 from recon.core.registry import Registry, loaded
 from recon.core.types import Frame
 
-AXES = bundled_weights("sift-axes.npy")
-MANY = 512**2  # pairs of descriptors
 Pair = tuple[int, int]  # frame indices, the smaller first
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,13 +126,13 @@ class SiftMatcher:
         if min(len(first.keypoints), len(second.keypoints)) < 2:
             return np.zeros((0, 2), np.uint32)
         similarity = _similarity(first, second)
-        rows, nearest = np.arange(len(similarity)), similarity.argmax(axis=1)
-        best = similarity[rows, nearest]
-        mutual = best == similarity.max(axis=0)[nearest]
-        similarity[rows, nearest] = -1.0
-        following = similarity.argmax(axis=1)
-        similarity[rows, nearest] = best
-        return self._distinctive(first, second, rows[mutual], nearest[mutual], following[mutual])
+        rows, partner = np.arange(len(similarity)), similarity.argmax(axis=1)
+        best = similarity[rows, partner]
+        mutual = best == similarity.max(axis=0)[partner]
+        similarity[rows, partner] = -1.0
+        keep = mutual & self._is_distinctive(best, similarity.max(axis=1))
+        similarity[rows, partner] = best
+        return np.column_stack([rows[keep], partner[keep]]).astype(np.uint32)
 
     def match_guided(self, first: Features, second: Features, allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:
         # Few are allowed, so a list of them is shorter than the matrix.
@@ -147,64 +142,35 @@ class SiftMatcher:
         rows, columns = places // allowed.shape[1], places % allowed.shape[1]
         similarity = _similarity(first, second).ravel()[places]
         starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
-        groups = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(rows)]))
-        at, best = _first_of_largest(similarity, starts, groups)
+        group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(rows)]))
+        best = np.maximum.reduceat(similarity, starts)
+        at = np.flatnonzero(similarity == best[group])
+        at = at[np.r_[True, group[at[1:]] != group[at[:-1]]]]  # the first of equal ones
         best_of_column = np.full(allowed.shape[1], -1.0, np.float32)
         np.maximum.at(best_of_column, columns, similarity)
-        mutual = best == best_of_column[columns[at]]
         similarity[at] = -1.0
-        after, _ = _first_of_largest(similarity, starts, groups)
-        chosen = at[mutual]
-        following = np.where(after == at, -1, columns[after])[mutual]
-        return self._distinctive(first, second, rows[chosen], columns[chosen], following)
+        mutual = best == best_of_column[columns[at]]
+        keep = mutual & self._is_distinctive(best, np.maximum.reduceat(similarity, starts))
+        return np.column_stack([rows[at][keep], columns[at][keep]]).astype(np.uint32)
 
-    def _distinctive(
-        self, first: Features, second: Features, rows: Rows, nearest: Rows, following: Rows
-    ) -> NDArray[np.uint32]:
-        """The matches (m, 2) that pass the ratio test. following: the second nearest of ``second``, -1 for none."""
-        angle = _angles(first, second, rows, nearest)
-        next_angle = np.where(following < 0, np.pi, _angles(first, second, rows, following))
-        keep = (angle < self.max_ratio * next_angle) & (angle < self.max_angle)
-        return np.column_stack([rows[keep], nearest[keep]]).astype(np.uint32)
-
-
-def _angles(first: Features, second: Features, rows: Rows, columns: Rows) -> NDArray[np.float32]:
-    """Angles (n,) [rad] between pairs of descriptors."""
-    cosines = np.einsum("nd,nd->n", first.descriptors[rows], second.descriptors[columns])
-    return np.asarray(np.arccos(np.clip(cosines, -1, 1)))
-
-
-def _first_of_largest(values: NDArray[np.float32], starts: Rows, groups: Rows) -> tuple[Rows, NDArray[np.float32]]:
-    """Place and value of the largest of each group, the first of equal ones. starts: of the groups."""
-    largest = np.maximum.reduceat(values, starts)
-    at = np.flatnonzero(values == largest[groups])
-    return at[np.r_[True, groups[at[1:]] != groups[at[:-1]]]], largest
+    def _is_distinctive(self, best: NDArray[np.float32], following: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether cosines to the nearest descriptor pass the ratio test with those to the following one."""
+        angle, next_angle = (np.arccos(np.clip(cosine, -1, 1)) for cosine in (best, following))
+        return np.asarray((angle < self.max_ratio * next_angle) & (angle < self.max_angle))
 
 
 _memory = threading.local()
 
 
 def _similarity(first: Features, second: Features) -> NDArray[np.float32]:
-    """Cosines (n1, n2) of all descriptors, approximate for many. The thread keeps those of one pair of frames: a guided
-    match follows the first one, and allocating a matrix takes a fifth of the matching time."""
+    """Cosines (n1, n2) of all descriptors. The thread keeps those of one pair of frames: a guided match follows the
+    first one, and allocating a matrix takes a fifth of the matching time."""
     last = getattr(_memory, "pair", None)
     if last is None or first.descriptors is not last[0] or second.descriptors is not last[1]:
         matrix = _scratch(len(first.keypoints), len(second.keypoints))
-        _memory.pair = first.descriptors, second.descriptors
-        one, other = _memory.pair if matrix.size < MANY else (descriptors @ _axes() for descriptors in _memory.pair)
-        np.matmul(one, other.T, out=matrix)
-        _memory.similarity = matrix
+        np.matmul(first.descriptors, second.descriptors.T, out=matrix)
+        _memory.pair, _memory.similarity = (first.descriptors, second.descriptors), matrix
     return np.asarray(_memory.similarity)
-
-
-@lru_cache(1)
-def _axes() -> NDArray[np.float32]:
-    """Principal axes (128, 64) of RootSIFT descriptors (Ke and Sukthankar 2004).
-
-    They hold 98.5% of the descriptors' squares: with products of 64 numbers instead of 128, 995 of 1,000 right matches
-    are found in 60% of the time. ``recon lab sift-axes`` writes them.
-    """
-    return np.asarray(np.load(AXES), dtype=np.float32)
 
 
 def _scratch(rows: int, columns: int) -> NDArray[np.float32]:
