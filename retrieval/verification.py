@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
+from threadpoolctl import threadpool_limits
 
 from recon.core.projection import back_project, moved_to_chunk
 from recon.core.similarity import Array, Sim3
@@ -98,10 +99,11 @@ def verify_in_turn(
     """``verify`` for several candidates, until the last ``patience`` are all rejected; then the rest is left out."""
     settings = settings or VerificationSettings()
     features, found = _FrameFeatures(settings.matcher), list[Verification]()
-    for first, second in candidates:
-        found.append(_verify(first, second, settings, features))
-        if len(found) >= patience and not any(one.first_from_second for one in found[-patience:]):
-            break
+    with threadpool_limits(1, "blas"):  # the matrices are small: more threads mostly wait for each other
+        for first, second in candidates:
+            found.append(_verify(first, second, settings, features))
+            if len(found) >= patience and not any(one.first_from_second for one in found[-patience:]):
+                break
     return found
 
 

@@ -161,7 +161,7 @@ def test_the_plan_of_a_run_with_keyframes_is_that_of_as_many_frames_and_the_pose
     ]
     assert [(plan.frames, plan.mapped) for plan in plans] == [(300, 120), (120, 120)]
     assert len({(plan.chunks, plan.disk, plan.joint_seconds) for plan in plans}) == 1
-    assert plans[0].seconds - plans[1].seconds == pytest.approx(180 * 4 * PROBE.match)
+    assert plans[0].seconds - plans[1].seconds == pytest.approx(180 * 3 * PROBE.match)
 
 
 def test_finished_frames_take_no_time() -> None:
@@ -169,7 +169,7 @@ def test_finished_frames_take_no_time() -> None:
     plans = [make_plan(VIDEO, RunSettings(), Path("out"), ROOMY, PROBE, finished=count) for count in (0, 150, 300)]
     assert plans[0] == whole
     assert plans[0].seconds > plans[1].seconds > plans[2].seconds
-    assert plans[2].seconds == pytest.approx(3.0 + whole.joint_seconds)
+    assert plans[2].seconds == pytest.approx(7.0 + whole.joint_seconds)
     assert [plan.finished for plan in plans] == [0, 150, 300]
     assert len({(plan.memory, plan.disk) for plan in plans}) == 1
 
