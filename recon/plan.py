@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from recon.core.errors import ResourceError, SourceError
 from recon.core.machine import Machine, look_at_machine
+from recon.core.sizes import scaled
 from recon.core.types import Frame, Image
 from recon.settings import CloudSettings, RunSettings
 from recon.sources.base import SourceDescription
@@ -147,12 +148,6 @@ def make_plan(
         notices=notices,
         finished=finished,
     )
-
-
-def scaled(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(width, height) shrunk to at most ``longest`` pixels on the longer side."""
-    factor = min(1.0, longest / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def chunk_count(frames: int, settings: RunSettings) -> int:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from recon.core.cameras import colmap_camera
 from recon.core.projection import back_project
 from recon.core.similarity import Array, Sim3
+from recon.core.sizes import scaled
 from recon.core.types import Camera, FrameGeometry, Image
 
 SIDE = 160  # px, longest side of a view
@@ -39,7 +40,7 @@ class View:
     def of(cls, geometry: FrameGeometry) -> View:
         """The view of a frame with all of its depth, certain or not."""
         height, width = geometry.depth.shape
-        size = _small((width, height))
+        size = scaled((width, height), SIDE)
         rows, columns = (
             ((np.arange(n) + 0.5) * full / n).astype(np.int64)
             for n, full in zip(size[::-1], (height, width), strict=True)
@@ -82,15 +83,10 @@ def _projected(camera: Camera, points_cam: Array, size: tuple[int, ...]) -> tupl
     return pixels.reshape(*points_cam.shape[:2], 2), seen.reshape(points_cam.shape[:2])
 
 
-def _small(size: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) of an image with SIDE as its longest side, if it is larger."""
-    factor = min(1.0, SIDE / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
 def _small_grey(image: Image) -> NDArray[np.uint8]:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.resize(grey, _small(image.shape[1::-1]), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    size = scaled((image.shape[1], image.shape[0]), SIDE)
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _correlation(first: Grey, second: Grey, valid: NDArray[np.bool_]) -> tuple[Grey, NDArray[np.bool_]]:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.sizes import scaled
 from recon.core.types import Image, Mask
 
 ORIENTATIONS = 8
@@ -38,8 +39,7 @@ class DenseSift:
         mask: (height, width), True where the image may be used; a patch that reaches beyond it is left out.
         """
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        scale = min(1.0, self.size / max(grey.shape))
-        size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
+        size = scaled((grey.shape[1], grey.shape[0]), self.size)
         small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
         hidden: Image = np.zeros(small.shape, np.uint8)
         if mask is not None:

@@ -18,16 +18,15 @@ from numpy.typing import NDArray
 from recon.core.colmap_log import quiet
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, Frame, PlacedFrame
+from recon.sfm.database import DEFAULT_FOCAL, FOCAL_RANGE
 from recon.sfm.matching import Features, SiftMatcher
 from recon.store.map import ReconstructedMap, open_map
 from retrieval.absolute_pose import AbsolutePose, estimate_pose
 from retrieval.appearance import agreement
 from retrieval.landmarks import image_of
 from retrieval.map_index import MapIndex, MappedFrame, open_index
+from retrieval.verification import GRID, occupied_cells
 
-GRID = 4  # cells along a side of the photo in which inliers are counted
-GUESSED_FOCAL = 1.2  # in longest sides, where the search for an unknown focal length begins
-FOCAL_RANGE = (0.25, 4.0)  # in longest sides
 CLEARLY_MORE = 1.1  # ratio of the inliers with an estimated lens and a likely one
 SAME_FOCAL = 0.02  # relative difference of an estimated focal length that means nothing
 SURE_DEVIATIONS = 4.0  # by which it must differ
@@ -165,7 +164,7 @@ class Localiser:
     def _pose_with_lens(self, photo: Frame, matches: _Matches, similar: Sequence[int]) -> AbsolutePose | None:
         """The pose with a likely lens; with one estimated from the photo, if that shows that the others are wrong."""
         likely = self._pose(photo, matches, self._likely_lenses(photo, similar))
-        guess = _simple(GUESSED_FOCAL * max(photo.original_size), photo.original_size)
+        guess = _simple(DEFAULT_FOCAL * max(photo.original_size), photo.original_size)
         free = estimate_pose(matches.pixels, matches.points, guess, self._max_error(photo), free=True)
         if free is None or not _plausible(free.camera):
             return likely
@@ -213,7 +212,7 @@ class Localiser:
 
     def _objection(self, photo: Frame, location: Location, kept: _Matches) -> str:
         """Why a pose is no answer; empty if it is one."""
-        settings, cells = self._settings, _cells(kept.pixels, photo.original_size)
+        settings, cells = self._settings, occupied_cells(kept.pixels, photo.original_size)
         if location.inliers < settings.min_inliers:
             return f"only {location.inliers} of {location.matched} features that match agree on a pose"
         if cells < settings.min_cells:
@@ -258,12 +257,6 @@ def _simple(focal: float, size: tuple[int, int]) -> Camera:
 
 def _plausible(camera: Camera) -> bool:
     return FOCAL_RANGE[0] <= camera.params[0] / max(camera.width, camera.height) <= FOCAL_RANGE[1]
-
-
-def _cells(pixels: Array, size: tuple[int, int]) -> int:
-    """Number of the image's cells that hold pixels (n, 2)."""
-    cells = np.clip(np.floor(pixels / size * GRID).astype(np.int64), 0, GRID - 1)
-    return len(np.unique(cells[:, 0] * GRID + cells[:, 1]))
 
 
 def _centre(location: Location) -> Array:

@@ -344,9 +344,13 @@ def _similarity(step: Array) -> Sim3:
 
 
 def _cells(side: _Side, frames: Sequence[FrameGeometry]) -> int:
-    """Number of cells of the image that contain matches."""
     height, width = frames[0].depth.shape
-    cells = np.floor(side.pixels / (width, height) * GRID).astype(np.int64)
+    return occupied_cells(side.pixels, (width, height))
+
+
+def occupied_cells(pixels: Array, size: tuple[int, int]) -> int:
+    """Number of cells of an image of this (width, height) that contain pixels (n, 2)."""
+    cells = np.clip(np.floor(pixels / size * GRID).astype(np.int64), 0, GRID - 1)
     return len(np.unique(cells[:, 0] * GRID + cells[:, 1]))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recon.core.beside import beside
+from recon.core.sizes import scaled
 from recon.core.stopwatch import stage
 from recon.core.types import DepthMap, Mask
 from recon.depth.consistency import keep_consistent
@@ -135,18 +136,13 @@ class FilledSweep:
     def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
         """Depth of every view, see ``DepthStage``."""
         first = self.first.depth(views, solved)
-        small = [self._shrunk(view) for view in views]
+        small = [resized(view, scaled((view.mask.shape[1], view.mask.shape[0]), self.longest_side)) for view in views]
         hints = {view.index: _sampled(depth, view) for view, depth in zip(small, first, strict=True)}
         filled = self.second.depth(small, solved, hints)
         return [
             depth if view.index in solved else _filled(depth, other, view.mask)
             for view, depth, other in zip(views, first, filled, strict=True)
         ]
-
-    def _shrunk(self, view: PosedView) -> PosedView:
-        height, width = view.mask.shape
-        factor = min(1.0, self.longest_side / max(height, width))
-        return resized(view, (max(1, round(width * factor)), max(1, round(height * factor))))
 
 
 def filled_sweep(weights: Path) -> FilledSweep:

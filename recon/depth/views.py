@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from recon.core.cameras import colmap_camera
 from recon.core.similarity import Array
+from recon.core.sizes import scaled
 from recon.core.types import SURE, Camera, DepthMap, Frame, Image, Mask
 
 
@@ -60,8 +61,7 @@ class DepthStage(Protocol):
 
 def pinhole(camera: Camera, longest_side: int) -> tuple[Array, tuple[int, int]]:
     """Intrinsics (3, 3) and (width, height) of the undistorted, smaller image of a camera."""
-    factor = min(1.0, longest_side / max(camera.width, camera.height))
-    width, height = max(1, round(camera.width * factor)), max(1, round(camera.height * factor))
+    width, height = scaled((camera.width, camera.height), longest_side)
     return camera.matrix_at(width, height), (width, height)
 
 

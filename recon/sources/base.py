@@ -14,6 +14,7 @@ import numpy as np
 from recon.core.errors import SettingsError, SourceError
 from recon.core.events import Notice, StreamStatus
 from recon.core.fields import require_types
+from recon.core.sizes import scaled
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 
 Keyframes = Literal["auto", "all", "select"]
@@ -160,10 +161,9 @@ class Selection:
 def working_image(original: Image, size: int) -> Image:
     """Shrink (height, width, 3) by area interpolation until the longest side is at most ``size`` pixels."""
     height, width = original.shape[:2]
-    scale = size / max(height, width)
-    if scale >= 1:
+    if size >= max(height, width):
         return original
-    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+    shape = scaled((width, height), size)
     return np.asarray(cv2.resize(original, shape, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from recon.core.errors import ResourceError, SourceError
 from recon.core.machine import Machine
+from recon.core.sizes import scaled
 from recon.mapping.chunks import chunks
-from recon.plan import Plan, Probe, chunk_count, disk_need, make_plan, memory_need, run_probe, scaled
+from recon.plan import Plan, Probe, chunk_count, disk_need, make_plan, memory_need, run_probe
 from recon.settings import CloudSettings, RunSettings
 from recon.sources import SourceDescription, SourceOptions
 from recon.sources.base import working_image
