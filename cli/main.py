@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import bench, doctor, evaluate, lab, live, locate, loops, outputs, places, reference, run, weights
+from cli import bench, doctor, evaluate, info, lab, live, locate, loops, outputs, places, reference, run, weights
 from cli.dependencies import explain
 from cli.streams import lost_output, use_standard_streams
 from cli.text import one_line
@@ -33,6 +33,7 @@ app.command("live", options_metavar="--out DIR [OPTIONS]")(live.live)
 app.command("plan")(run.plan)
 app.command("view")(outputs.view)
 app.command("export")(outputs.export)
+app.command("info")(info.info)
 app.command("eval")(evaluate.evaluate)
 app.command("check")(outputs.check)
 app.command("locate")(locate.locate)

@@ -60,17 +60,27 @@ def export(
     typer.echo(f"Wrote {written}")
 
 
-def check(folder: Folder) -> None:
-    """Check that the outputs of a run are complete.
+def check(
+    folder: Folder,
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Rebuild what the map can rebuild, then check again.")
+    ] = False,
+) -> None:
+    """Check that the map and the outputs of a run are sound.
 
-    Opens every file as its consumer would and compares them. Exits with 1 if a check fails.
+    Reads the whole map, opens every file as its consumer would, and compares them. Exits with 1 if a check fails.
     """
-    from recon.evaluate.check import check_folder
+    from recon.evaluate.check import check_folder, repair_folder
     from recon.store.map import open_map
     from recon.store.missing import about_replaced
 
     complete = open_map(folder).complete  # reports a missing run in one line
     report = check_folder(folder)
+    if repair and not report.ok:
+        for sentence in repair_folder(report):
+            typer.echo(f"note: {sentence}", err=True)
+        report = check_folder(folder)
     print_rows(
         str(folder), [(item.name, f"{'ok    ' if item.ok else 'FAILED'}  {item.sentence}") for item in report.items]
     )

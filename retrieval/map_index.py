@@ -18,7 +18,7 @@ from recon.core.types import Image, Mask
 from recon.sfm.matching import SiftMatcher
 from recon.store.archive import load_arrays, save_arrays
 from recon.store.lock import sole_writer
-from recon.store.map import ReconstructedMap
+from recon.store.map import ReconstructedMap, places_path
 from retrieval.appearance import View
 from retrieval.describer import Descriptors
 from retrieval.digest import digest_of_arrays
@@ -27,7 +27,6 @@ from retrieval.landmarks import LandmarkFinder, Landmarks, image_of
 from retrieval.vlad import IMAGES_TO_LEARN_FROM, VladDescriber, Vocabulary, learn_vlad
 
 VERSION = 1
-NAME = "places.npz"
 Arrays = Mapping[str, np.ndarray]
 Read = Callable[[Collection[str]], Arrays]
 HEADER = ("version", "map", "vocabulary", "frame_indices", "descriptors")
@@ -70,7 +69,7 @@ def open_index(reconstruction: ReconstructedMap, tell: Callable[[str], None]) ->
     tell: gets a sentence if it has to be made. If the folder cannot be written, or another process is writing there,
     the index stays in memory. Raises MapError for a map that cannot be searched, and if an image of it is missing.
     """
-    path, digest = reconstruction.folder / "map" / NAME, _digest(reconstruction)
+    path, digest = places_path(reconstruction.folder), _digest(reconstruction)
     if (stored := _stored(path, digest)) is not None:
         return stored
     why = " again, as it is damaged or the map has changed" if path.is_file() else ""

@@ -1,4 +1,7 @@
-"""Opens the outputs of a run with the programs they are for, and compares them with each other."""
+"""Opens the outputs of a run with the programs they are for, compares them with each other, and checks the map itself.
+
+``repair_folder`` writes again what the map can rebuild.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,15 @@ from recon.core.colmap_log import quiet
 from recon.core.errors import ReconError
 from recon.core.similarity import Array
 from recon.exports import EXPORTS, Export
+from recon.exports.outputs import write_outputs
 from recon.exports.readers import CheckError
+from recon.exports.trajectory import rigid_trajectory
+from recon.settings import CloudSettings
 from recon.store import report
+from recon.store.archive import load_arrays
 from recon.store.journal import REBUILD, frames_of, read_journal
-from recon.store.map import AGAIN, open_map, submap_path
+from recon.store.lock import sole_writer
+from recon.store.map import AGAIN, ReconstructedMap, open_map, places_path, submap_path
 
 MAX_MEAN_ERROR = 3.0
 POSE_TOLERANCE = 1e-5
@@ -35,6 +43,10 @@ MIN_SHARE_SEEN = 0.95
 MAX_CLOUD_GAP = 0.05
 CLOUD_SAMPLE = 200_000
 VERIFY_SECONDS = 600
+
+# Checks of the map, from which the others can be rebuilt, and of what every run writes from it.
+ROOTS = {"map", "images"}
+REBUILT = {"cloud", "colmap", "reprojection", "poses", "convention", "cloud in cameras", "cloud on points"}
 
 NO_POINTS = "The map has no sparse points to compare: a network made it, or the run was interrupted."
 
@@ -103,6 +115,7 @@ def check_folder(folder: Path) -> CheckReport:
     """
     checks = (
         ("map", _check_map),
+        ("places", _check_places),
         ("journal", _check_journal),
         ("cloud", _check_cloud),
         ("colmap", _check_model),
@@ -120,6 +133,22 @@ def check_folder(folder: Path) -> CheckReport:
     added = [(name, export) for name, export in EXPORTS.items() if not export.stage and (folder / export.path).exists()]
     items += [_item(name, partial(_check_added, export), outputs) for name, export in added]
     return CheckReport(folder, tuple(items))
+
+
+def repair_folder(checked: CheckReport) -> tuple[str, ...]:
+    """Rebuild what failed, if the map is sound: the outputs of every run, with the default cloud; damaged places go.
+
+    Returns a sentence for each output that cannot be written. Raises OutputError if ``checked.folder`` is in use or
+    cannot be written.
+    """
+    failed = {item.name for item in checked.items if not item.ok}
+    folder = checked.folder
+    with sole_writer(folder, "repair"):
+        if "places" in failed:
+            places_path(folder).unlink()
+        if failed & REBUILT and not failed & ROOTS:
+            return write_outputs(folder, CloudSettings(), lambda _: None)
+    return ()
 
 
 def _check_added(export: Export, outputs: _Outputs) -> str:
@@ -140,9 +169,42 @@ def _check_sanity(outputs: _Outputs) -> str:
 
 
 def _check_map(outputs: _Outputs) -> str:
-    """The map opens, with the depth of every frame."""
-    deep = sum(1 for _ in open_map(outputs.folder).geometry())
-    return f"The map opens, {deep} frames of it with depth."
+    """The map opens with all of its depth; lenses are possible, and depth, frames and points fit together."""
+    found = open_map(outputs.folder)
+    lenses = {frame.camera for frame in found.posed}
+    bad = next((lens for lens in lenses if not np.isfinite(lens.params).all() or lens.matrix()[0, 0] <= 0), None)
+    if bad:
+        raise CheckError(f"The lens {bad} is impossible. {AGAIN}")
+    seen = set[int]()
+    for placed, geometry in found.geometry():
+        if placed.index in seen:
+            raise CheckError(f"Two submaps hold the depth of frame {placed.index} ({placed.name}). {AGAIN}")
+        seen.add(placed.index)
+        if not (np.isfinite(geometry.depth).all() and geometry.depth.min() >= 0):
+            raise CheckError(f"The depth of frame {placed.index} ({placed.name}) is not finite and positive. {AGAIN}")
+    _require_points(found)
+    return f"The map opens, {len(seen)} of {len(found.frames)} frames with depth."
+
+
+def _require_points(found: ReconstructedMap) -> None:
+    """Raise CheckError for points that are not finite, or seen by frames that the map does not have."""
+    points = found.points
+    strangers = np.setdiff1d(points.frame_indices, [frame.index for frame in found.frames])
+    if len(strangers):
+        raise CheckError(f"Points of the map are seen by frame {strangers[0]}, which has no pose. {AGAIN}")
+    if not (np.isfinite(points.positions).all() and np.isfinite(points.pixels).all()):
+        raise CheckError(f"Not every point of the map is finite. {AGAIN}")
+
+
+def _check_places(outputs: _Outputs) -> str:
+    """The file that recon locate made can be read, if there is one."""
+    path = places_path(outputs.folder)
+    if not path.exists():
+        return "There is no places.npz; recon locate makes it."
+    try:
+        return f"places.npz opens, with {len(load_arrays(path))} arrays."
+    except ReconError as error:
+        raise CheckError(f"{path} is damaged. Delete it: recon locate makes it again.") from error
 
 
 def _check_journal(outputs: _Outputs) -> str:
@@ -236,7 +298,8 @@ def _check_convention(outputs: _Outputs) -> str:
     images = sorted(outputs.model.images.items())
     world_from_cam = np.array([_matrix(image.cam_from_world().inverse()) for _, image in images])
     trajectory = outputs.trajectory
-    posed = open_map(outputs.folder).posed
+    reconstruction = open_map(outputs.folder)
+    posed = reconstruction.posed
     if trajectory.num_poses != len(posed):
         raise CheckError(f"poses.txt has {trajectory.num_poses} rows, the map {len(posed)} frames with a pose.")
     names = {image.name for _, image in images}  # frames that were passed over are in poses.txt only
@@ -244,7 +307,10 @@ def _check_convention(outputs: _Outputs) -> str:
     if len(poses) != len(images):
         raise CheckError(f"poses.txt has {len(poses)} rows, the COLMAP model {len(images)} images.")
     tolerance = POSE_TOLERANCE * max(1.0, float(np.abs(world_from_cam).max()))
+    of_map = rigid_trajectory(reconstruction).world_from_cam[[frame.name in names for frame in posed]]
     if np.allclose(poses, world_from_cam, rtol=0, atol=tolerance):
+        if not np.allclose(poses, of_map, rtol=0, atol=tolerance):
+            raise CheckError("poses.txt and the COLMAP model are of another state of the map, such as before a scale.")
         return f"poses.txt is camera-to-world and equals the {len(images)} COLMAP poses inverted."
     if np.allclose(poses, np.linalg.inv(world_from_cam), rtol=0, atol=tolerance):
         raise CheckError("poses.txt is world-to-camera, expected camera-to-world.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def _transforms(reconstruction: ReconstructedMap) -> dict[str, Any]:
         "camera_model": "OPENCV_FISHEYE" if any(fisheye) else "OPENCV",
         **shared,
         "ply_file_path": "sparse_pc.ply",
+        "metric": reconstruction.metric and asdict(reconstruction.metric),
         "frames": [_frame(frame) | ({} if shared else _lens(frame.camera)) for frame in reconstruction.frames],
     }
 

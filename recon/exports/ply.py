@@ -62,7 +62,8 @@ def write_ply(reconstruction: ReconstructedMap, path: Path, settings: CloudSetti
         nonlocal edge, count
         written = None
         while written is None:
-            written = _write_cloud(file, surfaces(reconstruction, known, settings), edge, settings.max_points)
+            cloud = surfaces(reconstruction, known, settings)
+            written = _write_cloud(file, cloud, edge, settings.max_points, str(reconstruction.metric or ""))
             edge *= 2
         count = written
 
@@ -111,10 +112,14 @@ def read_points(path: Path) -> CloudPoints:
     )
 
 
-def _header(count: int, vertex: np.dtype[np.void] = VERTEX) -> bytes:
-    """The header, of a fixed length: a streamed cloud overwrites it once the number of points is known."""
+def _header(count: int, vertex: np.dtype[np.void] = VERTEX, unit: str = "") -> bytes:
+    """The header, of a fixed length: a streamed cloud overwrites it once the number of points is known.
+
+    unit: a comment.
+    """
     padding = "-" * (20 - len(str(count)))
-    lines = ["ply", "format binary_little_endian 1.0", f"comment {padding}", f"element vertex {count}"]
+    comments = [f"comment {text}" for text in (padding, unit) if text]
+    lines = ["ply", "format binary_little_endian 1.0", *comments, f"element vertex {count}"]
     return "\n".join([*lines, *properties(vertex), "end_header\n"]).encode("ascii")
 
 
@@ -123,11 +128,13 @@ def properties(vertex: np.dtype[np.void]) -> list[str]:
     return [f"property {TYPE_NAMES[column[0].str[1:]]} {name}" for name, column in (vertex.fields or {}).items()]
 
 
-def _write_cloud(file: IO[bytes], frames: Iterable[PosedGeometry], voxel: float, max_points: int) -> int | None:
+def _write_cloud(
+    file: IO[bytes], frames: Iterable[PosedGeometry], voxel: float, max_points: int, unit: str
+) -> int | None:
     """Write header and points; None if there are more than ``max_points`` voxels."""
     file.seek(0)
     file.truncate()
-    file.write(_header(0))
+    file.write(_header(0, unit=unit))
     occupied = np.zeros(0, dtype=np.int64)
     for batch in _batches(frames):
         thinned, keys = thin(batch, voxel)
@@ -137,7 +144,7 @@ def _write_cloud(file: IO[bytes], frames: Iterable[PosedGeometry], voxel: float,
             return None
         file.write(_vertices(thinned)[new].tobytes())
     file.seek(0)
-    file.write(_header(len(occupied)))
+    file.write(_header(len(occupied), unit=unit))
     return len(occupied)
 
 

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from recon.core.errors import SourceError
 from recon.core.files import write_atomically
+from recon.core.metric import Metric
 from recon.core.similarity import Array
 from recon.store.map import ReconstructedMap
 
@@ -35,7 +36,7 @@ def write_tum(reconstruction: ReconstructedMap, path: Path) -> None:
 
     Raises OutputError if ``path`` cannot be written.
     """
-    write_trajectory(rigid_trajectory(reconstruction), path)
+    write_trajectory(rigid_trajectory(reconstruction), path, reconstruction.metric)
 
 
 def rigid_trajectory(reconstruction: ReconstructedMap, *, by_index: bool = False) -> Trajectory:
@@ -48,9 +49,12 @@ def rigid_trajectory(reconstruction: ReconstructedMap, *, by_index: bool = False
     return Trajectory(np.array(times, dtype=np.float64), poses, indices)
 
 
-def write_trajectory(trajectory: Trajectory, path: Path) -> None:
-    """Write poses in the TUM format. Raises OutputError if ``path`` cannot be written."""
-    lines = [f"# {TUM_COLUMNS} (camera-to-world)"]
+def write_trajectory(trajectory: Trajectory, path: Path, metric: Metric | None = None) -> None:
+    """Write poses in the TUM format, with a comment if they are in metres.
+
+    Raises OutputError if ``path`` cannot be written.
+    """
+    lines = [f"# {TUM_COLUMNS} (camera-to-world)", *([f"# {metric}"] if metric else [])]
     for time, pose in zip(trajectory.timestamps, trajectory.world_from_cam, strict=True):
         quaternion = Rotation.from_matrix(pose[:3, :3]).as_quat(canonical=True)
         lines.append(f"{time:.9f} {_numbers([*pose[:3, 3], *quaternion])}")

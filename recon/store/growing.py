@@ -9,7 +9,7 @@ from recon.core.similarity import Sim3
 from recon.core.types import FrameGeometry, PlacedFrame, SkippedFrame, SparsePoints, Submap
 from recon.store.finished import finished_world, forget_finished, keep_finished
 from recon.store.journal import Journal
-from recon.store.map import MapStore
+from recon.store.map import MapStore, stored_metric
 
 
 class GrowingStore:
@@ -19,6 +19,7 @@ class GrowingStore:
         self._out, self._journal, self._resumable = out, journal, resumable
         self._store = MapStore(out)
         self.earlier: Mapping[int, Sim3] = finished_world(out)
+        self._metric = stored_metric(out)
 
     def write_submap(self, submap: Submap, new_frames: set[int], other_frames: Sequence[FrameGeometry] = ()) -> None:
         """See ``MapStore``. The other frames are stored only if the run can be resumed."""
@@ -35,7 +36,7 @@ class GrowingStore:
         """Store the poses of all frames, in an unfinished map. Raises OutputError."""
         if not self._journal.is_recalling:
             keep_finished(self._out, self.earlier)
-            self._store.write_places(frames, skipped, points, complete=False)
+            self._store.write_places(frames, skipped, points, complete=False, metric=self._metric)
 
     def finish(
         self,
@@ -48,6 +49,8 @@ class GrowingStore:
     ) -> None:
         """Store the final poses, see ``MapStore.write_places``. Raises OutputError."""
         keep_finished(self._out, self.earlier)
-        self._store.write_places(frames, skipped, points, complete=complete, between=between)
+        in_earlier_world = any(frame.index in self.earlier for frame in frames)
+        metric = self._metric if in_earlier_world else None
+        self._store.write_places(frames, skipped, points, complete=complete, between=between, metric=metric)
         if complete:
             forget_finished(self._out)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from recon.core.errors import MapError
 from recon.core.files import make_folder, write_atomically
+from recon.core.metric import Metric
 from recon.core.names import refuse_to_leave
 from recon.core.similarity import Array, Sim3
 from recon.core.typed_json import read_object, typed
@@ -37,7 +38,8 @@ Matrix = list[list[float]]
 class ReconstructedMap:
     """A map read from disk: placed frames in source order, frames without a pose, sparse points in the world.
 
-    between: frames that were passed over and have a pose but no depth.
+    between: frames that were passed over and have a pose but no depth. metric: None if lengths are in the map's own
+    unit, and while a run extends the map.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class ReconstructedMap:
     points: SparsePoints
     complete: bool
     between: tuple[PlacedFrame, ...] = ()
+    metric: Metric | None = None
 
     @property
     def posed(self) -> tuple[PlacedFrame, ...]:
@@ -73,6 +76,11 @@ def images_folder(folder: Path) -> Path:
 def submap_path(folder: Path, number: int) -> Path:
     """The file with the depth of the frames that a chunk added."""
     return folder / "map" / f"submap_{number:04d}.npz"
+
+
+def places_path(folder: Path) -> Path:
+    """The file that recon locate makes to search the map."""
+    return folder / "map" / "places.npz"
 
 
 def incoming_folder(folder: Path, *, resume: bool) -> Path:
@@ -122,15 +130,16 @@ class MapStore:
         *,
         complete: bool,
         between: tuple[PlacedFrame, ...] = (),
+        metric: Metric | None = None,
     ) -> None:
         """Store the pose of every frame; ``complete`` says whether the run reached its end.
 
-        between: see ReconstructedMap.
+        between, metric: see ReconstructedMap; of an incomplete map, metric is that of the map which it extends.
         """
         arrays = {field.name: getattr(points, field.name) for field in fields(points)}
         write_atomically(self.folder / "map" / "points.npz", lambda file: save_arrays(file, arrays))
-        text = json.dumps(_places_to_json(frames, between, skipped, complete), indent=1)
-        write_atomically(self.folder / "map" / "map.json", lambda file: file.write(text.encode()))
+        content = _places_to_json(frames, between, skipped, complete) | {"metric": metric and asdict(metric)}
+        _write_json(self.folder, content)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,13 +164,12 @@ def read_arrays(path: Path) -> dict[int, FrameArrays]:
 def open_map(folder: Path) -> ReconstructedMap:
     """Read the map in ``folder``. Raises MapError if there is none, or if it is damaged or of another version."""
     path = folder / "map" / "map.json"
-    if not path.is_file():
-        raise MapError(why_no_map(folder))
-    stored = typed(with_kinds(read_object(path, VERSIONS_READ, AGAIN)), _Places, path, AGAIN)
+    _, stored = _read_places(folder)
     try:
         frames, between = (
             tuple(_placed(row, stored.cameras) for row in rows) for rows in (stored.frames, stored.between)
         )
+        world_from_points = Sim3.from_matrix(np.array(stored.world_from_points))
     except (ValueError, IndexError) as error:  # no pose, or no such camera
         raise MapError(f"{path} is damaged ({error!r}). {AGAIN}") from error
     for named in (*frames, *between):
@@ -169,7 +177,27 @@ def open_map(folder: Path) -> ReconstructedMap:
     if len({frame.index for frame in frames + between}) < len(frames + between):
         raise MapError(f"{path} is damaged: it has a frame twice. {AGAIN}")
     points = _read_points(folder / "map" / "points.npz")
-    return ReconstructedMap(folder, frames, stored.skipped, points, stored.complete, between)
+    points = replace(points, positions=world_from_points.apply(points.positions))
+    metric = stored.metric if stored.complete else None
+    return ReconstructedMap(folder, frames, stored.skipped, points, stored.complete, between, metric)
+
+
+def stored_metric(folder: Path) -> Metric | None:
+    """That of the map in ``folder``, or of the one that an unfinished run extends. Raises MapError for damage."""
+    return _read_places(folder)[1].metric if (folder / "map" / "map.json").is_file() else None
+
+
+def move_map(folder: Path, to_from_world: Sim3, metric: Metric) -> None:
+    """Move a finished map into another world, whose unit is the metre.
+
+    Only map.json is written, so that a kill leaves either the old or the new map. The file of points stays as it is;
+    map.json says how to move them. Raises OutputError, and MapError for a damaged map.
+    """
+    content, stored = _read_places(folder)
+    for row in (*content["frames"], *content.get("between", ())):
+        row["world_from_cam"] = (to_from_world.matrix() @ row["world_from_cam"]).tolist()
+    moved = to_from_world.matrix() @ stored.world_from_points
+    _write_json(folder, content | {"world_from_points": moved.tolist(), "metric": asdict(metric)})
 
 
 @dataclass(frozen=True)
@@ -192,6 +220,22 @@ class _Places:
     frames: tuple[_FrameRow, ...]
     skipped: tuple[SkippedFrame, ...]
     between: tuple[_FrameRow, ...] = ()
+    world_from_points: Matrix = field(default_factory=lambda: np.eye(4).tolist())
+    metric: Metric | None = None
+
+
+def _read_places(folder: Path) -> tuple[dict[str, Any], _Places]:
+    """The content of map.json, as it is and by type. Raises MapError."""
+    path = folder / "map" / "map.json"
+    if not path.is_file():
+        raise MapError(why_no_map(folder))
+    content = read_object(path, VERSIONS_READ, AGAIN)
+    return content, typed(with_kinds(content), _Places, path, AGAIN)
+
+
+def _write_json(folder: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1)
+    write_atomically(folder / "map" / "map.json", lambda file: file.write(text.encode()))
 
 
 def _places_to_json(

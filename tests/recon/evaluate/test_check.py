@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import shutil
 import sqlite3
@@ -11,13 +12,15 @@ import pytest
 import rerun
 from PIL import Image
 
-from recon.evaluate.check import check_folder
+from recon.core.metric import Metric
+from recon.core.similarity import Sim3
+from recon.evaluate.check import check_folder, repair_folder
 from recon.exports import export
 from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct
 from recon.settings import RunSettings
 from recon.store.journal import Journal
-from recon.store.map import AGAIN, ReconstructedMap
+from recon.store.map import AGAIN, MapStore, ReconstructedMap, move_map, open_map
 from tests.support import ExactFrontEnd, make_map, placed_frame, render
 
 
@@ -68,10 +71,11 @@ def test_a_good_folder_passes_with_figures(finished):
 def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_write(tmp_path):
     report = check_folder(tmp_path)
     assert not report.ok
-    assert len(report.items) == 12
-    found, journal, *others, recording, sanity = report.items
+    assert len(report.items) == 13
+    found, places, journal, *others, recording, sanity = report.items
     assert not found.ok
     assert found.sentence.startswith(f"{tmp_path} contains no map: ")
+    assert (places.ok, places.sentence) == (True, "There is no places.npz; recon locate makes it.")
     assert (journal.ok, journal.sentence) == (True, "There is no run.json, so the run cannot be resumed.")
     assert all(not item.ok and "is missing" in item.sentence for item in others)
     assert recording.ok  # a run need not write one
@@ -127,6 +131,49 @@ def test_damaged_depth_fails(folder):
     truncate(path)
     assert failures(folder).keys() == {"map"}
     assert failures(folder)["map"].startswith(f"{path} is missing or damaged")
+
+
+def changed(reconstruction, **changes) -> str:
+    """What the check of the map says after some of its content has changed."""
+    made = dataclasses.replace(reconstruction, **changes)
+    MapStore(made.folder).write_places(made.frames, made.skipped, made.points, complete=True)
+    return failures(made.folder)["map"]
+
+
+def test_frames_lenses_and_points_that_do_not_fit_together_fail(folder):
+    made = open_map(folder)
+    lens = dataclasses.replace(made.frames[2].camera, params=(-140.0, 80.0, 60.0, 0.05))
+    frames = (*made.frames[:2], dataclasses.replace(made.frames[2], camera=lens), *made.frames[3:])
+    assert "is impossible" in changed(made, frames=frames)
+    assert "seen by frame 10, which has no pose" in changed(made, frames=made.frames[:-1])
+    nowhere = np.where(np.arange(425)[:, None] == 7, np.nan, made.points.positions)
+    assert "Not every point" in changed(made, points=dataclasses.replace(made.points, positions=nowhere))
+    shutil.copy(folder / "map" / "submap_0000.npz", folder / "map" / "submap_0002.npz")
+    assert "Two submaps hold the depth of frame 0 (image_0000.jpg)" in changed(made)
+
+
+def test_what_the_map_can_rebuild_is_repaired(folder):
+    truncate(folder / "cloud.ply")
+    (folder / "poses.txt").unlink()
+    (folder / "map" / "places.npz").write_bytes(b"no archive")
+    report = check_folder(folder)
+    assert {item.name for item in report.items if not item.ok} >= {"places", "cloud", "poses", "convention"}
+    assert repair_folder(report) == ()
+    assert failures(folder) == {}
+    assert not (folder / "map" / "places.npz").exists()
+    truncate(folder / "map" / "submap_0001.npz")
+    (folder / "poses.txt").unlink()
+    repair_folder(check_folder(folder))  # nothing can be rebuilt from a damaged map
+    assert not (folder / "poses.txt").exists()
+
+
+def test_outputs_of_an_earlier_state_of_the_map_fail(folder):
+    move_map(folder, Sim3(2.0, np.eye(3), np.zeros(3)), Metric(1, None))
+    assert failures(folder).keys() == {"convention"}
+    assert "of another state of the map" in failures(folder)["convention"]
+    repair_folder(check_folder(folder))
+    assert failures(folder) == {}
+    assert (folder / "poses.txt").read_text().splitlines()[1].startswith("# metres (not checked")
 
 
 @pytest.mark.parametrize("content", [b"", b"no recording"])
