@@ -14,6 +14,7 @@ import numpy as np
 
 from recon.core.errors import MapError, OutputError
 from recon.core.files import write_atomically
+from recon.core.similarity import Sim3
 from recon.core.types import Image, Mask
 from recon.sfm.matching import SiftMatcher
 from recon.store.archive import load_arrays, save_arrays
@@ -86,6 +87,21 @@ def open_index(reconstruction: ReconstructedMap, tell: Callable[[str], None]) ->
     if found is None:
         raise MapError(f"{path} cannot be read back. Check the disk.")
     return found
+
+
+def move_index(before: ReconstructedMap, after: ReconstructedMap, to_from_world: Sim3) -> None:
+    """Move the stored index of a map along into another world, unless there is none for the map before.
+
+    Raises OutputError if it cannot be written.
+    """
+    path = places_path(before.folder)
+    if _stored(path, _digest(before)) is None:
+        return
+    arrays = {
+        name: to_from_world.apply(array).astype(np.float32) if name.startswith("points_") else array
+        for name, array in load_arrays(path).items()
+    }
+    write_atomically(path, lambda file: save_arrays(file, arrays | {"map": _digest(after)}))
 
 
 def _stored(path: Path, digest: np.ndarray) -> MapIndex | None:

@@ -135,7 +135,7 @@ class Journal:
         MapError if it is damaged, SettingsError if the settings differ from the run's or the run cannot be resumed, and
         SourceError if the source no longer gives the frames that the run has from it.
         """
-        parts, chunks = _read_parts(folder), _read_chunks(folder / "map")
+        parts, chunks = read_parts(folder), _read_chunks(folder / "map")
         known = frames_of(chunks)
         parts = tuple(part for part in parts if part.first <= max(known, default=-1))  # only those that added frames
         change = _first_change(opened, parts[-1], known) if opened and parts else None
@@ -370,7 +370,7 @@ def _chunk_path(folder: Path, number: int) -> Path:
 
 def read_journal(folder: Path) -> Journal:
     """The journal of the run in ``folder``, for reading. Raises OutputError if there is none, MapError if damaged."""
-    return Journal(folder / "map", _read_parts(folder), _read_chunks(folder / "map"))
+    return Journal(folder / "map", read_parts(folder), _read_chunks(folder / "map"))
 
 
 def cannot_resume(folder: Path, was: RunSettings) -> str:
@@ -386,7 +386,8 @@ def require_run(folder: Path) -> Path:
     return path
 
 
-def _read_parts(folder: Path) -> tuple[Part, ...]:
+def read_parts(folder: Path) -> tuple[Part, ...]:
+    """The sources of the run in ``folder``. Raises OutputError if there is no run, MapError if damaged."""
     path = require_run(folder)
     parts = typed(_load(path), _Parts, path, REBUILD).parts
     # Early builds recorded "auto", and it selected.

@@ -13,13 +13,16 @@ from PIL import Image as Pillow
 from scipy.spatial.transform import Rotation
 
 from recon.core.errors import MapError
+from recon.core.metric import Metric
+from recon.core.similarity import Sim3
 from recon.core.types import Camera, SparsePoints
 from recon.lab.synthetic.look_alikes import rearranged, redecorated
 from recon.lab.synthetic.scenes import Scene
 from recon.store.lock import sole_writer
-from recon.store.map import MapStore, open_map
+from recon.store.map import MapStore, move_map, open_map
 from retrieval.localiser import Localiser, Location, open_localiser
-from tests.retrieval.maps import MAPPED, as_frame, make_room_map, mapped_frame, take_photo, true_pose
+from retrieval.map_index import move_index
+from tests.retrieval.maps import MAPPED, UNIT, as_frame, make_room_map, mapped_frame, take_photo, true_pose
 from tests.retrieval.scenes import WIDTH
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "locate.md"
@@ -114,6 +117,21 @@ def test_a_stored_index_is_used_and_a_damaged_or_old_one_is_made_again(folder: P
     found = open_localiser(copy, tell=told.append).locate(as_frame(take_photo(PHOTO)))
     assert len(told) == 2
     assert_at(found, PHOTO)
+
+
+def test_an_index_moves_along_with_its_map(folder: Path, tmp_path: Path) -> None:
+    copy, told = tmp_path / "map", list[str]()
+    shutil.copytree(folder, copy)
+    before, metres = open_map(copy), Sim3(UNIT, np.eye(3), np.array([7.0, 0, 0]))
+    move_map(copy, metres, Metric(1, None))
+    move_index(before, open_map(copy), metres)
+    found = open_localiser(copy, tell=told.append).locate(as_frame(take_photo(PHOTO)))
+    assert not told
+    assert found.world_from_cam is not None
+    assert np.allclose(found.world_from_cam.translation, metres.apply(true_pose(PHOTO).translation), atol=CLOSE)
+    (copy / "map" / "places.npz").unlink()
+    move_index(before, open_map(copy), metres)  # there is none to move
+    assert not (copy / "map" / "places.npz").exists()
 
 
 def test_damage_that_is_found_later_names_the_file(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""``recon scale``: gives a map metres."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.run import UNWRITTEN
+
+if TYPE_CHECKING:
+    from recon.metric.fit import Judged, MetricFit
+
+LENGTH = 'Known length "A B METRES", for points X,Y,Z or names of frames A and B; repeatable.'
+POSITIONS = "Known camera centres [m]: rows NAME,X,Y,Z, or a TUM trajectory."
+NAME_WIDTH = 32
+MOST_ROWS = 40
+
+
+def scale(
+    folder: Annotated[Path, typer.Argument(metavar="MAP", help="Folder of a finished map.")],
+    *,
+    length: Annotated[list[str] | None, typer.Option(metavar="TEXT", help=LENGTH)] = None,
+    positions: Annotated[Path | None, typer.Option(metavar="FILE", help=POSITIONS)] = None,
+    gps: Annotated[bool, typer.Option("--gps", help="Use the GPS tags of the images.")] = False,
+    tag_size: Annotated[
+        float | None, typer.Option(metavar="METRES", help="Edge of the AprilTags or ArUco markers in the scene.")
+    ] = None,
+) -> None:
+    """Give a map metres.
+
+    From known lengths, known camera centres, GPS tags or printed markers, several of which are combined. Wrong ones
+    among right ones are left out. Prints what remains of each, then writes the outputs again.
+    """
+    from recon.metric.scale import Known, scale_map, write_scaled_outputs
+    from recon.store.map import open_map
+    from retrieval.map_index import move_index
+
+    before = open_map(folder)
+    found = scale_map(folder, Known(tuple(length or ()), positions, gps, tag_size))
+    _print(found)
+    move_index(before, open_map(folder), found.metric_from_world)
+    unwritten = write_scaled_outputs(folder)
+    for sentence in unwritten:
+        typer.echo(f"note: {sentence}", err=True)
+    if (folder / "recording.rrd").exists():
+        typer.echo("note: recording.rrd stays in the old unit.", err=True)
+    if unwritten:
+        raise typer.Exit(UNWRITTEN)
+
+
+def _print(found: MetricFit) -> None:
+    typer.secho(f"{'observation':<{NAME_WIDTH}}  {'known':>10}  {'map':>10}  {'error':>10}", bold=True)
+    worst = sorted(found.observations, key=lambda one: (one.used, -abs(one.error)))
+    for one in found.observations if len(worst) <= MOST_ROWS else worst[:MOST_ROWS]:
+        typer.echo(_row(one))
+    if len(worst) > MOST_ROWS:
+        typer.echo(f"and {len(worst) - MOST_ROWS} more with smaller errors")
+    error = f"{found.error:.3g} m (RMS)" if found.error is not None else "unknown, as nothing checks a single length"
+    typer.echo(
+        f"The map is in metres: 1 unit of before is {found.metric_from_world.scale:.6g} m. Error: {error}; "
+        f"{found.used} of {len(found.observations)} observations used."
+    )
+
+
+def _row(one: Judged) -> str:
+    lengths = "  ".join(f"{value:>8.3f} m" if value is not None else " " * 10 for value in (one.given, one.found))
+    return f"{one.name:<{NAME_WIDTH}}  {lengths}  {one.error:>8.3f} m{'' if one.used else '  left out'}"

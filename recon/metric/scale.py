@@ -1,0 +1,63 @@
+"""Gives a finished map metres, and writes its outputs again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recon.core.errors import MapError, SettingsError
+from recon.core.metric import Metric
+from recon.exports.outputs import write_outputs
+from recon.metric.fit import MetricFit, fit_metric
+from recon.metric.observations import given_length
+from recon.metric.positions import positions_from_file, positions_from_gps
+from recon.metric.tags import find_tags
+from recon.settings import CloudSettings
+from recon.store.lock import sole_writer
+from recon.store.map import move_map, open_map
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known in metres. lengths: see ``given_length``. positions: a file, see ``positions_from_file``. gps: use
+    the GPS tags of the images. tag_size: of AprilTags and ArUco markers [m].
+    """
+
+    lengths: tuple[str, ...] = ()
+    positions: Path | None = None
+    gps: bool = False
+    tag_size: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.positions and self.gps:
+            raise SettingsError("--positions and --gps both say where the cameras were. Use only one of them.")
+
+
+def scale_map(folder: Path, known: Known) -> MetricFit:
+    """Move the map in ``folder`` into the world of what is known; lengths alone change nothing but its unit.
+
+    A kill leaves either the old or the new map. Raises MapError if there is no finished map, SettingsError if what is
+    known does not determine the scale, and OutputError if ``folder`` is in use or cannot be written.
+    """
+    open_map(folder)  # before the lock, which would create the folder
+    with sole_writer(folder, "scale"):
+        reconstruction = open_map(folder)
+        if not reconstruction.complete:
+            raise MapError(f"The map in {folder} is not finished. Finish its run with --resume, then give it metres.")
+        lengths = [given_length(text, reconstruction) for text in known.lengths]
+        lengths += find_tags(reconstruction, known.tag_size) if known.tag_size is not None else []
+        positions, origin = positions_from_gps(reconstruction) if known.gps else ([], None)
+        positions += positions_from_file(known.positions, reconstruction) if known.positions else []
+        found = fit_metric(lengths, positions)
+        kept = reconstruction.metric.origin if reconstruction.metric and not positions else None
+        move_map(folder, found.metric_from_world, Metric(found.used, found.error, origin or kept))
+    return found
+
+
+def write_scaled_outputs(folder: Path) -> tuple[str, ...]:
+    """Write the outputs of every run again, with the default cloud; returns a sentence for each that failed.
+
+    Raises OutputError if ``folder`` is in use.
+    """
+    with sole_writer(folder, "export"):
+        return write_outputs(folder, CloudSettings(), lambda _: None)

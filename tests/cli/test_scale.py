@@ -1,0 +1,62 @@
+"""``recon scale`` on a small exact map; tests/recon/metric tests the scales."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open3d
+import pytest
+
+from recon.exports.trajectory import read_tum
+from recon.store.map import open_map
+from tests.cli.conftest import Recon
+from tests.support import make_map
+
+
+def test_a_map_and_its_outputs_get_metres(recon: Recon, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    made = make_map(folder)
+    (folder / "recording.rrd").write_bytes(b"")
+    centres = np.array([frame.world_from_cam.translation for frame in made.frames])
+    known = f"{made.frames[0].name} {made.frames[5].name} {2 * np.linalg.norm(centres[5] - centres[0])}"
+    lengths = ["--length", known, "--length", "-1,0,4 1,0,4 4.02", "--length", "0,0,4 0,1,4 5"]
+    outcome = recon("scale", folder, *lengths)
+    assert (outcome.code, outcome.err) == (0, "note: recording.rrd stays in the old unit.\n")
+    heading, first, second, wrong, last = outcome.out.splitlines()
+    assert heading.split() == ["observation", "known", "map", "error"]
+    assert first.startswith("image_0000.jpg to image_0010.jpg")
+    assert second.split() == ["-1,0,4", "to", "1,0,4", "4.020", "m", "4.010", "m", "-0.010", "m"]
+    assert wrong.endswith("-2.995 m  left out")
+    assert last == "The map is in metres: 1 unit of before is 2.00499 m. Error: 0.01 m (RMS); 2 of 3 observations used."
+    stated = "metres (error 0.01 m, by 2 known lengths or positions)"
+    assert (folder / "poses.txt").read_text().splitlines()[1] == f"# {stated}"
+    assert np.allclose(read_tum(folder / "poses.txt").world_from_cam[:, :3, 3], 2.00498 * centres, atol=1e-4)
+    assert f"comment {stated}\n".encode() in (folder / "cloud.ply").read_bytes()[:300]
+    cloud = np.asarray(open3d.io.read_point_cloud(str(folder / "cloud.ply")).points)
+    assert np.median(cloud[:, 2]) == pytest.approx(2.00498 * 4, rel=2e-3)
+    assert recon("export", folder, "--to", "nerfstudio").code == 0
+    transforms = json.loads((folder / "nerfstudio" / "transforms.json").read_text())
+    assert transforms["metric"]["observations"] == 2
+    assert open_map(folder).metric is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "Nothing in metres is known about the map."),
+        (("--length", "0,0,0 1,0,0"), '--length takes "A B METRES"'),
+        (("--gps",), "0 images of"),
+        (("--positions", "nothing.csv"), "Cannot read the positions in nothing.csv"),
+    ],
+)
+def test_what_gives_no_metres_is_refused(recon: Recon, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    make_map(tmp_path / "run")
+    before = (tmp_path / "run" / "map" / "map.json").read_bytes()
+    outcome = recon("scale", tmp_path / "run", *options)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"recon: {words}")
+    assert len(outcome.err.splitlines()) == 1
+    assert (tmp_path / "run" / "map" / "map.json").read_bytes() == before
+    assert recon("scale", tmp_path / "nothing").err.endswith("nothing does not exist. Give the folder of a run.\n")
