@@ -11,7 +11,23 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cli import bench, doctor, evaluate, info, lab, live, locate, loops, outputs, places, reference, run, scale, weights
+from cli import (
+    bench,
+    doctor,
+    evaluate,
+    info,
+    lab,
+    live,
+    locate,
+    loops,
+    merge,
+    outputs,
+    places,
+    reference,
+    run,
+    scale,
+    weights,
+)
 from cli.dependencies import explain
 from cli.streams import lost_output, use_standard_streams
 from cli.text import one_line
@@ -38,6 +54,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("check")(outputs.check)
 app.command("locate")(locate.locate)
 app.command("scale")(scale.scale)
+app.command("merge")(merge.merge)
 app.command("loops")(loops.loops)
 app.command("doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")

@@ -8,7 +8,7 @@ chair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 
 import numpy as np
@@ -92,7 +92,7 @@ class _Side:
 
 
 def verify_in_turn(
-    candidates: Sequence[tuple[Sequence[FrameGeometry], Sequence[FrameGeometry]]],
+    candidates: Iterable[tuple[Sequence[FrameGeometry], Sequence[FrameGeometry]]],
     patience: int,
     settings: VerificationSettings | None = None,
 ) -> list[Verification]:

@@ -63,9 +63,14 @@ class ReconstructedMap:
     def geometry(self) -> Iterator[tuple[PlacedFrame, FrameGeometry]]:
         """Every placed frame that has depth, read from disk one submap at a time."""
         placed = {frame.index: frame for frame in self.frames}
-        for path in sorted((self.folder / "map").glob("submap_*.npz")):
-            for geometry in _read_submap(path, placed):
+        for path in self.submap_files:
+            for geometry in read_submap(path, placed):
                 yield placed[geometry.index], geometry
+
+    @property
+    def submap_files(self) -> list[Path]:
+        """The files with depth, in order."""
+        return sorted((self.folder / "map").glob("submap_*.npz"))
 
 
 def images_folder(folder: Path) -> Path:
@@ -120,7 +125,7 @@ class MapStore:
     def read_submap(self, number: int, placed: Mapping[int, PlacedFrame]) -> dict[int, FrameGeometry]:
         """The placed frames that a submap added, by index. Raises MapError for a damaged file."""
         path = submap_path(self.folder, number)
-        return {frame.index: frame for frame in _read_submap(path, placed)}
+        return {frame.index: frame for frame in read_submap(path, placed)}
 
     def write_places(
         self,
@@ -310,7 +315,8 @@ def _fits_together(points: SparsePoints) -> bool:
     )
 
 
-def _read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:
+def read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:
+    """The placed frames in a submap's file. Raises MapError, while iterating, if it is missing or damaged."""
     arrays = load_arrays(path)
     try:
         for row, index in enumerate(arrays["frame_indices"].tolist()):

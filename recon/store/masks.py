@@ -18,7 +18,7 @@ from recon.core.types import Frame, Mask
 def write_masks(out: Path, frames: Iterable[Frame]) -> None:
     """Store the masks of frames that are used in part only; existing masks stay. Raises OutputError."""
     for frame in frames:
-        path = _path(out, frame.index)
+        path = mask_path(out, frame.index)
         if not frame.mask.all() and not path.is_file():
             make_folder(path.parent)
             write_atomically(path, partial(PillowImage.fromarray(frame.mask).save, format="PNG"))
@@ -31,7 +31,7 @@ def read_mask(out: Path, index: int, shape: tuple[int, int]) -> Mask:
         return np.ones(shape, dtype=np.bool_)
     if mask.shape != shape:
         raise MapError(
-            f"{_path(out, index)} has the shape {mask.shape}, expected {shape}. Delete it to use its image whole."
+            f"{mask_path(out, index)} has the shape {mask.shape}, expected {shape}. Delete it to use its image whole."
         )
     return mask
 
@@ -46,7 +46,7 @@ def resized_mask(out: Path, index: int, shape: tuple[int, int]) -> Mask:
 
 
 def _stored(out: Path, index: int) -> Mask | None:
-    path = _path(out, index)
+    path = mask_path(out, index)
     if not path.is_file():
         return None
     try:
@@ -56,5 +56,6 @@ def _stored(out: Path, index: int) -> Mask | None:
         raise MapError(f"{path} is damaged ({error}). Delete it to use its image whole.") from error
 
 
-def _path(out: Path, index: int) -> Path:
+def mask_path(out: Path, index: int) -> Path:
+    """The file with the mask of a frame, which exists only if the frame is used in part."""
     return out / "map" / "masks" / f"{index:06d}.png"

@@ -1,0 +1,134 @@
+"""Several maps as one: frames with new numbers and names, and their files in a new folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recon.core.errors import OutputError
+from recon.core.files import make_folder, write_atomically
+from recon.core.similarity import Sim3
+from recon.core.types import PlacedFrame, SkippedFrame, SparsePoints
+from recon.sources.originals import link_original
+from recon.store.archive import load_arrays, save_arrays
+from recon.store.map import MAP_VERSION, ReconstructedMap, images_folder, submap_path
+from recon.store.masks import mask_path
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A map that becomes part of another. first: index of its first frame there. start: added to its timestamps.
+
+    merged_from_world: where it lies.
+    """
+
+    reconstruction: ReconstructedMap
+    first: int
+    start: float
+    merged_from_world: Sim3
+
+    @property
+    def frames(self) -> tuple[PlacedFrame, ...]:
+        """The frames with depth as frames of the merged map."""
+        return tuple(map(self._moved, self.reconstruction.frames))
+
+    @property
+    def between(self) -> tuple[PlacedFrame, ...]:
+        """The frames with a pose only as frames of the merged map."""
+        return tuple(map(self._moved, self.reconstruction.between))
+
+    @property
+    def skipped(self) -> tuple[SkippedFrame, ...]:
+        """The frames without a pose as frames of the merged map."""
+        return tuple(
+            replace(one, index=self.first + one.index, name=self._name(one)) for one in self.reconstruction.skipped
+        )
+
+    @property
+    def points(self) -> SparsePoints:
+        """The sparse points in the merged map."""
+        points = self.reconstruction.points
+        return replace(
+            points,
+            positions=self.merged_from_world.apply(points.positions),
+            frame_indices=points.frame_indices + self.first,
+        )
+
+    def _moved(self, frame: PlacedFrame) -> PlacedFrame:
+        pose = self.merged_from_world @ frame.world_from_cam
+        index = self.first + frame.index
+        return PlacedFrame(index, self.start + frame.timestamp, self._name(frame), frame.camera, pose)
+
+    def _name(self, frame: PlacedFrame | SkippedFrame) -> str:
+        """As in later parts of a map that a run extends, so that names stay unique and in order."""
+        return f"{self.first + frame.index:06d}_{frame.name}" if self.first else frame.name
+
+
+def numbered(maps: Sequence[tuple[ReconstructedMap, Sim3]]) -> tuple[Member, ...]:
+    """Maps as members of one, given with the similarity that places each: their frames follow each other, in order."""
+    members: list[Member] = []
+    first, start = 0, 0.0
+    for reconstruction, merged_from_world in maps:
+        members.append(Member(reconstruction, first, start, merged_from_world))
+        indices = [frame.index for frame in reconstruction.posed] + [one.index for one in reconstruction.skipped]
+        first += max(indices, default=-1) + 1
+        start += max((frame.timestamp for frame in reconstruction.posed), default=-1.0) + 1
+    return tuple(members)
+
+
+def joined_points(members: Sequence[Member]) -> SparsePoints:
+    """The sparse points of all members."""
+    parts = [member.points for member in members]
+    offsets = np.cumsum([0, *(len(part.positions) for part in parts)])
+    return SparsePoints(
+        positions=np.concatenate([part.positions for part in parts]),
+        colours=np.concatenate([part.colours for part in parts]),
+        point_ids=np.concatenate([part.point_ids + offset for part, offset in zip(parts, offsets, strict=False)]),
+        frame_indices=np.concatenate([part.frame_indices for part in parts]),
+        pixels=np.concatenate([part.pixels for part in parts]),
+    )
+
+
+def write_members(out: Path, members: Sequence[Member]) -> None:
+    """Write images, masks and depth of all members into ``out``: all of a map but its poses and points.
+
+    Raises OutputError, and MapError if a file of a member is missing or damaged.
+    """
+    names = [frame.name for member in members for frame in member.frames]
+    if len(set(names)) < len(names):
+        raise OutputError("Two images of the maps would get the same name. Rename the images of one, and map it again.")
+    make_folder(out / "map")
+    make_folder(images_folder(out))
+    number = 0
+    for member in members:
+        for old, new in zip(member.reconstruction.frames, member.frames, strict=True):
+            link_original(member.reconstruction.images / old.name, images_folder(out) / new.name)
+            mask = mask_path(member.reconstruction.folder, old.index)
+            if mask.is_file():
+                make_folder(mask_path(out, 0).parent)
+                shutil.copyfile(mask, mask_path(out, new.index))
+        for path in member.reconstruction.submap_files:
+            _copy_submap(path, submap_path(out, number), member)
+            number += 1
+
+
+def _copy_submap(path: Path, target: Path, member: Member) -> None:
+    """A submap with the numbers of the merged map, without the depth that only resumed runs need."""
+    stored = load_arrays(path)
+    world_from_chunk = member.merged_from_world @ Sim3.from_matrix(stored["world_from_chunk"])
+    arrays: dict[str, Any] = {
+        "version": np.int64(MAP_VERSION),
+        "frame_indices": stored["frame_indices"] + member.first,
+        "cam_from_chunk": stored["cam_from_chunk"],
+        "intrinsics": stored["intrinsics"],
+        "world_from_chunk": world_from_chunk.matrix(),
+    }
+    for index in stored["frame_indices"].tolist():
+        for kind in ("depth", "confidence", "colour"):
+            arrays[f"{kind}_{member.first + index}"] = stored[f"{kind}_{index}"]
+    write_atomically(target, lambda file: save_arrays(file, arrays))

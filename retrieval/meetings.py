@@ -1,0 +1,133 @@
+"""Where maps meet: frames of two maps that look alike, verified by geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import combinations, islice
+from pathlib import Path
+
+import numpy as np
+
+from recon.core.errors import MapError
+from recon.core.similarity import Sim3
+from recon.core.types import Frame, FrameGeometry, PlacedFrame
+from recon.mapping.joining import Bridge
+from recon.mapping.world import typical_depth
+from recon.store.archive import load_arrays
+from recon.store.map import ReconstructedMap, read_submap
+from recon.store.merged import Member
+from retrieval.candidates import CandidateSettings, Hit, find_hits, strongest
+from retrieval.describer import Descriptors, PlaceDescriber
+from retrieval.index import PlaceIndex
+from retrieval.landmarks import image_of
+from retrieval.recogniser import around
+from retrieval.verification import Verification, verify_in_turn
+from retrieval.vlad import IMAGES_TO_LEARN_FROM, learn_vlad
+
+SUBMAPS_IN_MEMORY = 4
+ALL = -1.0  # least similarity: geometry decides
+# Without a gap: the frames are of different maps. With more patience, as there are fewer candidates than in a run.
+MEETING = CandidateSettings(gap=1, neighbours=5, window=4, patience=16)
+
+
+@dataclass(frozen=True, eq=False)
+class Meeting:
+    """Two frames of different maps that look alike, by their numbers in the merged map.
+
+    members: rows of their maps. bridge: None if geometry does not confirm the pair; ``found.reason`` says why.
+    """
+
+    members: tuple[int, int]
+    hit: Hit
+    found: Verification
+    bridge: Bridge | None
+
+
+def find_meetings(members: Sequence[Member]) -> list[Meeting]:
+    """The most similar pairs of frames of every two maps, each with its verification.
+
+    Raises MapError if a map has no depth, shows too little, or lacks an image.
+    """
+    views = [MapViews(member) for member in members]
+    describer = _describer(members)
+    places = [_described(describer, member) for member in members]
+    meetings = []
+    for first, second in combinations(range(len(members)), 2):
+        index = PlaceIndex(describer.name, describer.dim)
+        index.add(*places[first])
+        hits = strongest(find_hits(index, *places[second], ALL, MEETING), MEETING)
+        pairs = ((views[first].around(hit.earlier), views[second].around(hit.frame)) for hit in hits)
+        for hit, found in zip(hits, verify_in_turn(pairs, MEETING.patience), strict=False):
+            bridge = _bridge(hit, found, views[second]) if found.first_from_second else None
+            meetings.append(Meeting((first, second), hit, found, bridge))
+    return meetings
+
+
+class MapViews:
+    """The frames of a map with their depth in its world, by their numbers in the merged map, read when needed."""
+
+    def __init__(self, member: Member) -> None:
+        reconstruction = member.reconstruction
+        self._first = member.first
+        self._placed = {frame.index: frame for frame in reconstruction.frames}
+        self._file = {
+            index: path
+            for path in reconstruction.submap_files
+            for index in load_arrays(path, ["frame_indices"])["frame_indices"].tolist()
+            if index in self._placed
+        }
+        if not self._file:
+            raise MapError(f"The map in {reconstruction.folder} has no depth, so it cannot be merged.")
+        self._read = lru_cache(SUBMAPS_IN_MEMORY)(self._read_file)
+
+    def around(self, index: int) -> list[FrameGeometry]:
+        """A frame and its neighbours in its submap; empty if it has no depth."""
+        path = self._file.get(index - self._first)
+        return around(index, self._read(path)) if path else []
+
+    def depth_from(self, index: int) -> Sim3:
+        """The pose of a frame; its scale is the depth of the scene that the frame sees."""
+        placed = self._placed[index - self._first].world_from_cam
+        seen = typical_depth(self._read(self._file[index - self._first])[index])
+        return Sim3(seen, placed.rotation, placed.translation)
+
+    def _read_file(self, path: Path) -> Mapping[int, FrameGeometry]:
+        return {
+            self._first + found.index: self._in_world(found, self._placed[found.index])
+            for found in read_submap(path, self._placed)
+        }
+
+    def _in_world(self, found: FrameGeometry, placed: PlacedFrame) -> FrameGeometry:
+        depth = found.depth * np.float32(placed.world_from_cam.scale)
+        return replace(found, index=self._first + found.index, cam_from_chunk=placed.cam_from_world, depth=depth)
+
+
+def _bridge(hit: Hit, found: Verification, second: MapViews) -> Bridge:
+    assert found.first_from_second is not None
+    return Bridge((hit.earlier, hit.frame), found.first_from_second, second.depth_from(hit.frame))
+
+
+def _images(reconstruction: ReconstructedMap, step: int = 1) -> Iterator[Frame]:
+    return (image_of(reconstruction, placed) for placed in reconstruction.frames[::step])
+
+
+def _describer(members: Sequence[Member]) -> PlaceDescriber:
+    """Learnt from frames spread over all maps, so that their descriptors can be compared."""
+    count = sum(len(member.reconstruction.frames) for member in members)
+    step = max(1, count // IMAGES_TO_LEARN_FROM)
+    frames = [frame for member in members for frame in _images(member.reconstruction, step)]
+    describer = learn_vlad([frame.image for frame in frames], masks=[frame.mask for frame in frames])
+    if describer is None:
+        raise MapError("The images of the maps are blank, so nothing shows where the maps meet.")
+    return describer
+
+
+def _described(describer: PlaceDescriber, member: Member) -> tuple[list[int], Descriptors]:
+    frames = _images(member.reconstruction)
+    rows, indices = list[Descriptors](), list[int]()
+    while batch := list(islice(frames, 16)):
+        rows.append(describer.describe([frame.image for frame in batch], [frame.mask for frame in batch]))
+        indices += [member.first + frame.index for frame in batch]
+    return indices, np.concatenate(rows)
