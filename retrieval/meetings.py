@@ -1,4 +1,8 @@
-"""Where maps meet: frames of two maps that look alike, verified by geometry."""
+"""Where maps meet: frames of two maps that look alike, verified by geometry and by appearance.
+
+Two rooms with the same furniture agree in geometry. So the frame of one map, moved to the pose of the other's by its
+depth, must also look like it, as for ``recon locate``.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +16,24 @@ import numpy as np
 
 from recon.core.errors import MapError
 from recon.core.similarity import Sim3
-from recon.core.types import Frame, FrameGeometry, PlacedFrame
+from recon.core.types import Camera, Frame, FrameGeometry, PlacedFrame
 from recon.mapping.joining import Bridge
 from recon.mapping.world import typical_depth
 from recon.store.archive import load_arrays
 from recon.store.map import ReconstructedMap, read_submap
 from recon.store.merged import Member
+from retrieval.appearance import View, agreement
 from retrieval.candidates import CandidateSettings, Hit, find_hits, strongest
 from retrieval.describer import Descriptors, PlaceDescriber
 from retrieval.index import PlaceIndex
 from retrieval.landmarks import image_of
+from retrieval.localiser import LocateSettings
 from retrieval.recogniser import around
 from retrieval.verification import Verification, verify_in_turn
 from retrieval.vlad import IMAGES_TO_LEARN_FROM, learn_vlad
 
 SUBMAPS_IN_MEMORY = 4
+CRITERIA = LocateSettings()  # of appearance
 ALL = -1.0  # least similarity: geometry decides
 # Without a gap: the frames are of different maps. With more patience, as there are fewer candidates than in a run.
 MEETING = CandidateSettings(gap=1, neighbours=5, window=4, patience=16)
@@ -36,13 +43,14 @@ MEETING = CandidateSettings(gap=1, neighbours=5, window=4, patience=16)
 class Meeting:
     """Two frames of different maps that look alike, by their numbers in the merged map.
 
-    members: rows of their maps. bridge: None if geometry does not confirm the pair; ``found.reason`` says why.
+    members: rows of their maps. bridge: None if the pair is not confirmed, with the ``reason``.
     """
 
     members: tuple[int, int]
     hit: Hit
     found: Verification
     bridge: Bridge | None
+    reason: str
 
 
 def find_meetings(members: Sequence[Member]) -> list[Meeting]:
@@ -60,8 +68,9 @@ def find_meetings(members: Sequence[Member]) -> list[Meeting]:
         hits = strongest(find_hits(index, *places[second], ALL, MEETING), MEETING)
         pairs = ((views[first].around(hit.earlier), views[second].around(hit.frame)) for hit in hits)
         for hit, found in zip(hits, verify_in_turn(pairs, MEETING.patience), strict=False):
-            bridge = _bridge(hit, found, views[second]) if found.first_from_second else None
-            meetings.append(Meeting((first, second), hit, found, bridge))
+            reason = found.reason or _objection(found, views[first].frame(hit.earlier), views[second].frame(hit.frame))
+            bridge = None if reason else _bridge(hit, found, views[second])
+            meetings.append(Meeting((first, second), hit, found, bridge, reason))
     return meetings
 
 
@@ -87,11 +96,9 @@ class MapViews:
         path = self._file.get(index - self._first)
         return around(index, self._read(path)) if path else []
 
-    def depth_from(self, index: int) -> Sim3:
-        """The pose of a frame; its scale is the depth of the scene that the frame sees."""
-        placed = self._placed[index - self._first].world_from_cam
-        seen = typical_depth(self._read(self._file[index - self._first])[index])
-        return Sim3(seen, placed.rotation, placed.translation)
+    def frame(self, index: int) -> FrameGeometry:
+        """A frame that has depth."""
+        return self._read(self._file[index - self._first])[index]
 
     def _read_file(self, path: Path) -> Mapping[int, FrameGeometry]:
         return {
@@ -106,7 +113,23 @@ class MapViews:
 
 def _bridge(hit: Hit, found: Verification, second: MapViews) -> Bridge:
     assert found.first_from_second is not None
-    return Bridge((hit.earlier, hit.frame), found.first_from_second, second.depth_from(hit.frame))
+    geometry = second.frame(hit.frame)
+    pose = Sim3.from_matrix(geometry.cam_from_chunk).inverse()
+    seen = Sim3(typical_depth(geometry), pose.rotation, pose.translation)
+    return Bridge((hit.earlier, hit.frame), found.first_from_second, seen)
+
+
+def _objection(found: Verification, first: FrameGeometry, second: FrameGeometry) -> str:
+    """Why two frames do not show the same place although their geometry agrees; empty if they do."""
+    assert found.first_from_second is not None
+    second_from_world, first_from_world = (Sim3.from_matrix(one.cam_from_chunk) for one in (second, first))
+    second_from_first = second_from_world @ found.first_from_second.inverse() @ first_from_world.inverse()
+    (fx, _, cx), (_, fy, cy), _ = second.intrinsics
+    camera = Camera("PINHOLE", second.colour.shape[1], second.colour.shape[0], (fx, fy, cx, cy))
+    alike, overlap = agreement(second.colour, camera, second_from_first, View.of(first))
+    if overlap < CRITERIA.min_overlap:
+        return f"they show only {overlap:.0%} of each other"
+    return f"they look different: {alike:.0%} of the detail is alike" if alike < CRITERIA.min_agreement else ""
 
 
 def _images(reconstruction: ReconstructedMap, step: int = 1) -> Iterator[Frame]:

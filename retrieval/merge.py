@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from recon.core.colmap_log import quiet
-from recon.core.errors import InsaneMapError, MapError, ReconError, SettingsError
+from recon.core.errors import MapError, ReconError, SettingsError
 from recon.core.metric import Metric
 from recon.core.places import LoopRecord
 from recon.core.similarity import Sim3
 from recon.core.stopwatch import Stopwatch, peak_memory
 from recon.core.types import PlacedFrame, SkippedFrame, SparsePoints
 from recon.exports.outputs import write_outputs
-from recon.folder import require_usable
+from recon.folder import discard_map, require_usable
 from recon.mapping.correction import correct
 from recon.mapping.joining import Bridge, join
-from recon.mapping.sanity import examine
+from recon.mapping.joints import weakest_joint
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
 from recon.settings import CloudSettings, RunSettings
 from recon.sfm.joint import adjust_jointly
@@ -33,8 +33,9 @@ from retrieval.landmarks import image_of
 from retrieval.meetings import Meeting, find_meetings
 
 LEAST_KEPT = 0.9  # of the frames; a joint adjustment that loses more is not used
+MOST_MOVED = 0.2  # median over the frames, in depths seen; one that moves them further is not used
 SAME_METRE = 0.05  # relative difference of the metre of two maps
-NOT_ADJUSTED = "The maps are joined as they are: no joint adjustment of all poses was possible"
+NOT_ADJUSTED = "The maps are joined as they are: a joint adjustment of all poses was not possible."
 Tell = Callable[[str], None]
 Places = tuple[tuple[PlacedFrame, ...], tuple[PlacedFrame, ...], SparsePoints]  # frames, those between, points
 
@@ -78,9 +79,9 @@ def merge(folders: Sequence[Path], out: Path, tell: Tell = lambda sentence: None
         poses = place_maps(maps, meetings)
         if len(poses) < 2:
             return Merged(tuple(folders), (), tuple(meetings))
-        _require_one_metre(maps, poses)
+        group = _Group.of(maps, poses, meetings)
         with sole_writer(out, "merge"):
-            adjusted, unwritten = _write(out, maps, poses, meetings, tell, watch, adjust=adjust)
+            adjusted, unwritten = _write(out, group, tell, watch, adjust=adjust)
     return Merged(tuple(folders), tuple(sorted(poses)), tuple(meetings), adjusted, unwritten)
 
 
@@ -128,102 +129,133 @@ def _seen_from(bridge: Bridge, world_from_first: Sim3) -> Bridge:
     return replace(bridge, first_from_second=world_from_first @ bridge.first_from_second)
 
 
-def _require_one_metre(maps: Sequence[ReconstructedMap], poses: Mapping[int, Sim3]) -> None:
-    for row, pose in poses.items():
-        if maps[row].metric and abs(np.log(pose.scale)) > SAME_METRE and _base(poses, maps).metric:
-            raise MapError(
-                f"The maps contradict each other in metres: a metre of {maps[row].folder} is {pose.scale:.3g} m of "
-                f"{_base(poses, maps).folder}. Scale one of them again."
-            )
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Maps that meet. base: the member whose world they share. ledger: the loops between them."""
+
+    members: tuple[Member, ...]
+    base: Member
+    ledger: tuple[LoopRecord, ...]
+
+    @classmethod
+    def of(cls, maps: Sequence[ReconstructedMap], poses: Mapping[int, Sim3], meetings: Sequence[Meeting]) -> _Group:
+        """The group of the maps with poses, by row, the first of which is the base.
+
+        Raises MapError if two maps in metres contradict each other.
+        """
+        rows = sorted(poses)
+        members = numbered([(maps[row], poses[row]) for row in rows])
+        group = cls(members, members[rows.index(next(iter(poses)))], _ledger(rows, members, maps, meetings))
+        group._require_one_metre()
+        return group
+
+    @property
+    def metric(self) -> Metric | None:
+        return self.base.reconstruction.metric
+
+    @property
+    def skipped(self) -> tuple[SkippedFrame, ...]:
+        return tuple(one for member in self.members for one in member.skipped)
+
+    @property
+    def places(self) -> Places:
+        frames = tuple(frame for member in self.members for frame in member.frames)
+        between = tuple(frame for member in self.members for frame in member.between)
+        return frames, between, joined_points(self.members)
+
+    @property
+    def loops(self) -> list[tuple[int, int]]:
+        return [(line.earlier, line.frame) for line in self.ledger if line.verdict == "accepted"]
+
+    def _require_one_metre(self) -> None:
+        for member in self.members:
+            scale, reconstruction = member.merged_from_world.scale, member.reconstruction
+            if reconstruction.metric and self.metric and abs(np.log(scale)) > SAME_METRE:
+                raise MapError(
+                    f"The maps contradict each other in metres: a metre of {reconstruction.folder} is {scale:.3g} m of "
+                    f"{self.base.reconstruction.folder}. Scale one of them again."
+                )
 
 
-def _base(poses: Mapping[int, Sim3], maps: Sequence[ReconstructedMap]) -> ReconstructedMap:
-    return maps[next(iter(poses))]
-
-
-def _write(
-    out: Path,
-    maps: Sequence[ReconstructedMap],
-    poses: Mapping[int, Sim3],
-    meetings: Sequence[Meeting],
-    tell: Tell,
-    watch: Stopwatch,
-    *,
-    adjust: bool,
-) -> tuple[bool, tuple[str, ...]]:
+def _write(out: Path, group: _Group, tell: Tell, watch: Stopwatch, *, adjust: bool) -> tuple[bool, tuple[str, ...]]:
     """Write the merged map with its outputs; returns whether it was adjusted, and what could not be written."""
-    rows = sorted(poses)
-    members = numbered([(maps[row], poses[row]) for row in rows])
-    ledger = _ledger(rows, members, maps, meetings)
-    metric, base = _base(poses, maps).metric, members[rows.index(next(iter(poses)))]
-    write_members(out, members)
-    places = _joined(members)
-    skipped = tuple(one for member in members for one in member.skipped)
-    _store(out, places, skipped, metric)
-    suspicions = _doubts(members)
-    adjusted = _adjusted(out, members, base, places, ledger) if adjust else None
+    try:
+        write_members(out, group.members)
+        _store(out, group, group.places, group.skipped)
+    except BaseException:
+        discard_map(out)
+        raise
+    places, skipped, notices = group.places, group.skipped, tuple[str, ...]()
+    adjusted = _adjusted(out, group) if adjust else None
     if adjusted:
-        lost = {frame.index for frame in places[0]} - {frame.index for frame in adjusted[0]}
-        skipped += tuple(
-            SkippedFrame(frame.index, frame.name, "the joint adjustment of the merged map lost it", "unplaced")
-            for frame in places[0]
-            if frame.index in lost
-        )
+        skipped += tuple(_lost(places, adjusted))
         places = adjusted
-        _store(out, places, skipped, metric)
+        _store(out, group, places, skipped)
     elif adjust:
-        tell(f"{NOT_ADJUSTED}.")
-        suspicions += (NOT_ADJUSTED[0].lower() + NOT_ADJUSTED[1:],)
+        notices = (NOT_ADJUSTED,)
+        tell(NOT_ADJUSTED)
     unwritten = write_outputs(out, CloudSettings(), lambda _: None)
-    written = _report(members, places, skipped, ledger, suspicions, watch)
-    report.write(replace(written, unwritten=unwritten), out / "report.json")
+    written = _report(group, places, skipped, watch)
+    doubts = written.suspicions + (_doubt_joint(places) if adjusted else ())
+    written = replace(written, unwritten=unwritten, notices=notices, suspicions=doubts)
+    report.write(written, out / "report.json")
     return adjusted is not None, unwritten
 
 
-def _joined(members: Sequence[Member]) -> Places:
-    frames = tuple(frame for member in members for frame in member.frames)
-    between = tuple(frame for member in members for frame in member.between)
-    return frames, between, joined_points(members)
-
-
-def _store(out: Path, places: Places, skipped: tuple[SkippedFrame, ...], metric: Metric | None) -> None:
+def _store(out: Path, group: _Group, places: Places, skipped: tuple[SkippedFrame, ...]) -> None:
     frames, between, points = places
-    MapStore(out).write_places(frames, skipped, points, complete=True, between=between, metric=metric)
+    MapStore(out).write_places(frames, skipped, points, complete=True, between=between, metric=group.metric)
 
 
-def _adjusted(
-    out: Path, members: Sequence[Member], base: Member, places: Places, ledger: Sequence[LoopRecord]
-) -> Places | None:
-    """The merged map after a joint adjustment, which keeps the frames of the base where they are; None if that fails or
-    loses frames. Frames between move with the nearest frame of their map.
+def _lost(before: Places, after: Places) -> Iterator[SkippedFrame]:
+    kept = {frame.index for frame in (*after[0], *after[1])}
+    for frame in (*before[0], *before[1]):
+        if frame.index not in kept:
+            yield SkippedFrame(frame.index, frame.name, "the joint adjustment of the merged map lost it", "unplaced")
+
+
+def _adjusted(out: Path, group: _Group) -> Places | None:
+    """The merged map after a joint adjustment, which keeps the frames of the base where they are.
+
+    None if that fails, loses frames, or moves them far. Frames between move with the nearest frame of their map.
     """
     reconstruction = open_map(out)
     before = {frame.index: frame for frame in reconstruction.frames}
-    parts = [[frame.index for frame in member.frames] for member in members]
-    loops = [(line.earlier, line.frame) for line in ledger if line.verdict == "accepted"]
+    parts = [[frame.index for frame in member.frames] for member in group.members]
     images = (image_of(reconstruction, frame) for frame in reconstruction.frames)
-    model = adjust_jointly(out / "map" / "features.db", images, before, parts, loops)
+    model = adjust_jointly(out / "map" / "features.db", images, before, parts, group.loops)
     if len(model.cam_from_model) < LEAST_KEPT * len(before):
         return None
     frames, points = correct(reconstruction, model, {row: (one.name, one.timestamp) for row, one in before.items()})
     depths = {frame.index: typical_depth(geometry) for frame, geometry in reconstruction.geometry()}
-    after = {frame.index: frame for frame in frames}
-    kept = {frame.index: frame.world_from_cam for frame in base.frames}
-    change = final_from_grown(after, depths, kept)
-    after = {index: moved(frame, change) for index, frame in after.items()}
-    points = moved_points(points, change)
-    try:
-        examine(after, points, depth_seen(after, depths))
-    except InsaneMapError:
+    kept = {frame.index: frame.world_from_cam for frame in group.base.frames}
+    change = final_from_grown({frame.index: frame for frame in frames}, depths, kept)
+    after = {frame.index: moved(frame, change) for frame in frames}
+    seen = depth_seen(after, depths)
+    steps = [_distance(after[index], before[index]) / depth for index, depth in seen.items()]
+    if not steps or np.median(steps) > MOST_MOVED:
         return None
-    shared = [[index for index in part if index in after] for part in parts]
-    between = [
+    between = tuple(
         _along(frame, before, after, own)
-        for member, own in zip(members, shared, strict=True)
+        for member, part in zip(group.members, parts, strict=True)
         for frame in member.between
-        if own
-    ]
-    return tuple(after.values()), tuple(between), points
+        if (own := [index for index in part if index in after])
+    )
+    return tuple(after.values()), between, moved_points(points, change)
+
+
+def _distance(first: PlacedFrame, second: PlacedFrame) -> float:
+    return float(np.linalg.norm(first.world_from_cam.translation - second.world_from_cam.translation))
+
+
+def _doubt_joint(places: Places) -> tuple[str, ...]:
+    """A sentence if too few points hold two parts of the merged map together."""
+    frames, _, points = places
+    weakest = weakest_joint(frames, points)
+    if not weakest:
+        return ()
+    part, joining = weakest
+    return (f"only {joining} points join {len(part)} frames, {part[0].name} to {part[-1].name}, to the others",)
 
 
 def _along(
@@ -247,7 +279,7 @@ def _ledger(
         first, second = meeting.members
         if first in shift and second in shift:
             agrees = meeting.bridge is not None and meeting.bridge.agrees_with(poses[first].inverse() @ poses[second])
-            reason = "" if agrees else meeting.found.reason or "it contradicts the other loops between the maps"
+            reason = "" if agrees else meeting.reason or "it contradicts the other loops between the maps"
             lines.append(
                 LoopRecord(
                     frame=meeting.hit.frame + shift[second],
@@ -267,53 +299,40 @@ def _ledger(
     return tuple(lines)
 
 
-def _doubts(members: Sequence[Member]) -> tuple[str, ...]:
-    """Why to doubt the members, according to their reports."""
-    return tuple(
-        f"{member.reconstruction.folder}: {doubt}"
-        for member, found in zip(members, _reports(members), strict=True)
-        if found
-        for doubt in (*found.suspicions, *(warning for chunk in found.chunks for warning in chunk.warnings))
-    )
-
-
-def _reports(members: Sequence[Member]) -> list[RunReport | None]:
-    found = list[RunReport | None]()
-    for member in members:
-        try:
-            found.append(report.read(member.reconstruction.folder / "report.json"))
-        except ReconError:  # a map without a report
-            found.append(None)
-    return found
-
-
-def _report(
-    members: Sequence[Member],
-    places: Places,
-    skipped: tuple[SkippedFrame, ...],
-    ledger: tuple[LoopRecord, ...],
-    suspicions: tuple[str, ...],
-    watch: Stopwatch,
-) -> RunReport:
-    """What happened, in the form of a run's report; the settings are those of the first map."""
+def _report(group: _Group, places: Places, skipped: tuple[SkippedFrame, ...], watch: Stopwatch) -> RunReport:
+    """What happened, in the form of a run's report. Settings are those of the first map, chunks and doubts of all."""
     frames, between, _ = places
-    settings = next((found.settings for found in _reports(members) if found), RunSettings())
+    reports = [(member, found) for member in group.members if (found := _report_of(member))]
+    chunks = [
+        replace(chunk, first=member.first + chunk.first, last=member.first + chunk.last)
+        for member, found in reports
+        for chunk in found.chunks
+    ]
     return RunReport(
-        source=" + ".join(os.fspath(member.reconstruction.folder.resolve()) for member in members),
-        settings=settings,
+        source=" + ".join(os.fspath(member.reconstruction.folder.resolve()) for member in group.members),
+        settings=next((found.settings for _, found in reports), RunSettings()),
         versions=main_versions(),
         frames_read=len(frames) + len(skipped),
         frames_placed=len(frames),
         skipped=skipped,
-        chunks=(),
+        chunks=tuple(replace(chunk, index=number) for number, chunk in enumerate(chunks)),
         stages=watch.stages,
         seconds=watch.seconds,
         peak_memory_bytes=peak_memory(),
         notices=(),
         interrupted=False,
-        loops=ledger,
+        loops=group.ledger,
         passed_over=len(between),
         passed_over_placed=len(between),
-        suspicions=suspicions,
+        suspicions=tuple(
+            f"{doubt} ({member.reconstruction.folder})" for member, found in reports for doubt in found.suspicions
+        ),
         processor_seconds=watch.processor_seconds,
     )
+
+
+def _report_of(member: Member) -> RunReport | None:
+    try:
+        return report.read(member.reconstruction.folder / "report.json")
+    except ReconError:  # a map need not have one
+        return None

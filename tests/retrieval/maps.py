@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -23,32 +24,34 @@ UNIT = 0.5  # metres of the map's unit
 MAP_FROM_ROOM = Sim3(1 / UNIT, np.eye(3), np.zeros(3))
 
 
-def make_room_map(folder: Path) -> ReconstructedMap:
-    """A finished map of a corner of the room: exact poses and depth, no sparse points."""
-    frames = tuple(mapped_frame(index) for index in MAPPED)
+def make_room_map(
+    folder: Path, indices: Sequence[int] = MAPPED, map_from_room: Sim3 = MAP_FROM_ROOM, scene: Scene | None = None
+) -> ReconstructedMap:
+    """A finished map from some positions of the walk: exact poses and depth, no sparse points."""
+    frames = tuple(mapped_frame(index, map_from_room, scene) for index in indices)
     placed = tuple(
-        PlacedFrame(frame.index, float(frame.index), f"{frame.index:04d}.png", frame.camera, true_pose(frame.index))
-        for frame in frames
+        PlacedFrame(index, float(index), f"{index:04d}.png", frames[0].camera, true_pose(index, map_from_room))
+        for index in indices
     )
     store = MapStore(folder)
     images_folder(folder).mkdir(parents=True, exist_ok=True)
     for frame, one in zip(frames, placed, strict=True):
         Pillow.fromarray(frame.colour).save(images_folder(folder) / one.name)
-    store.write_submap(Submap(0, ChunkGeometry(frames, SparsePoints.empty()), Sim3.identity(), 0.0), set(MAPPED))
+    store.write_submap(Submap(0, ChunkGeometry(frames, SparsePoints.empty()), Sim3.identity(), 0.0), set(indices))
     store.write_places(placed, (), SparsePoints.empty(), complete=True)
     return open_map(folder)
 
 
-def true_pose(index: int) -> Sim3:
+def true_pose(index: int, map_from_room: Sim3 = MAP_FROM_ROOM) -> Sim3:
     """World from camera of a position of the walk, in the unit of the map."""
     pose = walk()[index].numpy()
-    return Sim3(1.0, pose[:3, :3], pose[:3, 3] / UNIT)
+    return Sim3(1.0, map_from_room.rotation @ pose[:3, :3], map_from_room.apply(pose[:3, 3]))
 
 
-def mapped_frame(index: int) -> FrameGeometry:
+def mapped_frame(index: int, map_from_room: Sim3 = MAP_FROM_ROOM, scene: Scene | None = None) -> FrameGeometry:
     """The frame at a position of the walk with its exact depth."""
-    image, depth = _seen(index, _room(), 1.0)
-    return as_geometry(index, walk()[index].numpy(), image, depth / np.float32(UNIT), MAP_FROM_ROOM)
+    image, depth = _seen(index, scene or _room(), 1.0)
+    return as_geometry(index, walk()[index].numpy(), image, depth * np.float32(map_from_room.scale), map_from_room)
 
 
 def take_photo(index: int, scene: Scene | None = None, zoom: float = 1.0) -> Image:

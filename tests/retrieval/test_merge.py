@@ -1,0 +1,104 @@
+"""Halves of a walk through the sample's room, mapped apart and merged, beside a map of a room that looks like it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from recon.core.errors import MapError, OutputError, SettingsError
+from recon.core.metric import Metric
+from recon.core.similarity import Sim3
+from recon.core.types import SparsePoints
+from recon.evaluate.check import check_folder
+from recon.lab.synthetic.look_alikes import redecorated
+from recon.store import report
+from recon.store.map import MapStore, move_map, open_map
+from retrieval import merge as merging
+from retrieval.merge import Merged, merge
+from tests.retrieval.maps import MAP_FROM_ROOM, make_room_map, mapped_frame, true_pose
+
+FIRST, SECOND = (2, 4, 6, 8, 10), (5, 7, 9, 11, 13)
+OTHER_FROM_ROOM = Sim3(0.7, Rotation.from_rotvec([0.2, 0.4, -1.0]).as_matrix(), np.array([3.0, 1, -2]))
+CLOSE = 0.02  # map units; the cameras are 5 from what they see
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two maps of the room, and one of another room."""
+    folder = tmp_path_factory.mktemp("maps")
+    make_room_map(folder / "first", FIRST)
+    make_room_map(folder / "second", SECOND, OTHER_FROM_ROOM)
+    make_room_map(folder / "foreign", FIRST, scene=redecorated(1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def merged(folder: Path) -> Merged:
+    return merge([folder / "foreign", folder / "first", folder / "second"], folder / "merged")
+
+
+def test_maps_that_meet_are_one_and_others_are_named(folder: Path, merged: Merged) -> None:
+    assert merged.joined == (1, 2)
+    assert merged.apart == (folder / "foreign",)
+    assert merged.adjusted
+    assert merged.unwritten == ()
+    made = open_map(folder / "merged")
+    assert [frame.name for frame in made.frames][3:7] == ["0008.png", "0010.png", "000016_0005.png", "000018_0007.png"]
+    assert [frame.index for frame in made.frames] == [*FIRST, *(11 + index for index in SECOND)]
+    for frame, position in zip(made.frames, FIRST + SECOND, strict=True):
+        error = true_pose(position).inverse() @ frame.world_from_cam
+        assert np.linalg.norm(error.translation) < CLOSE
+        assert Rotation.from_matrix(error.rotation).magnitude() < 0.005
+    for frame, geometry in made.geometry():
+        position = frame.index if frame.index in FIRST else frame.index - 11
+        true = mapped_frame(position, MAP_FROM_ROOM).depth
+        ratio = frame.world_from_cam.scale * geometry.depth[true > 0] / true[true > 0]
+        assert np.median(ratio) == pytest.approx(1, abs=0.01)
+    assert len(made.points.positions) > 200
+
+
+def test_the_merged_map_is_whole_and_says_where_it_comes_from(folder: Path, merged: Merged) -> None:
+    assert check_folder(merged.folders[1].parent / "merged").ok
+    found = report.read(folder / "merged" / "report.json")
+    assert found.source == f"{folder / 'first'} + {folder / 'second'}"
+    accepted = [line for line in found.loops if line.verdict == "accepted"]
+    assert len(accepted) >= 3
+    assert all((line.first, line.second) == (0, 1) for line in accepted)
+    assert all(line.earlier in FIRST and line.frame - 11 in SECOND for line in found.loops)
+    assert not (folder / "merged" / "map" / "features.db").exists()
+
+
+def test_a_map_in_metres_is_the_world(folder: Path, tmp_path: Path, merged: Merged) -> None:
+    first, second = (make_room_map(tmp_path / name, positions, change) for name, positions, change in (
+        ("first", FIRST, MAP_FROM_ROOM), ("second", SECOND, OTHER_FROM_ROOM)))  # fmt: skip
+    metres = OTHER_FROM_ROOM.inverse()
+    move_map(second.folder, metres, Metric(4, 0.01))
+    meetings = [meeting for meeting in merged.meetings if meeting.members == (1, 2)]
+    rows = [merging.replace(meeting, members=(0, 1)) for meeting in meetings]
+    maps = [open_map(first.folder), open_map(second.folder)]
+    poses = merging.place_maps(maps, rows)
+    assert list(poses) == [1, 0]
+    assert merging._Group.of(maps, poses, rows).metric == Metric(4, 0.01)
+
+
+def test_maps_that_do_not_meet_are_not_merged(folder: Path, tmp_path: Path) -> None:
+    found = merge([folder / "first", folder / "foreign"], tmp_path / "out")
+    assert found.joined == ()
+    assert found.apart == (folder / "first", folder / "foreign")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_merged_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = [folder / "first", folder / "second"]
+    with pytest.raises(SettingsError, match="two or more different maps"):
+        merge([folder / "first", folder / "first"], tmp_path / "out")
+    with pytest.raises(OutputError, match="is not empty"):
+        merge(pair, folder / "foreign")
+    unfinished = make_room_map(tmp_path / "unfinished", FIRST[:2])
+    MapStore(unfinished.folder).write_places(unfinished.frames, (), SparsePoints.empty(), complete=False)
+    with pytest.raises(MapError, match="is not finished"):
+        merge([folder / "first", unfinished.folder], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
