@@ -18,6 +18,7 @@ from recon.lab.synthetic.sample import furnished_room, walk
 from recon.lab.synthetic.scenes import Scene
 from recon.store.map import MapStore, ReconstructedMap, images_folder, open_map
 from tests.retrieval.scenes import HEIGHT, WIDTH, as_geometry, intrinsics
+from tests.support import SAMPLE
 
 MAPPED = (4, 6, 8)  # positions of the sample's walk
 UNIT = 0.5  # metres of the map's unit
@@ -28,7 +29,12 @@ def make_room_map(
     folder: Path, indices: Sequence[int] = MAPPED, map_from_room: Sim3 = MAP_FROM_ROOM, scene: Scene | None = None
 ) -> ReconstructedMap:
     """A finished map from some positions of the walk: exact poses and depth, no sparse points."""
-    frames = tuple(mapped_frame(index, map_from_room, scene) for index in indices)
+    return store_map(folder, [mapped_frame(index, map_from_room, scene) for index in indices], map_from_room)
+
+
+def store_map(folder: Path, frames: Sequence[FrameGeometry], map_from_room: Sim3) -> ReconstructedMap:
+    """A finished map of frames of the walk, by their positions."""
+    indices = [frame.index for frame in frames]
     placed = tuple(
         PlacedFrame(index, float(index), f"{index:04d}.png", frames[0].camera, true_pose(index, map_from_room))
         for index in indices
@@ -37,7 +43,9 @@ def make_room_map(
     images_folder(folder).mkdir(parents=True, exist_ok=True)
     for frame, one in zip(frames, placed, strict=True):
         Pillow.fromarray(frame.colour).save(images_folder(folder) / one.name)
-    store.write_submap(Submap(0, ChunkGeometry(frames, SparsePoints.empty()), Sim3.identity(), 0.0), set(indices))
+    store.write_submap(
+        Submap(0, ChunkGeometry(tuple(frames), SparsePoints.empty()), Sim3.identity(), 0.0), set(indices)
+    )
     store.write_places(placed, (), SparsePoints.empty(), complete=True)
     return open_map(folder)
 
@@ -52,6 +60,15 @@ def mapped_frame(index: int, map_from_room: Sim3 = MAP_FROM_ROOM, scene: Scene |
     """The frame at a position of the walk with its exact depth."""
     image, depth = _seen(index, scene or _room(), 1.0)
     return as_geometry(index, walk()[index].numpy(), image, depth * np.float32(map_from_room.scale), map_from_room)
+
+
+def sample_frame(index: int, map_from_room: Sim3) -> FrameGeometry:
+    """A frame of the bundled sample that has depth, every DEPTH_EVERY-th, as ``mapped_frame`` but not rendered anew."""
+    with Pillow.open(SAMPLE / "images" / f"{index:06d}.jpg") as file:
+        image = np.asarray(file.resize((WIDTH, HEIGHT), Pillow.Resampling.BOX))
+    with Pillow.open(SAMPLE / "depth" / f"{index:06d}.png") as file:
+        depth = np.asarray(file, dtype=np.float32) / np.float32(1000 / map_from_room.scale)
+    return as_geometry(index, walk()[index].numpy(), image, depth, map_from_room)
 
 
 def take_photo(index: int, scene: Scene | None = None, zoom: float = 1.0) -> Image:

@@ -1,0 +1,54 @@
+"""What ``recon merge`` says and how it exits; tests/retrieval/test_merge.py tests the merged maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retrieval.candidates import Hit
+from retrieval.meetings import Meeting
+from retrieval.merge import Merged
+from retrieval.verification import Verification
+from tests.cli.conftest import Recon
+from tests.support import make_map
+
+REJECTED = Verification(None, 9, 0, 0.0, 0.0, "only 9 features with depth match")
+PAIRS = tuple(Meeting(pair, Hit(0, 0, 0.5), REJECTED, None, REJECTED.reason) for pair in ((0, 1), (0, 2), (0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("joined", "code", "lines"),
+    [
+        ((0, 1, 2), 0, ["Merged 3 maps into c, all poses adjusted jointly."]),
+        ((0, 2), 1, ["b does not meet the others.", "Merged 2 maps into c, all poses adjusted jointly."]),
+        ((), 1, [*(f"{name} meets no other map." for name in ("a", "b", "d")), "Nothing is merged: no two maps meet in "
+                 "three pairs of frames that agree."]),
+    ],
+)  # fmt: skip
+def test_maps_that_do_not_meet_are_named_and_decide_the_exit_code(
+    recon: Recon, monkeypatch: pytest.MonkeyPatch, joined: tuple[int, ...], code: int, lines: list[str]
+) -> None:
+    found = Merged((Path("a"), Path("b"), Path("d")), joined, PAIRS, adjusted=True)
+    monkeypatch.setattr("retrieval.merge.merge", lambda folders, out, tell, adjust: found)
+    outcome = recon("merge", "a", "b", "d", "--out", "c")
+    assert (outcome.code, outcome.err) == (code, "")
+    assert outcome.out.splitlines() == [
+        "a and b: 0 of 2 pairs of frames verified",
+        "a and d: 0 of 1 pairs of frames verified",
+        "b and d: 0 of 0 pairs of frames verified",
+        *lines,
+    ]
+
+
+def test_what_cannot_be_merged_is_one_line(recon: Recon, tmp_path: Path) -> None:
+    make_map(tmp_path / "run")
+    for arguments, words in (
+        ((tmp_path / "run", "--out", tmp_path / "out"), "A merge needs two or more different maps."),
+        ((tmp_path / "run", tmp_path / "none", "--out", tmp_path / "out"), "none does not exist."),
+        ((tmp_path / "run", tmp_path / "none", "--out", tmp_path / "run"), "is not empty. Choose another --out"),
+    ):
+        outcome = recon("merge", *arguments)
+        assert outcome.code == 2
+        assert words in outcome.err
+        assert len(outcome.err.splitlines()) == 1
