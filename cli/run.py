@@ -232,13 +232,14 @@ def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_h
     """Progress bar and viewers of a run."""
     # Imported here because imports take seconds and input errors should be reported first.
     from cli.progress import ProgressBar
-    from cli.recording import Recording
     from recon.core.files import leaving_no_empty_folder
 
     with leaving_no_empty_folder(out), ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(plan))
         listeners: list[Listener] = [bar]
         if ViewerName.NONE not in viewers:
+            from cli.recording import Recording
+
             live, web = ViewerName.LIVE in viewers, ViewerName.WEB in viewers
             recording = Recording(out, say=bar.say, live=live, web=web, host=web_host)
             listeners.append(stack.enter_context(recording))
