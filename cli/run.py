@@ -37,6 +37,7 @@ from cli.options import (
     Pixels,
     PlaceDescriptor,
     PlaceWeights,
+    Quality,
     Refine,
     Resume,
     Size,
@@ -114,6 +115,7 @@ def prepare(
     place_weights: PlaceWeights = None,
     refine: Refine = "auto",
     depth: DenseDepth = "filled",
+    quality: Quality = "normal",
     voxel: Voxel = None,
     max_points: MaxPoints = 10_000_000,
     viewer: Viewer = None,
@@ -151,6 +153,7 @@ def prepare(
         cloud,
         refine=refine,
         depth=depth,
+        quality=quality,
         places=places,
     )
     finished = 0
