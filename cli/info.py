@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.text import print_rows, size
+from cli.text import print_rows
+from recon.core.quantities import size
 
 if TYPE_CHECKING:
     from cli.text import Row

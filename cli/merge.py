@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Out
+from cli.run import write_page
 
 if TYPE_CHECKING:
     from retrieval.merge import Merged
@@ -31,6 +32,8 @@ def merge(
     from retrieval.merge import merge as merge_maps
 
     found = merge_maps(folders, out, lambda sentence: typer.echo(f"note: {sentence}", err=True), adjust=adjust)
+    if found.joined:
+        write_page(out)
     _print(found, out)
     if found.apart or found.unwritten:
         raise typer.Exit(APART)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.run import UNWRITTEN
+from cli.run import UNWRITTEN, write_page
 
 if TYPE_CHECKING:
     from recon.metric.fit import Judged, MetricFit
@@ -44,6 +44,8 @@ def scale(
     unwritten = write_scaled_outputs(folder)
     for sentence in unwritten:
         typer.echo(f"note: {sentence}", err=True)
+    if (folder / "report.json").exists():
+        write_page(folder)
     if (folder / "recording.rrd").exists():
         typer.echo("note: recording.rrd stays in the old unit.", err=True)
     if unwritten:

@@ -40,7 +40,16 @@ def test_every_command_of_the_page_works(checkout: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(checkout)
     monkeypatch.setattr("viewer.show", lambda folder, web: None)  # would open a window
     assert {row[0] for row in commands()} == {
-        *("run", "plan", "view", "check", "info", "export", "eval", "locate", "doctor")
+        "run",
+        "plan",
+        "view",
+        "check",
+        "info",
+        "report",
+        "export",
+        "eval",
+        "locate",
+        "doctor",
     }
     for arguments in commands():
         with pytest.raises(SystemExit) as ended:
