@@ -31,7 +31,10 @@ def test_maps_that_do_not_meet_are_named_and_decide_the_exit_code(
 ) -> None:
     found = Merged((Path("a"), Path("b"), Path("d")), joined, PAIRS, adjusted=True)
     monkeypatch.setattr("retrieval.merge.merge", lambda folders, out, tell, adjust: found)
+    pages = list[Path]()
+    monkeypatch.setattr("cli.merge.write_page", pages.append)
     outcome = recon("merge", "a", "b", "d", "--out", "c")
+    assert pages == ([Path("c")] if joined else [])
     assert (outcome.code, outcome.err) == (code, "")
     assert outcome.out.splitlines() == [
         "a and b: 0 of 2 pairs of frames verified",

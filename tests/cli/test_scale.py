@@ -9,6 +9,7 @@ import numpy as np
 import open3d
 import pytest
 
+from recon.exports.ply import read_points
 from recon.exports.trajectory import read_tum
 from recon.store.map import open_map
 from tests.cli.conftest import Recon
@@ -36,6 +37,7 @@ def test_a_map_and_its_outputs_get_metres(recon: Recon, tmp_path: Path) -> None:
     assert f"comment {stated}\n".encode() in (folder / "cloud.ply").read_bytes()[:300]
     cloud = np.asarray(open3d.io.read_point_cloud(str(folder / "cloud.ply")).points)
     assert np.median(cloud[:, 2]) == pytest.approx(2.00498 * 4, rel=2e-3)
+    assert np.array_equal(read_points(folder / "cloud.ply").positions, cloud)
     assert recon("export", folder, "--to", "nerfstudio").code == 0
     transforms = json.loads((folder / "nerfstudio" / "transforms.json").read_text())
     assert transforms["metric"]["observations"] == 2
