@@ -72,7 +72,7 @@ def _locate_all(
         if matches is not None and location.frame:
             _draw(matches / f"{len(found):04d}_{Path(name).stem}.jpg", localiser, name, photo, location)
         found.append((name, location))
-    typer.echo(_summary([location for _, location in found]))
+    typer.echo(_summary([location for _, location in found], "metres" if localiser.metric else "map units"))
     return found, unreadable
 
 
@@ -110,10 +110,10 @@ def _row(location: Location) -> str:
     return f"{position:>28}  {location.position_deviation:7.4f}  {angle:>8}  {features:>12}  {location.frame.name}"
 
 
-def _summary(found: Sequence[Location]) -> str:
+def _summary(found: Sequence[Location], unit: str) -> str:
     located = sum(location.world_from_cam is not None for location in found)
     return (
-        f"{located} of {len(found)} photos are of this place. Positions are in map units; ± is a standard deviation; "
+        f"{located} of {len(found)} photos are of this place. Positions are in {unit}; ± is a standard deviation; "
         "features: those that agree with the pose, of those that match."
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.colmap_log import quiet
+from recon.core.metric import Metric
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, Frame, PlacedFrame
 from recon.sfm.database import DEFAULT_FOCAL, FOCAL_RANGE
@@ -119,6 +120,11 @@ class Localiser:
         self._placed = {frame.index: frame for frame in reconstruction.frames}
         self._index, self._settings = index, settings or LocateSettings()
         self._frame: Callable[[int], MappedFrame] = lru_cache(FRAMES_IN_MEMORY)(index.frame)
+
+    @property
+    def metric(self) -> Metric | None:
+        """Whether positions are in metres; None if they are in the map's own unit."""
+        return self._map.metric
 
     @quiet()
     def locate(self, photo: Frame, camera: Camera | None = None) -> Location:

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from recon.core.colmap_log import quiet
-from recon.core.errors import MapError, ReconError, SettingsError
+from recon.core.errors import MapError, OutputError, ReconError, SettingsError
 from recon.core.metric import Metric
 from recon.core.places import LoopRecord
 from recon.core.similarity import Sim3
 from recon.core.stopwatch import Stopwatch, peak_memory
 from recon.core.types import PlacedFrame, SkippedFrame, SparsePoints
 from recon.exports.outputs import write_outputs
-from recon.folder import discard_map, require_usable
+from recon.folder import discard_map
 from recon.mapping.correction import correct
 from recon.mapping.joining import Bridge, join
 from recon.mapping.joints import weakest_joint
@@ -71,17 +71,16 @@ def merge(folders: Sequence[Path], out: Path, tell: Tell = lambda sentence: None
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise SettingsError("A merge needs two or more different maps.")
-    require_usable(out, overwrite=False)
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise OutputError(f"{out} is not empty. Choose another --out.")
     maps = [_finished(folder) for folder in folders]
     watch = Stopwatch()
-    with watch.running():
+    with sole_writer(out, "merge"), watch.running():
         meetings = find_meetings(numbered([(one, Sim3.identity()) for one in maps]))
         poses = place_maps(maps, meetings)
         if len(poses) < 2:
             return Merged(tuple(folders), (), tuple(meetings))
-        group = _Group.of(maps, poses, meetings)
-        with sole_writer(out, "merge"):
-            adjusted, unwritten = _write(out, group, tell, watch, adjust=adjust)
+        adjusted, unwritten = _write(out, _Group.of(maps, poses, meetings), tell, watch, adjust=adjust)
     return Merged(tuple(folders), tuple(sorted(poses)), tuple(meetings), adjusted, unwritten)
 
 
