@@ -33,6 +33,7 @@ def scale(
     From known lengths, known camera centres, GPS tags or printed markers, several of which are combined. Wrong ones
     among right ones are left out. Prints what remains of each, then writes the outputs again.
     """
+    from recon.exports import written_names
     from recon.metric.scale import Known, scale_map, write_scaled_outputs
     from recon.store.map import open_map
     from retrieval.map_index import move_index
@@ -46,8 +47,9 @@ def scale(
         typer.echo(f"note: {sentence}", err=True)
     if (folder / "report.json").exists():
         write_page(folder)
-    if (folder / "recording.rrd").exists():
-        typer.echo("note: recording.rrd stays in the old unit.", err=True)
+    stale = [name for name in ("recording.rrd", *written_names(by_every_run=False)) if (folder / name).exists()]
+    if stale:
+        typer.echo(f"note: still in the old unit: {', '.join(stale)}. recon export writes exports again.", err=True)
     if unwritten:
         raise typer.Exit(UNWRITTEN)
 

@@ -24,7 +24,10 @@ def test_a_map_and_its_outputs_get_metres(recon: Recon, tmp_path: Path) -> None:
     known = f"{made.frames[0].name} {made.frames[5].name} {2 * np.linalg.norm(centres[5] - centres[0])}"
     lengths = ["--length", known, "--length", "-1,0,4 1,0,4 4.02", "--length", "0,0,4 0,1,4 5"]
     outcome = recon("scale", folder, *lengths)
-    assert (outcome.code, outcome.err) == (0, "note: recording.rrd stays in the old unit.\n")
+    assert (outcome.code, outcome.err) == (
+        0,
+        "note: still in the old unit: recording.rrd. recon export writes exports again.\n",
+    )
     heading, first, second, wrong, last = outcome.out.splitlines()
     assert heading.split() == ["observation", "known", "map", "error"]
     assert first.startswith("image_0000.jpg to image_0010.jpg")
