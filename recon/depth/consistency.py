@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.core.projection import look_up
+from recon.core.warping import look_up
 from recon.depth.views import Depth, PosedView
 
 MAX_DIFFERENCE = 0.02

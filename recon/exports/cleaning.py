@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.core.projection import look_up
 from recon.core.types import DepthMap, FrameGeometry, Mask, PlacedFrame
+from recon.core.warping import look_up
 from recon.settings import CloudSettings
 from recon.store.map import CONFIDENCE_LEVELS, ReconstructedMap
 
