@@ -7,9 +7,9 @@ import rerun.blueprint as rrb
 UP = (0.0, -1.0, 0.0)
 
 
-def layout(scene_depth: float) -> rrb.Blueprint:
+def layout(scene_depth: float, *, live: bool = False) -> rrb.Blueprint:
     """The layout of the views. The eye starts behind and above the first camera and looks in the same direction;
-    ``scene_depth`` is that camera's typical distance to the scene in world units.
+    ``scene_depth`` is that camera's typical distance to the scene in world units. live: with the state of the tracker.
     """
     eye = rrb.EyeControls3D(
         position=(-0.35 * scene_depth, -0.6 * scene_depth, -1.1 * scene_depth),
@@ -24,7 +24,9 @@ def layout(scene_depth: float) -> rrb.Blueprint:
         line_grid=False,
         eye_controls=eye,
     )
+    tracker = [rrb.TextDocumentView(origin="/tracking", name="Tracker")] if live else []
     camera_views = rrb.Vertical(
+        *tracker,
         rrb.Spatial2DView(origin="/world/camera/image", name="Image"),
         rrb.Tabs(
             rrb.Spatial2DView(origin="/world/camera/depth", name="Depth"),
@@ -43,6 +45,7 @@ def layout(scene_depth: float) -> rrb.Blueprint:
         ),
         _plot("/plots/residual", "Overlap residual (share of depth)"),
         rrb.Tabs(
+            *([_plot("/plots/tracked", "Corners that agree with the pose")] if live else []),
             _plot("/plots/memory", "Memory (MB)"),
             _plot("/plots/lag", "Viewer behind (s)"),
         ),

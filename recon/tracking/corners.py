@@ -14,14 +14,13 @@ from recon.core.types import Frame, Image
 from recon.sources.keyframes import small_grey
 
 SIDE = 640  # longest side of the images used for tracking [px]
-import os
-CORNERS = int(os.environ.get("CORNERS","400"))
+CORNERS = 400
 TOO_FEW = 0.75  # of CORNERS, below which new ones are sought
 CELLS = (8, 6)  # of the grid over which corners are spread
 SPACING = 8  # [px]
 MAX_RETURN = 0.5  # [px] after tracking there and back
 FLOW: dict[str, Any] = {
-    "winSize": (int(os.environ.get("WIN","17")),)*2,
+    "winSize": (17, 17),
     "maxLevel": 4,
     "criteria": (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 20, 0.02),
     "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
@@ -42,26 +41,45 @@ class View:
 
 
 class Corners:
-    """Follows corners from each frame to the next, and replaces those that are lost."""
+    """Follows corners from each frame to the next, and replaces those that are lost. grey: the last frame, small."""
 
     def __init__(self) -> None:
-        self._grey: Image | None = None  # of the frame before
+        self.grey: Image = np.zeros((0, 0), dtype=np.uint8)
+        self._size = (0, 0)  # of the last frame's original
+        self._index = -1
         self._pixels = np.zeros((0, 2), dtype=np.float32)  # of the small image, centres at integers
         self._tracks = np.zeros(0, dtype=np.int64)
         self._next = 0
 
-    def follow(self, frame: Frame) -> tuple[View, Image]:
-        """The corners in the next frame, and its small grey image."""
-        grey = small_grey(frame.image, SIDE)
-        if self._grey is not None and self._grey.shape != grey.shape:
+    def follow(self, frame: Frame) -> View:
+        """The corners in the next frame."""
+        before, self.grey = self.grey, small_grey(frame.image, SIDE)
+        if before.shape != self.grey.shape:
             self._keep(np.zeros(len(self._tracks), dtype=np.bool_))
-        elif self._grey is not None and len(self._tracks):
-            self._follow(self._grey, grey)
-        self._grey = grey
+        elif len(self._tracks):
+            self._follow(before, self.grey)
         if len(self._tracks) < TOO_FEW * CORNERS:
-            self._replenish(grey, frame.mask)
-        to_original = np.divide(frame.original_size, grey.shape[::-1])
-        return View(frame.index, frame.original_size, self._tracks, (self._pixels + 0.5) * to_original), grey
+            self._replenish(frame.mask)
+        self._index, self._size = frame.index, frame.original_size
+        return self._view()
+
+    def add(self, pixels: Array) -> tuple[View, Tracks]:
+        """Follow corners at given pixels (n, 2) of the original too; returns the new view and their numbers."""
+        tracks = self._append(np.asarray(pixels / self._to_original() - 0.5, dtype=np.float32))
+        return self._view(), tracks
+
+    def _view(self) -> View:
+        return View(self._index, self._size, self._tracks, (self._pixels + 0.5) * self._to_original())
+
+    def _to_original(self) -> Array:
+        """Factors (2,) from the small image to the original."""
+        return np.divide(self._size, self.grey.shape[::-1])
+
+    def _append(self, pixels: NDArray[np.float32]) -> Tracks:
+        tracks = np.arange(self._next, self._next + len(pixels))
+        self._next += len(pixels)
+        self._pixels, self._tracks = np.concatenate([self._pixels, pixels]), np.concatenate([self._tracks, tracks])
+        return tracks
 
     def _follow(self, before: Image, after: Image) -> None:
         """Keep the corners that are tracked back to where they came from."""
@@ -76,8 +94,9 @@ class Corners:
     def _keep(self, kept: NDArray[np.bool_]) -> None:
         self._pixels, self._tracks = self._pixels[kept], self._tracks[kept]
 
-    def _replenish(self, grey: Image, mask: NDArray[np.bool_]) -> None:
+    def _replenish(self, mask: NDArray[np.bool_]) -> None:
         """Add corners where there are few: the best of each cell of the grid, up to its share."""
+        grey = self.grey
         free = cv2.resize(mask.astype(np.uint8), grey.shape[::-1], interpolation=cv2.INTER_NEAREST)
         for x, y in self._pixels.round().astype(int).tolist():
             cv2.circle(free, (x, y), SPACING, 0, -1)
@@ -85,20 +104,14 @@ class Corners:
         if found is None:
             return
         corners = np.asarray(found[:, 0], dtype=np.float32)
-        share = CORNERS // (CELLS[0] * CELLS[1])
         taken = np.bincount(_cells(self._pixels, grey), minlength=CELLS[0] * CELLS[1])
         cells = _cells(corners, grey)
-        rank = np.zeros(len(cells), dtype=np.int64)  # of a corner in its cell; the best come first
-        order = np.argsort(cells, kind="stable")
-        starts = np.searchsorted(cells[order], cells[order])
-        rank[order] = np.arange(len(cells)) - starts
-        new = corners[rank + taken[cells] < share]
-        self._tracks = np.concatenate([self._tracks, np.arange(self._next, self._next + len(new))])
-        self._pixels = np.concatenate([self._pixels, new])
-        self._next += len(new)
+        order = np.argsort(cells, kind="stable")  # the best of a cell stay first
+        rank = np.zeros(len(cells), dtype=np.int64)
+        rank[order] = np.arange(len(cells)) - np.searchsorted(cells[order], cells[order])
+        self._append(corners[rank + taken[cells] < CORNERS // len(taken)])
 
 
 def _cells(pixels: NDArray[np.float32], grey: Image) -> NDArray[np.int64]:
     """The number of each pixel's cell."""
-    columns_rows = np.asarray(pixels * CELLS // grey.shape[::-1], dtype=np.int64)
-    return np.asarray(columns_rows @ [1, CELLS[0]])
+    return np.asarray((pixels * CELLS // grey.shape[::-1]).astype(np.int64) @ [1, CELLS[0]])

@@ -1,64 +1,34 @@
 """The pose of a view from corners of roughly known depth, and how well they determine it.
 
-A corner is a ray from the camera that saw it first, and a Gaussian inverse depth along it (Civera et al. 2008). Where
-depth is unsure, the corner still says something: its projection is unsure along one line only.
+Where depth is unsure, a corner still says something: its projection is unsure along one line only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.similarity import Array
+from recon.tracking.landmarks import Landmarks
 
 FEWEST = 15  # inliers
 FEWEST_SHARE = 0.4  # of the corners
+LARGEST_SPREAD = 0.05
+MANY, MOST, SMALL_SPREAD = 30, 0.6, 0.01  # the same for a pose that is sure
 MOST_ERROR = 3.0  # standard deviations
 ITERATIONS = 12
-CONVERGED = 1e-6
+CONVERGED = 1e-4
 SURE_DEPTH = 0.1  # relative standard deviation
 TRIALS = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Landmarks:
-    """n corners in the world. eyes: (n, 3) centres of the cameras that saw them first. directions: (n, 3) from there,
-    of length 1 along the axis of that camera. inverse, sigma: (n,) inverse depth and its standard deviation.
-    """
-
-    eyes: Array
-    directions: Array
-    inverse: Array
-    sigma: Array
-
-    def __len__(self) -> int:
-        return len(self.inverse)
-
-    def of(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Landmarks:
-        """Some of the corners."""
-        return Landmarks(self.eyes[rows], self.directions[rows], self.inverse[rows], self.sigma[rows])
-
-    def points(self) -> Array:
-        """Where they are in the world (n, 3)."""
-        return np.asarray(self.eyes + self.directions / self.inverse[:, None])
-
-    def projected(self, cam_from_world: Array) -> tuple[Array, Array]:
-        """Points (n, 3) in the camera, times their inverse depths, and the derivatives (n, 2) of the projections with
-        respect to the inverse depths."""
-        rotation, shift = cam_from_world[:3, :3], cam_from_world[:3, 3]
-        moved = self.eyes @ rotation.T + shift
-        cam = moved * self.inverse[:, None] + self.directions @ rotation.T
-        depth = np.where(cam[:, 2:] > 1e-6, cam[:, 2:], np.inf)
-        return cam, moved[:, :2] / depth - cam[:, :2] * moved[:, 2:] / depth**2
-
-
-@dataclass(frozen=True, eq=False)
 class Pose:
-    """cam_from_world: (4, 4) rigid. inliers: (n,) which of the corners agree. spread: standard deviation of the camera's
-    centre, as a share of the scene's depth.
+    """cam_from_world: (4, 4) rigid. inliers: (n,) which of the corners agree. spread: standard deviation of the
+    camera's centre, as a share of the scene's depth, from the noise of the corners and their depths.
     """
 
     cam_from_world: Array
@@ -69,6 +39,11 @@ class Pose:
     def share(self) -> float:
         """Of the corners that agree."""
         return float(self.inliers.mean())
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether many corners agree, most of all, and determine the pose well."""
+        return self.inliers.sum() >= MANY and self.share >= MOST and self.spread < SMALL_SPREAD
 
 
 def locate(landmarks: Landmarks, seen: Array, prior: Array, noise: float) -> Pose | None:
@@ -84,17 +59,20 @@ def locate(landmarks: Landmarks, seen: Array, prior: Array, noise: float) -> Pos
         sampled = _sampled(landmarks, seen, noise)
         again = found if sampled is None else _refined(landmarks, seen, sampled, noise)
         found = max(found, again, key=lambda one: one.share)
-    return found if found.inliers.sum() >= FEWEST and found.share >= FEWEST_SHARE else None
+    agrees = found.inliers.sum() >= FEWEST and found.share >= FEWEST_SHARE
+    return found if agrees and found.spread < LARGEST_SPREAD else None
 
 
 def _refined(landmarks: Landmarks, seen: Array, start: Array, noise: float) -> Pose:
     """Gauss-Newton with Cauchy's weights, whose scale falls with the median error."""
     pose = start
     for _ in range(ITERATIONS):
-        errors, jacobian, depth = _whitened(landmarks, seen, pose, noise)
+        errors, jacobian, front = _whitened(landmarks, seen, pose, noise)
+        if front.sum() < FEWEST:
+            break
         lengths = np.linalg.norm(errors, axis=1)
         scale = max(1.0, 1.5 * float(np.median(lengths)))
-        weights = depth / (1 + (lengths / scale) ** 2)
+        weights = front / (1 + (lengths / scale) ** 2)
         rows = jacobian * weights[:, None, None]
         information = np.einsum("nij,nik->jk", rows, jacobian) + 1e-9 * np.eye(6)
         step = np.linalg.solve(information, np.einsum("nij,ni->j", rows, errors))
@@ -133,8 +111,7 @@ def _spread(landmarks: Landmarks, jacobian: Array, inliers: NDArray[np.bool_], p
     if len(rows) < 2 * FEWEST or np.linalg.matrix_rank(information) < 6:
         return float("inf")
     covariance = np.linalg.inv(information)[3:, 3:]
-    depth = np.median(landmarks.of(inliers).points() @ pose[2, :3] + pose[2, 3])
-    return float(np.sqrt(np.linalg.eigvalsh(covariance)[-1]) / depth)
+    return float(np.sqrt(np.linalg.eigvalsh(covariance)[-1]) / np.median(landmarks.of(inliers).depth_in(pose)))
 
 
 def _sampled(landmarks: Landmarks, seen: Array, noise: float) -> Array | None:
@@ -149,7 +126,7 @@ def _sampled(landmarks: Landmarks, seen: Array, noise: float) -> Array | None:
         return None
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = cv2.Rodrigues(turn)[0], shift.ravel()
-    return pose
+    return pose if np.isfinite(pose).all() else None
 
 
 def _moved(pose: Array, step: Array) -> Array:
@@ -157,18 +134,3 @@ def _moved(pose: Array, step: Array) -> Array:
     change = np.eye(4)
     change[:3, :3], change[:3, 3] = cv2.Rodrigues(step[:3])[0], step[3:]
     return np.asarray(change @ pose)
-
-
-def narrowed(landmarks: Landmarks, seen: Array, cam_from_world: Array, noise: float) -> Landmarks:
-    """The corners after they were seen from a known pose: a Kalman update of each inverse depth."""
-    cam, along = landmarks.projected(cam_from_world)
-    variance = landmarks.sigma**2
-    innovation = ((seen - cam[:, :2] / cam[:, 2:]) * along).sum(axis=1)
-    total = noise**2 + variance * (along**2).sum(axis=1)
-    inverse = landmarks.inverse + variance * innovation / total
-    inverse = np.maximum(inverse, 0.05 * landmarks.inverse)
-    sigma = np.maximum(np.sqrt(variance * noise**2 / total), LEAST_SIGMA * inverse)
-    return replace(landmarks, inverse=inverse, sigma=sigma)
-
-
-LEAST_SIGMA = 0.005

@@ -1,9 +1,9 @@
 """A pose for every frame, although the map arrives late.
 
 Corners are followed from frame to frame, and those of the last minutes are remembered. When a keyframe gets a pose and
-depth, its corners get points. From there, a walk goes through the remembered frames into the present: the points give
-the next frame's pose, and the poses give further corners their points. Remembered frames have no pixels, and the walk
-takes the longest steps that share enough corners, so it catches up with a minute in about a second.
+depth, its corners get depth. From there, a walk goes through the remembered frames into the present: the corners give
+the next frame's pose, and the poses improve the depths of further corners. Remembered frames have no pixels, and the
+walk takes the longest steps that share enough corners, so it catches up with a minute in seconds.
 """
 
 from __future__ import annotations
@@ -12,132 +12,122 @@ import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal
 
 import numpy as np
 
-from recon.core.similarity import Array, Sim3
-from recon.core.types import Frame, FrameGeometry, PlacedFrame
+from recon.core.events import TrackingState
+from recon.core.similarity import Array
+from recon.core.types import Camera, Frame, FrameGeometry, PlacedFrame
 from recon.tracking.corners import Corners, View
+from recon.tracking.depths import depth_at
 from recon.tracking.lens import rays
+from recon.tracking.places import Places
 from recon.tracking.pose import Pose
 from recon.tracking.walk import Anchor, Walk
 
-State = Literal["waiting", "tracking", "weak", "lost"]
 REMEMBERED = 3000  # frames
-STEPS = 6  # of a walk that catches up, for each captured frame
+STEPS = 4  # of the walk that catches up, for each captured frame
 STEP_LENGTHS = (16, 8, 4, 2, 1)  # frames
-import os
-SHARED = float(os.environ.get("SHARED","0.75"))  # of the known corners, in a step
-ENOUGH, ENOUGH_SHARE, SURE_SPREAD, LARGEST_SPREAD = 30, 0.6, 0.01, 0.05
-STEEP = 1.1  # ratio of depths around a corner that lies on an edge
+SHARED = 0.75  # of the corners, in a longer step
+ANCHORS = 4  # at which a walk begins
 
 
 @dataclass(frozen=True, eq=False)
 class Tracked:
-    """state: see ``FrameTracked``. cam_from_world: (4, 4) rigid, or None. inliers: points that agree with it."""
+    """The outcome for a frame; see ``FrameTracked``. cam_from_world: (4, 4) rigid."""
 
-    state: State
+    state: TrackingState
     cam_from_world: Array | None = None
     inliers: int = 0
+    camera: Camera | None = None
+    piece: int = 0
 
 
 class Tracker:
-    """Follows the camera. Not thread-safe: ``track`` and the changes of the map come from one thread."""
+    """Follows the camera through a map that grows elsewhere. All methods are for one thread."""
 
     def __init__(self) -> None:
         self._corners = Corners()
         self._views: list[View] = []
-        self._anchors: dict[int, Anchor] = {}
-        self._walk: Walk | None = None
+        self._placed: dict[int, PlacedFrame] = {}
+        self._pieces: dict[int, int] = {}  # number of the piece of the map, by placed frame
+        self._places = Places()
+        self._now: Walk | None = None
         self._next: Walk | None = None  # catches up
 
     def track(self, frame: Frame) -> Tracked:
-        """The pose of the next frame."""
-        view, _ = self._corners.follow(frame)
+        """The pose of the next frame; its index is that in the map."""
+        view = self._corners.follow(frame)
         self._views.append(view)
         del self._views[:-REMEMBERED]
-        now = self._step(view)
+        pose = self._now.step(view) if self._now else None
+        if pose is None and self._placed:
+            pose = self._look_up(frame)
         self._catch_up()
-        return now
+        if pose is None or self._now is None:
+            return Tracked("lost" if self._placed else "waiting")
+        state: TrackingState = "tracking" if pose.is_sure else "weak"
+        anchor = self._now.anchor
+        inliers = int(pose.inliers.sum())
+        return Tracked(state, pose.cam_from_world, inliers, anchor.camera, self._pieces[anchor.keyframe])
 
-    def place(self, placed: Mapping[int, PlacedFrame], geometry: Sequence[FrameGeometry]) -> None:
-        """Take over newly placed keyframes; a walk starts from the last of them."""
-        anchors = [self._anchor(placed[one.index], one) for one in geometry if one.index in placed]
-        found = [anchor for anchor in anchors if anchor is not None]
-        if not found:
-            return
-        self._anchors.update({anchor.index: anchor for anchor in found})
-        views = [self._views[self._row(anchor.index)] for anchor in found[-4:]]
-        self._next = Walk(views[0], found[-4:][0])
-        for view, anchor in list(zip(views, found[-4:], strict=True))[1:]:
-            self._next.anchor(view, anchor)
+    def place(self, frames: Sequence[PlacedFrame], geometry: Mapping[int, FrameGeometry], piece: int) -> None:
+        """Take over new keyframes of the map, with their geometry by index; a walk begins at the last of them."""
+        for placed in frames:
+            self._placed[placed.index], self._pieces[placed.index] = placed, piece
+            self._places.add(geometry[placed.index])
+        anchors = [self._anchor(placed, view, geometry[placed.index]) for placed, view in self._seen(frames)[-ANCHORS:]]
+        if anchors:
+            self._next = Walk(anchors[0])
+            for anchor in anchors[1:]:
+                self._next.go_to(anchor)
 
-    def correct(self, placed: Sequence[PlacedFrame]) -> None:
-        """Move with the map."""
-        changes = {}
-        for frame in placed:
-            anchor = self._anchors.get(frame.index)
-            if anchor is not None:
-                changes[frame.index] = frame.world_from_cam @ anchor.world_from_cam.inverse()
-        raise NotImplementedError(changes)
+    def correct(self, frames: Sequence[PlacedFrame]) -> None:
+        """Move with the map; the frames are now one piece of it."""
+        before, self._placed = self._placed, self._placed | {frame.index: frame for frame in frames}
+        piece = min((self._pieces.get(frame.index, 0) for frame in frames), default=0)
+        self._pieces.update({frame.index: piece for frame in frames})
+        for walk in filter(None, (self._now, self._next)):
+            index = walk.anchor.keyframe
+            walk.move(self._placed[index].world_from_cam @ before[index].world_from_cam.inverse())
 
-    def _step(self, view: View) -> Tracked:
-        if self._walk is None:
-            return Tracked("lost" if self._anchors else "waiting")
-        pose = self._walk.step(view)
-        if pose is None or pose.spread > LARGEST_SPREAD:
-            return Tracked("lost")
-        return Tracked(_judged(pose), pose.cam_from_world, int(pose.inliers.sum()))
+    def _look_up(self, frame: Frame) -> Pose | None:
+        """The pose by a placed keyframe that shows the same; a new walk begins there."""
+        found = self._places.find(self._corners.grey, frame.original_size, self._placed)
+        if found is None:
+            return None
+        view, tracks = self._corners.add(found.pixels)
+        self._views[-1] = view
+        keyframe, pose = found.keyframe, found.pose.cam_from_world
+        self._now = Walk(Anchor(keyframe.index, view, keyframe.camera, pose, tracks, found.depth))
+        return found.pose
 
     def _catch_up(self) -> None:
+        """Let the next walk take a few steps; once it is in the present, it replaces an older one."""
         for _ in range(STEPS):
             if self._next is None:
                 return
             ahead = self._ahead(self._next)
             if not ahead:
-                self._walk, self._next = self._next, None
-                return
-            if not any(self._next.step(view) for view in ahead):
+                if self._now is None or self._now.anchor.view.index <= self._next.anchor.view.index:
+                    self._now = self._next
+                self._next = None
+            elif not any(self._next.step(view) for view in ahead):
                 self._next = None
 
     def _ahead(self, walk: Walk) -> list[View]:
-        """Views that the next step may reach, the furthest first."""
+        """Views that the next step may reach, the furthest first; the last one is the next view."""
         start = bisect.bisect_right(self._views, walk.view.index, key=attrgetter("index"))
-        reachable = [self._views[start + step - 1] for step in STEP_LENGTHS if start + step <= len(self._views)]
-        return [view for view in reachable[:-1] if walk.shares(view) >= SHARED] + reachable[-1:]
+        views = [self._views[start + length - 1] for length in STEP_LENGTHS if start + length <= len(self._views)]
+        return [view for view in views[:-1] if walk.shares(view) >= SHARED] + views[-1:]
 
-    def _row(self, index: int) -> int:
-        return bisect.bisect_left(self._views, index, key=attrgetter("index"))
+    def _seen(self, frames: Sequence[PlacedFrame]) -> list[tuple[PlacedFrame, View]]:
+        """The placed frames whose views are remembered, in order."""
+        views = {view.index: view for view in self._views}
+        return [(frame, views[frame.index]) for frame in frames if frame.index in views]
 
-    def _view(self, index: int) -> View | None:
-        row = bisect.bisect_left(self._views, index, key=attrgetter("index"))
-        return self._views[row] if row < len(self._views) and self._views[row].index == index else None
-
-    def _anchor(self, placed: PlacedFrame, geometry: FrameGeometry) -> Anchor | None:
-        view = self._view(placed.index)
-        if view is None:
-            return None
+    def _anchor(self, placed: PlacedFrame, view: View, geometry: FrameGeometry) -> Anchor:
         seen = np.column_stack([rays(placed.camera, view.pixels), np.ones(len(view.pixels))])
-        depth = _depth_at(geometry, seen @ geometry.intrinsics.T)
+        depth = depth_at(geometry, (seen @ geometry.intrinsics.T)[:, :2]) * placed.world_from_cam.scale
         has = depth > 0
-        return Anchor(placed.index, placed.camera, placed.world_from_cam, view.tracks[has], depth[has])
-
-
-def _depth_at(geometry: FrameGeometry, pixels: Array) -> Array:
-    """Sure depth (n,) at pixels (n, 2+) of the depth map; 0 outside, where it is unsure, and at its steps."""
-    sure = geometry.sure().depth
-    columns, rows = np.floor(pixels[:, :2]).astype(np.int64).T
-    height, width = sure.shape
-    inside = (rows >= 1) & (columns >= 1) & (rows < height - 1) & (columns < width - 1)
-    found = np.zeros(len(pixels))
-    offsets = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
-    around = np.stack([sure[rows[inside] + row, columns[inside] + column] for row, column in offsets])
-    flat = (around.min(axis=0) > 0) & (around.max(axis=0) < STEEP * around.min(axis=0))
-    found[inside] = np.where(flat, around[4], 0)
-    return found
-
-
-def _judged(pose: Pose) -> State:
-    sure = pose.inliers.sum() >= ENOUGH and pose.share >= ENOUGH_SHARE and pose.spread < SURE_SPREAD
-    return "tracking" if sure else "weak"
+        return Anchor(placed.index, view, placed.camera, placed.cam_from_world, view.tracks[has], depth[has])

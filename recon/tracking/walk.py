@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,112 +11,105 @@ from scipy.spatial import KDTree
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera
 from recon.tracking.corners import SIDE, Tracks, View
+from recon.tracking.landmarks import Landmarks
 from recon.tracking.lens import rays
-from recon.tracking.pose import Landmarks, Pose, locate, narrowed
+from recon.tracking.pose import Pose, locate
 
-NOISE = float(os.environ.get("NOISE", "1.0"))  # [px] of the small image, of a followed corner
-MAP_DEPTH = float(os.environ.get("MAPD", "0.02"))  # relative standard deviation of depth from the map
+NOISE = 1.0  # [px] of the small image, of a followed corner
+MAP_DEPTH = 0.02  # relative standard deviation of the inverse depth from the map
 GUESSED_DEPTH = 0.4  # of that of neighbours
+SURE_DEPTH = 0.1  # of neighbours that others take theirs from
 NEIGHBOURS = 5
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """A placed keyframe. tracks: (n,) its corners with depth; depth: (n,) in the unit of the stored depth."""
+    """A view with a pose and depths from the map. keyframe: the placed one that they come from. cam_from_world: (4, 4)
+    rigid. tracks: (n,) corners with depth. depth: (n,) along z, in world units.
+    """
 
-    index: int
+    keyframe: int
+    view: View
     camera: Camera
-    world_from_cam: Sim3
+    cam_from_world: Array
     tracks: Tracks
     depth: Array
 
-    @property
-    def cam_from_world(self) -> Array:
-        """Rigid (4, 4)."""
-        pose, rotation = np.eye(4), self.world_from_cam.rotation.T
-        pose[:3, :3], pose[:3, 3] = rotation, -rotation @ self.world_from_cam.translation
-        return pose
-
 
 class Walk:
-    """A way from a placed keyframe through later views. view, cam_from_world: the last one, and its pose (4, 4).
-    landmarks: its corners, in the same order.
+    """A way from an anchor through later views. anchor: the last one. view, cam_from_world: the last view and its pose
+    (4, 4). Its corners have inverse depths: those of the map, or narrowed from view to view; at first a guess, that of
+    their neighbours.
     """
 
-    def __init__(self, view: View, anchor: Anchor) -> None:
-        self._camera = anchor.camera
-        self._noise = NOISE * max(self._camera.width, self._camera.height) / SIDE / self._camera.matrix()[0, 0]
-        none = np.zeros((0, 3))
+    def __init__(self, anchor: Anchor) -> None:
+        self.anchor, self.view, self.cam_from_world = anchor, anchor.view, anchor.cam_from_world
+        self.camera = anchor.camera
+        self._noise = NOISE * max(self.camera.width, self.camera.height) / SIDE / self.camera.matrix()[0, 0]
         self._tracks = np.zeros(0, dtype=np.int64)
-        self.landmarks = Landmarks(none, none, none[:, 0], none[:, 0])
-        self.anchor(view, anchor)
+        self._landmarks = Landmarks.none()
+        self.go_to(anchor)
 
-    def anchor(self, view: View, anchor: Anchor) -> None:
-        """Go on to a placed keyframe, whose pose and depth are the map's."""
-        _, rows, found = np.intersect1d(view.tracks, anchor.tracks, assume_unique=True, return_indices=True)
-        inverse = np.full(len(view.tracks), np.nan)
-        inverse[rows] = 1 / (anchor.depth[found] * anchor.world_from_cam.scale)
-        seen = rays(self._camera, view.pixels)
-        rows, earlier = self._shared(view)
-        known = narrowed(self.landmarks.of(earlier), seen[rows], anchor.cam_from_world, self._noise)
-        self._arrive(view, anchor.cam_from_world, seen, rows, known, inverse)
+    def go_to(self, anchor: Anchor) -> None:
+        """Go on to another anchor."""
+        view, pose = anchor.view, anchor.cam_from_world
+        seen = rays(self.camera, view.pixels)
+        rows, earlier = _shared(view.tracks, self._tracks)
+        known = self._landmarks.of(earlier).narrowed(seen[rows], pose, self._noise)
+        mapped, found = _shared(view.tracks, anchor.tracks)
+        inverse = np.full(len(seen), np.nan)
+        inverse[mapped] = 1 / anchor.depth[found]
+        new = Landmarks.first_seen(seen, pose, inverse, MAP_DEPTH)
+        self.anchor = anchor
+        self._arrive(view, pose, new.replaced(rows, known), seen)
 
     def step(self, view: View) -> Pose | None:
         """The pose of a later view; None if it is not known, and the walk stays where it is."""
-        rows, earlier = self._shared(view)
-        seen, known = rays(self._camera, view.pixels), self.landmarks.of(earlier)
+        rows, earlier = _shared(view.tracks, self._tracks)
+        seen, known = rays(self.camera, view.pixels), self._landmarks.of(earlier)
         pose = locate(known, seen[rows], self.cam_from_world, self._noise)
         if pose is not None:
             rows, known = rows[pose.inliers], known.of(pose.inliers)
-            known = narrowed(known, seen[rows], pose.cam_from_world, self._noise)
-            self._arrive(view, pose.cam_from_world, seen, rows, known, np.full(len(seen), np.nan))
+            known = known.narrowed(seen[rows], pose.cam_from_world, self._noise)
+            new = Landmarks.first_seen(seen, pose.cam_from_world, np.full(len(seen), np.nan), GUESSED_DEPTH)
+            self._arrive(view, pose.cam_from_world, new.replaced(rows, known), seen)
         return pose
 
     def shares(self, view: View) -> float:
         """Share of the corners that another view has too."""
-        return len(self._shared(view)[0]) / max(len(self._tracks), 1)
+        return len(_shared(view.tracks, self._tracks)[0]) / max(len(self._tracks), 1)
 
     def move(self, change: Sim3) -> None:
         """Follow a correction of the map; change: world after it from world before."""
-        one = self.landmarks
-        scale = change.scale
-        self.landmarks = Landmarks(
-            change.apply(one.eyes), one.directions @ change.rotation.T, one.inverse / scale, one.sigma / scale
-        )
-        centre = change.apply(-self.cam_from_world[:3, :3].T @ self.cam_from_world[:3, 3])
-        rotation = self.cam_from_world[:3, :3] @ change.rotation.T
-        self.cam_from_world = np.eye(4)
-        self.cam_from_world[:3, :3], self.cam_from_world[:3, 3] = rotation, -rotation @ centre
+        self._landmarks = self._landmarks.moved(change)
+        self.cam_from_world = moved_pose(self.cam_from_world, change)
 
-    def _shared(self, view: View) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of the corners that are in a view and in the last one, in either."""
-        shared = np.intersect1d(view.tracks, self._tracks, assume_unique=True, return_indices=True)
-        return shared[1], shared[2]
-
-    def _arrive(
-        self, view: View, pose: Array, seen: Array, rows: NDArray[np.int64], known: Landmarks, inverse: Array
-    ) -> None:
-        """Take over the known corners, in the given rows of the view; the others are seen first from here, with the
-        given inverse depths (n,) or, where that is nan, those of their neighbours."""
-        rotation = pose[:3, :3]
-        eyes = np.tile(-rotation.T @ pose[:3, 3], (len(seen), 1))
-        directions = np.column_stack([seen, np.ones(len(seen))]) @ rotation
-        sigma = MAP_DEPTH * inverse
-        there = np.isfinite(inverse)
-        eyes[rows], directions[rows], inverse[rows], sigma[rows] = (
-            known.eyes, known.directions, known.inverse, known.sigma,
-        )  # fmt: skip
-        here = inverse.copy()
-        depth = known.points() @ rotation[2] + pose[2, 3]
-        here[rows] = np.where(depth > 0, 1 / depth, np.nan)
-        sure = np.zeros(len(seen), dtype=np.bool_)
-        sure[there] = True
-        sure[rows] = (known.sigma < 0.1 * known.inverse) & (depth > 0)
-        unknown = np.isnan(inverse)
+    def _arrive(self, view: View, pose: Array, landmarks: Landmarks, seen: Array) -> None:
+        """Take over the landmarks of a view; those of unknown depth get that of their neighbours, if there are any.
+        seen: (n, 2) on the plane z = 1."""
+        depth = landmarks.depth_in(pose)
+        sure = (landmarks.sigma < SURE_DEPTH * landmarks.inverse) & (depth > 0)
+        unknown = np.flatnonzero(np.isnan(landmarks.inverse))
         if sure.sum() >= NEIGHBOURS:
             _, near = KDTree(seen[sure]).query(seen[unknown], k=NEIGHBOURS)
-            inverse[unknown] = np.median(here[sure][near], axis=1)
-            sigma[unknown] = GUESSED_DEPTH * inverse[unknown]
-        kept = np.isfinite(inverse)
-        self.view, self.cam_from_world, self._tracks = view, pose, view.tracks[kept]
-        self.landmarks = Landmarks(eyes, directions, inverse, sigma).of(kept)
+            guess = np.median(1 / depth[sure][near], axis=1)
+            landmarks = landmarks.replaced(unknown, Landmarks.first_seen(seen[unknown], pose, guess, GUESSED_DEPTH))
+        known = np.isfinite(landmarks.inverse)
+        self.view, self.cam_from_world = view, pose
+        self._tracks, self._landmarks = view.tracks[known], landmarks.of(known)
+
+
+def moved_pose(cam_from_world: Array, change: Sim3) -> Array:
+    """The pose (4, 4) after the world has moved."""
+    centre = change.apply(-cam_from_world[:3, :3].T @ cam_from_world[:3, 3])
+    pose = np.eye(4)
+    pose[:3, :3] = cam_from_world[:3, :3] @ change.rotation.T
+    pose[:3, 3] = -pose[:3, :3] @ centre
+    return pose
+
+
+def _shared(tracks: Tracks, others: Tracks) -> tuple[Rows, Rows]:
+    """Rows of the numbers that both have, in either."""
+    _, rows, found = np.intersect1d(tracks, others, assume_unique=True, return_indices=True)
+    return rows, found

@@ -1,0 +1,103 @@
+"""Finds the place of a picture among the placed keyframes, by ORB features (Rublee et al. 2011) with depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.core.similarity import Array
+from recon.core.types import FrameGeometry, Image, PlacedFrame
+from recon.tracking.depths import depth_at
+from recon.tracking.landmarks import Landmarks
+from recon.tracking.lens import rays
+from recon.tracking.pose import Pose, locate
+
+FEATURES = 500
+MOST_KEYFRAMES = 400
+TRIED = 4  # keyframes for each picture
+RATIO = 0.8  # of the distances of the best and the second best match
+FEWEST_MATCHES = 30
+NOISE = 2.0  # [px] of a feature
+DEPTH_NOISE = 0.02  # relative
+Descriptors = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """keyframe: the one that shows the place. pose: of the picture. pixels: (n, 2) of the features that agree, in its
+    original. depth: (n,) of these, in world units.
+    """
+
+    keyframe: PlacedFrame
+    pose: Pose
+    pixels: Array
+    depth: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """descriptors: (n, 32). seen: (n, 2) on the plane z = 1. depth: (n,) in the unit of the stored depth."""
+
+    descriptors: Descriptors
+    seen: Array
+    depth: Array
+
+
+class Places:
+    """Features of the placed keyframes; if there are too many keyframes, every second one is forgotten."""
+
+    def __init__(self) -> None:
+        self._orb = cv2.ORB.create(FEATURES)
+        self._matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
+        self._features: dict[int, _Features] = {}
+        self._turn = 0  # how many keyframes were tried since the last success
+
+    def add(self, geometry: FrameGeometry) -> None:
+        """Remember a placed keyframe."""
+        keypoints, descriptors = self._orb.detectAndCompute(cv2.cvtColor(geometry.colour, cv2.COLOR_RGB2GRAY), None)
+        if descriptors is None:
+            return
+        pixels = np.array([keypoint.pt for keypoint in keypoints]) + 0.5
+        depth = depth_at(geometry, pixels)
+        has = depth > 0
+        rays_cam = np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(geometry.intrinsics).T
+        self._features[geometry.index] = _Features(descriptors[has], rays_cam[has, :2], depth[has])
+        if len(self._features) > MOST_KEYFRAMES:
+            self._features = dict(list(self._features.items())[::2])
+
+    def find(self, grey: Image, size: tuple[int, int], placed: dict[int, PlacedFrame]) -> Found | None:
+        """The place of a small picture whose original has a (width, height); tries a few keyframes, the next few the
+        next time, from the newest to the oldest."""
+        candidates = [index for index in reversed(self._features) if index in placed]
+        keypoints, descriptors = self._orb.detectAndCompute(grey, None)
+        if descriptors is None or not candidates:
+            return None
+        pixels = (np.array([keypoint.pt for keypoint in keypoints]) + 0.5) * np.divide(size, grey.shape[::-1])
+        for _ in range(min(TRIED, len(candidates))):
+            keyframe = placed[candidates[self._turn % len(candidates)]]
+            found = self._compare(keyframe, pixels, descriptors, grey.shape[1])
+            if found is not None:
+                self._turn = 0
+                return found
+            self._turn += 1
+        return None
+
+    def _compare(self, keyframe: PlacedFrame, pixels: Array, descriptors: Descriptors, width: int) -> Found | None:
+        stored, camera = self._features[keyframe.index], keyframe.camera
+        pairs = self._matcher.knnMatch(descriptors, stored.descriptors, k=2)
+        best = [pair[0] for pair in pairs if len(pair) == 2 and pair[0].distance < RATIO * pair[1].distance]
+        if len(best) < FEWEST_MATCHES:
+            return None
+        here, there = np.array([(match.queryIdx, match.trainIdx) for match in best]).T
+        inverse = 1 / (stored.depth[there] * keyframe.world_from_cam.scale)
+        landmarks = Landmarks.first_seen(stored.seen[there], keyframe.cam_from_world, inverse, DEPTH_NOISE)
+        noise = NOISE * camera.width / width / camera.matrix()[0, 0]
+        found = locate(landmarks, rays(camera, pixels[here]), keyframe.cam_from_world, noise)
+        if found is None or not found.is_sure:
+            return None
+        depth = landmarks.of(found.inliers).depth_in(found.cam_from_world)
+        return Found(keyframe, found, pixels[here][found.inliers], depth)
