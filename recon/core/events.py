@@ -40,10 +40,11 @@ class Progress:
 class FrameTracked:
     """What is known of a captured frame at once, in the map as it is then; sent from the thread that captures.
 
-    state: ``waiting`` as long as there is no map, ``tracking``, ``weak`` if few corners of the image agree on the pose
-    or determine it badly, ``lost`` if there is no pose. world_from_cam: (4, 4) rigid, or None. camera: the lens of the
-    map near it. inliers: corners that agree. piece: of the map; poses in different pieces cannot be compared.
-    milliseconds: from the arrival of the frame.
+    state: ``waiting`` as long as there is no map, ``tracking``, ``weak`` if few corners of the image agree on the pose,
+    if they determine it badly, or if it has drifted, ``lost`` if there is no pose. world_from_cam: (4, 4) rigid, or
+    None. camera: the lens of the map near it. inliers: corners that agree. piece: of the map; poses in different pieces
+    cannot be compared. drift: the error to be expected, as a share of the scene's depth. milliseconds: from the arrival
+    of the frame.
     """
 
     index: int
@@ -53,6 +54,7 @@ class FrameTracked:
     camera: Camera | None
     inliers: int
     piece: int
+    drift: float
     milliseconds: float
 
 

@@ -15,7 +15,7 @@ from recon.core.events import FrameTracked
 from recon.core.similarity import Array
 
 NAME = "tracked.csv"
-COLUMNS = ("frame", "time", "state", "piece", "inliers", "ms", "tx", "ty", "tz", "qx", "qy", "qz", "qw")
+COLUMNS = ("frame", "time", "state", "piece", "inliers", "drift", "ms", "tx", "ty", "tz", "qx", "qy", "qz", "qw")
 
 
 class TrackedFile:
@@ -33,7 +33,7 @@ class TrackedFile:
         if event.world_from_cam is not None:
             quaternion = Rotation.from_matrix(event.world_from_cam[:3, :3]).as_quat(canonical=True)
             numbers = [f"{value:.9g}" for value in (*event.world_from_cam[:3, 3], *quaternion)]
-        figures = event.piece, event.inliers, f"{event.milliseconds:.1f}"
+        figures = event.piece, event.inliers, f"{event.drift:.4f}", f"{event.milliseconds:.1f}"
         self._rows.writerow([event.index, f"{event.timestamp:.9f}", event.state, *figures, *numbers])
 
     def close(self) -> None:
@@ -67,5 +67,5 @@ def read_tracked(folder: Path) -> TrackedPoses:
     pieces, counts = np.unique(table[:, 2], return_counts=True)
     table = table[table[:, 2] == pieces[counts.argmax()]]
     poses = np.tile(np.eye(4), (len(table), 1, 1))
-    poses[:, :3, :3], poses[:, :3, 3] = Rotation.from_quat(table[:, 8:]).as_matrix(), table[:, 5:8]
+    poses[:, :3, :3], poses[:, :3, 3] = Rotation.from_quat(table[:, 9:]).as_matrix(), table[:, 6:9]
     return TrackedPoses(table[:, 0].astype(np.int64), table[:, 1], poses)

@@ -30,12 +30,11 @@ Tracks = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The corners in one frame. index: of the frame. size: (width, height) of its original. tracks: (n,) their numbers,
-    ascending; a corner keeps its number as long as it is followed. pixels: (n, 2) in the original.
+    """The corners in one frame. index: of the frame. tracks: (n,) their numbers, ascending; a corner keeps its number
+    as long as it is followed. pixels: (n, 2) in the frame's original.
     """
 
     index: int
-    size: tuple[int, int]
     tracks: Tracks
     pixels: Array
 
@@ -45,8 +44,6 @@ class Corners:
 
     def __init__(self) -> None:
         self.grey: Image = np.zeros((0, 0), dtype=np.uint8)
-        self._size = (0, 0)  # of the last frame's original
-        self._index = -1
         self._pixels = np.zeros((0, 2), dtype=np.float32)  # of the small image, centres at integers
         self._tracks = np.zeros(0, dtype=np.int64)
         self._next = 0
@@ -60,26 +57,8 @@ class Corners:
             self._follow(before, self.grey)
         if len(self._tracks) < TOO_FEW * CORNERS:
             self._replenish(frame.mask)
-        self._index, self._size = frame.index, frame.original_size
-        return self._view()
-
-    def add(self, pixels: Array) -> tuple[View, Tracks]:
-        """Follow corners at given pixels (n, 2) of the original too; returns the new view and their numbers."""
-        tracks = self._append(np.asarray(pixels / self._to_original() - 0.5, dtype=np.float32))
-        return self._view(), tracks
-
-    def _view(self) -> View:
-        return View(self._index, self._size, self._tracks, (self._pixels + 0.5) * self._to_original())
-
-    def _to_original(self) -> Array:
-        """Factors (2,) from the small image to the original."""
-        return np.divide(self._size, self.grey.shape[::-1])
-
-    def _append(self, pixels: NDArray[np.float32]) -> Tracks:
-        tracks = np.arange(self._next, self._next + len(pixels))
-        self._next += len(pixels)
-        self._pixels, self._tracks = np.concatenate([self._pixels, pixels]), np.concatenate([self._tracks, tracks])
-        return tracks
+        to_original = np.divide(frame.original_size, self.grey.shape[::-1])
+        return View(frame.index, self._tracks, (self._pixels + 0.5).astype(np.float64) * to_original)
 
     def _follow(self, before: Image, after: Image) -> None:
         """Keep the corners that are tracked back to where they came from."""
@@ -109,7 +88,10 @@ class Corners:
         order = np.argsort(cells, kind="stable")  # the best of a cell stay first
         rank = np.zeros(len(cells), dtype=np.int64)
         rank[order] = np.arange(len(cells)) - np.searchsorted(cells[order], cells[order])
-        self._append(corners[rank + taken[cells] < CORNERS // len(taken)])
+        new = corners[rank + taken[cells] < CORNERS // len(taken)]
+        self._tracks = np.concatenate([self._tracks, np.arange(self._next, self._next + len(new))])
+        self._pixels = np.concatenate([self._pixels, new])
+        self._next += len(new)
 
 
 def _cells(pixels: NDArray[np.float32], grey: Image) -> NDArray[np.int64]:

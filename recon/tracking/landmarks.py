@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from recon.core.similarity import Array, Sim3
 
+SURE_DEPTH = 0.1  # relative standard deviation
 LEAST_SIGMA = 0.005  # relative; errors of poses are shared by all corners, so that they do not average out
 FURTHEST = 20.0  # times the depth before, after one update
 
@@ -50,6 +51,11 @@ class Landmarks:
         for copy, other in zip(copies, (others.eyes, others.directions, others.inverse, others.sigma), strict=True):
             copy[rows] = other
         return Landmarks(*copies)
+
+    @property
+    def is_sure(self) -> NDArray[np.bool_]:
+        """Which depths (n,) are known well, not guessed."""
+        return np.asarray(self.sigma < SURE_DEPTH * self.inverse)
 
     def points(self) -> Array:
         """Where they are in the world (n, 3)."""

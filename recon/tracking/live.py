@@ -58,7 +58,15 @@ class LiveTracking:
         pose = None if found.cam_from_world is None else _inverse(found.cam_from_world)
         milliseconds = 1000 * (time.monotonic() - arrived)
         said = FrameTracked(
-            frame.index, frame.timestamp, found.state, pose, found.camera, found.inliers, found.piece, milliseconds
+            frame.index,
+            frame.timestamp,
+            found.state,
+            pose,
+            found.camera,
+            found.inliers,
+            found.piece,
+            found.drift,
+            milliseconds,
         )
         self._file = self._file or TrackedFile(self._folder)
         self._file.add(said)

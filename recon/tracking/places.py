@@ -8,7 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
+from recon.core.projection import points_in_camera
 from recon.core.similarity import Array
 from recon.core.types import FrameGeometry, Image, PlacedFrame
 from recon.tracking.depths import depth_at
@@ -17,6 +19,8 @@ from recon.tracking.lens import rays
 from recon.tracking.pose import Pose, locate
 
 FEATURES = 500
+POINTS = 5000  # of a keyframe's depth
+CLOSE = 4  # points around a pixel
 MOST_KEYFRAMES = 400
 TRIED = 4  # keyframes for each picture
 RATIO = 0.8  # of the distances of the best and the second best match
@@ -28,23 +32,35 @@ Descriptors = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """keyframe: the one that shows the place. pose: of the picture. pixels: (n, 2) of the features that agree, in its
-    original. depth: (n,) of these, in world units.
-    """
+    """keyframe: the one that shows the place. pose: of the picture. points: (n, 3) of the keyframe, in the world."""
 
     keyframe: PlacedFrame
     pose: Pose
-    pixels: Array
-    depth: Array
+    points: Array
+
+    def depth_at(self, seen: Array) -> Array:
+        """Depth (n,) in world units where the picture sees (n, 2) on the plane z = 1: that of the nearest of the points
+        close by; 0 where there are none."""
+        pose = self.pose.cam_from_world
+        cam = self.points @ pose[:3, :3].T + pose[:3, 3]
+        cam = cam[cam[:, 2] > 0]
+        if len(cam) < CLOSE:
+            return np.zeros(len(seen))
+        apart, near = (np.asarray(found) for found in KDTree(cam[:, :2] / cam[:, 2:]).query(seen, k=CLOSE))
+        depth = np.where(apart < 2 * np.median(apart[:, -1]), cam[near, 2], np.inf).min(axis=1)
+        return np.where(np.isfinite(depth), depth, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
 class _Features:
-    """descriptors: (n, 32). seen: (n, 2) on the plane z = 1. depth: (n,) in the unit of the stored depth."""
+    """descriptors: (n, 32). seen: (n, 2) on the plane z = 1. depth: (n,), and points: (m, 3) in the camera, both in the
+    unit of the stored depth.
+    """
 
     descriptors: Descriptors
     seen: Array
     depth: Array
+    points: NDArray[np.float32]
 
 
 class Places:
@@ -65,7 +81,7 @@ class Places:
         depth = depth_at(geometry, pixels)
         has = depth > 0
         rays_cam = np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(geometry.intrinsics).T
-        self._features[geometry.index] = _Features(descriptors[has], rays_cam[has, :2], depth[has])
+        self._features[geometry.index] = _Features(descriptors[has], rays_cam[has, :2], depth[has], _thinned(geometry))
         if len(self._features) > MOST_KEYFRAMES:
             self._features = dict(list(self._features.items())[::2])
 
@@ -99,5 +115,14 @@ class Places:
         found = locate(landmarks, rays(camera, pixels[here]), keyframe.cam_from_world, noise)
         if found is None or not found.is_sure:
             return None
-        depth = landmarks.of(found.inliers).depth_in(found.cam_from_world)
-        return Found(keyframe, found, pixels[here][found.inliers], depth)
+        return Found(keyframe, found, keyframe.world_from_cam.apply(stored.points.astype(np.float64)))
+
+
+def _thinned(geometry: FrameGeometry) -> NDArray[np.float32]:
+    """About POINTS points (n, 3) in the camera, evenly over the image."""
+    step = max(1, round((geometry.depth.size / POINTS) ** 0.5))
+    rows, columns = (
+        axis.ravel() for axis in np.mgrid[: geometry.depth.shape[0] : step, : geometry.depth.shape[1] : step]
+    )
+    has = geometry.sure().depth[rows, columns] > 0
+    return points_in_camera(geometry, rows[has], columns[has]).astype(np.float32)

@@ -21,7 +21,7 @@ MANY, MOST, SMALL_SPREAD = 30, 0.6, 0.01  # the same for a pose that is sure
 MOST_ERROR = 3.0  # standard deviations
 ITERATIONS = 12
 CONVERGED = 1e-4
-SURE_DEPTH = 0.1  # relative standard deviation
+UNSURE = 2.0  # relative standard deviation of depths that are not sure: errors of guesses are shared
 TRIALS = 100
 
 
@@ -99,7 +99,8 @@ def _whitened(landmarks: Landmarks, seen: Array, pose: Array, noise: float) -> t
     length = np.linalg.norm(along, axis=1)
     unit = np.where(length[:, None] > 0, along / np.maximum(length, 1e-30)[:, None], [1.0, 0.0])
     axes = np.stack([unit, unit[:, ::-1] * [-1, 1]], axis=1)
-    deviations = np.stack([np.hypot(noise, landmarks.sigma * length), np.full(len(cam), noise)], axis=1)
+    sigma = np.where(landmarks.is_sure, landmarks.sigma, UNSURE * landmarks.inverse)
+    deviations = np.stack([np.hypot(noise, sigma * length), np.full(len(cam), noise)], axis=1)
     axes = axes / deviations[:, :, None]
     errors = np.einsum("nij,nj->ni", axes, seen - np.column_stack([u, v]))
     return errors, axes @ jacobian, front
@@ -115,7 +116,7 @@ def _spread(landmarks: Landmarks, jacobian: Array, inliers: NDArray[np.bool_], p
 
 
 def _sampled(landmarks: Landmarks, seen: Array, noise: float) -> Array | None:
-    sure = landmarks.sigma < SURE_DEPTH * landmarks.inverse
+    sure = landmarks.is_sure
     if sure.sum() < FEWEST:
         return None
     found, turn, shift, _ = cv2.solvePnPRansac(

@@ -30,6 +30,8 @@ STEPS = 4  # of the walk that catches up, for each captured frame
 STEP_LENGTHS = (16, 8, 4, 2, 1)  # frames
 SHARED = 0.75  # of the corners, in a longer step
 ANCHORS = 4  # at which a walk begins
+SMALL_DRIFT, LARGEST_DRIFT = 0.05, 0.1  # up to which poses are sure, and are said at all
+LOOK_EVERY = 5  # frames, if the drift is not small
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,7 @@ class Tracked:
     inliers: int = 0
     camera: Camera | None = None
     piece: int = 0
+    drift: float = 0.0
 
 
 class Tracker:
@@ -61,15 +64,11 @@ class Tracker:
         self._views.append(view)
         del self._views[:-REMEMBERED]
         pose = self._now.step(view) if self._now else None
-        if pose is None and self._placed:
-            pose = self._look_up(frame)
+        if pose is None or self._drift > LARGEST_DRIFT or (self._drift > SMALL_DRIFT and not frame.index % LOOK_EVERY):
+            pose = self._look_up(frame) or pose
+        said = self._said(pose)
         self._catch_up()
-        if pose is None or self._now is None:
-            return Tracked("lost" if self._placed else "waiting")
-        state: TrackingState = "tracking" if pose.is_sure else "weak"
-        anchor = self._now.anchor
-        inliers = int(pose.inliers.sum())
-        return Tracked(state, pose.cam_from_world, inliers, anchor.camera, self._pieces[anchor.keyframe])
+        return said
 
     def place(self, frames: Sequence[PlacedFrame], geometry: Mapping[int, FrameGeometry], piece: int) -> None:
         """Take over new keyframes of the map, with their geometry by index; a walk begins at the last of them."""
@@ -91,15 +90,27 @@ class Tracker:
             index = walk.anchor.keyframe
             walk.move(self._placed[index].world_from_cam @ before[index].world_from_cam.inverse())
 
+    @property
+    def _drift(self) -> float:
+        return self._now.drift if self._now else 0.0
+
+    def _said(self, pose: Pose | None) -> Tracked:
+        if pose is None or self._now is None or self._drift > LARGEST_DRIFT:
+            return Tracked("lost" if self._placed else "waiting")
+        state: TrackingState = "tracking" if pose.is_sure and self._drift <= SMALL_DRIFT else "weak"
+        anchor, inliers = self._now.anchor, int(pose.inliers.sum())
+        piece = self._pieces[anchor.keyframe]
+        return Tracked(state, pose.cam_from_world, inliers, anchor.camera, piece, self._drift + pose.spread)
+
     def _look_up(self, frame: Frame) -> Pose | None:
-        """The pose by a placed keyframe that shows the same; a new walk begins there."""
+        """The pose by a placed keyframe that shows the same place; a new walk begins there."""
         found = self._places.find(self._corners.grey, frame.original_size, self._placed)
         if found is None:
             return None
-        view, tracks = self._corners.add(found.pixels)
-        self._views[-1] = view
-        keyframe, pose = found.keyframe, found.pose.cam_from_world
-        self._now = Walk(Anchor(keyframe.index, view, keyframe.camera, pose, tracks, found.depth))
+        view, keyframe = self._views[-1], found.keyframe
+        depth = found.depth_at(rays(keyframe.camera, view.pixels))
+        pose, has = found.pose.cam_from_world, depth > 0
+        self._now = Walk(Anchor(keyframe.index, view, keyframe.camera, pose, view.tracks[has], depth[has]))
         return found.pose
 
     def _catch_up(self) -> None:
@@ -112,7 +123,7 @@ class Tracker:
                 if self._now is None or self._now.anchor.view.index <= self._next.anchor.view.index:
                     self._now = self._next
                 self._next = None
-            elif not any(self._next.step(view) for view in ahead):
+            elif not any(self._next.step(view) for view in ahead) or self._next.drift > LARGEST_DRIFT:
                 self._next = None
 
     def _ahead(self, walk: Walk) -> list[View]:

@@ -18,7 +18,6 @@ from recon.tracking.pose import Pose, locate
 NOISE = 1.0  # [px] of the small image, of a followed corner
 MAP_DEPTH = 0.02  # relative standard deviation of the inverse depth from the map
 GUESSED_DEPTH = 0.4  # of that of neighbours
-SURE_DEPTH = 0.1  # of neighbours that others take theirs from
 NEIGHBOURS = 5
 Rows = NDArray[np.int64]
 
@@ -40,7 +39,8 @@ class Anchor:
 class Walk:
     """A way from an anchor through later views. anchor: the last one. view, cam_from_world: the last view and its pose
     (4, 4). Its corners have inverse depths: those of the map, or narrowed from view to view; at first a guess, that of
-    their neighbours.
+    their neighbours. drift: the error to be expected, as a share of the scene's depth: the sum of the spreads of all
+    poses since the anchor, since poses share their corners, and with them their errors.
     """
 
     def __init__(self, anchor: Anchor) -> None:
@@ -49,6 +49,7 @@ class Walk:
         self._noise = NOISE * max(self.camera.width, self.camera.height) / SIDE / self.camera.matrix()[0, 0]
         self._tracks = np.zeros(0, dtype=np.int64)
         self._landmarks = Landmarks.none()
+        self.drift = 0.0
         self.go_to(anchor)
 
     def go_to(self, anchor: Anchor) -> None:
@@ -63,6 +64,7 @@ class Walk:
         new = Landmarks.first_seen(seen, pose, inverse, MAP_DEPTH)
         self.anchor = anchor
         self._arrive(view, pose, new.replaced(rows, known), seen)
+        self.drift = 0.0
 
     def step(self, view: View) -> Pose | None:
         """The pose of a later view; None if it is not known, and the walk stays where it is."""
@@ -74,6 +76,7 @@ class Walk:
             known = known.narrowed(seen[rows], pose.cam_from_world, self._noise)
             new = Landmarks.first_seen(seen, pose.cam_from_world, np.full(len(seen), np.nan), GUESSED_DEPTH)
             self._arrive(view, pose.cam_from_world, new.replaced(rows, known), seen)
+            self.drift += pose.spread
         return pose
 
     def shares(self, view: View) -> float:
@@ -89,7 +92,7 @@ class Walk:
         """Take over the landmarks of a view; those of unknown depth get that of their neighbours, if there are any.
         seen: (n, 2) on the plane z = 1."""
         depth = landmarks.depth_in(pose)
-        sure = (landmarks.sigma < SURE_DEPTH * landmarks.inverse) & (depth > 0)
+        sure = landmarks.is_sure & (depth > 0)
         unknown = np.flatnonzero(np.isnan(landmarks.inverse))
         if sure.sum() >= NEIGHBOURS:
             _, near = KDTree(seen[sure]).query(seen[unknown], k=NEIGHBOURS)

@@ -62,7 +62,7 @@ def test_poses_as_said_at_capture(recon: Recon, video_run: Path) -> None:
     file = TrackedFile(video_run)
     for row, (index, pose) in enumerate(zip(reference.indices, reference.world_from_cam, strict=True)):
         state, said, piece = ("lost", None, 0) if row == 2 else ("tracking", pose, int(row == 3))
-        file.add(FrameTracked(int(index), 0.1 * row, state, said, None, 99, piece, 20.0))
+        file.add(FrameTracked(int(index), 0.1 * row, state, said, None, 99, piece, 0.01, 20.0))
     file.close()
     options = ("--reference", video_run.parent / "reference.txt", "--by", "frame", "--at-capture")
     outcome = recon("eval", video_run, *options)

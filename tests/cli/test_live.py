@@ -162,5 +162,5 @@ def test_the_bar_shows_skipped_frames_and_the_lag() -> None:
     bar(StreamStatus(captured=120, passed_over=70, skipped=30, damaged=0, lost=1, lag=4.2))
     assert bar.figures().endswith("frames/s, 120 captured, 30 skipped, 70 passed over, 4 s behind")
     for index, state in enumerate(("waiting", "tracking", "weak", "lost", "tracking")):
-        bar(FrameTracked(index, 0.1 * index, state, None, None, 0, 0, 10.0 + index))
+        bar(FrameTracked(index, 0.1 * index, state, None, None, 0, 0, 0.0, 10.0 + index))
     assert bar.figures().endswith(", 4 s behind, 75% tracked, 12 ms (95%: 14)")

@@ -103,7 +103,7 @@ def tracked_events(first: int) -> Iterator[FrameTracked]:
         pose[:3, 3] = true_centre(index)
         known = state != "lost"
         where = (pose, CAMERA, 80) if known else (None, None, 0)
-        yield FrameTracked(index, SECONDS * index, state, *where, piece=0, milliseconds=12.0)
+        yield FrameTracked(index, SECONDS * index, state, *where, piece=0, drift=0.01, milliseconds=12.0)
 
 
 def original_colour(index: int) -> tuple[int, int, int]:

@@ -145,7 +145,7 @@ def test_counts_give_share_and_quantiles() -> None:
     counts = TrackingCounts()
     states = ["waiting"] * 10 + ["tracking"] * 60 + ["weak"] * 20 + ["lost"] * 10
     for index, state in enumerate(states):
-        counts.add(FrameTracked(index, 0.0, state, None, None, 0, 0, float(index)))  # type: ignore[arg-type]
+        counts.add(FrameTracked(index, 0.0, state, None, None, 0, 0, 0.0, float(index)))  # type: ignore[arg-type]
     report = counts.report()
     assert (report.frames, report.waiting, report.tracking, report.weak, report.lost) == (100, 10, 60, 20, 10)
     assert report.share == pytest.approx(80 / 90)
