@@ -23,6 +23,7 @@ from cli.options import (
     Overwrite,
     PlaceDescriptor,
     PlaceWeights,
+    Quality,
     Refine,
     Resume,
     Size,
@@ -66,6 +67,7 @@ def live(
     place_weights: PlaceWeights = None,
     refine: Refine = "auto",
     depth: DenseDepth = "filled",
+    quality: Quality = "normal",
     tracking: Tracking = True,
     viewer: Viewer = None,
     web_host: WebHost = "127.0.0.1",
@@ -103,6 +105,7 @@ def live(
         network,
         refine=refine,
         depth=depth,
+        quality=quality,
         places=places,
         tracking=tracking,
     )

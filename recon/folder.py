@@ -30,6 +30,7 @@ OUTPUTS = (
     *written_names(by_every_run=True),
     "recording.rrd",
     "report.json",
+    "report.html",
     "evaluation.png",
     "loops.png",
     TRACKED,
