@@ -28,6 +28,7 @@ from recon.core.events import (
     Notice,
     PosesCorrected,
     Progress,
+    StreamStatus,
 )
 from recon.core.files import make_folder
 from recon.core.places import LoopRecord
@@ -53,7 +54,7 @@ DEPTH_STEPS = 500  # of the median depth; a step of 0.2% is finer than any colou
 SPEED_WINDOW = 30  # frames
 WARNING = rr.TextLogLevel.WARN
 LOOP_COLOUR = (80, 220, 120)
-STATE_COLOURS = {"tracking": (90, 230, 130), "weak": (240, 200, 60), "lost": (240, 80, 70), "waiting": (150, 150, 160)}
+STATE_COLOURS = {"tracking": (90, 230, 130), "weak": (240, 200, 60), "lost": (240, 80, 70)}
 TRAIL = 100  # frames
 FILE_PATIENCE = 120.0  # seconds that a run waits at its end for the recording to be written
 SCREEN_PATIENCE = 10.0  # the same for a viewer on screen
@@ -129,6 +130,7 @@ class RerunViewer:
         self._last_chunk: float | None = None
         self._trail: deque[FrameTracked] = deque(maxlen=TRAIL)
         self._state = ""
+        self._live = False
         self._process = psutil.Process()
         self._stream = rr.RecordingStream("recon")
         self._stream.set_sinks(sink)
@@ -186,6 +188,8 @@ class RerunViewer:
         match letter.event:
             case FrameRead(frame):
                 self._log_speed(frame, letter.came)
+            case StreamStatus():
+                self._live = True
             case FrameTracked():
                 self._log_tracked(letter.event)
             case FrameSkipped(frame):
@@ -248,7 +252,7 @@ class RerunViewer:
         )
         self._submaps[number] = submap
         if len(self._submaps) == 1:
-            self._stream.send_blueprint(layout(self._scene_depth(), live=bool(self._state)))
+            self._stream.send_blueprint(layout(self._scene_depth(), live=self._live))
         self._log_points(number, added, submap)
         for frame in added:
             self._log_camera(frame, placed[frame.index], submap)

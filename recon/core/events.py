@@ -38,9 +38,10 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class FrameTracked:
-    """What is known of a captured frame at once, in the map as it is then; sent from the thread that captures.
+    """What is known of a captured frame at once, in the map as it is then; sent from the thread that captures, as soon
+    as there is a map.
 
-    state: ``waiting`` as long as there is no map, ``tracking``, ``weak`` if few corners of the image agree on the pose,
+    state: ``waiting`` for the map, ``tracking``, ``weak`` if few corners of the image agree on the pose,
     if they determine it badly, or if it has drifted, ``lost`` if there is no pose. world_from_cam: (4, 4) rigid, or
     None. camera: the lens of the map near it. inliers: corners that agree. piece: of the map; poses in different pieces
     cannot be compared. drift: the error to be expected, as a share of the scene's depth. milliseconds: from the arrival

@@ -11,7 +11,6 @@ import numpy as np
 
 from recon.core.announcer import Announcer
 from recon.core.events import ChunkReconstructed, Event, FrameTracked, PosesCorrected
-from recon.core.similarity import Array
 from recon.core.tracked import TrackingCounts, TrackingReport
 from recon.core.types import Frame
 from recon.store.tracked import TrackedFile
@@ -19,7 +18,8 @@ from recon.tracking.tracker import Tracker
 
 
 class LiveTracking:
-    """Tracks every captured frame, and hears how the map grows. What it says goes to ``tell`` and into the folder.
+    """Tracks every captured frame, and hears how the map grows. What it says goes into the folder and, as soon as there
+    is a map, to ``tell``.
 
     first, start: index of the source's first frame in the map, and the offset of its timestamps [s]. If the tracker
     fails, the failure is reported and the run continues without it.
@@ -42,7 +42,7 @@ class LiveTracking:
 
     def close(self) -> None:
         """The capture has ended."""
-        self._closed = True
+        self._closed, self._changes = True, SimpleQueue()
         if self._file:
             self._file.close()
 
@@ -55,7 +55,7 @@ class LiveTracking:
         frame = replace(frame, index=self._first + frame.index, timestamp=self._start + frame.timestamp)
         self._follow_the_map()
         found = self._tracker.track(frame)
-        pose = None if found.cam_from_world is None else _inverse(found.cam_from_world)
+        pose = None if found.cam_from_world is None else np.asarray(np.linalg.inv(found.cam_from_world), np.float64)
         milliseconds = 1000 * (time.monotonic() - arrived)
         said = FrameTracked(
             frame.index,
@@ -72,7 +72,8 @@ class LiveTracking:
         self._file.add(said)
         self._counts.add(said)
         self._counts.processor_seconds += time.thread_time() - began
-        self._tell(said)
+        if said.state != "waiting":
+            self._tell(said)
 
     def _follow_the_map(self) -> None:
         while True:
@@ -85,7 +86,3 @@ class LiveTracking:
             else:
                 geometry = {frame.index: frame for frame in event.submap.geometry.frames}
                 self._tracker.place(event.frames, geometry, event.piece)
-
-
-def _inverse(pose: Array) -> Array:
-    return np.asarray(np.linalg.inv(pose))

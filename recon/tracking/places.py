@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,16 +66,27 @@ class _Features:
 
 
 class Places:
-    """Features of the placed keyframes; if there are too many keyframes, every second one is forgotten."""
+    """Features of the placed keyframes, described one by one, so that none of the frames between has to wait. If there
+    are too many keyframes, every second one is forgotten.
+    """
 
     def __init__(self) -> None:
         self._orb = cv2.ORB.create(FEATURES)
         self._matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
         self._features: dict[int, _Features] = {}
+        self._added: deque[FrameGeometry] = deque()
         self._turn = 0  # how many keyframes were tried since the last success
 
     def add(self, geometry: FrameGeometry) -> None:
-        """Remember a placed keyframe."""
+        """Remember a placed keyframe, to be described."""
+        self._added.append(geometry)
+
+    def describe_one(self) -> None:
+        """Describe the newest of the keyframes that are not described yet."""
+        if self._added:
+            self._describe(self._added.pop())
+
+    def _describe(self, geometry: FrameGeometry) -> None:
         keypoints, descriptors = self._orb.detectAndCompute(cv2.cvtColor(geometry.colour, cv2.COLOR_RGB2GRAY), None)
         if descriptors is None:
             return
@@ -83,12 +96,13 @@ class Places:
         rays_cam = np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(geometry.intrinsics).T
         self._features[geometry.index] = _Features(descriptors[has], rays_cam[has, :2], depth[has], _thinned(geometry))
         if len(self._features) > MOST_KEYFRAMES:
-            self._features = dict(list(self._features.items())[::2])
+            self._features = dict(sorted(self._features.items())[::2])
 
-    def find(self, grey: Image, size: tuple[int, int], placed: dict[int, PlacedFrame]) -> Found | None:
+    def find(self, grey: Image, size: tuple[int, int], placed: Mapping[int, PlacedFrame]) -> Found | None:
         """The place of a small picture whose original has a (width, height); tries a few keyframes, the next few the
-        next time, from the newest to the oldest."""
-        candidates = [index for index in reversed(self._features) if index in placed]
+        next time, from the newest to the oldest. placed: all keyframes, by index."""
+        self.describe_one()
+        candidates = sorted(self._features, reverse=True)
         keypoints, descriptors = self._orb.detectAndCompute(grey, None)
         if descriptors is None or not candidates:
             return None

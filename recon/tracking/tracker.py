@@ -68,10 +68,11 @@ class Tracker:
             pose = self._look_up(frame) or pose
         said = self._said(pose)
         self._catch_up()
+        self._places.describe_one()
         return said
 
     def place(self, frames: Sequence[PlacedFrame], geometry: Mapping[int, FrameGeometry], piece: int) -> None:
-        """Take over new keyframes of the map, with their geometry by index; a walk begins at the last of them."""
+        """Take over new keyframes of the map, with their geometry by index; a walk begins near the last of them."""
         for placed in frames:
             self._placed[placed.index], self._pieces[placed.index] = placed, piece
             self._places.add(geometry[placed.index])
@@ -100,7 +101,7 @@ class Tracker:
         state: TrackingState = "tracking" if pose.is_sure and self._drift <= SMALL_DRIFT else "weak"
         anchor, inliers = self._now.anchor, int(pose.inliers.sum())
         piece = self._pieces[anchor.keyframe]
-        return Tracked(state, pose.cam_from_world, inliers, anchor.camera, piece, self._drift + pose.spread)
+        return Tracked(state, pose.cam_from_world, inliers, anchor.camera, piece, max(self._drift, pose.spread))
 
     def _look_up(self, frame: Frame) -> Pose | None:
         """The pose by a placed keyframe that shows the same place; a new walk begins there."""

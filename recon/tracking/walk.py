@@ -45,8 +45,8 @@ class Walk:
 
     def __init__(self, anchor: Anchor) -> None:
         self.anchor, self.view, self.cam_from_world = anchor, anchor.view, anchor.cam_from_world
-        self.camera = anchor.camera
-        self._noise = NOISE * max(self.camera.width, self.camera.height) / SIDE / self.camera.matrix()[0, 0]
+        camera = anchor.camera
+        self._noise = NOISE * max(camera.width, camera.height) / SIDE / camera.matrix()[0, 0]
         self._tracks = np.zeros(0, dtype=np.int64)
         self._landmarks = Landmarks.none()
         self.drift = 0.0
@@ -54,22 +54,21 @@ class Walk:
 
     def go_to(self, anchor: Anchor) -> None:
         """Go on to another anchor."""
-        view, pose = anchor.view, anchor.cam_from_world
-        seen = rays(self.camera, view.pixels)
+        self.anchor, view, pose = anchor, anchor.view, anchor.cam_from_world
+        seen = rays(self.anchor.camera, view.pixels)
         rows, earlier = _shared(view.tracks, self._tracks)
         known = self._landmarks.of(earlier).narrowed(seen[rows], pose, self._noise)
         mapped, found = _shared(view.tracks, anchor.tracks)
         inverse = np.full(len(seen), np.nan)
         inverse[mapped] = 1 / anchor.depth[found]
         new = Landmarks.first_seen(seen, pose, inverse, MAP_DEPTH)
-        self.anchor = anchor
         self._arrive(view, pose, new.replaced(rows, known), seen)
         self.drift = 0.0
 
     def step(self, view: View) -> Pose | None:
         """The pose of a later view; None if it is not known, and the walk stays where it is."""
         rows, earlier = _shared(view.tracks, self._tracks)
-        seen, known = rays(self.camera, view.pixels), self._landmarks.of(earlier)
+        seen, known = rays(self.anchor.camera, view.pixels), self._landmarks.of(earlier)
         pose = locate(known, seen[rows], self.cam_from_world, self._noise)
         if pose is not None:
             rows, known = rows[pose.inliers], known.of(pose.inliers)
@@ -86,7 +85,7 @@ class Walk:
     def move(self, change: Sim3) -> None:
         """Follow a correction of the map; change: world after it from world before."""
         self._landmarks = self._landmarks.moved(change)
-        self.cam_from_world = moved_pose(self.cam_from_world, change)
+        self.cam_from_world = _moved(self.cam_from_world, change)
 
     def _arrive(self, view: View, pose: Array, landmarks: Landmarks, seen: Array) -> None:
         """Take over the landmarks of a view; those of unknown depth get that of their neighbours, if there are any.
@@ -103,7 +102,7 @@ class Walk:
         self._tracks, self._landmarks = view.tracks[known], landmarks.of(known)
 
 
-def moved_pose(cam_from_world: Array, change: Sim3) -> Array:
+def _moved(cam_from_world: Array, change: Sim3) -> Array:
     """The pose (4, 4) after the world has moved."""
     centre = change.apply(-cam_from_world[:3, :3].T @ cam_from_world[:3, 3])
     pose = np.eye(4)
