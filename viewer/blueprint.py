@@ -36,6 +36,7 @@ def layout(scene_depth: float, *, live: bool = False) -> rrb.Blueprint:
             rrb.Spatial2DView(origin="/places/now", name="Place seen now"),
             rrb.Spatial2DView(origin="/places/before", name="and before"),
         ),
+        row_shares=[0.5] * len(tracker) + [1, 1, 1],
         name="Current camera",
     )
     figures = rrb.Horizontal(
