@@ -25,6 +25,9 @@ def evaluate(
     by: Annotated[
         Literal["time", "frame"], typer.Option(help="First column of the reference: timestamps or frame numbers.")
     ] = "time",
+    at_capture: Annotated[
+        bool, typer.Option("--at-capture", help="Compare the poses that a live run gave at capture.")
+    ] = False,
     align: Annotated[
         Literal["sim3", "se3"], typer.Option(help="Alignment with scale (sim3) or without (se3).")
     ] = "sim3",
@@ -51,7 +54,10 @@ def evaluate(
     if depth is None and intrinsics is not None:
         raise SettingsError("--intrinsics measures the cloud against true depth: add --depth.")
     true_poses = read_tum(reference)
-    poses = evaluation.compare(_estimate(folder, by), true_poses, align, names=(str(folder), str(reference)))
+    if at_capture and (depth is not None or loops):
+        raise SettingsError("--depth and --loops measure the finished map: omit --at-capture.")
+    estimate = _said_at_capture(folder, by) if at_capture else _estimate(folder, by)
+    poses = evaluation.compare(estimate, true_poses, align, names=(str(folder), str(reference)))
     rows = _trajectory_rows(poses)
     if depth is not None:
         truth = find_true_depth(depth, depth_scale)
@@ -72,6 +78,15 @@ def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
     if by == "time":
         return read_tum(folder / "poses.txt")
     return rigid_trajectory(open_map(folder), by_index=True)
+
+
+def _said_at_capture(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
+    from recon.exports.trajectory import Trajectory
+    from recon.store.tracked import read_tracked
+
+    said = read_tracked(folder)
+    times = said.timestamps if by == "time" else said.indices.astype(float)
+    return Trajectory(times, said.world_from_cam, said.indices)
 
 
 def _loop_rows(folder: Path, by: Literal["time", "frame"], reference: Trajectory, scale: float) -> list[Row]:

@@ -27,6 +27,7 @@ from cli.options import (
     Refine,
     Resume,
     Size,
+    Tracking,
     Viewer,
     WebHost,
     Weights,
@@ -67,6 +68,7 @@ def live(
     refine: Refine = "auto",
     depth: DenseDepth = "filled",
     quality: Quality = "normal",
+    tracking: Tracking = True,
     viewer: Viewer = None,
     web_host: WebHost = "127.0.0.1",
     overwrite: Overwrite = False,
@@ -105,6 +107,7 @@ def live(
         depth=depth,
         quality=quality,
         places=places,
+        tracking=tracking,
     )
     _print_source(source, opened.description, settings.chunk)
     with workers_of_environment() as workers:

@@ -60,6 +60,7 @@ MemoryFrames = Annotated[int, typer.Option(help="Earlier frames that the network
 MemoryMib = Annotated[float | None, typer.Option(help="Memory limit for these frames in MiB.  [default: no limit]")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first; worthwhile for long sequences.")]
 Loops = Annotated[bool, typer.Option("--loops/--no-loops", help="Recognise revisited places and correct the map.")]
+Tracking = Annotated[bool, typer.Option("--tracking/--no-tracking", help="Give every captured image a pose at once.")]
 DenseDepth = Annotated[
     Literal["filled", "classical"],
     typer.Option(help="Plane sweep with gaps filled by a network, or plane sweep alone."),

@@ -9,9 +9,10 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-from recon.core.events import ChunkReconstructed, Event, FrameRead, Notice, StreamStatus
+from recon.core.events import ChunkReconstructed, Event, FrameRead, FrameTracked, Notice, StreamStatus
 from recon.core.events import Progress as StageProgress
 from recon.core.quantities import duration
+from recon.core.tracked import TrackingCounts, TrackingReport
 from recon.plan import Plan
 
 CHUNKS_STAGE = "frames"
@@ -31,6 +32,7 @@ class ProgressBar:
         self._chunks = 0
         self._expected = plan.seconds if plan else 0.0
         self._status: StreamStatus | None = None
+        self._tracked = TrackingCounts()
         console = Console(stderr=True)
         self._bar = Progress(
             SpinnerColumn(),
@@ -57,6 +59,8 @@ class ProgressBar:
         match event:
             case FrameRead():
                 self._read += 1
+            case FrameTracked():
+                self._tracked.add(event)
             case ChunkReconstructed():
                 self._chunks += 1
             case StageProgress():
@@ -85,7 +89,9 @@ class ProgressBar:
 
     def _live_figures(self, elapsed: float) -> str:
         frames = f"{self._read} frames, {self._chunks} chunks, {self._read / max(elapsed, 1e-9):.1f} frames/s"
-        return f"{frames}, {stream_figures(self._status)}" if self._status else frames
+        tracked = self._tracked.report()
+        parts = [frames, stream_figures(self._status) if self._status else "", tracking_figures(tracked)]
+        return ", ".join(filter(None, parts))
 
     def _show_stage(self, progress: StageProgress) -> None:
         started = progress.done > 0 and progress.total > 0
@@ -105,3 +111,10 @@ def stream_counts(status: StreamStatus) -> str:
     """Counts of a stream's images."""
     counts = [(status.skipped, "skipped"), (status.passed_over, "passed over"), (status.damaged, "damaged")]
     return ", ".join([f"{status.captured} captured", *(f"{count} {what}" for count, what in counts if count)])
+
+
+def tracking_figures(report: TrackingReport) -> str:
+    """The share of frames with a pose since there is a map, and how soon they had it; empty before that."""
+    if report.frames == report.waiting:
+        return ""
+    return f"{report.share:.0%} tracked, {report.p50:.0f} ms (95%: {report.p95:.0f})"

@@ -329,7 +329,7 @@ def _loss(lost: Sequence[SkippedFrame], read: int) -> str:
 
 def _print_summary(report: RunReport, out: Path) -> None:
     """The results of a run, and what to do next."""
-    from cli.progress import stream_counts
+    from cli.progress import stream_counts, tracking_figures
 
     quoted = shlex.quote(str(out))
     rows = [("DOUBTFUL", f"{suspicion}.") for suspicion in report.suspicions]
@@ -346,6 +346,8 @@ def _print_summary(report: RunReport, out: Path) -> None:
         rows.append(("between them", f"{report.passed_over} frames, {report.passed_over_placed} posed afterwards"))
     if report.stream:
         rows.append(("stream", stream_counts(report.stream)))
+    if report.tracking:
+        rows.append(("at capture", tracking_figures(report.tracking) or "not tracked: the map came too late"))
     rows += [
         ("time", f"{duration(report.seconds)}, {report.frames_read / report.seconds:.1f} {what}/s"),
         ("peak memory", size(report.peak_memory_bytes)),
@@ -361,6 +363,7 @@ def _print_summary(report: RunReport, out: Path) -> None:
         ("cloud", "cloud.ply"),
         ("COLMAP model", "colmap/sparse/0"),
         ("trajectory", "poses.txt"),
+        ("at capture", "tracked.csv"),
         ("recording", "recording.rrd"),
         ("report", "report.html"),
         ("report, as data", "report.json"),

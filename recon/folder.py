@@ -22,6 +22,7 @@ from recon.store.journal import Journal
 from recon.store.lock import LOCK, sole_writer
 from recon.store.map import incoming_folder
 from recon.store.missing import PART, REPLACED
+from recon.store.tracked import NAME as TRACKED
 
 MAP = "map"
 OUTPUTS = (
@@ -32,6 +33,7 @@ OUTPUTS = (
     "report.html",
     "evaluation.png",
     "loops.png",
+    TRACKED,
     *written_names(by_every_run=False),
 )
 SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json", f"{REPLACED}/map", f"{PART}/map")
@@ -115,6 +117,7 @@ def discard_map(out: Path) -> None:
     """Delete the files that a run wrote before it had a map."""
     for name in ("map", "colmap"):
         shutil.rmtree(out / name, ignore_errors=True)
+    (out / TRACKED).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -28,14 +28,16 @@ from recon.separate import prepare_front_end
 from recon.settings import RunSettings
 from recon.sources import Source, open_source
 from recon.sources.base import Candidate
+from recon.sources.live import LiveSource
 from recon.sources.overlay import OverlayFinder
 from recon.store.growing import GrowingStore
-from recon.store.journal import AS_IT_WAS, Journal, cannot_resume, require_run
+from recon.store.journal import AS_IT_WAS, Journal, Part, cannot_resume, require_run
 from recon.store.lock import sole_writer
 from recon.store.map import incoming_folder, open_map
 from recon.store.replay import ReplayedChunks
 from recon.store.report import ChunkReport, RunReport, main_versions, write_or_tell
 from recon.store.resumed import ResumedSource
+from recon.tracking.live import LiveTracking
 
 ENOUGH = 2  # frames with a place
 WRITE_OUTPUTS = "recon.exports.outputs:write_outputs"
@@ -96,23 +98,36 @@ def reconstruct_source(
         journal = open_journal(name, source, out, settings)
         settings = settings.with_keyframes(journal.parts[-1].settings.source.keyframes)
         source.keyframes = journal.keyframes
-        if settings.resume:
-            source = ResumedSource(source, out, journal)
         with explained(out, resumable=prepared.resumable), full_disk_explained(out):
             tell = workers.listener = Announcer(out, listeners)
+            tracking = _tracked(source, journal.parts[-1], out, tell) if settings.tracking else None
+            if settings.resume:
+                source = ResumedSource(source, out, journal)
             front_end = prepared.start(Workplace(out / "map", tell, sorted(journal.frames)))
-            return Run(Task(name, source, out, settings, workers), tell, journal, front_end, recogniser).execute()
+            task = Task(name, source, out, settings, workers, tracking)
+            return Run(task, tell, journal, front_end, recogniser).execute()
+
+
+def _tracked(source: Source, part: Part, out: Path, tell: Announcer) -> LiveTracking | None:
+    """The tracker of a live source, the newest part of the map; None for other sources."""
+    if not isinstance(source, LiveSource):
+        return None
+    source.watcher = tracking = LiveTracking(out, tell, part.first, part.start)
+    tell.add(tracking)
+    return tracking
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """The input of a run. name: of the source, for the report. out: run folder. workers: its other processes."""
+    """The input of a run. name: of the source, for the report. out: run folder. workers: its other processes. tracking:
+    of a live source."""
 
     name: str
     source: Source
     out: Path
     settings: RunSettings
     workers: Workers
+    tracking: LiveTracking | None = None
 
 
 class Run:
@@ -343,5 +358,6 @@ class Run:
             passed_over=len(self._frames.passed),
             passed_over_placed=len(self._frames.between),
             stream=self._task.source.status,
+            tracking=self._task.tracking.report() if self._task.tracking else None,
             unwritten=unwritten,
         )

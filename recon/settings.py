@@ -98,6 +98,7 @@ class RunSettings:
     front_end: a name in ``recon.frontend.FRONT_ENDS``; empty for the network if one is given, else structure from
     motion. matcher: of structure from motion, a name in ``recon.sfm.matching.MATCHERS``. places: how the recogniser was
     opened, see ``retrieval.recogniser.open_recogniser``; None for no loops, or for a recogniser of the caller's own.
+    tracking: give every frame of a live source a pose at once.
     Raises SettingsError for values that cannot work.
     """
 
@@ -116,6 +117,7 @@ class RunSettings:
     front_end: str = ""
     matcher: str = "sift"
     places: PlaceSettings | None = None
+    tracking: bool = True
 
     def __post_init__(self) -> None:
         require_types(self)

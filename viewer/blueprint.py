@@ -25,8 +25,8 @@ class Eye:
         return cls(position, (0.0, 0.0, 0.9 * scene_depth), (0.0, -1.0, 0.0))
 
 
-def layout(start: Eye, *, places: bool = True) -> rrb.Blueprint:
-    """The layout of the views. places: with recognised places beside each other."""
+def layout(start: Eye, *, places: bool = True, live: bool = False) -> rrb.Blueprint:
+    """The layout of the views. places: with recognised places beside each other. live: with the tracker's state."""
     eye = rrb.EyeControls3D(position=start.position, look_target=start.target, eye_up=start.up)
     recognised = rrb.Horizontal(
         rrb.Spatial2DView(origin="/places/now", name="Place seen now"),
@@ -40,13 +40,16 @@ def layout(start: Eye, *, places: bool = True) -> rrb.Blueprint:
         line_grid=False,
         eye_controls=eye,
     )
+    tracker = [rrb.TextDocumentView(origin="/tracking", name="Tracker")] if live else []
     camera_views = rrb.Vertical(
+        *tracker,
         rrb.Spatial2DView(origin="/world/camera/image", name="Image"),
         rrb.Tabs(
             rrb.Spatial2DView(origin="/world/camera/depth", name="Depth"),
             rrb.Spatial2DView(origin="/world/camera/confidence", name="Confidence"),
         ),
         *([recognised] if places else []),
+        row_shares=[0.5] * len(tracker) + [1.0] * (2 + places),
         name="Current camera",
     )
     figures = rrb.Horizontal(
@@ -56,6 +59,7 @@ def layout(start: Eye, *, places: bool = True) -> rrb.Blueprint:
         ),
         _plot("/plots/residual", "Overlap residual (share of depth)"),
         rrb.Tabs(
+            *([_plot("/plots/tracked", "Corners that agree with the pose")] if live else []),
             _plot("/plots/memory", "Memory (MB)"),
             _plot("/plots/lag", "Viewer behind (s)"),
         ),

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recon.core.events import ChunkReconstructed, Event, FrameRead, PosesCorrected, Progress
+from recon.core.events import ChunkReconstructed, Event, FrameRead, FrameTracked, PosesCorrected, Progress
 
-MOST_WAITING = {"submap": 4, "frame": 500}
+MOST_WAITING = {"submap": 4, "frame": 500, "tracked": 500}
 MOST_WAITING_OF_OTHERS = 200
 
 
@@ -76,6 +76,8 @@ def topic(event: Event) -> tuple[str, Hashable]:
     match event:
         case FrameRead(frame):
             return "frame", frame.index
+        case FrameTracked():
+            return "tracked", event.index
         case Progress(stage):
             return "stage", stage
         case ChunkReconstructed(submap):

@@ -23,10 +23,12 @@ from recon.core.events import (
     Finished,
     FrameRead,
     FrameSkipped,
+    FrameTracked,
     LoopClosed,
     Notice,
     PosesCorrected,
     Progress,
+    StreamStatus,
 )
 from recon.core.files import make_folder
 from recon.core.places import LoopRecord
@@ -54,6 +56,8 @@ DEPTH_STEPS = 500  # of the median depth; a step of 0.2% is finer than any colou
 SPEED_WINDOW = 30  # frames
 WARNING = rr.TextLogLevel.WARN
 LOOP_COLOUR = (80, 220, 120)
+STATE_COLOURS = {"tracking": (90, 230, 130), "weak": (240, 200, 60), "lost": (240, 80, 70)}
+TRAIL = 100  # frames
 FILE_PATIENCE = 120.0  # seconds that a run waits at its end for the recording to be written
 SCREEN_PATIENCE = 10.0  # the same for a viewer on screen
 
@@ -126,6 +130,9 @@ class RerunViewer:
         self._stage = ""
         self._read_at: deque[float] = deque(maxlen=SPEED_WINDOW)
         self._last_chunk: float | None = None
+        self._trail: deque[FrameTracked] = deque(maxlen=TRAIL)
+        self._state = ""
+        self._live = False
         self._process = psutil.Process()
         self._stream = rr.RecordingStream("recon")
         self._stream.set_sinks(sink)
@@ -183,6 +190,10 @@ class RerunViewer:
         match letter.event:
             case FrameRead(frame):
                 self._log_speed(frame, letter.came)
+            case StreamStatus():
+                self._live = True
+            case FrameTracked():
+                self._log_tracked(letter.event)
             case FrameSkipped(frame):
                 self._write(f"{frame.name} left out: {frame.reason}", WARNING)
             case Progress(stage) if stage != self._stage:
@@ -244,12 +255,31 @@ class RerunViewer:
         )
         self._submaps[number] = submap
         if len(self._submaps) == 1:
-            self._stream.send_blueprint(layout(Eye.behind_first_camera(self._scene_depth())))
+            self._stream.send_blueprint(layout(Eye.behind_first_camera(self._scene_depth()), live=self._live))
         self._log_points(number, added, submap)
         for frame in added:
             self._log_camera(frame, placed[frame.index], submap)
         self._log("plots/residual", rr.Scalars(event.submap.residual), at=submap.start)
         self._log_path()
+
+    def _log_tracked(self, said: FrameTracked) -> None:
+        """Where the camera is now, the way that it came, and the state of the tracker if it changes."""
+        at, colour = Instant(said.index, said.timestamp), STATE_COLOURS[said.state]
+        if said.state != self._state:
+            self._state = said.state
+            self._log("tracking", rr.TextDocument(f"# {said.state}", media_type="text/markdown"), at=at)
+        self._log("plots/tracked", rr.Scalars(said.inliers), at=at)
+        if said.world_from_cam is None or said.camera is None or not self._submaps:
+            self._log("world/now", rr.Clear(recursive=True), at=at)
+            return
+        self._trail.append(said)
+        if self._trail[0].piece != said.piece:
+            self._trail = deque((one for one in self._trail if one.piece == said.piece), maxlen=TRAIL)
+        pose, length = Sim3.from_matrix(said.world_from_cam), 2 * FRUSTUM_SHARE * self._scene_depth()
+        frustum = shapes.frustum(said.camera, pose, length)
+        self._log("world/now", rr.LineStrips3D([frustum], colors=colour, radii=rr.Radius.ui_points(2.5)), at=at)
+        way = [one.world_from_cam[:3, 3] for one in self._trail if one.world_from_cam is not None]
+        self._log("world/now/trail", rr.LineStrips3D([way], colors=colour, radii=rr.Radius.ui_points(1.5)), at=at)
 
     def _log_points(self, number: int, added: list[FrameGeometry], submap: LoggedSubmap) -> None:
         positions, colours = shapes.thin_points(added, int(SUBMAP_SHARE * self._points_left), seed=number)
@@ -322,7 +352,7 @@ class RerunViewer:
         level = Level.of(frames)
         position, target = level.first_view(cloud.positions, frames)
         eye = Eye(position.tolist(), target.tolist(), level.level_from_world[1].tolist())
-        self._stream.send_blueprint(layout(eye, places=bool(self._loops)))
+        self._stream.send_blueprint(layout(eye, places=bool(self._loops), live=bool(self._state)))
 
     def _log_loop(self, loop: LoopRecord) -> None:
         """Both images of a recognised place side by side, and its edge in the map."""

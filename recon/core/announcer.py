@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from threading import RLock
 
 from recon.core.events import Event, Listener, Notice
 from recon.core.helping import Helpers
@@ -15,22 +16,28 @@ def _pass(event: Event, listener: Listener) -> None:
 
 
 class Announcer:
-    """A listener that passes on every event. helpers: of the run in ``folder``, including its listeners."""
+    """A listener that passes on every event, one at a time. helpers: of the run in ``folder``, with its listeners."""
 
     def __init__(self, folder: Path, listeners: Sequence[Listener] = ()) -> None:
-        self._listeners = listeners
+        self._listeners = list(listeners)
+        self._speaking = RLock()
         self.helpers = Helpers(folder, self)
         self._notices: list[str] = []
         self._suspicions: list[str] = []
 
     def __call__(self, event: Event, /) -> None:
-        if isinstance(event, Notice):
-            self._notices.append(event.text)
-            if event.doubtful:
-                self.suspect(event.text.removesuffix("."))
-        for number, listener in enumerate(self._listeners):
-            name = getattr(listener, "__name__", type(listener).__name__)
-            self.helpers.attempt(f"the listener {name}", partial(_pass, event, listener), key=number)
+        with self._speaking:
+            if isinstance(event, Notice):
+                self._notices.append(event.text)
+                if event.doubtful:
+                    self.suspect(event.text.removesuffix("."))
+            for number, listener in enumerate(self._listeners):
+                name = getattr(listener, "__name__", type(listener).__name__)
+                self.helpers.attempt(f"the listener {name}", partial(_pass, event, listener), key=number)
+
+    def add(self, listener: Listener) -> None:
+        """Pass further events on to another listener too."""
+        self._listeners.append(listener)
 
     def suspect(self, *suspicions: str) -> None:
         """Keep why the whole map may be wrong: sentences without their full stops."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from recon.core.places import LoopRecord
-from recon.core.types import Frame, PlacedFrame, SkippedFrame, SparsePoints, Submap
+from recon.core.similarity import Array
+from recon.core.types import Camera, Frame, PlacedFrame, SkippedFrame, SparsePoints, Submap
+
+TrackingState = Literal["waiting", "tracking", "weak", "lost"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +37,37 @@ class Progress:
 
 
 @dataclass(frozen=True, eq=False)
+class FrameTracked:
+    """What is known of a captured frame at once, in the map as it is then; sent from the thread that captures, as soon
+    as there is a map.
+
+    state: ``waiting`` for the map, ``tracking``, ``weak`` if few corners of the image agree on the pose,
+    if they determine it badly, or if it has drifted, ``lost`` if there is no pose. world_from_cam: (4, 4) rigid, or
+    None. camera: the lens of the map near it. inliers: corners that agree. piece: of the map; poses in different pieces
+    cannot be compared. drift: the error to be expected, as a share of the scene's depth. milliseconds: from the arrival
+    of the frame.
+    """
+
+    index: int
+    timestamp: float
+    state: TrackingState
+    world_from_cam: Array | None
+    camera: Camera | None
+    inliers: int
+    piece: int
+    drift: float
+    milliseconds: float
+
+
+@dataclass(frozen=True, eq=False)
 class ChunkReconstructed:
-    """A submap was placed; frames are its newly placed ones (the overlap belongs to the previous chunk)."""
+    """A submap was placed; frames are its newly placed ones (the overlap belongs to the previous chunk). piece: of the
+    map, to which it is connected, by the index of its first submap.
+    """
 
     submap: Submap
     frames: tuple[PlacedFrame, ...]
+    piece: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +125,7 @@ class Finished:
 
 Event = (
     FrameRead
+    | FrameTracked
     | FrameSkipped
     | Progress
     | ChunkReconstructed
@@ -108,7 +138,7 @@ Event = (
 
 
 class Listener(Protocol):
-    """Receives events in order, on the pipeline's thread.
+    """Receives events in order, one at a time, on the pipeline's thread; ``FrameTracked`` on that of the capture.
 
     A listener must return quickly and must not keep a frame's pixels: memory is bounded by the chunk.
     """

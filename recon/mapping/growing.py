@@ -113,7 +113,7 @@ class GrowingMap:
         if new_piece and pieces:
             self._tell(Notice(f"{_span(chunk)} could not be connected with the frames before; trying again later."))
         self._write(submap, added)
-        self._tell(ChunkReconstructed(submap, new))
+        self._tell(ChunkReconstructed(submap, new, self._placement.first_submap))
         if self._loops is not None:
             self._close_loops(self._loops, submap, chunk, added, doubts=doubts, new_piece=new_piece)
         return submap

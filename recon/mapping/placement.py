@@ -34,6 +34,11 @@ class Placement:
         """The largest piece, the earlier one of equals; empty if nothing is placed."""
         return max(self.pieces, key=len, default={})
 
+    @property
+    def first_submap(self) -> int:
+        """Index of the first submap of the piece that grows."""
+        return min((self._submap_of[index] for index in self.pieces[-1]), default=0)
+
     def place(self, chunk: Chunk, geometry: ChunkGeometry) -> tuple[Submap, tuple[PlacedFrame, ...]]:
         """Place a chunk that has at least one frame; returns the submap and the frames new in the map.
 

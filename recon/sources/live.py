@@ -52,8 +52,20 @@ class Feed(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Sees every captured frame, on the capturing thread, which it must not stop for long."""
+
+    def see(self, frame: Frame, arrived: float) -> None:
+        """A frame, and when it arrived, by ``time.monotonic``."""
+        ...
+
+    def close(self) -> None:
+        """The capture has ended."""
+        ...
+
+
 class LiveSource:
-    """Frames of a feed as they arrive, for one iteration; see ``recon.sources.base.Source``.
+    """Frames of a feed as they arrive, for one iteration; see ``recon.sources.base.Source``. watcher: set before that.
 
     Capture runs in a separate thread, and memory does not grow with the length of the stream: ``Waiting`` explains
     which frames are dropped if the reconstruction is slower. Originals are kept only for frames that are read.
@@ -64,6 +76,7 @@ class LiveSource:
             raise SettingsError("--masks matches file names and cannot be used with a live source. Omit it.")
         self._name, self._feed = name, feed
         self.keyframes = KeyframeChoice.of(options)
+        self.watcher: Watcher | None = None
         self._waiting = Waiting(WAITING, patient=feed.patient)
         self._stop = threading.Event()
         self._start = self._newest = time.monotonic()
@@ -115,6 +128,7 @@ class LiveSource:
             for item in self._feed.items(self._stop):
                 if isinstance(item, Candidate):
                     self._waiting.count(captured=1)
+                    self._show(item)
                     self._enter(picker.take(item) if picker else [item])
                 elif isinstance(item, Incident):
                     self._note(item)
@@ -125,6 +139,13 @@ class LiveSource:
             self._waiting.close(error)  # raised where the frames are read
         finally:
             self._waiting.close()
+            if self.watcher:
+                self.watcher.close()
+
+    def _show(self, item: Candidate) -> None:
+        if self.watcher:  # files may have waited before they are read
+            arrived = time.monotonic() if self._feed.patient else item.frame.timestamp
+            self.watcher.see(self._since_start(item).frame, arrived)
 
     def _enter(self, decided: Iterable[Candidate | PassedFrame]) -> None:
         for item in decided:

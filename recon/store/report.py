@@ -14,6 +14,7 @@ from recon.core.events import Listener, Notice, StreamStatus
 from recon.core.files import write_atomically
 from recon.core.places import LoopRecord
 from recon.core.stopwatch import StageTime
+from recon.core.tracked import TrackingReport
 from recon.core.typed_json import read_object, typed
 from recon.core.types import Chunk, ChunkGeometry, SkippedFrame
 from recon.settings import RunSettings
@@ -60,8 +61,8 @@ class RunReport:
     files, are in ``skipped``. seconds: wall time; processor_seconds: see ``StageTime``. notices: sentences shown to the
     user. interrupted: the user ended the run early, and finished work was kept. loops: every loop candidate. unwritten:
     a sentence for each file that could not be written. passed_over: frames that showed almost nothing new;
-    passed_over_placed of them got a pose afterwards. stream: status of a live source. suspicions: why the whole map may
-    be wrong, see ``recon.mapping.sanity``.
+    passed_over_placed of them got a pose afterwards. stream: status of a live source. tracking: what became of its
+    frames at capture. suspicions: why the whole map may be wrong, see ``recon.mapping.sanity``.
     """
 
     source: str
@@ -83,6 +84,7 @@ class RunReport:
     unwritten: tuple[str, ...] = ()
     suspicions: tuple[str, ...] = ()
     processor_seconds: float = 0.0
+    tracking: TrackingReport | None = None
 
     @property
     def losses(self) -> tuple[tuple[SkippedFrame, ...], ...]:

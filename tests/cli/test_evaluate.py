@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from recon.core.events import FrameTracked
 from recon.core.places import LoopRecord
 from recon.exports.trajectory import rigid_trajectory, write_trajectory, write_tum
 from recon.settings import RunSettings
 from recon.store.map import MapStore, open_map
 from recon.store.report import RunReport, write
+from recon.store.tracked import TrackedFile
 from tests.cli.conftest import Recon
 from tests.support import make_map
 
@@ -52,6 +54,29 @@ def test_a_wrong_reference_is_reported(recon: Recon, video_run: Path, options: t
     assert outcome.code == 2
     assert words in outcome.err
     assert len(outcome.err.splitlines()) == 1
+
+
+def test_poses_as_said_at_capture(recon: Recon, video_run: Path) -> None:
+    """Frames that were lost do not count, nor those in another piece of the map."""
+    reference = rigid_trajectory(open_map(video_run), by_index=True)
+    file = TrackedFile(video_run)
+    for row, (index, pose) in enumerate(zip(reference.indices, reference.world_from_cam, strict=True)):
+        state, said, piece = ("lost", None, 0) if row == 2 else ("tracking", pose, int(row == 3))
+        file.add(FrameTracked(int(index), 0.1 * row, state, said, None, 99, piece, 0.01, 20.0))
+    file.close()
+    options = ("--reference", video_run.parent / "reference.txt", "--by", "frame", "--at-capture")
+    outcome = recon("eval", video_run, *options)
+    assert outcome.code == 0, outcome.err
+    assert "  matched poses         4 of 6\n" in outcome.out
+    assert "  scale                 1\n" in outcome.out
+    outcome = recon("eval", video_run, *options, "--loops")
+    assert (outcome.code, "omit --at-capture" in outcome.err) == (2, True)
+    (video_run / "tracked.csv").write_text("frame,time,tx\n1,2,three\n")
+    outcome = recon("eval", video_run, *options)
+    assert (outcome.code, "is damaged" in outcome.err) == (2, True)
+    (video_run / "tracked.csv").unlink()
+    outcome = recon("eval", video_run, *options)
+    assert (outcome.code, "Only recon live writes it." in outcome.err) == (2, True)
 
 
 def test_loops_are_judged_and_drawn(recon: Recon, video_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ import pytest
 
 from cli.ending import ended_by_user
 from cli.progress import ProgressBar
-from recon.core.events import ChunkReconstructed, FrameRead, StreamStatus
+from recon.core.events import ChunkReconstructed, FrameRead, FrameTracked, StreamStatus
 from recon.store import report
+from recon.store.tracked import read_tracked
 from tests.cli.conftest import SAMPLE, Recon
 from tests.support import frame_of
 
@@ -54,26 +55,43 @@ def test_passed_over_frames_get_a_pose(recon: Recon, every_frame_twice: Path, tm
 def test_ctrl_c_ends_a_live_run_with_every_file(
     recon: Recon, every_frame_twice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    show = ProgressBar.__call__
+    """Once a part of the map exists, two more images arrive; they are tracked at once, and then Ctrl-C ends the run."""
+    show, placed, tracked = ProgressBar.__call__, {}, {}
+    folder = Path(shutil.copytree(every_frame_twice, tmp_path / "images"))
+    later = 2 * FRAMES + 1
 
-    def interrupt(self: ProgressBar, event: object) -> None:
+    def listen(self: ProgressBar, event: object) -> None:
         show(self, event)  # type: ignore[arg-type]
-        if isinstance(event, ChunkReconstructed) and event.submap.index == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+        if isinstance(event, ChunkReconstructed):
+            placed.update({frame.index: frame for frame in event.frames})
+            if event.submap.index == 0:
+                for copy in range(2):
+                    shutil.copy(SAMPLE / "images" / "000004.jpg", folder / f"{FRAMES:03d}_{copy}.jpg")
+        if isinstance(event, FrameTracked):
+            tracked[event.index] = event
+            if event.index == later:
+                os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(ProgressBar, "__call__", interrupt)
+    monkeypatch.setattr(ProgressBar, "__call__", listen)
     out = tmp_path / "out"
     options = ("--size", "320", "--chunk", "4", "--overlap", "2", "--no-loops", "--viewer", "none")
-    outcome = recon("live", every_frame_twice, "--watch", "--out", out, *options)
+    outcome = recon("live", folder, "--watch", "--out", out, *options)
     assert outcome.code == 0, outcome.err
-    assert "  stream        10 captured, 5 passed over\n" in outcome.out
-    assert len(np.loadtxt(out / "poses.txt")) == 2 * FRAMES  # their files still exist
+    assert "  stream        12 captured, 6 passed over\n" in outcome.out
+    assert "  at capture    100% tracked, " in outcome.out
+    assert len(np.loadtxt(out / "poses.txt")) == later + 1  # their files still exist
     run = report.read(out / "report.json")
     assert not run.interrupted
     assert run.stream
-    assert run.stream.captured == 2 * FRAMES
-    assert (run.frames_placed, run.passed_over_placed) == (FRAMES, FRAMES)
+    assert run.stream.captured == later + 1
+    assert (run.frames_placed, run.passed_over_placed) == (FRAMES + 1, FRAMES + 1)
     assert run.chunks[0].lag > 0
+    assert run.tracking
+    assert run.tracking.frames == later + 1
+    said = tracked[later].world_from_cam
+    assert said is not None
+    assert np.linalg.norm(said[:3, 3] - placed[4].world_from_cam.translation) < 0.03  # of the depth; the same image
+    assert np.allclose(read_tracked(out).world_from_cam[-1], said, atol=1e-6)
     for name in ("cloud.ply", "colmap/sparse/0/images.bin", "poses.txt", "map/map.json"):
         assert (out / name).stat().st_size > 0
 
@@ -143,3 +161,6 @@ def test_the_bar_shows_skipped_frames_and_the_lag() -> None:
     bar(FrameRead(frame_of(0)))
     bar(StreamStatus(captured=120, passed_over=70, skipped=30, damaged=0, lost=1, lag=4.2))
     assert bar.figures().endswith("frames/s, 120 captured, 30 skipped, 70 passed over, 4 s behind")
+    for index, state in enumerate(("waiting", "tracking", "weak", "lost", "tracking")):
+        bar(FrameTracked(index, 0.1 * index, state, None, None, 0, 0, 0.0, 10.0 + index))
+    assert bar.figures().endswith(", 4 s behind, 75% tracked, 12 ms (95%: 14)")

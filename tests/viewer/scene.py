@@ -14,6 +14,7 @@ from recon.core.events import (
     Finished,
     FrameRead,
     FrameSkipped,
+    FrameTracked,
     LoopClosed,
     Notice,
     PosesCorrected,
@@ -95,6 +96,16 @@ def correction_event(chunks: int) -> PosesCorrected:
     )
 
 
+def tracked_events(first: int) -> Iterator[FrameTracked]:
+    """Frames behind the map, the last of them lost."""
+    for step, state in enumerate(("tracking", "tracking", "weak", "lost")):
+        index, pose = first + step, np.eye(4)
+        pose[:3, 3] = true_centre(index)
+        known = state != "lost"
+        where = (pose, CAMERA, 80) if known else (None, None, 0)
+        yield FrameTracked(index, SECONDS * index, state, *where, piece=0, drift=0.01, milliseconds=12.0)
+
+
 def original_colour(index: int) -> tuple[int, int, int]:
     return 100, 100, 20 * index
 
@@ -113,6 +124,7 @@ def events(chunks: int) -> Iterator[Event]:
         for index in range(CHUNK * number, CHUNK * (number + 1)):
             yield FrameRead(frame(index))
         yield chunk_event(number)
+    yield from tracked_events(CHUNK * chunks)
     yield LoopClosed(LoopRecord(CHUNK * chunks - 1, 1, 0, chunks - 1, 0.7, 55, 0.002, 1.0, 0.1, "accepted", ""))
     yield FrameSkipped(SkippedFrame(99, "99.png", "too blurred"))
     yield Notice("Working size lowered to 64.")

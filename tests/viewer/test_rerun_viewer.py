@@ -93,6 +93,8 @@ def test_entities_and_how_often_each_is_logged(chunks: list[Chunk]) -> None:
         "/plots/pace",
         "/plots/residual",
         "/plots/speed",
+        "/plots/tracked",
+        "/tracking",
         "/world",
         "/world/camera",
         "/world/camera/confidence",
@@ -100,6 +102,8 @@ def test_entities_and_how_often_each_is_logged(chunks: list[Chunk]) -> None:
         "/world/camera/image",
         "/world/cameras",
         "/world/loops",
+        "/world/now",
+        "/world/now/trail",
         "/world/points",
         "/world/trajectory",
         *(f"/world/submaps/{number}" for number in range(CHUNKS)),
@@ -343,6 +347,16 @@ def test_confidence_is_an_image_of_every_frame(chunks: list[Chunk]) -> None:
     image = cv2.imdecode(np.array(blobs[0][1][0], dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
     assert image.shape == (scene.HEIGHT, scene.WIDTH)
     assert image[0].mean() < 40 < 240 < image[10:].mean()
+
+
+def test_the_tracked_camera_its_trail_and_the_state_are_shown_at_capture(chunks: list[Chunk]) -> None:
+    trails = column(chunks, "/world/now/trail", "LineStrips3D:strips")
+    assert [at for at, _ in trails] == [FRAMES, FRAMES + 1, FRAMES + 2]
+    assert np.allclose(trails[-1][1][0], [scene.true_centre(index) for index in range(FRAMES, FRAMES + 3)])
+    assert [value for _, value in column(chunks, "/tracking", "TextDocument:text")] == [
+        ["# tracking"], ["# weak"], ["# lost"],
+    ]  # fmt: skip
+    assert [at for at, _ in column(chunks, "/world/now", "Clear:is_recursive")] == [FRAMES + 3]
 
 
 def test_points_of_all_submaps_keep_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,9 @@ def test_chunks_that_share_nothing_are_pieces_and_the_largest_is_the_map(
     map_, _, events = grown
     grow(map_, 0, range(2))
     grow(map_, 1, range(5, 9))
+    grow(map_, 2, range(7, 9))
     assert [frame.index for frame in map_.frames] == [5, 6, 7, 8]
+    assert [event.piece for event in events if isinstance(event, ChunkReconstructed)] == [0, 1, 1]
     assert [event.text for event in events if isinstance(event, Notice)] == [
         "Frames 0005.jpg to 0008.jpg could not be connected with the frames before; trying again later."
     ]

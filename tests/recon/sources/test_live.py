@@ -210,6 +210,19 @@ class TestStreams:
             open_live_source(f"rtsp://127.0.0.1:{free_port()}/live", SourceOptions())
 
 
+class Watcher:
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.closed = False
+
+    def see(self, frame: Frame, arrived: float) -> None:
+        assert 0 <= time.monotonic() - arrived < SECONDS
+        self.seen.append(frame.index)
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class TestRealtime:
     def test_a_video_takes_its_own_time(self, tmp_path: Path) -> None:
         path = encode_video(tmp_path / "a.mp4", frames=8, rate=10)
@@ -222,6 +235,7 @@ class TestRealtime:
         monkeypatch.setattr("recon.sources.live.WAITING", 5)
         path = encode_video(tmp_path / "a.mp4", frames=40, rate=100)
         source = open_live_source(str(path), SourceOptions(), realtime=True)
+        source.watcher = watcher = Watcher()
         items = iter(source)
         first = next(items)
         while source.status.captured < 40:
@@ -232,6 +246,8 @@ class TestRealtime:
         assert rest[-1] == 39
         assert np.diff([first.index, *rest]).max() < 25
         assert source.status.skipped == 40 - 1 - len(rest)
+        assert watcher.seen == list(range(40))
+        assert watcher.closed
 
     def test_stopping_ends_the_capture_but_not_the_frames_that_wait(self, tmp_path: Path) -> None:
         path = encode_video(tmp_path / "a.mp4", frames=40, rate=20)

@@ -1,0 +1,27 @@
+"""From pixels to directions and back, with OpenCV, which does not hold the interpreter lock as COLMAP does."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from recon.core.similarity import Array
+from recon.core.types import Camera
+
+RADIAL_TERMS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 0, "SIMPLE_RADIAL": 1, "RADIAL": 2, "OPENCV": 4}
+
+
+def rays(camera: Camera, pixels: Array) -> Array:
+    """The points (n, 2) of the plane z = 1 that the camera sees at pixels (n, 2) of its original."""
+    found = np.ascontiguousarray(pixels, dtype=np.float64).reshape(-1, 1, 2)
+    if not len(found):
+        return np.zeros((0, 2))
+    undo = cv2.fisheye.undistortPoints if camera.model == "OPENCV_FISHEYE" else cv2.undistortPoints
+    return np.asarray(undo(found, camera.matrix(), _distortion(camera)), dtype=np.float64).reshape(-1, 2)
+
+
+def _distortion(camera: Camera) -> Array:
+    """OpenCV's k1, k2, p1, p2, or k1 to k4 of a fisheye lens; COLMAP has the same formulas."""
+    count = RADIAL_TERMS.get(camera.model, 4)
+    terms = camera.params[len(camera.params) - count :]
+    return np.array([*terms, *[0.0] * (4 - count)])
