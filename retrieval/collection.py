@@ -57,10 +57,13 @@ class Listing:
 
 @dataclass(frozen=True)
 class Match:
-    """An image of the collection that looks like the query; similarity: inner product, 1 for the same image."""
+    """An image of the collection that looks like the query. similarity: inner product, 1 for the same image. points:
+    how many it shares with the query, see ``retrieval.reranking``; None if not counted.
+    """
 
     path: Path
     similarity: float
+    points: int | None = None
 
 
 class Collection:

@@ -23,8 +23,7 @@ from safetensors.numpy import load_file
 from recon.core.bundled import bundled_weights
 from recon.core.errors import WeightsError
 from recon.core.types import Image, Mask
-from recon.network.checkpoints import read_checkpoint
-from recon.network.known_weights import published_sha256, resolve, sha256
+from recon.network.known_weights import read_published
 from recon.network.runtime import choose_device
 from recon.network.xfeat import CELL, DIM, MULTIPLE, XFeat, load_xfeat
 from recon.settings import PlaceSettings
@@ -108,12 +107,8 @@ def open_dense_xfeat(settings: PlaceSettings) -> DenseXFeat:
     """XFeat with the weights that the settings name, or those of its package. Raises WeightsError, DependencyError for
     missing ones, SettingsError.
     """
-    path = resolve(settings.weights or "XFeat")
-    wanted = published_sha256(path)
-    if wanted not in (None, sha256(path)):
-        raise WeightsError(f"{path} differs from the published file. Install its package again.")
-    device = choose_device(settings.device)
-    return DenseXFeat(load_xfeat(read_checkpoint(path)).to(device), device)
+    network, device = load_xfeat(read_published(settings.weights or "XFeat")), choose_device(settings.device)
+    return DenseXFeat(network.to(device), device)
 
 
 def open_xfeat_vlad(settings: PlaceSettings) -> XFeatVlad:
