@@ -89,7 +89,9 @@ def test_an_index_of_enough_images_has_words_of_its_own(
     assert own["describer"] != shipped["describer"] and own["descriptor"] == "xfeat-vlad"
     asked = recon("places", "query", index, SAMPLE / "000020.jpg", "--top", 2)
     assert asked.code == 0 and asked.out.startswith(f"Matches by {own['describer']}")
-    assert asked.out.splitlines()[1].split()[0] == "1.000"
+    first, second = asked.out.splitlines()[1:]
+    assert first.startswith("  1.000") and first.endswith("512 shared points")
+    assert 20 < int(second.split()[-3]) < 512
     shutil.copy(tmp_path / "shipped" / "vocabulary.npz", index)
     refused = recon("places", "query", index, SAMPLE / "000020.jpg")
     assert refused.code == 2 and f"was described by {own['describer']}" in refused.err
