@@ -11,7 +11,8 @@ from pathlib import Path
 import typer
 
 from cli.dependencies import explain
-from cli.text import Row, print_rows, size
+from cli.text import Row, print_rows
+from recon.core.quantities import size
 
 # Packages whose import fails without a system library or wheel: import name, name on the index.
 PACKAGES = (

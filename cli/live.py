@@ -23,6 +23,7 @@ from cli.options import (
     Overwrite,
     PlaceDescriptor,
     PlaceWeights,
+    Quality,
     Refine,
     Resume,
     Size,
@@ -65,6 +66,7 @@ def live(
     place_weights: PlaceWeights = None,
     refine: Refine = "auto",
     depth: DenseDepth = "filled",
+    quality: Quality = "normal",
     viewer: Viewer = None,
     web_host: WebHost = "127.0.0.1",
     overwrite: Overwrite = False,
@@ -91,7 +93,18 @@ def live(
     network = NetworkSettings(weights, arithmetic, device) if weights else None
     places = PlaceSettings(place_descriptor or "", place_weights or "", device) if loops else None
     settings = RunSettings(
-        options, chunk, overlap, model, camera, overwrite, resume, network, refine=refine, depth=depth, places=places
+        options,
+        chunk,
+        overlap,
+        model,
+        camera,
+        overwrite,
+        resume,
+        network,
+        refine=refine,
+        depth=depth,
+        quality=quality,
+        places=places,
     )
     _print_source(source, opened.description, settings.chunk)
     with workers_of_environment() as workers:

@@ -64,6 +64,10 @@ DenseDepth = Annotated[
     Literal["filled", "classical"],
     typer.Option(help="Plane sweep with gaps filled by a network, or plane sweep alone."),
 ]
+Quality = Annotated[
+    Literal["fast", "normal", "best"],
+    typer.Option(help="Fewer features and coarser depth (fast), or more and finer (best)."),
+]
 Refine = Annotated[
     Literal["auto", "none"],
     typer.Option(help="Final bundle adjustment of all poses (auto), or none."),

@@ -28,6 +28,18 @@ def view(
     viewer.show(folder, web=web)
 
 
+def report(folder: Folder) -> None:
+    """Write the page report.html of a run again.
+
+    It shows the warnings, cloud, path, depth and times of the run, and needs no network.
+    """
+    from recon.store.lock import sole_writer
+    from viewer.report import write_report
+
+    with sole_writer(folder, "report"):
+        typer.echo(f"Wrote {write_report(folder)}")
+
+
 def export(
     folder: Folder,
     *,

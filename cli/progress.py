@@ -9,9 +9,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-from cli.text import duration
 from recon.core.events import ChunkReconstructed, Event, FrameRead, Notice, StreamStatus
 from recon.core.events import Progress as StageProgress
+from recon.core.quantities import duration
 from recon.plan import Plan
 
 CHUNKS_STAGE = "frames"

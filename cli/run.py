@@ -37,6 +37,7 @@ from cli.options import (
     Pixels,
     PlaceDescriptor,
     PlaceWeights,
+    Quality,
     Refine,
     Resume,
     Size,
@@ -48,8 +49,9 @@ from cli.options import (
     chosen_lens,
     takes_options_of,
 )
-from cli.text import duration, print_rows, size
-from recon.core.errors import ReconstructionError, SettingsError
+from cli.text import print_rows
+from recon.core.errors import ReconError, ReconstructionError, SettingsError
+from recon.core.quantities import duration, size
 
 if TYPE_CHECKING:
     from recon.core.events import Listener
@@ -114,6 +116,7 @@ def prepare(
     place_weights: PlaceWeights = None,
     refine: Refine = "auto",
     depth: DenseDepth = "filled",
+    quality: Quality = "normal",
     voxel: Voxel = None,
     max_points: MaxPoints = 10_000_000,
     viewer: Viewer = None,
@@ -151,6 +154,7 @@ def prepare(
         cloud,
         refine=refine,
         depth=depth,
+        quality=quality,
         places=places,
     )
     finished = 0
@@ -232,13 +236,14 @@ def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_h
     """Progress bar and viewers of a run."""
     # Imported here because imports take seconds and input errors should be reported first.
     from cli.progress import ProgressBar
-    from cli.recording import Recording
     from recon.core.files import leaving_no_empty_folder
 
     with leaving_no_empty_folder(out), ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(plan))
         listeners: list[Listener] = [bar]
         if ViewerName.NONE not in viewers:
+            from cli.recording import Recording
+
             live, web = ViewerName.LIVE in viewers, ViewerName.WEB in viewers
             recording = Recording(out, say=bar.say, live=live, web=web, host=web_host)
             listeners.append(stack.enter_context(recording))
@@ -298,12 +303,23 @@ def _print_plan(plan: Plan) -> None:
 
 def conclude(report: RunReport, out: Path, ending: Ending) -> None:
     """Print the summary of a run. Raises typer.Exit if it was interrupted or could not write a file."""
+    _write_page(out)
     _print_summary(report, out)
     if report.interrupted:
         typer.echo("Interrupted. Finished chunks are kept, and every file is complete.", err=True)
         raise typer.Exit(ending.code)
     if report.unwritten:
         raise typer.Exit(UNWRITTEN)
+
+
+def _write_page(out: Path) -> None:
+    """Write report.html; a failure is a warning, since the map is complete."""
+    from viewer.report import write_report
+
+    try:
+        write_report(out)
+    except ReconError as error:
+        typer.echo(f"warning: there is no report.html: {error}", err=True)
 
 
 def _loss(lost: Sequence[SkippedFrame], read: int) -> str:
@@ -346,7 +362,8 @@ def _print_summary(report: RunReport, out: Path) -> None:
         ("COLMAP model", "colmap/sparse/0"),
         ("trajectory", "poses.txt"),
         ("recording", "recording.rrd"),
-        ("report", "report.json"),
+        ("report", "report.html"),
+        ("report, as data", "report.json"),
     )
     print_rows("Files", [(label, str(out / name)) for label, name in files if (out / name).exists()])
     commands = [(f"recon view {quoted}", "explore the result")] if (out / "recording.rrd").exists() else []

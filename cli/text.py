@@ -17,21 +17,6 @@ def print_rows(heading: str, rows: Sequence[Row]) -> None:
         typer.echo(f"  {label:<{width}}  {value}")
 
 
-def duration(seconds: float) -> str:
-    """Seconds below two minutes, then minutes, then hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 600:
-        return f"{seconds / 60:.1f} min"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(amount: float) -> str:
-    """Bytes as MB or GB."""
-    return f"{amount / 1e6:.0f} MB" if amount < 1e9 else f"{amount / 1e9:.1f} GB"
-
-
 def one_line(text: str) -> str:
     """Text on one line, with unprintable characters escaped, such as line breaks in file names."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

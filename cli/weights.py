@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.text import print_rows, size
+from cli.text import print_rows
+from recon.core.quantities import size
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Manage network weights: list, pull, verify, import."

@@ -29,6 +29,7 @@ OUTPUTS = (
     *written_names(by_every_run=True),
     "recording.rrd",
     "report.json",
+    "report.html",
     "evaluation.png",
     "loops.png",
     *written_names(by_every_run=False),

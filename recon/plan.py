@@ -18,6 +18,7 @@ from recon.core.machine import Machine, look_at_machine
 from recon.core.sizes import scaled
 from recon.core.types import Frame, Image
 from recon.settings import CloudSettings, RunSettings
+from recon.sfm.quality import QUALITIES, Quality
 from recon.sources.base import SourceDescription
 from recon.sources.keyframes import MOST_HELD
 
@@ -25,7 +26,6 @@ Result = TypeVar("Result")
 
 SMALLEST_CHUNK = 20
 SMALLEST_SIZE = 480
-DEPTH_SIDE = 320
 PROBE_PLANES = 8
 
 # Bytes, measured with `recon run` on data/sample and on real sets of 10 to 250 images.
@@ -38,7 +38,7 @@ MEMORY_PER_CHUNK_FRAME = 2.5e6  # views and depth maps
 MEMORY_PER_PIXEL = 8  # of a chunk's working images
 DECODING_PER_PIXEL = 12  # of one original
 COLOURS = 3  # bytes of a pixel; a mask adds 1
-FEATURES_PER_FRAME = 2048 * (16 + 512)
+FEATURE = 16 + 512
 MATCHES_PER_FRAME = 0.3e6
 SPARSE_PER_FRAME = 0.1e6  # the COLMAP model and points.npz
 DEPTH_PER_PIXEL = 2 + 1 + 3  # depth, confidence and colour, before compression
@@ -118,7 +118,8 @@ def make_plan(
     machine = machine or look_at_machine(out)
     mapped = max(min(description.frames, 2), round(keyframe_share * description.frames))
     fitting, notices = _fit(description, settings.decided(description.frames), machine)
-    disk = disk_need(replace(description, frames=mapped), settings.cloud, recorded=recorded)
+    quality = QUALITIES[settings.quality]
+    disk = disk_need(replace(description, frames=mapped), settings.cloud, quality, recorded=recorded)
     if disk > machine.disk:
         raise ResourceError(
             f"The run needs about {disk / 1e6:,.0f} MB of disk, {machine.disk / 1e6:,.0f} MB are free at {out}. "
@@ -128,7 +129,7 @@ def make_plan(
     working = scaled(original, fitting.source.size)
     left = max(0, description.frames - finished)
     left_mapped = round(keyframe_share * left)
-    probe = probe or run_probe(working)
+    probe = probe or run_probe(working, quality)
     joint = 0.0 if settings.refine == "none" else _joint_seconds(mapped, probe, machine.processors)
     between = (left - left_mapped) * BETWEEN * probe.match
     growing = _chunk_seconds(left_mapped, chunk_count(left_mapped, fitting), fitting, probe, machine.processors)
@@ -176,13 +177,19 @@ def memory_need(description: SourceDescription, settings: RunSettings, processor
     )
 
 
-def disk_need(description: SourceDescription, cloud: CloudSettings | None = None, *, recorded: bool = True) -> int:
+def disk_need(
+    description: SourceDescription,
+    cloud: CloudSettings | None = None,
+    quality: Quality = QUALITIES["normal"],
+    *,
+    recorded: bool = True,
+) -> int:
     """Expected bytes on disk. Upright images on the same disk are linked, so only videos count."""
     most_points = (cloud or CloudSettings()).max_points
     original = description.sizes[0]
     pictures = math.prod(original) * JPEG_PER_PIXEL if description.kind == "video" else 0.0
-    depth = math.prod(scaled(original, DEPTH_SIDE)) * DEPTH_PER_PIXEL
-    found = FEATURES_PER_FRAME + MATCHES_PER_FRAME + SPARSE_PER_FRAME
+    depth = math.prod(scaled(original, quality.depth_size)) * DEPTH_PER_PIXEL
+    found = quality.features * FEATURE + MATCHES_PER_FRAME + SPARSE_PER_FRAME
     recording = RECORDING_PER_FRAME if recorded else 0.0
     points = min(description.frames * CLOUD_PER_FRAME, most_points * BYTES_PER_POINT)
     return round(description.frames * (pictures + depth + found + recording) + points)
@@ -250,13 +257,13 @@ def _matching_seconds(pairs: float, probe: Probe, processors: int) -> float:
     return pairs * probe.match * (1 + VERIFICATION) / processors
 
 
-def run_probe(working: tuple[int, int]) -> Probe:
+def run_probe(working: tuple[int, int], quality: Quality = QUALITIES["normal"]) -> Probe:
     """Time one step of each kind on a random texture of the working size; takes up to two seconds."""
     from recon.depth.plane_sweep import PlaneSweep, correlation_volume, semi_global  # noqa: PLC0415 - heavy
     from recon.depth.views import PosedView, halved  # noqa: PLC0415
     from recon.sfm.matching import SiftMatcher  # noqa: PLC0415
 
-    matcher, sweep = SiftMatcher(), PlaneSweep()
+    matcher, sweep = SiftMatcher(max_features=quality.features), PlaneSweep()
     width, height = working
     usable = np.ones((height, width), dtype=bool)
     frame = Frame(0, 0.0, random_texture(width, height), "probe", working, "probe", 0.0, usable)
@@ -265,7 +272,7 @@ def run_probe(working: tuple[int, int]) -> Probe:
         # A matcher may remember a pair of frames.
         _, match = _timed(lambda: matcher.match(features, replace(features, descriptors=features.descriptors.copy())))
 
-    width, height = scaled(working, DEPTH_SIDE)
+    width, height = scaled(working, quality.depth_size)
     intrinsics = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
     usable = np.ones((height, width), dtype=bool)
     none = np.zeros((0, 3)), np.zeros(0, dtype=np.int64)

@@ -12,6 +12,7 @@ from recon.sources.base import Keyframes, SourceOptions
 
 Refine = Literal["auto", "none"]
 DenseDepth = Literal["filled", "classical"]
+QualityName = Literal["fast", "normal", "best"]
 DEFAULT_OVERLAP = 12  # frames
 FEW_FRAMES = 100  # that are all mapped by default
 
@@ -92,7 +93,8 @@ class RunSettings:
     overwrite, resume: replace or continue the run in the folder.
     network: reconstructs in place of structure from motion, the lens included. cloud: how to write the cloud.
     refine: ``none`` skips the joint adjustment of all poses at the end. depth: how structure from motion gets dense
-    depth; with ``filled`` the learned stage fills the gaps of the ``classical`` one.
+    depth; with ``filled`` the learned stage fills the gaps of the ``classical`` one. quality: of structure from motion,
+    see ``recon.sfm.quality``.
     front_end: a name in ``recon.frontend.FRONT_ENDS``; empty for the network if one is given, else structure from
     motion. matcher: of structure from motion, a name in ``recon.sfm.matching.MATCHERS``. places: how the recogniser was
     opened, see ``retrieval.recogniser.open_recogniser``; None for no loops, or for a recogniser of the caller's own.
@@ -110,6 +112,7 @@ class RunSettings:
     cloud: CloudSettings = field(default_factory=CloudSettings)
     refine: Refine = "auto"
     depth: DenseDepth = "filled"
+    quality: QualityName = "normal"
     front_end: str = ""
     matcher: str = "sift"
     places: PlaceSettings | None = None
@@ -130,6 +133,11 @@ class RunSettings:
         if self.network and self.intrinsics:
             raise SettingsError(
                 "--intrinsics cannot be combined with --weights: the network estimates the lens. Use only one of them."
+            )
+        if self.network and self.quality != "normal":
+            raise SettingsError(
+                f"--quality {self.quality} cannot be combined with --weights: it sets how much structure from motion "
+                "does. Use --pixels for a smaller or larger network input."
             )
         if self.source.cameras != "auto" and (self.network or self.intrinsics):
             other = "--weights: the network finds the lens" if self.network else "--intrinsics, one lens for all images"

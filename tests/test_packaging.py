@@ -71,7 +71,10 @@ def test_the_build_includes_every_package_and_the_weights(monkeypatch: pytest.Mo
     assert {str(path.relative_to(ROOT)).replace("/", ".") for path in modules} <= set(given["packages"])
     assert given["package_dir"] == {"recon.data.weights": "data/weights"}
     assert "recon.data.weights" in given["packages"]
-    assert PROJECT["tool"]["setuptools"]["package-data"] == {"recon.data.weights": ["*.safetensors"]}
+    data = PROJECT["tool"]["setuptools"]["package-data"]
+    assert data["recon.data.weights"] == ["*.safetensors"]
+    assets = {path.name for path in (ROOT / "viewer" / "report").iterdir() if path.suffix in (".html", ".css", ".js")}
+    assert set(data["viewer.report"]) == assets
 
 
 def test_the_supported_pythons_match_the_classifiers() -> None:

@@ -39,7 +39,17 @@ def commands() -> list[list[str]]:
 def test_every_command_of_the_page_works(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkout)
     monkeypatch.setattr("viewer.show", lambda folder, web: None)  # would open a window
-    assert {row[0] for row in commands()} == {"run", "plan", "view", "check", "export", "eval", "locate", "doctor"}
+    assert {row[0] for row in commands()} == {
+        "run",
+        "plan",
+        "view",
+        "check",
+        "report",
+        "export",
+        "eval",
+        "locate",
+        "doctor",
+    }
     for arguments in commands():
         with pytest.raises(SystemExit) as ended:
             main(arguments)

@@ -50,11 +50,11 @@ def look_up(
     stores none, if the point lies outside or behind the view, or if ``depth`` is 0.
     """
     height, width = depth.shape
-    rows, columns = np.mgrid[:height, :width].astype(np.float32) + np.float32(0.5)
+    columns, rows = (np.arange(count, dtype=np.float32) + np.float32(0.5) for count in (width, height))
     rotation = (other_intrinsics @ other_from_view[:3, :3] @ np.linalg.inv(intrinsics)).astype(np.float32)
     offset = (other_intrinsics @ other_from_view[:3, 3]).astype(np.float32)
     x, y, z = (
-        (rotation[axis, 0] * columns + rotation[axis, 1] * rows + rotation[axis, 2]) * depth + offset[axis]
+        (np.add.outer(rotation[axis, 1] * rows, rotation[axis, 0] * columns) + rotation[axis, 2]) * depth + offset[axis]
         for axis in range(3)
     )
     safe = np.where(z > 1e-6, z, 1)

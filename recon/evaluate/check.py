@@ -22,6 +22,7 @@ from recon.core.cameras import reprojection_errors
 from recon.core.colmap_log import quiet
 from recon.core.errors import ReconError
 from recon.core.similarity import Array
+from recon.evaluate.appearance import agreement, model_views, nerfstudio_views
 from recon.exports import EXPORTS, Export
 from recon.exports.readers import CheckError
 from recon.store import report
@@ -69,15 +70,15 @@ class _Outputs:
     @cached_property
     def cloud(self) -> Any:
         """The cloud as Open3D's PointCloud."""
-        return self._read("ply")
+        return self.read("ply")
 
     @cached_property
     def model(self) -> pycolmap.Reconstruction:
-        return cast("pycolmap.Reconstruction", self._read("colmap"))
+        return cast("pycolmap.Reconstruction", self.read("colmap"))
 
     @cached_property
     def trajectory(self) -> PoseTrajectory3D:
-        return cast("PoseTrajectory3D", self._read("tum"))
+        return cast("PoseTrajectory3D", self.read("tum"))
 
     @cached_property
     def map_has_points(self) -> bool:
@@ -91,7 +92,13 @@ class _Outputs:
             raise CheckError("Open3D reads no points from cloud.ply.")
         return positions[:: 1 + len(positions) // CLOUD_SAMPLE]
 
-    def _read(self, target: str) -> Any:
+    def coloured_sample(self) -> tuple[Array, Array]:
+        """``cloud_sample`` with the colours of its points (points, 3) in 0..1."""
+        positions, colours = self.cloud_sample(), np.asarray(self.cloud.colors)
+        return positions, colours[:: 1 + len(colours) // CLOUD_SAMPLE]
+
+    def read(self, target: str) -> Any:
+        """An export as its reader gives it."""
         return EXPORTS[target].read(self.folder / EXPORTS[target].path)
 
 
@@ -112,6 +119,7 @@ def check_folder(folder: Path) -> CheckReport:
         ("convention", _check_convention),
         ("cloud in cameras", _check_cloud_in_cameras),
         ("cloud on points", _check_cloud_on_points),
+        ("colours", _check_colours),
         ("recording", _check_recording),
         ("sanity", _check_sanity),
     )
@@ -119,6 +127,8 @@ def check_folder(folder: Path) -> CheckReport:
     items = [_item(name, check, outputs) for name, check in checks]
     added = [(name, export) for name, export in EXPORTS.items() if not export.stage and (folder / export.path).exists()]
     items += [_item(name, partial(_check_added, export), outputs) for name, export in added]
+    if "nerfstudio" in dict(added):
+        items.append(_item("nerfstudio colours", _check_nerfstudio_colours, outputs))
     return CheckReport(folder, tuple(items))
 
 
@@ -287,6 +297,19 @@ def _check_cloud_on_points(outputs: _Outputs) -> str:
     if not np.median(gaps) <= MAX_CLOUD_GAP:
         raise CheckError(f"{sentence}, expected at most {MAX_CLOUD_GAP:.0%}.")
     return f"{sentence}."
+
+
+def _check_colours(outputs: _Outputs) -> str:
+    """Whether the model's cameras see the colours of its images in the cloud."""
+    views = model_views(outputs.model, outputs.folder / "colmap" / "images")
+    return agreement(*outputs.coloured_sample(), views).require("colmap")
+
+
+def _check_nerfstudio_colours(outputs: _Outputs) -> str:
+    """The same for the cameras of transforms.json."""
+    content = outputs.read("nerfstudio")
+    views = nerfstudio_views(content, outputs.folder / EXPORTS["nerfstudio"].path)
+    return agreement(*outputs.coloured_sample(), views).require("nerfstudio")
 
 
 def _check_recording(outputs: _Outputs) -> str:

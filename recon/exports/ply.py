@@ -90,19 +90,24 @@ def write_points(file: IO[bytes], points: CloudPoints) -> None:
     file.write(vertices.tobytes())
 
 
-def read_points(path: Path) -> CloudPoints:
-    """Read a PLY file that ``write_ply`` wrote. Raises MapError for any other, naming it."""
+def read_points(path: Path, most: int | None = None) -> CloudPoints:
+    """Read a PLY file that ``write_ply`` wrote, or ``most`` of its points, drawn at random, but always the same ones.
+
+    Raises MapError for any other file, naming it.
+    """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            header, size = file.read(len(_header(0))), path.stat().st_size
     except OSError as error:
         raise MapError(f"Cannot read {path}: {error.strerror}. Rebuild it with: recon export --to ply") from error
-    header, end, body = content.partition(b"end_header\n")
-    count = len(body) // VERTEX.itemsize
+    count, rest = divmod(size - len(header), VERTEX.itemsize)
     lines = [line for line in _header(count).splitlines() if not line.startswith(b"comment")]
-    found = [line for line in (header + end).splitlines() if not line.startswith(b"comment")]
-    if found != lines or len(body) % VERTEX.itemsize:
+    found = [line for line in header.splitlines() if not line.startswith(b"comment")]
+    if found != lines or rest:
         raise MapError(f"{path} is truncated, or not a cloud of this program. Rebuild it with: recon export --to ply")
-    vertices = np.frombuffer(body, dtype=VERTEX)
+    vertices = np.memmap(path, VERTEX, "r", len(header), count) if count else np.zeros(0, VERTEX)
+    if most is not None and count > most:
+        vertices = vertices[np.sort(np.random.default_rng(0).choice(count, most, replace=False))]
     return CloudPoints(
         positions=np.stack([vertices[axis] for axis in ("x", "y", "z")], axis=1).astype(np.float64),
         colours=np.stack([vertices[channel] for channel in ("red", "green", "blue")], axis=1),

@@ -31,6 +31,7 @@ from recon.sfm.matching import AnyMatcher, ImageMatcher, Pair, SiftMatcher, open
 from recon.sfm.mirrored import find_mirrored
 from recon.sfm.motions import find_moving
 from recon.sfm.pairs import window_pairs
+from recon.sfm.quality import QUALITIES
 from recon.sources.base import Cameras
 
 # Near neighbours only: distant frames that look alike may show two places, which only the whole map can separate.
@@ -115,7 +116,10 @@ class StructureFromMotion:
     @classmethod
     def prepare(cls, settings: RunSettings) -> Callable[[Workplace], StructureFromMotion]:
         """See ``GeometryFrontEnd``."""
-        return partial(cls._start, settings, open_matcher(settings.matcher))
+        matcher = open_matcher(settings.matcher)
+        if isinstance(matcher, SiftMatcher):
+            matcher = replace(matcher, max_features=QUALITIES[settings.quality].features)
+        return partial(cls._start, settings, matcher)
 
     @classmethod
     def _start(cls, settings: RunSettings, matcher: AnyMatcher, place: Workplace) -> StructureFromMotion:
@@ -123,6 +127,7 @@ class StructureFromMotion:
         sfm = SfmSettings(
             settings.camera_model,
             settings.intrinsics,
+            depth_size=QUALITIES[settings.quality].depth_size,
             matcher=matcher,
             depth_stage=stage,
             cameras=settings.source.cameras,

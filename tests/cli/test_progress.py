@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cli.progress import ProgressBar
-from cli.text import duration
 from recon.core.events import ChunkReconstructed, FrameRead, FrameSkipped, Notice, Progress
 from recon.core.machine import Machine
+from recon.core.quantities import duration
 from recon.core.similarity import Sim3
 from recon.core.types import SkippedFrame, Submap
 from recon.plan import Plan, Probe, make_plan

@@ -10,9 +10,9 @@ import pytest
 from cli.main import main
 from cli.options import calibrated_camera
 from cli.progress import ProgressBar
-from cli.text import duration, size
 from recon.core.events import Progress
 from recon.core.machine import Machine
+from recon.core.quantities import duration, size
 from recon.core.types import Camera
 from recon.exports.ply import read_points
 from recon.sources import SourceDescription

@@ -16,6 +16,7 @@ from recon.core.sizes import scaled
 from recon.mapping.chunks import chunks
 from recon.plan import Plan, Probe, chunk_count, disk_need, make_plan, memory_need, run_probe
 from recon.settings import CloudSettings, RunSettings
+from recon.sfm.quality import Quality
 from recon.sources import SourceDescription, SourceOptions
 from recon.sources.base import working_image
 
@@ -173,6 +174,17 @@ def test_finished_frames_take_no_time() -> None:
     assert plans[2].seconds == pytest.approx(7.0 + whole.joint_seconds)
     assert [plan.finished for plan in plans] == [0, 150, 300]
     assert len({(plan.memory, plan.disk) for plan in plans}) == 1
+
+
+def test_the_quality_is_probed_and_takes_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    probed: list[Quality] = []
+    monkeypatch.setattr("recon.plan.run_probe", lambda _, quality: probed.append(quality) or PROBE)
+    fast, normal, best = (
+        make_plan(PHOTOS, RunSettings(quality=quality), Path("out"), ROOMY) for quality in ("fast", "normal", "best")
+    )
+    assert [quality.features for quality in probed] == [1500, 2048, 4096]
+    assert best.disk - normal.disk > 100 * 2048 * 512
+    assert normal.disk - fast.disk > 100 * 548 * 512
 
 
 def test_a_small_cloud_and_no_recording_take_less_disk() -> None:

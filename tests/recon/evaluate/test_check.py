@@ -68,7 +68,7 @@ def test_a_good_folder_passes_with_figures(finished):
 def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_write(tmp_path):
     report = check_folder(tmp_path)
     assert not report.ok
-    assert len(report.items) == 12
+    assert len(report.items) == 13
     found, journal, *others, recording, sanity = report.items
     assert not found.ok
     assert found.sentence.startswith(f"{tmp_path} contains no map: ")

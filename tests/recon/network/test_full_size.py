@@ -29,10 +29,10 @@ with torch.inference_mode():
             parameter.uniform_(-spread, spread, generator=generator)
         else:
             parameter.fill_(float("weight" in name or "gamma" in name))
-    prediction = network.predict(torch.rand(1, 2, 3, 154, 210, generator=generator), Dense())
+    prediction = network.predict(torch.rand(1, 2, 3, 70, 98, generator=generator), Dense())
 assert prediction.encodings.shape == (1, 2, 9)
-assert prediction.depth.values.shape == (1, 2, 154, 210, 1)
-assert prediction.points.values.shape == (1, 2, 154, 210, 3)
+assert prediction.depth.values.shape == (1, 2, 70, 98, 1)
+assert prediction.points.values.shape == (1, 2, 70, 98, 3)
 assert prediction.encodings.isfinite().all() and prediction.depth.values.isfinite().all()
 print(peak_memory())
 """

@@ -1,0 +1,30 @@
+"""How much work structure from motion puts into a map: the qualities of ``RunSettings``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from recon.settings import QualityName
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What costs time and buys accuracy or detail.
+
+    features: of a frame, at most, that SIFT describes. depth_size: longest side of depth maps [px].
+    """
+
+    features: int
+    depth_size: int
+
+
+# Each point is measured in BENCHMARKS.md, "Qualities".
+QUALITIES: Mapping[QualityName, Quality] = MappingProxyType(
+    {
+        "fast": Quality(features=1500, depth_size=240),
+        "normal": Quality(features=2048, depth_size=320),
+        "best": Quality(features=4096, depth_size=480),
+    }
+)
