@@ -1,7 +1,6 @@
 """The most similar images in the order of the points that they share with the query, by pretrained local features.
 
-A point counts if its match agrees with one epipolar geometry of the two images. Other places share few, whatever they
-look like as a whole.
+A point counts if its match agrees with one epipolar geometry of the two images.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from recon.sfm.matching import Features, Matcher
 from retrieval.collection import Match, read_image
 
 RERANKED = 10  # of the most similar images
-CONFIRMED = 20  # points shared only with images of the same place
+CONFIRMED = 35  # points; with images of other places, 38 queries shared at most 33
 FEWEST = 8  # matches that have an epipolar geometry
 MAX_ERROR = 1.5  # px
 TRIALS = 2000
