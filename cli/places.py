@@ -74,7 +74,7 @@ def query(
         matches = _reranker(device).reranked(photograph, matches)
     matches = matches[:count]
     print_rows(f"Matches by {opened.describer.name}", [(f"{match.similarity:.3f}", _text(match)) for match in matches])
-    if all(match.points is not None and match.points < CONFIRMED for match in matches):
+    if (most := matches[0].points) is not None and most < CONFIRMED:
         typer.echo(f"note: No image shares {CONFIRMED} points with {image}: it may show another place.", err=True)
     if sheet is not None:
         _write_sheet(sheet, image, matches)

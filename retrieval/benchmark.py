@@ -85,7 +85,10 @@ def utm_of(path: Path) -> tuple[float, float]:
 
 
 def _describe(paths: Sequence[Path], describer: PlaceDescriber) -> tuple[list[Path], Descriptors]:
-    """The readable images (n) and their descriptors (n, dim). Raises SourceError if there are none."""
+    """The readable images (n) and their descriptors (n, dim).
+
+    Raises SourceError if there are none, or if a name states no position.
+    """
     for path in paths:
         utm_of(path)
     found = list(described(paths, describer))

@@ -92,6 +92,9 @@ def test_an_index_of_enough_images_has_words_of_its_own(
     first, second = asked.out.splitlines()[1:]
     assert first.startswith("  1.000") and first.endswith("512 shared points")
     assert 20 < int(second.split()[-3]) < 512
+    Pillow.new("RGB", (640, 480), "grey").save(tmp_path / "blank.png")
+    unknown = recon("places", "query", index, tmp_path / "blank.png", "--top", 12)
+    assert unknown.code == 0 and "No image shares 35 points" in unknown.err
     shutil.copy(tmp_path / "shipped" / "vocabulary.npz", index)
     refused = recon("places", "query", index, SAMPLE / "000020.jpg")
     assert refused.code == 2 and f"was described by {own['describer']}" in refused.err
