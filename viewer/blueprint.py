@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import rerun.blueprint as rrb
 
-UP = (0.0, -1.0, 0.0)
+
+@dataclass(frozen=True)
+class Eye:
+    """From where the map is seen at first: a place, the place that it looks at, and the direction up; in the world."""
+
+    position: Sequence[float]
+    target: Sequence[float]
+    up: Sequence[float]
+
+    @classmethod
+    def behind_first_camera(cls, scene_depth: float) -> Eye:
+        """Behind and above the camera at the origin, looking in the same direction. scene_depth: that camera's typical
+        distance to the scene.
+        """
+        position = -0.35 * scene_depth, -0.6 * scene_depth, -1.1 * scene_depth
+        return cls(position, (0.0, 0.0, 0.9 * scene_depth), (0.0, -1.0, 0.0))
 
 
-def layout(scene_depth: float) -> rrb.Blueprint:
-    """The layout of the views. The eye starts behind and above the first camera and looks in the same direction;
-    ``scene_depth`` is that camera's typical distance to the scene in world units.
-    """
-    eye = rrb.EyeControls3D(
-        position=(-0.35 * scene_depth, -0.6 * scene_depth, -1.1 * scene_depth),
-        look_target=(0.0, 0.0, 0.9 * scene_depth),
-        eye_up=UP,
+def layout(start: Eye, *, places: bool = True) -> rrb.Blueprint:
+    """The layout of the views. places: with recognised places beside each other."""
+    eye = rrb.EyeControls3D(position=start.position, look_target=start.target, eye_up=start.up)
+    recognised = rrb.Horizontal(
+        rrb.Spatial2DView(origin="/places/now", name="Place seen now"),
+        rrb.Spatial2DView(origin="/places/before", name="and before"),
     )
     map_view = rrb.Spatial3DView(
         origin="/world",
@@ -30,10 +46,7 @@ def layout(scene_depth: float) -> rrb.Blueprint:
             rrb.Spatial2DView(origin="/world/camera/depth", name="Depth"),
             rrb.Spatial2DView(origin="/world/camera/confidence", name="Confidence"),
         ),
-        rrb.Horizontal(
-            rrb.Spatial2DView(origin="/places/now", name="Place seen now"),
-            rrb.Spatial2DView(origin="/places/before", name="and before"),
-        ),
+        *([recognised] if places else []),
         name="Current camera",
     )
     figures = rrb.Horizontal(

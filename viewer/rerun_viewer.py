@@ -35,8 +35,9 @@ from recon.core.types import Frame, FrameGeometry, PlacedFrame, SparsePoints
 from recon.mapping.world import median_depth
 from recon.store.map import images_folder
 from viewer import shapes
-from viewer.blueprint import layout
+from viewer.blueprint import Eye, layout
 from viewer.launch import LOOPBACK, open_window, serve
+from viewer.level import Level
 from viewer.mailbox import Letter, Mailbox
 
 logger = logging.getLogger(__name__)
@@ -44,10 +45,11 @@ logger = logging.getLogger(__name__)
 POINT_BUDGET = 5_000_000  # of all submaps together
 SUBMAP_SHARE = 0.012  # share of the remaining budget: 60,000 points for the first submap, 17,000 for the hundredth
 SPARSE_POINTS = 60_000
-FRUSTA = 300
+CLOUD_POINTS = 1_000_000  # of the finished cloud
+FRUSTA = 60
 IMAGE_SIDE = 480
 JPEG_QUALITY = 75
-FRUSTUM_SHARE = 0.06  # of the scene's depth
+FRUSTUM_SHARE = 0.04  # of the scene's depth
 DEPTH_STEPS = 500  # of the median depth; a step of 0.2% is finer than any colour map shows
 SPEED_WINDOW = 30  # frames
 WARNING = rr.TextLogLevel.WARN
@@ -195,8 +197,9 @@ class RerunViewer:
                 self._correct(frames, points)
             case Notice(text):
                 self._write(text)
-            case Finished(placed=placed, read=read):
+            case Finished(folder, placed, read):
                 self._write(f"Finished: {placed} of {read} frames placed")
+                self._log_cloud(folder)
 
     def _log(self, entity: str, *parts: rr.AsComponents, at: Instant | None = None) -> None:
         """Log at an instant or for all time. In the latter case the newest value holds at every position of the time
@@ -241,7 +244,7 @@ class RerunViewer:
         )
         self._submaps[number] = submap
         if len(self._submaps) == 1:
-            self._stream.send_blueprint(layout(self._scene_depth()))
+            self._stream.send_blueprint(layout(Eye.behind_first_camera(self._scene_depth())))
         self._log_points(number, added, submap)
         for frame in added:
             self._log_camera(frame, placed[frame.index], submap)
@@ -304,6 +307,22 @@ class RerunViewer:
         kept = slice(None, None, len(points.positions) // SPARSE_POINTS + 1)
         sparse = rr.Points3D(points.positions[kept], colors=points.colours[kept], radii=rr.Radius.ui_points(2.0))
         self._log("world/points", sparse)
+
+    def _log_cloud(self, folder: Path) -> None:
+        """The cleaned cloud in place of the submaps' points, at the end of the timelines, and a view of all of it."""
+        cloud = shapes.read_cloud(folder / "cloud.ply", CLOUD_POINTS)
+        if cloud is None or not self._submaps:
+            return
+        points = rr.Points3D(cloud.positions, colors=cloud.colours, radii=rr.Radius.ui_points(1.5))
+        self._log("world/cloud", points, at=self._now)
+        for number in self._submaps:
+            self._log(f"world/submaps/{number}/points", rr.Clear(recursive=False), at=self._now)
+        self._log("world/points", rr.Clear(recursive=False))
+        frames = list(self._frames.values())
+        level = Level.of(frames)
+        position, target = level.first_view(cloud.positions, frames)
+        eye = Eye(position.tolist(), target.tolist(), level.level_from_world[1].tolist())
+        self._stream.send_blueprint(layout(eye, places=bool(self._loops)))
 
     def _log_loop(self, loop: LoopRecord) -> None:
         """Both images of a recognised place side by side, and its edge in the map."""

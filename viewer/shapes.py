@@ -10,15 +10,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.errors import MapError
 from recon.core.projection import points_in_chunk
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, FrameGeometry, Image
+from recon.exports.ply import CloudPoints, read_points
 from recon.mapping.world import median_depth
 from recon.sources.base import working_image
 
 # The four edges of the image plane and the four to the camera centre, drawn in one stroke.
 _FRUSTUM_STROKE = (0, 1, 2, 3, 0, 4, 1, 2, 4, 3)
 OVERSAMPLING = 10
+SHOWN = 98  # percentile of the distances from the middle of a cloud that are shown
 
 
 def thin_points(frames: Sequence[FrameGeometry], budget: int, seed: int) -> tuple[Array, Image]:
@@ -102,3 +105,16 @@ def read_small(path: Path, longest: int) -> Image | None:
     """An image file (h, w, 3), reduced to at most ``longest`` pixels a side; None if it cannot be read."""
     stored = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if path.is_file() else None
     return None if stored is None else working_image(np.asarray(stored, dtype=np.uint8), longest)
+
+
+def read_cloud(path: Path, most: int) -> CloudPoints | None:
+    """At most ``most`` points of a run's cloud, without its outermost ones; None if there is no readable cloud."""
+    try:
+        cloud = read_points(path, most)
+    except MapError:
+        return None
+    if not len(cloud.positions):
+        return None
+    distance = np.linalg.norm(cloud.positions - np.median(cloud.positions, axis=0), axis=1)
+    near = distance <= np.percentile(distance, SHOWN)
+    return CloudPoints(cloud.positions[near], cloud.colours[near], cloud.confidence[near])

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.types import DepthMap, FrameGeometry, Mask, PlacedFrame
-from recon.depth.consistency import look_up
+from recon.core.warping import look_up
 from recon.settings import CloudSettings
 from recon.store.map import CONFIDENCE_LEVELS, ReconstructedMap
 

@@ -23,12 +23,13 @@ from recon.sfm.lens_check import several_lenses
 from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_model
 from recon.sfm.matching import Pair
 from recon.sfm.pairs import pairs_around
+from recon.sfm.quality import QUALITIES
 from recon.sfm.selection import select_features
 
 GRID_PAIRS = 4000
 LOOP_REACH = 3  # frames
 CLEAR_INLIERS = 50
-MAP_OBSERVATIONS, MAP_PER_FRAME = 120_000, 1200
+FULLY_ADJUSTED = 100  # frames; longer sequences have fewer features a frame
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
@@ -54,13 +55,15 @@ def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loop
     return len(clear), len(clear.intersection(drop_contradictions(database, cam_from_world, found)))
 
 
-def refine_map(database: MatchDatabase, cam_from_world: Mapping[int, Array]) -> SparseModel:
+def refine_map(
+    database: MatchDatabase, cam_from_world: Mapping[int, Array], features: int = QUALITIES["normal"].adjusted
+) -> SparseModel:
     """Adjust all poses, lenses and points jointly, starting from ``cam_from_world`` (4, 4) by frame index.
 
-    The result is empty if a lens becomes impossible.
+    features: to use of a frame, of up to FULLY_ADJUSTED frames. The result is empty if a lens becomes impossible.
     """
     frames = database.frames
-    observations = min(MAP_OBSERVATIONS, MAP_PER_FRAME * len(frames))
+    observations = features * min(len(frames), FULLY_ADJUSTED)
     model, cache, options = _adjusted(database, frames, cam_from_world, observations, distortion=True, robust=True)
     if not plausible(model):
         return NO_MODEL

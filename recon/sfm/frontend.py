@@ -76,12 +76,13 @@ AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repea
 
 @dataclass(frozen=True)
 class SfmSettings:
-    """Settings of structure from motion. camera: a calibrated lens, never changed. depth_size: longest side of the
-    depth maps [px]. cameras: how frames share lenses."""
+    """Settings of structure from motion. camera: a calibrated lens, never changed. depth_size, adjusted_features: see
+    ``Quality``. cameras: how frames share lenses."""
 
     model: CameraModel = "SIMPLE_RADIAL"
     camera: Camera | None = None
     depth_size: int = 320
+    adjusted_features: int = 1200
     matcher: AnyMatcher = field(default_factory=SiftMatcher)
     depth_stage: DepthStage = field(default_factory=PlaneSweep)
     cameras: Cameras = "auto"
@@ -123,11 +124,12 @@ class StructureFromMotion:
 
     @classmethod
     def _start(cls, settings: RunSettings, matcher: AnyMatcher, place: Workplace) -> StructureFromMotion:
-        stage = open_depth_stage(settings.depth, place.tell)
+        stage, quality = open_depth_stage(settings.depth, place.tell), QUALITIES[settings.quality]
         sfm = SfmSettings(
             settings.camera_model,
             settings.intrinsics,
-            depth_size=QUALITIES[settings.quality].depth_size,
+            depth_size=quality.depth_size,
+            adjusted_features=quality.adjusted,
             matcher=matcher,
             depth_stage=stage,
             cameras=settings.source.cameras,
@@ -198,7 +200,7 @@ class StructureFromMotion:
                     "path between them, and count as different places. Check that no two places overlap in the map."
                 )
             )
-        model = refine_map(self.database, cam_from_world)
+        model = refine_map(self.database, cam_from_world, self._settings.adjusted_features)
         if have_different_centres(model.cameras.values()):
             self._tell(Notice(STABILISED))
         return model

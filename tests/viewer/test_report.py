@@ -22,7 +22,6 @@ from tests.support import make_map
 from viewer.report import write_report
 from viewer.report.figures import bars_per_frame, path_drawing
 from viewer.report.findings import findings, verdict
-from viewer.report.scene import Level
 
 GOOD = RunReport(
     source="walk <b>&",
@@ -125,15 +124,6 @@ def test_verdicts_and_their_order() -> None:
     assert said[1].startswith("3 frames have no place, the first 0.jpg, the last 2.jpg: no overlap.")
     assert said[-1] == "cloud.ply is missing: disk full."
     assert not list(findings(GOOD))
-
-
-def test_the_level_frame_is_a_rotation_with_cameras_upright(walk: ReconstructedMap) -> None:
-    rotation = Level.of(walk.frames).level_from_world
-    assert rotation @ rotation.T == pytest.approx(np.eye(3), abs=1e-12)
-    assert np.linalg.det(rotation) == pytest.approx(1)
-    ups = np.array([-frame.world_from_cam.rotation[:, 1] for frame in walk.frames]) @ rotation.T
-    assert ups[:, 1].min() > 0.98
-    assert Level.of(walk.frames[:1]).level_from_world @ rotation.T == pytest.approx(np.eye(3), abs=2)
 
 
 def test_a_drawing_keeps_proportions_and_marks_doubt() -> None:

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,8 @@ from rerun.chunk import Chunk, RrdReader
 
 import viewer
 from recon.core.errors import DependencyError, OutputError
-from recon.core.events import Event
+from recon.core.events import Event, Finished
+from recon.exports.ply import CloudPoints, write_points
 from recon.store.map import images_folder
 from tests.viewer import scene
 from viewer import launch, rerun_viewer
@@ -217,6 +219,24 @@ def test_leaving_the_block_ends_a_recording_without_finished_event(tmp_path: Pat
 
 def broken(listener: viewer.RerunViewer, event: Event) -> None:
     raise ValueError("no such archetype")
+
+
+def test_the_finished_cloud_replaces_the_points_of_the_submaps(tmp_path: Path) -> None:
+    cloud = CloudPoints(np.random.default_rng(0).random((500, 3)), np.full((500, 3), 90), np.ones(500))
+    with (tmp_path / "cloud.ply").open("wb") as file:
+        write_points(file, replace(cloud, normals=np.tile([0.0, 0, -1], (500, 1))))
+    path = tmp_path / viewer.RECORDING
+    with viewer.record(path, strict=True) as listener:
+        for event in scene.events(1):
+            listener(Finished(tmp_path, 3, 3) if isinstance(event, Finished) else event)
+            wait_until_idle(listener)
+    logged = list(RrdReader(path).stream().to_chunks())
+    [(at, positions)] = column(logged, "/world/cloud", "Points3D:positions")
+    last = scene.CHUNK - 1
+    assert at == last
+    assert 0.97 * 500 < len(positions) <= 500
+    assert column(logged, "/world/submaps/0/points", "Clear:is_recursive") == [(last, [False])]
+    assert len(RrdReader(path).blueprints()) == 2  # Rerun opens the last one
 
 
 def test_a_fault_is_logged_once_and_turns_the_viewer_off(

@@ -22,13 +22,15 @@ from recon.exports.ply import CloudPoints
 from recon.settings import RunSettings
 from recon.store.map import ReconstructedMap
 from recon.store.report import RunReport
+from viewer.level import Level, centres
 from viewer.report.figures import bars_per_frame, path_drawing, stage_bars
 from viewer.report.findings import Finding, findings, verdict
-from viewer.report.scene import Level, Shot, centres, read_cloud, shots
-from viewer.shapes import colours_along
+from viewer.report.shots import Shot, shots
+from viewer.shapes import colours_along, read_cloud
 
 STEPS = 2**16 - 1  # of a coordinate of the cloud
 LOOPS_LISTED = 12
+MOST_POINTS = 250_000  # of the cloud, 9 bytes each
 CLOUD_SAYS = "Drag or use the arrow keys to turn, the wheel or + and - to zoom, Shift and drag to move."
 NO_CLOUD = "There is no cloud.ply to show."
 NONE_AGAIN = "No place of an earlier chunk was recognised again."
@@ -36,7 +38,7 @@ NONE_AGAIN = "No place of an earlier chunk was recognised again."
 
 def compose(report: RunReport, reconstruction: ReconstructedMap) -> str:
     """The page about a run and its map."""
-    level, cloud = Level.of(reconstruction.posed), read_cloud(reconstruction.folder / "cloud.ply")
+    level, cloud = Level.of(reconstruction.posed), read_cloud(reconstruction.folder / "cloud.ply", MOST_POINTS)
     flat = centres(reconstruction.posed) @ level.level_from_world.T
     doubtful, loops = _doubtful_rows(report, reconstruction.posed), _loop_rows(report, reconstruction.posed)
     state, headline = verdict(report)

@@ -28,7 +28,7 @@ for name in ("cv2", "scipy", "pycolmap", "gtsam", "open3d", "rerun", "av", "fais
     sys.modules[name] = None
 import cli.main, recon.lab.training.run
 """
-STEPS = 36
+STEPS = 24
 
 
 def trainer(folder: Path) -> Trainer[Any, Any]:
@@ -45,13 +45,13 @@ def held_out(folder: Path) -> WholeHeldOut:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished tiny run; its shards serve the other tests too."""
     folder = tmp_path_factory.mktemp("whole")
-    train(trainer(folder), held_out(folder), folder, Limits(steps=STEPS, log_every=12, measure_every=STEPS), print)
+    train(trainer(folder), held_out(folder), folder, Limits(steps=STEPS, log_every=8, measure_every=STEPS), print)
     return folder
 
 
 def test_six_scenes_are_learned_through_the_cache_too(folder: Path) -> None:
     lines = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [12, 24, 36]
+    assert [line["step"] for line in lines] == [8, 16, 24]
     for name in ("match", "covisible", "camera", "relative", "depth"):
         assert lines[-1][name] < lines[0][name], name
     assert lines[-1]["match"] < 0.85 * lines[0]["match"]
