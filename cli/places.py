@@ -12,6 +12,7 @@ from cli.text import print_rows
 if TYPE_CHECKING:
     from recon.settings import PlaceSettings
     from retrieval.collection import Match
+    from retrieval.reranking import Reranker
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Recognise places: build, query, eval.")
 Descriptor = Annotated[
@@ -57,16 +58,24 @@ def query(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Find the images most similar to IMAGE."""
+    """Find the images most similar to IMAGE.
+
+    With xfeat-vlad, the ten most similar ones are ordered by the points that they share with IMAGE.
+    """
     from retrieval.collection import open_collection, read_image
+    from retrieval.reranking import CONFIRMED, RERANKED
 
     opened, notice = open_collection(index, device)
     if notice:
         typer.echo(f"note: {notice}", err=True)
-    matches = opened.query(read_image(image), count)
-    print_rows(
-        f"Matches by {opened.describer.name}", [(f"{match.similarity:.3f}", str(match.path)) for match in matches]
-    )
+    photograph = read_image(image)
+    matches = opened.query(photograph, max(count, RERANKED))
+    if opened.listing.descriptor == "xfeat-vlad":
+        matches = _reranker(device).reranked(photograph, matches)
+    matches = matches[:count]
+    print_rows(f"Matches by {opened.describer.name}", [(f"{match.similarity:.3f}", _text(match)) for match in matches])
+    if (most := matches[0].points) is not None and most < CONFIRMED:
+        typer.echo(f"note: No image shares {CONFIRMED} points with {image}: it may show another place.", err=True)
     if sheet is not None:
         _write_sheet(sheet, image, matches)
         typer.echo(f"Picture: {sheet}")
@@ -81,6 +90,9 @@ def evaluate(
     descriptor: Descriptor = None,
     weights: Weights = None,
     device: Device = "auto",
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Order the ten most similar images by shared points, as query does.")
+    ] = False,
 ) -> None:
     """Measure recall@1, 5 and 10 within 25 m."""
     from retrieval.benchmark import check_layout, evaluate_folder
@@ -88,7 +100,7 @@ def evaluate(
 
     check_layout(folder)
     describer = describer_for(folder / "database", _settings(descriptor, weights, device))
-    result = evaluate_folder(folder, describer)
+    result = evaluate_folder(folder, describer, reranker=_reranker(device) if rerank else None)
     rows = [(f"recall@{rank}", f"{share:.1%}") for rank, share in result.recall.items()]
     rows += [("queries", f"{result.queries}, plus {result.left_out} without a correct image in the database")]
     rows += [("database", f"{result.database} images"), ("descriptor", describer.name)]
@@ -101,6 +113,17 @@ def _settings(descriptor: str | None, weights: str | None, device: str) -> Place
     from retrieval.describer import for_photographs
 
     return for_photographs(PlaceSettings(descriptor or "", weights or "", device))
+
+
+def _reranker(device: str) -> Reranker:
+    from retrieval.reranking import Reranker
+    from retrieval.xfeat_matching import open_xfeat_matcher
+
+    return Reranker(open_xfeat_matcher(device))
+
+
+def _text(match: Match) -> str:
+    return str(match.path) if match.points is None else f"{match.path}  {match.points} shared points"
 
 
 def _note_missing_weights(descriptor: str | None, weights: str | None) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.errors import SourceError
-from retrieval.collection import described, list_images
+from retrieval.collection import described, list_images, read_image
 from retrieval.describer import Descriptors, PlaceDescriber
 from retrieval.index import PlaceIndex
+from retrieval.reranking import RERANKED, Reranker
 
 RADIUS = 25.0  # m
 RANKS = (1, 5, 10)
@@ -34,17 +35,24 @@ class Recall:
     database: int
 
 
-def evaluate_folder(folder: Path, describer: PlaceDescriber, ranks: Sequence[int] = RANKS) -> Recall:
+def evaluate_folder(
+    folder: Path, describer: PlaceDescriber, ranks: Sequence[int] = RANKS, reranker: Reranker | None = None
+) -> Recall:
     """Recall at ``ranks`` of the images in ``folder/queries`` among those in ``folder/database``.
+
+    reranker: orders the first images of each query.
 
     Raises SourceError for a folder of another layout, and for file names without a position.
     """
     check_layout(folder)
-    places, stored = _describe(list_images(folder / "database"), describer)
-    wanted, queries = _describe(list_images(folder / "queries"), describer)
+    database, stored = _describe(list_images(folder / "database"), describer)
+    asked, queries = _describe(list_images(folder / "queries"), describer)
     index = PlaceIndex(describer.name, describer.dim)
     index.add(range(len(stored)), stored)
     found = index.search(queries, min(max(ranks), len(index))).ids
+    if reranker is not None:
+        found = np.array([_reranked(path, row, database, reranker) for path, row in zip(asked, found, strict=True)])
+    places, wanted = (np.array([utm_of(path) for path in paths]) for paths in (database, asked))
     right = np.linalg.norm(places[None] - wanted[:, None], axis=2) <= RADIUS
     return recall_at(found, right, ranks)
 
@@ -76,12 +84,21 @@ def utm_of(path: Path) -> tuple[float, float]:
         ) from error
 
 
-def _describe(paths: Sequence[Path], describer: PlaceDescriber) -> tuple[NDArray[np.float64], Descriptors]:
-    """Positions (n, 2) and descriptors (n, dim) of the readable images."""
-    positions, rows = [], []
-    for path, descriptor in described(paths, describer):
-        positions.append(utm_of(path))
-        rows.append(descriptor)
-    if not rows:
+def _describe(paths: Sequence[Path], describer: PlaceDescriber) -> tuple[list[Path], Descriptors]:
+    """The readable images (n) and their descriptors (n, dim).
+
+    Raises SourceError if there are none, or if a name states no position.
+    """
+    for path in paths:
+        utm_of(path)
+    found = list(described(paths, describer))
+    if not found:
         raise SourceError(f"No image in {paths[0].parent} can be read.")
-    return np.array(positions), np.array(rows, dtype=np.float32)
+    return [path for path, _ in found], np.array([row for _, row in found], dtype=np.float32)
+
+
+def _reranked(query: Path, found: NDArray[np.int64], database: Sequence[Path], reranker: Reranker) -> NDArray[np.int64]:
+    """Rows of the database (k,), of which the first are ordered by the points that they share with a query."""
+    first = found[found >= 0][:RERANKED]
+    counts = reranker.shared_points(read_image(query), [database[row] for row in first])
+    return np.concatenate([first[np.argsort(np.negative(counts), kind="stable")], found[len(first) :]])

@@ -3,7 +3,7 @@
     places.json, vectors-*.faiss   the index; an image's id is its row in images.json
     images.json                    the images' folder and names, and their describer
     descriptors.npy                to rebuild a damaged index
-    vocabulary.npz                 the vocabulary of the classical describer
+    vocabulary.npz                 the vocabulary of a describer by words
 
 docs/formats.md describes the files.
 """
@@ -25,7 +25,7 @@ from recon.settings import PlaceSettings
 from recon.sources.base import working_image
 from recon.sources.decoding import UnreadableImage, read_photo
 from recon.sources.kinds import is_image
-from retrieval.describer import Descriptors, PlaceDescriber, PlaceLearner, open_describer
+from retrieval.describer import Descriptors, PlaceDescriber, PlaceLearner, WordDescriber, open_describer
 from retrieval.index import PlaceIndex
 from retrieval.vlad import VladDescriber, Vocabulary
 
@@ -34,6 +34,7 @@ BUILD = "Build it again: recon places build FOLDER"
 WORKING_SIDE = 640  # px; describers shrink images further
 IMAGES_AT_ONCE = 16
 IMAGES_TO_LEARN_FROM = 100
+ENOUGH_IMAGES = 80  # for words of its own: on four sequences, shipped words were better for some collections of 40
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,19 @@ class Listing:
 
     @property
     def is_classical(self) -> bool:
-        """Whether the describer has a vocabulary of its own."""
+        """Whether the describer is learned from the images alone."""
         return self.descriptor == "vlad" or not (self.descriptor or self.weights)
 
 
 @dataclass(frozen=True)
 class Match:
-    """An image of the collection that looks like the query; similarity: inner product, 1 for the same image."""
+    """An image of the collection that looks like the query. similarity: inner product, 1 for the same image. points:
+    how many it shares with the query, see ``retrieval.reranking``; None if not counted.
+    """
 
     path: Path
     similarity: float
+    points: int | None = None
 
 
 class Collection:
@@ -107,7 +111,7 @@ def open_collection(folder: Path, device: str) -> tuple[Collection, str]:
     describer has changed, and what ``open_describer`` raises.
     """
     listing = _read_listing(folder / "images.json")
-    describer = _stored_vlad(folder) if listing.is_classical else _opened(listing, device)
+    describer = _reopened(folder, listing, device)
     if describer.name != listing.describer:
         raise MapError(
             f"{folder} was described by {listing.describer}, but the describer is now {describer.name}. {BUILD}"
@@ -158,15 +162,19 @@ def _readable(paths: Sequence[Path]) -> Iterator[tuple[Path, Image]]:
 
 
 def describer_for(folder: Path, settings: PlaceSettings) -> PlaceDescriber:
-    """The describer that the settings name; one that learns does so from a folder's images.
+    """The describer that the settings name; one that learns does so from a folder's images, one that has words only
+    from ENOUGH_IMAGES.
 
     Raises SourceError if these are blank, and what ``open_describer`` raises.
     """
     opened = open_describer(settings)
-    if not isinstance(opened, PlaceLearner):
+    if not isinstance(opened, PlaceLearner | WordDescriber):
         return opened
     paths = list_images(folder)
-    describer = opened.learn([image for _, image in _readable(paths[:: max(1, len(paths) // IMAGES_TO_LEARN_FROM)])])
+    images = (image for _, image in _readable(paths[:: max(1, len(paths) // IMAGES_TO_LEARN_FROM)]))
+    if isinstance(opened, WordDescriber):
+        return opened.with_words_of(images) if len(paths) >= ENOUGH_IMAGES else opened
+    describer = opened.learn(list(images))
     if describer is None:
         raise SourceError(f"The images in {folder} are blank or unreadable: they have too little detail to learn from.")
     return describer
@@ -181,7 +189,7 @@ def _indexed(out: Path, listing: Listing, descriptors: Descriptors) -> PlaceInde
 
 def _write(out: Path, listing: Listing, descriptors: Descriptors, describer: PlaceDescriber) -> None:
     make_folder(out)
-    if isinstance(describer, VladDescriber):
+    if isinstance(describer, VladDescriber | WordDescriber):
         describer.vocabulary.save(out / "vocabulary.npz")
     write_atomically(out / "descriptors.npy", lambda file: np.save(file, descriptors))
     text = json.dumps({"version": COLLECTION_VERSION} | asdict(listing), indent=1)
@@ -211,12 +219,13 @@ def _read_descriptors(path: Path, listing: Listing) -> Descriptors:
     return np.asarray(descriptors)
 
 
-def _opened(listing: Listing, device: str) -> PlaceDescriber:
+def _reopened(folder: Path, listing: Listing, device: str) -> PlaceDescriber:
+    """The describer of a collection, with its vocabulary if it has one."""
+    if listing.is_classical:
+        return VladDescriber(Vocabulary.load(folder / "vocabulary.npz"))
     opened = open_describer(PlaceSettings(listing.descriptor, listing.weights, device))
+    if isinstance(opened, WordDescriber):
+        return opened.with_vocabulary(Vocabulary.load(folder / "vocabulary.npz"))
     if isinstance(opened, PlaceLearner):
         raise MapError(f"The descriptor {listing.descriptor} learns from images, so it cannot be opened again. {BUILD}")
     return opened
-
-
-def _stored_vlad(folder: Path) -> VladDescriber:
-    return VladDescriber(Vocabulary.load(folder / "vocabulary.npz"))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from recon.core.bundled import XFEAT
 from recon.core.registry import Registry, loaded
 from recon.core.types import Image, Mask
 from recon.settings import PlaceSettings
+
+if TYPE_CHECKING:
+    from retrieval.vlad import Vocabulary
 
 Descriptors = NDArray[np.float32]  # (images, dim), rows of length 1: their inner product is the similarity in -1..1
 Masks = Sequence[Mask] | None  # (height, width) of each image, True where it may be used; None for everywhere
@@ -47,6 +50,20 @@ class PlaceLearner(Protocol):
 
     def learn(self, images: Sequence[Image], masks: Masks = None) -> PlaceDescriber | None:
         """The describer; None if the images show too little, so that others are needed."""
+        ...
+
+
+@runtime_checkable
+class WordDescriber(PlaceDescriber, Protocol):
+    """A describer whose words a collection of images replaces by its own, and stores for its queries."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    def with_vocabulary(self, vocabulary: Vocabulary) -> PlaceDescriber: ...
+
+    def with_words_of(self, images: Iterable[Image]) -> PlaceDescriber:
+        """The describer with words learned from images; itself if they show too little."""
         ...
 
 

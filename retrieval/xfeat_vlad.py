@@ -2,12 +2,12 @@
 
 Each feature is projected to the directions that tell points apart and change little with the light, by linear
 discriminant analysis. The projection and the words come with the program (``retrieval.lab.place_vocabulary`` learns
-them), so that the first frame of a run can be described.
+them), so that the first frame of a run can be described. A collection of enough images learns words of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -23,8 +23,7 @@ from safetensors.numpy import load_file
 from recon.core.bundled import bundled_weights
 from recon.core.errors import WeightsError
 from recon.core.types import Image, Mask
-from recon.network.checkpoints import read_checkpoint
-from recon.network.known_weights import published_sha256, resolve, sha256
+from recon.network.known_weights import read_published
 from recon.network.runtime import choose_device
 from recon.network.xfeat import CELL, DIM, MULTIPLE, XFeat, load_xfeat
 from recon.settings import PlaceSettings
@@ -70,23 +69,33 @@ class XFeatVlad:
     """Describes images by words of projected XFeat features.
 
     projection: (64, d). vocabulary: words of the projected features (words, d). The more reliable a feature, the more
-    it counts.
+    it counts. Implements ``retrieval.describer.WordDescriber``.
     """
 
     dim = LENGTH
 
     def __init__(self, dense: DenseXFeat, projection: Features, vocabulary: Vocabulary) -> None:
-        self._dense, self._projection, self._vocabulary = dense, projection, vocabulary
+        self._dense, self._projection, self.vocabulary = dense, projection, vocabulary
         self.name = f"XFeat-VLAD {digest_of_arrays(projection, vocabulary.centres)}"
 
     def describe(self, images: Sequence[Image], masks: Masks = None) -> Descriptors:
         pairs = zip(images, masks or repeat(None, len(images)), strict=True)
         rows = np.array([self._aggregated(*pair) for pair in pairs], dtype=np.float32)
-        return normalised(sketch(rows.reshape(-1, self._vocabulary.centres.size), self.dim))
+        return normalised(sketch(rows.reshape(-1, self.vocabulary.centres.size), self.dim))
+
+    def with_vocabulary(self, vocabulary: Vocabulary) -> XFeatVlad:
+        return XFeatVlad(self._dense, self._projection, vocabulary)
+
+    def with_words_of(self, images: Iterable[Image]) -> XFeatVlad:
+        found = [self._dense.describe(image)[0] for image in images]
+        words, features = len(self.vocabulary.centres), np.concatenate([np.zeros((0, DIM), np.float32), *found])
+        if len(features) < words:
+            return self
+        return self.with_vocabulary(Vocabulary.learn(projected(features, self._projection), words))
 
     def _aggregated(self, image: Image, mask: Mask | None) -> Features:
         features, reliability = self._dense.describe(image, mask)
-        return self._vocabulary.aggregate(projected(features, self._projection), np.sqrt(reliability))
+        return self.vocabulary.aggregate(projected(features, self._projection), np.sqrt(reliability))
 
 
 def projected(features: Features, projection: Features) -> Features:
@@ -98,12 +107,8 @@ def open_dense_xfeat(settings: PlaceSettings) -> DenseXFeat:
     """XFeat with the weights that the settings name, or those of its package. Raises WeightsError, DependencyError for
     missing ones, SettingsError.
     """
-    path = resolve(settings.weights or "XFeat")
-    wanted = published_sha256(path)
-    if wanted not in (None, sha256(path)):
-        raise WeightsError(f"{path} differs from the published file. Install its package again.")
-    device = choose_device(settings.device)
-    return DenseXFeat(load_xfeat(read_checkpoint(path)).to(device), device)
+    network, device = load_xfeat(read_published(settings.weights or "XFeat")), choose_device(settings.device)
+    return DenseXFeat(network.to(device), device)
 
 
 def open_xfeat_vlad(settings: PlaceSettings) -> XFeatVlad:

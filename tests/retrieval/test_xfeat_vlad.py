@@ -48,6 +48,14 @@ def test_descriptors_have_length_one_and_depend_on_their_image_alone(describer: 
     assert describer.describe([]).shape == (0, 4096)
 
 
+def test_words_are_learned_from_images_that_show_enough(describer: XFeatVlad, images: list[Image]) -> None:
+    own, again = (describer.with_words_of(iter(images[:2])) for _ in range(2))
+    assert own.name == again.name == describer.with_vocabulary(own.vocabulary).name != describer.name
+    assert own.vocabulary.centres.shape == describer.vocabulary.centres.shape
+    blank = np.full((64, 64, 3), 128, np.uint8)
+    assert describer.with_words_of([blank]) is describer and describer.with_words_of([]) is describer
+
+
 def test_masked_pixels_have_no_influence(describer: XFeatVlad, images: list[Image]) -> None:
     first, second = images[0], images[0].copy()
     mask = np.ones(first.shape[:2], bool)
