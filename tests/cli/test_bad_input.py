@@ -283,9 +283,9 @@ def test_folder_that_holds_no_run(recon: Recon, tmp_path: Path, command: str) ->
 
 
 def test_an_option_that_does_not_exist(recon: Recon, tmp_path: Path) -> None:
-    outcome = recon("run", tmp_path, "--out", tmp_path / "out", "--quality", "best")
+    outcome = recon("run", tmp_path, "--out", tmp_path / "out", "--speed", "best")
     assert outcome.code == 2
-    assert "--quality" in outcome.err
+    assert "--speed" in outcome.err
 
 
 @pytest.mark.parametrize("program", [("-m", "cli"), ("-c", "import cli.main; cli.main.main()")])

@@ -178,7 +178,7 @@ OPTIONS = st.just([]) | st.lists(
 
 @pytest.fixture(autouse=True)
 def without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recon.plan.run_probe", lambda _: Probe(0.01, 0.01, 0.01))
+    monkeypatch.setattr("recon.plan.run_probe", lambda *_: Probe(0.01, 0.01, 0.01))
 
 
 def write(folder: Path, files: Sequence[Item]) -> Iterator[Path]:
