@@ -286,9 +286,9 @@ def test_frames_without_numbers_are_reported_with_the_reason(
     assert report.frames_placed == 4
     assert [(frame.index, frame.reason) for frame in report.skipped] == [(2, NOT_FINITE)]
     checked = {item.name: item for item in check_folder(tmp_path / "out").items}
-    # A network of random weights makes a map whose scale jumps, and whose frames contradict each other.
+    # A network of random weights makes a map whose scale jumps, with lenses that cannot be.
     assert "the scale jumps by" in checked.pop("sanity").sentence
-    assert all(item.ok for name, item in checked.items() if name not in ("recording", "colours"))
+    assert all(item.ok for name, item in checked.items() if name not in ("recording", "map"))
     assert "no sparse points" in checked["reprojection"].sentence
 
 
