@@ -34,8 +34,10 @@ def report(folder: Folder) -> None:
     It shows the warnings, cloud, path, depth and times of the run, and needs no network.
     """
     from recon.store.lock import sole_writer
+    from recon.store.map import open_map
     from viewer.report import write_report
 
+    open_map(folder)  # before the lock, which would create the folder
     with sole_writer(folder, "report"):
         typer.echo(f"Wrote {write_report(folder)}")
 

@@ -63,7 +63,7 @@ def _print(found: MetricFit) -> None:
         typer.echo(f"and {len(worst) - MOST_ROWS} more with smaller errors")
     error = f"{found.error:.3g} m (RMS)" if found.error is not None else "unknown, as nothing checks a single length"
     typer.echo(
-        f"The map is in metres: 1 unit of before is {found.metric_from_world.scale:.6g} m. Error: {error}; "
+        f"The map is in metres: one old map unit is {found.metric_from_world.scale:.6g} m. Error: {error}; "
         f"{found.used} of {len(found.observations)} observations used."
     )
 

@@ -100,5 +100,5 @@ def _describe(paths: Sequence[Path], describer: PlaceDescriber) -> tuple[list[Pa
 def _reranked(query: Path, found: NDArray[np.int64], database: Sequence[Path], reranker: Reranker) -> NDArray[np.int64]:
     """Rows of the database (k,), of which the first are ordered by the points that they share with a query."""
     first = found[found >= 0][:RERANKED]
-    counts = reranker.shared_points(read_image(query), [database[row] for row in first])
+    counts = [count or 0 for count in reranker.shared_points(read_image(query), [database[row] for row in first])]
     return np.concatenate([first[np.argsort(np.negative(counts), kind="stable")], found[len(first) :]])

@@ -118,10 +118,12 @@ def open_collection(folder: Path, device: str) -> tuple[Collection, str]:
         )
     try:
         return Collection(listing, describer, PlaceIndex.load(folder, listing.describer, listing.dim)), ""
-    except MapError as error:
+    except MapError:
         descriptors = _read_descriptors(folder / "descriptors.npy", listing)
         index = _indexed(folder, listing, descriptors)
-        return Collection(listing, describer, index), f"{error} It was made again from the stored descriptors."
+        return Collection(listing, describer, index), (
+            f"The index in {folder} is missing or damaged. It was made again from the stored descriptors."
+        )
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -65,7 +65,7 @@ def merge(folders: Sequence[Path], out: Path, tell: Tell = lambda sentence: None
     """Merge the largest group of maps that meet into the new folder ``out``, in the world of its first map in metres,
     else of its first map. tell: gets notes for the user.
 
-    Nothing is written if no two maps meet. The new map is complete once its map.json exists, which is written last.
+    Nothing is written if no two maps meet. A merge that is killed leaves a map that says that it is not finished.
     Raises SettingsError for fewer than two maps, MapError for one that is damaged, unfinished or without depth, or if
     two maps in metres contradict each other, and OutputError if ``out`` is not empty or cannot be written.
     """
@@ -180,7 +180,7 @@ def _write(out: Path, group: _Group, tell: Tell, watch: Stopwatch, *, adjust: bo
     """Write the merged map with its outputs; returns whether it was adjusted, and what could not be written."""
     try:
         write_members(out, group.members)
-        _store(out, group, group.places, group.skipped)
+        _store(out, group, group.places, group.skipped, complete=False)
     except BaseException:
         discard_map(out)
         raise
@@ -189,10 +189,10 @@ def _write(out: Path, group: _Group, tell: Tell, watch: Stopwatch, *, adjust: bo
     if adjusted:
         skipped += tuple(_lost(places, adjusted))
         places = adjusted
-        _store(out, group, places, skipped)
     elif adjust:
         notices = (NOT_ADJUSTED,)
         tell(NOT_ADJUSTED)
+    _store(out, group, places, skipped, complete=True)
     unwritten = write_outputs(out, CloudSettings(), lambda _: None)
     written = _report(group, places, skipped, watch)
     doubts = written.suspicions + (_doubt_joint(places) if adjusted else ())
@@ -201,9 +201,9 @@ def _write(out: Path, group: _Group, tell: Tell, watch: Stopwatch, *, adjust: bo
     return adjusted is not None, unwritten
 
 
-def _store(out: Path, group: _Group, places: Places, skipped: tuple[SkippedFrame, ...]) -> None:
+def _store(out: Path, group: _Group, places: Places, skipped: tuple[SkippedFrame, ...], *, complete: bool) -> None:
     frames, between, points = places
-    MapStore(out).write_places(frames, skipped, points, complete=True, between=between, metric=group.metric)
+    MapStore(out).write_places(frames, skipped, points, complete=complete, between=between, metric=group.metric)
 
 
 def _lost(before: Places, after: Places) -> Iterator[SkippedFrame]:

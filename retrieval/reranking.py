@@ -33,8 +33,8 @@ class Reranker:
         self._matcher = matcher
         self._features_of = lru_cache(KEPT)(self._read)
 
-    def shared_points(self, image: Image, others: Sequence[Path]) -> list[int]:
-        """How many points an RGB image shares with each of the others; 0 if that cannot be read."""
+    def shared_points(self, image: Image, others: Sequence[Path]) -> list[int | None]:
+        """How many points an RGB image shares with each of the others; None if that cannot be read."""
         own = self._describe(image)
         return [self._shared(own, self._features_of(path)) for path in others]
 
@@ -57,9 +57,9 @@ class Reranker:
             Frame(0, 0.0, image, "", (width, height), "", 0.0, np.ones((height, width), dtype=bool))
         )
 
-    def _shared(self, first: Features, second: Features | None) -> int:
+    def _shared(self, first: Features, second: Features | None) -> int | None:
         if second is None:
-            return 0
+            return None
         rows = self._matcher.match(first, second).astype(np.int64)
         if len(rows) < FEWEST:
             return 0

@@ -22,5 +22,8 @@ class Metric:
     def __str__(self) -> str:
         known = f"error {self.error:.3g} m" if self.error is not None else "not checked"
         plural = "s" if self.observations > 1 else ""
-        where = "; world east, north, up of {:.7f} {:.7f} {:.1f}".format(*self.origin) if self.origin else ""
+        where = ""
+        if self.origin:
+            axes = "axes east, north and up from latitude {:.7f}, longitude {:.7f}, height {:.1f} m"
+            where = "; " + axes.format(*self.origin)
         return f"metres ({known}, by {self.observations} known length{plural} or position{plural}{where})"

@@ -28,6 +28,7 @@ from recon.core.similarity import Array
 from recon.evaluate.appearance import agreement, model_views, nerfstudio_views
 from recon.exports import EXPORTS, Export
 from recon.exports.outputs import write_outputs
+from recon.exports.ply import stated_unit
 from recon.exports.readers import CheckError
 from recon.exports.trajectory import rigid_trajectory
 from recon.settings import CloudSettings
@@ -250,6 +251,9 @@ def _check_cloud(outputs: _Outputs) -> str:
     infinite = int((~np.isfinite(positions)).any(axis=1).sum())
     if not len(positions) or infinite:
         raise CheckError(f"Open3D reads {len(positions)} points from cloud.ply, {infinite} of them not finite.")
+    unit, metric = stated_unit(outputs.folder / EXPORTS["ply"].path), open_map(outputs.folder).metric
+    if unit != str(metric or ""):
+        raise CheckError("cloud.ply is in another unit than the map. Write it again with: recon export --to ply")
     if not outputs.cloud.has_colors():
         raise CheckError(f"Open3D reads {len(positions)} points from cloud.ply, but no colours.")
     return f"Open3D reads {len(positions)} finite points with colours."
@@ -266,18 +270,21 @@ def _check_model(outputs: _Outputs) -> str:
 
 
 def _check_images(outputs: _Outputs) -> str:
-    """Whether every image of the model exists with the size of its camera."""
-    model = outputs.model
-    for image in model.images.values():
-        path = outputs.folder / "colmap" / "images" / image.name
+    """Whether the image of every frame of the map is whole and has the size of its camera."""
+    found = open_map(outputs.folder)
+    for frame in found.frames:
+        path = found.images / frame.name
         if not path.is_file():
-            raise CheckError(f"The image {path} of the model is missing.")
-        with PillowImage.open(path) as file:
-            size = file.size
-        camera = model.cameras[image.camera_id]
-        if size != (camera.width, camera.height):
-            raise CheckError(f"{path} is {size[0]}x{size[1]}, its camera {camera.width}x{camera.height}.")
-    return f"All {model.num_images()} images exist with the size of their camera."
+            raise CheckError(f"The image {path} of the map is missing.")
+        try:
+            with PillowImage.open(path) as file:
+                size = file.size
+                file.load()
+        except OSError as error:
+            raise CheckError(f"The image {path} is damaged ({error}).") from error
+        if size != (frame.camera.width, frame.camera.height):
+            raise CheckError(f"{path} is {size[0]}x{size[1]}, its camera {frame.camera.width}x{frame.camera.height}.")
+    return f"All {len(found.frames)} images are whole and have the size of their camera."
 
 
 def _check_reprojection(outputs: _Outputs) -> str:

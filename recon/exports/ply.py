@@ -119,6 +119,13 @@ def read_points(path: Path, most: int | None = None) -> CloudPoints:
     )
 
 
+def stated_unit(path: Path) -> str:
+    """What a cloud that ``write_ply`` wrote says about metres; empty if it is in a map's own unit."""
+    with path.open("rb") as file:
+        lines = file.read(LONGEST_HEADER).partition(b"end_header\n")[0].decode("ascii", errors="replace").splitlines()
+    return next((line.removeprefix("comment ") for line in lines if line.startswith("comment metres")), "")
+
+
 def _header(count: int, vertex: np.dtype[np.void] = VERTEX, unit: str = "") -> bytes:
     """The header, of a fixed length: a streamed cloud overwrites it once the number of points is known.
 
@@ -142,14 +149,17 @@ def _write_cloud(
     file.seek(0)
     file.truncate()
     file.write(_header(0, unit=unit))
-    occupied = np.zeros(0, dtype=np.int64)
+    occupied, seen = np.zeros(0, dtype=np.int64), 0
     for batch in _batches(frames):
+        seen += len(batch.positions)
         thinned, keys = thin(batch, voxel)
         new = ~np.isin(keys, occupied, assume_unique=True)
         occupied = np.sort(np.concatenate([occupied, keys[new]]))
         if len(occupied) > max_points:
             return None
         file.write(_vertices(thinned)[new].tobytes())
+    if seen and not len(occupied):
+        raise MapError("All of the map lies too far from the origin to be written as a cloud.")
     file.seek(0)
     file.write(_header(len(occupied), unit=unit))
     return len(occupied)

@@ -44,7 +44,9 @@ def given_length(text: str, reconstruction: ReconstructedMap) -> Length:
         first, second, metres = words
         length = float(metres)
     except ValueError as error:
-        raise SettingsError(f'--length takes "A B METRES", three words, got "{text}".') from error
+        raise SettingsError(
+            f'--length takes "A B METRES", three words, the last one a number such as 2.35, got "{text}".'
+        ) from error
     found = Length(f"{first} to {second}", np.array([_place(word, reconstruction) for word in (first, second)]), length)
     if not (np.isfinite(length) and length > 0 and found.in_map > 0):
         raise SettingsError(f'--length needs two different points and a positive number of metres, got "{text}".')
@@ -53,6 +55,9 @@ def given_length(text: str, reconstruction: ReconstructedMap) -> Length:
 
 def _place(word: str, reconstruction: ReconstructedMap) -> Array:
     """A point (3,) from its coordinates, or the centre of the frame of that name."""
+    frame = next((frame for frame in reconstruction.posed if frame.name == word), None)
+    if frame is not None:
+        return frame.world_from_cam.translation
     if word.count(",") == 2:
         try:
             point = np.array([float(number) for number in word.split(",")])
@@ -61,10 +66,7 @@ def _place(word: str, reconstruction: ReconstructedMap) -> Array:
         if not np.isfinite(point).all():
             raise SettingsError(f"--length: {word} is not a point X,Y,Z.")
         return point
-    frame = next((frame for frame in reconstruction.posed if frame.name == word), None)
-    if frame is None:
-        raise SettingsError(
-            f"--length: {word} is neither a point X,Y,Z nor a frame with a pose, such as "
-            f"{reconstruction.posed[0].name if reconstruction.posed else 'none'}."
-        )
-    return frame.world_from_cam.translation
+    raise SettingsError(
+        f"--length: {word} is neither a point X,Y,Z nor a frame with a pose, such as "
+        f"{reconstruction.posed[0].name if reconstruction.posed else 'none'}."
+    )

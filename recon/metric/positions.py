@@ -23,6 +23,7 @@ from recon.sources.decoding import UnreadableImage, opened_image
 from recon.store.journal import Part, read_parts
 from recon.store.map import ReconstructedMap
 
+HEADINGS = ("name", "image", "frame", "file", "filename")
 SAME_TIME = 0.01  # s, or frames of a folder
 EQUATOR, FLATTENING = 6_378_137.0, 1 / 298.257223563  # WGS 84: radius [m], flattening
 Tags = Mapping[int, Any]
@@ -34,7 +35,9 @@ def positions_from_file(path: Path, reconstruction: ReconstructedMap) -> list[Po
     Raises SourceError for a file that is neither, SettingsError if fewer than three rows belong to a frame.
     """
     try:
-        first = next((line for line in path.read_text().splitlines() if line.strip() and line[0] != "#"), "")
+        first = next(
+            (line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip() and line[0] != "#"), ""
+        )
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SourceError(f"Cannot read the positions in {path}: {reason}.") from error
@@ -51,16 +54,16 @@ def positions_from_file(path: Path, reconstruction: ReconstructedMap) -> list[Po
 def _by_name(path: Path, frames: Sequence[PlacedFrame]) -> list[Position]:
     named = {frame.name: frame for frame in frames}
     found = []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         for number, row in enumerate(csv.reader(file), start=1):
-            if not row or row[0].startswith("#") or (number == 1 and row[0].lower() in ("name", "image", "frame")):
+            if not row or row[0].startswith("#") or (number == 1 and row[0].lower() in HEADINGS):
                 continue
             try:
                 name, place = row[0], np.array([float(value) for value in row[1:]])
             except ValueError as error:
-                raise SourceError(f"{path}, line {number}: {error}, expected NAME,X,Y,Z") from error
+                raise SourceError(f"{path}, line {number}: {error}, expected NAME,X,Y,Z.") from error
             if place.shape != (3,) or not np.isfinite(place).all():
-                raise SourceError(f"{path}, line {number}: expected a name and three finite numbers: NAME,X,Y,Z")
+                raise SourceError(f"{path}, line {number}: expected a name and three finite numbers: NAME,X,Y,Z.")
             if name in named:
                 found.append(_position(named[name], place))
     return found

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from recon.core.errors import MapError, SettingsError
 from recon.core.metric import Metric
+from recon.core.similarity import Sim3
 from recon.exports.outputs import write_outputs
 from recon.metric.fit import MetricFit, fit_metric
 from recon.metric.observations import given_length
@@ -15,6 +18,9 @@ from recon.metric.tags import find_tags
 from recon.settings import CloudSettings
 from recon.store.lock import sole_writer
 from recon.store.map import move_map, open_map
+
+SMALLEST_UNIT, LARGEST_UNIT = 1e-6, 1e6  # metres in a map unit
+FARTHEST = 20_000.0  # metres, at which single precision still resolves a millimetre or two
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,35 @@ def scale_map(folder: Path, known: Known) -> MetricFit:
     open_map(folder)  # before the lock, which would create the folder
     with sole_writer(folder, "scale"):
         reconstruction = open_map(folder)
+        if not reconstruction.frames:
+            raise MapError(f"The map in {folder} has no frames, so it cannot be scaled.")
         if not reconstruction.complete:
             raise MapError(f"The map in {folder} is not finished. Finish its run with --resume, then give it metres.")
-        lengths = [given_length(text, reconstruction) for text in known.lengths]
+        lengths = [given_length(text, reconstruction) for text in dict.fromkeys(known.lengths)]
         lengths += find_tags(reconstruction, known.tag_size) if known.tag_size is not None else []
         positions, origin = positions_from_gps(reconstruction) if known.gps else ([], None)
         positions += positions_from_file(known.positions, reconstruction) if known.positions else []
         found = fit_metric(lengths, positions)
+        _require_sane(found.metric_from_world)
+        for _ in reconstruction.geometry():  # the outputs need all of it: nothing is moved if some is damaged
+            pass
         kept = reconstruction.metric.origin if reconstruction.metric and not positions else None
         move_map(folder, found.metric_from_world, Metric(found.used, found.error, origin or kept))
     return found
+
+
+def _require_sane(metric_from_world: Sim3) -> None:
+    """Raise SettingsError for a world whose points single precision, in which clouds are stored, could not hold."""
+    if not SMALLEST_UNIT < metric_from_world.scale < LARGEST_UNIT:
+        raise SettingsError(
+            f"One map unit would be {metric_from_world.scale:.3g} m, which cannot be right. Check what you gave."
+        )
+    away = float(np.linalg.norm(metric_from_world.translation))
+    if away > FARTHEST:
+        raise SettingsError(
+            f"The map would lie {away / 1000:,.0f} km from the origin, too far for the single precision of clouds. "
+            "Subtract the same rounded coordinates from all positions, and keep a note of them."
+        )
 
 
 def write_scaled_outputs(folder: Path) -> tuple[str, ...]:

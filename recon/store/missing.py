@@ -41,6 +41,11 @@ def _why_unfinished(folder: Path) -> str:
 
 def why_no_run(folder: Path) -> str:
     """The sentence for a folder without ``map/run.json``."""
+    if (folder / "map" / "map.json").is_file():
+        return (
+            f"The map in {folder} has no {folder / 'map' / 'run.json'}, so it cannot be resumed; recon merge makes "
+            "such maps. Extend the maps that it was made of, then merge them again."
+        )
     about = about_replaced(folder)
     remedy = " Use --overwrite." if (folder / REPLACED).is_dir() else "" if about else " Omit --resume."
     return f"No run to resume in {folder}: {folder / 'map' / 'run.json'} is missing.{remedy}{about}"

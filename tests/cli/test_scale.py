@@ -33,7 +33,7 @@ def test_a_map_and_its_outputs_get_metres(recon: Recon, tmp_path: Path) -> None:
     assert first.startswith("image_0000.jpg to image_0010.jpg")
     assert second.split() == ["-1,0,4", "to", "1,0,4", "4.020", "m", "4.010", "m", "-0.010", "m"]
     assert wrong.endswith("-2.995 m  left out")
-    assert last == "The map is in metres: 1 unit of before is 2.00499 m. Error: 0.01 m (RMS); 2 of 3 observations used."
+    assert last == "The map is in metres: one old map unit is 2.00499 m. Error: 0.01 m (RMS); 2 of 3 observations used."
     stated = "metres (error 0.01 m, by 2 known lengths or positions)"
     assert (folder / "poses.txt").read_text().splitlines()[1] == f"# {stated}"
     assert np.allclose(read_tum(folder / "poses.txt").world_from_cam[:, :3, 3], 2.00498 * centres, atol=1e-4)
@@ -65,3 +65,43 @@ def test_what_gives_no_metres_is_refused(recon: Recon, tmp_path: Path, options: 
     assert len(outcome.err.splitlines()) == 1
     assert (tmp_path / "run" / "map" / "map.json").read_bytes() == before
     assert recon("scale", tmp_path / "nothing").err.endswith("nothing does not exist. Give the folder of a run.\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--length", "0,0,0 1,0,0 1e300"), "which cannot be right"),
+        (("--length", "0,0,0 1,0,0 1e-320"), "which cannot be right"),
+        (("--length", "0,0,0 1,0,0 1m"), "the last one a number"),
+        (("--positions", "utm.csv"), "too far for the single precision of clouds"),
+    ],
+)
+def test_a_scale_that_would_ruin_the_map_is_refused(
+    recon: Recon, tmp_path: Path, options: tuple[str, str], words: str
+) -> None:
+    folder = tmp_path / "run"
+    made = make_map(folder)
+    rows = [
+        [frame.name, *(frame.world_from_cam.translation + np.array([5e5, 5.4e6, 300])).tolist()]
+        for frame in made.frames
+    ]
+    table = "\ufefffilename,x,y,z\n" + "\n".join(",".join(map(str, row)) for row in rows)
+    (tmp_path / "utm.csv").write_text(table, encoding="utf-8")
+    before = (folder / "map" / "map.json").read_bytes()
+    name, value = options
+    outcome = recon("scale", folder, name, tmp_path / value if value.endswith(".csv") else value)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert words in outcome.err
+    assert (folder / "map" / "map.json").read_bytes() == before
+
+
+def test_damaged_depth_is_found_before_anything_moves(recon: Recon, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    make_map(folder)
+    submap = folder / "map" / "submap_0001.npz"
+    submap.write_bytes(submap.read_bytes()[:1000])
+    before = (folder / "map" / "map.json").read_bytes()
+    outcome = recon("scale", folder, "--length", "0,0,0 1,0,0 2")
+    assert outcome.code == 2
+    assert submap.name in outcome.err
+    assert (folder / "map" / "map.json").read_bytes() == before

@@ -20,7 +20,7 @@ from recon.store.map import ReconstructedMap
 from recon.store.report import ChunkReport, RunReport, write
 from tests.support import make_map
 from viewer.report import write_report
-from viewer.report.figures import bars_per_frame, path_drawing
+from viewer.report.figures import bars_per_frame, is_gap, path_drawing
 from viewer.report.findings import findings, verdict
 
 GOOD = RunReport(
@@ -115,9 +115,10 @@ def test_verdicts_and_their_order() -> None:
     lost = tuple(SkippedFrame(number, f"{number}.jpg", "no overlap", "unplaced") for number in range(3))
     few = replace(GOOD, frames_placed=3, skipped=lost)
     folded = replace(few, suspicions=("the path is folded",), unwritten=("cloud.ply is missing: disk full.",))
-    assert verdict(GOOD) == ("good", "All 6 frames have a place")
-    assert verdict(few) == ("partial", "Only 3 of 6 frames have a place")
+    assert verdict(GOOD) == ("good", "All 6 frames were placed")
+    assert verdict(few) == ("partial", "Only 3 of 6 frames were placed")
     assert verdict(replace(GOOD, interrupted=True))[0] == "partial"
+    assert verdict(GOOD, complete=False)[0] == "partial"
     assert verdict(folded)[0] == "doubtful"
     said = [one.text for one in findings(folded)]
     assert said[0] == "The path is folded."
@@ -135,6 +136,14 @@ def test_a_drawing_keeps_proportions_and_marks_doubt() -> None:
     assert drawn.count('class="doubt"') == 2
     assert drawn.count('class="loop"') == 1
     assert 'r="5"' in path_drawing(np.zeros((1, 2)), [], [], "a single place")
+
+
+def test_a_jump_to_another_source_is_no_part_of_the_path() -> None:
+    walk = np.column_stack([np.arange(60.0), np.zeros(60)])
+    places = np.concatenate([walk, walk + 500])
+    assert np.flatnonzero(is_gap(places)).tolist() == [59]
+    drawn = path_drawing(places, [], [], "path")
+    assert (drawn.count('class="gap"'), drawn.count('class="path"')) == (1, 118)
 
 
 def test_bars_show_the_least_of_neighbours() -> None:

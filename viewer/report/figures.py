@@ -7,6 +7,7 @@ from html import escape
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recon.core.similarity import Array
 from recon.core.stopwatch import StageTime
@@ -14,6 +15,7 @@ from viewer.shapes import colours_along
 
 WIDTH, MARGIN = 640, 24
 MOST_SEGMENTS = 1500
+GAP = 20.0  # times the median step
 BAR = 22  # px from one bar to the next
 
 
@@ -24,6 +26,7 @@ def path_drawing(places: Array, doubtful: Collection[int], loops: Sequence[tuple
     """
     low, high = places.min(axis=0), places.max(axis=0)
     scale = (WIDTH - 2 * MARGIN) / max(*(high - low), 1e-9)
+    apart = is_gap(places)
     drawn = (places - low) * scale
     height = float(drawn[:, 1].max()) + 2 * MARGIN
     drawn = np.column_stack([drawn[:, 0] + MARGIN, height - MARGIN - drawn[:, 1]])
@@ -35,10 +38,17 @@ def path_drawing(places: Array, doubtful: Collection[int], loops: Sequence[tuple
         if not marked.isdisjoint(range(start, end + 1)):
             parts.append(_line(drawn[start], drawn[end], "doubt"))
         colour = "#{:02x}{:02x}{:02x}".format(*colours[row])
-        parts.append(_line(drawn[start], drawn[end], "path", f' stroke="{colour}"'))
+        kind = "gap" if apart[start:end].any() else "path"
+        parts.append(_line(drawn[start], drawn[end], kind, f' stroke="{colour}"'))
     parts.append(_mark(drawn[0], "start"))
     parts.append(_mark(drawn[-1], "end"))
     return _svg(height, title, parts)
+
+
+def is_gap(places: Array) -> NDArray[np.bool_]:
+    """Which steps (n - 1,) between places (n, d) are no part of a path: where another source or another map begins."""
+    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    return np.asarray(steps > GAP * np.median(steps) if len(steps) else np.zeros(0, dtype=np.bool_))
 
 
 def bars_per_frame(values: Array, doubtful: Collection[int], title: str) -> str:

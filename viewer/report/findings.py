@@ -29,19 +29,19 @@ class Finding:
     remedy: str = ""
 
 
-def verdict(report: RunReport) -> tuple[State, str]:
-    """The state of the map, and the same as a headline."""
+def verdict(report: RunReport, *, complete: bool = True) -> tuple[State, str]:
+    """The state of the map, and the same as a headline. complete: whether the map says that it is finished."""
     placed, read = report.frames_placed, report.frames_read
     if report.suspicions:
         return "doubtful", "This map may be wrong as a whole"
     if placed < (1 - NOTABLE_LOSS) * read:
-        return "partial", f"Only {placed} of {read} frames have a place"
+        return "partial", f"Only {placed} of {read} frames were placed"
     parts = sum(bool(chunk.warnings) for chunk in report.chunks)
     if parts:
         return "doubtful", f"{parts} of {len(report.chunks)} parts of this map {'is' if parts == 1 else 'are'} doubtful"
-    if report.interrupted:
-        return "partial", f"Interrupted: the map has the first {placed} frames"
-    return "good", f"All {read} frames have a place" if placed == read else f"{placed} of {read} frames have a place"
+    if report.interrupted or not complete:
+        return "partial", f"Unfinished: the map has {placed} frames so far"
+    return "good", f"All {read} frames were placed" if placed == read else f"{placed} of {read} frames were placed"
 
 
 def findings(report: RunReport) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from recon.settings import RunSettings
 from recon.store.map import ReconstructedMap
 from recon.store.report import RunReport
 from viewer.level import Level, centres
-from viewer.report.figures import bars_per_frame, path_drawing, stage_bars
+from viewer.report.figures import bars_per_frame, is_gap, path_drawing, stage_bars
 from viewer.report.findings import Finding, findings, verdict
 from viewer.report.shots import Shot, shots
 from viewer.shapes import colours_along, read_cloud
@@ -41,7 +41,7 @@ def compose(report: RunReport, reconstruction: ReconstructedMap) -> str:
     level, cloud = Level.of(reconstruction.posed), read_cloud(reconstruction.folder / "cloud.ply", MOST_POINTS)
     flat = centres(reconstruction.posed) @ level.level_from_world.T
     doubtful, loops = _doubtful_rows(report, reconstruction.posed), _loop_rows(report, reconstruction.posed)
-    state, headline = verdict(report)
+    state, headline = verdict(report, complete=reconstruction.complete)
     parts = {
         "title": escape(f"{headline}: {report.source}"),
         "source": escape(report.source),
@@ -81,7 +81,7 @@ def _paragraphs(texts: Iterable[str]) -> str:
 
 def _figures(report: RunReport, reconstruction: ReconstructedMap) -> str:
     path = centres(reconstruction.posed)
-    length = float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
+    length = float(np.linalg.norm(np.diff(path, axis=0), axis=1)[~is_gap(path)].sum())
     accepted = sum(loop.verdict == "accepted" for loop in report.loops)
     shown = {
         "keyframes placed"

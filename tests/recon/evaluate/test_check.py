@@ -169,11 +169,25 @@ def test_what_the_map_can_rebuild_is_repaired(folder):
 
 def test_outputs_of_an_earlier_state_of_the_map_fail(folder):
     move_map(folder, Sim3(2.0, np.eye(3), np.zeros(3)), Metric(1, None))
-    assert failures(folder).keys() == {"convention"}
+    assert failures(folder).keys() == {"cloud", "convention"}
     assert "of another state of the map" in failures(folder)["convention"]
     repair_folder(check_folder(folder))
     assert failures(folder) == {}
     assert (folder / "poses.txt").read_text().splitlines()[1].startswith("# metres (not checked")
+
+
+def test_a_missing_model_is_repaired(folder):
+    shutil.rmtree(folder / "colmap" / "sparse")
+    report = check_folder(folder)
+    assert not report.ok
+    assert repair_folder(report) == ()
+    assert check_folder(folder).ok
+
+
+def test_a_cloud_in_another_unit_fails(folder):
+    cloud = (folder / "cloud.ply").read_bytes()
+    (folder / "cloud.ply").write_bytes(cloud.replace(b"comment ", b"comment metres\ncomment ", 1))
+    assert "another unit" in failures(folder)["cloud"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no recording"])
@@ -186,8 +200,8 @@ def test_a_file_that_is_not_a_recording_fails(folder, content):
 def test_a_truncated_model_fails(folder, name):
     truncate(folder / "colmap" / "sparse" / "0" / name)
     failed = failures(folder)
-    assert {"colmap", "images", "reprojection", "convention", "cloud in cameras"} <= failed.keys()
-    assert "cloud" not in failed
+    assert {"colmap", "reprojection", "convention", "cloud in cameras"} <= failed.keys()
+    assert {"cloud", "images"}.isdisjoint(failed)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
@@ -240,7 +254,7 @@ def test_a_missing_or_resized_image_fails(folder):
     Image.new("RGB", (80, 60)).save(path)
     assert "80x60, its camera 160x120" in failures(folder)["images"]
     path.unlink()
-    assert "image_0004.jpg of the model is missing" in failures(folder)["images"]
+    assert "image_0004.jpg of the map is missing" in failures(folder)["images"]
 
 
 def test_wrong_pixels_raise_the_reprojection_error(tmp_path):

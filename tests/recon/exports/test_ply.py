@@ -87,9 +87,11 @@ def test_too_many_points_coarsen_the_grid(tmp_path):
     assert np.ptp(positions[:, 0]) > 4
 
 
-def test_points_beyond_the_grid_are_left_out(tmp_path):
+def test_a_cloud_of_which_nothing_would_be_left_is_not_written(tmp_path):
     reconstruction = make_map(tmp_path)
-    assert write_ply(reconstruction, tmp_path / "cloud.ply", CloudSettings(1e-7, 10**8)) == 0
+    with pytest.raises(MapError, match="too far from the origin"):
+        write_ply(reconstruction, tmp_path / "cloud.ply", CloudSettings(1e-7, 10**8))
+    assert not (tmp_path / "cloud.ply").exists()
 
 
 def test_a_map_without_depth_gives_an_empty_cloud(tmp_path):
