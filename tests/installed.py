@@ -71,7 +71,8 @@ def main(wheel: Path) -> None:
         if len(ours) != FRAMES or ours.keys() != theirs.keys():
             raise SystemExit(f"{len(ours)} and {len(theirs)} of {FRAMES} frames have a place.")
         for index, (pose, depth) in ours.items():
-            np.testing.assert_allclose(theirs[index][0], pose, rtol=0, atol=1e-5)  # COLMAP does not repeat itself exactly
+            # COLMAP does not repeat itself exactly.
+            np.testing.assert_allclose(theirs[index][0], pose, rtol=0, atol=1e-5)
             # Rounding may move single pixels from one side of a step in depth to the other.
             if (share := float((~np.isclose(theirs[index][1], depth, rtol=1e-3)).mean())) > FEW_PIXELS:
                 raise SystemExit(f"The depth of frame {index} differs at {share:.2%} of the pixels.")
