@@ -19,8 +19,7 @@ from recon.core.similarity import Sim3
 from recon.core.types import Camera, Frame, FrameGeometry, PlacedFrame
 from recon.mapping.joining import Bridge
 from recon.mapping.world import typical_depth
-from recon.store.archive import load_arrays
-from recon.store.map import ReconstructedMap, read_submap
+from recon.store.map import ReconstructedMap, frames_in, read_submap
 from recon.store.merged import Member
 from retrieval.appearance import View, agreement
 from retrieval.candidates import CandidateSettings, Hit, find_hits, strongest
@@ -82,10 +81,7 @@ class MapViews:
         self._first = member.first
         self._placed = {frame.index: frame for frame in reconstruction.frames}
         self._file = {
-            index: path
-            for path in reconstruction.submap_files
-            for index in load_arrays(path, ["frame_indices"])["frame_indices"].tolist()
-            if index in self._placed
+            index: path for path in reconstruction.submap_files for index in frames_in(path) if index in self._placed
         }
         if not self._file:
             raise MapError(f"The map in {reconstruction.folder} has no depth, so it cannot be merged.")

@@ -36,6 +36,11 @@ class Level:
         along = along / np.linalg.norm(along)
         return cls(np.stack([along, up, np.cross(along, up)]))
 
+    def heading(self, frames: Sequence[PlacedFrame]) -> tuple[float, float]:
+        """The x and z of where the cameras look on average, in the level frame."""
+        ahead = self.level_from_world @ np.mean([frame.world_from_cam.rotation[:, 2] for frame in frames], axis=0)
+        return float(ahead[0]), float(ahead[2])
+
     def first_view(self, points: Array, frames: Sequence[PlacedFrame]) -> tuple[Array, Array]:
         """Where an eye sees all of the world's points (n, 3), from behind the cameras and above them, and the middle at
         which it looks.
@@ -43,10 +48,10 @@ class Level:
         middle = (points.min(axis=0) + points.max(axis=0)) / 2
         reach = float(np.percentile(np.linalg.norm(points - middle, axis=1), 95))
         up = self.level_from_world[1]
-        ahead = np.mean([frame.world_from_cam.rotation[:, 2] for frame in frames], axis=0)
-        ahead -= (ahead @ up) * up
-        length = np.linalg.norm(ahead)
-        behind = -ahead / length if length > 1e-6 else self.level_from_world[2]
+        across, along = self.heading(frames)
+        length = float(np.hypot(across, along))
+        back = np.array([-across, 0, -along]) / length if length > 1e-6 else np.array([0.0, 0, 1])
+        behind = back @ self.level_from_world
         return middle + BACK * reach * (np.cos(TILT) * behind + np.sin(TILT) * up), middle
 
 

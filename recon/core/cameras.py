@@ -18,6 +18,11 @@ def colmap_camera(camera: Camera, camera_id: int = 1) -> pycolmap.Camera:
     )
 
 
+def rigid_matrix(pose: pycolmap.Rigid3d) -> Array:
+    """The (4, 4) matrix of a rigid pose."""
+    return np.vstack([pose.matrix(), [0, 0, 0, 1]])
+
+
 def points_at_depth_one(camera: pycolmap.Camera, pixels: Array) -> Array:
     """The points (n, 2) of the plane z = 1 that the camera sees at pixels (n, 2)."""
     return np.asarray(camera.cam_from_img(np.asarray(pixels, dtype=np.float64)), dtype=np.float64)

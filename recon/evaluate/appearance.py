@@ -16,6 +16,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from recon.core.cameras import rigid_matrix
 from recon.core.similarity import Array
 from recon.exports.readers import CheckError
 
@@ -71,7 +72,7 @@ def agreement(positions: Array, colours: Array, views: Sequence[ExportedView]) -
 def model_views(model: pycolmap.Reconstruction, images: Path) -> list[ExportedView]:
     """The views of a COLMAP model, by name."""
     return [
-        ExportedView(images / image.name, model.cameras[image.camera_id], _square(image.cam_from_world().matrix()))
+        ExportedView(images / image.name, model.cameras[image.camera_id], rigid_matrix(image.cam_from_world()))
         for image in sorted(model.images.values(), key=lambda image: image.name)
     ]
 
@@ -93,10 +94,6 @@ def _nerfstudio_camera(lens: dict[str, Any]) -> pycolmap.Camera:
 def _from_opengl(frame: dict[str, Any]) -> Array:
     """cam_from_world (4, 4) of a frame whose camera looks along -z, with y up."""
     return np.linalg.inv(np.array(frame["transform_matrix"]) @ np.diag([1.0, -1.0, -1.0, 1.0]))
-
-
-def _square(pose: Array) -> Array:
-    return np.vstack([pose, [0, 0, 0, 1]])
 
 
 def _scores(positions: Array, grey: Grey, view: ExportedView) -> list[float] | None:

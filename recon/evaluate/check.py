@@ -21,7 +21,7 @@ from evo.core.trajectory import PoseTrajectory3D
 from PIL import Image as PillowImage
 from scipy.spatial import KDTree
 
-from recon.core.cameras import reprojection_errors
+from recon.core.cameras import reprojection_errors, rigid_matrix
 from recon.core.colmap_log import quiet
 from recon.core.errors import ReconError
 from recon.core.similarity import Array
@@ -94,9 +94,13 @@ class _Outputs:
         return cast("PoseTrajectory3D", self.read("tum"))
 
     @cached_property
+    def map(self) -> ReconstructedMap:
+        return open_map(self.folder)
+
+    @cached_property
     def map_has_points(self) -> bool:
         """Whether the map has sparse points; geometry from a network and interrupted runs have none."""
-        return len(open_map(self.folder).points.positions) > 0
+        return len(self.map.points.positions) > 0
 
     def cloud_sample(self) -> Array:
         """At most about CLOUD_SAMPLE points (points, 3), evenly from the whole cloud."""
@@ -181,7 +185,7 @@ def _check_sanity(outputs: _Outputs) -> str:
 
 def _check_map(outputs: _Outputs) -> str:
     """The map opens with all of its depth; lenses are possible, and depth, frames and points fit together."""
-    found = open_map(outputs.folder)
+    found = outputs.map
     lenses = {frame.camera for frame in found.posed}
     bad = next((lens for lens in lenses if not np.isfinite(lens.params).all() or lens.matrix()[0, 0] <= 0), None)
     if bad:
@@ -251,7 +255,7 @@ def _check_cloud(outputs: _Outputs) -> str:
     infinite = int((~np.isfinite(positions)).any(axis=1).sum())
     if not len(positions) or infinite:
         raise CheckError(f"Open3D reads {len(positions)} points from cloud.ply, {infinite} of them not finite.")
-    unit, metric = stated_unit(outputs.folder / EXPORTS["ply"].path), open_map(outputs.folder).metric
+    unit, metric = stated_unit(outputs.folder / EXPORTS["ply"].path), outputs.map.metric
     if unit != str(metric or ""):
         raise CheckError("cloud.ply is in another unit than the map. Write it again with: recon export --to ply")
     if not outputs.cloud.has_colors():
@@ -271,7 +275,7 @@ def _check_model(outputs: _Outputs) -> str:
 
 def _check_images(outputs: _Outputs) -> str:
     """Whether the image of every frame of the map is whole and has the size of its camera."""
-    found = open_map(outputs.folder)
+    found = outputs.map
     for frame in found.frames:
         path = found.images / frame.name
         if not path.is_file():
@@ -313,9 +317,9 @@ def _check_poses(outputs: _Outputs) -> str:
 def _check_convention(outputs: _Outputs) -> str:
     """Whether poses.txt holds the poses of the COLMAP model, as camera-to-world."""
     images = sorted(outputs.model.images.items())
-    world_from_cam = np.array([_matrix(image.cam_from_world().inverse()) for _, image in images])
+    world_from_cam = np.array([rigid_matrix(image.cam_from_world().inverse()) for _, image in images])
     trajectory = outputs.trajectory
-    reconstruction = open_map(outputs.folder)
+    reconstruction = outputs.map
     posed = reconstruction.posed
     if trajectory.num_poses != len(posed):
         raise CheckError(f"poses.txt has {trajectory.num_poses} rows, the map {len(posed)} frames with a pose.")
@@ -406,7 +410,3 @@ def _item(name: str, check: Callable[[_Outputs], str], outputs: _Outputs) -> Che
         return CheckItem(name, False, str(error))
     except Exception as error:  # third-party readers may raise anything on a damaged file
         return CheckItem(name, False, f"Cannot be read, {type(error).__name__}: {error}")
-
-
-def _matrix(pose: pycolmap.Rigid3d) -> Array:
-    return np.vstack([pose.matrix(), [0, 0, 0, 1]])

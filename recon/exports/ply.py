@@ -98,11 +98,9 @@ def read_points(path: Path, most: int | None = None) -> CloudPoints:
     Raises MapError for any other file, naming it.
     """
     try:
-        with path.open("rb") as file:
-            start, size = file.read(LONGEST_HEADER), path.stat().st_size
+        header, size = _read_header(path), path.stat().st_size
     except OSError as error:
         raise MapError(f"Cannot read {path}: {error.strerror}. Rebuild it with: recon export --to ply") from error
-    header = b"".join(start.partition(b"end_header\n")[:2])
     count, rest = divmod(size - len(header), VERTEX.itemsize)
     lines = [line for line in _header(count).splitlines() if not line.startswith(b"comment")]
     found = [line for line in header.splitlines() if not line.startswith(b"comment")]
@@ -119,10 +117,15 @@ def read_points(path: Path, most: int | None = None) -> CloudPoints:
     )
 
 
+def _read_header(path: Path) -> bytes:
+    """The header of a PLY file to its end; what a file begins with that has none. Raises OSError."""
+    with path.open("rb") as file:
+        return b"".join(file.read(LONGEST_HEADER).partition(b"end_header\n")[:2])
+
+
 def stated_unit(path: Path) -> str:
     """What a cloud that ``write_ply`` wrote says about metres; empty if it is in a map's own unit."""
-    with path.open("rb") as file:
-        lines = file.read(LONGEST_HEADER).partition(b"end_header\n")[0].decode("ascii", errors="replace").splitlines()
+    lines = _read_header(path).decode("ascii", errors="replace").splitlines()
     return next((line.removeprefix("comment ") for line in lines if line.startswith("comment metres")), "")
 
 

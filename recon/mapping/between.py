@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pycolmap
 
-from recon.core.cameras import colmap_camera
+from recon.core.cameras import colmap_camera, rigid_matrix
 from recon.core.projection import points_in_camera
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, Frame, FrameGeometry, Image, PlacedFrame, SkippedFrame
@@ -146,7 +146,7 @@ def locate(grey: Image, around: list[_Keyframe], camera: Camera, start: Array) -
         return None
     errors = np.linalg.norm(np.asarray(lens.img_from_cam(found["cam_from_world"] * points)) - originals, axis=1)
     agreement = np.maximum(1 - np.nan_to_num(errors / options.ransac.max_error, nan=1.0) ** 2, 0).sum()
-    return _Located(np.vstack([found["cam_from_world"].matrix(), [0, 0, 0, 1]]), camera, float(agreement))
+    return _Located(rigid_matrix(found["cam_from_world"]), camera, float(agreement))
 
 
 def follow(keyframe: _Keyframe, grey: Image, camera: Camera, start: Array) -> tuple[Array, Array]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
+from recon.core.cameras import rigid_matrix
 from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import CAMERA_MODELS, Camera, SparseModel, SparsePoints
@@ -142,9 +143,7 @@ def read_model(model: pycolmap.Reconstruction) -> SparseModel:
     registered = [image for image in model.images.values() if image.has_pose]
     cameras = {camera_id: read_camera(camera) for camera_id, camera in model.cameras.items()}
     return SparseModel(
-        cam_from_model={
-            image.image_id - 1: np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]]) for image in registered
-        },
+        cam_from_model={image.image_id - 1: rigid_matrix(image.cam_from_world()) for image in registered},
         cameras={image.image_id - 1: cameras[image.camera_id] for image in registered},
         points=_read_points(model, registered),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -260,15 +260,19 @@ def _cells(corners: NDArray[np.float32], grey: Image) -> NDArray[np.int64]:
 
 
 def follow_both_ways(
-    before: Image, after: Image, corners: NDArray[np.float32], max_return: float = MAX_RETURN
+    before: Image,
+    after: Image,
+    corners: NDArray[np.float32],
+    max_return: float = MAX_RETURN,
+    flow: Mapping[str, Any] = FLOW,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Which corners (n, 1, 2) [px] were tracked from one grey image to another, and to where.
+    """Which corners (n, 1, 2) [px] were tracked from one grey image to another, and to where. flow: OpenCV's options.
 
     A corner counts only if it is tracked back to where it came from (Kalal et al. 2010): between photos of different
     places, flow finds motion for nearly any corner.
     """
-    found, there, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, np.zeros_like(corners), **FLOW)
-    back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, found, np.zeros_like(corners), **FLOW)
+    found, there, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, corners.copy(), **flow)
+    back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, found, corners.copy(), **flow)
     inside = ((found > 0) & (found < after.shape[::-1])).all(axis=(1, 2))
     returned = np.linalg.norm(back - corners, axis=(1, 2)) < max_return
     return (there.ravel() == 1) & (again.ravel() == 1) & inside & returned, np.asarray(found, dtype=np.float32)

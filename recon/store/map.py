@@ -10,7 +10,7 @@ docs/formats.md describes every field. Files are written under a temporary name 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,13 @@ class ReconstructedMap:
         """Folder of the upright originals that ``PlacedFrame.name`` refers to."""
         return images_folder(self.folder)
 
-    def geometry(self) -> Iterator[tuple[PlacedFrame, FrameGeometry]]:
-        """Every placed frame that has depth, read from disk one submap at a time."""
-        placed = {frame.index: frame for frame in self.frames}
+    def geometry(self, only: Collection[int] | None = None) -> Iterator[tuple[PlacedFrame, FrameGeometry]]:
+        """Every placed frame that has depth, read from disk one submap at a time. only: indices of the frames to read;
+        submaps without any of them are not read."""
+        placed = {frame.index: frame for frame in self.frames if only is None or frame.index in only}
         for path in self.submap_files:
+            if only is not None and placed.keys().isdisjoint(frames_in(path)):
+                continue
             for geometry in read_submap(path, placed):
                 yield placed[geometry.index], geometry
 
@@ -313,6 +316,11 @@ def _fits_together(points: SparsePoints) -> bool:
         and all(array.dtype.kind in "iu" for array in (ids, points.frame_indices))
         and (not len(ids) or 0 <= int(ids.min()) <= int(ids.max()) < count)
     )
+
+
+def frames_in(path: Path) -> list[int]:
+    """Indices of the frames in a submap's file, without reading their depth. Raises MapError; see ``load_arrays``."""
+    return [int(index) for index in load_arrays(path, ["frame_indices"])["frame_indices"]]
 
 
 def read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:

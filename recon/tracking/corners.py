@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from recon.core.similarity import Array
 from recon.core.types import Frame, Image
-from recon.sources.keyframes import small_grey
+from recon.sources.keyframes import follow_both_ways, small_grey
 
 SIDE = 640  # longest side of the images used for tracking [px]
 CORNERS = 400
 TOO_FEW = 0.75  # of CORNERS, below which new ones are sought
 CELLS = (8, 6)  # of the grid over which corners are spread
 SPACING = 8  # [px]
-MAX_RETURN = 0.5  # [px] after tracking there and back
 FLOW: dict[str, Any] = {
     "winSize": (17, 17),
     "maxLevel": 4,
@@ -62,13 +61,9 @@ class Corners:
 
     def _follow(self, before: Image, after: Image) -> None:
         """Keep the corners that are tracked back to where they came from."""
-        start = self._pixels[:, None]
-        found, there, _ = cv2.calcOpticalFlowPyrLK(before, after, start, start.copy(), **FLOW)
-        back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, found, start.copy(), **FLOW)
-        inside = ((found > 0) & (found < np.subtract(after.shape[::-1], 1))).all(axis=(1, 2))
-        returned = np.linalg.norm(back - start, axis=(1, 2)) < MAX_RETURN
-        self._pixels = np.asarray(found[:, 0], dtype=np.float32)
-        self._keep((there.ravel() == 1) & (again.ravel() == 1) & inside & returned)
+        followed, found = follow_both_ways(before, after, self._pixels[:, None], flow=FLOW)
+        self._pixels = found[:, 0]
+        self._keep(followed & (self._pixels < np.subtract(after.shape[::-1], 1)).all(axis=1))
 
     def _keep(self, kept: NDArray[np.bool_]) -> None:
         self._pixels, self._tracks = self._pixels[kept], self._tracks[kept]

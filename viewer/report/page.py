@@ -177,14 +177,14 @@ def _cloud(cloud: CloudPoints | None, frames: Sequence[PlacedFrame], level: Leve
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     reach = float(np.abs(points - middle).max()) or 1.0
     placed = np.clip((points - middle) / reach, -1, 1)
-    ahead = level.level_from_world @ np.mean([frame.world_from_cam.rotation[:, 2] for frame in frames], axis=0)
+    across, along = level.heading(frames)
     return {
         "positions": _base64(np.round((placed + 1) / 2 * STEPS).astype("<u2")),
         "colours": _base64(np.asarray(cloud.colours, dtype=np.uint8)),
         "path": np.round((path - middle) / reach, 4).tolist(),
         "path_colours": _base64(colours_along(len(path))),
         "spacing": _spacing(placed),
-        "yaw": float(np.arctan2(-ahead[0], -ahead[2])),
+        "yaw": float(np.arctan2(-across, -along)),
     }
 
 

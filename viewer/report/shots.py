@@ -30,7 +30,7 @@ def shots(reconstruction: ReconstructedMap) -> list[Shot]:
     frames = reconstruction.frames
     rows = np.linspace(0, len(frames) - 1, min(FRAMES_SHOWN, len(frames))).round().astype(int)
     wanted = {frames[row].index for row in rows}
-    return [_shot(frame.name, found) for frame, found in reconstruction.geometry() if frame.index in wanted]
+    return [_shot(frame.name, found) for frame, found in reconstruction.geometry(wanted)]
 
 
 def _shot(name: str, found: FrameGeometry) -> Shot:

@@ -21,7 +21,8 @@ from recon.core.types import (
     Submap,
 )
 from recon.store.archive import load_arrays
-from recon.store.map import MapStore, open_map
+from recon.store.map import MapStore, frames_in, open_map
+from tests.support import make_map
 
 CAMERA = Camera("SIMPLE_RADIAL", 640, 480, (500.0, 320.0, 240.0, -0.01))
 WIDE_CAMERA = Camera("PINHOLE", 800, 480, (400.0, 401.0, 400.0, 240.0))
@@ -277,3 +278,15 @@ def test_an_interrupted_write_keeps_the_old_file(stored: Path) -> None:
 def cut(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
+
+
+def test_the_depth_of_some_frames_is_read_without_that_of_others(tmp_path: Path) -> None:
+    made = make_map(tmp_path)
+    whole = {frame.index: geometry.depth for frame, geometry in made.geometry()}
+    last = made.frames[-1].index
+    first, second = made.submap_files
+    [(frame, geometry)] = made.geometry({last})
+    assert frame.index == last
+    assert np.array_equal(geometry.depth, whole[last])
+    assert last not in frames_in(first)
+    assert sorted(frames_in(first) + frames_in(second)) == sorted(whole)
