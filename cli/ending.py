@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 
 import typer
@@ -71,14 +71,19 @@ def ended_by_signals(stop: Callable[[], None] | None = None, *, elsewhere: bool 
             signal.signal(number, handler or signal.SIG_DFL)  # None if not set by Python
 
 
-@contextmanager
-def ended_before_the_run(*, elsewhere: bool = False) -> Iterator[None]:
+def ended_before_the_run(*, elsewhere: bool = False) -> AbstractContextManager[None]:
     """Report SIGTERM or Ctrl-C before the run starts, and exit with its code."""
+    return ended_with(lambda: "Ended before the run began: nothing was changed.", elsewhere=elsewhere)
+
+
+@contextmanager
+def ended_with(say: Callable[[], str], *, elsewhere: bool = False) -> Iterator[None]:
+    """Report SIGTERM or Ctrl-C by the sentence that ``say`` returns, and exit with its code."""
     try:
         with ended_by_signals(elsewhere=elsewhere):
             yield
     except (KeyboardInterrupt, typer.Exit) as end:
-        typer.echo("Ended before the run began: nothing was changed.", err=True)
+        typer.echo(say(), err=True)
         if isinstance(end, typer.Exit):
             raise
         raise typer.Exit(INTERRUPTED) from None

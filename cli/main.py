@@ -22,6 +22,7 @@ from cli import (
     loops,
     merge,
     outputs,
+    parts,
     places,
     reference,
     run,
@@ -56,6 +57,8 @@ app.command("check")(outputs.check)
 app.command("locate")(locate.locate)
 app.command("scale")(scale.scale)
 app.command("merge")(merge.merge)
+app.command("split")(parts.split)
+app.command("crop")(parts.crop)
 app.command("loops")(loops.loops)
 app.command("doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")

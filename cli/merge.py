@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.ending import ended_with
 from cli.options import Out
 from cli.run import write_page
 
@@ -29,9 +31,24 @@ def merge(
     Frames of different maps that look alike are verified by geometry. Three or more that agree join two maps. Maps that
     do not meet the others are left out and named; the exit code is then 1.
     """
-    from retrieval.merge import merge as merge_maps
+    from cli.progress import StageBar
+    from recon.core.files import leaving_no_empty_folder
+    from recon.core.workers import workers_of_environment
+    from recon.folder import discard_unfinished, require_empty
 
-    found = merge_maps(folders, out, lambda sentence: typer.echo(f"note: {sentence}", err=True), adjust=adjust)
+    require_empty(out)  # before an interruption could discard what is in it
+
+    def ended() -> str:
+        workers.close()
+        return discard_unfinished(out)
+
+    with ExitStack() as stack:
+        stack.enter_context(leaving_no_empty_folder(out))
+        workers = stack.enter_context(workers_of_environment())
+        # In this process, Ctrl-C would wait for COLMAP, which holds the interpreter lock.
+        stack.enter_context(ended_with(ended, elsewhere=workers.separate))
+        workers.listener = stack.enter_context(StageBar())
+        found: Merged = workers.call("geometry", "retrieval.merge:merge", folders, out, workers.tell, adjust=adjust)
     if found.joined:
         write_page(out)
     _print(found, out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
@@ -18,7 +19,49 @@ from recon.plan import Plan
 CHUNKS_STAGE = "frames"
 
 
-class ProgressBar:
+class StageBar:
+    """A listener that shows the stage at work and how much of it is done; without a terminal, only notices."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            disable=not (sys.stdout.isatty() and console.is_terminal),
+            transient=True,
+        )
+        self._task = self._bar.add_task("reading", total=None, figures="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: Event, /) -> None:
+        match event:
+            case StageProgress():
+                self._show_stage(event)
+            case Notice():
+                self.say(event.text)
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence above the bar."""
+        self._bar.console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+    def _show_stage(self, progress: StageProgress) -> None:
+        total = progress.total if progress.done > 0 and progress.total > 0 else None  # pulses
+        self._bar.update(self._task, description=progress.stage, completed=progress.done, total=total)
+
+
+class ProgressBar(StageBar):
     """A listener that shows frames read, chunks, frames/s and the time left; without a terminal, only notices.
 
     The time left is the plan's, scaled by the time that the chunks have taken so far. Without a plan, for a live
@@ -33,27 +76,7 @@ class ProgressBar:
         self._expected = plan.seconds if plan else 0.0
         self._status: StreamStatus | None = None
         self._tracked = TrackingCounts()
-        console = Console(stderr=True)
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=console,
-            disable=not (sys.stdout.isatty() and console.is_terminal),
-            transient=True,
-        )
-        self._task = self._bar.add_task("reading", total=None, figures="")
-
-    def __enter__(self) -> ProgressBar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+        super().__init__()
 
     def __call__(self, event: Event, /) -> None:
         match event:
@@ -63,17 +86,11 @@ class ProgressBar:
                 self._tracked.add(event)
             case ChunkReconstructed():
                 self._chunks += 1
-            case StageProgress():
-                self._show_stage(event)
             case StreamStatus():
                 self._status = event
-            case Notice():
-                self.say(event.text)
+            case _:
+                super().__call__(event)
         self._bar.update(self._task, figures=self.figures())
-
-    def say(self, sentence: str) -> None:
-        """Print a sentence above the bar."""
-        self._bar.console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
 
     def figures(self) -> str:
         """The text beside the bar."""
@@ -98,8 +115,7 @@ class ProgressBar:
         if self._plan and progress.stage == CHUNKS_STAGE and started:
             planned = (self._plan.seconds - self._plan.joint_seconds) * progress.done / progress.total
             self._expected = self._plan.seconds * (time.monotonic() - self._start) / planned
-        total = progress.total if started else None  # pulses
-        self._bar.update(self._task, description=progress.stage, completed=progress.done, total=total)
+        super()._show_stage(progress)
 
 
 def stream_figures(status: StreamStatus) -> str:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.ending import ended_with
 from cli.run import UNWRITTEN, write_page
 
 if TYPE_CHECKING:
     from recon.metric.fit import Judged, MetricFit
+    from recon.store.map import ReconstructedMap
 
 LENGTH = 'Known length "A B METRES", for points X,Y,Z or names of frames A and B; repeatable.'
 POSITIONS = "Known camera centres [m]: rows NAME,X,Y,Z, or a TUM trajectory."
@@ -36,22 +38,35 @@ def scale(
     from recon.exports import written_names
     from recon.metric.scale import Known, scale_map, write_scaled_outputs
     from recon.store.map import open_map
+    from recon.store.tracked import NAME as TRACKED
     from retrieval.map_index import move_index
 
     before = open_map(folder)
-    found = scale_map(folder, Known(tuple(length or ()), positions, gps, tag_size))
-    _print(found)
-    move_index(before, open_map(folder), found.metric_from_world)
-    unwritten = write_scaled_outputs(folder)
+    with ended_with(lambda: _ended(before)):
+        found = scale_map(folder, Known(tuple(length or ()), positions, gps, tag_size))
+        _print(found)
+        move_index(before, open_map(folder), found.metric_from_world)
+        unwritten = write_scaled_outputs(folder)
     for sentence in unwritten:
         typer.echo(f"note: {sentence}", err=True)
     if (folder / "report.json").exists():
         write_page(folder)
-    stale = [name for name in ("recording.rrd", *written_names(by_every_run=False)) if (folder / name).exists()]
+    kept = ("recording.rrd", TRACKED, *written_names(by_every_run=False))
+    stale = [name for name in kept if (folder / name).exists()]
     if stale:
         typer.echo(f"note: still in the old unit: {', '.join(stale)}. recon export writes exports again.", err=True)
     if unwritten:
         raise typer.Exit(UNWRITTEN)
+
+
+def _ended(before: ReconstructedMap) -> str:
+    """What an interrupted command has left. before: the map as it was."""
+    from recon.store.map import open_map
+
+    now = open_map(before.folder)
+    if all(a.world_from_cam.isclose(b.world_from_cam) for a, b in zip(before.posed, now.posed, strict=True)):
+        return "Interrupted: the map is as it was."
+    return f"Interrupted. The map is in metres; write its outputs with: recon check {before.folder} --repair"
 
 
 def _print(found: MetricFit) -> None:

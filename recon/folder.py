@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from recon.settings import RunSettings
 from recon.sources import Source
 from recon.store.journal import Journal
 from recon.store.lock import LOCK, sole_writer
-from recon.store.map import incoming_folder
+from recon.store.map import incoming_folder, open_map
 from recon.store.missing import PART, REPLACED
 from recon.store.tracked import NAME as TRACKED
 
@@ -68,6 +69,22 @@ def require_usable(out: Path, *, overwrite: bool) -> None:
         raise OutputError(
             f"{out} holds {min(replaced)}, but no run that --overwrite could replace. Move it, or choose another --out."
         )
+
+
+def require_empty(out: Path) -> None:
+    """Raise OutputError if ``out`` is a file, or a folder that holds something."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise OutputError(f"{out} is not empty. Choose another --out.")
+
+
+def discard_unfinished(out: Path) -> str:
+    """Delete an unfinished map from a folder that a command has made; returns a sentence about what is left."""
+    (out / LOCK).unlink(missing_ok=True)
+    if (out / MAP / "map.json").is_file() and open_map(out).complete:
+        again = f"recon check {shlex.quote(str(out))} --repair"
+        return f"Interrupted. The new map is complete; write its outputs with: {again}"
+    discard_map(out)
+    return "Interrupted: nothing is changed, and no new map is written."
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from recon.core.errors import MapError
+from recon.core.events import Listener, Progress
 from recon.core.similarity import Sim3
 from recon.core.types import Camera, Frame, FrameGeometry, PlacedFrame
 from recon.mapping.joining import Bridge
@@ -52,16 +53,19 @@ class Meeting:
     reason: str
 
 
-def find_meetings(members: Sequence[Member]) -> list[Meeting]:
-    """The most similar pairs of frames of every two maps, each with its verification.
+def find_meetings(members: Sequence[Member], tell: Listener) -> list[Meeting]:
+    """The most similar pairs of frames of every two maps, each with its verification. tell: gets the progress.
 
     Raises MapError if a map has no depth, shows too little, or lacks an image.
     """
     views = [MapViews(member) for member in members]
+    tell(Progress("describing the images", 0, 0))
     describer = _describer(members)
     places = [_described(describer, member) for member in members]
     meetings = []
-    for first, second in combinations(range(len(members)), 2):
+    pairs_of_maps = list(combinations(range(len(members)), 2))
+    for done, (first, second) in enumerate(pairs_of_maps):
+        tell(Progress("comparing the maps", done, len(pairs_of_maps)))
         index = PlaceIndex(describer.name, describer.dim)
         index.add(*places[first])
         hits = strongest(find_hits(index, *places[second], ALL, MEETING), MEETING)

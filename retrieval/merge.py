@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from recon.core.colmap_log import quiet
-from recon.core.errors import MapError, OutputError, ReconError, SettingsError
+from recon.core.errors import MapError, SettingsError
+from recon.core.events import Listener, Notice, Progress
 from recon.core.metric import Metric
 from recon.core.places import LoopRecord
 from recon.core.similarity import Sim3
-from recon.core.stopwatch import Stopwatch, peak_memory
+from recon.core.stopwatch import Stopwatch
 from recon.core.types import PlacedFrame, SkippedFrame, SparsePoints
 from recon.exports.outputs import write_outputs
-from recon.folder import discard_map
+from recon.folder import discard_map, require_empty
 from recon.mapping.correction import correct
 from recon.mapping.joining import Bridge, join
 from recon.mapping.joints import weakest_joint
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
-from recon.settings import CloudSettings, RunSettings
+from recon.settings import CloudSettings
 from recon.sfm.joint import adjust_jointly
 from recon.store import report
 from recon.store.lock import sole_writer
 from recon.store.map import MapStore, ReconstructedMap, open_map
-from recon.store.merged import Member, joined_points, numbered, write_members
-from recon.store.report import RunReport, main_versions
+from recon.store.merged import Member, joined_points, numbered, report_of_members, write_members
 from retrieval.landmarks import image_of
 from retrieval.meetings import Meeting, find_meetings
 
@@ -36,7 +35,6 @@ LEAST_KEPT = 0.9  # of the frames; a joint adjustment that loses more is not use
 MOST_MOVED = 0.2  # median over the frames, in depths seen; one that moves them further is not used
 SAME_METRE = 0.05  # relative difference of the metre of two maps
 NOT_ADJUSTED = "The maps are joined as they are: a joint adjustment of all poses was not possible."
-Tell = Callable[[str], None]
 Places = tuple[tuple[PlacedFrame, ...], tuple[PlacedFrame, ...], SparsePoints]  # frames, those between, points
 
 
@@ -61,22 +59,22 @@ class Merged:
 
 
 @quiet()
-def merge(folders: Sequence[Path], out: Path, tell: Tell = lambda sentence: None, *, adjust: bool = True) -> Merged:
+def merge(folders: Sequence[Path], out: Path, tell: Listener = lambda event: None, *, adjust: bool = True) -> Merged:
     """Merge the largest group of maps that meet into the new folder ``out``, in the world of its first map in metres,
-    else of its first map. tell: gets notes for the user.
+    else of its first map. tell: gets notes and progress.
 
-    Nothing is written if no two maps meet. A merge that is killed leaves a map that says that it is not finished.
-    Raises SettingsError for fewer than two maps, MapError for one that is damaged, unfinished or without depth, or if
-    two maps in metres contradict each other, and OutputError if ``out`` is not empty or cannot be written.
+    Nothing is written if no two maps meet, or if the merge is interrupted before the map is complete. One that is
+    killed leaves a map that says that it is not finished. Raises SettingsError for fewer than two maps, MapError for
+    one that is damaged, unfinished or without depth, or if two maps in metres contradict each other, and OutputError if
+    ``out`` is not empty or cannot be written.
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise SettingsError("A merge needs two or more different maps.")
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise OutputError(f"{out} is not empty. Choose another --out.")
+    require_empty(out)
     maps = [_finished(folder) for folder in folders]
     watch = Stopwatch()
     with sole_writer(out, "merge"), watch.running():
-        meetings = find_meetings(numbered([(one, Sim3.identity()) for one in maps]))
+        meetings = find_meetings(numbered([(one, Sim3.identity()) for one in maps]), tell)
         poses = place_maps(maps, meetings)
         if len(poses) < 2:
             return Merged(tuple(folders), (), tuple(meetings))
@@ -130,11 +128,11 @@ def _seen_from(bridge: Bridge, world_from_first: Sim3) -> Bridge:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Maps that meet. base: the member whose world they share. ledger: the loops between them."""
+    """Maps that meet. base: the member whose world they share. ledger: the loops between them, with their evidence."""
 
     members: tuple[Member, ...]
     base: Member
-    ledger: tuple[LoopRecord, ...]
+    ledger: tuple[tuple[LoopRecord, Bridge | None], ...]
 
     @classmethod
     def of(cls, maps: Sequence[ReconstructedMap], poses: Mapping[int, Sim3], meetings: Sequence[Meeting]) -> _Group:
@@ -164,7 +162,26 @@ class _Group:
 
     @property
     def loops(self) -> list[tuple[int, int]]:
-        return [(line.earlier, line.frame) for line in self.ledger if line.verdict == "accepted"]
+        return [(line.earlier, line.frame) for line, _ in self.ledger if line.verdict == "accepted"]
+
+    def judged(self, frames: Sequence[PlacedFrame]) -> tuple[LoopRecord, ...]:
+        """The loops with what remains of each when the maps' frames have their final poses."""
+        before = {frame.index: frame for member in self.members for frame in member.frames}
+        after = {frame.index: frame for frame in frames}
+        return tuple(
+            replace(line, after=bridge.residual(self._found(line, before, after)))
+            if bridge and line.earlier in after and line.frame in after
+            else line
+            for line, bridge in self.ledger
+        )
+
+    def _found(self, line: LoopRecord, before: Mapping[int, PlacedFrame], after: Mapping[int, PlacedFrame]) -> Sim3:
+        """Where the map of a loop's second frame lies to that of its first, in their own worlds, by these frames."""
+        first, second = (
+            member.merged_from_world.inverse() @ before[index].world_from_cam @ after[index].world_from_cam.inverse()
+            for member, index in ((self.members[line.first], line.earlier), (self.members[line.second], line.frame))
+        )
+        return first @ second.inverse()
 
     def _require_one_metre(self) -> None:
         for member in self.members:
@@ -176,25 +193,29 @@ class _Group:
                 )
 
 
-def _write(out: Path, group: _Group, tell: Tell, watch: Stopwatch, *, adjust: bool) -> tuple[bool, tuple[str, ...]]:
+def _write(out: Path, group: _Group, tell: Listener, watch: Stopwatch, *, adjust: bool) -> tuple[bool, tuple[str, ...]]:
     """Write the merged map with its outputs; returns whether it was adjusted, and what could not be written."""
     try:
+        tell(Progress("copying the maps", 0, 0))
         write_members(out, group.members)
         _store(out, group, group.places, group.skipped, complete=False)
-    except BaseException:
+        tell(Progress("bundle adjustment", 0, 0))
+        adjusted = _adjusted(out, group) if adjust else None
+        places, skipped = adjusted or group.places, group.skipped
+        if adjusted:
+            skipped += tuple(_lost(group.places, adjusted))
+        _store(out, group, places, skipped, complete=True)
+    except BaseException:  # Ctrl-C as well
         discard_map(out)
         raise
-    places, skipped, notices = group.places, group.skipped, tuple[str, ...]()
-    adjusted = _adjusted(out, group) if adjust else None
-    if adjusted:
-        skipped += tuple(_lost(places, adjusted))
-        places = adjusted
-    elif adjust:
-        notices = (NOT_ADJUSTED,)
-        tell(NOT_ADJUSTED)
-    _store(out, group, places, skipped, complete=True)
-    unwritten = write_outputs(out, CloudSettings(), lambda _: None)
-    written = _report(group, places, skipped, watch)
+    notices = (NOT_ADJUSTED,) if adjust and not adjusted else ()
+    for sentence in notices:
+        tell(Notice(sentence))
+    unwritten = write_outputs(out, CloudSettings(), tell)
+    frames, between, _ = places
+    written = report_of_members(
+        group.members, frames, between, skipped=skipped, loops=group.judged(frames), watch=watch
+    )
     doubts = written.suspicions + (_doubt_joint(places) if adjusted else ())
     written = replace(written, unwritten=unwritten, notices=notices, suspicions=doubts)
     report.write(written, out / "report.json")
@@ -268,8 +289,8 @@ def _along(
 
 def _ledger(
     rows: Sequence[int], members: Sequence[Member], maps: Sequence[ReconstructedMap], meetings: Iterable[Meeting]
-) -> tuple[LoopRecord, ...]:
-    """The loops between the maps, with the numbers that frames have in the merged map."""
+) -> tuple[tuple[LoopRecord, Bridge | None], ...]:
+    """The loops between the maps, with the numbers that frames have in the merged map, and the evidence of each."""
     firsts = [one.first for one in numbered([(one, Sim3.identity()) for one in maps])]
     shift = {row: member.first - firsts[row] for row, member in zip(rows, members, strict=True)}
     poses = {row: member.merged_from_world for row, member in zip(rows, members, strict=True)}
@@ -277,61 +298,23 @@ def _ledger(
     for meeting in meetings:
         first, second = meeting.members
         if first in shift and second in shift:
-            agrees = meeting.bridge is not None and meeting.bridge.agrees_with(poses[first].inverse() @ poses[second])
+            bridge, first_from_second = meeting.bridge, poses[first].inverse() @ poses[second]
+            agrees = bridge is not None and bridge.agrees_with(first_from_second)
+            residual = bridge.residual(first_from_second) if bridge else 0.0
             reason = "" if agrees else meeting.reason or "it contradicts the other loops between the maps"
-            lines.append(
-                LoopRecord(
-                    frame=meeting.hit.frame + shift[second],
-                    earlier=meeting.hit.earlier + shift[first],
-                    first=rows.index(first) if meeting.bridge else -1,
-                    second=rows.index(second) if meeting.bridge else -1,
-                    similarity=meeting.hit.similarity,
-                    inliers=meeting.found.inliers,
-                    residual=meeting.found.residual,
-                    before=0.0,
-                    after=0.0,
-                    verdict="accepted" if agrees else "rejected",
-                    reason=reason,
-                    kind="bridge",
-                )
+            line = LoopRecord(
+                frame=meeting.hit.frame + shift[second],
+                earlier=meeting.hit.earlier + shift[first],
+                first=rows.index(first) if bridge else -1,
+                second=rows.index(second) if bridge else -1,
+                similarity=meeting.hit.similarity,
+                inliers=meeting.found.inliers,
+                residual=meeting.found.residual,
+                before=residual,
+                after=residual,
+                verdict="accepted" if agrees else "rejected",
+                reason=reason,
+                kind="bridge",
             )
+            lines.append((line, bridge))
     return tuple(lines)
-
-
-def _report(group: _Group, places: Places, skipped: tuple[SkippedFrame, ...], watch: Stopwatch) -> RunReport:
-    """What happened, in the form of a run's report. Settings are those of the first map, chunks and doubts of all."""
-    frames, between, _ = places
-    reports = [(member, found) for member in group.members if (found := _report_of(member))]
-    chunks = [
-        replace(chunk, first=member.first + chunk.first, last=member.first + chunk.last)
-        for member, found in reports
-        for chunk in found.chunks
-    ]
-    return RunReport(
-        source=" + ".join(os.fspath(member.reconstruction.folder.resolve()) for member in group.members),
-        settings=next((found.settings for _, found in reports), RunSettings()),
-        versions=main_versions(),
-        frames_read=len(frames) + len(skipped),
-        frames_placed=len(frames),
-        skipped=skipped,
-        chunks=tuple(replace(chunk, index=number) for number, chunk in enumerate(chunks)),
-        stages=watch.stages,
-        seconds=watch.seconds,
-        peak_memory_bytes=peak_memory(),
-        notices=(),
-        interrupted=False,
-        loops=group.ledger,
-        passed_over=len(between),
-        passed_over_placed=len(between),
-        suspicions=tuple(
-            f"{doubt} ({member.reconstruction.folder})" for member, found in reports for doubt in found.suspicions
-        ),
-        processor_seconds=watch.processor_seconds,
-    )
-
-
-def _report_of(member: Member) -> RunReport | None:
-    try:
-        return report.read(member.reconstruction.folder / "report.json")
-    except ReconError:  # a map need not have one
-        return None

@@ -26,7 +26,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"Cannot write {path}: {reason}. Free some space or choose another folder.") from error
+        raise OutputError(f"Cannot write {path}: {reason}. Free some space, or make the folder writable.") from error
     finally:
         with suppress(OSError):  # a read-only folder refuses this as well
             temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -25,11 +25,12 @@ from recon.core.cameras import reprojection_errors, rigid_matrix
 from recon.core.colmap_log import quiet
 from recon.core.errors import ReconError
 from recon.core.similarity import Array
+from recon.core.types import PlacedFrame
 from recon.evaluate.appearance import agreement, model_views, nerfstudio_views
-from recon.exports import EXPORTS, Export
+from recon.exports import EXPORTS, Export, default_path
 from recon.exports.outputs import write_outputs
 from recon.exports.ply import stated_unit
-from recon.exports.readers import CheckError
+from recon.exports.readers import CheckError, read_model
 from recon.exports.trajectory import rigid_trajectory
 from recon.settings import CloudSettings
 from recon.store import report
@@ -50,6 +51,7 @@ VERIFY_SECONDS = 600
 ROOTS = {"map", "images"}
 REBUILT = {"cloud", "colmap", "reprojection", "poses", "convention", "cloud in cameras", "cloud on points", "colours"}
 
+PINHOLE = default_path("colmap", undistort=True)
 NO_POINTS = "The map has no sparse points to compare: a network made it, or the run was interrupted."
 
 
@@ -144,7 +146,9 @@ def check_folder(folder: Path) -> CheckReport:
     outputs = _Outputs(folder)
     items = [_item(name, check, outputs) for name, check in checks]
     added = [(name, export) for name, export in EXPORTS.items() if not export.stage and (folder / export.path).exists()]
-    items += [_item(name, partial(_check_added, export), outputs) for name, export in added]
+    items += [_item(name, partial(_check_added, name, export), outputs) for name, export in added]
+    if (folder / PINHOLE).exists():
+        items.append(_item("undistorted", _check_undistorted, outputs))
     if "nerfstudio" in dict(added):
         items.append(_item("nerfstudio colours", _check_nerfstudio_colours, outputs))
     return CheckReport(folder, tuple(items))
@@ -166,10 +170,42 @@ def repair_folder(checked: CheckReport) -> tuple[str, ...]:
     return ()
 
 
-def _check_added(export: Export, outputs: _Outputs) -> str:
-    """Whether the format's reader opens the export."""
-    export.read(outputs.folder / export.path)
+def _check_added(name: str, export: Export, outputs: _Outputs) -> str:
+    """Whether the format's reader opens the export, and whether it is of the map as it is now."""
+    path = outputs.folder / export.path
+    content, found = export.read(path), outputs.map
+    if name == "kitti":
+        _require_current(path, name, content.positions_xyz, found.posed)
+    elif name == "nerfstudio":
+        placed = {f"images/{frame.name}": frame for frame in found.frames}
+        centres = {row["file_path"]: np.array(row["transform_matrix"])[:3, 3] for row in content["frames"]}
+        shared = [row for row in centres if row in placed]
+        _require_current(path, name, [centres[row] for row in shared], [placed[row] for row in shared])
+    elif name == "mesh" and stated_unit(path) != str(found.metric or ""):
+        raise CheckError(f"{export.path} is in another unit than the map. {_again(name)}")
     return f"{export.path} opens and is complete."
+
+
+def _check_undistorted(outputs: _Outputs) -> str:
+    """The same of the COLMAP model with pinhole images."""
+    model = read_model(outputs.folder / PINHOLE)
+    placed = {frame.name: frame for frame in outputs.map.frames}
+    images = [image for image in model.images.values() if image.name in placed]
+    centres = [image.projection_center() for image in images]
+    _require_current(outputs.folder / PINHOLE, "colmap --undistort", centres, [placed[image.name] for image in images])
+    return f"{PINHOLE} opens, with {model.num_images()} images."
+
+
+def _require_current(path: Path, target: str, centres: Sequence[Array], frames: Sequence[PlacedFrame]) -> None:
+    """Raise CheckError unless exported camera centres (frames, 3) are those of the map."""
+    expected = np.array([frame.world_from_cam.translation for frame in frames])
+    tolerance = POSE_TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0)))
+    if len(centres) != len(expected) or not np.allclose(centres, expected, rtol=0, atol=tolerance):
+        raise CheckError(f"{path.name} is of another state of the map, such as before a scale. {_again(target)}")
+
+
+def _again(target: str) -> str:
+    return f"Delete it, and write it again with: recon export --to {target}"
 
 
 def _check_sanity(outputs: _Outputs) -> str:

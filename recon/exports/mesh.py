@@ -50,7 +50,9 @@ def write_mesh(reconstruction: ReconstructedMap, path: Path, settings: CloudSett
     mesh = _surface(surfaces(reconstruction, known, settings), voxel)
     if mesh is None or not len(mesh.triangles):
         raise OutputError(f"{reconstruction.folder} has no depth from which to make a surface with --voxel {voxel:g}.")
-    write_atomically(path, lambda file: file.write(WRITERS[path.suffix.lower()](mesh)))
+    write_atomically(
+        path, lambda file: file.write(WRITERS[path.suffix.lower()](mesh, str(reconstruction.metric or "")))
+    )
     return len(mesh.triangles)
 
 
@@ -98,7 +100,8 @@ def _integrate(grid: open3d.t.geometry.VoxelBlockGrid, posed: PosedGeometry) -> 
     grid.integrate(blocks, image, colour, lens, lens, pose, *reach)
 
 
-def _ply(mesh: open3d.geometry.TriangleMesh) -> bytes:
+def _ply(mesh: open3d.geometry.TriangleMesh, unit: str) -> bytes:
+    """A binary PLY file of one mesh. unit: a comment; empty for a map's own unit."""
     vertices = np.empty(len(mesh.vertices), dtype=PLY_VERTEX)
     vertices["x"], vertices["y"], vertices["z"] = np.asarray(mesh.vertices).T
     vertices["nx"], vertices["ny"], vertices["nz"] = np.asarray(mesh.vertex_normals).T
@@ -108,6 +111,7 @@ def _ply(mesh: open3d.geometry.TriangleMesh) -> bytes:
     header = [
         "ply",
         "format binary_little_endian 1.0",
+        *([f"comment {unit}"] if unit else []),
         f"element vertex {len(vertices)}",
         *properties(PLY_VERTEX),
         f"element face {len(faces)}",
@@ -117,8 +121,8 @@ def _ply(mesh: open3d.geometry.TriangleMesh) -> bytes:
     return "\n".join(header).encode("ascii") + vertices.tobytes() + faces.tobytes()
 
 
-def _glb(mesh: open3d.geometry.TriangleMesh) -> bytes:
-    """A binary glTF 2.0 file of one mesh. Its colours are linear."""
+def _glb(mesh: open3d.geometry.TriangleMesh, unit: str) -> bytes:
+    """A binary glTF 2.0 file of one mesh. Its colours are linear. unit: noted with the file."""
     positions = (np.asarray(mesh.vertices) * GLTF_FROM_WORLD).astype("<f4")
     normals = (np.asarray(mesh.vertex_normals) * GLTF_FROM_WORLD).astype("<f4")
     colours = _linear(np.asarray(mesh.vertex_colors)).astype("<f4")
@@ -134,7 +138,7 @@ def _glb(mesh: open3d.geometry.TriangleMesh) -> bytes:
     bounds = {"min": positions.min(axis=0).tolist(), "max": positions.max(axis=0).tolist()}
     primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3, "mode": TRIANGLES}
     text = {
-        "asset": {"version": "2.0", "generator": "recon"},
+        "asset": {"version": "2.0", "generator": "recon", "extras": {"unit": unit}},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
@@ -162,4 +166,4 @@ def _linear(colours: Array) -> Array:
     return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
 
 
-WRITERS: dict[str, Callable[[open3d.geometry.TriangleMesh], bytes]] = {".ply": _ply, ".glb": _glb}
+WRITERS: dict[str, Callable[[open3d.geometry.TriangleMesh, str], bytes]] = {".ply": _ply, ".glb": _glb}

@@ -45,8 +45,12 @@ class Bridge:
 
     def agrees_with(self, first_from_second: Sim3) -> bool:
         """Whether a similarity of the maps explains the loop."""
+        return self.residual(first_from_second) <= DEVIATIONS
+
+    def residual(self, first_from_second: Sim3) -> float:
+        """By how many standard deviations the loop differs from a similarity of the maps."""
         errors = first_from_second.apply(self.corners) - self.first_from_second.apply(self.corners)
-        return bool(np.linalg.norm(errors, axis=1).max() <= DEVIATIONS * self.deviation)
+        return float(np.linalg.norm(errors, axis=1).max() / self.deviation)
 
     @property
     def deviation(self) -> float:

@@ -39,6 +39,18 @@ def weakest_joint(frames: Sequence[PlacedFrame], points: SparsePoints) -> tuple[
     return [frames[row] for row in sorted(order[:cut] if 2 * cut <= len(order) else order[cut:])], joining
 
 
+def pieces(frames: Sequence[PlacedFrame], points: SparsePoints) -> list[list[PlacedFrame]]:
+    """Groups of frames that hang together by points, in the order of their first frames: frames of two groups share
+    fewer than FEWEST_SHARED.
+
+    A group of fewer than SMALLEST_PART frames goes with the largest one. All frames of a map without points are one.
+    """
+    if not len(points.positions):
+        return [list(frames)]
+    group = _groups(_sightings(frames, points))
+    return [[frames[row] for row in np.flatnonzero(group == one).tolist()] for one in dict.fromkeys(group.tolist())]
+
+
 def _sightings(frames: Sequence[PlacedFrame], points: SparsePoints) -> csr_array:
     """1 where a frame (row) sees a point (column)."""
     rows = {frame.index: row for row, frame in enumerate(frames)}
@@ -49,13 +61,15 @@ def _sightings(frames: Sequence[PlacedFrame], points: SparsePoints) -> csr_array
 
 
 def _grouped(seen: csr_array) -> NDArray[np.int64]:
-    """Order (frames,) of the rows in which the frames of a group follow each other.
+    """Order (frames,) of the rows in which the frames of a group follow each other."""
+    return np.argsort(_groups(seen), kind="stable")
 
-    Groups of fewer than SMALLEST_PART frames count as frames of the largest one.
-    """
+
+def _groups(seen: csr_array) -> NDArray[np.int64]:
+    """The group (frames,) of each row. Groups of fewer than SMALLEST_PART frames count as frames of the largest one."""
     _, group = connected_components(seen @ seen.T >= FEWEST_SHARED, directed=False)
     sizes = np.bincount(group)
-    return np.argsort(np.where(sizes[group] < SMALLEST_PART, sizes.argmax(), group), kind="stable")
+    return np.where(sizes[group] < SMALLEST_PART, sizes.argmax(), group)
 
 
 def _tracks(seen: csr_array) -> list[NDArray[np.int64]]:

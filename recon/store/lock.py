@@ -74,9 +74,11 @@ def _locked(folder: Path, what: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _take(folder / LOCK)
     except UnicodeDecodeError as error:
-        raise OutputError(f"{folder} is not valid UTF-8, which some outputs require. Choose another --out.") from error
+        raise OutputError(f"{folder} is not valid UTF-8, which some outputs require. Use another folder.") from error
     except OSError as error:
-        raise OutputError(f"Cannot write to {folder}: {error.strerror}. Choose another --out.") from error
+        raise OutputError(
+            f"Cannot write to {folder}: {error.strerror}. Make it writable, or use another folder."
+        ) from error
     try:
         with suppress(OSError):  # a full disk: the lock works without the owner's name
             os.truncate(lock, 0)
@@ -133,7 +135,7 @@ def _in_use(path: Path, owner: Owner | None) -> OutputError:
         if owner
         else "another run"
     )
-    remedy = "Wait for it, or choose another --out"
+    remedy = "Wait for it, or use another folder"
     if owner and owner.host != socket.gethostname():
         remedy += f"; if it has ended, delete {path}"
     return OutputError(f"{path.parent} is in use by {who}. {remedy}.")

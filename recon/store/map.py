@@ -21,7 +21,7 @@ from recon.core.errors import MapError
 from recon.core.files import make_folder, write_atomically
 from recon.core.metric import Metric
 from recon.core.names import refuse_to_leave
-from recon.core.similarity import Array, Sim3
+from recon.core.similarity import Sim3
 from recon.core.typed_json import read_object, typed
 from recon.core.types import Camera, DepthMap, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
 from recon.store.archive import load_arrays, save_arrays
@@ -335,20 +335,14 @@ def read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[Frame
                 index=index,
                 cam_from_chunk=arrays["cam_from_chunk"][row],
                 camera=placed[index].camera,
-                intrinsics=_centred(arrays["intrinsics"][row], placed[index].camera, stored.depth.shape),
+                # The joint adjustment may have changed the lens since the chunk was stored.
+                intrinsics=placed[index].camera.matrix_at(*stored.depth.shape[::-1]),
                 depth=stored.depth,
                 confidence=stored.confidence,
                 colour=stored.colour,
             )
     except KeyError as error:
         raise MapError(f"{path} lacks the array {error}. {AGAIN}") from error
-
-
-def _centred(intrinsics: Array, camera: Camera, shape: tuple[int, ...]) -> Array:
-    """Intrinsics (3, 3) of a depth map with the lens's principal point, which the joint adjustment may have moved."""
-    found = np.array(intrinsics)
-    found[:2, 2] = camera.matrix_at(shape[1], shape[0])[:2, 2]
-    return found
 
 
 def _frame_arrays(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:

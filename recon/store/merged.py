@@ -1,36 +1,46 @@
-"""Several maps as one: frames with new numbers and names, and their files in a new folder."""
+"""Maps, or parts of them, as one new map: frames with new numbers and names, and their files in a new folder."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from recon.core.errors import OutputError
+from recon.core.box import Box
+from recon.core.errors import OutputError, ReconError
 from recon.core.files import make_folder, write_atomically
+from recon.core.places import LoopRecord
+from recon.core.projection import back_project
 from recon.core.similarity import Sim3
-from recon.core.types import PlacedFrame, SkippedFrame, SparsePoints
+from recon.core.stopwatch import Stopwatch, peak_memory
+from recon.core.types import Mask, PlacedFrame, SkippedFrame, SparsePoints
+from recon.settings import RunSettings
 from recon.sources.originals import link_original
+from recon.store import report
 from recon.store.archive import load_arrays, save_arrays
-from recon.store.map import MAP_VERSION, ReconstructedMap, images_folder, submap_path
+from recon.store.map import MAP_VERSION, ReconstructedMap, frames_in, images_folder, submap_path
 from recon.store.masks import mask_path
+from recon.store.report import RunReport, main_versions
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
     """A map that becomes part of another. first: index of its first frame there. start: added to its timestamps.
 
-    merged_from_world: where it lies.
+    merged_from_world: where it lies. box: of its world; depth outside is left out.
     """
 
     reconstruction: ReconstructedMap
     first: int
     start: float
     merged_from_world: Sim3
+    box: Box | None = None
 
     @property
     def frames(self) -> tuple[PlacedFrame, ...]:
@@ -112,23 +122,88 @@ def write_members(out: Path, members: Sequence[Member]) -> None:
             if mask.is_file():
                 make_folder(mask_path(out, 0).parent)
                 shutil.copyfile(mask, mask_path(out, new.index))
+        placed = {frame.index: frame for frame in member.reconstruction.frames}
         for path in member.reconstruction.submap_files:
-            _copy_submap(path, submap_path(out, number), member)
-            number += 1
+            if not placed.keys().isdisjoint(frames_in(path)):
+                _copy_submap(path, submap_path(out, number), member, placed)
+                number += 1
 
 
-def _copy_submap(path: Path, target: Path, member: Member) -> None:
-    """A submap with the numbers of the merged map, without the depth that only resumed runs need."""
+def _copy_submap(path: Path, target: Path, member: Member, placed: Mapping[int, PlacedFrame]) -> None:
+    """The placed frames of a submap with the numbers of the new map, without depth that only resumed runs need."""
     stored = load_arrays(path)
-    world_from_chunk = member.merged_from_world @ Sim3.from_matrix(stored["world_from_chunk"])
+    rows = [row for row, index in enumerate(stored["frame_indices"].tolist()) if index in placed]
+    indices = stored["frame_indices"][rows]
     arrays: dict[str, Any] = {
         "version": np.int64(MAP_VERSION),
-        "frame_indices": stored["frame_indices"] + member.first,
-        "cam_from_chunk": stored["cam_from_chunk"],
-        "intrinsics": stored["intrinsics"],
-        "world_from_chunk": world_from_chunk.matrix(),
+        "frame_indices": indices + member.first,
+        "cam_from_chunk": stored["cam_from_chunk"][rows],
+        "intrinsics": stored["intrinsics"][rows],
+        "world_from_chunk": (member.merged_from_world @ Sim3.from_matrix(stored["world_from_chunk"])).matrix(),
     }
-    for index in stored["frame_indices"].tolist():
-        for kind in ("depth", "confidence", "colour"):
-            arrays[f"{kind}_{member.first + index}"] = stored[f"{kind}_{index}"]
+    for index in indices.tolist():
+        depth, confidence, colour = (stored[f"{kind}_{index}"] for kind in ("depth", "confidence", "colour"))
+        if member.box:
+            inside = depth_in_box(placed[index], depth, member.box)
+            depth, confidence = (np.where(inside, array, 0).astype(array.dtype) for array in (depth, confidence))
+        for kind, array in (("depth", depth), ("confidence", confidence), ("colour", colour)):
+            arrays[f"{kind}_{member.first + index}"] = array
     write_atomically(target, lambda file: save_arrays(file, arrays))
+
+
+def depth_in_box(placed: PlacedFrame, depth: NDArray[np.floating], box: Box) -> Mask:
+    """Which pixels of a frame's depth (h, w) are points in a box."""
+    inside = np.zeros(depth.shape, dtype=np.bool_)
+    rows, columns = np.nonzero(depth > 0)
+    pixels = np.column_stack([columns + 0.5, rows + 0.5])
+    intrinsics = placed.camera.matrix_at(depth.shape[1], depth.shape[0])
+    points = back_project(pixels, depth[rows, columns].astype(np.float64), intrinsics)
+    inside[rows, columns] = box.contains(placed.world_from_cam.apply(points))
+    return inside
+
+
+def report_of_members(
+    members: Sequence[Member],
+    frames: Sequence[PlacedFrame],
+    between: Sequence[PlacedFrame],
+    *,
+    skipped: tuple[SkippedFrame, ...],
+    loops: tuple[LoopRecord, ...],
+    watch: Stopwatch,
+) -> RunReport:
+    """What happened, in the form of a run's report. Settings are those of the first map, chunks and doubts of all."""
+    reports = [(member, found) for member in members if (found := report_of(member))]
+    chunks = [
+        replace(chunk, first=member.first + chunk.first, last=member.first + chunk.last)
+        for member, found in reports
+        for chunk in found.chunks
+    ]
+    return RunReport(
+        source=" + ".join(os.fspath(member.reconstruction.folder.resolve()) for member in members),
+        settings=next((found.settings for _, found in reports), RunSettings()),
+        versions=main_versions(),
+        frames_read=len(frames) + len(skipped),
+        frames_placed=len(frames),
+        skipped=skipped,
+        chunks=tuple(replace(chunk, index=number) for number, chunk in enumerate(chunks)),
+        stages=watch.stages,
+        seconds=watch.seconds,
+        peak_memory_bytes=peak_memory(),
+        notices=(),
+        interrupted=False,
+        loops=loops,
+        passed_over=len(between),
+        passed_over_placed=len(between),
+        suspicions=tuple(
+            f"{doubt} ({member.reconstruction.folder})" for member, found in reports for doubt in found.suspicions
+        ),
+        processor_seconds=watch.processor_seconds,
+    )
+
+
+def report_of(member: Member) -> RunReport | None:
+    """The report of the run that made a map; None if there is none that can be read."""
+    try:
+        return report.read(member.reconstruction.folder / "report.json")
+    except ReconError:  # a map need not have one
+        return None

@@ -153,7 +153,8 @@ def test_read_only_folder(recon: Recon, tmp_path: Path, monkeypatch: pytest.Monk
 
     photos = make_images(tmp_path / "photos")
     monkeypatch.setattr(Path, "mkdir", refuse)  # root, as in containers, is refused nothing
-    expect_refusal(recon("run", photos, "--out", tmp_path / "out"), "Cannot write to", "Permission denied", "--out")
+    refused = "Cannot write to", "Permission denied. Make it writable"
+    expect_refusal(recon("run", photos, "--out", tmp_path / "out"), *refused)
 
 
 @pytest.mark.parametrize(("out", "system"), [("/proc/x", "/proc"), ("/sys/a/b", "/sys")])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from recon.store.map import MapStore
 from retrieval.candidates import Hit
 from retrieval.meetings import Meeting
 from retrieval.merge import Merged
@@ -30,6 +31,7 @@ def test_maps_that_do_not_meet_are_named_and_decide_the_exit_code(
     recon: Recon, monkeypatch: pytest.MonkeyPatch, joined: tuple[int, ...], code: int, lines: list[str]
 ) -> None:
     found = Merged((Path("a"), Path("b"), Path("d")), joined, PAIRS, adjusted=True)
+    monkeypatch.setenv("RECON_WORKERS", "0")
     monkeypatch.setattr("retrieval.merge.merge", lambda folders, out, tell, adjust: found)
     pages = list[Path]()
     monkeypatch.setattr("cli.merge.write_page", pages.append)
@@ -55,3 +57,28 @@ def test_what_cannot_be_merged_is_one_line(recon: Recon, tmp_path: Path) -> None
         assert outcome.code == 2
         assert words in outcome.err
         assert len(outcome.err.splitlines()) == 1
+
+
+def test_ctrl_c_leaves_nothing_unfinished(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(folders: object, out: Path, *_: object, **__: object) -> None:
+        made = make_map(out)
+        MapStore(out).write_places(made.frames, (), made.points, complete=False)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("RECON_WORKERS", "0")
+    monkeypatch.setattr("retrieval.merge.merge", interrupted)
+    outcome = recon("merge", "a", "b", "--out", tmp_path / "out")
+    assert (outcome.code, outcome.err) == (130, "Interrupted: nothing is changed, and no new map is written.\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_crop_and_a_split_say_what_they_wrote(recon: Recon, tmp_path: Path) -> None:
+    make_map(tmp_path / "run")
+    outcome = recon("crop", tmp_path / "run", "--out", tmp_path / "part", "--keep-every", "2")
+    assert (outcome.code, outcome.out) == (0, f"Wrote {tmp_path / 'part'}, 3 frames with depth.\n")
+    assert (tmp_path / "part" / "report.html").is_file()
+    outcome = recon("split", tmp_path / "run", "--out", tmp_path / "parts", "--at", "0.25")
+    assert outcome.out.endswith(f"Wrote {tmp_path / 'parts' / 'part_2'}, 3 frames with depth.\n")
+    outcome = recon("run", tmp_path / "run" / "colmap" / "images", "--out", tmp_path / "part", "--resume")
+    assert outcome.code == 2
+    assert "recon merge, split and crop make such maps" in outcome.err

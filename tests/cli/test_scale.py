@@ -105,3 +105,35 @@ def test_damaged_depth_is_found_before_anything_moves(recon: Recon, tmp_path: Pa
     assert outcome.code == 2
     assert submap.name in outcome.err
     assert (folder / "map" / "map.json").read_bytes() == before
+
+
+def test_ctrl_c_leaves_a_sound_map_and_says_which(
+    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    make_map(folder)
+    (folder / "tracked.csv").write_bytes(b"")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for place, sentence in (
+        ("move_map", "Interrupted: the map is as it was.\n"),
+        (
+            "write_outputs",
+            f"Interrupted. The map is in metres; write its outputs with: recon check {folder} --repair\n",
+        ),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"recon.metric.scale.{place}", interrupted)
+            outcome = recon("scale", folder, "--length", "0,0,0 1,0,0 2")
+        assert (outcome.code, outcome.err) == (130, sentence)
+    assert open_map(folder).metric is not None
+    assert recon("export", folder, "--to", "kitti").code == 0
+    assert recon("check", folder, "--repair").code == 0
+    outcome = recon("scale", folder, "--length", "0,0,0 1,0,0 3")
+    assert "still in the old unit: tracked.csv, poses_kitti.txt." in outcome.err
+    outcome = recon("check", folder)
+    assert outcome.code == 1
+    (failed,) = (line for line in outcome.out.splitlines() if "FAILED" in line)
+    assert "poses_kitti.txt is of another state of the map, such as before a scale. Delete it" in failed

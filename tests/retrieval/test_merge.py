@@ -15,6 +15,7 @@ from recon.core.similarity import Sim3
 from recon.core.types import SparsePoints
 from recon.evaluate.check import check_folder
 from recon.lab.synthetic.look_alikes import redecorated
+from recon.mapping.joining import DEVIATIONS
 from recon.store import report
 from recon.store.map import MapStore, ReconstructedMap, move_map, open_map
 from retrieval import merge as merging
@@ -72,6 +73,8 @@ def test_the_merged_map_is_whole_and_says_where_it_comes_from(folder: Path, merg
     accepted = [line for line in found.loops if line.verdict == "accepted"]
     assert len(accepted) >= 3
     assert all((line.first, line.second) == (0, 1) for line in accepted)
+    assert all(0 < line.after < DEVIATIONS for line in accepted)
+    assert any(line.after != line.before for line in accepted)  # the joint adjustment moved them
     assert all(line.earlier in FIRST and line.frame - 19 in SECOND for line in found.loops)
     assert not (folder / "merged" / "map" / "features.db").exists()
 
@@ -94,7 +97,7 @@ def test_maps_that_do_not_meet_are_not_merged(
 ) -> None:
     meetings = [meeting for meeting in merged.meetings if meeting.members == (0, 1)]
     assert any("look different" in meeting.reason for meeting in meetings)  # although their geometry agrees
-    monkeypatch.setattr(merging, "find_meetings", lambda members: meetings)
+    monkeypatch.setattr(merging, "find_meetings", lambda members, tell: meetings)
     found = merge([folder / "foreign", folder / "first"], tmp_path / "out")
     assert found.joined == ()
     assert found.apart == (folder / "foreign", folder / "first")

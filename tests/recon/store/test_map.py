@@ -98,14 +98,15 @@ def test_geometry_is_restored_within_its_stored_precision(stored: Path) -> None:
         assert_array_equal(back.intrinsics, expected.intrinsics)
 
 
-def test_depth_has_the_principal_point_that_the_lens_has_now(stored: Path) -> None:
-    """The joint adjustment may have moved it, as in a stabilised video; the focal length of the depth stays."""
+def test_depth_has_the_lens_that_the_frame_has_now(stored: Path) -> None:
+    """The joint adjustment may have changed it since the chunk was stored."""
     focal, column, row, *distortion = CAMERA.params
-    moved = replace(CAMERA, params=(focal, column + CAMERA.width / 8, row - CAMERA.height / 12, *distortion))
-    MapStore(stored).write_places((placed(3, moved),), (), SparsePoints.empty(), complete=True)
+    now = replace(CAMERA, params=(1.068 * focal, column + CAMERA.width / 8, row - CAMERA.height / 12, *distortion))
+    MapStore(stored).write_places((placed(3, now),), (), SparsePoints.empty(), complete=True)
     ((_, back),) = open_map(stored).geometry()
-    change = back.intrinsics - geometry(3).intrinsics
-    np.testing.assert_allclose(change, [[0, 0, 1], [0, 0, -0.5], [0, 0, 0]], atol=1e-12)
+    before = geometry(3).intrinsics
+    expected = before * [[1.068, 1, 1], [1, 1.068, 1], [1, 1, 1]] + [[0, 0, 1], [0, 0, -0.5], [0, 0, 0]]
+    np.testing.assert_allclose(back.intrinsics, expected, atol=1e-12)
 
 
 def test_geometry_omits_unplaced_frames(stored: Path) -> None:
