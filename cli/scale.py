@@ -29,12 +29,24 @@ def scale(
     tag_size: Annotated[
         float | None, typer.Option(metavar="METRES", help="Edge of the AprilTags or ArUco markers in the scene.")
     ] = None,
+    camera_height: Annotated[
+        float | None, typer.Option(metavar="METRES", help="Mean height of the camera above the ground.")
+    ] = None,
+    track: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Track of the camera: GPX, KML, or SRT of a DJI drone.")
+    ] = None,
+    track_offset: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Clock of the track less that of the frames.  [default: estimated]"),
+    ] = None,
 ) -> None:
     """Give a map metres.
 
-    From known lengths, known camera centres, GPS tags or printed markers, several of which are combined. Wrong ones
-    among right ones are left out. Prints what remains of each, then writes the outputs again.
+    From known lengths, printed markers, the height of the camera, known camera centres, GPS tags or a track, several of
+    which are combined. Wrong ones among right ones are left out. Prints what remains of each, then writes the outputs
+    again.
     """
+    from cli.progress import StageBar
     from recon.exports import written_names
     from recon.metric.scale import Known, scale_map, write_scaled_outputs
     from recon.store.map import open_map
@@ -43,7 +55,8 @@ def scale(
 
     before = open_map(folder)
     with ended_with(lambda: _ended(before)):
-        found = scale_map(folder, Known(tuple(length or ()), positions, gps, tag_size))
+        known = Known(tuple(length or ()), positions, gps, tag_size, camera_height, track, track_offset)
+        found = scale_map(folder, known, StageBar())
         _print(found)
         move_index(before, open_map(folder), found.metric_from_world)
         unwritten = write_scaled_outputs(folder)

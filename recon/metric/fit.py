@@ -18,7 +18,6 @@ from recon.core.similarity import Array, Sim3
 from recon.mapping.alignment import fit_robustly, fit_similarity
 from recon.metric.observations import Length, Position
 
-SAME_SCALE = 0.05  # relative difference of two right lengths
 ONE_LENGTH = 0.01  # relative error to expect of a length that no other checks
 LEAST_ERROR = 1e-3  # relative, of any result, so that rounding does not decide
 TRIALS, SEED = 200, 0
@@ -90,14 +89,17 @@ def fit_metric(lengths: Sequence[Length], positions: Sequence[Position]) -> Metr
 
 
 def _nothing() -> _Estimate:
-    raise SettingsError("Nothing in metres is known about the map. Give --length, --positions, --gps or --tag-size.")
+    raise SettingsError(
+        "Nothing in metres is known about the map. Give --length, --tag-size, --camera-height, --positions, --gps or "
+        "--track."
+    )
 
 
 def _from_lengths(lengths: Sequence[Length]) -> _Estimate:
     """The scale on which most lengths agree, each weighted by its square: errors do not grow with the length."""
-    in_map, metres = np.array([(length.in_map, length.metres) for length in lengths]).T
+    in_map, metres, varies = np.array([(length.in_map, length.metres, length.varies) for length in lengths]).T
     ratios = np.log(metres / in_map)
-    agree = np.abs(ratios[:, None] - ratios) < SAME_SCALE
+    agree = np.abs(ratios[:, None] - ratios) < np.maximum(varies[:, None], varies)
     used = agree[int(agree.sum(axis=1).argmax())]
     if 2 * used.sum() <= len(lengths):
         low, high = np.exp([ratios.min(), ratios.max()])
@@ -105,7 +107,8 @@ def _from_lengths(lengths: Sequence[Length]) -> _Estimate:
             f"The {len(lengths)} known lengths contradict each other: they make a map unit {low:.4g} to {high:.4g} m. "
             "Check the points and the metres."
         )
-    scale = float((in_map * metres)[used].sum() / (in_map**2)[used].sum())
+    weights = used / varies**2
+    scale = float((weights * in_map * metres).sum() / (weights * in_map**2).sum())
     spread = float(np.std(ratios[used])) / np.sqrt(used.sum()) if used.sum() > 1 else ONE_LENGTH
     return _Estimate(Sim3(scale, np.eye(3), np.zeros(3)), max(float(spread), LEAST_ERROR), used)
 

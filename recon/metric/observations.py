@@ -13,11 +13,14 @@ from recon.store.map import ReconstructedMap
 
 @dataclass(frozen=True, eq=False)
 class Length:
-    """A known length between two points. points: (2, 3) in the world of the map."""
+    """A known length between two points. points: (2, 3) in the world of the map. varies: relative difference of two
+    right lengths of its kind.
+    """
 
     name: str
     points: Array
     metres: float
+    varies: float = 0.05
 
     @property
     def in_map(self) -> float:

@@ -85,7 +85,7 @@ def positions_from_gps(reconstruction: ReconstructedMap) -> tuple[list[Position]
     Tags are read from the source, if it still exists, since an image that was turned upright has lost them; else from
     the image in the map. Raises SettingsError if fewer than three images have tags with a height.
     """
-    fixes = {frame: fix for frame, path in _files(reconstruction).items() if (fix := gps_fix(path))}
+    fixes = {frame: fix for frame, path in files_of(reconstruction).items() if (fix := gps_fix(path))}
     if len(fixes) < 3:
         raise SettingsError(
             f"{len(fixes)} images of {reconstruction.folder} have a GPS position with a height, at least 3 have to."
@@ -142,7 +142,7 @@ def _earth_centred(fix: Origin) -> Array:
     )
 
 
-def _files(reconstruction: ReconstructedMap) -> dict[PlacedFrame, Path]:
+def files_of(reconstruction: ReconstructedMap) -> dict[PlacedFrame, Path]:
     """The file that each frame with a pose comes from."""
     parts = read_parts(reconstruction.folder) if (reconstruction.folder / "map" / "run.json").is_file() else ()
     sources = [(part, _opened(part)) for part in reversed(parts)]

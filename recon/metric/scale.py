@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from recon.core.errors import MapError, SettingsError
+from recon.core.events import Listener, Notice
 from recon.core.metric import Metric
 from recon.core.similarity import Sim3
 from recon.exports.outputs import write_outputs
 from recon.metric.fit import MetricFit, fit_metric
+from recon.metric.ground import camera_heights
 from recon.metric.observations import given_length
 from recon.metric.positions import positions_from_file, positions_from_gps
 from recon.metric.tags import find_tags
+from recon.metric.track import positions_from_track
 from recon.settings import CloudSettings
 from recon.store.lock import sole_writer
 from recon.store.map import move_map, open_map
@@ -26,20 +29,28 @@ FARTHEST = 20_000.0  # metres, at which single precision still resolves a millim
 @dataclass(frozen=True)
 class Known:
     """What is known in metres. lengths: see ``given_length``. positions: a file, see ``positions_from_file``. gps: use
-    the GPS tags of the images. tag_size: of AprilTags and ArUco markers [m].
+    the GPS tags of the images. tag_size: of AprilTags and ArUco markers [m]. camera_height: above the ground [m].
+    track: a file, see ``read_track``. track_offset: time of the track less that of the frames [s]; None to estimate it.
     """
 
     lengths: tuple[str, ...] = ()
     positions: Path | None = None
     gps: bool = False
     tag_size: float | None = None
+    camera_height: float | None = None
+    track: Path | None = None
+    track_offset: float | None = None
 
     def __post_init__(self) -> None:
-        if self.positions and self.gps:
-            raise SettingsError("--positions and --gps both say where the cameras were. Use only one of them.")
+        given = {"--positions": self.positions, "--gps": self.gps, "--track": self.track}
+        where = [name for name, value in given.items() if value]
+        if len(where) > 1:
+            raise SettingsError(f"{' and '.join(where)} both say where the cameras were. Use only one of them.")
+        if self.track_offset is not None and not self.track:
+            raise SettingsError("--track-offset is the time of a track: add --track.")
 
 
-def scale_map(folder: Path, known: Known) -> MetricFit:
+def scale_map(folder: Path, known: Known, tell: Listener = lambda event: None) -> MetricFit:
     """Move the map in ``folder`` into the world of what is known; lengths alone change nothing but its unit.
 
     A kill leaves either the old or the new map. Raises MapError if there is no finished map, SettingsError if what is
@@ -54,8 +65,13 @@ def scale_map(folder: Path, known: Known) -> MetricFit:
             raise MapError(f"The map in {folder} is not finished. Finish its run with --resume, then give it metres.")
         lengths = [given_length(text, reconstruction) for text in dict.fromkeys(known.lengths)]
         lengths += find_tags(reconstruction, known.tag_size) if known.tag_size is not None else []
+        lengths += camera_heights(reconstruction, known.camera_height) if known.camera_height is not None else []
         positions, origin = positions_from_gps(reconstruction) if known.gps else ([], None)
         positions += positions_from_file(known.positions, reconstruction) if known.positions else []
+        if known.track:
+            track = positions_from_track(known.track, reconstruction, known.track_offset)
+            positions, origin = track.positions, track.origin
+            tell(Notice(f"The clock of the track is {track.offset:.1f} s ahead of that of the frames."))
         found = fit_metric(lengths, positions)
         _require_sane(found.metric_from_world)
         for _ in reconstruction.geometry():  # the outputs need all of it: nothing is moved if some is damaged
