@@ -13,6 +13,7 @@ import typer
 
 from cli import (
     bench,
+    compare,
     doctor,
     evaluate,
     info,
@@ -59,6 +60,7 @@ app.command("scale")(scale.scale)
 app.command("merge")(merge.merge)
 app.command("split")(parts.split)
 app.command("crop")(parts.crop)
+app.command("compare")(compare.compare)
 app.command("loops")(loops.loops)
 app.command("doctor")(doctor.doctor)
 app.add_typer(weights.app, name="weights")

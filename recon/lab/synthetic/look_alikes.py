@@ -1,4 +1,6 @@
-"""Rooms that look like the sample's and are not: pictures of them must not be located in a map of the sample."""
+"""Rooms that look like the sample's and are not: pictures of them must not be located in a map of the sample. And the
+sample's room after three things in it have been moved.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ from recon.lab.synthetic.scenes import Scene, yaw_rotation
 SHELL = 8  # solids of the room itself: walls, floor, ceiling, lamp, rug, skirting
 FAR = 0.7  # metres by which a thing is moved, at most
 SEEDS = 1 << 30
+# Solids of the vase, the plant and the stool, and how far each is moved [m].
+MOVED = (((21, 22), (-0.2, -0.35, 0.0)), ((41, 42), (-4.9, -4.0, 0.0)), ((46,), (0.1, -1.2, 0.0)))
 
 
 def redecorated(seed: int) -> Scene:
@@ -32,6 +36,15 @@ def rearranged(seed: int) -> Scene:
     rotation[:, SHELL:] = turn @ rotation[:, SHELL:]
     seeds[:, :SHELL] = _other_seeds(room, seed)[:, :SHELL]
     return replace(room, centre=centre, world_from_solid=rotation, seed=seeds)
+
+
+def tidied() -> Scene:
+    """The sample's room with three things in other places: on the table, in another corner, along a wall."""
+    room = furnished_room()
+    centre = room.centre.clone()
+    for solids, shift in MOVED:
+        centre[:, list(solids)] += torch.tensor(shift)
+    return replace(room, centre=centre)
 
 
 def _other_seeds(room: Scene, seed: int) -> torch.Tensor:
