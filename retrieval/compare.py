@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import cv2
@@ -118,7 +117,7 @@ def _views(first: Looked, second: Looked, change: Change, second_from_first: Sim
         )
         return float(-np.dot(*rays) / np.prod(np.linalg.norm(rays, axis=1)))
 
-    return min(product(*looking), key=angle)
+    return min([(one, other) for one in looking[0] for other in looking[1]], key=angle)
 
 
 def _looking(views: Sequence[View], points: Array) -> list[View]:

@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from recon.core.similarity import Array, Sim3
 from recon.core.types import DepthMap, Image, PlacedFrame
 from recon.exports.cleaning import surfaces, survey
 from recon.exports.ply import CloudPoints, frame_points, thin
-from recon.mapping.alignment import fit_similarity
 from recon.settings import CloudSettings
 from recon.store.map import ReconstructedMap
 
 VOXEL = 2.0  # of the compared clouds, in depth pixels on the surface
 SAME = 0.1  # relative difference of depth that may be the same surface while the maps are aligned
-ROUNDS = 5  # of the alignment
+ROUNDS, FEWEST_PAIRS = 8, 100  # of the alignment, and points that it needs
 LEAST_STEP, DEVIATIONS = 0.03, 6.0  # relative distance by which a frame sees past a surface: at least, and in errors
 FEWEST_PAST, MORE_THAN = 2, 3  # frames that see past a point, and how many times as often as others still see it
 REACH = 2.0  # voxels between points of one change
@@ -67,7 +67,8 @@ class Looked:
         """Reads and cleans the depth of a map. Raises MapError if a file of it is damaged."""
         known = survey(reconstruction.geometry())
         voxel, views, parts = VOXEL * known.footprint, list[View](), list[CloudPoints]()
-        for placed, geometry in surfaces(reconstruction, known, CloudSettings()):
+        for placed, cleaned in surfaces(reconstruction, known, CloudSettings()):
+            geometry = cleaned.sure()
             views.append(View(placed, geometry.intrinsics, geometry.depth, geometry.colour))
             parts.append(thin(frame_points(geometry, placed.world_from_cam), voxel)[0])
         return cls(thin(_joined(parts), voxel)[0], voxel, tuple(views))
@@ -123,30 +124,48 @@ def _joined(parts: Sequence[CloudPoints]) -> CloudPoints:
         np.concatenate([part.positions for part in parts]),
         np.concatenate([part.colours for part in parts]),
         np.concatenate([part.confidence for part in parts]),
+        np.concatenate([part.normals for part in parts if part.normals is not None]),
     )
 
 
 def _aligned(first: Looked, second: Looked, second_from_first: Sim3) -> tuple[Sim3, float]:
-    """The alignment refined by the surfaces that both maps have (projective ICP, Blais and Levine 1995), and their
-    median relative difference of depth.
+    """The alignment refined by the surfaces that both maps have, and their median relative difference of depth.
+
+    Points of the first map are paired with what the frames of the second see along the same ray, and moved to its plane
+    (projective ICP, Blais and Levine 1995; point to plane, Chen and Medioni 1992).
     """
-    points, error = first.cloud.positions, SAME
+    points, normals, error = first.cloud.positions, first.cloud.normals, SAME
+    assert normals is not None
     for _ in range(ROUNDS):
-        here, there, differences = list[Array](), list[Array](), list[Array]()
+        pairs, differences = list[tuple[Array, Array, Array]](), list[Array]()
         for view in second.views:
-            depth, rows, columns, which = view.projected(second_from_first.apply(points))
-            measured = view.depth[rows, columns].astype(np.float64)
-            near = (measured > 0) & (np.abs(measured / depth - 1) < min(SAME, 3 * error))
-            centre = view.placed.world_from_cam.translation
-            moved = second_from_first.apply(points[which[near]])
-            here.append(points[which[near]])
-            there.append(centre + (moved - centre) * (measured / depth)[near, None])
-            differences.append(np.abs(measured / depth - 1)[near])
-        if sum(map(len, here)) < 3:
+            moved = second_from_first.apply(points)
+            depth, rows, columns, which = view.projected(moved)
+            ratio = view.depth[rows, columns] / depth
+            near = np.abs(ratio - 1) < min(SAME, 3 * error)
+            here, centre = moved[which[near]], view.placed.world_from_cam.translation
+            pairs.append((here, (here - centre) * (ratio[near, None] - 1), normals[which[near]]))
+            differences.append(np.abs(ratio[near] - 1))
+        here, step, normal = (np.concatenate(values) for values in zip(*pairs, strict=True))
+        if len(here) < FEWEST_PAIRS:
             break
-        second_from_first = fit_similarity(np.concatenate(here), np.concatenate(there), np.ones(sum(map(len, here))))
+        second_from_first = _towards(here, step, normal @ second_from_first.rotation.T) @ second_from_first
         error = float(np.median(np.concatenate(differences)))
     return second_from_first, error
+
+
+def _towards(points: Array, steps: Array, normals: Array) -> Sim3:
+    """The small similarity that moves points (n, 3) by steps (n, 3), as far as these lie along the normals (n, 3)."""
+    middle = points.mean(axis=0)
+    away = points - middle
+    size = float(np.sqrt((away**2).sum(axis=1).mean()))
+    equations = np.column_stack([np.cross(away / size, normals), normals, ((away / size) * normals).sum(axis=1)])
+    distance = (steps * normals).sum(axis=1) / size
+    width = max(3 * float(np.median(np.abs(distance))), 1e-9)
+    weights = 1 / (1 + (distance / width) ** 2)
+    found = np.linalg.lstsq(equations * weights[:, None], distance * weights, rcond=None)[0]
+    rotation, scale = Rotation.from_rotvec(found[:3]).as_matrix(), float(np.exp(found[6]))
+    return Sim3(scale, rotation, middle + size * found[3:6] - scale * rotation @ middle)
 
 
 def _gone(these: Looked, others: Looked, others_from_these: Sim3, step: float) -> tuple[list[Array], float]:
@@ -157,18 +176,11 @@ def _gone(these: Looked, others: Looked, others_from_these: Sim3, step: float) -
     past, same = (np.zeros(len(points), np.int64) for _ in range(2))
     for view in others.views:
         depth, rows, columns, which = view.projected(points)
-        nearest, farthest = _around(view.depth)
+        nearest = cv2.erode(view.depth, np.ones((3, 3), np.uint8))  # around each pixel; 0 where any is unknown
         past[which] += nearest[rows, columns] > (1 + step) * depth
-        reached = farthest[rows, columns] >= (1 - step) * depth
-        same[which] += reached & (view.depth[rows, columns] > 0) & (nearest[rows, columns] <= (1 + step) * depth)
+        same[which] += np.abs(view.depth[rows, columns] / depth - 1) <= step
     gone = (past >= FEWEST_PAST) & (past > MORE_THAN * same)
     return _connected(these.cloud.positions[gone], these.voxel), float(((past > 0) | (same > 0)).mean())
-
-
-def _around(depth: DepthMap) -> tuple[DepthMap, DepthMap]:
-    """The least and greatest depth in the 3x3 around each pixel; the least is 0 where any is unknown."""
-    around = np.ones((3, 3), np.uint8)
-    return np.asarray(cv2.erode(depth, around), np.float32), np.asarray(cv2.dilate(depth, around), np.float32)
 
 
 def _connected(points: Array, voxel: float) -> list[Array]:

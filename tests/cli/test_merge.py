@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from recon.core.similarity import Sim3
+from recon.evaluate.changes import Change, Comparison
 from recon.store.map import MapStore
 from retrieval.candidates import Hit
+from retrieval.compare import Compared
 from retrieval.meetings import Meeting
 from retrieval.merge import Merged
 from retrieval.verification import Verification
@@ -82,3 +86,21 @@ def test_a_crop_and_a_split_say_what_they_wrote(recon: Recon, tmp_path: Path) ->
     outcome = recon("run", tmp_path / "run" / "colmap" / "images", "--out", tmp_path / "part", "--resume")
     assert outcome.code == 2
     assert "recon merge, split and crop make such maps" in outcome.err
+
+
+def test_maps_that_do_not_meet_are_not_compared(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.compare.compare_maps", lambda first, second, out, tell: Compared(None, (1, 48)))
+    outcome = recon("compare", "a", "b", "--out", tmp_path / "out")
+    assert (outcome.code, outcome.out) == (1, "a and b do not meet: 1 of 48 pairs of frames verified.\n")
+    change = Change(False, np.array([[0.0, 0, 0], [1, 2, 4]]))
+    comparison = Comparison(Sim3.identity(), (change,), 0.03, (0.9, 0.8))
+    monkeypatch.setattr("retrieval.compare.compare_maps", lambda *_: Compared(comparison, (9, 48)))
+    outcome = recon("compare", "a", "b", "--out", "c")
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[1].split() == [
+        "gone",
+        "0.500",
+        "1.000",
+        "2.000",
+        *["1.00", "x", "2.00", "x", "4.00"],
+    ]

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import open3d
 import pytest
+from PIL import Image as Pillow
 from scipy.spatial.transform import Rotation
 
 from recon.core.errors import MapError, OutputError, SettingsError
@@ -18,7 +20,9 @@ from recon.lab.synthetic.look_alikes import redecorated
 from recon.mapping.joining import DEVIATIONS
 from recon.store import report
 from recon.store.map import MapStore, ReconstructedMap, move_map, open_map
+from retrieval import compare as comparing
 from retrieval import merge as merging
+from retrieval.compare import compare_maps
 from retrieval.merge import Merged, merge
 from tests.retrieval.maps import MAP_FROM_ROOM, make_room_map, sample_frame, store_map, true_pose
 
@@ -102,6 +106,29 @@ def test_maps_that_do_not_meet_are_not_merged(
     assert found.joined == ()
     assert found.apart == (folder / "foreign", folder / "first")
     assert not (tmp_path / "out").exists()
+
+
+def test_maps_of_one_place_are_compared_and_others_are_not(
+    folder: Path, tmp_path: Path, merged: Merged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def met(first: int, second: int) -> None:
+        own = [merging.replace(one, members=(0, 1)) for one in merged.meetings if one.members == (first, second)]
+        monkeypatch.setattr(comparing, "find_meetings", lambda members, tell: own)
+
+    met(1, 2)
+    found = compare_maps(folder / "first", folder / "second", tmp_path / "out")
+    assert found.comparison is not None
+    assert found.comparison.changes == ()
+    true = MAP_FROM_ROOM @ OTHER_FROM_ROOM.inverse()
+    assert found.comparison.first_from_second.isclose(true, atol=0.05)
+    with Pillow.open(tmp_path / "out" / comparing.PICTURE) as picture:
+        assert picture.size == (1, 1)  # nothing to show
+    assert len(open3d.io.read_point_cloud(tmp_path / "out" / comparing.CLOUD).points) > 10_000
+    met(0, 1)
+    assert compare_maps(folder / "foreign", folder / "first", tmp_path / "none").comparison is None
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(SettingsError, match="two different maps"):
+        compare_maps(folder / "first", folder / "first", tmp_path / "none")
 
 
 def test_what_cannot_be_merged_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
