@@ -112,13 +112,23 @@ def evaluate_matches(
 
 
 @app.command()
-def sample(*, out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")]) -> None:
+def sample(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")],
+    moved: Annotated[
+        bool, typer.Option("--moved", help="The room after three things were moved, from 53 other places.")
+    ] = False,
+) -> None:
     """Render the bundled sample."""
     from recon.core.files import make_folder
+    from recon.lab.synthetic.look_alikes import MOVED_FRAMES, tidied
     from recon.lab.synthetic.sample import write_sample
 
     make_folder(out)
-    write_sample(out)
+    if moved:
+        write_sample(out, tidied(), MOVED_FRAMES)
+    else:
+        write_sample(out)
 
 
 @app.command()

@@ -170,17 +170,24 @@ def _towards(points: Array, steps: Array, normals: Array) -> Sim3:
 
 def _gone(these: Looked, others: Looked, others_from_these: Sim3, step: float) -> tuple[list[Array], float]:
     """The surfaces of one map, (n, 3) each, that the other has seen past, and the share of its surface that the other
-    has looked at.
+    has looked at. A surface that its own map sees past as often as not is none.
     """
-    points = others_from_these.apply(these.cloud.positions)
+    points = these.cloud.positions
+    past, same = _votes(others_from_these.apply(points), others.views, step)
+    gone = points[(past >= FEWEST_PAST) & (past > MORE_THAN * same)]
+    own_past, own_same = _votes(gone, these.views, step)
+    return _connected(gone[own_same > own_past], these.voxel), float(((past > 0) | (same > 0)).mean())
+
+
+def _votes(points: Array, views: Sequence[View], step: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many frames see past each of some points (n, 3), and how many see a surface there."""
     past, same = (np.zeros(len(points), np.int64) for _ in range(2))
-    for view in others.views:
+    for view in views:
         depth, rows, columns, which = view.projected(points)
         nearest = cv2.erode(view.depth, np.ones((3, 3), np.uint8))  # around each pixel; 0 where any is unknown
         past[which] += nearest[rows, columns] > (1 + step) * depth
         same[which] += np.abs(view.depth[rows, columns] / depth - 1) <= step
-    gone = (past >= FEWEST_PAST) & (past > MORE_THAN * same)
-    return _connected(these.cloud.positions[gone], these.voxel), float(((past > 0) | (same > 0)).mean())
+    return past, same
 
 
 def _connected(points: Array, voxel: float) -> list[Array]:

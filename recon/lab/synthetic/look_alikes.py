@@ -14,6 +14,7 @@ from recon.lab.synthetic.scenes import Scene, yaw_rotation
 SHELL = 8  # solids of the room itself: walls, floor, ceiling, lamp, rug, skirting
 FAR = 0.7  # metres by which a thing is moved, at most
 SEEDS = 1 << 30
+MOVED_FRAMES = 53  # of the walk after the move, so that it sees the room from other places
 # Solids of the vase, the plant and the stool, and how far each is moved [m].
 MOVED = (((21, 22), (-0.2, -0.35, 0.0)), ((41, 42), (-4.9, -4.0, 0.0)), ((46,), (0.1, -1.2, 0.0)))
 

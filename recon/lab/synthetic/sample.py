@@ -100,11 +100,13 @@ def render_millimetres(scene: Scene, world_from_cam: Tensor) -> NDArray[np.uint1
     return (1000 * depth[0, 0]).round().numpy().astype(np.uint16)
 
 
-def write_sample(folder: Path) -> None:
-    """Write images, depth, poses and intrinsics into ``folder``, replacing files of the same names."""
+def write_sample(folder: Path, scene: Scene | None = None, count: int = FRAMES) -> None:
+    """Write images, depth, poses and intrinsics into ``folder``, replacing files of the same names. scene: None for
+    ``furnished_room``. count: of frames on the walk.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "depth").mkdir(exist_ok=True)
-    scene, poses = furnished_room(), walk()
+    scene, poses = scene or furnished_room(), walk(count)
     (folder / "poses.txt").write_text("".join(_tum_row(index, pose) for index, pose in enumerate(poses)))
     (folder / "intrinsics.txt").write_text(f"{FOCAL} {FOCAL} {WIDTH / 2} {HEIGHT / 2}\n")
     for index, pose in enumerate(poses):
