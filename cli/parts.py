@@ -31,9 +31,9 @@ def crop(
     ] = None,
     keep_every: Annotated[int, typer.Option(metavar="N", help="Keep the depth of every N-th frame only.")] = 1,
 ) -> None:
-    """Write a part of a map, by space or with fewer frames, as a map of its own.
+    """Cut a box, or fewer frames, out of a map.
 
-    The world and the unit stay as they are. Frames that see almost nothing of the box are left out.
+    The part is a map of its own. The world and the unit stay as they are. Frames that see almost nothing of the box are left out.
     """
     from recon.core.box import Box
     from recon.parts import crop as crop_map
@@ -52,9 +52,9 @@ def split(
         typer.Option(metavar="TIME", help="Cut at this time, as in poses.txt; repeatable.  [default: between pieces]"),
     ] = None,
 ) -> None:
-    """Write the parts of a map into folders of their own, part_1 and so on.
+    """Cut a map into parts.
 
-    Without --at, parts that share too few points to hang together are separated.
+    Each is a map of its own, in DIR/part_1 and so on. Without --at, parts that share too few points to hang together are separated.
     """
     from recon.parts import split as split_map
 
