@@ -33,7 +33,8 @@ def crop(
 ) -> None:
     """Cut a box, or fewer frames, out of a map.
 
-    The part is a map of its own. The world and the unit stay as they are. Frames that see almost nothing of the box are left out.
+    The part is a map of its own. The world and the unit stay as they are. Frames that see almost nothing of the box are
+    left out.
     """
     from recon.core.box import Box
     from recon.parts import crop as crop_map
@@ -54,7 +55,8 @@ def split(
 ) -> None:
     """Cut a map into parts.
 
-    Each is a map of its own, in DIR/part_1 and so on. Without --at, parts that share too few points to hang together are separated.
+    Each is a map of its own, in DIR/part_1 and so on. Without --at, parts that share too few points to hang together
+    are separated.
     """
     from recon.parts import split as split_map
 

@@ -144,8 +144,8 @@ def _tinted(view: View, points: Array, colour: tuple[int, int, int] | None) -> I
 
 
 def _side_by_side(images: Sequence[Image]) -> Image:
+    """Images at the same height."""
     height = max(len(image) for image in images)
-    return np.concatenate(
-        [np.pad(image, ((0, height - len(image)), (0, MARGIN), (0, 0)), constant_values=255) for image in images],
-        axis=1,
-    )
+    scaled = [cv2.resize(image, (round(image.shape[1] * height / len(image)), height)) for image in images]
+    gap = ((0, 0), (0, MARGIN), (0, 0))
+    return np.concatenate([np.pad(image, gap, constant_values=255) for image in scaled], axis=1)

@@ -181,6 +181,8 @@ def _check_added(name: str, export: Export, outputs: _Outputs) -> str:
         centres = {row["file_path"]: np.array(row["transform_matrix"])[:3, 3] for row in content["frames"]}
         shared = [row for row in centres if row in placed]
         _require_current(path, name, [centres[row] for row in shared], [placed[row] for row in shared])
+    elif name == "geojson" and content["features"][0]["properties"]["metric"] != str(found.metric):
+        raise CheckError(f"{export.path} lies elsewhere in the world than the map. {_again(name)}")
     elif name == "mesh" and stated_unit(path) != str(found.metric or ""):
         raise CheckError(f"{export.path} is in another unit than the map. {_again(name)}")
     return f"{export.path} opens and is complete."

@@ -102,6 +102,12 @@ EXPORTS: Registry[Export] = Registry(
             "recon.exports.readers:read_nerfstudio",
             "transforms.json with images and sparse points",
         ),
+        "geojson": Export(
+            "path.geojson",
+            "recon.exports.geojson:write_geojson",
+            "recon.exports.readers:read_geojson",
+            "latitude and longitude of the path, after recon scale --gps or --track",
+        ),
     },
 )
 

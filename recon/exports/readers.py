@@ -70,6 +70,14 @@ def read_nerfstudio(folder: Path) -> dict[str, Any]:
     return content
 
 
+def read_geojson(path: Path) -> dict[str, Any]:
+    """The content of a GeoJSON file. Raises CheckError for one without a line."""
+    content: dict[str, Any] = json.loads(existing(path).read_text())
+    if [feature["geometry"]["type"] for feature in content["features"]] != ["LineString"]:
+        raise CheckError(f"{path} holds no line.")
+    return content
+
+
 def existing(path: Path) -> Path:
     """The path. Raises CheckError if it does not exist."""
     if not path.exists():

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags
 
 from recon.core.errors import ReconError, SettingsError, SourceError
+from recon.core.geodesy import east_north_up
 from recon.core.metric import Origin
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame
@@ -25,7 +26,6 @@ from recon.store.map import ReconstructedMap
 
 HEADINGS = ("name", "image", "frame", "file", "filename")
 SAME_TIME = 0.01  # s, or frames of a folder
-EQUATOR, FLATTENING = 6_378_137.0, 1 / 298.257223563  # WGS 84: radius [m], flattening
 Tags = Mapping[int, Any]
 
 
@@ -119,27 +119,6 @@ def _fix(tags: Tags) -> Origin | None:
         return None
     sound = np.isfinite([*degrees, height]).all() and abs(degrees[0]) <= 90 and abs(degrees[1]) <= 180
     return (degrees[0], degrees[1], height) if sound and any(degrees) else None  # 0, 0 means no fix
-
-
-def east_north_up(fix: Origin, origin: Origin) -> Array:
-    """Metres (3,) east, north and up of the origin, in axes that are fixed there."""
-    latitude, longitude = np.radians(origin[:2])
-    s_lat, c_lat, s_lon, c_lon = np.sin(latitude), np.cos(latitude), np.sin(longitude), np.cos(longitude)
-    local_from_earth = np.array(
-        [[-s_lon, c_lon, 0], [-s_lat * c_lon, -s_lat * s_lon, c_lat], [c_lat * c_lon, c_lat * s_lon, s_lat]]
-    )
-    return np.asarray(local_from_earth @ (_earth_centred(fix) - _earth_centred(origin)))
-
-
-def _earth_centred(fix: Origin) -> Array:
-    """Earth-centred, earth-fixed coordinates (3,) [m] of a place in WGS 84."""
-    (latitude, longitude), height = np.radians(fix[:2]), fix[2]
-    squared = FLATTENING * (2 - FLATTENING)
-    radius = EQUATOR / np.sqrt(1 - squared * np.sin(latitude) ** 2)
-    level = (radius + height) * np.cos(latitude)
-    return np.array(
-        [level * np.cos(longitude), level * np.sin(longitude), (radius * (1 - squared) + height) * np.sin(latitude)]
-    )
 
 
 def files_of(reconstruction: ReconstructedMap) -> dict[PlacedFrame, Path]:

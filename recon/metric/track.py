@@ -17,12 +17,13 @@ import numpy as np
 from PIL import ExifTags
 
 from recon.core.errors import SettingsError, SourceError
+from recon.core.geodesy import east_north_up
 from recon.core.metric import Origin
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame
 from recon.mapping.alignment import fit_similarity
 from recon.metric.observations import Position
-from recon.metric.positions import east_north_up, files_of
+from recon.metric.positions import files_of
 from recon.sources.decoding import UnreadableImage, opened_image
 from recon.store.map import ReconstructedMap
 

@@ -72,6 +72,7 @@ def test_what_a_run_writes_and_replaces() -> None:
         "mesh.ply",
         "poses_kitti.txt",
         "nerfstudio",
+        "path.geojson",
         "colmap_undistorted",
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,12 +16,14 @@ from PIL import Image as Pillow
 from scipy.spatial.transform import Rotation
 
 from recon.core.errors import MapError, SettingsError, SourceError
+from recon.core.geodesy import east_north_up, latitude_longitude_height
 from recon.core.metric import Metric
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, Image, PlacedFrame
+from recon.exports import export
 from recon.frontend import FRONT_ENDS
 from recon.metric.observations import given_length
-from recon.metric.positions import east_north_up, gps_fix, positions_from_file
+from recon.metric.positions import gps_fix, positions_from_file
 from recon.metric.scale import Known, scale_map
 from recon.metric.tags import Sighting, find_tags, triangulate
 from recon.pipeline import reconstruct
@@ -199,6 +202,18 @@ def test_gps_tags_put_the_map_east_north_and_up(folder: Path) -> None:
     assert gps_fix(after.images) is None
     south = east_north_up((44.999, -7.5, 3.0), (45.0, -7.5, 3.0))
     assert np.allclose(south, [0, -111.13, 0], atol=0.01)
+    for latitude in (-89.9, -33.0, 0.0, 51.5, 89.9):
+        origin, place = (latitude, -179.9, 300.0), np.array([12_000.0, -7_000, -150])
+        assert np.allclose(east_north_up(latitude_longitude_height(place, origin), origin), place, atol=1e-5)
+    export(after, "geojson", folder / "path.geojson")
+    (line,) = json.loads((folder / "path.geojson").read_text())["features"]
+    longitude, latitude, height = line["geometry"]["coordinates"][3]
+    known = gps_fix(before.images / before.frames[3].name)
+    assert known is not None
+    assert np.allclose((latitude, longitude), known[:2], atol=1e-6)
+    assert height == pytest.approx(known[2], abs=0.2)
+    with pytest.raises(MapError, match="Use recon scale --gps or --track"):
+        export(before, "geojson", folder / "none.geojson")
 
 
 def test_positions_come_from_a_file_by_name_or_time(folder: Path, tmp_path: Path) -> None:
