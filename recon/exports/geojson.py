@@ -21,7 +21,7 @@ def write_geojson(reconstruction: ReconstructedMap, path: Path) -> None:
     metric, frames = reconstruction.metric, reconstruction.posed
     if metric is None or metric.origin is None:
         raise MapError(
-            f"Nothing says where in the world the map in {reconstruction.folder} lies. Use recon scale --gps or --track."
+            f"Nothing says where in the world {reconstruction.folder} lies. Use recon scale with --gps or --track."
         )
     fixes = [latitude_longitude_height(frame.world_from_cam.translation, metric.origin) for frame in frames]
     line = [[round(longitude, 9), round(latitude, 9), round(height, 3)] for latitude, longitude, height in fixes]

@@ -212,7 +212,7 @@ def test_gps_tags_put_the_map_east_north_and_up(folder: Path) -> None:
     assert known is not None
     assert np.allclose((latitude, longitude), known[:2], atol=1e-6)
     assert height == pytest.approx(known[2], abs=0.2)
-    with pytest.raises(MapError, match="Use recon scale --gps or --track"):
+    with pytest.raises(MapError, match="Use recon scale with --gps or --track"):
         export(before, "geojson", folder / "none.geojson")
 
 
