@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +73,14 @@ def _writing(out: Path, *, parts: bool = False) -> Iterator[StageBar]:
     from recon.folder import discard_unfinished, require_empty
 
     def ended() -> str:
-        return [discard_unfinished(folder) for folder in (sorted(out.glob("part_*")) if parts else [out])][-1]
+        if not parts:
+            return discard_unfinished(out)
+        for folder in out.glob("part_*"):
+            discard_unfinished(folder)
+            with suppress(OSError):
+                folder.rmdir()  # if nothing is in it
+        complete = len(list(out.glob("part_*")))
+        return f"Interrupted: {complete} parts are complete, but recon check --repair may have to write their outputs."
 
     require_empty(out)  # before an interruption could discard what is in it
     with leaving_no_empty_folder(out), ended_with(ended), StageBar() as bar:

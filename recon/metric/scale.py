@@ -71,7 +71,7 @@ def scale_map(folder: Path, known: Known, tell: Listener = lambda event: None) -
         if known.track:
             track = positions_from_track(known.track, reconstruction, known.track_offset)
             positions, origin = track.positions, track.origin
-            tell(Notice(f"The clock of the track is {track.offset:.1f} s ahead of that of the frames."))
+            tell(Notice(str(track)))
         found = fit_metric(lengths, positions)
         _require_sane(found.metric_from_world)
         for _ in reconstruction.geometry():  # the outputs need all of it: nothing is moved if some is damaged

@@ -34,6 +34,7 @@ KEPT = 0.7  # share of the positions, the nearest ones, that decide
 AS_GOOD, AS_GOOD_SHARE = 1.2, 0.005  # misfit of trials that fit as well: a factor, and a share of the path's size
 MOST_UNSURE = 0.05  # span of such trials, as a share of the time that the frames take
 LEAST_UNSURE = 2.0  # s, span that is always allowed
+DAY = 86_400.0  # s
 DRONE_REACH = 1.0  # s; an SRT file has the clock of its video
 CAPTION = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d+)\s*-->.*?\n(.*?)(?=\n\s*\n|\Z)", re.DOTALL)
 NUMBER = r"\s*[:=]?\s*\(?\s*(-?\d+(?:\.\d+)?)"
@@ -60,11 +61,21 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class TrackFit:
-    """positions: of the frames taken during the track. offset: time of the track less that of the frames [s]."""
+    """positions: of the frames taken during the track. offset: time of the track less that of the frames [s]. first:
+    when the first frame was taken, by the clock of the track [s].
+    """
 
     positions: list[Position]
     origin: Origin
     offset: float
+    first: float
+
+    def __str__(self) -> str:
+        """A sentence about the clocks. Times in the files are since 1970, or since the start of a drone's video."""
+        when = f"{self.first:.1f} s after its start"
+        if self.first > DAY:
+            when = f"at {datetime.fromtimestamp(self.first, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"By the clock of the track, the first frame was taken {when} (--track-offset {self.offset:.1f})."
 
 
 def read_track(path: Path) -> Track:
@@ -145,7 +156,7 @@ def positions_from_track(path: Path, reconstruction: ReconstructedMap, offset: f
         for frame, place, taken in zip(frames, places, inside, strict=True)
         if taken
     ]
-    return TrackFit(positions, origin, offset)
+    return TrackFit(positions, origin, offset, float(moments.min()) + offset)
 
 
 def _times(reconstruction: ReconstructedMap) -> Mapping[PlacedFrame, float]:

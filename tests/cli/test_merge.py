@@ -76,13 +76,23 @@ def test_ctrl_c_leaves_nothing_unfinished(recon: Recon, tmp_path: Path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_crop_and_a_split_say_what_they_wrote(recon: Recon, tmp_path: Path) -> None:
+def test_a_crop_and_a_split_say_what_they_wrote(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(out: Path, _: object) -> None:
+        (out / "map").mkdir(parents=True)
+        raise KeyboardInterrupt
+
     make_map(tmp_path / "run")
     outcome = recon("crop", tmp_path / "run", "--out", tmp_path / "part", "--keep-every", "2")
     assert (outcome.code, outcome.out) == (0, f"Wrote {tmp_path / 'part'}, 3 frames with depth.\n")
     assert (tmp_path / "part" / "report.html").is_file()
     outcome = recon("split", tmp_path / "run", "--out", tmp_path / "parts", "--at", "0.25")
     assert outcome.out.endswith(f"Wrote {tmp_path / 'parts' / 'part_2'}, 3 frames with depth.\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("recon.parts.write_members", interrupted)
+        outcome = recon("split", tmp_path / "run", "--out", tmp_path / "none", "--at", "0.25")
+        assert outcome.code == 130
+        assert outcome.err.startswith("Interrupted: 0 parts are complete")
+        assert not (tmp_path / "none").exists()
     outcome = recon("run", tmp_path / "run" / "colmap" / "images", "--out", tmp_path / "part", "--resume")
     assert outcome.code == 2
     assert "recon merge, split and crop make such maps" in outcome.err

@@ -98,6 +98,7 @@ def test_a_track_with_another_clock_gives_scale_and_place(tmp_path: Path) -> Non
     reconstruction = path_map(curve())
     found = positions_from_track(path, reconstruction, None)
     assert found.offset - START.timestamp() == pytest.approx(LATE, abs=0.5)
+    assert str(found).startswith("By the clock of the track, the first frame was taken at 2024-05-01 12:00:3")
     assert len(found.positions) == 60
     fitted = fit_metric([], found.positions)
     assert fitted.metric_from_world.scale == pytest.approx(UNIT, rel=0.02)
@@ -146,6 +147,7 @@ def test_a_drone_and_a_phone_write_other_formats(tmp_path: Path) -> None:
     assert track.times[:2].tolist() == [0.5, 1.5]
     found = positions_from_track(tmp_path / "drone.srt", path_map(curve()), None)
     assert found.offset == pytest.approx(0, abs=0.15)
+    assert "s after its start (--track-offset " in str(found)
     rows = "".join(
         f"<when>2024-05-01T12:00:{row:02d}Z</when><gx:coord>{7 + row} 45 {row}</gx:coord>" for row in range(4)
     )
