@@ -58,7 +58,7 @@ def crop(folder: Path, out: Path, box: Box | None, keep_every: int = 1, tell: Li
     if not seen:
         raise MapError(f"No frame of {folder} has {LEAST_SEEN:.0%} of its depth in the box. Choose a larger one.")
     kept = seen[::keep_every]
-    others = [frame for frame in seen if frame not in kept]
+    others = [frame for row, frame in enumerate(seen) if row % keep_every]
     part = _restricted(whole, kept, others, box)
     with sole_writer(out, "crop"):
         return _write(out, Member(part, 0, 0.0, Sim3.identity(), box), tell)

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from recon.core.errors import MapError
 from recon.core.similarity import Array, Sim3
 from recon.core.types import DepthMap, Image, PlacedFrame
 from recon.exports.cleaning import surfaces, survey
@@ -64,13 +65,17 @@ class Looked:
 
     @classmethod
     def at(cls, reconstruction: ReconstructedMap) -> Looked:
-        """Reads and cleans the depth of a map. Raises MapError if a file of it is damaged."""
+        """Reads and cleans the depth of a map. Raises MapError if a file is damaged, or no depth is certain."""
         known = survey(reconstruction.geometry())
         voxel, views, parts = VOXEL * known.footprint, list[View](), list[CloudPoints]()
         for placed, cleaned in surfaces(reconstruction, known, CloudSettings()):
             geometry = cleaned.sure()
             views.append(View(placed, geometry.intrinsics, geometry.depth, geometry.colour))
             parts.append(thin(frame_points(geometry, placed.world_from_cam), voxel)[0])
+        if not sum(len(part.positions) for part in parts):
+            raise MapError(
+                f"The map in {reconstruction.folder} has no certain depth, so nothing can be compared with it."
+            )
         return cls(thin(_joined(parts), voxel)[0], voxel, tuple(views))
 
 
