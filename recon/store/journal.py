@@ -39,7 +39,8 @@ from recon.frontend import Resumable, front_end_class, front_end_name
 from recon.settings import RunSettings
 from recon.sources.base import KeyframeChoice, Source
 from recon.sources.identity import MASK_FOLLOWS, content_hash
-from recon.store.map import FrameArrays, Matrix, open_map, read_arrays
+from recon.store.frame_arrays import FrameArrays
+from recon.store.map import Matrix, open_map, read_arrays
 from recon.store.masks import write_masks
 from recon.store.missing import why_no_run
 
