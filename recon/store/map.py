@@ -10,7 +10,7 @@ docs/formats.md describes every field. Files are written under a temporary name 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -149,12 +149,31 @@ class MapStore:
         _write_json(self.folder, content)
 
 
-def read_arrays(path: Path) -> dict[int, FrameArrays]:
-    """The arrays of every frame in a submap's file, by index. Raises MapError if the file is missing or damaged."""
+def rewrite_depth(path: Path, frames: Iterable[FrameGeometry]) -> None:
+    """Replace the depth, colour and intrinsics of frames in a submap's file; their poses in the chunk stay.
+
+    Raises MapError for a damaged file, OutputError if it cannot be written.
+    """
+    arrays: dict[str, Any] = load_arrays(path)
+    with _damage_named(path):
+        rows = {int(index): row for row, index in enumerate(arrays["frame_indices"])}
+        for frame in frames:
+            arrays["intrinsics"][rows[frame.index]] = frame.intrinsics
+            arrays |= pack(frame)
+    arrays["version"] = np.int64(MAP_VERSION)
+    write_atomically(path, lambda file: save_arrays(file, arrays))
+
+
+def read_arrays(path: Path) -> dict[int, tuple[FrameArrays, Array | None]]:
+    """The arrays of every frame in a submap's file, by index, and the intrinsics (3, 3) of the frames that it added.
+
+    Raises MapError if the file is missing or damaged.
+    """
     arrays = load_arrays(path)
     indices = [int(name.removeprefix("depth_")) for name in arrays if name.startswith("depth_")]
     with _damage_named(path):
-        return {index: unpack(arrays, index) for index in indices}
+        added = dict(zip(arrays["frame_indices"].tolist(), arrays["intrinsics"], strict=True))
+        return {index: (unpack(arrays, index), added.get(index)) for index in indices}
 
 
 def open_map(folder: Path) -> ReconstructedMap:
