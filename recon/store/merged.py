@@ -24,6 +24,7 @@ from recon.settings import RunSettings
 from recon.sources.originals import link_original
 from recon.store import report
 from recon.store.archive import load_arrays, save_arrays
+from recon.store.frame_arrays import packed_depth, unpack
 from recon.store.map import MAP_VERSION, ReconstructedMap, frames_in, images_folder, submap_path
 from recon.store.masks import mask_path
 from recon.store.report import RunReport, main_versions
@@ -142,12 +143,13 @@ def _copy_submap(path: Path, target: Path, member: Member, placed: Mapping[int, 
         "world_from_chunk": (member.merged_from_world @ Sim3.from_matrix(stored["world_from_chunk"])).matrix(),
     }
     for index in indices.tolist():
-        depth, confidence, colour = (stored[f"{kind}_{index}"] for kind in ("depth", "confidence", "colour"))
+        own = {kind: stored[f"{kind}_{index}"] for kind in ("depth", "confidence", "colour")}
         if member.box:
+            depth = unpack(stored, index).depth
             inside = depth_in_box(placed[index], depth, member.box)
-            depth, confidence = (np.where(inside, array, 0).astype(array.dtype) for array in (depth, confidence))
-        for kind, array in (("depth", depth), ("confidence", confidence), ("colour", colour)):
-            arrays[f"{kind}_{member.first + index}"] = array
+            own["depth"] = packed_depth((depth * inside).astype(np.float16))
+            own["confidence"] = own["confidence"] * inside
+        arrays |= {f"{kind}_{member.first + index}": array for kind, array in own.items()}
     write_atomically(target, lambda file: save_arrays(file, arrays))
 
 
