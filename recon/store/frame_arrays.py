@@ -59,7 +59,8 @@ def unpack(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:
 def packed_depth(depth: NDArray[np.float16]) -> NDArray[np.uint8]:
     """Depth (h, w) as it is stored: second differences of its bits along rows and columns.
 
-    Returns their low and high bytes (2, h, w). The sign is the lowest bit, so that the high bytes of small differences are 0.
+    Returns their low and high bytes (2, h, w). The sign is the lowest bit, so that the high bytes of small differences
+    are 0.
     """
     bits = np.diff(np.diff(depth.view(np.uint16), axis=1, prepend=np.uint16(0)), axis=0, prepend=np.uint16(0))
     signed = bits.view(np.int16)
