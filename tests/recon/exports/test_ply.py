@@ -23,7 +23,7 @@ def test_open3d_reads_points_colours_and_confidence(tmp_path):
     assert len(positions) == count > 1000
     np.testing.assert_allclose(positions[:, 2], PLANE_DEPTH, atol=PLANE_DEPTH / 1000)
     assert np.abs(colours.astype(int) - plane_texture(positions.astype(float))).max() <= 8
-    np.testing.assert_allclose(confidence, 0.8, atol=1 / 255)
+    np.testing.assert_allclose(confidence, 0.8, atol=1 / 63)
 
 
 def test_normals_are_perpendicular_to_the_plane_and_face_the_cameras(tmp_path):
