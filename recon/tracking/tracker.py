@@ -1,16 +1,21 @@
 """A pose for every frame, although the map arrives late.
 
-Corners are followed from frame to frame, and those of the last minutes are remembered. When a keyframe gets a pose and
-depth, its corners get depth. From there, a walk goes through the remembered frames into the present: the corners give
-the next frame's pose, and the poses improve the depths of further corners. Remembered frames have no pixels, and the
-walk takes the longest steps that share enough corners, so it catches up with a minute in seconds.
+Corners are followed from frame to frame, and those of the last minutes are remembered. The first few views that
+determine it give a local map of keyframes and corners, which grows from then on and is provisional: in its own piece,
+with its own unit, until the finished map has one of its views; then it moves there. From its last keyframe, a walk
+gives every frame a pose.
+
+Where there is no local map, a walk goes from the keyframes of the finished map through the remembered frames into the
+present: the corners give the next frame's pose, and the poses improve the depths of further corners. Remembered frames
+have no pixels, and the walk takes the longest steps that share enough corners, so it catches up with a minute in
+seconds.
 """
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
@@ -18,12 +23,14 @@ import numpy as np
 from recon.core.events import TrackingState
 from recon.core.similarity import Array
 from recon.core.types import Camera, Frame, FrameGeometry, PlacedFrame
+from recon.tracking.beginning import begin
 from recon.tracking.corners import Corners, View
 from recon.tracking.depths import depth_at
-from recon.tracking.lens import rays
+from recon.tracking.lens import guessed, rays
+from recon.tracking.local import LocalMap
 from recon.tracking.places import Places
 from recon.tracking.pose import Pose
-from recon.tracking.walk import Anchor, Walk
+from recon.tracking.walk import NOISE, Anchor, Walk
 
 REMEMBERED = 3000  # frames
 STEPS = 4  # of the walk that catches up, for each captured frame
@@ -32,6 +39,7 @@ SHARED = 0.75  # of the corners, in a longer step
 ANCHORS = 4  # at which a walk begins
 SMALL_DRIFT, LARGEST_DRIFT = 0.05, 0.1  # up to which poses are sure, and are said at all
 LOOK_EVERY = 5  # frames, if the drift is not small
+LOST_FOR = 10  # frames, after which a new local map may begin
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,19 +52,29 @@ class Tracked:
     camera: Camera | None = None
     piece: int = 0
     drift: float = 0.0
+    jump: float = 0.0
 
 
 class Tracker:
-    """Follows the camera through a map that grows elsewhere. All methods are for one thread."""
+    """Follows the camera through a map that grows elsewhere. All methods are for one thread.
 
-    def __init__(self) -> None:
+    lens: of the camera, None if it is not known.
+    """
+
+    def __init__(self, lens: Camera | None = None) -> None:
+        self._lens = lens
         self._corners = Corners()
         self._views: list[View] = []
         self._placed: dict[int, PlacedFrame] = {}
-        self._pieces: dict[int, int] = {}  # number of the piece of the map, by placed frame
+        self._pieces: dict[int, int] = {}  # number of the piece of the map, by placed frame, or by local map
         self._places = Places()
         self._now: Walk | None = None
         self._next: Walk | None = None  # catches up
+        self._local: LocalMap | None = None  # that _now belongs to
+        self._anchors: list[Anchor] = []  # of the finished map, at which the local one has not joined it yet
+        self._begun = 0  # local maps so far
+        self._lost_for = 0  # frames
+        self._jump = 0.0
 
     def track(self, frame: Frame) -> Tracked:
         """The pose of the next frame; its index is that in the map."""
@@ -64,65 +82,135 @@ class Tracker:
         self._views.append(view)
         del self._views[:-REMEMBERED]
         pose = self._now.step(view) if self._now else None
-        if pose is None or self._drift > LARGEST_DRIFT or (self._drift > SMALL_DRIFT and not frame.index % LOOK_EVERY):
+        if pose is None or self._is_lost or (self._is_unsure and not frame.index % LOOK_EVERY):
             pose = self._look_up(frame) or pose
-        said = self._said(pose)
+        return self._said(pose)
+
+    def extend(self, frame: Frame) -> LocalMap | None:
+        """Do what can wait until the pose of the last frame is said; returns the local map if it has grown."""
         self._catch_up()
         self._places.describe_one()
-        return said
+        anchors, self._anchors = self._anchors, []
+        if self._now is None or self._now.view is not self._views[-1]:
+            self._walk_from(anchors)
+            return self._begin(frame) if self._now is None or self._lost_for >= LOST_FOR else None
+        if self._local is None:
+            self._local = LocalMap(self._now.anchor.keyframe, self._now.anchor.camera)
+        if not anchors and not self._local.wants(self._now.view):
+            return None
+        self._now = self._local.add(self._now, frame.image)
+        if anchors and not self._join(anchors):
+            self._walk_from(anchors)
+        return self._local
 
     def place(self, frames: Sequence[PlacedFrame], geometry: Mapping[int, FrameGeometry], piece: int) -> None:
-        """Take over new keyframes of the map, with their geometry by index; a walk begins near the last of them."""
+        """Take over new keyframes of the map, with their geometry by index."""
         for placed in frames:
             self._placed[placed.index], self._pieces[placed.index] = placed, piece
             self._places.add(geometry[placed.index])
-        anchors = [self._anchor(placed, view, geometry[placed.index]) for placed, view in self._seen(frames)[-ANCHORS:]]
-        if anchors:
-            self._next = Walk(anchors[0])
-            for anchor in anchors[1:]:
-                self._next.go_to(anchor)
+        seen = self._seen(frames)[-ANCHORS:]
+        self._anchors += [self._anchor(placed, view, geometry[placed.index]) for placed, view in seen]
 
     def correct(self, frames: Sequence[PlacedFrame]) -> None:
         """Move with the map; the frames are now one piece of it."""
         before, self._placed = self._placed, self._placed | {frame.index: frame for frame in frames}
         piece = min((self._pieces.get(frame.index, 0) for frame in frames), default=0)
         self._pieces.update({frame.index: piece for frame in frames})
-        for walk in filter(None, (self._now, self._next)):
-            index = walk.anchor.keyframe
-            walk.move(self._placed[index].world_from_cam @ before[index].world_from_cam.inverse())
+        changes = {
+            frame.index: frame.world_from_cam @ before[frame.index].world_from_cam.inverse()
+            for frame in frames
+            if frame.index in before
+        }
+        self._anchors = [replace(one, cam_from_world=self._placed[one.keyframe].cam_from_world) for one in self._anchors]
+        if self._next and (change := changes.get(self._next.anchor.keyframe)):
+            self._next.move(change)
+        if self._now and (change := changes.get(self._now.anchor.keyframe)):
+            centre, depth = self._now.centre, self._now.median_depth
+            self._now.move(change)
+            self._jump += float(np.linalg.norm(self._now.centre - centre)) / depth
+            if self._local:
+                self._local.move(change)
 
     @property
-    def _drift(self) -> float:
-        return self._now.drift if self._now else 0.0
+    def _is_lost(self) -> bool:
+        """Whether the pose in the finished map is too unsure to be said."""
+        return self._now is not None and self._now.anchor.keyframe >= 0 and self._now.drift > LARGEST_DRIFT
+
+    @property
+    def _is_unsure(self) -> bool:
+        """Whether it is time to look for the place in the finished map."""
+        return self._now is not None and (self._now.anchor.keyframe < 0 or self._now.drift > SMALL_DRIFT)
 
     def _said(self, pose: Pose | None) -> Tracked:
-        if pose is None or self._now is None or self._drift > LARGEST_DRIFT:
-            return Tracked("lost" if self._placed else "waiting")
-        state: TrackingState = "tracking" if pose.is_sure and self._drift <= SMALL_DRIFT else "weak"
-        anchor, inliers = self._now.anchor, int(pose.inliers.sum())
-        piece = self._pieces[anchor.keyframe]
-        return Tracked(state, pose.cam_from_world, inliers, anchor.camera, piece, max(self._drift, pose.spread))
+        jump, self._jump = self._jump, 0.0
+        if pose is None or self._now is None or self._is_lost:
+            self._lost_for += 1
+            return Tracked("lost" if self._placed or self._begun else "waiting")
+        self._lost_for = 0
+        state: TrackingState = "tracking" if pose.is_sure and self._now.drift <= SMALL_DRIFT else "weak"
+        anchor, inliers, drift = self._now.anchor, int(pose.inliers.sum()), max(self._now.drift, pose.spread)
+        return Tracked(state, pose.cam_from_world, inliers, anchor.camera, self._pieces[anchor.keyframe], drift, jump)
 
     def _look_up(self, frame: Frame) -> Pose | None:
         """The pose by a placed keyframe that shows the same place; a new walk begins there."""
+        if not self._placed:
+            return None
         found = self._places.find(self._corners.grey, frame.original_size, self._placed)
         if found is None:
             return None
         view, keyframe = self._views[-1], found.keyframe
         depth = found.depth_at(rays(keyframe.camera, view.pixels))
         pose, has = found.pose.cam_from_world, depth > 0
-        self._now = Walk(Anchor(keyframe.index, view, keyframe.camera, pose, view.tracks[has], depth[has]))
+        self._go_on(Walk(Anchor(keyframe.index, view, keyframe.camera, pose, view.tracks[has], depth[has])))
         return found.pose
 
+    def _go_on(self, walk: Walk, local: LocalMap | None = None) -> None:
+        """Take over another walk, and note how far the camera jumps."""
+        if self._now and self._now.view is walk.view and self._piece(self._now) == self._piece(walk):
+            self._jump += float(np.linalg.norm(walk.centre - self._now.centre)) / walk.median_depth
+        self._now, self._local, self._lost_for = walk, local, 0
+
+    def _piece(self, walk: Walk) -> int:
+        return self._pieces[walk.anchor.keyframe]
+
+    def _begin(self, frame: Frame) -> LocalMap | None:
+        """Begin a local map from the views since the camera was lost."""
+        lens = self._lens or next((placed.camera for placed in reversed(self._placed.values())), None)
+        views = self._views[-self._lost_for :]
+        found = begin(views, lens or guessed(frame), lens_is_known=lens is not None, noise_px=NOISE)
+        if found is None:
+            return None
+        self._begun += 1
+        self._pieces[-self._begun] = -self._begun
+        local = LocalMap.begun(-self._begun, found, frame.image)
+        self._go_on(local.walk(), local)
+        return local
+
+    def _join(self, anchors: Sequence[Anchor]) -> bool:
+        """Let the local map join the finished one, at the last of the anchors where it can."""
+        for anchor in reversed(anchors):
+            if self._local and self._now and self._local.join(anchor):
+                self._go_on(self._local.walk(), self._local)
+                return True
+        return False
+
+    def _walk_from(self, anchors: Sequence[Anchor]) -> None:
+        """Let a walk begin at the anchors."""
+        for anchor in anchors:
+            if anchor is anchors[0]:
+                self._next = Walk(anchor)
+            elif self._next:
+                self._next.go_to(anchor)
+
     def _catch_up(self) -> None:
-        """Let the next walk take a few steps; once it is in the present, it replaces an older one."""
+        """Let the next walk take a few steps; once it is in the present, it replaces a worse one."""
         for _ in range(STEPS):
             if self._next is None:
                 return
             ahead = self._ahead(self._next)
             if not ahead:
-                if self._now is None or self._now.anchor.view.index <= self._next.anchor.view.index:
-                    self._now = self._next
+                if self._now is None or self._lost_for or self._is_unsure or self._next.drift < self._now.drift:
+                    self._go_on(self._next)
                 self._next = None
             elif not any(self._next.step(view) for view in ahead) or self._next.drift > LARGEST_DRIFT:
                 self._next = None

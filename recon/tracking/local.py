@@ -1,0 +1,222 @@
+"""The map of the last seconds: keyframes and corners, adjusted while they are seen, until the finished map has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.core.similarity import Array, Sim3
+from recon.core.types import Camera, Image
+from recon.tracking.adjustment import adjust
+from recon.tracking.beginning import GOOD_ERROR, Beginning, observed
+from recon.tracking.corners import SIDE, Tracks, View, shared_rows
+from recon.tracking.landmarks import LEAST_SIGMA, SURE_DEPTH, Landmarks
+from recon.tracking.lens import rays, stretched
+from recon.tracking.pose import FEWEST, Pose, locate
+from recon.tracking.walk import NOISE, Anchor, Walk, moved_pose
+
+WINDOW = 8  # keyframes that are adjusted
+FIXED = 2  # of them, the oldest
+FEWEST_KEYFRAMES = 4  # that are adjusted at all
+MOVED = 0.035  # median motion of the corners since the last keyframe, as a share of the longest side
+SHARED = 0.7  # of the last keyframe's corners, below which there is a new one
+KNOWN_LENS = 0.02  # relative standard deviation of a focal length that is no longer adjusted
+GOOD_VIEWS = 0.7  # share of a corner's views that must agree
+MOST_KEYFRAMES, MOST_CORNERS = 500, 20_000
+CONSISTENT = 0.25  # relative deviation of the ratios of depths, median, up to which two maps show the same
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """Corners with a place. tracks: (n,) ascending. positions: (n, 3). sigma: (n,) relative, of their distances.
+    colours: (n, 3) uint8. last: (n,) index of the last keyframe that saw them."""
+
+    tracks: Tracks
+    positions: Array
+    sigma: Array
+    colours: Image
+    last: NDArray[np.int64]
+
+    @classmethod
+    def none(cls) -> Cloud:
+        none = np.zeros(0, dtype=np.int64)
+        return cls(none, np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3), np.uint8), none)
+
+    def of(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Cloud:
+        """Some of the corners."""
+        return Cloud(self.tracks[rows], self.positions[rows], self.sigma[rows], self.colours[rows], self.last[rows])
+
+    def with_corners(self, other: Cloud) -> Cloud:
+        """With other corners, which replace those of the same number; the newest of all."""
+        kept = self.of(~np.isin(self.tracks, other.tracks))
+        both = Cloud(
+            np.concatenate([kept.tracks, other.tracks]),
+            np.concatenate([kept.positions, other.positions]),
+            np.concatenate([kept.sigma, other.sigma]),
+            np.concatenate([kept.colours, other.colours]),
+            np.concatenate([kept.last, other.last]),
+        )
+        return both.of(np.argsort(both.tracks)[-MOST_CORNERS:])
+
+
+@dataclass(frozen=True, eq=False)
+class Keyframe:
+    """A view, its pose (4, 4), and the drift that is expected up to it."""
+
+    view: View
+    cam_from_world: Array
+    drift: float
+
+
+class LocalMap:
+    """A map that grows with every few frames. anchor: number of the placed keyframe that it hangs on, or, if it hangs
+    on none, a negative number. keyframes: those that the finished map does not have yet.
+    """
+
+    def __init__(self, anchor: int, camera: Camera, lens_sigma: float = 0.0) -> None:
+        self.anchor, self.camera, self._lens_sigma = anchor, camera, lens_sigma
+        self.keyframes: list[Keyframe] = []
+        self._cloud = Cloud.none()
+
+    @classmethod
+    def begun(cls, anchor: int, beginning: Beginning, image: Image) -> LocalMap:
+        """From the first few views; image: that of the last one."""
+        local = cls(anchor, beginning.camera, beginning.lens_sigma)
+        local.keyframes = [Keyframe(*both, 0.0) for both in zip(beginning.views, beginning.poses, strict=True)]
+        local._learn(beginning.tracks, beginning.positions, beginning.sigma, image)
+        return local
+
+    @property
+    def cloud(self) -> Cloud:
+        """The corners whose places are sure."""
+        return self._cloud.of(self._cloud.sigma < SURE_DEPTH)
+
+    def wants(self, view: View) -> bool:
+        """Whether a view shows enough that is new."""
+        if not self.keyframes:
+            return True
+        last = self.keyframes[-1].view
+        rows, before = shared_rows(view.tracks, last.tracks)
+        if len(rows) < SHARED * len(last.tracks):
+            return True
+        motion = np.linalg.norm(view.pixels[rows] - last.pixels[before], axis=1)
+        return bool(np.median(motion) > MOVED * max(self.camera.width, self.camera.height))
+
+    def add(self, walk: Walk, image: Image) -> Walk:
+        """Take the view that a walk has reached as a keyframe, and adjust the last ones; returns the walk from there."""
+        drift = self.keyframes[-1].drift + walk.spread if self.keyframes else walk.drift
+        self.keyframes = [*self.keyframes[-MOST_KEYFRAMES:], Keyframe(walk.view, walk.cam_from_world, drift)]
+        tracks, landmarks = walk.corners()
+        self._learn(tracks, landmarks.points(), landmarks.sigma / landmarks.inverse, image)
+        if len(self.keyframes) >= FEWEST_KEYFRAMES:
+            self._adjust(fixed=FIXED)
+        return self.walk()
+
+    def walk(self) -> Walk:
+        """A walk from the last keyframe."""
+        newest = self.keyframes[-1]
+        pose, cloud = newest.cam_from_world, self._cloud.of(np.isin(self._cloud.tracks, newest.view.tracks))
+        depth = cloud.positions @ pose[2, :3] + pose[2, 3]
+        good = (depth > 0) & np.isfinite(cloud.sigma)
+        sigma = np.maximum(cloud.sigma[good], LEAST_SIGMA)
+        anchor = Anchor(self.anchor, newest.view, self.camera, pose, cloud.tracks[good], depth[good], sigma)
+        return Walk(anchor, newest.drift)
+
+    def move(self, change: Sim3) -> None:
+        """Follow a correction of the map; change: world after it from world before."""
+        self.keyframes = [replace(one, cam_from_world=moved_pose(one.cam_from_world, change)) for one in self.keyframes]
+        self._cloud = replace(self._cloud, positions=change.apply(self._cloud.positions))
+
+    def join(self, anchor: Anchor) -> bool:
+        """Move into the finished map, in which a view has the pose and depths of ``anchor``, and adopt its lens; False
+        if this map does not have the view, or disagrees."""
+        rows, known = shared_rows(anchor.view.tracks, self._cloud.tracks)
+        _, mapped, mine = np.intersect1d(anchor.tracks, self._cloud.tracks, assume_unique=True, return_indices=True)
+        pose = self._located(anchor.view, rows, self._cloud.of(known)) if len(mapped) >= FEWEST else None
+        if pose is None:
+            return False
+        cam, lens = pose.cam_from_world, anchor.camera.matrix()[0, 0] / self.camera.matrix()[0, 0]
+        depth = lens * (self._cloud.positions[mine] @ cam[2, :3] + cam[2, 3])
+        ratios = np.log(anchor.depth[mapped] / np.maximum(depth, 1e-9))
+        if np.median(np.abs(ratios - np.median(ratios))) > CONSISTENT:
+            return False
+        scale = float(np.exp(np.median(ratios)))
+        world_from_cam = Sim3.from_matrix(np.linalg.inv(anchor.cam_from_world))
+        self.move(world_from_cam @ Sim3(scale, cam[:3, :3], scale * cam[:3, 3]))
+        self._hang_on(anchor, lens)
+        return True
+
+    def _hang_on(self, anchor: Anchor, lens: float) -> None:
+        """The finished map has everything up to the view of an anchor, and its lens, ``lens`` times as long."""
+        index, newest = anchor.view.index, self.keyframes[-1]
+        before = [one.drift for one in self.keyframes if one.view.index <= index]
+        drift = before[-1] if before else 0.0
+        first = max(0, len(self.keyframes) - WINDOW)
+        kept = [one for number, one in enumerate(self.keyframes) if one.view.index > index or number >= first]
+        self.keyframes = [replace(one, drift=max(0.0, one.drift - drift)) for one in kept]
+        self._cloud = self._cloud.of((self._cloud.last > index) | np.isin(self._cloud.tracks, newest.view.tracks))
+        self.anchor, changed = anchor.keyframe, self.camera != anchor.camera
+        self.camera, self._lens_sigma = anchor.camera, 0.0
+        if changed and len(self.keyframes) >= FEWEST_KEYFRAMES:
+            cam = np.linalg.inv(newest.cam_from_world)
+            along = np.eye(4) + (lens - 1) * np.diag([0.0, 0, 1, 0])  # corners stay where the newest view sees them
+            change = cam @ along @ newest.cam_from_world
+            positions = self._cloud.positions @ change[:3, :3].T + change[:3, 3]
+            self._cloud = replace(self._cloud, positions=positions)
+            self._adjust(fixed=1)
+
+    def _located(self, view: View, rows: NDArray[np.int64], cloud: Cloud) -> Pose | None:
+        """The pose of a view by corners, in some of its rows."""
+        near = min(self.keyframes, key=lambda one: abs(one.view.index - view.index)).cam_from_world
+        cam = cloud.positions @ near[:3, :3].T + near[:3, 3]
+        front = cam[:, 2] > 0
+        cam, seen = cam[front], rays(self.camera, view.pixels[rows[front]])
+        landmarks = Landmarks.first_seen(cam[:, :2] / cam[:, 2:], near, 1 / cam[:, 2], cloud.sigma[front])
+        return locate(landmarks, seen, near, self._noise)
+
+    @property
+    def _noise(self) -> float:
+        return NOISE * max(self.camera.width, self.camera.height) / SIDE / self.camera.matrix()[0, 0]
+
+    def _adjust(self, fixed: int) -> None:
+        """Adjust the window, but for the oldest poses."""
+        window = self.keyframes[-WINDOW:]
+        seen, counts = np.unique(np.concatenate([one.view.tracks for one in window]), return_counts=True)
+        tracks = seen[(counts >= 2) & np.isin(seen, self._cloud.tracks)]
+        positions = self._cloud.positions[np.searchsorted(self._cloud.tracks, tracks)]
+        poses, prior = np.array([one.cam_from_world for one in window]), 0.0
+        if self._lens_sigma > KNOWN_LENS:
+            prior = self._lens_sigma
+        bundle = observed([one.view for one in window], self.camera, poses, tracks, positions)
+        try:
+            adjusted = adjust(bundle, self._noise, fixed=fixed, stretch_prior=prior)
+        except np.linalg.LinAlgError:
+            return
+        after = adjusted.bundle
+        counts = np.bincount(after.rows)
+        good = np.bincount(after.rows, adjusted.errors < GOOD_ERROR) >= np.maximum(2, GOOD_VIEWS * counts)
+        moved = [replace(one, cam_from_world=pose) for one, pose in zip(window, after.poses, strict=True)]
+        self.keyframes = [*self.keyframes[:-WINDOW], *moved]
+        if prior:
+            self.camera, self._lens_sigma = stretched(self.camera, after.stretch), adjusted.stretch_sigma
+        corners = self._cloud.of(np.searchsorted(self._cloud.tracks, tracks))
+        sigma = np.where(good, adjusted.sigma, np.inf)
+        self._cloud = self._cloud.with_corners(replace(corners, positions=after.points, sigma=sigma))
+
+    def _learn(self, tracks: Tracks, positions: Array, sigma: Array, image: Image) -> None:
+        """Note which corners the newest keyframe sees, and the places and colours of those that are new."""
+        view, cloud = self.keyframes[-1].view, self._cloud
+        known = cloud.tracks[np.isfinite(cloud.sigma)]
+        cloud = replace(cloud, last=np.where(np.isin(cloud.tracks, view.tracks), view.index, cloud.last))
+        new = ~np.isin(tracks, known) & np.isin(tracks, view.tracks)
+        colours = self._colours(image, view.pixels[np.searchsorted(view.tracks, tracks[new])])
+        last = np.full(int(new.sum()), view.index)
+        self._cloud = cloud.with_corners(Cloud(tracks[new], positions[new], sigma[new], colours, last))
+
+    def _colours(self, image: Image, pixels: Array) -> Image:
+        """Of an image (h, w, 3) at (n, 2) pixels of its original."""
+        size = np.array(image.shape[1::-1])
+        columns, rows = np.clip(pixels * size / (self.camera.width, self.camera.height), 0, size - 1).astype(int).T
+        return image[rows, columns]
