@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from recon.core.similarity import Array
 
-ITERATIONS = 8
-CONVERGED = 1e-3  # relative decrease of the cost
+CONVERGED = 3e-3  # relative decrease of the cost
 LARGE = 2.0  # standard deviations, from which errors count less (Cauchy)
 DEPTH_PRIOR = 0.5  # relative standard deviation of the depths at the start
 CLOSEST = 1e-3  # z of a point that counts as in front of a camera
@@ -70,7 +69,7 @@ class _System:
         flat, size = self.both.reshape(-1, len(cameras)), len(cameras)
         reduced = cameras - flat.T @ solved[..., :size].reshape(-1, size)
         change = np.linalg.solve(reduced, self.camera_side - flat.T @ solved[..., size].ravel())
-        return change, solved[..., size] - solved[..., :size] @ change
+        return np.asarray(change), np.asarray(solved[..., size] - solved[..., :size] @ change)
 
 
 class _Problem:
@@ -97,22 +96,41 @@ class _Problem:
     def system(self, bundle: Bundle) -> _System:
         """The normal equations at a bundle."""
         residuals, cam = self._residuals(bundle)
-        weights = 1 / (1 + (residuals**2).sum(axis=1) / (self.noise * LARGE) ** 2)
-        root = np.sqrt(weights)[:, None, None] / self.noise
+        root = 1 / np.sqrt(self.noise**2 + (residuals**2).sum(axis=1) / LARGE**2)
         turns, shifts = _derivatives(cam)
-        by_camera = root * bundle.stretch * np.concatenate([turns, shifts], axis=2)
-        by_point = root * bundle.stretch * shifts @ bundle.poses[bundle.cameras, :3, :3]
-        residuals, dense = residuals[..., None] * root, self._dense(bundle, by_camera, root, cam)
-        flat = dense.reshape(-1, dense.shape[2])
-        cameras, camera_side = flat.T @ flat, flat.T @ residuals.ravel()
-        if self.stretch_prior:
-            cameras[-1, -1] += 1 / self.stretch_prior**2
-            camera_side[-1] -= self._lens_error(bundle) / self.stretch_prior
-        transposed = by_point.transpose(0, 2, 1)
+        lens = (cam[:, :2] / cam[:, 2:])[..., None]
+        by_camera = bundle.stretch * root[:, None, None] * np.concatenate([turns, shifts, lens], axis=2)
+        by_point = by_camera[..., 3:6] @ bundle.poses[bundle.cameras, :3, :3]
+        residuals = (residuals * root[:, None])[..., None]
         prior = self.directions / (DEPTH_PRIOR * self.distance)[:, None]
-        points = self._sum(transposed @ by_point) + prior[:, :, None] * prior[:, None]
-        side = self._sum((transposed @ residuals)[..., 0]) - prior * self._depth_errors(bundle)[:, None]
-        return _System(cameras, points, self._sum(transposed @ dense), camera_side, side)
+        transposed = by_point.transpose(0, 2, 1)
+        points = self._by_point(transposed @ by_point) + prior[:, :, None] * prior[:, None]
+        side = self._by_point((transposed @ residuals)[..., 0]) - prior * self._depth_errors(bundle)[:, None]
+        cameras, camera_side = self._of_cameras(bundle, by_camera, residuals)
+        return _System(cameras, points, self._of_both(bundle, transposed @ by_camera), camera_side, side)
+
+    def _of_cameras(self, bundle: Bundle, by_camera: Array, residuals: Array) -> tuple[Array, Array]:
+        """The block (k, k) of the cameras and the lens, and its gradient. by_camera: (n, 2, 7), the lens last."""
+        transposed, count = by_camera.transpose(0, 2, 1), len(bundle.poses)
+        both = np.concatenate([transposed @ by_camera, transposed @ residuals], axis=2)
+        mine = (bundle.cameras == np.arange(count)[:, None]).astype(np.float64)
+        sums = (mine @ both.reshape(len(both), -1)).reshape(count, 7, 8)
+        block, side = np.zeros((6 * count + 1, 6 * count + 1)), np.zeros(6 * count + 1)
+        for number, total in enumerate(sums):
+            rows = np.r_[6 * number : 6 * number + 6, -1]
+            block[np.ix_(rows, rows)] += total[:, :7]
+            side[rows] += total[:, 7]
+        if self.stretch_prior:
+            block[-1, -1] += 1 / self.stretch_prior**2
+            side[-1] -= self._lens_error(bundle) / self.stretch_prior
+        return block[self._free, self._free], side[self._free]
+
+    def _of_both(self, bundle: Bundle, blocks: Array) -> Array:
+        """The block (p, 3, k) of points and cameras, from those (n, 3, 7) of the observations."""
+        poses = np.zeros((len(bundle.points), len(bundle.poses), 3, 6))
+        poses[bundle.rows, bundle.cameras] = blocks[..., :6]
+        flat = poses.transpose(0, 2, 1, 3).reshape(len(poses), 3, -1)
+        return np.concatenate([flat, self._by_point(blocks[..., 6])[..., None]], axis=2)[..., self._free]
 
     def moved(self, bundle: Bundle, cameras: Array, points: Array) -> Bundle:
         """After a step."""
@@ -131,17 +149,6 @@ class _Problem:
         cam[:, 2] = np.maximum(cam[:, 2], CLOSEST)
         return bundle.seen - bundle.stretch * cam[:, :2] / cam[:, 2:], cam
 
-    def _dense(self, bundle: Bundle, by_camera: Array, root: Array, cam: Array) -> Array:
-        """Derivatives (n, 2, k) with respect to the free cameras and, unless it is kept, the lens."""
-        free = len(bundle.poses) - self.fixed
-        dense = np.zeros((len(by_camera), 2, free + 1, 6))
-        dense[np.arange(len(dense)), :, bundle.cameras - self.fixed] = by_camera  # the fixed ones go last
-        dense[bundle.cameras < self.fixed] = 0
-        flat = dense[:, :, :free].reshape(len(dense), 2, 6 * free)
-        if not self.stretch_prior:
-            return flat
-        return np.concatenate([flat, root * bundle.stretch * (cam[:, :2] / cam[:, 2:])[..., None]], axis=2)
-
     def _depth_errors(self, bundle: Bundle) -> Array:
         along = ((bundle.points - self.start.points) * self.directions).sum(axis=1)
         return np.asarray(along / (DEPTH_PRIOR * self.distance))
@@ -149,12 +156,17 @@ class _Problem:
     def _lens_error(self, bundle: Bundle) -> float:
         return float(np.log(bundle.stretch)) / self.stretch_prior if self.stretch_prior else 0.0
 
-    def _sum(self, values: Array) -> Array:
+    @property
+    def _free(self) -> slice:
+        """The parameters that change, of six for each camera and one for the lens."""
+        return slice(6 * self.fixed, 6 * len(self.start.poses) + (self.stretch_prior > 0))
+
+    def _by_point(self, values: Array) -> Array:
         """The sums over the observations of each point."""
         return np.add.reduceat(values, self.starts, axis=0)
 
 
-def adjust(bundle: Bundle, noise: float, *, fixed: int = 1, stretch_prior: float = 0.0) -> Adjusted:
+def adjust(bundle: Bundle, noise: float, *, iterations: int, fixed: int = 1, stretch_prior: float = 0.0) -> Adjusted:
     """Adjust the poses, but for the first ``fixed``, the points, and the lens.
 
     noise: standard deviation of ``seen``. stretch_prior: that of the logarithm of ``stretch``, 0 to keep it. Raises
@@ -162,7 +174,7 @@ def adjust(bundle: Bundle, noise: float, *, fixed: int = 1, stretch_prior: float
     """
     problem, damping = _Problem(bundle, fixed, noise, stretch_prior), 1e-4
     cost, system = problem.cost(bundle), problem.system(bundle)
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         moved = problem.moved(bundle, *system.step(damping))
         after = problem.cost(moved)
         if not after < cost:

@@ -33,7 +33,9 @@ EPIPOLAR_SHARE = 0.75  # must agree with the relative pose
 GOOD_ERROR, GOOD_SHARE = 3.0, 0.85  # standard deviations, and share of the observations that are no further off
 SURE_SHARE = 0.6  # of the points
 LENS_PRIOR = 0.25  # relative standard deviation of a guessed focal length
+UNSURE_LENS = 0.1  # of one that is too unsure for a beginning
 GUESSED_DEPTH = 0.2
+ITERATIONS = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,20 +118,26 @@ class _Few:
         return np.array([*poses, last])
 
     def _adjusted(self, poses: Array, tracks: NDArray[np.int64], points: Array) -> Beginning | None:
+        """The adjusted beginning, without corners that disagree; None if the views do not determine the lens."""
         bundle = observed(self.views, self.camera, poses, tracks, points)
         try:
-            adjusted = adjust(bundle, self.noise, stretch_prior=self.prior)
+            adjusted = self._adjust(bundle)
             good = adjusted.errors < GOOD_ERROR
-            adjusted = adjust(_of_good_points(adjusted.bundle, good), self.noise, stretch_prior=self.prior)
+            adjusted = self._adjust(_of_good_points(adjusted.bundle, good))
         except np.linalg.LinAlgError:
             return None
         return self._accepted(adjusted, tracks[_good_points(bundle, good)], float(good.mean()))
+
+    def _adjust(self, bundle: Bundle) -> Adjusted:
+        return adjust(bundle, self.noise, iterations=ITERATIONS, stretch_prior=self.prior)
 
     def _accepted(self, adjusted: Adjusted, tracks: NDArray[np.int64], good: float) -> Beginning | None:
         bundle = adjusted.bundle
         depth = bundle.points @ bundle.poses[-1, 2, :3] + bundle.poses[-1, 2, 3]
         sure = (adjusted.sigma < SURE_DEPTH) & (depth > 0)
-        if good < GOOD_SHARE or sure.sum() < FEWEST / 2 or sure.mean() < SURE_SHARE:
+        if good < GOOD_SHARE or adjusted.stretch_sigma > UNSURE_LENS:
+            return None
+        if sure.sum() < FEWEST / 2 or sure.mean() < SURE_SHARE:
             return None
         unit = float(np.median(depth[sure]))
         poses = bundle.poses.copy()
@@ -145,9 +153,7 @@ class _Few:
         )
 
 
-def observed(
-    views: Sequence[View], camera: Camera, poses: Array, tracks: NDArray[np.int64], points: Array
-) -> Bundle:
+def observed(views: Sequence[View], camera: Camera, poses: Array, tracks: NDArray[np.int64], points: Array) -> Bundle:
     """The observations of corners (n,), ascending and at (n, 3), in views with poses (v, 4, 4); corners that fewer than
     two see keep their rows, so every corner must be seen."""
     pairs = [shared_rows(view.tracks, tracks) for view in views]
@@ -180,10 +186,10 @@ def _relative_pose(first: Array, last: Array, noise: float) -> tuple[Array, Arra
     _, rotation, shift, agrees, points = cv2.recoverPose(
         essential, first, last, np.eye(3), distanceThresh=1000.0, mask=agrees
     )
-    agrees = agrees.ravel() > 0
-    if agrees.mean() < EPIPOLAR_SHARE or agrees.sum() < FEWEST / 2:
+    good = np.asarray(agrees).ravel() > 0
+    if good.mean() < EPIPOLAR_SHARE or good.sum() < FEWEST / 2:
         return None
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = rotation, shift.ravel()
     with np.errstate(all="ignore"):  # points that do not agree may lie at infinity
-        return pose, (points[:3] / points[3]).T, agrees
+        return pose, np.asarray((points[:3] / points[3]).T, dtype=np.float64), good

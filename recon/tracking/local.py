@@ -17,11 +17,11 @@ from recon.tracking.lens import rays, stretched
 from recon.tracking.pose import FEWEST, Pose, locate
 from recon.tracking.walk import NOISE, Anchor, Walk, moved_pose
 
-WINDOW = 8  # keyframes that are adjusted
+WINDOW, ITERATIONS = 8, 4  # keyframes that are adjusted
 FIXED = 2  # of them, the oldest
 FEWEST_KEYFRAMES = 4  # that are adjusted at all
-MOVED = 0.035  # median motion of the corners since the last keyframe, as a share of the longest side
-SHARED = 0.7  # of the last keyframe's corners, below which there is a new one
+MOVED = 0.06  # median motion of the corners since the last keyframe, as a share of the longest side
+SHARED = 0.6  # of the last keyframe's corners, below which there is a new one
 KNOWN_LENS = 0.02  # relative standard deviation of a focal length that is no longer adjusted
 GOOD_VIEWS = 0.7  # share of a corner's views that must agree
 MOST_KEYFRAMES, MOST_CORNERS = 500, 20_000
@@ -93,6 +93,11 @@ class LocalMap:
         """The corners whose places are sure."""
         return self._cloud.of(self._cloud.sigma < SURE_DEPTH)
 
+    @property
+    def unmapped(self) -> list[Keyframe]:
+        """The keyframes after the finished map, or at least the last one."""
+        return [one for one in self.keyframes if one.view.index > self.anchor] or self.keyframes[-1:]
+
     def wants(self, view: View) -> bool:
         """Whether a view shows enough that is new."""
         if not self.keyframes:
@@ -105,13 +110,13 @@ class LocalMap:
         return bool(np.median(motion) > MOVED * max(self.camera.width, self.camera.height))
 
     def add(self, walk: Walk, image: Image) -> Walk:
-        """Take the view that a walk has reached as a keyframe, and adjust the last ones; returns the walk from there."""
+        """Take the view that a walk has reached as a keyframe, and adjust the last ones; the walk from there."""
         drift = self.keyframes[-1].drift + walk.spread if self.keyframes else walk.drift
         self.keyframes = [*self.keyframes[-MOST_KEYFRAMES:], Keyframe(walk.view, walk.cam_from_world, drift)]
         tracks, landmarks = walk.corners()
         self._learn(tracks, landmarks.points(), landmarks.sigma / landmarks.inverse, image)
         if len(self.keyframes) >= FEWEST_KEYFRAMES:
-            self._adjust(fixed=FIXED)
+            self._adjust(fixed=FIXED if len(self.keyframes) > WINDOW else 1)
         return self.walk()
 
     def walk(self) -> Walk:
@@ -143,7 +148,7 @@ class LocalMap:
         if np.median(np.abs(ratios - np.median(ratios))) > CONSISTENT:
             return False
         scale = float(np.exp(np.median(ratios)))
-        world_from_cam = Sim3.from_matrix(np.linalg.inv(anchor.cam_from_world))
+        world_from_cam = Sim3.from_matrix(np.asarray(np.linalg.inv(anchor.cam_from_world), np.float64))
         self.move(world_from_cam @ Sim3(scale, cam[:3, :3], scale * cam[:3, 3]))
         self._hang_on(anchor, lens)
         return True
@@ -178,7 +183,7 @@ class LocalMap:
 
     @property
     def _noise(self) -> float:
-        return NOISE * max(self.camera.width, self.camera.height) / SIDE / self.camera.matrix()[0, 0]
+        return float(NOISE * max(self.camera.width, self.camera.height) / SIDE / self.camera.matrix()[0, 0])
 
     def _adjust(self, fixed: int) -> None:
         """Adjust the window, but for the oldest poses."""
@@ -191,7 +196,7 @@ class LocalMap:
             prior = self._lens_sigma
         bundle = observed([one.view for one in window], self.camera, poses, tracks, positions)
         try:
-            adjusted = adjust(bundle, self._noise, fixed=fixed, stretch_prior=prior)
+            adjusted = adjust(bundle, self._noise, iterations=ITERATIONS, fixed=fixed, stretch_prior=prior)
         except np.linalg.LinAlgError:
             return
         after = adjusted.bundle
@@ -219,4 +224,4 @@ class LocalMap:
         """Of an image (h, w, 3) at (n, 2) pixels of its original."""
         size = np.array(image.shape[1::-1])
         columns, rows = np.clip(pixels * size / (self.camera.width, self.camera.height), 0, size - 1).astype(int).T
-        return image[rows, columns]
+        return np.asarray(image[rows, columns])

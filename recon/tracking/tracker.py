@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
 
-from recon.core.events import TrackingState
+from recon.core.events import LocalMapGrown, TrackingState
 from recon.core.similarity import Array
 from recon.core.types import Camera, Frame, FrameGeometry, PlacedFrame
 from recon.tracking.beginning import begin
@@ -71,7 +71,7 @@ class Tracker:
         self._now: Walk | None = None
         self._next: Walk | None = None  # catches up
         self._local: LocalMap | None = None  # that _now belongs to
-        self._anchors: list[Anchor] = []  # of the finished map, at which the local one has not joined it yet
+        self._arrived: dict[int, FrameGeometry] = {}  # of placed frames, at which the local map has not joined yet
         self._begun = 0  # local maps so far
         self._lost_for = 0  # frames
         self._jump = 0.0
@@ -86,11 +86,26 @@ class Tracker:
             pose = self._look_up(frame) or pose
         return self._said(pose)
 
-    def extend(self, frame: Frame) -> LocalMap | None:
+    def extend(self, frame: Frame) -> LocalMapGrown | None:
         """Do what can wait until the pose of the last frame is said; returns the local map if it has grown."""
+        local = self._extended(frame)
+        if local is None:
+            return None
+        poses, cloud = np.array([one.cam_from_world for one in local.unmapped]), local.cloud
+        return LocalMapGrown(
+            frame.index,
+            frame.timestamp,
+            self._pieces[local.anchor],
+            local.camera,
+            np.linalg.inv(poses),
+            cloud.positions,
+            cloud.colours,
+        )
+
+    def _extended(self, frame: Frame) -> LocalMap | None:
         self._catch_up()
         self._places.describe_one()
-        anchors, self._anchors = self._anchors, []
+        anchors = self._new_anchors()
         if self._now is None or self._now.view is not self._views[-1]:
             self._walk_from(anchors)
             return self._begin(frame) if self._now is None or self._lost_for >= LOST_FOR else None
@@ -108,8 +123,7 @@ class Tracker:
         for placed in frames:
             self._placed[placed.index], self._pieces[placed.index] = placed, piece
             self._places.add(geometry[placed.index])
-        seen = self._seen(frames)[-ANCHORS:]
-        self._anchors += [self._anchor(placed, view, geometry[placed.index]) for placed, view in seen]
+        self._arrived.update({placed.index: geometry[placed.index] for placed in frames[-ANCHORS:]})
 
     def correct(self, frames: Sequence[PlacedFrame]) -> None:
         """Move with the map; the frames are now one piece of it."""
@@ -121,7 +135,6 @@ class Tracker:
             for frame in frames
             if frame.index in before
         }
-        self._anchors = [replace(one, cam_from_world=self._placed[one.keyframe].cam_from_world) for one in self._anchors]
         if self._next and (change := changes.get(self._next.anchor.keyframe)):
             self._next.move(change)
         if self._now and (change := changes.get(self._now.anchor.keyframe)):
@@ -221,10 +234,11 @@ class Tracker:
         views = [self._views[start + length - 1] for length in STEP_LENGTHS if start + length <= len(self._views)]
         return [view for view in views[:-1] if walk.shares(view) >= SHARED] + views[-1:]
 
-    def _seen(self, frames: Sequence[PlacedFrame]) -> list[tuple[PlacedFrame, View]]:
-        """The placed frames whose views are remembered, in order."""
-        views = {view.index: view for view in self._views}
-        return [(frame, views[frame.index]) for frame in frames if frame.index in views]
+    def _new_anchors(self) -> list[Anchor]:
+        """The placed frames that have arrived, if their views are remembered, in order."""
+        arrived, self._arrived = self._arrived, {}
+        views = {view.index: view for view in self._views if view.index in arrived}
+        return [self._anchor(self._placed[index], view, arrived[index]) for index, view in views.items()]
 
     def _anchor(self, placed: PlacedFrame, view: View, geometry: FrameGeometry) -> Anchor:
         seen = np.column_stack([rays(placed.camera, view.pixels), np.ones(len(view.pixels))])
