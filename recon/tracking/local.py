@@ -23,6 +23,7 @@ FEWEST_KEYFRAMES = 4  # that are adjusted at all
 MOVED = 0.06  # median motion of the corners since the last keyframe, as a share of the longest side
 SHARED = 0.6  # of the last keyframe's corners, below which there is a new one
 KNOWN_LENS = 0.02  # relative standard deviation of a focal length that is no longer adjusted
+DRIFT = 2.0  # times the spread of each keyframe: they share corners, and with them their errors
 GOOD_VIEWS = 0.7  # share of a corner's views that must agree
 MOST_KEYFRAMES, MOST_CORNERS = 500, 20_000
 CONSISTENT = 0.25  # relative deviation of the ratios of depths, median, up to which two maps show the same
@@ -111,7 +112,7 @@ class LocalMap:
 
     def add(self, walk: Walk, image: Image) -> Walk:
         """Take the view that a walk has reached as a keyframe, and adjust the last ones; the walk from there."""
-        drift = self.keyframes[-1].drift + walk.spread if self.keyframes else walk.drift
+        drift = self.keyframes[-1].drift + DRIFT * walk.spread if self.keyframes else walk.drift
         self.keyframes = [*self.keyframes[-MOST_KEYFRAMES:], Keyframe(walk.view, walk.cam_from_world, drift)]
         tracks, landmarks = walk.corners()
         self._learn(tracks, landmarks.points(), landmarks.sigma / landmarks.inverse, image)
@@ -133,6 +134,19 @@ class LocalMap:
         """Follow a correction of the map; change: world after it from world before."""
         self.keyframes = [replace(one, cam_from_world=moved_pose(one.cam_from_world, change)) for one in self.keyframes]
         self._cloud = replace(self._cloud, positions=change.apply(self._cloud.positions))
+
+    def leave(self, piece: int) -> None:
+        """Hang on no placed keyframe any more, but be a piece of the tracker's own, which has not drifted yet."""
+        self.anchor, newest = piece, self.keyframes[-1].drift if self.keyframes else 0.0
+        self.keyframes = [replace(one, drift=one.drift - newest) for one in self.keyframes]
+
+    def drift_since(self, view: View) -> float:
+        """The drift that is expected from a view to the newest keyframe."""
+        return self.keyframes[-1].drift - self._drift_at(view)
+
+    def _drift_at(self, view: View) -> float:
+        before = [one.drift for one in self.keyframes if one.view.index <= view.index]
+        return before[-1] if before else self.keyframes[0].drift
 
     def join(self, anchor: Anchor) -> bool:
         """Move into the finished map, in which a view has the pose and depths of ``anchor``, and adopt its lens; False
@@ -156,11 +170,10 @@ class LocalMap:
     def _hang_on(self, anchor: Anchor, lens: float) -> None:
         """The finished map has everything up to the view of an anchor, and its lens, ``lens`` times as long."""
         index, newest = anchor.view.index, self.keyframes[-1]
-        before = [one.drift for one in self.keyframes if one.view.index <= index]
-        drift = before[-1] if before else 0.0
+        drift = self._drift_at(anchor.view)
         first = max(0, len(self.keyframes) - WINDOW)
         kept = [one for number, one in enumerate(self.keyframes) if one.view.index > index or number >= first]
-        self.keyframes = [replace(one, drift=max(0.0, one.drift - drift)) for one in kept]
+        self.keyframes = [replace(one, drift=one.drift - drift) for one in kept]
         self._cloud = self._cloud.of((self._cloud.last > index) | np.isin(self._cloud.tracks, newest.view.tracks))
         self.anchor, changed = anchor.keyframe, self.camera != anchor.camera
         self.camera, self._lens_sigma = anchor.camera, 0.0

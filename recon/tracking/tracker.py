@@ -37,7 +37,8 @@ STEPS = 4  # of the walk that catches up, for each captured frame
 STEP_LENGTHS = (16, 8, 4, 2, 1)  # frames
 SHARED = 0.75  # of the corners, in a longer step
 ANCHORS = 4  # at which a walk begins
-SMALL_DRIFT, LARGEST_DRIFT = 0.05, 0.1  # up to which poses are sure, and are said at all
+SMALL_DRIFT = 0.05  # up to which poses are sure
+JOINING_DRIFT, LARGEST_DRIFT = 0.1, 0.2  # up to which a local map joins the finished one, and belongs to it
 LOOK_EVERY = 5  # frames, if the drift is not small
 LOST_FOR = 10  # frames, after which a new local map may begin
 
@@ -82,8 +83,10 @@ class Tracker:
         self._views.append(view)
         del self._views[:-REMEMBERED]
         pose = self._now.step(view) if self._now else None
-        if pose is None or self._is_lost or (self._is_unsure and not frame.index % LOOK_EVERY):
+        if pose is None or (self._is_unsure and not frame.index % LOOK_EVERY):
             pose = self._look_up(frame) or pose
+        if self._now and self._now.anchor.keyframe >= 0 and self._now.drift > LARGEST_DRIFT:
+            self._leave_the_map(self._now)
         return self._said(pose)
 
     def extend(self, frame: Frame) -> LocalMapGrown | None:
@@ -145,18 +148,13 @@ class Tracker:
                 self._local.move(change)
 
     @property
-    def _is_lost(self) -> bool:
-        """Whether the pose in the finished map is too unsure to be said."""
-        return self._now is not None and self._now.anchor.keyframe >= 0 and self._now.drift > LARGEST_DRIFT
-
-    @property
     def _is_unsure(self) -> bool:
         """Whether it is time to look for the place in the finished map."""
         return self._now is not None and (self._now.anchor.keyframe < 0 or self._now.drift > SMALL_DRIFT)
 
     def _said(self, pose: Pose | None) -> Tracked:
         jump, self._jump = self._jump, 0.0
-        if pose is None or self._now is None or self._is_lost:
+        if pose is None or self._now is None:
             self._lost_for += 1
             return Tracked("lost" if self._placed or self._begun else "waiting")
         self._lost_for = 0
@@ -193,16 +191,27 @@ class Tracker:
         found = begin(views, lens or guessed(frame), lens_is_known=lens is not None, noise_px=NOISE)
         if found is None:
             return None
-        self._begun += 1
-        self._pieces[-self._begun] = -self._begun
-        local = LocalMap.begun(-self._begun, found, frame.image)
+        local = LocalMap.begun(self._new_piece(), found, frame.image)
         self._go_on(local.walk(), local)
         return local
+
+    def _new_piece(self) -> int:
+        """The number of a piece of the tracker's own."""
+        self._begun += 1
+        self._pieces[-self._begun] = -self._begun
+        return -self._begun
+
+    def _leave_the_map(self, walk: Walk) -> None:
+        """Where the camera is in the finished map is not known any more; go on in a piece of its own."""
+        piece = self._new_piece()
+        walk.leave(piece)
+        if self._local:
+            self._local.leave(piece)
 
     def _join(self, anchors: Sequence[Anchor]) -> bool:
         """Let the local map join the finished one, at the last of the anchors where it can."""
         for anchor in reversed(anchors):
-            if self._local and self._now and self._local.join(anchor):
+            if self._local and self._local.drift_since(anchor.view) < JOINING_DRIFT and self._local.join(anchor):
                 self._go_on(self._local.walk(), self._local)
                 return True
         return False

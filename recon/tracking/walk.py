@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -97,6 +97,10 @@ class Walk:
     def corners(self) -> tuple[Tracks, Landmarks]:
         """The corners of the last view whose depth is known or guessed, by ascending number."""
         return self._tracks, self._landmarks
+
+    def leave(self, piece: int) -> None:
+        """Go on in a piece of the tracker's own, without drift."""
+        self.anchor, self.drift = replace(self.anchor, keyframe=piece), 0.0
 
     def move(self, change: Sim3) -> None:
         """Follow a correction of the map; change: world after it from world before."""
