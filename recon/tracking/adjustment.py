@@ -15,7 +15,6 @@ from recon.core.similarity import Array
 
 CONVERGED = 3e-3  # relative decrease of the cost
 LARGE = 2.0  # standard deviations, from which errors count less (Cauchy)
-DEPTH_PRIOR = 0.5  # relative standard deviation of the depths at the start
 CLOSEST = 1e-3  # z of a point that counts as in front of a camera
 Rows = NDArray[np.int64]
 
@@ -24,13 +23,15 @@ Rows = NDArray[np.int64]
 class Bundle:
     """Poses and points that explain what cameras see.
 
-    poses: (c, 4, 4) cam_from_world. points: (p, 3). cameras, rows: (n,) camera and point of each observation, by
+    poses: (c, 4, 4) cam_from_world. points: (p, 3). sigma: (p,) relative standard deviations of their distances from
+    the first cameras that see them, before anything is seen. cameras, rows: (n,) camera and point of each observation, by
     ascending point; every point has some. seen: (n, 2) where it is on the plane z = 1, by a lens whose focal length is
     ``stretch`` times too short.
     """
 
     poses: Array
     points: Array
+    sigma: Array
     cameras: Rows
     rows: Rows
     seen: Array
@@ -73,8 +74,8 @@ class _System:
 
 
 class _Problem:
-    """A bundle, with what stays as it is: the first ``fixed`` poses, the lens if ``stretch_prior`` is 0, and weak
-    priors of the depths, which keep points of little parallax where they are."""
+    """A bundle, with what stays as it is: the first ``fixed`` poses, the lens if ``stretch_prior`` is 0, and the
+    priors of the distances, which keep points of little parallax where they are."""
 
     def __init__(self, bundle: Bundle, fixed: int, noise: float, stretch_prior: float) -> None:
         self.fixed, self.noise, self.stretch_prior = fixed, noise, stretch_prior
@@ -83,11 +84,12 @@ class _Problem:
         offsets = bundle.points + np.einsum("pji,pj->pi", first[:, :3, :3], first[:, :3, 3])
         self.distance = np.maximum(np.linalg.norm(offsets, axis=1), CLOSEST)
         self.directions = offsets / self.distance[:, None]
+        self.deviation = bundle.sigma * self.distance
 
     def cost(self, bundle: Bundle) -> float:
         """Of all errors, in standard deviations."""
         errors = LARGE**2 * np.log1p((self.errors(bundle) / LARGE) ** 2)
-        return float(errors.sum() + (self._depth_errors(bundle) ** 2).sum() + self._lens_error(bundle) ** 2)
+        return float(errors.sum() + (self.depth_errors(bundle) ** 2).sum() + self._lens_error(bundle) ** 2)
 
     def errors(self, bundle: Bundle) -> Array:
         """Length (n,) of the errors of the observations."""
@@ -102,10 +104,10 @@ class _Problem:
         by_camera = bundle.stretch * root[:, None, None] * np.concatenate([turns, shifts, lens], axis=2)
         by_point = by_camera[..., 3:6] @ bundle.poses[bundle.cameras, :3, :3]
         residuals = (residuals * root[:, None])[..., None]
-        prior = self.directions / (DEPTH_PRIOR * self.distance)[:, None]
+        prior = self.directions / self.deviation[:, None]
         transposed = by_point.transpose(0, 2, 1)
         points = self._by_point(transposed @ by_point) + prior[:, :, None] * prior[:, None]
-        side = self._by_point((transposed @ residuals)[..., 0]) - prior * self._depth_errors(bundle)[:, None]
+        side = self._by_point((transposed @ residuals)[..., 0]) - prior * self.depth_errors(bundle)[:, None]
         cameras, camera_side = self._of_cameras(bundle, by_camera, residuals)
         return _System(cameras, points, self._of_both(bundle, transposed @ by_camera), camera_side, side)
 
@@ -149,9 +151,9 @@ class _Problem:
         cam[:, 2] = np.maximum(cam[:, 2], CLOSEST)
         return bundle.seen - bundle.stretch * cam[:, :2] / cam[:, 2:], cam
 
-    def _depth_errors(self, bundle: Bundle) -> Array:
+    def depth_errors(self, bundle: Bundle) -> Array:
         along = ((bundle.points - self.start.points) * self.directions).sum(axis=1)
-        return np.asarray(along / (DEPTH_PRIOR * self.distance))
+        return np.asarray(along / self.deviation)
 
     def _lens_error(self, bundle: Bundle) -> float:
         return float(np.log(bundle.stretch)) / self.stretch_prior if self.stretch_prior else 0.0
@@ -187,7 +189,7 @@ def adjust(bundle: Bundle, noise: float, *, iterations: int, fixed: int = 1, str
             break
     spread = np.linalg.inv(system.points)
     sigma = np.sqrt(np.einsum("pi,pij,pj->p", problem.directions, spread, problem.directions))
-    offsets = problem.distance + DEPTH_PRIOR * problem.distance * problem._depth_errors(bundle)
+    offsets = problem.distance + problem.deviation * problem.depth_errors(bundle)
     stretch_sigma = _last_sigma(system) if stretch_prior else 0.0
     return Adjusted(bundle, problem.errors(bundle), sigma / np.maximum(offsets, CLOSEST), stretch_sigma)
 

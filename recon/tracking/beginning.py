@@ -8,7 +8,7 @@ ambiguous, and there is no map yet.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ SURE_SHARE = 0.6  # of the points
 LENS_PRIOR = 0.25  # relative standard deviation of a guessed focal length
 UNSURE_LENS = 0.1  # of one that is too unsure for a beginning
 GUESSED_DEPTH = 0.2
+ANY_DEPTH = 0.5  # relative standard deviation of a distance before the adjustment
 ITERATIONS = 15
 
 
@@ -119,7 +120,7 @@ class _Few:
 
     def _adjusted(self, poses: Array, tracks: NDArray[np.int64], points: Array) -> Beginning | None:
         """The adjusted beginning, without corners that disagree; None if the views do not determine the lens."""
-        bundle = observed(self.views, self.camera, poses, tracks, points)
+        bundle = observed(self.views, self.camera, poses, tracks, points, np.full(len(points), ANY_DEPTH))
         try:
             adjusted = self._adjust(bundle)
             good = adjusted.errors < GOOD_ERROR
@@ -153,15 +154,17 @@ class _Few:
         )
 
 
-def observed(views: Sequence[View], camera: Camera, poses: Array, tracks: NDArray[np.int64], points: Array) -> Bundle:
-    """The observations of corners (n,), ascending and at (n, 3), in views with poses (v, 4, 4); corners that fewer than
-    two see keep their rows, so every corner must be seen."""
+def observed(
+    views: Sequence[View], camera: Camera, poses: Array, tracks: NDArray[np.int64], points: Array, sigma: Array
+) -> Bundle:
+    """The bundle of corners (n,), ascending and each seen by some view, at (n, 3), in views with poses (v, 4, 4).
+    sigma: (n,) as in ``Bundle``."""
     pairs = [shared_rows(view.tracks, tracks) for view in views]
     seen = [rays(camera, view.pixels[rows]) for view, (rows, _) in zip(views, pairs, strict=True)]
     rows = np.concatenate([found for _, found in pairs])
     cameras = np.repeat(np.arange(len(views)), [len(found) for _, found in pairs])
     order = np.lexsort((cameras, rows))
-    return Bundle(poses, points, cameras[order], rows[order], np.concatenate(seen)[order])
+    return Bundle(poses, points, sigma, cameras[order], rows[order], np.concatenate(seen)[order])
 
 
 def _good_points(bundle: Bundle, good: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -174,7 +177,14 @@ def _of_good_points(bundle: Bundle, good: NDArray[np.bool_]) -> Bundle:
     points = _good_points(bundle, good)
     kept = good & points[bundle.rows]
     rows = (np.cumsum(points) - 1)[bundle.rows[kept]]
-    return Bundle(bundle.poses, bundle.points[points], bundle.cameras[kept], rows, bundle.seen[kept], bundle.stretch)
+    return replace(
+        bundle,
+        points=bundle.points[points],
+        sigma=bundle.sigma[points],
+        cameras=bundle.cameras[kept],
+        rows=rows,
+        seen=bundle.seen[kept],
+    )
 
 
 def _relative_pose(first: Array, last: Array, noise: float) -> tuple[Array, Array, NDArray[np.bool_]] | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +12,12 @@ from numpy.typing import NDArray
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, Image
 from recon.tracking.adjustment import adjust
-from recon.tracking.beginning import GOOD_ERROR, Beginning, observed
+from recon.tracking.beginning import ANY_DEPTH, GOOD_ERROR, Beginning, observed
 from recon.tracking.corners import SIDE, Tracks, View, shared_rows
 from recon.tracking.landmarks import LEAST_SIGMA, SURE_DEPTH, Landmarks
 from recon.tracking.lens import rays, stretched
 from recon.tracking.pose import FEWEST, Pose, locate
-from recon.tracking.walk import NOISE, Anchor, Walk, moved_pose
+from recon.tracking.walk import MAP_DEPTH, NOISE, Anchor, Walk, moved_pose
 
 WINDOW, ITERATIONS = 8, 4  # keyframes that are adjusted
 FIXED = 2  # of them, the oldest
@@ -32,34 +34,32 @@ CONSISTENT = 0.25  # relative deviation of the ratios of depths, median, up to w
 @dataclass(frozen=True, eq=False)
 class Cloud:
     """Corners with a place. tracks: (n,) ascending. positions: (n, 3). sigma: (n,) relative, of their distances.
-    colours: (n, 3) uint8. last: (n,) index of the last keyframe that saw them."""
+    prior: (n,) the same before any adjustment. colours: (n, 3) uint8. last: (n,) index of the last keyframe that saw them."""
 
     tracks: Tracks
     positions: Array
     sigma: Array
+    prior: Array
     colours: Image
     last: NDArray[np.int64]
 
     @classmethod
     def none(cls) -> Cloud:
         none = np.zeros(0, dtype=np.int64)
-        return cls(none, np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3), np.uint8), none)
+        return cls(none, np.zeros((0, 3)), np.zeros(0), np.zeros(0), np.zeros((0, 3), np.uint8), none)
 
     def of(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Cloud:
         """Some of the corners."""
-        return Cloud(self.tracks[rows], self.positions[rows], self.sigma[rows], self.colours[rows], self.last[rows])
+        return Cloud(*(column[rows] for column in self._columns()))
 
     def with_corners(self, other: Cloud) -> Cloud:
         """With other corners, which replace those of the same number; the newest of all."""
         kept = self.of(~np.isin(self.tracks, other.tracks))
-        both = Cloud(
-            np.concatenate([kept.tracks, other.tracks]),
-            np.concatenate([kept.positions, other.positions]),
-            np.concatenate([kept.sigma, other.sigma]),
-            np.concatenate([kept.colours, other.colours]),
-            np.concatenate([kept.last, other.last]),
-        )
+        both = Cloud(*map(np.concatenate, zip(kept._columns(), other._columns(), strict=True)))
         return both.of(np.argsort(both.tracks)[-MOST_CORNERS:])
+
+    def _columns(self) -> tuple[Any, ...]:
+        return self.tracks, self.positions, self.sigma, self.prior, self.colours, self.last
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class LocalMap:
         tracks, landmarks = walk.corners()
         self._learn(tracks, landmarks.points(), landmarks.sigma / landmarks.inverse, image)
         if len(self.keyframes) >= FEWEST_KEYFRAMES:
-            self._adjust(fixed=FIXED if len(self.keyframes) > WINDOW else 1)
+            self._adjust(self.keyframes[-WINDOW:], fixed=FIXED if len(self.keyframes) > WINDOW else 1)
         return self.walk()
 
     def walk(self) -> Walk:
@@ -178,12 +178,22 @@ class LocalMap:
         self.anchor, changed = anchor.keyframe, self.camera != anchor.camera
         self.camera, self._lens_sigma = anchor.camera, 0.0
         if changed and len(self.keyframes) >= FEWEST_KEYFRAMES:
-            cam = np.linalg.inv(newest.cam_from_world)
-            along = np.eye(4) + (lens - 1) * np.diag([0.0, 0, 1, 0])  # corners stay where the newest view sees them
-            change = cam @ along @ newest.cam_from_world
-            positions = self._cloud.positions @ change[:3, :3].T + change[:3, 3]
-            self._cloud = replace(self._cloud, positions=positions)
-            self._adjust(fixed=1)
+            self._lengthen(newest.cam_from_world, lens)
+            self._adjust(self.keyframes[: -WINDOW - 1 : -1], fixed=1)
+
+    def _lengthen(self, cam_from_world: Array, factor: float) -> None:
+        """Make up for a lens that is a factor longer: all depths in a camera, which sees the same as before, grow."""
+        along = np.eye(4) + (factor - 1) * np.diag([0.0, 0, 1, 0])
+        change = np.linalg.inv(cam_from_world) @ along @ cam_from_world
+
+        def moved(points: Array) -> Array:
+            return np.asarray(points @ change[:3, :3].T + change[:3, 3])
+
+        self._cloud = replace(self._cloud, positions=moved(self._cloud.positions))
+        poses = np.array([one.cam_from_world for one in self.keyframes])
+        centres = moved(-np.einsum("kji,kj->ki", poses[:, :3, :3], poses[:, :3, 3]))
+        poses[:, :3, 3] = -np.einsum("kij,kj->ki", poses[:, :3, :3], centres)
+        self.keyframes = [replace(one, cam_from_world=pose) for one, pose in zip(self.keyframes, poses, strict=True)]
 
     def _located(self, view: View, rows: NDArray[np.int64], cloud: Cloud) -> Pose | None:
         """The pose of a view by corners, in some of its rows."""
@@ -198,16 +208,15 @@ class LocalMap:
     def _noise(self) -> float:
         return float(NOISE * max(self.camera.width, self.camera.height) / SIDE / self.camera.matrix()[0, 0])
 
-    def _adjust(self, fixed: int) -> None:
-        """Adjust the window, but for the oldest poses."""
-        window = self.keyframes[-WINDOW:]
+    def _adjust(self, window: Sequence[Keyframe], fixed: int) -> None:
+        """Adjust some keyframes, but for the first ``fixed`` poses, and their corners."""
         seen, counts = np.unique(np.concatenate([one.view.tracks for one in window]), return_counts=True)
         tracks = seen[(counts >= 2) & np.isin(seen, self._cloud.tracks)]
-        positions = self._cloud.positions[np.searchsorted(self._cloud.tracks, tracks)]
+        corners = self._cloud.of(np.searchsorted(self._cloud.tracks, tracks))
         poses, prior = np.array([one.cam_from_world for one in window]), 0.0
         if self._lens_sigma > KNOWN_LENS:
             prior = self._lens_sigma
-        bundle = observed([one.view for one in window], self.camera, poses, tracks, positions)
+        bundle = observed([one.view for one in window], self.camera, poses, tracks, corners.positions, corners.prior)
         try:
             adjusted = adjust(bundle, self._noise, iterations=ITERATIONS, fixed=fixed, stretch_prior=prior)
         except np.linalg.LinAlgError:
@@ -215,11 +224,10 @@ class LocalMap:
         after = adjusted.bundle
         counts = np.bincount(after.rows)
         good = np.bincount(after.rows, adjusted.errors < GOOD_ERROR) >= np.maximum(2, GOOD_VIEWS * counts)
-        moved = [replace(one, cam_from_world=pose) for one, pose in zip(window, after.poses, strict=True)]
-        self.keyframes = [*self.keyframes[:-WINDOW], *moved]
+        moved = {one.view.index: replace(one, cam_from_world=p) for one, p in zip(window, after.poses, strict=True)}
+        self.keyframes = [moved.get(one.view.index, one) for one in self.keyframes]
         if prior:
             self.camera, self._lens_sigma = stretched(self.camera, after.stretch), adjusted.stretch_sigma
-        corners = self._cloud.of(np.searchsorted(self._cloud.tracks, tracks))
         sigma = np.where(good, adjusted.sigma, np.inf)
         self._cloud = self._cloud.with_corners(replace(corners, positions=after.points, sigma=sigma))
 
@@ -230,8 +238,10 @@ class LocalMap:
         cloud = replace(cloud, last=np.where(np.isin(cloud.tracks, view.tracks), view.index, cloud.last))
         new = ~np.isin(tracks, known) & np.isin(tracks, view.tracks)
         colours = self._colours(image, view.pixels[np.searchsorted(view.tracks, tracks[new])])
-        last = np.full(int(new.sum()), view.index)
-        self._cloud = cloud.with_corners(Cloud(tracks[new], positions[new], sigma[new], colours, last))
+        last, prior = np.full(int(new.sum()), view.index), np.full(int(new.sum()), ANY_DEPTH)
+        if self.anchor >= 0 and len(self.keyframes) == 1:  # as the finished map says
+            prior = np.clip(sigma[new], MAP_DEPTH, ANY_DEPTH)
+        self._cloud = cloud.with_corners(Cloud(tracks[new], positions[new], sigma[new], prior, colours, last))
 
     def _colours(self, image: Image, pixels: Array) -> Image:
         """Of an image (h, w, 3) at (n, 2) pixels of its original."""

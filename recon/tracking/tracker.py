@@ -83,7 +83,7 @@ class Tracker:
         self._views.append(view)
         del self._views[:-REMEMBERED]
         pose = self._now.step(view) if self._now else None
-        if pose is None or (self._is_unsure and not frame.index % LOOK_EVERY):
+        if pose is None or (self._is_unsure and not self._arrived and not frame.index % LOOK_EVERY):
             pose = self._look_up(frame) or pose
         if self._now and self._now.anchor.keyframe >= 0 and self._now.drift > LARGEST_DRIFT:
             self._leave_the_map(self._now)
