@@ -43,12 +43,11 @@ ITERATIONS = 15
 class Beginning:
     """views: in order. poses: (v, 4, 4) cam_from_world, the first one the identity. tracks: (n,) corners, ascending.
     positions: (n, 3), so that the median depth in the last view is 1. sigma: (n,) relative, of their distances.
-    lens_sigma: relative, of the focal length.
     """
 
     views: tuple[View, ...]
     camera: Camera
-    lens_sigma: float
+    lens_is_known: bool
     poses: Array
     tracks: NDArray[np.int64]
     positions: Array
@@ -146,7 +145,7 @@ class _Few:
         return Beginning(
             tuple(self.views),
             stretched(self.camera, bundle.stretch),
-            adjusted.stretch_sigma,
+            not self.prior,
             poses,
             tracks[sure],
             bundle.points[sure] / unit,

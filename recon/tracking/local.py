@@ -24,7 +24,7 @@ FIXED = 2  # of them, the oldest
 FEWEST_KEYFRAMES = 4  # that are adjusted at all
 MOVED = 0.06  # median motion of the corners since the last keyframe, as a share of the longest side
 SHARED = 0.6  # of the last keyframe's corners, below which there is a new one
-KNOWN_LENS = 0.02  # relative standard deviation of a focal length that is no longer adjusted
+SETTLED, LENS_CHANGE = 12, 0.1  # keyframes up to which a guessed lens is adjusted, and relative standard deviation
 DRIFT = 2.0  # times the spread of each keyframe: they share corners, and with them their errors
 GOOD_VIEWS = 0.7  # share of a corner's views that must agree
 MOST_KEYFRAMES, MOST_CORNERS = 500, 20_000
@@ -76,15 +76,15 @@ class LocalMap:
     on none, a negative number. keyframes: those that the finished map does not have yet.
     """
 
-    def __init__(self, anchor: int, camera: Camera, lens_sigma: float = 0.0) -> None:
-        self.anchor, self.camera, self._lens_sigma = anchor, camera, lens_sigma
+    def __init__(self, anchor: int, camera: Camera, *, lens_is_known: bool = True) -> None:
+        self.anchor, self.camera, self._lens_is_known = anchor, camera, lens_is_known
         self.keyframes: list[Keyframe] = []
         self._cloud = Cloud.none()
 
     @classmethod
     def begun(cls, anchor: int, beginning: Beginning, image: Image) -> LocalMap:
         """From the first few views; image: that of the last one."""
-        local = cls(anchor, beginning.camera, beginning.lens_sigma)
+        local = cls(anchor, beginning.camera, lens_is_known=beginning.lens_is_known)
         local.keyframes = [Keyframe(*both, 0.0) for both in zip(beginning.views, beginning.poses, strict=True)]
         local._learn(beginning.tracks, beginning.positions, beginning.sigma, image)
         return local
@@ -176,7 +176,7 @@ class LocalMap:
         self.keyframes = [replace(one, drift=one.drift - drift) for one in kept]
         self._cloud = self._cloud.of((self._cloud.last > index) | np.isin(self._cloud.tracks, newest.view.tracks))
         self.anchor, changed = anchor.keyframe, self.camera != anchor.camera
-        self.camera, self._lens_sigma = anchor.camera, 0.0
+        self.camera, self._lens_is_known = anchor.camera, True
         if changed and len(self.keyframes) >= FEWEST_KEYFRAMES:
             self._lengthen(newest.cam_from_world, lens)
             self._adjust(self.keyframes[: -WINDOW - 1 : -1], fixed=1)
@@ -213,9 +213,8 @@ class LocalMap:
         seen, counts = np.unique(np.concatenate([one.view.tracks for one in window]), return_counts=True)
         tracks = seen[(counts >= 2) & np.isin(seen, self._cloud.tracks)]
         corners = self._cloud.of(np.searchsorted(self._cloud.tracks, tracks))
-        poses, prior = np.array([one.cam_from_world for one in window]), 0.0
-        if self._lens_sigma > KNOWN_LENS:
-            prior = self._lens_sigma
+        poses = np.array([one.cam_from_world for one in window])
+        prior = 0.0 if self._lens_is_known or len(self.keyframes) > SETTLED else LENS_CHANGE
         bundle = observed([one.view for one in window], self.camera, poses, tracks, corners.positions, corners.prior)
         try:
             adjusted = adjust(bundle, self._noise, iterations=ITERATIONS, fixed=fixed, stretch_prior=prior)
@@ -226,8 +225,7 @@ class LocalMap:
         good = np.bincount(after.rows, adjusted.errors < GOOD_ERROR) >= np.maximum(2, GOOD_VIEWS * counts)
         moved = {one.view.index: replace(one, cam_from_world=p) for one, p in zip(window, after.poses, strict=True)}
         self.keyframes = [moved.get(one.view.index, one) for one in self.keyframes]
-        if prior:
-            self.camera, self._lens_sigma = stretched(self.camera, after.stretch), adjusted.stretch_sigma
+        self.camera = stretched(self.camera, after.stretch)
         sigma = np.where(good, adjusted.sigma, np.inf)
         self._cloud = self._cloud.with_corners(replace(corners, positions=after.points, sigma=sigma))
 
