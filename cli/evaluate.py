@@ -110,7 +110,7 @@ def _capture_rows(said: TrackedRun) -> list[Row]:
     if not len(said.map_milliseconds):
         return rows
     figures = "{:.0f} ms (95%: {:.0f})".format(*np.percentile(said.map_milliseconds, [50, 95]))
-    return [*rows, ("keyframe to local map", f"{figures}, {len(said.map_milliseconds)} keyframes")]
+    return [*rows, ("keyframe to map", f"{figures}, {len(said.map_milliseconds)} keyframes of the local map")]
 
 
 def _piece_rows(pieces: list[Trajectory], reference: Trajectory, align: Literal["sim3", "se3"]) -> list[Row]:

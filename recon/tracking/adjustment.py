@@ -24,9 +24,9 @@ class Bundle:
     """Poses and points that explain what cameras see.
 
     poses: (c, 4, 4) cam_from_world. points: (p, 3). sigma: (p,) relative standard deviations of their distances from
-    the first cameras that see them, before anything is seen. cameras, rows: (n,) camera and point of each observation, by
-    ascending point; every point has some. seen: (n, 2) where it is on the plane z = 1, by a lens whose focal length is
-    ``stretch`` times too short.
+    the first cameras that see them, before the adjustment. cameras, rows: (n,) camera and point of each observation,
+    by ascending point; every point has some. seen: (n, 2) where it is on the plane z = 1, by a lens whose focal length
+    is ``stretch`` times too short.
     """
 
     poses: Array

@@ -119,7 +119,8 @@ class _Few:
 
     def _adjusted(self, poses: Array, tracks: NDArray[np.int64], points: Array) -> Beginning | None:
         """The adjusted beginning, without corners that disagree; None if the views do not determine the lens."""
-        bundle = observed(self.views, self.camera, poses, tracks, points, np.full(len(points), ANY_DEPTH))
+        sigma = np.full(len(points), ANY_DEPTH)
+        bundle = observed(self.views, self.camera, poses, tracks=tracks, points=points, sigma=sigma)
         try:
             adjusted = self._adjust(bundle)
             good = adjusted.errors < GOOD_ERROR
@@ -154,7 +155,7 @@ class _Few:
 
 
 def observed(
-    views: Sequence[View], camera: Camera, poses: Array, tracks: NDArray[np.int64], points: Array, sigma: Array
+    views: Sequence[View], camera: Camera, poses: Array, *, tracks: NDArray[np.int64], points: Array, sigma: Array
 ) -> Bundle:
     """The bundle of corners (n,), ascending and each seen by some view, at (n, 3), in views with poses (v, 4, 4).
     sigma: (n,) as in ``Bundle``."""

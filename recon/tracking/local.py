@@ -33,8 +33,10 @@ CONSISTENT = 0.25  # relative deviation of the ratios of depths, median, up to w
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """Corners with a place. tracks: (n,) ascending. positions: (n, 3). sigma: (n,) relative, of their distances.
-    prior: (n,) the same before any adjustment. colours: (n, 3) uint8. last: (n,) index of the last keyframe that saw them."""
+    """Corners with a place. tracks: (n,) ascending. positions: (n, 3). sigma: (n,) relative deviations of their
+    distances, infinite if their views disagree; prior: (n,) the same before any adjustment. colours: (n, 3) uint8.
+    last: (n,) index of the last keyframe that saw them.
+    """
 
     tracks: Tracks
     positions: Array
@@ -215,7 +217,8 @@ class LocalMap:
         corners = self._cloud.of(np.searchsorted(self._cloud.tracks, tracks))
         poses = np.array([one.cam_from_world for one in window])
         prior = 0.0 if self._lens_is_known or len(self.keyframes) > SETTLED else LENS_CHANGE
-        bundle = observed([one.view for one in window], self.camera, poses, tracks, corners.positions, corners.prior)
+        views = [one.view for one in window]
+        bundle = observed(views, self.camera, poses, tracks=tracks, points=corners.positions, sigma=corners.prior)
         try:
             adjusted = adjust(bundle, self._noise, iterations=ITERATIONS, fixed=fixed, stretch_prior=prior)
         except np.linalg.LinAlgError:
