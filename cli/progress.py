@@ -118,8 +118,6 @@ def tracking_figures(report: TrackingReport) -> str:
     if report.frames == report.waiting:
         return ""
     figures = f"{report.share:.0%} tracked, {report.p50:.0f} ms (95%: {report.p95:.0f})"
-    if report.first_pose:
-        figures += f", from {report.first_pose:.0f} s on"
     if not report.keyframes:
         return figures
     return f"{figures}; keyframes in the local map after {report.map_p50:.0f} ms (95%: {report.map_p95:.0f})"
