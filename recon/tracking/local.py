@@ -17,7 +17,7 @@ from recon.tracking.corners import SIDE, Tracks, View, shared_rows
 from recon.tracking.landmarks import LEAST_SIGMA, SURE_DEPTH, Landmarks
 from recon.tracking.lens import rays, stretched
 from recon.tracking.pose import FEWEST, Pose, locate
-from recon.tracking.walk import MAP_DEPTH, NOISE, Anchor, Walk, moved_pose
+from recon.tracking.walk import MAP_DEPTH, NOISE, Anchor, Walk, centre_of, moved_pose
 
 WINDOW, ITERATIONS = 8, 4  # keyframes that are adjusted
 FIXED = 2  # of them, the oldest
@@ -28,7 +28,8 @@ SETTLED, LENS_CHANGE = 12, 0.1  # keyframes up to which a guessed lens is adjust
 DRIFT = 2.0  # times the spread of each keyframe: they share corners, and with them their errors
 GOOD_VIEWS = 0.7  # share of a corner's views that must agree
 MOST_KEYFRAMES, MOST_CORNERS = 500, 20_000
-CONSISTENT = 0.25  # relative deviation of the ratios of depths, median, up to which two maps show the same
+CONSISTENT = 0.25  # relative difference of depths and motions, up to which two maps show the same
+SAME_PLACE = 0.03  # difference of places, as a share of the depth, that does not matter
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,22 +151,27 @@ class LocalMap:
         before = [one.drift for one in self.keyframes if one.view.index <= view.index]
         return before[-1] if before else self.keyframes[0].drift
 
-    def join(self, anchor: Anchor) -> bool:
-        """Move into the finished map, in which a view has the pose and depths of ``anchor``, and adopt its lens; False
-        if this map does not have the view, or disagrees."""
-        rows, known = shared_rows(anchor.view.tracks, self._cloud.tracks)
-        _, mapped, mine = np.intersect1d(anchor.tracks, self._cloud.tracks, assume_unique=True, return_indices=True)
-        pose = self._located(anchor.view, rows, self._cloud.of(known)) if len(mapped) >= FEWEST else None
-        if pose is None:
+    def join(self, anchor: Anchor, other: Anchor) -> bool:
+        """Move into the finished map, in which two views have the poses and depths of the anchors (or the same view
+        twice), hang on the first, and adopt its lens; False if this map does not have the views, or disagrees."""
+        pose, cloud = self._located(anchor.view), self.cloud
+        _, mapped, mine = np.intersect1d(anchor.tracks, cloud.tracks, assume_unique=True, return_indices=True)
+        if pose is None or len(mapped) < FEWEST:
             return False
         cam, lens = pose.cam_from_world, anchor.camera.matrix()[0, 0] / self.camera.matrix()[0, 0]
-        depth = lens * (self._cloud.positions[mine] @ cam[2, :3] + cam[2, 3])
+        depth = lens * (cloud.positions[mine] @ cam[2, :3] + cam[2, 3])
         ratios = np.log(anchor.depth[mapped] / np.maximum(depth, 1e-9))
         if np.median(np.abs(ratios - np.median(ratios))) > CONSISTENT:
             return False
         scale = float(np.exp(np.median(ratios)))
         world_from_cam = Sim3.from_matrix(np.asarray(np.linalg.inv(anchor.cam_from_world), np.float64))
-        self.move(world_from_cam @ Sim3(scale, cam[:3, :3], scale * cam[:3, 3]))
+        change = world_from_cam @ Sim3(scale, cam[:3, :3], scale * cam[:3, 3])
+        there, true = self._located(other.view), centre_of(other.cam_from_world)
+        moved = float(np.linalg.norm(true - world_from_cam.translation))
+        allowed = CONSISTENT * moved + SAME_PLACE * float(np.median(anchor.depth))
+        if there is None or np.linalg.norm(change.apply(centre_of(there.cam_from_world)) - true) > allowed:
+            return False
+        self.move(change)
         self._hang_on(anchor, lens)
         return True
 
@@ -197,14 +203,15 @@ class LocalMap:
         poses[:, :3, 3] = -np.einsum("kij,kj->ki", poses[:, :3, :3], centres)
         self.keyframes = [replace(one, cam_from_world=pose) for one, pose in zip(self.keyframes, poses, strict=True)]
 
-    def _located(self, view: View, rows: NDArray[np.int64], cloud: Cloud) -> Pose | None:
-        """The pose of a view by corners, in some of its rows."""
+    def _located(self, view: View) -> Pose | None:
+        """The pose of a view by the corners whose places are sure."""
         near = min(self.keyframes, key=lambda one: abs(one.view.index - view.index)).cam_from_world
+        cloud = self.cloud
         cam = cloud.positions @ near[:3, :3].T + near[:3, 3]
-        front = cam[:, 2] > 0
-        cam, seen = cam[front], rays(self.camera, view.pixels[rows[front]])
-        landmarks = Landmarks.first_seen(cam[:, :2] / cam[:, 2:], near, 1 / cam[:, 2], cloud.sigma[front])
-        return locate(landmarks, seen, near, self._noise)
+        cloud, cam = cloud.of(cam[:, 2] > 0), cam[cam[:, 2] > 0]
+        rows, known = shared_rows(view.tracks, cloud.tracks)
+        landmarks = Landmarks.first_seen(cam[:, :2] / cam[:, 2:], near, 1 / cam[:, 2], cloud.sigma)
+        return locate(landmarks.of(known), rays(self.camera, view.pixels[rows]), near, self._noise)
 
     @property
     def _noise(self) -> float:

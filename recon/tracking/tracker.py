@@ -209,12 +209,14 @@ class Tracker:
             self._local.leave(piece)
 
     def _join(self, anchors: Sequence[Anchor]) -> bool:
-        """Let the local map join the finished one, at the last of the anchors where it can."""
-        for anchor in reversed(anchors):
-            if self._local and self._local.drift_since(anchor.view) < JOINING_DRIFT and self._local.join(anchor):
-                self._go_on(self._local.walk(), self._local)
-                return True
-        return False
+        """Let the local map join the finished one at the last of the anchors, if it agrees about the first, too."""
+        first, last = anchors[0], anchors[-1]
+        if self._local is None or self._local.drift_since(last.view) > JOINING_DRIFT:
+            return False
+        if not self._local.join(last, first):
+            return False
+        self._go_on(self._local.walk(), self._local)
+        return True
 
     def _walk_from(self, anchors: Sequence[Anchor]) -> None:
         """Let a walk begin at the anchors."""

@@ -87,7 +87,7 @@ class Walk:
     @property
     def centre(self) -> Array:
         """Of the camera (3,), in the world."""
-        return np.asarray(-self.cam_from_world[:3, :3].T @ self.cam_from_world[:3, 3])
+        return centre_of(self.cam_from_world)
 
     @property
     def median_depth(self) -> float:
@@ -122,9 +122,14 @@ class Walk:
         self._tracks, self._landmarks = view.tracks[known], landmarks.of(known)
 
 
+def centre_of(cam_from_world: Array) -> Array:
+    """Where a camera is (3,), from its pose (4, 4)."""
+    return np.asarray(-cam_from_world[:3, :3].T @ cam_from_world[:3, 3])
+
+
 def moved_pose(cam_from_world: Array, change: Sim3) -> Array:
     """The pose (4, 4) after the world has moved."""
-    centre = change.apply(-cam_from_world[:3, :3].T @ cam_from_world[:3, 3])
+    centre = change.apply(centre_of(cam_from_world))
     pose = np.eye(4)
     pose[:3, :3] = cam_from_world[:3, :3] @ change.rotation.T
     pose[:3, 3] = -pose[:3, :3] @ centre
