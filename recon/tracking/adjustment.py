@@ -152,6 +152,7 @@ class _Problem:
         return bundle.seen - bundle.stretch * cam[:, :2] / cam[:, 2:], cam
 
     def depth_errors(self, bundle: Bundle) -> Array:
+        """How far the distances (p,) are from those at the start, in their standard deviations."""
         along = ((bundle.points - self.start.points) * self.directions).sum(axis=1)
         return np.asarray(along / self.deviation)
 

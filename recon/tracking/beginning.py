@@ -42,7 +42,8 @@ ITERATIONS = 15
 @dataclass(frozen=True, eq=False)
 class Beginning:
     """views: in order. poses: (v, 4, 4) cam_from_world, the first one the identity. tracks: (n,) corners, ascending.
-    positions: (n, 3), so that the median depth in the last view is 1. sigma: (n,) relative, of their distances.
+    positions: (n, 3), so that the median depth in the last view is 1. sigma: (n,) relative, of their distances. camera:
+    the lens, with the focal length of these views unless it is known.
     """
 
     views: tuple[View, ...]

@@ -95,17 +95,12 @@ class Tracker:
         if local is None:
             return None
         poses, cloud = np.array([one.cam_from_world for one in local.unmapped]), local.cloud
-        return LocalMapGrown(
-            frame.index,
-            frame.timestamp,
-            self._pieces[local.anchor],
-            local.camera,
-            np.linalg.inv(poses),
-            cloud.positions,
-            cloud.colours,
-        )
+        piece, world_from_cam = self._pieces[local.anchor], np.linalg.inv(poses)
+        corners = cloud.positions, cloud.colours
+        return LocalMapGrown(frame.index, frame.timestamp, piece, local.camera, world_from_cam, *corners)
 
     def _extended(self, frame: Frame) -> LocalMap | None:
+        """The local map, if it has begun, grown or joined the finished one."""
         self._catch_up()
         self._places.describe_one()
         anchors = self._new_anchors()

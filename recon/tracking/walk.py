@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,8 +92,8 @@ class Walk:
 
     @property
     def median_depth(self) -> float:
-        """Of the corners of the last view."""
-        return float(np.median(self._landmarks.depth_in(self.cam_from_world)))
+        """Of the corners of the last view; infinite if there are none."""
+        return float(np.median(self._landmarks.depth_in(self.cam_from_world))) if len(self._landmarks) else math.inf
 
     def corners(self) -> tuple[Tracks, Landmarks]:
         """The corners of the last view whose depth is known or guessed, by ascending number."""
