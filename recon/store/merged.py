@@ -25,9 +25,10 @@ from recon.sources.originals import link_original
 from recon.store import report
 from recon.store.archive import load_arrays, save_arrays
 from recon.store.frame_arrays import packed_depth, unpack
-from recon.store.map import MAP_VERSION, ReconstructedMap, frames_in, images_folder, submap_path
+from recon.store.map import ReconstructedMap, frames_in, images_folder, submap_path
 from recon.store.masks import mask_path
 from recon.store.report import RunReport, main_versions
+from recon.store.versions import MAP_VERSION
 
 
 @dataclass(frozen=True, eq=False)
