@@ -71,7 +71,7 @@ class WidePairs:
         places = [(a, b) for b in range(len(indices)) for a in range(b) if {indices[a], indices[b]} & set(lost)]
 
         def glance(pair: Pair) -> int:
-            return mutual(*(self._features[indices[place]].descriptors for place in pair))
+            return len(near_both_ways(*(self._features[indices[place]].descriptors for place in pair)))
 
         counts = dict(zip(places, beside(glance, places), strict=True))
         chosen = most_alike({pair: count for pair, count in counts.items() if count}, PARTNERS, apart=1)
@@ -100,10 +100,11 @@ class WidePairs:
         return len(self._found[pair][0]) >= max(1, EVIDENCE * most)
 
 
-def mutual(first: NDArray[np.float32], second: NDArray[np.float32]) -> int:
-    """How many descriptors (n, d) of length 1 are each other's nearest, and near."""
+def near_both_ways(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Rows (m, 2) of descriptors (n, d) of length 1 that are each other's nearest, and near."""
     if not len(first) or not len(second):
-        return 0
+        return np.zeros((0, 2), np.int64)
     cosines, rows = first @ second.T, np.arange(len(first))
     nearest = cosines.argmax(axis=1)
-    return int(((cosines.argmax(axis=0)[nearest] == rows) & (cosines[rows, nearest] > ALIKE)).sum())
+    kept = (cosines.argmax(axis=0)[nearest] == rows) & (cosines[rows, nearest] > ALIKE)
+    return np.asarray(np.column_stack([rows, nearest])[kept], dtype=np.int64)

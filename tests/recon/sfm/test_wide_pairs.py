@@ -18,7 +18,7 @@ from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import MAY_BE_WIDE, SfmSettings, StructureFromMotion
 from recon.sfm.mapping import EFFORTS, NO_MODEL
 from recon.sfm.matching import Features, Pair, SiftMatcher
-from recon.sfm.wide_pairs import WidePairs, mutual
+from recon.sfm.wide_pairs import WidePairs, near_both_ways
 from tests.recon.sfm.conftest import read_frame
 
 KNOWN = {(0, 1): 100, (1, 2): 80, (2, 3): 19, (0, 3): 30, (1, 3): 0}  # matches by pair, of 100
@@ -88,12 +88,12 @@ def test_matches_join_those_of_sift(database: MatchDatabase) -> None:
     assert len(before[0, 1].inlier_matches) == alone
 
 
-def test_similar_descriptors_are_counted_both_ways() -> None:
+def test_similar_descriptors_are_each_others_nearest() -> None:
     one = np.eye(4, dtype=np.float32)
-    assert mutual(one, one[[2, 0]]) == 2
-    assert mutual(one, one[[0, 0]]) == 1
-    assert mutual(one[:1], np.full((1, 4), 0.5, np.float32)) == 0  # 60 degrees apart
-    assert mutual(one, one[:0]) == 0
+    assert near_both_ways(one, one[[2, 0]]).tolist() == [[0, 1], [2, 0]]
+    assert near_both_ways(one, one[[0, 0]]).tolist() == [[0, 0]]
+    assert len(near_both_ways(one[:1], np.full((1, 4), 0.5, np.float32))) == 0  # 60 degrees apart
+    assert len(near_both_ways(one, one[:0])) == 0
 
 
 class Recorded:
