@@ -272,27 +272,25 @@ class StructureFromMotion:
         return replace(chunk, frames=frames)
 
     def _widened(self, chunk: Chunk, mapped: tuple[SparseModel, Effort, bool]) -> tuple[SparseModel, Effort, bool]:
-        """``mapped``, or a map with more frames by matches of pretrained features, of the frames that have no place.
+        """``mapped``, or a model with more frames by pretrained features, which match those that have no place.
 
-        If most frames have a place, they keep it: what SIFT has placed cannot be folded by what looks alike.
+        They only add frames to a model with more than half of them, which keep their poses: what SIFT has placed cannot
+        be folded by what looks alike.
         """
         model, _, restarted = mapped
-        frames = self._unmirrored(chunk)
+        frames, indices = self._unmirrored(chunk), [frame.index for frame in chunk.frames]
         lost = {frame.index for frame in frames} - model.cam_from_model.keys()
-        if not lost or self._hindrance not in (None, Hindrance.APART) or not self._open_wide():
+        if not lost or 2 * count_placed(model, indices) <= len(indices) or not self._open_wide():
             return mapped
         before = self._wide.connect(frames, lost) if self._wide else {}
         if not before:
             return mapped
-        self._mappings, indices = 0, [frame.index for frame in chunk.frames]
-        if 2 * count_placed(model, indices) > len(indices):
-            wider = (*self._escalate(indices, model.cam_from_model), restarted)
-        else:
-            wider = self._map(indices)
-        if self._wide and count_placed(wider[0], indices) <= count_placed(model, indices):
+        self._mappings = 0
+        wider, effort = self._escalate(indices, model.cam_from_model)
+        if self._wide and count_placed(wider, indices) <= count_placed(model, indices):
             self._wide.withdraw(before)
             return mapped
-        return wider
+        return wider, effort, restarted
 
     def _open_wide(self) -> bool:
         """Whether there are pretrained features. If they are not installed, a notice says so, once."""

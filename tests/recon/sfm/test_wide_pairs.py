@@ -11,7 +11,6 @@ import pytest
 
 from recon.core.errors import DependencyError, SettingsError
 from recon.core.events import Event, Notice
-from recon.core.refusal import Hindrance
 from recon.core.types import Chunk, Frame, SparseModel
 from recon.settings import NetworkSettings, RunSettings
 from recon.sfm.database import MatchDatabase
@@ -125,8 +124,7 @@ def test_matches_stay_only_if_they_give_more_frames_a_place(tmp_path: Path, foun
         assert (model, effort, restarted, wide.withdrawn) == (again, EFFORTS[1], True, [])
     else:
         assert (model, effort, restarted, wide.withdrawn) == (known, EFFORTS[0], True, [(0, 2)])
-    front_end._hindrance = Hindrance.TURNED
-    assert front_end._widened(chunk, (known, EFFORTS[0], True))[0] is known
+    assert front_end._widened(chunk, (posed(1), EFFORTS[0], True))[0] is not again  # too few have a place
     assert len(wide.lost) == 1
 
 
