@@ -24,6 +24,7 @@ from recon.mapping.chunks import chunks
 from recon.mapping.correction import correct
 from recon.mapping.frames import RunFrames, passed_over
 from recon.mapping.growing import GrowingMap
+from recon.mapping.renewal import stale
 from recon.separate import prepare_front_end
 from recon.settings import RunSettings
 from recon.sources import Source, open_source
@@ -40,6 +41,7 @@ from recon.store.resumed import ResumedSource
 from recon.tracking.live import LiveTracking
 
 ENOUGH = 2  # frames with a place
+RENEW_DEPTH = "recon.mapping.renewal:renew_depth"
 WRITE_OUTPUTS = "recon.exports.outputs:write_outputs"
 
 
@@ -306,7 +308,21 @@ class Run:
             return
         with stage("correction"):
             self._write_places()
-            self._map.adjust(*correct(open_map(self._task.out), model, self._frames.names))
+            corrected = correct(open_map(self._task.out), model, self._frames.names)
+            self._map.adjust(corrected.frames, corrected.points)
+        self._renew_depth(stale(corrected.misfits))
+
+    def _renew_depth(self, frames: frozenset[int]) -> None:
+        """Compute the depth of frames again."""
+        if not frames:
+            return
+        self._write_places()
+        workers, depth = self._task.workers, self._task.settings.depth
+        renew = partial(workers.call, "geometry", RENEW_DEPTH, self._task.out, frames, depth, workers.tell)
+        with stage("depth again"):
+            renewed = self._tell.helpers.attempt("depth", renew)
+        if renewed:
+            self._map.renew(renewed)
 
     def _place_passed(self) -> None:
         """Estimate poses for the frames that were passed over; reads the source again."""

@@ -225,7 +225,8 @@ def _adjusted(out: Path, group: _Group) -> Places | None:
     model = adjust_jointly(out / "map" / "features.db", images, before, parts, group.loops)
     if len(model.cam_from_model) < LEAST_KEPT * len(before):
         return None
-    frames, points = correct(reconstruction, model, {row: (one.name, one.timestamp) for row, one in before.items()})
+    names = {row: (one.name, one.timestamp) for row, one in before.items()}
+    frames, points, _ = correct(reconstruction, model, names)
     depths = {frame.index: typical_depth(geometry) for frame, geometry in reconstruction.geometry()}
     kept = {frame.index: frame.world_from_cam for frame in group.base.frames}
     change = final_from_grown({frame.index: frame for frame in frames}, depths, kept)

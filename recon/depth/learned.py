@@ -188,10 +188,8 @@ def _padded_size(views: list[PosedView]) -> tuple[int, int]:
 def _sparse_image(view: PosedView, size: tuple[int, int]) -> DepthMap:
     """Inverse depth (h, w) at the view's sparse points, 0 elsewhere."""
     image = np.zeros(size, np.float32)
-    columns, rows = np.floor(view.sparse[:, :2]).astype(int).T
-    height, width = view.mask.shape
-    inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height) & (view.sparse[:, 2] > 0)
-    image[rows[inside], columns[inside]] = 1 / view.sparse[inside, 2]
+    rows, columns, depth = view.sparse_pixels()
+    image[rows, columns] = 1 / depth
     return image
 
 

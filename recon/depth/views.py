@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recon.core.cameras import colmap_camera
 from recon.core.similarity import Array
 from recon.core.sizes import scaled
-from recon.core.types import SURE, Camera, DepthMap, Frame, Image, Mask
+from recon.core.types import SURE, Camera, DepthMap, Frame, Image, Mask, SparseModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,13 @@ class PosedView:
     cam_from_chunk: Array
     sparse: Array
     point_ids: NDArray[np.int64]
+
+    def sparse_pixels(self) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+        """Row, column and depth (n,) of the sparse points inside the image."""
+        columns, rows = np.floor(self.sparse[:, :2]).astype(np.int64).T
+        height, width = self.mask.shape
+        inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height) & (self.sparse[:, 2] > 0)
+        return rows[inside], columns[inside], self.sparse[inside, 2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +109,25 @@ def undistort(frame: Frame, camera: Camera, longest_side: int) -> tuple[Image, M
     inside = (columns >= 0) & (rows >= 0) & (columns <= width - 1) & (rows <= height - 1)
     usable = cv2.remap(frame.mask.astype(np.uint8), columns, rows, cv2.INTER_NEAREST) > 0
     return np.asarray(colour, dtype=np.uint8), np.asarray(inside & usable)
+
+
+def make_view(frame: Frame, model: SparseModel, longest_side: int) -> PosedView:
+    """The frame's pinhole view with the sparse points it sees."""
+    camera = model.cameras[frame.index]
+    intrinsics, _ = pinhole(camera, longest_side)
+    return posed(frame.index, *undistort(frame, camera, longest_side), intrinsics, model)
+
+
+def posed(index: int, image: Image, mask: Mask, intrinsics: Array, model: SparseModel) -> PosedView:
+    """The view of a pinhole image with the pose of frame ``index`` and the sparse points that it sees."""
+    cam_from_model = model.cam_from_model[index]
+    ids = model.points.point_ids[model.points.frame_indices == index]
+    points_cam = model.points.positions[ids] @ cam_from_model[:3, :3].T + cam_from_model[:3, 3]
+    in_front = points_cam[:, 2] > 1e-6
+    points_cam, ids = points_cam[in_front], ids[in_front]
+    pixels = points_cam @ intrinsics.T
+    sparse = np.column_stack([pixels[:, :2] / pixels[:, 2:], points_cam[:, 2]])
+    return PosedView(index, image, mask, intrinsics, cam_from_model, sparse, ids)
 
 
 @lru_cache(maxsize=8)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from recon.core.types import DepthMap, FrameGeometry, Mask, PlacedFrame
 from recon.core.warping import look_up
 from recon.settings import CloudSettings
-from recon.store.map import CONFIDENCE_LEVELS, ReconstructedMap
+from recon.store.frame_arrays import CONFIDENCE_LEVELS
+from recon.store.map import ReconstructedMap
 
 PosedGeometry = tuple[PlacedFrame, FrameGeometry]
 

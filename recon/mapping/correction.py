@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.similarity import Array, Sim3
-from recon.core.types import FrameGeometry, PlacedFrame, SparseModel, SparsePoints
+from recon.core.types import DepthMap, FrameGeometry, PlacedFrame, SparseModel, SparsePoints
 from recon.store.map import ReconstructedMap
 
 ENOUGH_PIXELS = 20
 
 
-def correct(
-    reconstruction: ReconstructedMap, model: SparseModel, names: dict[int, tuple[str, float]]
-) -> tuple[tuple[PlacedFrame, ...], SparsePoints]:
-    """Placed frames and coloured points (in the world) of the refined ``model``.
+class Correction(NamedTuple):
+    """Placed frames and coloured points (in the world) of a refined model.
+
+    misfits: by frame, how far its depth is from that of its sparse points, see ``misfit``.
+    """
+
+    frames: tuple[PlacedFrame, ...]
+    points: SparsePoints
+    misfits: dict[int, float]
+
+
+def correct(reconstruction: ReconstructedMap, model: SparseModel, names: dict[int, tuple[str, float]]) -> Correction:
+    """Transfer the refined ``model`` to the frames of the map.
 
     names: name and timestamp by frame index. The scale of a frame is the median ratio of its sparse points' depth to
     its stored dense depth at the same pixels; with too few such pixels it stays unchanged. Frames placed by the model
@@ -27,6 +37,7 @@ def correct(
     everywhere = replace(
         reconstruction, frames=tuple(_placed(index, model, scales, names) for index in model.cam_from_model)
     )
+    misfits: dict[int, float] = {}
     colours = np.zeros((len(model.points.positions), 3))
     counts = np.zeros(len(model.points.positions))
     rows_of = model.points.rows_by_frame()
@@ -39,6 +50,7 @@ def correct(
         stored = geometry.depth[rows, columns]
         if np.count_nonzero(stored) >= ENOUGH_PIXELS:
             scales[geometry.index] = float(np.median(depth[stored > 0] / stored[stored > 0]))
+            misfits[geometry.index] = misfit(stored * scales[geometry.index], depth)
     grey = np.full_like(colours, 128)
     mean = np.where(counts[:, None] > 0, colours / np.maximum(counts, 1)[:, None], grey)
     points = SparsePoints(
@@ -48,7 +60,14 @@ def correct(
         frame_indices=model.points.frame_indices,
         pixels=model.points.pixels,
     )
-    return tuple(_placed(index, model, scales, names) for index in sorted(model.cam_from_model)), points
+    frames = tuple(_placed(index, model, scales, names) for index in sorted(model.cam_from_model))
+    return Correction(frames, points, misfits)
+
+
+def misfit(dense: Array | DepthMap, sparse: Array) -> float:
+    """Median relative difference between dense depth (n,), where there is any, and that of sparse points (n,)."""
+    known = dense > 0
+    return float(np.median(np.abs(np.log(dense[known] / sparse[known])))) if known.any() else np.inf
 
 
 def _project(

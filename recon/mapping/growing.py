@@ -16,6 +16,7 @@ from recon.core.workers import Workers
 from recon.mapping.doubts import Doubts, find_doubts, scale_jumps, unjudged, warnings
 from recon.mapping.loops import LoopCloser
 from recon.mapping.placement import Piece, Placement
+from recon.mapping.renewal import Renewed
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
 
 EXAMINE = "recon.mapping.sanity:examine"
@@ -87,6 +88,11 @@ class GrowingMap:
         """Apply the result of the joint adjustment of all poses."""
         self._placement.replace_main(frames)
         self.points = points
+
+    def renew(self, renewed: Renewed) -> None:
+        """Take note of depth that was computed again."""
+        self._depths |= renewed.depths
+        self._doubts |= renewed.doubts
 
     def settle(self, earlier: Mapping[int, Sim3]) -> None:
         """Give the map its final frame and unit. earlier: see ``final_from_grown``."""

@@ -14,10 +14,10 @@ from recon.core.errors import DependencyError
 from recon.core.events import Listener, Notice
 from recon.core.refusal import Hindrance, Unplaced, refusal
 from recon.core.similarity import Array
-from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel
+from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, FrameGeometry, SparseModel
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.stages import open_depth_stage
-from recon.depth.views import Depth, DepthStage, PosedView, pinhole, undistort
+from recon.depth.views import Depth, DepthStage, make_view
 from recon.frontend import Workplace
 from recon.settings import FeaturesName, RunSettings
 from recon.sfm.consistency import adjust_model, match_map, refine_map
@@ -459,20 +459,6 @@ class StructureFromMotion:
         if all(np.allclose(model.cam_from_model[index], frame.cam_from_chunk) for index, frame in shared.items()):
             return shared
         return {}
-
-
-def make_view(frame: Frame, model: SparseModel, depth_size: int) -> PosedView:
-    """The frame's pinhole view with the sparse points it sees."""
-    camera, cam_from_model = model.cameras[frame.index], model.cam_from_model[frame.index]
-    intrinsics, _ = pinhole(camera, depth_size)
-    image, mask = undistort(frame, camera, depth_size)
-    ids = model.points.point_ids[model.points.frame_indices == frame.index]
-    points_cam = model.points.positions[ids] @ cam_from_model[:3, :3].T + cam_from_model[:3, 3]
-    in_front = points_cam[:, 2] > 1e-6
-    points_cam, ids = points_cam[in_front], ids[in_front]
-    pixels = points_cam @ intrinsics.T
-    sparse = np.column_stack([pixels[:, :2] / pixels[:, 2:], points_cam[:, 2]])
-    return PosedView(frame.index, image, mask, intrinsics, cam_from_model, sparse, ids)
 
 
 def weakest_link(model: SparseModel) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from recon.core.similarity import Array
 
@@ -35,8 +36,10 @@ def _transferred(second_from_first: Array, first: Array, second: Array, max_erro
     """Whether a homography (3, 3) maps first pixels to within ``max_error`` of second ones: (n, m)."""
     mapped = _homogeneous(first) @ second_from_first.T
     mapped = mapped[:, :2] / np.where(np.abs(mapped[:, 2:]) > 1e-12, mapped[:, 2:], 1e-12)
-    columns, rows = (np.subtract.outer(mapped[:, axis], second[:, axis]).astype(np.float32) for axis in (0, 1))
-    return np.asarray(columns**2 + rows**2 <= max_error**2)
+    near = cKDTree(mapped).sparse_distance_matrix(cKDTree(second), max_error, output_type="coo_matrix")
+    allowed = np.zeros((len(first), len(second)), dtype=np.bool_)
+    allowed[near.row, near.col] = True
+    return allowed
 
 
 def _on_epipolar_lines(fundamental: Array, first: Array, second: Array, max_error: float) -> NDArray[np.bool_]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import attrgetter
 
 import cv2
 import numpy as np
@@ -113,8 +115,14 @@ class _Matches:
     tracks: Rows
     pixel: float
 
+    @cached_property
+    def essential(self) -> Array | None:
+        """See ``_fit``."""
+        return _fit(self)
+
     def without(self, tracks: Flags) -> _Matches:
-        return self.only(~tracks[self.tracks])
+        left_out = tracks[self.tracks]
+        return self.only(~left_out) if left_out.any() else self
 
     def only(self, kept: Flags) -> _Matches:
         return _Matches(self.first[kept], self.second[kept], self.cells[kept], self.tracks[kept], self.pixel)
@@ -230,7 +238,7 @@ def find_moving(database: MatchDatabase, frames: Sequence[Frame]) -> Moving:
             return Moving({})
     left_out = tracks.inside(found.masks)
     room = [matches.without(left_out) for matches in pairs]
-    torn = _second_motion(room, _fit) > TORN
+    torn = _second_motion(room, attrgetter("essential")) > TORN
     if torn and not found.masks:  # a wrong lens is not excluded yet
         torn = _second_motion(room, _fit_without_lens) > TORN_FOR_ANY_LENS
     return replace(found, torn=torn)
@@ -286,7 +294,7 @@ def _best_focal(tracks: _Tracks) -> float | None:
 
 def _explained(matches: _Matches) -> float:
     """Sum over cells of the share of matches that a pair's geometry explains; border cells count twice."""
-    essential = _fit(matches)
+    essential = matches.essential
     if essential is None:
         return 0.0
     fits = np.maximum(0, 1 - (_errors(essential, matches) / NOISE) ** 2)
@@ -362,7 +370,7 @@ def _vote(pairs: Sequence[_Matches], moving: Flags) -> tuple[Flags, Flags]:
     against, votes = np.zeros(len(moving)), np.zeros(len(moving))
     for matches in pairs:
         room = matches.without(moving)
-        essential = _fit(room)
+        essential = room.essential
         if essential is None:
             continue
         errors = _errors(essential, matches)

@@ -24,6 +24,7 @@ from recon.core.files import write_atomically
 from recon.core.lens_names import MODELS
 from recon.core.names import refuse_to_leave
 from recon.core.refusal import Unplaced
+from recon.core.similarity import Array
 from recon.core.typed_json import read_object, typed
 from recon.core.types import (
     Camera,
@@ -39,7 +40,8 @@ from recon.frontend import Resumable, front_end_class, front_end_name
 from recon.settings import RunSettings
 from recon.sources.base import KeyframeChoice, Source
 from recon.sources.identity import MASK_FOLLOWS, content_hash
-from recon.store.map import FrameArrays, Matrix, open_map, read_arrays
+from recon.store.frame_arrays import FrameArrays
+from recon.store.map import Matrix, open_map, read_arrays
 from recon.store.masks import write_masks
 from recon.store.missing import why_no_run
 
@@ -449,12 +451,24 @@ def _pose_to_json(frame: FrameGeometry) -> Row:
 
 
 def _recalled(
-    row: PosedRecord, stored: FrameArrays | None, before: Mapping[int, FrameGeometry], path: Path
+    row: PosedRecord,
+    found: tuple[FrameArrays, Array | None] | None,
+    before: Mapping[int, FrameGeometry],
+    path: Path,
 ) -> FrameGeometry:
-    """A frame's geometry: that of the previous chunk unless the submap stores another."""
-    if stored is None:
+    """A frame's geometry: that of the previous chunk unless the submap stores another. Its depth may be newer than the
+    record, and so are the intrinsics stored with it."""
+    if found is None:
         if row.index not in before:
             raise MapError(f"{path} lacks the depth of frame {row.index}. {REBUILD}")
         return before[row.index]
-    poses = np.array(row.cam_from_chunk), np.array(row.intrinsics)
-    return FrameGeometry(row.index, poses[0], row.camera, poses[1], stored.depth, stored.confidence, stored.colour)
+    stored, intrinsics = found
+    return FrameGeometry(
+        index=row.index,
+        cam_from_chunk=np.array(row.cam_from_chunk),
+        camera=row.camera,
+        intrinsics=np.array(row.intrinsics) if intrinsics is None else intrinsics,
+        depth=stored.depth,
+        confidence=stored.confidence,
+        colour=stored.colour,
+    )

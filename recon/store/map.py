@@ -10,7 +10,8 @@ docs/formats.md describes every field. Files are written under a temporary name 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,13 @@ from recon.core.metric import Metric
 from recon.core.names import refuse_to_leave
 from recon.core.similarity import Array, Sim3
 from recon.core.typed_json import read_object, typed
-from recon.core.types import Camera, DepthMap, FrameGeometry, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
+from recon.core.types import Camera, FrameGeometry, PlacedFrame, SkippedFrame, SparsePoints, Submap
 from recon.store.archive import load_arrays, save_arrays
+from recon.store.frame_arrays import FrameArrays, pack, unpack
 from recon.store.missing import why_no_map
 
-MAP_VERSION = 2
-VERSIONS_READ = (1, 2)  # 1 is compressed by zlib
-CONFIDENCE_LEVELS = 255
+MAP_VERSION = 3
+VERSIONS_READ = (1, 2, 3)  # 1 is compressed by zlib; 2 has plain depth and colour
 AGAIN = "Run the reconstruction again."
 Matrix = list[list[float]]
 
@@ -119,9 +120,7 @@ class MapStore:
             "world_from_chunk": submap.world_from_chunk.matrix(),
         }
         for frame in [*kept, *other_frames]:
-            arrays[f"depth_{frame.index}"] = frame.depth.astype(np.float16)
-            arrays[f"confidence_{frame.index}"] = np.round(frame.confidence * CONFIDENCE_LEVELS).astype(np.uint8)
-            arrays[f"colour_{frame.index}"] = frame.colour
+            arrays |= pack(frame)
         path = submap_path(self.folder, submap.index)
         write_atomically(path, lambda file: save_arrays(file, arrays))
 
@@ -150,23 +149,31 @@ class MapStore:
         _write_json(self.folder, content)
 
 
-@dataclass(frozen=True, eq=False)
-class FrameArrays:
-    """depth, confidence, colour of a frame, as in FrameGeometry."""
+def rewrite_depth(path: Path, frames: Iterable[FrameGeometry]) -> None:
+    """Replace the depth, colour and intrinsics of frames in a submap's file; their poses in the chunk stay.
 
-    depth: DepthMap
-    confidence: DepthMap
-    colour: Image
+    Raises MapError for a damaged file, OutputError if it cannot be written.
+    """
+    arrays: dict[str, Any] = load_arrays(path)
+    with _damage_named(path):
+        rows = {int(index): row for row, index in enumerate(arrays["frame_indices"])}
+        for frame in frames:
+            arrays["intrinsics"][rows[frame.index]] = frame.intrinsics
+            arrays |= pack(frame)
+    arrays["version"] = np.int64(MAP_VERSION)
+    write_atomically(path, lambda file: save_arrays(file, arrays))
 
 
-def read_arrays(path: Path) -> dict[int, FrameArrays]:
-    """The arrays of every frame in a submap's file, by index. Raises MapError if the file is missing or damaged."""
+def read_arrays(path: Path) -> dict[int, tuple[FrameArrays, Array | None]]:
+    """The arrays of every frame in a submap's file, by index, and the intrinsics (3, 3) of the frames that it added.
+
+    Raises MapError if the file is missing or damaged.
+    """
     arrays = load_arrays(path)
     indices = [int(name.removeprefix("depth_")) for name in arrays if name.startswith("depth_")]
-    try:
-        return {index: _frame_arrays(arrays, index) for index in indices}
-    except KeyError as error:
-        raise MapError(f"{path} lacks the array {error}. {AGAIN}") from error
+    with _damage_named(path):
+        added = dict(zip(arrays["frame_indices"].tolist(), arrays["intrinsics"], strict=True))
+        return {index: (unpack(arrays, index), added.get(index)) for index in indices}
 
 
 def open_map(folder: Path) -> ReconstructedMap:
@@ -326,11 +333,11 @@ def frames_in(path: Path) -> list[int]:
 def read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:
     """The placed frames in a submap's file. Raises MapError, while iterating, if it is missing or damaged."""
     arrays = load_arrays(path)
-    try:
+    with _damage_named(path):
         for row, index in enumerate(arrays["frame_indices"].tolist()):
             if index not in placed:
                 continue
-            stored = _frame_arrays(arrays, index)
+            stored = unpack(arrays, index)
             yield FrameGeometry(
                 index=index,
                 cam_from_chunk=arrays["cam_from_chunk"][row],
@@ -340,8 +347,17 @@ def read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[Frame
                 confidence=stored.confidence,
                 colour=stored.colour,
             )
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Raise MapError with the name of a submap's file for arrays that it lacks or that are damaged."""
+    try:
+        yield
     except KeyError as error:
         raise MapError(f"{path} lacks the array {error}. {AGAIN}") from error
+    except ValueError as error:
+        raise MapError(f"{path} is damaged: {error}. {AGAIN}") from error
 
 
 def _centred(intrinsics: Array, camera: Camera, shape: tuple[int, ...]) -> Array:
@@ -349,11 +365,3 @@ def _centred(intrinsics: Array, camera: Camera, shape: tuple[int, ...]) -> Array
     found = np.array(intrinsics)
     found[:2, 2] = camera.matrix_at(shape[1], shape[0])[:2, 2]
     return found
-
-
-def _frame_arrays(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:
-    return FrameArrays(
-        depth=arrays[f"depth_{index}"].astype(np.float32),
-        confidence=arrays[f"confidence_{index}"].astype(np.float32) / np.float32(CONFIDENCE_LEVELS),
-        colour=arrays[f"colour_{index}"],
-    )

@@ -183,8 +183,8 @@ def test_the_quality_is_probed_and_takes_disk(monkeypatch: pytest.MonkeyPatch) -
         make_plan(PHOTOS, RunSettings(quality=quality), Path("out"), ROOMY) for quality in ("fast", "normal", "best")
     )
     assert [quality.features for quality in probed] == [1500, 2048, 4096]
-    assert best.disk - normal.disk > 100 * 2048 * 512
-    assert normal.disk - fast.disk > 100 * 548 * 512
+    assert best.disk - normal.disk > 100 * 2048 * 128
+    assert normal.disk - fast.disk > 100 * 548 * 128
 
 
 def test_a_small_cloud_and_no_recording_take_less_disk() -> None:

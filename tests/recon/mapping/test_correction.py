@@ -38,7 +38,7 @@ def disturbed(reconstruction: ReconstructedMap) -> ReconstructedMap:
 
 def test_poses_come_from_the_model_and_scales_from_its_points(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
-    frames, points = correct(disturbed(reconstruction), model_of(reconstruction.frames), NAMES)
+    frames, points, _ = correct(disturbed(reconstruction), model_of(reconstruction.frames), NAMES)
     assert [frame.index for frame in frames] == [0, 2, 4, 6, 8, 10]
     for found, truth, scale in zip(frames, reconstruction.frames, SCALES, strict=True):
         assert (found.name, found.timestamp) == NAMES[truth.index]
@@ -55,7 +55,7 @@ def test_points_that_no_frame_saw_are_grey(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
     model = model_of(reconstruction.frames)
     lonely = replace(model.points, positions=np.vstack([model.points.positions, [[0.0, 0, 9]]]))
-    _, points = correct(reconstruction, replace(model, points=lonely), NAMES)
+    _, points, _ = correct(reconstruction, replace(model, points=lonely), NAMES)
     assert points.colours[-1].tolist() == [128, 128, 128]
     assert len(points.colours) == len(points.positions)
 
@@ -71,7 +71,7 @@ def test_a_frame_with_too_few_points_keeps_its_scale(tmp_path: Path) -> None:
         frame_indices=sparse.frame_indices[rows],
         pixels=sparse.pixels[rows],
     )
-    frames, _ = correct(disturbed(reconstruction), replace(model, points=few), NAMES)
+    frames, *_ = correct(disturbed(reconstruction), replace(model, points=few), NAMES)
     by_index = {frame.index: frame.world_from_cam.scale for frame in frames}
     assert by_index[4] == pytest.approx(1.3 * SCALES[2])
     assert by_index[6] == pytest.approx(SCALES[3], rel=2e-3)
@@ -80,7 +80,7 @@ def test_a_frame_with_too_few_points_keeps_its_scale(tmp_path: Path) -> None:
 def test_frames_dropped_by_the_model_go_and_frames_it_added_appear(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
     late = replace(reconstruction.frames[-1], index=12)
-    frames, _ = correct(reconstruction, model_of((*reconstruction.frames[1:], late)), NAMES)
+    frames, *_ = correct(reconstruction, model_of((*reconstruction.frames[1:], late)), NAMES)
     assert [frame.index for frame in frames] == [2, 4, 6, 8, 10, 12]
     assert frames[-1].name == "image_0012.jpg"
     assert frames[-1].world_from_cam.scale == pytest.approx(1)  # it has no depth yet
@@ -89,13 +89,13 @@ def test_frames_dropped_by_the_model_go_and_frames_it_added_appear(tmp_path: Pat
 def test_depth_of_a_frame_that_only_the_model_placed_gets_its_scale(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
     piece = replace(reconstruction, frames=reconstruction.frames[:3])  # the other frames were a separate piece
-    frames, _ = correct(piece, model_of(reconstruction.frames), NAMES)
+    frames, *_ = correct(piece, model_of(reconstruction.frames), NAMES)
     assert [frame.world_from_cam.scale for frame in frames] == pytest.approx(SCALES, rel=2e-3)
 
 
 def test_a_model_without_points_changes_poses_only(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
     model = replace(model_of(reconstruction.frames), points=SparsePoints.empty())
-    frames, points = correct(reconstruction, model, NAMES)
+    frames, points, _ = correct(reconstruction, model, NAMES)
     assert [frame.world_from_cam.scale for frame in frames] == pytest.approx(SCALES)
     assert len(points.positions) == 0

@@ -91,9 +91,9 @@ def test_geometry_is_restored_within_its_stored_precision(stored: Path) -> None:
         assert back.index == frame.index
         assert back.camera == expected.camera
         np.testing.assert_allclose(back.depth, expected.depth, rtol=2**-11)
-        np.testing.assert_allclose(back.confidence, expected.confidence, atol=0.5 / 255 + 1e-6)
+        np.testing.assert_allclose(back.confidence, expected.confidence, atol=0.5 / 63 + 0.5 / 255)
         assert back.depth.dtype == back.confidence.dtype == np.float32
-        assert_array_equal(back.colour, expected.colour)
+        np.testing.assert_allclose(back.colour, expected.colour, atol=20)  # noise is the worst case of JPEG
         assert_array_equal(back.cam_from_chunk, expected.cam_from_chunk)
         assert_array_equal(back.intrinsics, expected.intrinsics)
 
@@ -163,8 +163,8 @@ def test_json_of_another_shape_is_named(stored: Path, change: dict[str, object])
 
 def test_another_version_is_refused(stored: Path) -> None:
     path = stored / "map" / "map.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 3}))
-    with pytest.raises(MapError, match=r"map\.json has version 3, this program reads 2"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 4}))
+    with pytest.raises(MapError, match=r"map\.json has version 4, this program reads 3"):
         open_map(stored)
 
 

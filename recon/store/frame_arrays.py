@@ -1,0 +1,75 @@
+"""Depth, confidence and colour of a frame as the compact arrays of a submap's file.
+
+Depth is stored without loss as differences between neighbouring pixels, which compress to half the size of the depth
+itself. Colour is JPEG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.core.types import DepthMap, FrameGeometry, Image
+
+CONFIDENCE_LEVELS = 255
+CONFIDENCE_STEPS = 63  # that are told apart
+JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameArrays:
+    """depth, confidence, colour of a frame, as in FrameGeometry."""
+
+    depth: DepthMap
+    confidence: DepthMap
+    colour: Image
+
+
+def pack(frame: FrameGeometry) -> dict[str, np.ndarray]:
+    """The arrays of a frame by name."""
+    steps = np.round(frame.confidence * CONFIDENCE_STEPS)
+    return {
+        f"depth_{frame.index}": _differences(frame.depth.astype(np.float16)),
+        f"confidence_{frame.index}": np.round(steps * (CONFIDENCE_LEVELS / CONFIDENCE_STEPS)).astype(np.uint8),
+        f"colour_{frame.index}": cv2.imencode(".jpg", cv2.cvtColor(frame.colour, cv2.COLOR_RGB2BGR), JPEG)[1],
+    }
+
+
+def unpack(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:
+    """The inverse of ``pack``; reads the plain arrays of older files as well.
+
+    Raises KeyError if the frame has none, and ValueError for damaged ones.
+    """
+    depth, confidence, colour = (arrays[f"{kind}_{index}"] for kind in ("depth", "confidence", "colour"))
+    if depth.dtype == np.uint8:
+        depth = _summed(depth)
+    if colour.ndim == 1:
+        decoded = cv2.imdecode(colour, cv2.IMREAD_COLOR)
+        if decoded is None or decoded.shape[:2] != depth.shape:
+            raise ValueError(f"the colour of frame {index} is damaged")
+        colour = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    sure = confidence.astype(np.float32) / np.float32(CONFIDENCE_LEVELS)
+    return FrameArrays(depth.astype(np.float32), sure, colour)
+
+
+def _differences(depth: NDArray[np.float16]) -> NDArray[np.uint8]:
+    """Second differences of the bits of depth (h, w) along rows and columns: low and high bytes (2, h, w).
+
+    The sign is the lowest bit, so that the high bytes of small differences are 0.
+    """
+    bits = np.diff(np.diff(depth.view(np.uint16), axis=1, prepend=np.uint16(0)), axis=0, prepend=np.uint16(0))
+    signed = bits.view(np.int16)
+    low_bit_sign = ((signed << 1) ^ (signed >> 15)).view(np.uint16)
+    return np.stack([low_bit_sign & 0xFF, low_bit_sign >> 8]).astype(np.uint8)
+
+
+def _summed(differences: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """The inverse of ``_differences``."""
+    low, high = differences.astype(np.uint16)
+    low_bit_sign = low | high << 8
+    bits = (low_bit_sign >> 1) ^ -(low_bit_sign & 1)
+    return np.asarray(bits.cumsum(axis=0, dtype=np.uint16).cumsum(axis=1, dtype=np.uint16).view(np.float16))
