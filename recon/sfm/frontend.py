@@ -14,7 +14,7 @@ from recon.core.errors import DependencyError
 from recon.core.events import Listener, Notice
 from recon.core.refusal import Hindrance, Unplaced, refusal
 from recon.core.similarity import Array
-from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, FrameGeometry, SparseModel
+from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.stages import open_depth_stage
 from recon.depth.views import Depth, DepthStage, make_view
@@ -161,7 +161,7 @@ class StructureFromMotion:
         self._match(chunk.index, indices)
         self._leave_out_mirrored(chunk)
         chunk = self._leave_out_moving(chunk)
-        if self._wide:
+        if self._wide and self._features == "xfeat+sift":
             self._wide.connect(self._unmirrored(chunk), indices)
         model, effort, restarted = self._map_with_lenses(chunk.index, indices)
         if self._strengthen(model):
