@@ -199,7 +199,7 @@ def wide_pairs(
     reference: Annotated[Path, typer.Option(metavar="FILE", help="True poses in TUM format, by frame number.")],
     count: Annotated[int, typer.Option("--pairs", min=1, help="Pairs to solve.")] = 60,
 ) -> None:
-    """Compare the poses of views far apart by SIFT and by pretrained features.
+    """Compare features on pairs of views far apart.
 
     The views share 10 to 40% of what they see, by the depth of the map.
     """

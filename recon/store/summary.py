@@ -64,7 +64,7 @@ def summarise(folder: Path) -> MapSummary:
         from recon.store.missing import why_no_map  # noqa: PLC0415  takes as long as the rest
 
         raise MapError(why_no_map(folder))
-    places = _read(folder / "map" / "map.json", _Places, (1, 2))
+    places = _read(folder / "map" / "map.json", _Places, (1, 2, 3))
     parts = _read(folder / "map" / "run.json", _Parts, (1, 2))
     report = _read(folder / "report.json", _Report, (1,))
     posed = places.frames + places.between
