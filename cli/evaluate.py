@@ -9,13 +9,14 @@ import typer
 
 from cli.options import Folder, calibrated_camera
 from cli.text import Row, print_rows
-from recon.core.errors import SettingsError
+from recon.core.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
     from recon.core.similarity import Sim3
     from recon.evaluate.depth import CloudEvaluation, DepthEvaluation, TrueDepth
     from recon.evaluate.poses import Evaluation
     from recon.exports.trajectory import Trajectory
+    from recon.store.tracked import TrackedRun
 
 
 def evaluate(
@@ -56,9 +57,12 @@ def evaluate(
     true_poses = read_tum(reference)
     if at_capture and (depth is not None or loops):
         raise SettingsError("--depth and --loops measure the finished map: omit --at-capture.")
-    estimate = _said_at_capture(folder, by) if at_capture else _estimate(folder, by)
+    said = _said_at_capture(folder) if at_capture else None
+    estimate = _of_pieces(said, by)[0] if said else _estimate(folder, by)
     poses = evaluation.compare(estimate, true_poses, align, names=(str(folder), str(reference)))
     rows = _trajectory_rows(poses)
+    if said:
+        rows += _capture_rows(said) + _piece_rows(_of_pieces(said, by)[1:], true_poses, align)
     if depth is not None:
         truth = find_true_depth(depth, depth_scale)
         rows += _surface_rows(folder, truth, poses.reference_from_estimated, reference, intrinsics)
@@ -80,13 +84,47 @@ def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
     return rigid_trajectory(open_map(folder), by_index=True)
 
 
-def _said_at_capture(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
-    from recon.exports.trajectory import Trajectory
+def _said_at_capture(folder: Path) -> TrackedRun:
     from recon.store.tracked import read_tracked
 
-    said = read_tracked(folder)
-    times = said.timestamps if by == "time" else said.indices.astype(float)
-    return Trajectory(times, said.world_from_cam, said.indices)
+    return read_tracked(folder)
+
+
+def _of_pieces(said: TrackedRun, by: Literal["time", "frame"]) -> list[Trajectory]:
+    """What was said at capture in each piece of the map; the one with the most poses first."""
+    from recon.exports.trajectory import Trajectory
+
+    times = [one.timestamps if by == "time" else one.indices.astype(float) for one in said.pieces.values()]
+    return [Trajectory(t, p.world_from_cam, p.indices) for t, p in zip(times, said.pieces.values(), strict=True)]
+
+
+def _capture_rows(said: TrackedRun) -> list[Row]:
+    """How many images have a pose, and how soon."""
+    import numpy as np
+
+    posed = sum(len(one.indices) for one in said.pieces.values())
+    rows = [
+        ("with a pose", f"{posed} of {len(said.milliseconds)} images, the first after {said.first_pose:.1f} s"),
+        ("image to pose", "{:.0f} ms (95%: {:.0f})".format(*np.percentile(said.milliseconds, [50, 95]))),
+    ]
+    if not len(said.map_milliseconds):
+        return rows
+    figures = "{:.0f} ms (95%: {:.0f})".format(*np.percentile(said.map_milliseconds, [50, 95]))
+    return [*rows, ("keyframe to map", f"{figures}, {len(said.map_milliseconds)} keyframes of the local map")]
+
+
+def _piece_rows(pieces: list[Trajectory], reference: Trajectory, align: Literal["sim3", "se3"]) -> list[Row]:
+    """The other pieces of the map, each with its own alignment."""
+    from recon.evaluate import poses as evaluation
+
+    rows = []
+    for piece in pieces:
+        try:
+            error = f"ATE RMSE {evaluation.compare(piece, reference, align).ate_rmse:.4g}"
+        except SourceError:
+            error = "cannot be compared"
+        rows.append(("another piece", f"{len(piece.timestamps)} poses, {error}"))
+    return rows
 
 
 def _loop_rows(folder: Path, by: Literal["time", "frame"], reference: Trajectory, scale: float) -> list[Row]:

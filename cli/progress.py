@@ -117,4 +117,7 @@ def tracking_figures(report: TrackingReport) -> str:
     """The share of frames with a pose since there is a map, and how soon they had it; empty before that."""
     if report.frames == report.waiting:
         return ""
-    return f"{report.share:.0%} tracked, {report.p50:.0f} ms (95%: {report.p95:.0f})"
+    figures = f"{report.share:.0%} tracked, {report.p50:.0f} ms (95%: {report.p95:.0f})"
+    if not report.keyframes:
+        return figures
+    return f"{figures}; keyframes in the local map after {report.map_p50:.0f} ms (95%: {report.map_p95:.0f})"

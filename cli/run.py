@@ -351,6 +351,8 @@ def _print_summary(report: RunReport, out: Path) -> None:
         rows.append(("stream", stream_counts(report.stream)))
     if report.tracking:
         rows.append(("at capture", tracking_figures(report.tracking) or "not tracked: the map came too late"))
+        if report.tracking.first_pose:
+            rows.append(("first pose", f"after {report.tracking.first_pose:.1f} s"))
     rows += [
         ("time", f"{duration(report.seconds)}, {report.frames_read / report.seconds:.1f} {what}/s"),
         ("peak memory", size(report.peak_memory_bytes)),

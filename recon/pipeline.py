@@ -102,7 +102,7 @@ def reconstruct_source(
         source.keyframes = journal.keyframes
         with explained(out, resumable=prepared.resumable), full_disk_explained(out):
             tell = workers.listener = Announcer(out, listeners)
-            tracking = _tracked(source, journal.parts[-1], out, tell) if settings.tracking else None
+            tracking = _tracked(source, journal.parts[-1], out, tell, settings)
             if settings.resume:
                 source = ResumedSource(source, out, journal)
             front_end = prepared.start(Workplace(out / "map", tell, sorted(journal.frames)))
@@ -110,11 +110,11 @@ def reconstruct_source(
             return Run(task, tell, journal, front_end, recogniser).execute()
 
 
-def _tracked(source: Source, part: Part, out: Path, tell: Announcer) -> LiveTracking | None:
-    """The tracker of a live source, the newest part of the map; None for other sources."""
-    if not isinstance(source, LiveSource):
+def _tracked(source: Source, part: Part, out: Path, tell: Announcer, settings: RunSettings) -> LiveTracking | None:
+    """The tracker of a live source, the newest part of the map; None for other sources, or if it is switched off."""
+    if not isinstance(source, LiveSource) or not settings.tracking:
         return None
-    source.watcher = tracking = LiveTracking(out, tell, part.first, part.start)
+    source.watcher = tracking = LiveTracking(out, tell, settings.intrinsics, part.first, part.start)
     tell.add(tracking)
     return tracking
 

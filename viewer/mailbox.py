@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recon.core.events import ChunkReconstructed, Event, FrameRead, FrameTracked, PosesCorrected, Progress
+from recon.core.events import (
+    ChunkReconstructed,
+    Event,
+    FrameRead,
+    FrameTracked,
+    LocalMapGrown,
+    PosesCorrected,
+    Progress,
+)
 
 MOST_WAITING = {"submap": 4, "frame": 500, "tracked": 500}
 MOST_WAITING_OF_OTHERS = 200
@@ -73,16 +81,18 @@ class Mailbox:
 
 def topic(event: Event) -> tuple[str, Hashable]:
     """The kind and the topic of an event: of two events with the same topic, only the newer one matters."""
+    found: tuple[str, Hashable] = ("other", event)
     match event:
         case FrameRead(frame):
-            return "frame", frame.index
+            found = "frame", frame.index
         case FrameTracked():
-            return "tracked", event.index
+            found = "tracked", event.index
+        case LocalMapGrown():
+            found = "local map", None
         case Progress(stage):
-            return "stage", stage
+            found = "stage", stage
         case ChunkReconstructed(submap):
-            return "submap", submap.index
+            found = "submap", submap.index
         case PosesCorrected():
-            return "correction", None
-        case _:
-            return "other", event
+            found = "correction", None
+    return found

@@ -24,6 +24,7 @@ from recon.core.events import (
     FrameRead,
     FrameSkipped,
     FrameTracked,
+    LocalMapGrown,
     LoopClosed,
     Notice,
     PosesCorrected,
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 POINT_BUDGET = 5_000_000  # of all submaps together
 SUBMAP_SHARE = 0.012  # share of the remaining budget: 60,000 points for the first submap, 17,000 for the hundredth
 SPARSE_POINTS = 60_000
+LOCAL_POINTS = 2_000  # the newest of the local map
+LOCAL_COLOUR = (120, 190, 255)
 CLOUD_POINTS = 1_000_000  # of the finished cloud
 FRUSTA = 60
 IMAGE_SIDE = 480
@@ -132,7 +135,7 @@ class RerunViewer:
         self._last_chunk: float | None = None
         self._trail: deque[FrameTracked] = deque(maxlen=TRAIL)
         self._state = ""
-        self._live = False
+        self._live = self._is_open = False
         self._process = psutil.Process()
         self._stream = rr.RecordingStream("recon")
         self._stream.set_sinks(sink)
@@ -194,6 +197,8 @@ class RerunViewer:
                 self._live = True
             case FrameTracked():
                 self._log_tracked(letter.event)
+            case LocalMapGrown():
+                self._log_local(letter.event)
             case FrameSkipped(frame):
                 self._write(f"{frame.name} left out: {frame.reason}", WARNING)
             case Progress(stage) if stage != self._stage:
@@ -265,11 +270,12 @@ class RerunViewer:
     def _log_tracked(self, said: FrameTracked) -> None:
         """Where the camera is now, the way that it came, and the state of the tracker if it changes."""
         at, colour = Instant(said.index, said.timestamp), STATE_COLOURS[said.state]
-        if said.state != self._state:
-            self._state = said.state
-            self._log("tracking", rr.TextDocument(f"# {said.state}", media_type="text/markdown"), at=at)
+        state = f"# {said.state}" + ("\n\nnot yet in the map" if said.piece < 0 else "")
+        if state != self._state:
+            self._state = state
+            self._log("tracking", rr.TextDocument(state, media_type="text/markdown"), at=at)
         self._log("plots/tracked", rr.Scalars(said.inliers), at=at)
-        if said.world_from_cam is None or said.camera is None or not self._submaps:
+        if said.world_from_cam is None or said.camera is None or not self._is_in_view(said.piece):
             self._log("world/now", rr.Clear(recursive=True), at=at)
             return
         self._trail.append(said)
@@ -280,6 +286,28 @@ class RerunViewer:
         self._log("world/now", rr.LineStrips3D([frustum], colors=colour, radii=rr.Radius.ui_points(2.5)), at=at)
         way = [one.world_from_cam[:3, 3] for one in self._trail if one.world_from_cam is not None]
         self._log("world/now/trail", rr.LineStrips3D([way], colors=colour, radii=rr.Radius.ui_points(1.5)), at=at)
+
+    def _log_local(self, grown: LocalMapGrown) -> None:
+        """What the finished map does not have yet: corners as points, and cameras; in place of those before."""
+        at = Instant(grown.index, grown.timestamp)
+        if not self._is_in_view(grown.piece):
+            self._log("world/local", rr.Clear(recursive=True), at=at)
+            return
+        if not self._submaps and not self._is_open:
+            self._is_open = True
+            self._stream.send_blueprint(layout(Eye.behind_first_camera(self._scene_depth()), live=True))
+        positions, colours = grown.positions[-LOCAL_POINTS:], grown.colours[-LOCAL_POINTS:]
+        points = rr.Points3D(positions, colors=colours, radii=rr.Radius.ui_points(2.0))
+        self._log("world/local/points", points, at=at)
+        length = FRUSTUM_SHARE * self._scene_depth()
+        poses = [Sim3.from_matrix(pose) for pose in grown.world_from_cam[-FRUSTA:]]
+        frusta = [shapes.frustum(grown.camera, pose, length) for pose in poses]
+        cameras = rr.LineStrips3D(frusta, colors=LOCAL_COLOUR, radii=rr.Radius.ui_points(0.5))
+        self._log("world/local/cameras", cameras, at=at)
+
+    def _is_in_view(self, piece: int) -> bool:
+        """Whether a piece has the coordinates of what is shown: those of the tracker's own have others."""
+        return (piece >= 0) == bool(self._submaps)
 
     def _log_points(self, number: int, added: list[FrameGeometry], submap: LoggedSubmap) -> None:
         positions, colours = shapes.thin_points(added, int(SUBMAP_SHARE * self._points_left), seed=number)
@@ -345,6 +373,7 @@ class RerunViewer:
             return
         points = rr.Points3D(cloud.positions, colors=cloud.colours, radii=rr.Radius.ui_points(1.5))
         self._log("world/cloud", points, at=self._now)
+        self._log("world/local", rr.Clear(recursive=True), at=self._now)
         for number in self._submaps:
             self._log(f"world/submaps/{number}/points", rr.Clear(recursive=False), at=self._now)
         self._log("world/points", rr.Clear(recursive=False))
@@ -391,7 +420,10 @@ class RerunViewer:
         self._log("world/cameras", rr.LineStrips3D(frusta, colors=colours[kept], radii=rr.Radius.ui_points(0.5)))
 
     def _scene_depth(self) -> float:
-        """Median depth of the first submap in world units, which sets the size of everything drawn."""
+        """Median depth of the first submap in world units, which sets the size of everything drawn; it is 1 in the
+        tracker's own map."""
+        if not self._submaps:
+            return 1.0
         first = next(iter(self._submaps.values()))
         return first.depth * first.world_from_chunk.scale
 

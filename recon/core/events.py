@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from recon.core.places import LoopRecord
 from recon.core.similarity import Array
-from recon.core.types import Camera, Frame, PlacedFrame, SkippedFrame, SparsePoints, Submap
+from recon.core.types import Camera, Frame, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
 
 TrackingState = Literal["waiting", "tracking", "weak", "lost"]
 
@@ -43,9 +43,10 @@ class FrameTracked:
 
     state: ``waiting`` for the map, ``tracking``, ``weak`` if few corners of the image agree on the pose,
     if they determine it badly, or if it has drifted, ``lost`` if there is no pose. world_from_cam: (4, 4) rigid, or
-    None. camera: the lens of the map near it. inliers: corners that agree. piece: of the map; poses in different pieces
-    cannot be compared. drift: the error to be expected, as a share of the scene's depth. milliseconds: from the arrival
-    of the frame.
+    None. camera: the lens of the map near it. inliers: corners that agree. piece: of the map, negative for one that is
+    the tracker's own; poses in different pieces cannot be compared. drift: the error to be expected, as a share of the
+    scene's depth. milliseconds: from the arrival of the frame. jump: how far the camera has jumped since the frame
+    before, as a share of the scene's depth, because the map has changed.
     """
 
     index: int
@@ -57,6 +58,25 @@ class FrameTracked:
     piece: int
     drift: float
     milliseconds: float
+    jump: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class LocalMapGrown:
+    """The tracker's map of what the finished one does not have yet; it replaces the one before. Sent from the thread
+    that captures.
+
+    index, timestamp: of its newest keyframe. piece: as in ``FrameTracked``. world_from_cam: (k, 4, 4) rigid, of its
+    keyframes. positions, colours: (n, 3) float and uint8, of its corners.
+    """
+
+    index: int
+    timestamp: float
+    piece: int
+    camera: Camera
+    world_from_cam: Array
+    positions: Array
+    colours: Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +146,7 @@ class Finished:
 Event = (
     FrameRead
     | FrameTracked
+    | LocalMapGrown
     | FrameSkipped
     | Progress
     | ChunkReconstructed
@@ -138,7 +159,8 @@ Event = (
 
 
 class Listener(Protocol):
-    """Receives events in order, one at a time, on the pipeline's thread; ``FrameTracked`` on that of the capture.
+    """Receives events in order, one at a time, on the pipeline's thread; ``FrameTracked`` and
+    ``LocalMapGrown`` on that of the capture.
 
     A listener must return quickly and must not keep a frame's pixels: memory is bounded by the chunk.
     """

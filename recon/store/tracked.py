@@ -15,7 +15,8 @@ from recon.core.events import FrameTracked
 from recon.core.similarity import Array
 
 NAME = "tracked.csv"
-COLUMNS = ("frame", "time", "state", "piece", "inliers", "drift", "ms", "tx", "ty", "tz", "qx", "qy", "qz", "qw")
+POSE = ("tx", "ty", "tz", "qx", "qy", "qz", "qw")
+COLUMNS = ("frame", "time", "state", "piece", "inliers", "drift", "jump", "ms", "map_ms", *POSE)
 
 
 class TrackedFile:
@@ -27,14 +28,15 @@ class TrackedFile:
         if not self._file.tell():
             self._rows.writerow(COLUMNS)
 
-    def add(self, event: FrameTracked) -> None:
-        """Append a frame."""
+    def add(self, event: FrameTracked, shown: float | None = None) -> None:
+        """Append a frame. shown: milliseconds until it was a keyframe of the local map, None if it is none."""
         numbers = [""] * 7
         if event.world_from_cam is not None:
             quaternion = Rotation.from_matrix(event.world_from_cam[:3, :3]).as_quat(canonical=True)
             numbers = [f"{value:.9g}" for value in (*event.world_from_cam[:3, 3], *quaternion)]
-        figures = event.piece, event.inliers, f"{event.drift:.4f}", f"{event.milliseconds:.1f}"
-        self._rows.writerow([event.index, f"{event.timestamp:.9f}", event.state, *figures, *numbers])
+        figures = event.piece, event.inliers, f"{event.drift:.4f}", f"{event.jump:.4f}", f"{event.milliseconds:.1f}"
+        shown_ms = "" if shown is None else f"{shown:.1f}"
+        self._rows.writerow([event.index, f"{event.timestamp:.9f}", event.state, *figures, shown_ms, *numbers])
 
     def close(self) -> None:
         self._file.close()
@@ -42,8 +44,8 @@ class TrackedFile:
 
 @dataclass(frozen=True, eq=False)
 class TrackedPoses:
-    """The poses of a file, in the piece of the map that has the most. indices: (n,) of the frames. timestamps: (n,)
-    seconds. world_from_cam: (n, 4, 4) rigid.
+    """The poses in one piece of the map. indices: (n,) of the frames. timestamps: (n,) seconds. world_from_cam:
+    (n, 4, 4) rigid.
     """
 
     indices: NDArray[np.int64]
@@ -51,21 +53,51 @@ class TrackedPoses:
     world_from_cam: Array
 
 
-def read_tracked(folder: Path) -> TrackedPoses:
+@dataclass(frozen=True, eq=False)
+class TrackedRun:
+    """What a file says. pieces: the poses by piece of the map, those with the most first. milliseconds: (frames,) from
+    the arrival of each image to its pose. map_milliseconds: (keyframes,) the same to its place in the local map.
+    first_pose: seconds after the first frame.
+    """
+
+    pieces: dict[int, TrackedPoses]
+    milliseconds: Array
+    map_milliseconds: Array
+    first_pose: float
+
+
+def read_tracked(folder: Path) -> TrackedRun:
     """Read the file of a run. Raises SourceError if it is missing or damaged, or holds no pose."""
     path = folder / NAME
     try:
         with path.open(encoding="ascii", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["tx"]]
-        table = np.array([[float(row[name]) for name in COLUMNS if name != "state"] for row in rows])
+            rows = list(csv.DictReader(file))
+        columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in COLUMNS if name != "state"}
+        _require_numbers(columns)
     except OSError as error:
         raise SourceError(f"Cannot read {path}: {error.strerror}. Only recon live writes it.") from error
     except (ValueError, TypeError, KeyError) as error:
         raise SourceError(f"{path} is damaged ({error}). Run recon live again.") from error
-    if not len(table):
+    posed = np.isfinite(columns["tx"])
+    if not posed.any():
         raise SourceError(f"{path} holds no pose: no frame was tracked.")
-    pieces, counts = np.unique(table[:, 2], return_counts=True)
-    table = table[table[:, 2] == pieces[counts.argmax()]]
-    poses = np.tile(np.eye(4), (len(table), 1, 1))
-    poses[:, :3, :3], poses[:, :3, 3] = Rotation.from_quat(table[:, 9:]).as_matrix(), table[:, 6:9]
-    return TrackedPoses(table[:, 0].astype(np.int64), table[:, 1], poses)
+    found, counts = np.unique(columns["piece"][posed], return_counts=True)
+    pieces = {int(piece): _poses(columns, posed & (columns["piece"] == piece)) for piece in found[np.argsort(-counts)]}
+    shown = columns["map_ms"]
+    first = columns["time"][posed][0] - columns["time"][0]
+    return TrackedRun(pieces, columns["ms"], shown[np.isfinite(shown)], float(first))
+
+
+def _require_numbers(columns: dict[str, Array]) -> None:
+    """Raises ValueError if a number of a frame is missing, or one of a pose that has others."""
+    posed = np.isfinite(columns["tx"])
+    for name, values in columns.items():
+        if name != "map_ms" and np.isnan(values[posed] if name in POSE else values).any():
+            raise ValueError(f"a row lacks {name}")
+
+
+def _poses(columns: dict[str, Array], rows: NDArray[np.bool_]) -> TrackedPoses:
+    poses = np.tile(np.eye(4), (int(rows.sum()), 1, 1))
+    numbers = np.column_stack([columns[name][rows] for name in POSE])
+    poses[:, :3, :3], poses[:, :3, 3] = Rotation.from_quat(numbers[:, 3:]).as_matrix(), numbers[:, :3]
+    return TrackedPoses(columns["frame"][rows].astype(np.int64), columns["time"][rows], poses)

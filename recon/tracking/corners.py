@@ -92,3 +92,9 @@ class Corners:
 def _cells(pixels: NDArray[np.float32], grey: Image) -> NDArray[np.int64]:
     """The number of each pixel's cell."""
     return np.asarray((pixels * CELLS // grey.shape[::-1]).astype(np.int64) @ [1, CELLS[0]])
+
+
+def shared_rows(tracks: Tracks, others: Tracks) -> tuple[Tracks, Tracks]:
+    """Rows of the numbers that both have, in either."""
+    _, rows, found = np.intersect1d(tracks, others, assume_unique=True, return_indices=True)
+    return rows, found

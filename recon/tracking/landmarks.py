@@ -30,9 +30,9 @@ class Landmarks:
         return cls(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros(0))
 
     @classmethod
-    def first_seen(cls, seen: Array, cam_from_world: Array, inverse: Array, deviation: float) -> Landmarks:
+    def first_seen(cls, seen: Array, cam_from_world: Array, inverse: Array, deviation: Array | float) -> Landmarks:
         """Corners at (n, 2) on the plane z = 1 of the camera that sees them first. deviation: of their inverse depths
-        (n,), relative."""
+        (n,), relative, for each or for all."""
         rotation = cam_from_world[:3, :3]
         eyes = np.tile(-rotation.T @ cam_from_world[:3, 3], (len(seen), 1))
         directions = np.column_stack([seen, np.ones(len(seen))]) @ rotation

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
 from recon.core.similarity import Array
-from recon.core.types import Camera
+from recon.core.types import Camera, Frame
 
+GUESSED_FOCAL = 1.0  # in longest sides: between the lenses of phones and of webcams
 RADIAL_TERMS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 0, "SIMPLE_RADIAL": 1, "RADIAL": 2, "OPENCV": 4}
 
 
@@ -25,3 +28,17 @@ def _distortion(camera: Camera) -> Array:
     count = RADIAL_TERMS.get(camera.model, 4)
     terms = camera.params[len(camera.params) - count :]
     return np.array([*terms, *[0.0] * (4 - count)])
+
+
+def guessed(frame: Frame) -> Camera:
+    """A lens without distortion, of the focal length that the frame has or that is likely."""
+    width, height = frame.original_size
+    focal = frame.focal or GUESSED_FOCAL * max(width, height)
+    return Camera("SIMPLE_PINHOLE", width, height, (focal, width / 2, height / 2))
+
+
+def stretched(camera: Camera, factor: float) -> Camera:
+    """With focal lengths that are a factor longer."""
+    count = 1 if camera.matrix()[0, 0] == camera.params[0] == camera.matrix()[1, 1] else 2
+    focals = [factor * focal for focal in camera.params[:count]]
+    return replace(camera, params=(*focals, *camera.params[count:]))

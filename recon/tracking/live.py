@@ -12,7 +12,7 @@ import numpy as np
 from recon.core.announcer import Announcer
 from recon.core.events import ChunkReconstructed, Event, FrameTracked, PosesCorrected
 from recon.core.tracked import TrackingCounts, TrackingReport
-from recon.core.types import Frame
+from recon.core.types import Camera, Frame
 from recon.store.tracked import TrackedFile
 from recon.tracking.tracker import Tracker
 
@@ -21,13 +21,15 @@ class LiveTracking:
     """Tracks every captured frame, and hears how the map grows. What it says goes into the folder and, as soon as there
     is a map, to ``tell``.
 
-    first, start: index of the source's first frame in the map, and the offset of its timestamps [s]. If the tracker
-    fails, the failure is reported and the run continues without it.
+    lens: of the source, None if it is not known. first, start: index of the source's first frame in the map, and the
+    offset of its timestamps [s]. If the tracker fails, the failure is reported and the run continues without it.
     """
 
-    def __init__(self, folder: Path, tell: Announcer, first: int = 0, start: float = 0.0) -> None:
+    def __init__(
+        self, folder: Path, tell: Announcer, lens: Camera | None = None, first: int = 0, start: float = 0.0
+    ) -> None:
         self._folder, self._tell, self._first, self._start = folder, tell, first, start
-        self._tracker, self._counts = Tracker(), TrackingCounts()
+        self._tracker, self._counts = Tracker(lens), TrackingCounts()
         self._changes: SimpleQueue[ChunkReconstructed | PosesCorrected] = SimpleQueue()
         self._file: TrackedFile | None = None
         self._closed = False
@@ -56,7 +58,6 @@ class LiveTracking:
         self._follow_the_map()
         found = self._tracker.track(frame)
         pose = None if found.cam_from_world is None else np.asarray(np.linalg.inv(found.cam_from_world), np.float64)
-        milliseconds = 1000 * (time.monotonic() - arrived)
         said = FrameTracked(
             frame.index,
             frame.timestamp,
@@ -66,14 +67,20 @@ class LiveTracking:
             found.inliers,
             found.piece,
             found.drift,
-            milliseconds,
+            _milliseconds_since(arrived),
+            found.jump,
         )
-        self._file = self._file or TrackedFile(self._folder)
-        self._file.add(said)
-        self._counts.add(said)
-        self._counts.processor_seconds += time.thread_time() - began
         if said.state != "waiting":
             self._tell(said)
+        grown = self._tracker.extend(frame)
+        shown = None
+        if grown:
+            self._tell(grown)
+            shown = _milliseconds_since(arrived)
+        self._file = self._file or TrackedFile(self._folder)
+        self._file.add(said, shown)
+        self._counts.add(said, shown)
+        self._counts.processor_seconds += time.thread_time() - began
 
     def _follow_the_map(self) -> None:
         while True:
@@ -86,3 +93,8 @@ class LiveTracking:
             else:
                 geometry = {frame.index: frame for frame in event.submap.geometry.frames}
                 self._tracker.place(event.frames, geometry, event.piece)
+
+
+def _milliseconds_since(moment: float) -> float:
+    """moment: by ``time.monotonic``."""
+    return 1000 * (time.monotonic() - moment)

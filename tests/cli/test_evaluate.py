@@ -62,13 +62,18 @@ def test_poses_as_said_at_capture(recon: Recon, video_run: Path) -> None:
     file = TrackedFile(video_run)
     for row, (index, pose) in enumerate(zip(reference.indices, reference.world_from_cam, strict=True)):
         state, said, piece = ("lost", None, 0) if row == 2 else ("tracking", pose, int(row == 3))
-        file.add(FrameTracked(int(index), 0.1 * row, state, said, None, 99, piece, 0.01, 20.0))
+        event = FrameTracked(int(index), 0.1 * row, state, said, None, 99, piece, 0.01, 20.0 + row)
+        file.add(event, 70.0 if row == 4 else None)
     file.close()
     options = ("--reference", video_run.parent / "reference.txt", "--by", "frame", "--at-capture")
     outcome = recon("eval", video_run, *options)
     assert outcome.code == 0, outcome.err
     assert "  matched poses         4 of 6\n" in outcome.out
     assert "  scale                 1\n" in outcome.out
+    assert "  with a pose           5 of 6 images, the first after 0.0 s\n" in outcome.out
+    assert "  image to pose         22 ms (95%: 25)\n" in outcome.out
+    assert "  keyframe to map       70 ms (95%: 70), 1 keyframes of the local map\n" in outcome.out
+    assert "  another piece         1 poses, cannot be compared\n" in outcome.out
     outcome = recon("eval", video_run, *options, "--loops")
     assert (outcome.code, "omit --at-capture" in outcome.err) == (2, True)
     (video_run / "tracked.csv").write_text("frame,time,tx\n1,2,three\n")

@@ -91,7 +91,7 @@ def test_ctrl_c_ends_a_live_run_with_every_file(
     said = tracked[later].world_from_cam
     assert said is not None
     assert np.linalg.norm(said[:3, 3] - placed[4].world_from_cam.translation) < 0.03  # of the depth; the same image
-    assert np.allclose(read_tracked(out).world_from_cam[-1], said, atol=1e-6)
+    assert np.allclose(read_tracked(out).pieces[0].world_from_cam[-1], said, atol=1e-6)
     for name in ("cloud.ply", "colmap/sparse/0/images.bin", "poses.txt", "map/map.json"):
         assert (out / name).stat().st_size > 0
 

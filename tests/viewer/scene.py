@@ -15,6 +15,7 @@ from recon.core.events import (
     FrameRead,
     FrameSkipped,
     FrameTracked,
+    LocalMapGrown,
     LoopClosed,
     Notice,
     PosesCorrected,
@@ -106,6 +107,14 @@ def tracked_events(first: int) -> Iterator[FrameTracked]:
         yield FrameTracked(index, SECONDS * index, state, *where, piece=0, drift=0.01, milliseconds=12.0)
 
 
+def local_map(first: int, piece: int) -> LocalMapGrown:
+    """Two keyframes and three corners of the tracker's own map, beginning with a frame."""
+    poses = np.tile(np.eye(4), (2, 1, 1))
+    poses[:, :3, 3] = [true_centre(first), true_centre(first + 1)]
+    colours = np.full((3, 3), 90, np.uint8)
+    return LocalMapGrown(first + 1, SECONDS * (first + 1), piece, CAMERA, poses, np.eye(3) + piece, colours)
+
+
 def original_colour(index: int) -> tuple[int, int, int]:
     return 100, 100, 20 * index
 
@@ -120,10 +129,12 @@ def write_originals(folder: Path, chunks: int) -> None:
 def events(chunks: int) -> Iterator[Event]:
     yield Progress("reading", 0, 0)
     yield Progress("reading", 1, 0)
+    yield local_map(0, -1)
     for number in range(chunks):
         for index in range(CHUNK * number, CHUNK * (number + 1)):
             yield FrameRead(frame(index))
         yield chunk_event(number)
+    yield local_map(CHUNK * chunks - 2, 0)
     yield from tracked_events(CHUNK * chunks)
     yield LoopClosed(LoopRecord(CHUNK * chunks - 1, 1, 0, chunks - 1, 0.7, 55, 0.002, 1.0, 0.1, "accepted", ""))
     yield FrameSkipped(SkippedFrame(99, "99.png", "too blurred"))

@@ -96,6 +96,8 @@ def test_entities_and_how_often_each_is_logged(chunks: list[Chunk]) -> None:
         "/plots/tracked",
         "/tracking",
         "/world",
+        "/world/local/cameras",
+        "/world/local/points",
         "/world/camera",
         "/world/camera/confidence",
         "/world/camera/depth",
@@ -197,7 +199,7 @@ def test_the_log_shows_stages_skipped_frames_notices_and_the_end(chunks: list[Ch
 
 def test_recording_has_a_layout_and_passes_reruns_own_check(recording: Path) -> None:
     reader = RrdReader(recording)
-    assert len(reader.recordings()) == len(reader.blueprints()) == 1
+    assert (len(reader.recordings()), len(reader.blueprints())) == (1, 2)  # with the local map, with the first submap
     check = [sys.executable, "-m", "rerun_cli", "rrd", "verify", str(recording)]
     assert subprocess.run(check, env={"CI": "1"}, capture_output=True, check=False).returncode == 0
 
@@ -240,7 +242,7 @@ def test_the_finished_cloud_replaces_the_points_of_the_submaps(tmp_path: Path) -
     assert at == last
     assert 0.97 * 500 < len(positions) <= 500
     assert column(logged, "/world/submaps/0/points", "Clear:is_recursive") == [(last, [False])]
-    assert len(RrdReader(path).blueprints()) == 2  # Rerun opens the last one
+    assert len(RrdReader(path).blueprints()) == 3  # Rerun opens the last one
 
 
 def test_a_fault_is_logged_once_and_turns_the_viewer_off(
@@ -357,6 +359,26 @@ def test_the_tracked_camera_its_trail_and_the_state_are_shown_at_capture(chunks:
         ["# tracking"], ["# weak"], ["# lost"],
     ]  # fmt: skip
     assert [at for at, _ in column(chunks, "/world/now", "Clear:is_recursive")] == [FRAMES + 3]
+
+
+def test_the_local_map_is_shown_where_the_finished_one_is_not_yet(chunks: list[Chunk]) -> None:
+    points = column(chunks, "/world/local/points", "Points3D:positions")
+    assert [at for at, _ in points] == [1, FRAMES - 1]
+    assert np.allclose(points[0][1], np.eye(3) - 1)
+    assert np.allclose(points[1][1], np.eye(3))
+    frusta = column(chunks, "/world/local/cameras", "LineStrips3D:strips")
+    assert [len(strips) for _, strips in frusta] == [2, 2]
+
+
+def test_a_piece_of_the_tracker_s_own_is_not_shown_in_a_finished_map(tmp_path: Path) -> None:
+    with viewer.record(tmp_path / "a.rrd", strict=True) as listener:
+        listener(scene.chunk_event(0))
+        listener(scene.local_map(scene.CHUNK, -2))
+        listener(replace(next(scene.tracked_events(scene.CHUNK)), piece=-2))
+    chunks = list(RrdReader(tmp_path / "a.rrd").stream().to_chunks())
+    assert not column(chunks, "/world/local/points", "Points3D:positions")
+    assert not column(chunks, "/world/now", "LineStrips3D:strips")
+    assert column(chunks, "/tracking", "TextDocument:text")[0][1] == ["# tracking\n\nnot yet in the map"]
 
 
 def test_points_of_all_submaps_keep_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The tracker on the rendered sample, whose poses and depth are exact; the map arrives late."""
+"""The tracker on the rendered sample, whose poses and depth are exact; the finished map arrives late."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from recon.core.events import FrameTracked
+from recon.core.events import FrameTracked, LocalMapGrown
 from recon.core.similarity import Array, Sim3
 from recon.core.tracked import TrackingCounts
 from recon.core.types import Camera, Frame, FrameGeometry, Image, PlacedFrame
@@ -21,7 +21,8 @@ from tests.support import SAMPLE
 SIZE = (640, 480)
 CAMERA = Camera("PINHOLE", *SIZE, (500.0, 500.0, 320.0, 240.0))
 KEYFRAMES = (0, 6, 12)
-PLACED_AT, COVERED, BACK = 15, 27, 4  # the map arrives; the lens is covered; the camera is elsewhere when it is not
+BEGUN, PLACED_AT = 9, 15  # there is a local map by then, and a finished one
+COVERED, BACK = 27, 4  # the lens is covered; the camera is elsewhere when it is not
 SEQUENCE = (*range(COVERED), None, None, *range(BACK, BACK + 3))  # of frames of the sample
 MEDIAN_DEPTH = 2.0  # about, in metres
 
@@ -78,34 +79,60 @@ def errors(tracked: Sequence[Tracked], numbers: Sequence[int]) -> tuple[Array, A
 
 @dataclass(frozen=True)
 class Walked:
-    """tracked: by position in SEQUENCE. tracker: after that."""
+    """tracked, grown: by position in SEQUENCE. tracker: after that."""
 
     tracked: list[Tracked]
+    grown: dict[int, LocalMapGrown]
     tracker: Tracker
     placed: tuple[PlacedFrame, ...]
 
 
 @pytest.fixture(scope="module")
 def walked() -> Walked:
-    tracker, tracked, placed = Tracker(), [], ()
+    tracker, tracked, grown, placed = Tracker(), [], {}, ()
     for index, number in enumerate(SEQUENCE):
         if index == PLACED_AT:
             placed = place(tracker)
         tracked.append(tracker.track(captured(index, number)))
-    return Walked(tracked, tracker, placed)
+        if local := tracker.extend(captured(index, number)):
+            grown[index] = local
+    return Walked(tracked, grown, tracker, placed)
 
 
 class TestTracker:
-    def test_it_waits_for_the_map_and_tracks_from_then_on(self, walked: Walked) -> None:
+    def test_it_tracks_in_a_map_of_its_own_until_the_finished_one_comes(self, walked: Walked) -> None:
         states = [one.state for one in walked.tracked]
-        assert states[:PLACED_AT] == ["waiting"] * PLACED_AT
-        assert set(states[PLACED_AT:COVERED]) == {"tracking"}
-        assert {one.piece for one in walked.tracked} == {0}
+        first = states.index("tracking")
+        assert states[:first] == ["waiting"] * first
+        assert 2 < first < BEGUN
+        assert set(states[first:COVERED]) == {"tracking"}
+        assert [one.piece for one in walked.tracked[first : PLACED_AT + 1]] == [-1] * (PLACED_AT + 1 - first)
+        assert {one.piece for one in walked.tracked[PLACED_AT + 1 : COVERED]} == {0}
 
-    def test_its_poses_are_right_beyond_the_map(self, walked: Walked) -> None:
-        apart, turned = errors(walked.tracked[PLACED_AT:COVERED], range(PLACED_AT, COVERED))
+    def test_its_own_map_has_the_true_shape(self, walked: Walked) -> None:
+        own = walked.tracked[BEGUN:PLACED_AT]
+        poses = np.array([np.linalg.inv(one.cam_from_world) for one in own if one.cam_from_world is not None])
+        true = np.array([truth(number).translation for number in range(BEGUN, PLACED_AT)])
+        here = poses[:, :3, 3] - poses[0, :3, 3]
+        scale = np.linalg.norm(true[-1] - true[0]) / np.linalg.norm(here[-1])
+        lengths = scale * np.linalg.norm(here, axis=1), np.linalg.norm(true - true[0], axis=1)
+        assert np.abs(lengths[0] - lengths[1]).max() < 0.05 * lengths[1][-1]
+        grown = walked.grown[PLACED_AT - 1]
+        assert grown.piece == -1
+        assert grown.camera.params[0] == pytest.approx(CAMERA.params[0], rel=0.06)
+        assert len(grown.positions) == len(grown.colours) > 300
+        assert len(grown.world_from_cam) > 6
+        assert 0.5 < np.median(grown.positions[:, 2]) < 2
+
+    def test_its_poses_are_right_beyond_the_finished_map(self, walked: Walked) -> None:
+        """The local map has moved there, with the lens of the finished one."""
+        after = range(PLACED_AT + 1, COVERED)
+        apart, turned = errors(walked.tracked[after.start : after.stop], after)
         assert apart.max() < 0.015 * MEDIAN_DEPTH
         assert turned.max() < 0.5
+        joined = walked.grown[PLACED_AT]
+        assert (joined.piece, joined.camera) == (0, CAMERA)
+        assert len(joined.world_from_cam) == PLACED_AT - KEYFRAMES[-1]  # those after the last placed one
 
     def test_a_covered_lens_gives_no_pose(self, walked: Walked) -> None:
         for one in walked.tracked[COVERED : COVERED + 2]:
@@ -126,6 +153,7 @@ class TestTracker:
         said = walked.tracker.track(captured(len(SEQUENCE), BACK + 3))
         walked.tracker.correct(walked.placed)
         assert said.cam_from_world is not None
+        assert said.jump > 1
         centre = change.inverse().apply(np.linalg.inv(said.cam_from_world)[:3, 3])
         assert np.linalg.norm(centre - truth(BACK + 3).translation) < 0.015 * MEDIAN_DEPTH
 
@@ -145,8 +173,11 @@ def test_counts_give_share_and_quantiles() -> None:
     counts = TrackingCounts()
     states = ["waiting"] * 10 + ["tracking"] * 60 + ["weak"] * 20 + ["lost"] * 10
     for index, state in enumerate(states):
-        counts.add(FrameTracked(index, 0.0, state, None, None, 0, 0, 0.0, float(index)))  # type: ignore[arg-type]
+        event = FrameTracked(index, 0.1 * index, state, None, None, 0, 0, 0.0, float(index))  # type: ignore[arg-type]
+        counts.add(event, 200.0 + index if index % 10 == 5 else None)
     report = counts.report()
     assert (report.frames, report.waiting, report.tracking, report.weak, report.lost) == (100, 10, 60, 20, 10)
     assert report.share == pytest.approx(80 / 90)
     assert (report.p50, report.p95) == (49, 94)
+    assert (report.keyframes, report.map_p50, report.map_p95) == (10, 245, 295)
+    assert report.first_pose == pytest.approx(1)
