@@ -28,9 +28,8 @@ from recon.core.types import Camera, FrameGeometry, PlacedFrame, SkippedFrame, S
 from recon.store.archive import load_arrays, save_arrays
 from recon.store.frame_arrays import FrameArrays, pack, unpack
 from recon.store.missing import why_no_map
+from recon.store.versions import MAP_VERSION, VERSIONS_READ
 
-MAP_VERSION = 3
-VERSIONS_READ = (1, 2, 3)  # 1 is compressed by zlib; 2 has plain depth and colour
 AGAIN = "Run the reconstruction again."
 Matrix = list[list[float]]
 

@@ -16,8 +16,9 @@ from recon.core.similarity import Sim3
 from recon.core.types import PlacedFrame, SkippedFrame, SparsePoints
 from recon.sources.originals import link_original
 from recon.store.archive import load_arrays, save_arrays
-from recon.store.map import MAP_VERSION, ReconstructedMap, images_folder, submap_path
+from recon.store.map import ReconstructedMap, images_folder, submap_path
 from recon.store.masks import mask_path
+from recon.store.versions import MAP_VERSION
 
 
 @dataclass(frozen=True, eq=False)

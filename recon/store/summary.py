@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from recon.core.errors import MapError
 from recon.core.metric import Metric
 from recon.core.typed_json import read_object, typed
+from recon.store.versions import VERSIONS_READ
 
 AGAIN = "Check the map with: recon check"
 NETWORK = "network {}"
@@ -64,7 +65,7 @@ def summarise(folder: Path) -> MapSummary:
         from recon.store.missing import why_no_map  # noqa: PLC0415  takes as long as the rest
 
         raise MapError(why_no_map(folder))
-    places = _read(folder / "map" / "map.json", _Places, (1, 2, 3))
+    places = _read(folder / "map" / "map.json", _Places, VERSIONS_READ)
     parts = _read(folder / "map" / "run.json", _Parts, (1, 2))
     report = _read(folder / "report.json", _Report, (1,))
     posed = places.frames + places.between
