@@ -200,3 +200,21 @@ def plain_colmap(
     from recon.lab.benchmark.plain_colmap import reconstruct_plainly
 
     reconstruct_plainly(source, every, matching, out)
+
+
+@app.command("wide-pairs")
+def wide_pairs(
+    folder: Annotated[Path, typer.Argument(metavar="MAP", help="Finished map with depth.")],
+    *,
+    reference: Annotated[Path, typer.Option(metavar="FILE", help="True poses in TUM format, by frame number.")],
+    count: Annotated[int, typer.Option("--pairs", min=1, help="Pairs to solve.")] = 60,
+) -> None:
+    """Compare features on pairs of views far apart.
+
+    The views share 10 to 40% of what they see, by the depth of the map.
+    """
+    from recon.lab.benchmark.wide_pairs import HEADER, measure
+
+    typer.echo(HEADER)
+    for result in measure(folder, reference, count):
+        typer.echo(result.row())

@@ -13,6 +13,7 @@ from cli.options import (
     DenseDepth,
     Device,
     Every,
+    Features,
     Fps,
     Intrinsics,
     Keyframes,
@@ -68,6 +69,7 @@ def live(
     refine: Refine = "auto",
     depth: DenseDepth = "filled",
     quality: Quality = "normal",
+    features: Features = "auto",
     tracking: Tracking = True,
     viewer: Viewer = None,
     web_host: WebHost = "127.0.0.1",
@@ -106,6 +108,7 @@ def live(
         refine=refine,
         depth=depth,
         quality=quality,
+        features=features,
         places=places,
         tracking=tracking,
     )

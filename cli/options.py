@@ -69,6 +69,10 @@ Quality = Annotated[
     Literal["fast", "normal", "best"],
     typer.Option(help="Fewer features and coarser depth (fast), or more and finer (best)."),
 ]
+Features = Annotated[
+    Literal["auto", "sift", "xfeat+sift"],
+    typer.Option(help="SIFT, with pretrained features where frames have no place (auto) or everywhere (xfeat+sift)."),
+]
 Refine = Annotated[
     Literal["auto", "none"],
     typer.Option(help="Final bundle adjustment of all poses (auto), or none."),

@@ -116,8 +116,8 @@ def _settings(descriptor: str | None, weights: str | None, device: str) -> Place
 
 
 def _reranker(device: str) -> Reranker:
+    from recon.sfm.xfeat_matching import open_xfeat_matcher
     from retrieval.reranking import Reranker
-    from retrieval.xfeat_matching import open_xfeat_matcher
 
     return Reranker(open_xfeat_matcher(device))
 

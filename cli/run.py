@@ -20,6 +20,7 @@ from cli.options import (
     DenseDepth,
     Device,
     Every,
+    Features,
     Fps,
     Input,
     Intrinsics,
@@ -117,6 +118,7 @@ def prepare(
     refine: Refine = "auto",
     depth: DenseDepth = "filled",
     quality: Quality = "normal",
+    features: Features = "auto",
     voxel: Voxel = None,
     max_points: MaxPoints = 10_000_000,
     viewer: Viewer = None,
@@ -155,6 +157,7 @@ def prepare(
         refine=refine,
         depth=depth,
         quality=quality,
+        features=features,
         places=places,
     )
     finished = 0

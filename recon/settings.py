@@ -13,6 +13,7 @@ from recon.sources.base import Keyframes, SourceOptions
 Refine = Literal["auto", "none"]
 DenseDepth = Literal["filled", "classical"]
 QualityName = Literal["fast", "normal", "best"]
+FeaturesName = Literal["auto", "sift", "xfeat+sift"]
 DEFAULT_OVERLAP = 12  # frames
 FEW_FRAMES = 100  # that are all mapped by default
 
@@ -96,7 +97,8 @@ class RunSettings:
     depth; with ``filled`` the learned stage fills the gaps of the ``classical`` one. quality: of structure from motion,
     see ``recon.sfm.quality``.
     front_end: a name in ``recon.frontend.FRONT_ENDS``; empty for the network if one is given, else structure from
-    motion. matcher: of structure from motion, a name in ``recon.sfm.matching.MATCHERS``. places: how the recogniser was
+    motion. matcher: of structure from motion, a name in ``recon.sfm.matching.MATCHERS``. features: whether pretrained
+    features help SIFT: ``auto`` where frames have no place, ``xfeat+sift`` everywhere. places: how the recogniser was
     opened, see ``retrieval.recogniser.open_recogniser``; None for no loops, or for a recogniser of the caller's own.
     tracking: give every frame of a live source a pose at once.
     Raises SettingsError for values that cannot work.
@@ -116,6 +118,7 @@ class RunSettings:
     quality: QualityName = "normal"
     front_end: str = ""
     matcher: str = "sift"
+    features: FeaturesName = "auto"
     places: PlaceSettings | None = None
     tracking: bool = True
 
@@ -141,6 +144,9 @@ class RunSettings:
                 f"--quality {self.quality} cannot be combined with --weights: it sets how much structure from motion "
                 "does. Use --pixels for a smaller or larger network input."
             )
+        if self.features == "xfeat+sift" and (self.network or self.matcher != "sift"):
+            other = "--weights: the network" if self.network else f"the matcher {self.matcher}, which"
+            raise SettingsError(f"--features xfeat+sift cannot be combined with {other} uses no SIFT. Use only one.")
         if self.source.cameras != "auto" and (self.network or self.intrinsics):
             other = "--weights: the network finds the lens" if self.network else "--intrinsics, one lens for all images"
             raise SettingsError(

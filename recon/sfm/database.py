@@ -57,6 +57,7 @@ class _End(NamedTuple):
     scale: float
 
 
+Pixels = tuple[NDArray[np.floating], NDArray[np.floating]]  # matched, (m, 2) each
 _Matched = tuple[Pair, Rows, pycolmap.TwoViewGeometry | None]
 
 
@@ -166,6 +167,8 @@ class MatchDatabase:
     def _read_features(self, frame_index: int) -> Features:
         keypoints = self._database.read_keypoints(image_id(frame_index))
         descriptors = descriptors_from_bytes(np.array(self._database.read_descriptors(image_id(frame_index)).data))
+        if not isinstance(self._matcher, ImageMatcher):
+            keypoints = keypoints[: len(descriptors)]  # those that were added later have none
         return Features(keypoints, descriptors, self._frames[frame_index].original_size)
 
     def _read_few_features(self, frame_index: int) -> Features:
@@ -250,25 +253,67 @@ class MatchDatabase:
 
     def _match_images(self, matcher: ImageMatcher, pairs: Sequence[Pair]) -> list[_Matched]:
         """Match pairs by their images, add the keypoints that this finds, and verify."""
+        pixels = zip(pairs, matcher.match_images(pairs, self.features), strict=True)
+        matches = [one_to_one(rows) for rows in self._add_keypoints(pixels)]
+        return list(zip(pairs, matches, self._judged(pairs, matches), strict=True))
+
+    @stage("matching")
+    def add_matches(self, pixels: Mapping[Pair, Pixels]) -> dict[Pair, pycolmap.TwoViewGeometry]:
+        """Add matched pixels (m, 2) in the originals to the verified matches of pairs, and verify them together.
+
+        Pixels without a keypoint near them become new keypoints, without descriptors. Returns the geometries that the
+        pairs had before, of those that have more matches now.
+        """
+        rows, before = self._add_keypoints(pixels.items()), {}
+        known = [self.verified_matches(pair) if self.inliers(*pair) else np.zeros((0, 2), np.int64) for pair in pixels]
+        matches = [one_to_one(np.concatenate(both)) for both in zip(known, rows, strict=True)]
+        for pair, geometry in zip(pixels, self._judged(list(pixels), matches), strict=True):
+            if geometry is not None and len(geometry.inlier_matches) > self.inliers(*pair):
+                before[pair] = self.two_views(pair) if self.inliers(*pair) else pycolmap.TwoViewGeometry()
+                self._replace_geometry(pair, geometry)
+        return before
+
+    def restore_geometries(self, before: Mapping[Pair, pycolmap.TwoViewGeometry]) -> None:
+        """Undo ``add_matches``, but for the keypoints, which matter no more."""
+        for pair, geometry in before.items():
+            self._replace_geometry(pair, geometry)
+
+    def _replace_geometry(self, pair: Pair, geometry: pycolmap.TwoViewGeometry) -> None:
+        ids = image_id(pair[0]), image_id(pair[1])
+        self._database.delete_two_view_geometry(*ids)
+        self._database.write_two_view_geometry(*ids, geometry)
+        self._inliers[pair] = len(geometry.inlier_matches)
+
+    def _add_keypoints(self, pixels: Iterable[tuple[Pair, Pixels]]) -> list[NDArray[np.int64]]:
+        """The keypoint rows (m, 2) of matched pixels of pairs; those without a keypoint near them get one."""
         changed: dict[int, NDArray[np.float32]] = {}
-        matches = []
-        for pair, matched in zip(pairs, matcher.match_images(pairs, self.features), strict=True):
-            rows = []
-            for index, pixels in zip(pair, matched, strict=True):
-                before = changed[index] if index in changed else self.features(index).keypoints
-                changed[index], own = with_keypoints(before, pixels, self._scale[index])
-                rows.append(own)
-            matches.append(one_to_one(np.column_stack(rows)))
+        rows = []
+        for pair, matched in pixels:
+            ends = []
+            for index, own in zip(pair, matched, strict=True):
+                before = changed[index] if index in changed else self._database.read_keypoints(image_id(index))
+                changed[index], found = with_keypoints(before, own, self._scale[index])
+                ends.append(found)
+            rows.append(np.column_stack(ends))
         for index, keypoints in changed.items():
             self._database.update_keypoints(image_id(index), keypoints)
         self.features.cache_clear()
+        return rows
+
+    def _judged(self, pairs: Sequence[Pair], matches: Sequence[Rows]) -> list[pycolmap.TwoViewGeometry | None]:
+        """The geometries of pairs with matched keypoint rows (m, 2)."""
 
         def judge(view: tuple[Rows, tuple[_End, _End]]) -> pycolmap.TwoViewGeometry | None:
             return _verified(view[0], *view[1], None)
 
-        ends = ((self._end(first), self._end(second)) for first, second in pairs)
-        geometries = beside(judge, zip(matches, ends, strict=True))
-        return list(zip(pairs, matches, geometries, strict=True))
+        ends = ((self._whole_end(first), self._whole_end(second)) for first, second in pairs)
+        return list(beside(judge, zip(matches, ends, strict=True)))
+
+    def _whole_end(self, index: int) -> _End:
+        """What verification needs of a frame, with the keypoints that have no descriptors."""
+        keypoints = self._database.read_keypoints(image_id(index))
+        features = replace(self.features(index), keypoints=keypoints)
+        return _End(features, np.arange(len(keypoints)), self.camera(index), self._scale[index])
 
     def _end(self, index: int, rows: NDArray[np.int64] | None = None) -> _End:
         """What matching needs of a frame. rows: of the features to match; None for all."""
@@ -276,6 +321,7 @@ class MatchDatabase:
         if rows is None:
             rows = np.arange(len(features.keypoints))
         else:
+            rows = rows[rows < len(features.keypoints)]
             features = features.rows(rows)
         return _End(features, rows, self.camera(index), self._scale[index])
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from recon.core.errors import DependencyError
 from recon.core.events import Listener, Notice
 from recon.core.refusal import Hindrance, Unplaced, refusal
 from recon.core.similarity import Array
-from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, FrameGeometry, SparseModel
+from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.stages import open_depth_stage
 from recon.depth.views import Depth, DepthStage, make_view
 from recon.frontend import Workplace
-from recon.settings import RunSettings
+from recon.settings import FeaturesName, RunSettings
 from recon.sfm.consistency import adjust_model, match_map, refine_map
 from recon.sfm.crops import have_different_centres
 from recon.sfm.database import MatchDatabase
@@ -27,11 +28,12 @@ from recon.sfm.lens import largest_change
 from recon.sfm.lens_check import join_equal, reassign, several_lenses
 from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
-from recon.sfm.matching import AnyMatcher, ImageMatcher, Pair, SiftMatcher, open_matcher
+from recon.sfm.matching import AnyMatcher, ImageMatcher, Matcher, Pair, SiftMatcher, open_matcher
 from recon.sfm.mirrored import find_mirrored
 from recon.sfm.motions import find_moving
 from recon.sfm.pairs import window_pairs
 from recon.sfm.quality import QUALITIES
+from recon.sfm.wide_pairs import WidePairs
 from recon.sources.base import Cameras
 
 # Near neighbours only: distant frames that look alike may show two places, which only the whole map can separate.
@@ -70,6 +72,7 @@ STABILISED = (
     "The centre of the image moves from frame to frame, as in a stabilised video. It is estimated for each frame; "
     "video without stabilisation gives better maps."
 )
+MAY_BE_WIDE = "Some frames have no place by SIFT; pretrained features might find one."
 FOREIGN_EXIF = "The focal length in the images' EXIF does not fit the images; it is ignored."
 AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repeated print, at most 16% elsewhere
 
@@ -77,7 +80,8 @@ AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repea
 @dataclass(frozen=True)
 class SfmSettings:
     """Settings of structure from motion. camera: a calibrated lens, never changed. depth_size, adjusted_features: see
-    ``Quality``. cameras: how frames share lenses."""
+    ``Quality``. cameras: how frames share lenses. features: ``auto`` opens pretrained ones when a frame has no place.
+    wide_matcher: pretrained features that are used everywhere."""
 
     model: CameraModel = "SIMPLE_RADIAL"
     camera: Camera | None = None
@@ -86,6 +90,8 @@ class SfmSettings:
     matcher: AnyMatcher = field(default_factory=SiftMatcher)
     depth_stage: DepthStage = field(default_factory=PlaneSweep)
     cameras: Cameras = "auto"
+    features: FeaturesName = "auto"
+    wide_matcher: Matcher | None = None
 
 
 class StructureFromMotion:
@@ -113,6 +119,8 @@ class StructureFromMotion:
         self._hindrance: Hindrance | None = None
         self._mappings = 0
         self._mirrored: set[int] = set()
+        self._features = settings.features if isinstance(matcher, SiftMatcher) else "sift"
+        self._wide = WidePairs(self.database, settings.wide_matcher) if settings.wide_matcher else None
 
     @classmethod
     def prepare(cls, settings: RunSettings) -> Callable[[Workplace], StructureFromMotion]:
@@ -120,10 +128,17 @@ class StructureFromMotion:
         matcher = open_matcher(settings.matcher)
         if isinstance(matcher, SiftMatcher):
             matcher = replace(matcher, max_features=QUALITIES[settings.quality].features)
-        return partial(cls._start, settings, matcher)
+        wide = None
+        if settings.features == "xfeat+sift":
+            from recon.sfm.xfeat_matching import open_xfeat_matcher  # noqa: PLC0415  torch takes seconds to import
+
+            wide = open_xfeat_matcher("auto")
+        return partial(cls._start, settings, matcher, wide)
 
     @classmethod
-    def _start(cls, settings: RunSettings, matcher: AnyMatcher, place: Workplace) -> StructureFromMotion:
+    def _start(
+        cls, settings: RunSettings, matcher: AnyMatcher, wide: Matcher | None, place: Workplace
+    ) -> StructureFromMotion:
         stage, quality = open_depth_stage(settings.depth, place.tell), QUALITIES[settings.quality]
         sfm = SfmSettings(
             settings.camera_model,
@@ -133,6 +148,8 @@ class StructureFromMotion:
             matcher=matcher,
             depth_stage=stage,
             cameras=settings.source.cameras,
+            features=settings.features,
+            wide_matcher=wide,
         )
         return cls(place.folder, sfm, place.tell, place.finished)
 
@@ -144,9 +161,12 @@ class StructureFromMotion:
         self._match(chunk.index, indices)
         self._leave_out_mirrored(chunk)
         chunk = self._leave_out_moving(chunk)
+        if self._wide and self._features == "xfeat+sift":
+            self._wide.connect(self._unmirrored(chunk), indices)
         model, effort, restarted = self._map_with_lenses(chunk.index, indices)
         if self._strengthen(model):
             model, effort, restarted = self._map(indices)
+        model, effort, restarted = self._widened(chunk, (model, effort, restarted))
         if effort != self._effort:
             self._effort = effort
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
@@ -250,6 +270,43 @@ class StructureFromMotion:
         self.database.describe_again([frame for frame in frames[chunk.overlap :] if frame.index in changed])
         self._match(chunk.index, [frame.index for frame in frames])
         return replace(chunk, frames=frames)
+
+    def _widened(self, chunk: Chunk, mapped: tuple[SparseModel, Effort, bool]) -> tuple[SparseModel, Effort, bool]:
+        """``mapped``, or a model with more frames by pretrained features, which match those that have no place.
+
+        They only add frames to a model with more than half of them, which keep their poses: what SIFT has placed cannot
+        be folded by what looks alike.
+        """
+        model, _, restarted = mapped
+        frames, indices = self._unmirrored(chunk), [frame.index for frame in chunk.frames]
+        lost = {frame.index for frame in frames} - model.cam_from_model.keys()
+        if not lost or 2 * count_placed(model, indices) <= len(indices) or not self._open_wide():
+            return mapped
+        before = self._wide.connect(frames, lost) if self._wide else {}
+        if not before:
+            return mapped
+        self._mappings = 0
+        wider, effort = self._escalate(indices, model.cam_from_model)
+        if self._wide and count_placed(wider, indices) <= count_placed(model, indices):
+            self._wide.withdraw(before)
+            return mapped
+        return wider, effort, restarted
+
+    def _open_wide(self) -> bool:
+        """Whether there are pretrained features. If they are not installed, a notice says so, once."""
+        if self._wide or self._features == "sift":
+            return self._wide is not None
+        from recon.sfm.xfeat_matching import open_xfeat_matcher  # noqa: PLC0415  torch takes seconds to import
+
+        try:
+            self._wide = WidePairs(self.database, open_xfeat_matcher("auto"))
+        except DependencyError as error:
+            self._features = "sift"
+            self._tell(Notice(f"{MAY_BE_WIDE} {error}"))
+        return self._wide is not None
+
+    def _unmirrored(self, chunk: Chunk) -> list[Frame]:
+        return [frame for frame in chunk.frames if frame.index not in self._mirrored]
 
     def _strengthen(self, model: SparseModel) -> bool:
         """Match closer frames if few points carry the scale; returns whether that was necessary."""

@@ -345,7 +345,7 @@ def _comparable(settings: RunSettings, *, same: bool) -> Row:
     # A calibration also sets the model, which the user then need not know.
     lens = {"intrinsics": settings.intrinsics, "camera_model": settings.camera_model, "cameras": cameras}
     masks = settings.source.masks and "given"  # their content is compared frame by frame
-    own = {"chunk": settings.chunk, "overlap": settings.overlap, "depth": settings.depth, "quality": settings.quality}
+    own = {name: getattr(settings, name) for name in ("chunk", "overlap", "depth", "quality", "features")}
     own |= asdict(settings.source) | {"masks": masks}
     return {f"--{name.replace('_', '-')}": value for name, value in (lens | (own if same else {})).items()}
 

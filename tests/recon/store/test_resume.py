@@ -435,6 +435,7 @@ def test_nothing_to_resume(photos: Path, tmp_path: Path) -> None:
         (replace(AGAIN, source=SourceOptions(max_frames=9)), "without --max-frames, not with --max-frames 9"),
         (replace(AGAIN, depth="classical"), "with --depth filled, not with --depth classical"),
         (replace(AGAIN, quality="fast"), "with --quality normal, not with --quality fast"),
+        (replace(AGAIN, features="sift"), "with --features auto, not with --features sift"),
     ],
 )
 def test_other_settings_are_refused(photos: Path, tmp_path: Path, settings: RunSettings, words: str) -> None:

@@ -29,7 +29,7 @@ class XFeatMatcher:
     """A ``recon.sfm.matching.Matcher`` for different light and views far apart.
 
     It also matches what only looks alike, such as the two sides of a printed mug, so that geometry alone does not tell
-    a fold: it is no matcher for mapping.
+    a fold: mapping uses it through ``recon.sfm.wide_pairs``.
     """
 
     network: XFeat

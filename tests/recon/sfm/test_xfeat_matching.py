@@ -1,11 +1,8 @@
-"""XFeat's keypoints against the public implementation, and the order of matches by shared points."""
+"""XFeat's keypoints against the public implementation, and what its matches add to a database of SIFT."""
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,12 +14,8 @@ import torch
 from recon.core.bundled import XFEAT
 from recon.core.types import Frame, Image
 from recon.network.known_weights import read_published
-from retrieval.benchmark import evaluate_folder
-from retrieval.collection import Match, read_image
-from retrieval.describer import Descriptors, Masks
-from retrieval.lab.place_vocabulary import by_night
-from retrieval.reranking import CONFIRMED, Reranker
-from retrieval.xfeat_matching import XFeatMatcher, detect, open_xfeat_matcher
+from recon.sfm.xfeat_matching import XFeatMatcher, detect, open_xfeat_matcher
+from retrieval.collection import read_image
 from tests.support import SAMPLE
 
 PATHS = [SAMPLE / "images" / f"{number:06d}.jpg" for number in (7, 8, 30)]
@@ -94,37 +87,3 @@ def test_masked_pixels_and_small_images_have_no_keypoints(matcher: XFeatMatcher,
     assert found.keypoints[:, 0].max() < 640  # the original is twice as wide
     tiny = matcher.describe(as_frame(images[0][:20]))
     assert len(tiny.keypoints) == 0 and matcher.match(tiny, found).shape == (0, 2)
-
-
-def test_matches_are_ordered_by_shared_points(matcher: XFeatMatcher, images: list[Image], tmp_path: Path) -> None:
-    night = by_night(images[0], np.random.default_rng(0))
-    (tmp_path / "broken.jpg").write_bytes(b"no image")
-    similar = [Match(path, 0.5) for path in (PATHS[2], PATHS[1], tmp_path / "broken.jpg", PATHS[0])]
-    same, next_to_it, *others = Reranker(matcher).reranked(night, similar)
-    assert (same.path, next_to_it.path) == (PATHS[0], PATHS[1])
-    assert counted(same) > counted(next_to_it) >= CONFIRMED > counted(others[0])
-    assert (others[1].path.name, others[1].points) == ("broken.jpg", None)
-
-
-class Numbered:
-    """Finds the first image of a folder the most similar."""
-
-    name, dim = "numbered", 2
-
-    def describe(self, images: Sequence[Image], masks: Masks = None) -> Descriptors:
-        angles = np.arange(len(images), dtype=np.float32)[:, None] / 10
-        return np.hstack([np.cos(angles), np.sin(angles)])
-
-
-def test_recall_of_ordered_matches(matcher: XFeatMatcher, tmp_path: Path) -> None:
-    for kind, paths in (("database", PATHS[::-1]), ("queries", PATHS[:1])):
-        (tmp_path / kind).mkdir()
-        for path in paths:
-            shutil.copy(path, tmp_path / kind / f"@{5000 - 100 * int(path.stem):06d}@0@.jpg")
-    assert evaluate_folder(tmp_path, Numbered()).recall == {1: 0, 5: 1, 10: 1}
-    assert evaluate_folder(tmp_path, Numbered(), reranker=Reranker(matcher)).recall[1] == 1
-
-
-def counted(match: Match) -> int:
-    assert match.points is not None
-    return match.points
