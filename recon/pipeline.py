@@ -24,7 +24,6 @@ from recon.mapping.chunks import chunks
 from recon.mapping.correction import correct
 from recon.mapping.frames import RunFrames, passed_over
 from recon.mapping.growing import GrowingMap
-from recon.mapping.renewal import stale
 from recon.separate import prepare_front_end
 from recon.settings import RunSettings
 from recon.sources import Source, open_source
@@ -310,7 +309,7 @@ class Run:
             self._write_places()
             corrected = correct(open_map(self._task.out), model, self._frames.names)
             self._map.adjust(corrected.frames, corrected.points)
-        self._renew_depth(stale(corrected.misfits))
+        self._renew_depth(corrected.stale)
 
     def _renew_depth(self, frames: frozenset[int]) -> None:
         """Compute the depth of frames again."""

@@ -10,20 +10,29 @@ from numpy.typing import NDArray
 
 from recon.core.similarity import Array, Sim3
 from recon.core.types import DepthMap, FrameGeometry, PlacedFrame, SparseModel, SparsePoints
+from recon.mapping.doubts import Doubts
 from recon.store.map import ReconstructedMap
 
 ENOUGH_PIXELS = 20
+STALE = 0.03  # misfit above which depth is computed again; usually 0.002 to 0.02
 
 
 class Correction(NamedTuple):
     """Placed frames and coloured points (in the world) of a refined model.
 
-    misfits: by frame, how far its depth is from that of its sparse points, see ``misfit``.
+    stale: the frames whose depth is so far from that of their sparse points that it has to be computed again.
     """
 
     frames: tuple[PlacedFrame, ...]
     points: SparsePoints
-    misfits: dict[int, float]
+    stale: frozenset[int]
+
+
+class Renewed(NamedTuple):
+    """What is known of depth that was computed again. depths: typical depth by frame. doubts: by submap."""
+
+    depths: dict[int, float]
+    doubts: dict[int, Doubts]
 
 
 def correct(reconstruction: ReconstructedMap, model: SparseModel, names: dict[int, tuple[str, float]]) -> Correction:
@@ -37,7 +46,7 @@ def correct(reconstruction: ReconstructedMap, model: SparseModel, names: dict[in
     everywhere = replace(
         reconstruction, frames=tuple(_placed(index, model, scales, names) for index in model.cam_from_model)
     )
-    misfits: dict[int, float] = {}
+    stale = set[int]()
     colours = np.zeros((len(model.points.positions), 3))
     counts = np.zeros(len(model.points.positions))
     rows_of = model.points.rows_by_frame()
@@ -50,7 +59,8 @@ def correct(reconstruction: ReconstructedMap, model: SparseModel, names: dict[in
         stored = geometry.depth[rows, columns]
         if np.count_nonzero(stored) >= ENOUGH_PIXELS:
             scales[geometry.index] = float(np.median(depth[stored > 0] / stored[stored > 0]))
-            misfits[geometry.index] = misfit(stored * scales[geometry.index], depth)
+            if misfit(stored * scales[geometry.index], depth) > STALE:
+                stale.add(geometry.index)
     grey = np.full_like(colours, 128)
     mean = np.where(counts[:, None] > 0, colours / np.maximum(counts, 1)[:, None], grey)
     points = SparsePoints(
@@ -61,7 +71,7 @@ def correct(reconstruction: ReconstructedMap, model: SparseModel, names: dict[in
         pixels=model.points.pixels,
     )
     frames = tuple(_placed(index, model, scales, names) for index in sorted(model.cam_from_model))
-    return Correction(frames, points, misfits)
+    return Correction(frames, points, frozenset(stale))
 
 
 def misfit(dense: Array | DepthMap, sparse: Array) -> float:

@@ -13,10 +13,10 @@ from recon.core.similarity import Sim3
 from recon.core.stopwatch import stage
 from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, PlacedFrame, SparsePoints, Submap
 from recon.core.workers import Workers
+from recon.mapping.correction import Renewed
 from recon.mapping.doubts import Doubts, find_doubts, scale_jumps, unjudged, warnings
 from recon.mapping.loops import LoopCloser
 from recon.mapping.placement import Piece, Placement
-from recon.mapping.renewal import Renewed
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
 
 EXAMINE = "recon.mapping.sanity:examine"

@@ -6,8 +6,8 @@ much that the depth no longer fits: with a lens a third too long, the scene is a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,7 @@ from recon.core.sizes import scaled
 from recon.core.types import DepthMap, Frame, FrameGeometry, SparseModel
 from recon.depth.stages import open_depth_stage
 from recon.depth.views import Depth, DepthStage, PosedView, make_view, posed
-from recon.mapping.correction import misfit
+from recon.mapping.correction import Renewed, misfit
 from recon.mapping.doubts import Doubts, find_doubts
 from recon.mapping.world import typical_depth
 from recon.settings import DenseDepth
@@ -26,23 +26,9 @@ from recon.sources.decoding import read_photo
 from recon.store.map import ReconstructedMap, frames_in, open_map, rewrite_depth
 from recon.store.masks import resized_mask
 
-STALE = 0.03  # misfit above which depth is computed again; usually 0.002 to 0.02
 USELESS = 0.1  # misfit above which no depth is better
 AROUND = 12  # frames before and after a submap that its frames are also compared with
 OVERSIZE = 2  # of the images that are undistorted, in sizes of the depth
-
-
-@dataclass(frozen=True, eq=False)
-class Renewed:
-    """What is known of new depth. depths: ``typical_depth`` by frame. doubts: by submap."""
-
-    depths: dict[int, float]
-    doubts: dict[int, Doubts]
-
-
-def stale(misfits: Mapping[int, float]) -> frozenset[int]:
-    """The frames whose depth has to be computed again."""
-    return frozenset(index for index, value in misfits.items() if value > STALE)
 
 
 def renew_depth(folder: Path, frames: Collection[int], kind: DenseDepth, tell: Listener) -> Renewed:

@@ -280,12 +280,12 @@ class StructureFromMotion:
         model, _, restarted = mapped
         frames, indices = self._unmirrored(chunk), [frame.index for frame in chunk.frames]
         lost = {frame.index for frame in frames} - model.cam_from_model.keys()
-        if not lost or 2 * count_placed(model, indices) <= len(indices) or not self._open_wide():
+        too_few = 2 * count_placed(model, indices) <= len(indices)
+        if not lost or too_few or self._is_spent or not self._open_wide():
             return mapped
         before = self._wide.connect(frames, lost) if self._wide else {}
         if not before:
             return mapped
-        self._mappings = 0
         wider, effort = self._escalate(indices, model.cam_from_model)
         if self._wide and count_placed(wider, indices) <= count_placed(model, indices):
             self._wide.withdraw(before)

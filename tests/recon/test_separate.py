@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,3 +69,9 @@ def test_the_map_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> Non
     for number in range(len(alone)):  # what a chunk keeps from the one before is not stored again
         names = [sorted(load_arrays(out / "map" / f"submap_{number:04d}.npz")) for out in outs]
         assert names[0] == names[1]
+
+
+def test_the_process_that_captures_does_not_load_colmap() -> None:
+    """COLMAP catches SIGTERM and holds the interpreter lock for seconds."""
+    code = "import sys, cli.live, cli.run, recon.pipeline; sys.exit('pycolmap' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,8 +12,8 @@ from numpy.testing import assert_array_equal
 from recon.core.events import Event, Progress
 from recon.core.similarity import Array
 from recon.core.types import FrameGeometry, SparseModel
-from recon.mapping.correction import correct, misfit
-from recon.mapping.renewal import Renewed, renew_depth, stale
+from recon.mapping.correction import Renewed, correct, misfit
+from recon.mapping.renewal import renew_depth
 from recon.store.map import ReconstructedMap, frames_in, images_folder, open_map, read_arrays, rewrite_depth
 from tests.support import make_map
 
@@ -47,7 +47,7 @@ def stale_frames(reconstruction: ReconstructedMap) -> frozenset[int]:
     poses = {frame.index: frame.cam_from_world for frame in reconstruction.frames}
     cameras = {frame.index: frame.camera for frame in reconstruction.frames}
     names = {frame.index: (frame.name, frame.timestamp) for frame in reconstruction.frames}
-    return stale(correct(reconstruction, SparseModel(poses, cameras, reconstruction.points), names).misfits)
+    return correct(reconstruction, SparseModel(poses, cameras, reconstruction.points), names).stale
 
 
 def test_bent_depth_is_found_and_computed_again(made: ReconstructedMap) -> None:
