@@ -319,9 +319,16 @@ class Run:
         workers, depth = self._task.workers, self._task.settings.depth
         renew = partial(workers.call, "geometry", RENEW_DEPTH, self._task.out, frames, depth, workers.tell)
         with stage("depth again"):
-            renewed = self._tell.helpers.attempt("depth", renew)
+            renewed = self._tell.helpers.attempt("new depth", renew)
         if renewed:
             self._map.renew(renewed)
+        unread = renewed.unread if renewed else ()
+        if unread or not renewed:
+            why = f": {unread[0]}" if unread else ""
+            self._tell.suspect(
+                f"the depth of {len(unread) or len(frames)} frames contradicts the final poses, and could not be "
+                f"computed again{why}"
+            )
 
     def _place_passed(self) -> None:
         """Estimate poses for the frames that were passed over; reads the source again."""

@@ -12,6 +12,14 @@ SQUARED = FLATTENING * (2 - FLATTENING)  # eccentricity
 ROUNDS = 5  # each makes the latitude about 100 times as exact
 
 
+def middle(fixes: Array) -> Origin:
+    """The median of places (n, 3), on either side of the 180th meridian as well."""
+    first = fixes[0, 1]
+    longitudes = first + (fixes[:, 1] - first + 180) % 360 - 180
+    longitude = (float(np.median(longitudes)) + 180) % 360 - 180
+    return float(np.median(fixes[:, 0])), longitude, float(np.median(fixes[:, 2]))
+
+
 def east_north_up(fix: Origin, origin: Origin) -> Array:
     """Metres (3,) east, north and up of the origin, in axes that are fixed there."""
     return np.asarray(_local_from_earth(origin) @ (_earth_centred(fix) - _earth_centred(origin)))

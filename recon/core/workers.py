@@ -98,6 +98,9 @@ class _Worker:
                 message = receive(self._channel)
         except ConnectionError as error:
             raise self._died() from error
+        except Exception:  # the message may have been an answer: nobody would know whose
+            self.close()
+            raise
         if not isinstance(message, Outcome):
             self._hear(message)
             return

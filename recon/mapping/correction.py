@@ -29,10 +29,15 @@ class Correction(NamedTuple):
 
 
 class Renewed(NamedTuple):
-    """What is known of depth that was computed again. depths: typical depth by frame. doubts: by submap."""
+    """What is known of depth that was computed again.
+
+    depths: typical depth by frame. doubts: by submap. unread: the images that could not be read, with the reason; their
+    frames keep their depth.
+    """
 
     depths: dict[int, float]
     doubts: dict[int, Doubts]
+    unread: tuple[str, ...]
 
 
 def correct(reconstruction: ReconstructedMap, model: SparseModel, names: dict[int, tuple[str, float]]) -> Correction:

@@ -22,7 +22,7 @@ from recon.mapping.correction import Renewed, misfit
 from recon.mapping.doubts import Doubts, find_doubts
 from recon.mapping.world import typical_depth
 from recon.settings import DenseDepth
-from recon.sources.decoding import read_photo
+from recon.sources.decoding import UnreadableImage, read_photo
 from recon.store.map import ReconstructedMap, frames_in, open_map, rewrite_depth
 from recon.store.masks import resized_mask
 
@@ -35,10 +35,10 @@ def renew_depth(folder: Path, frames: Collection[int], kind: DenseDepth, tell: L
     """Compute the depth of ``frames`` again from their images, with the poses and lenses of the map in ``folder``.
 
     Where the new depth fits the sparse points no better, the old one stays; where both are useless, there is none.
-    Raises MapError, UnreadableImage for a missing image, OutputError.
+    Raises MapError and OutputError.
     """
     renewal = _Renewal(open_map(folder), open_depth_stage(kind, tell))
-    renewed, left = Renewed({}, {}), set(frames)
+    depths, doubts, left = dict[int, float](), dict[int, Doubts](), set(frames)
     for path in renewal.map.submap_files:
         added = frames_in(path)
         chosen = left.intersection(added)
@@ -47,10 +47,10 @@ def renew_depth(folder: Path, frames: Collection[int], kind: DenseDepth, tell: L
         found = renewal.compute(chosen, added, left)
         rewrite_depth(path, found)
         left -= chosen
-        renewed.depths.update((frame.index, typical_depth(frame)) for frame in found)
-        renewed.doubts[int(path.stem.removeprefix("submap_"))] = renewal.doubts(added)
+        depths.update((frame.index, typical_depth(frame)) for frame in found)
+        doubts[int(path.stem.removeprefix("submap_"))] = renewal.doubts(added)
         tell(Progress("depth", len(frames) - len(left), len(frames)))
-    return renewed
+    return Renewed(depths, doubts, tuple(renewal.unread))
 
 
 class _Renewal:
@@ -58,6 +58,7 @@ class _Renewal:
 
     def __init__(self, reconstruction: ReconstructedMap, stage: DepthStage) -> None:
         self.map, self._stage = reconstruction, stage
+        self.unread: list[str] = []
         self._placed = {frame.index: frame for frame in reconstruction.frames}
         self._order = sorted(self._placed)
         poses = {frame.index: frame.cam_from_world for frame in reconstruction.frames}
@@ -67,7 +68,8 @@ class _Renewal:
     def compute(self, chosen: Collection[int], added: Sequence[int], stale: Collection[int]) -> list[FrameGeometry]:
         """New depth of the ``chosen`` frames of a submap that ``added`` them. stale: frames whose depth is not used."""
         before = {geometry.index: geometry for geometry in self._around(added)}
-        views = {index: self._new_view(before[index]) for index in chosen if index in before}
+        new = ((index, self._new_view(before[index])) for index in sorted(chosen) if index in before)
+        views = {index: view for index, view in new if view}
         solved = [self._in_world(geometry) for index, geometry in before.items() if index not in stale]
         known = {geometry.index: Depth(geometry.depth, geometry.confidence) for geometry in solved}
         others = [self._stored_view(geometry) for geometry in solved]
@@ -95,11 +97,19 @@ class _Renewal:
         whole = np.ones(geometry.depth.shape, np.bool_)
         return posed(geometry.index, geometry.colour, whole, geometry.intrinsics, self._model)
 
-    def _new_view(self, geometry: FrameGeometry) -> PosedView:
-        """The view of a frame's original, with the lens that it has now."""
+    def _new_view(self, geometry: FrameGeometry) -> PosedView | None:
+        """The view of a frame's original, with the lens that it has now; None if the image cannot be read."""
         placed, side = self._placed[geometry.index], max(geometry.depth.shape)
-        original = read_photo(self.map.images / placed.name).pixels
+        path = self.map.images / placed.name
+        try:
+            original = read_photo(path).pixels
+        except UnreadableImage as error:
+            self.unread.append(f"{path}: {error}")
+            return None
         height, width = original.shape[:2]
+        if (width, height) != (placed.camera.width, placed.camera.height):
+            self.unread.append(f"{path} has changed")
+            return None
         size = scaled((width, height), OVERSIZE * side)
         image = np.asarray(cv2.resize(original, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
         mask = resized_mask(self.map.folder, placed.index, image.shape[:2])

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags
 
 from recon.core.errors import ReconError, SettingsError, SourceError
-from recon.core.geodesy import east_north_up
+from recon.core.geodesy import east_north_up, middle
 from recon.core.metric import Origin
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame
@@ -90,8 +90,7 @@ def positions_from_gps(reconstruction: ReconstructedMap) -> tuple[list[Position]
         raise SettingsError(
             f"{len(fixes)} images of {reconstruction.folder} have a GPS position with a height, at least 3 have to."
         )
-    latitude, longitude, height = np.median(list(fixes.values()), axis=0).tolist()
-    origin = (latitude, longitude, height)
+    origin = middle(np.array(list(fixes.values())))
     return [_position(frame, east_north_up(fix, origin)) for frame, fix in fixes.items()], origin
 
 

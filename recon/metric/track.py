@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags
 
 from recon.core.errors import SettingsError, SourceError
-from recon.core.geodesy import east_north_up
+from recon.core.geodesy import east_north_up, middle
 from recon.core.metric import Origin
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame
@@ -141,8 +141,7 @@ def positions_from_track(path: Path, reconstruction: ReconstructedMap, offset: f
     Raises SourceError for a file that is no track, SettingsError if it does not say when the frames were taken.
     """
     track, times = read_track(path), _times(reconstruction)
-    latitude, longitude, height = np.median(track.fixes, axis=0).tolist()
-    origin = (latitude, longitude, height)
+    origin = middle(track.fixes)
     metres, frames = track.metres(origin), list(times)
     moments = np.array(list(times.values()))
     if offset is None:

@@ -46,12 +46,17 @@ def unpack(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:
     """
     depth, confidence, colour = (arrays[f"{kind}_{index}"] for kind in ("depth", "confidence", "colour"))
     if depth.dtype == np.uint8:
+        if depth.ndim != 3 or len(depth) != 2:
+            raise ValueError(f"the depth of frame {index} is damaged")
         depth = _summed(depth)
-    if colour.ndim == 1:
+    if colour.ndim == 1 and colour.size and colour.dtype == np.uint8:
         decoded = cv2.imdecode(colour, cv2.IMREAD_COLOR)
-        if decoded is None or decoded.shape[:2] != depth.shape:
-            raise ValueError(f"the colour of frame {index} is damaged")
-        colour = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        if decoded is not None:
+            colour = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    if colour.dtype != np.uint8 or colour.shape != (*depth.shape, 3):
+        raise ValueError(f"the colour of frame {index} is damaged")
+    if depth.ndim != 2 or confidence.shape != depth.shape:
+        raise ValueError(f"the confidence of frame {index} is damaged")
     sure = confidence.astype(np.float32) / np.float32(CONFIDENCE_LEVELS)
     return FrameArrays(depth.astype(np.float32), sure, colour)
 

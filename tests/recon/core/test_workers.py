@@ -45,6 +45,13 @@ def test_arrays_come_back_as_they_are_in_this_process(workers: Workers) -> None:
         found += 1  # its own memory
 
 
+def test_an_answer_that_cannot_be_read_ends_the_worker(workers: Workers) -> None:
+    """Otherwise the next call would wait for ever: it would get the answer of this one."""
+    with pytest.raises(ValueError, match="no number"):
+        workers.call("geometry", f"{HERE}:Unreadable")
+    np.testing.assert_array_equal(workers.call("geometry", f"{HERE}:squared", LARGE, times=1), LARGE**2)
+
+
 def test_an_object_stays_where_it_was_made(workers: Workers) -> None:
     total = workers.keep("geometry", f"{HERE}:Total", LARGE)
     calls = [total.submit("add", LARGE) for _ in range(3)]

@@ -83,6 +83,13 @@ def signals_heard() -> list[bool]:
     return [number not in blocked for number in (signal.SIGINT, signal.SIGTERM)]
 
 
+class Unreadable:
+    """Cannot be unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (int, ("no number",))
+
+
 def main() -> None:
     """A program whose worker holds the lock, for a test that kills it."""
     workers = Workers(1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from PIL import Image as PillowImage
 
 from recon.core.events import Event, Progress
 from recon.core.similarity import Array
@@ -90,6 +91,18 @@ def test_useless_depth_is_dropped(made: ReconstructedMap) -> None:
     after = geometry_of(made.folder, WRONG)
     assert not after.depth.any()
     assert not after.confidence.any()
+
+
+def test_an_image_that_is_missing_or_has_changed_is_named(made: ReconstructedMap) -> None:
+    bend(made.folder, np.linspace(0.6, 1.5, geometry_of(made.folder, WRONG).depth.shape[1]))
+    before = geometry_of(made.folder, WRONG)
+    path = images_folder(made.folder) / f"image_{WRONG:04d}.jpg"
+    PillowImage.new("RGB", (50, 90)).save(path)
+    assert renewed(made.folder, {WRONG})[0].unread == (f"{path} has changed",)
+    path.unlink()
+    (reason,) = renewed(made.folder, {WRONG})[0].unread
+    assert reason.startswith(f"{path}: ")
+    assert_array_equal(geometry_of(made.folder, WRONG).depth, before.depth)
 
 
 def test_a_resumed_run_reads_the_intrinsics_of_the_new_depth(made: ReconstructedMap) -> None:

@@ -63,10 +63,26 @@ def test_plain_arrays_of_older_maps_are_read() -> None:
     assert_array_equal(back.colour, colour)
 
 
-@pytest.mark.parametrize("damaged", [np.zeros(20, np.uint8), pack(frame(np.ones((4, 4))))["colour_7"]])
-def test_damaged_colour_is_refused(damaged: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="the colour of frame 7 is damaged"):
-        unpack(pack(frame(np.ones((6, 8)))) | {"colour_7": damaged}, 7)
+WHOLE = pack(frame(np.ones((6, 8))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "damaged"),
+    [
+        ("colour", np.zeros(20, np.uint8)),
+        ("colour", np.zeros(0, np.uint8)),
+        ("colour", np.zeros((40, 1), np.uint8)),
+        ("colour", WHOLE["colour_7"].astype(np.float32)),
+        ("colour", pack(frame(np.ones((4, 4))))["colour_7"]),
+        ("confidence", np.uint8(7)),
+        ("confidence", np.zeros((6, 7), np.uint8)),
+        ("depth", np.zeros((1, 6, 8), np.uint8)),
+        ("depth", np.zeros((6, 8), np.uint8)),
+    ],
+)
+def test_damaged_arrays_are_refused(kind: str, damaged: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=f"the {kind} of frame 7 is damaged"):
+        unpack(WHOLE | {f"{kind}_7": damaged}, 7)
 
 
 def test_a_frame_without_arrays_is_refused() -> None:
