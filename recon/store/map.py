@@ -153,7 +153,7 @@ def rewrite_depth(path: Path, frames: Iterable[FrameGeometry]) -> None:
 
     Raises MapError for a damaged file, OutputError if it cannot be written.
     """
-    arrays: dict[str, Any] = load_arrays(path)
+    arrays: dict[str, Any] = _submap_arrays(path)
     with _damage_named(path):
         rows = {int(index): row for row, index in enumerate(arrays["frame_indices"])}
         for frame in frames:
@@ -163,12 +163,22 @@ def rewrite_depth(path: Path, frames: Iterable[FrameGeometry]) -> None:
     write_atomically(path, lambda file: save_arrays(file, arrays))
 
 
+def _submap_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a submap's file. Raises MapError for a missing or damaged file, and for another version."""
+    arrays = load_arrays(path)
+    with _damage_named(path):
+        version = int(arrays["version"])
+    if version not in VERSIONS_READ:
+        raise MapError(f"{path} has version {version}, this program reads {MAP_VERSION}. {AGAIN}")
+    return arrays
+
+
 def read_arrays(path: Path) -> dict[int, tuple[FrameArrays, Array | None]]:
     """The arrays of every frame in a submap's file, by index, and the intrinsics (3, 3) of the frames that it added.
 
     Raises MapError if the file is missing or damaged.
     """
-    arrays = load_arrays(path)
+    arrays = _submap_arrays(path)
     indices = [int(name.removeprefix("depth_")) for name in arrays if name.startswith("depth_")]
     with _damage_named(path):
         added = dict(zip(arrays["frame_indices"].tolist(), arrays["intrinsics"], strict=True))
@@ -331,7 +341,7 @@ def frames_in(path: Path) -> list[int]:
 
 def read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:
     """The placed frames in a submap's file. Raises MapError, while iterating, if it is missing or damaged."""
-    arrays = load_arrays(path)
+    arrays = _submap_arrays(path)
     with _damage_named(path):
         for row, index in enumerate(arrays["frame_indices"].tolist()):
             if index not in placed:

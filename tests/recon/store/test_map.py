@@ -225,6 +225,13 @@ def test_objects_are_not_loaded(stored: Path) -> None:
         open_map(stored)
 
 
+def test_a_submap_of_another_version_is_refused(stored: Path) -> None:
+    path = stored / "map" / "submap_0001.npz"
+    np.savez(path, **(load_arrays(path) | {"version": np.int64(4)}))
+    with pytest.raises(MapError, match=r"submap_0001\.npz has version 4, this program reads 3"):
+        list(open_map(stored).geometry())
+
+
 def test_a_map_of_version_1_is_read(stored: Path) -> None:
     """As written by NumPy alone, without Zstandard."""
     for path in (stored / "map").glob("*.npz"):
