@@ -269,7 +269,8 @@ class Run:
             return
         name, names = self._task.name, {index: called for index, (called, _) in self._frames.names.items()}
         if len(names) < ENOUGH:
-            passed = len(self._frames.passed)
+            status = self._task.source.status
+            passed = status.passed_over if status else len(self._frames.passed)
             if passed:
                 raise ReconstructionError(
                     f"The picture hardly changes in the {len(names) + passed} frames of {name}. A map needs at least "
