@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from recon.core.bundled import XFEAT
 from recon.core.helping import STRICT
 from recon.core.workers import VARIABLE
+
+if TYPE_CHECKING:
+    from recon.sfm.xfeat_matching import XFeatMatcher
 
 os.environ.setdefault(STRICT, "1")  # a fault of a helper must not go unnoticed in tests
 os.environ.setdefault(VARIABLE, "0")  # other processes would import everything again and know no fakes
@@ -37,3 +42,13 @@ def real_data() -> Path:
 def reference_folder() -> Path:
     """The outputs of the public code: RECON_REFERENCE, or shared/reference beside the checkout."""
     return folder_or_skip("RECON_REFERENCE", "shared/reference", "reference outputs")
+
+
+@pytest.fixture(scope="session")
+def xfeat_matcher() -> XFeatMatcher:
+    """XFeat and LighterGlue on the CPU; skips the test without their weights."""
+    from recon.sfm.xfeat_matching import open_xfeat_matcher  # noqa: PLC0415  torch takes seconds to import
+
+    if XFEAT.path() is None:
+        pytest.skip(f"the weight file of XFeat is missing. {XFEAT.remedy}")
+    return open_xfeat_matcher("cpu")

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon.core.bundled import XFEAT
 from recon.core.types import Image
-from recon.sfm.xfeat_matching import XFeatMatcher, open_xfeat_matcher
+from recon.sfm.xfeat_matching import XFeatMatcher
 from retrieval.benchmark import evaluate_folder
 from retrieval.collection import Match, read_image
 from retrieval.describer import Descriptors, Masks
@@ -23,22 +22,15 @@ PATHS = [SAMPLE / "images" / f"{number:06d}.jpg" for number in (7, 8, 30)]
 
 
 @pytest.fixture(scope="module")
-def matcher() -> XFeatMatcher:
-    if XFEAT.path() is None:
-        pytest.skip(f"the weight file of XFeat is missing. {XFEAT.remedy}")
-    return open_xfeat_matcher("cpu")
-
-
-@pytest.fixture(scope="module")
 def images() -> list[Image]:
     return [read_image(path) for path in PATHS]
 
 
-def test_matches_are_ordered_by_shared_points(matcher: XFeatMatcher, images: list[Image], tmp_path: Path) -> None:
+def test_matches_are_ordered_by_shared_points(xfeat_matcher: XFeatMatcher, images: list[Image], tmp_path: Path) -> None:
     night = by_night(images[0], np.random.default_rng(0))
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     similar = [Match(path, 0.5) for path in (PATHS[2], PATHS[1], tmp_path / "broken.jpg", PATHS[0])]
-    same, next_to_it, *others = Reranker(matcher).reranked(night, similar)
+    same, next_to_it, *others = Reranker(xfeat_matcher).reranked(night, similar)
     assert (same.path, next_to_it.path) == (PATHS[0], PATHS[1])
     assert counted(same) > counted(next_to_it) >= CONFIRMED > counted(others[0])
     assert (others[1].path.name, others[1].points) == ("broken.jpg", None)
@@ -54,13 +46,13 @@ class Numbered:
         return np.hstack([np.cos(angles), np.sin(angles)])
 
 
-def test_recall_of_ordered_matches(matcher: XFeatMatcher, tmp_path: Path) -> None:
+def test_recall_of_ordered_matches(xfeat_matcher: XFeatMatcher, tmp_path: Path) -> None:
     for kind, paths in (("database", PATHS[::-1]), ("queries", PATHS[:1])):
         (tmp_path / kind).mkdir()
         for path in paths:
             shutil.copy(path, tmp_path / kind / f"@{5000 - 100 * int(path.stem):06d}@0@.jpg")
     assert evaluate_folder(tmp_path, Numbered()).recall == {1: 0, 5: 1, 10: 1}
-    assert evaluate_folder(tmp_path, Numbered(), reranker=Reranker(matcher)).recall[1] == 1
+    assert evaluate_folder(tmp_path, Numbered(), reranker=Reranker(xfeat_matcher)).recall[1] == 1
 
 
 def counted(match: Match) -> int:

@@ -11,21 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from recon.core.bundled import XFEAT
 from recon.core.types import Frame, Image
 from recon.network.known_weights import read_published
-from recon.sfm.xfeat_matching import XFeatMatcher, detect, open_xfeat_matcher
+from recon.sfm.xfeat_matching import XFeatMatcher, detect
 from retrieval.collection import read_image
 from tests.support import SAMPLE
 
 PATHS = [SAMPLE / "images" / f"{number:06d}.jpg" for number in (7, 8, 30)]
-
-
-@pytest.fixture(scope="module")
-def matcher() -> XFeatMatcher:
-    if XFEAT.path() is None:
-        pytest.skip(f"the weight file of XFeat is missing. {XFEAT.remedy}")
-    return open_xfeat_matcher("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +45,7 @@ def public_keypoints(grey: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> dic
 
 
 def test_keypoints_equal_those_of_the_public_code(
-    matcher: XFeatMatcher, images: list[Image], monkeypatch: pytest.MonkeyPatch
+    xfeat_matcher: XFeatMatcher, images: list[Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grey = torch.from_numpy(cv2.cvtColor(images[0], cv2.COLOR_RGB2GRAY)).float()[:470]  # 470 is no multiple of 32
     public = public_keypoints(grey, monkeypatch)
@@ -61,7 +53,7 @@ def test_keypoints_equal_those_of_the_public_code(
     whole = (public["keypoints"] / scale).round().long()
     inner = ((whole > 0) & (whole < torch.tensor([639, 447]))).all(dim=1)  # ours are refined by their neighbours
     with torch.inference_mode():
-        positions, scores, descriptors = detect(matcher.network, grey)
+        positions, scores, descriptors = detect(xfeat_matcher.network, grey)
     ours = (positions / scale - 0.5).round().long()
     order, public_order = (pixels @ torch.tensor([1, 640]) for pixels in (ours, whole[inner]))
     assert len(order) > 500 and torch.equal(order.sort()[0], public_order.sort()[0])
@@ -69,21 +61,21 @@ def test_keypoints_equal_those_of_the_public_code(
         torch.testing.assert_close(own[order.argsort()], public[name][inner][public_order.argsort()], atol=1e-4, rtol=0)
 
 
-def test_keypoints_follow_a_shift_by_a_fraction_of_a_pixel(matcher: XFeatMatcher, images: list[Image]) -> None:
+def test_keypoints_follow_a_shift_by_a_fraction_of_a_pixel(xfeat_matcher: XFeatMatcher, images: list[Image]) -> None:
     """Whole pixels would be wrong by 0.25 px in the mean."""
     moved = cv2.warpAffine(images[0], np.array([[1, 0, 0.5], [0, 1, 0]]), (640, 480), borderMode=cv2.BORDER_REFLECT)
-    first, second = (matcher.describe(as_frame(image)) for image in (images[0], moved))
-    rows = matcher.match(first, second).astype(np.int64)
+    first, second = (xfeat_matcher.describe(as_frame(image)) for image in (images[0], moved))
+    rows = xfeat_matcher.match(first, second).astype(np.int64)
     shift = (second.keypoints[rows[:, 1], :2] - first.keypoints[rows[:, 0], :2]) / 2  # in working pixels
     assert len(rows) > 300
     assert abs(np.median(shift[:, 0]) - 0.5) < 0.1 and abs(np.median(shift[:, 1])) < 0.05
 
 
-def test_masked_pixels_and_small_images_have_no_keypoints(matcher: XFeatMatcher, images: list[Image]) -> None:
+def test_masked_pixels_and_small_images_have_no_keypoints(xfeat_matcher: XFeatMatcher, images: list[Image]) -> None:
     mask = np.ones(images[0].shape[:2], bool)
     mask[:, 320:] = False
-    found = matcher.describe(as_frame(images[0], mask))
-    assert len(found.keypoints) == matcher.keypoints == len(found.descriptors)
+    found = xfeat_matcher.describe(as_frame(images[0], mask))
+    assert len(found.keypoints) == xfeat_matcher.keypoints == len(found.descriptors)
     assert found.keypoints[:, 0].max() < 640  # the original is twice as wide
-    tiny = matcher.describe(as_frame(images[0][:20]))
-    assert len(tiny.keypoints) == 0 and matcher.match(tiny, found).shape == (0, 2)
+    tiny = xfeat_matcher.describe(as_frame(images[0][:20]))
+    assert len(tiny.keypoints) == 0 and xfeat_matcher.match(tiny, found).shape == (0, 2)
