@@ -132,6 +132,22 @@ def sample(
 
 
 @app.command()
+def twins(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to, a folder for each scene.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Scenes of each kind.")] = 7,
+    control: Annotated[bool, typer.Option("--control", help="The same scenes with nothing alike.")] = False,
+) -> None:
+    """Render scenes with places that look the same: a mug, a corridor, two rooms."""
+    from torch import set_num_threads
+
+    from recon.lab.synthetic.twins import write_twins
+
+    set_num_threads(1)
+    write_twins(out, seeds, alike=not control)
+
+
+@app.command()
 def place_vocabulary(
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="File to write, .safetensors.")],

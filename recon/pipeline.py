@@ -41,6 +41,7 @@ from recon.tracking.live import LiveTracking
 
 ENOUGH = 2  # frames with a place
 RENEW_DEPTH = "recon.mapping.renewal:renew_depth"
+FIND_FOLDS = "recon.mapping.folds:examine"
 WRITE_OUTPUTS = "recon.exports.outputs:write_outputs"
 
 
@@ -173,7 +174,7 @@ class Run:
             if self._task.settings.refine != "none":
                 self._make_consistent()
             self._map.settle(self._store.earlier)
-            self._tell.suspect(*self._map.examine())
+            self._examine()
             self._place_passed()
         except KeyboardInterrupt:
             self._require_something_to_keep()
@@ -331,12 +332,19 @@ class Run:
                 f"computed again{why}"
             )
 
+    def _examine(self) -> None:
+        """Say why to doubt the map. Raises InsaneMapError if it is certainly wrong."""
+        self._tell.suspect(*self._map.examine())
+        self._write_places()
+        find = partial(self._task.workers.call, "geometry", FIND_FOLDS, self._task.out)
+        with stage("folds"):
+            self._tell.suspect(*(self._tell.helpers.attempt("the search for folds", find) or ()))
+
     def _place_passed(self) -> None:
         """Estimate poses for the frames that were passed over; reads the source again."""
         passed = self._frames.passed
         if not passed:
             return
-        self._write_places()
         with stage("frames between"):
             localiser = self._task.workers.keep("geometry", "recon.mapping.between:open_localiser", self._task.out)
             for item in self._task.source.candidates():

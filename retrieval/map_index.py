@@ -16,11 +16,11 @@ from recon.core.errors import MapError, OutputError
 from recon.core.files import write_atomically
 from recon.core.similarity import Sim3
 from recon.core.types import Image, Mask
+from recon.mapping.appearance import View
 from recon.sfm.matching import SiftMatcher
 from recon.store.archive import load_arrays, save_arrays
 from recon.store.lock import sole_writer
 from recon.store.map import ReconstructedMap, places_path
-from retrieval.appearance import View
 from retrieval.describer import Descriptors
 from retrieval.digest import digest_of_arrays
 from retrieval.index import PlaceIndex

@@ -18,11 +18,12 @@ from recon.core.errors import MapError
 from recon.core.events import Listener, Progress
 from recon.core.similarity import Sim3
 from recon.core.types import Camera, Frame, FrameGeometry, PlacedFrame
+from recon.mapping.appearance import View
 from recon.mapping.joining import Bridge
 from recon.mapping.world import typical_depth
 from recon.store.map import ReconstructedMap, frames_in, read_submap
 from recon.store.merged import Member
-from retrieval.appearance import View, agreement
+from retrieval.appearance import agreement
 from retrieval.candidates import CandidateSettings, Hit, find_hits, strongest
 from retrieval.describer import Descriptors, PlaceDescriber
 from retrieval.index import PlaceIndex

@@ -32,6 +32,7 @@ from recon.exports.outputs import write_outputs
 from recon.exports.ply import stated_unit
 from recon.exports.readers import CheckError, read_model
 from recon.exports.trajectory import rigid_trajectory
+from recon.mapping.folds import find_fold
 from recon.settings import CloudSettings
 from recon.store import report
 from recon.store.archive import load_arrays
@@ -142,6 +143,7 @@ def check_folder(folder: Path) -> CheckReport:
         ("colours", _check_colours),
         ("recording", _check_recording),
         ("sanity", _check_sanity),
+        ("folds", _check_folds),
     )
     outputs = _Outputs(folder)
     items = [_item(name, check, outputs) for name, check in checks]
@@ -219,6 +221,14 @@ def _check_sanity(outputs: _Outputs) -> str:
     if suspicions:
         raise CheckError("The map is doubtful: " + "; ".join(suspicions) + ".")
     return "Nothing about the whole map is doubtful."
+
+
+def _check_folds(outputs: _Outputs) -> str:
+    """Whether frames that the map lays upon one another show the same."""
+    fold, compared = find_fold(outputs.map)
+    if fold:
+        raise CheckError(f"The map is doubtful: {fold}.")
+    return f"The frames that lie upon one another show the same ({compared} pairs compared)."
 
 
 def _check_map(outputs: _Outputs) -> str:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pycolmap
 
-from recon.core.cameras import reprojection_errors
+from recon.core.cameras import colmap_camera, points_at_depth_one, reprojection_errors
 from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import SparseModel
@@ -25,6 +25,7 @@ from recon.sfm.matching import Pair
 from recon.sfm.pairs import pairs_around
 from recon.sfm.quality import QUALITIES
 from recon.sfm.selection import select_features
+from recon.sfm.verification import MAX_ERROR
 
 GRID_PAIRS = 4000
 LOOP_REACH = 3  # frames
@@ -33,6 +34,7 @@ FULLY_ADJUSTED = 100  # frames; longer sequences have fewer features a frame
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
+TORN = 0.5  # largest share of fitting matches; at least 0.79 in right maps, at most 0.16 where a fold tears
 ROUGHLY = 1e-4  # relative improvement of the cost below which the first round of a robust adjustment stops
 ROUNDS, SETTLED = 5, 0.0005  # exact rounds; an adjustment ends early if fewer observations than this share change
 MEDIAN_ERROR = 1.1774  # median distance of a normal distribution in the plane, in standard deviations
@@ -263,6 +265,33 @@ def drop_contradictions(database: MatchDatabase, cam_from_world: Mapping[int, Ar
                 database.forget((first, second))
                 dropped.append((first, second))
     return dropped
+
+
+def torn_neighbours(database: MatchDatabase, model: SparseModel) -> list[Pair]:
+    """Frames that follow each other and match clearly, although the poses contradict most of their matches.
+
+    Between two places that look alike, the mapper may follow wrong matches rather than those to the next frame. It says
+    nothing about photos in no order, whose neighbours may match wrongly.
+    """
+    following = pairwise(sorted(model.cam_from_model))
+    return [
+        pair for pair in following if database.inliers(*pair) >= CLEAR_INLIERS and fitting(database, model, pair) < TORN
+    ]
+
+
+def fitting(database: MatchDatabase, model: SparseModel, pair: Pair) -> float:
+    """Share of the verified matches of a pair that fit its poses: Sampson's error of at most MAX_ERROR."""
+    rows, rays = database.verified_matches(pair), list[Array]()
+    for index, own in zip(pair, rows.T, strict=True):
+        plane = points_at_depth_one(colmap_camera(model.cameras[index]), database.positions(index)[own])
+        rays.append(np.column_stack([plane, np.ones(len(plane))]))
+    second_from_first = model.cam_from_model[pair[1]] @ np.linalg.inv(model.cam_from_model[pair[0]])
+    essential = np.cross(second_from_first[:3, 3], second_from_first[:3, :3], axisb=0, axisc=0)
+    lines = rays[0] @ essential.T, rays[1] @ essential
+    slopes = np.sqrt(sum((line[:, :2] ** 2).sum(axis=1) for line in lines))
+    focal = model.cameras[pair[0]].matrix()[0, 0]
+    errors = focal * np.abs((rays[1] * lines[0]).sum(axis=1)) / np.maximum(slopes, 1e-12)
+    return float((errors < MAX_ERROR * database.pixel_scale(pair)).mean())
 
 
 def rotation_angle(rotation: Array) -> float:

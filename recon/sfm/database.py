@@ -120,6 +120,10 @@ class MatchDatabase:
     def frames(self) -> list[int]:
         return sorted(self._lens_of)
 
+    def name(self, frame_index: int) -> str:
+        """File name of a frame."""
+        return self._frames[frame_index].name
+
     def add(self, frame: Frame) -> None:
         """Detect and store the features of a frame, unless they are stored already."""
         if frame.index in self._lens_of:

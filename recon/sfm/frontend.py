@@ -20,7 +20,7 @@ from recon.depth.stages import open_depth_stage
 from recon.depth.views import Depth, DepthStage, make_view
 from recon.frontend import Workplace
 from recon.settings import FeaturesName, RunSettings
-from recon.sfm.consistency import adjust_model, match_map, refine_map
+from recon.sfm.consistency import adjust_model, match_map, refine_map, torn_neighbours
 from recon.sfm.crops import have_different_centres
 from recon.sfm.database import MatchDatabase
 from recon.sfm.evidence import find_hindrance, hardly_moves, is_nearly_flat
@@ -74,6 +74,10 @@ STABILISED = (
 )
 MAY_BE_WIDE = "Some frames have no place by SIFT; pretrained features might find one."
 FOREIGN_EXIF = "The focal length in the images' EXIF does not fit the images; it is ignored."
+FOLDED = (
+    "places that look alike may be folded together. Look at the map there; then mask what repeats with --masks, or "
+    "record more images between the places, in the order of the walk."
+)
 AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repeated print, at most 16% elsewhere
 
 
@@ -223,7 +227,17 @@ class StructureFromMotion:
         model = refine_map(self.database, cam_from_world, self._settings.adjusted_features)
         if have_different_centres(model.cameras.values()):
             self._tell(Notice(STABILISED))
+        self._doubt_tears(model)
         return model
+
+    def _doubt_tears(self, model: SparseModel) -> None:
+        """Say so if the map contradicts the matches of images that follow each other."""
+        torn = torn_neighbours(self.database, model) if is_ordered(self.database, sorted(model.cam_from_model)) else []
+        if torn:
+            first, second = (self.database.name(index) for index in torn[0])
+            where = f"({first} and {second}, one of {len(torn)} such pairs)"
+            text = f"The map tears apart images that follow each other and match {where}: {FOLDED}"
+            self._tell(Notice(text, doubtful=True))
 
     def explain_nothing(self, source: str, names: Mapping[int, str], reasons: Mapping[int, Unplaced]) -> str:
         return refusal(source, len(names), [reason.kind for reason in reasons.values()])

@@ -10,7 +10,8 @@ import pytest
 from recon.core.similarity import Sim3
 from recon.core.types import FrameGeometry
 from recon.lab.synthetic.look_alikes import redecorated
-from retrieval.appearance import SIDE, View, agreement
+from recon.mapping.appearance import SIDE, View
+from retrieval.appearance import agreement
 from tests.retrieval.maps import mapped_frame, take_photo
 
 

@@ -107,7 +107,7 @@ def write_sample(folder: Path, scene: Scene | None = None, count: int = FRAMES) 
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "depth").mkdir(exist_ok=True)
     scene, poses = scene or furnished_room(), walk(count)
-    (folder / "poses.txt").write_text("".join(_tum_row(index, pose) for index, pose in enumerate(poses)))
+    write_poses(folder / "poses.txt", poses)
     (folder / "intrinsics.txt").write_text(f"{FOCAL} {FOCAL} {WIDTH / 2} {HEIGHT / 2}\n")
     for index, pose in enumerate(poses):
         image = Image.fromarray(render_image(scene, pose))
@@ -115,6 +115,11 @@ def write_sample(folder: Path, scene: Scene | None = None, count: int = FRAMES) 
         if index % DEPTH_EVERY == 0:
             depth = Image.fromarray(render_millimetres(scene, pose))
             depth.save(folder / "depth" / f"{index:06d}.png", optimize=True)
+
+
+def write_poses(path: Path, world_from_cam: Tensor) -> None:
+    """Write poses (count, 4, 4) as a TUM file; the frame's number is its time."""
+    path.write_text("".join(_tum_row(index, pose) for index, pose in enumerate(world_from_cam)))
 
 
 def _tum_row(index: int, world_from_cam: Tensor) -> str:

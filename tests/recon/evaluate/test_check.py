@@ -71,8 +71,8 @@ def test_a_good_folder_passes_with_figures(finished):
 def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_write(tmp_path):
     report = check_folder(tmp_path)
     assert not report.ok
-    assert len(report.items) == 14
-    found, places, journal, *others, recording, sanity = report.items
+    assert len(report.items) == 15
+    found, places, journal, *others, recording, sanity, folds = report.items
     assert not found.ok
     assert found.sentence.startswith(f"{tmp_path} contains no map: ")
     assert (places.ok, places.sentence) == (True, "There is no places.npz; recon locate makes it.")
@@ -81,6 +81,7 @@ def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_wr
     assert recording.ok  # a run need not write one
     assert recording.sentence.startswith("There is no recording")
     assert sanity.sentence == "There is no report.json to say whether the map is doubtful."
+    assert folds.sentence == found.sentence
 
 
 def test_a_damaged_journal_fails(folder):
