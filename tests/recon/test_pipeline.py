@@ -25,7 +25,7 @@ from recon.core.events import (
     Progress,
 )
 from recon.core.similarity import Array, Sim3
-from recon.core.types import SparseModel
+from recon.core.types import Chunk, ChunkGeometry, SparseModel
 from recon.depth.learned import FilledSweep, LearnedSweep
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.stages import open_depth_stage
@@ -280,6 +280,26 @@ def test_doubts_are_listed_first(photos: Path, tmp_path: Path, front_end, capsys
     (item,) = (item for item in check_folder(tmp_path / "out").items if item.name == "sanity")
     assert not item.ok
     assert suspicion in item.sentence
+
+
+def test_frames_that_lie_upon_one_another_and_show_different_things_are_doubted(
+    photos: Path, tmp_path: Path, front_end
+) -> None:
+    exact = front_end.reconstruct
+
+    def folded(self: ExactFrontEnd, chunk: Chunk) -> ChunkGeometry:
+        found = exact(self, chunk)
+        frames = (replace(frame, colour=255 - frame.colour) if frame.index % 2 else frame for frame in found.frames)
+        return replace(found, frames=tuple(frames))
+
+    front_end.refined, front_end.reconstruct = staticmethod(true_model), folded
+    found, _ = run(photos, tmp_path / "out")
+    (suspicion,) = found.suspicions
+    assert "lie upon one another but show different things" in suspicion
+    items = {item.name: item for item in check_folder(tmp_path / "out").items}
+    assert not items["folds"].ok
+    assert suspicion in items["folds"].sentence
+    assert suspicion in items["sanity"].sentence
 
 
 def test_a_map_of_one_submap_gives_its_doubts_in_words(photos: Path, tmp_path: Path, front_end, capsys) -> None:

@@ -130,7 +130,7 @@ def test_a_report_that_is_a_folder_fails(folder):
 def test_damaged_depth_fails(folder):
     path = folder / "map" / "submap_0001.npz"
     truncate(path)
-    assert failures(folder).keys() == {"map"}
+    assert failures(folder).keys() == {"map", "folds"}
     assert failures(folder)["map"].startswith(f"{path} is missing or damaged")
 
 

@@ -10,18 +10,21 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from recon.core.similarity import Array
+from recon.core.types import Camera, SparseModel, SparsePoints
 from recon.mapping.alignment import fit_similarity
 from recon.sfm.consistency import (
     GRID_PAIRS,
     LOOP_REACH,
     deviation,
     drop_contradictions,
+    fitting,
     match_far_pairs,
     match_loops,
     match_map,
     plausible,
     refine_map,
     rotation_angle,
+    torn_neighbours,
 )
 from recon.sfm.database import MatchDatabase
 from recon.sfm.matching import Pair
@@ -160,3 +163,18 @@ def test_the_joint_adjustment_undoes_noise_and_places_the_frame_that_is_missing(
     distance = np.linalg.norm(fit_similarity(found, truth, np.ones(FRAMES)).apply(found) - truth, axis=1)
     assert distance.max() < 0.01  # metres
     assert model.cameras[0].params[0] == pytest.approx(500, rel=0.01)
+
+
+def test_neighbours_are_torn_apart_where_the_poses_contradict_their_matches(database: MatchDatabase) -> None:
+    lens, poses = Camera("PINHOLE", 640, 480, (500.0, 500.0, 320.0, 240.0)), true_poses()
+    right = SparseModel(poses, dict.fromkeys(poses, lens), SparsePoints.empty())
+    assert torn_neighbours(database, right) == []
+    assert min(fitting(database, right, (first, first + 1)) for first in range(6)) > 0.95
+    tilt = np.eye(4)
+    tilt[:3, :3] = Rotation.from_euler("x", 5, degrees=True).as_matrix()
+    folded = {index: tilt @ pose if index > 5 else pose for index, pose in poses.items()}
+    torn = SparseModel(folded, right.cameras, right.points)
+    assert torn_neighbours(database, torn) == [(5, 6)]
+    assert fitting(database, torn, (5, 6)) < 0.3
+    without = {index: pose for index, pose in folded.items() if index != 6}
+    assert torn_neighbours(database, SparseModel(without, right.cameras, right.points)) == [(5, 7)]
