@@ -27,10 +27,8 @@ SAME_SIDE, SAME_SIZE = np.radians(30), np.log(1.6)  # between the rays to it, an
 UNLIKE = 0.2  # largest correlation of windows that show different things
 ENOUGH_COMPARED = 0.1  # of an image
 CONTRADICTION = 0.15  # of the compared part
-FEWEST, SHARE = (
-    3,
-    0.02,
-)  # contradictions of a fold, also of the compared pairs; below 0.01 in right maps, above 0.1 in folds
+FEWEST, SHARE = 3, 0.03  # contradictions of a fold, also of the pairs: up to 0.01 in right maps, from 0.12 in folds
+APART = 8  # places in the sequence between compared frames; at most a quarter of the frames
 
 
 @dataclass(frozen=True)
@@ -117,15 +115,19 @@ def find_fold(reconstruction: ReconstructedMap) -> tuple[Fold | None, int]:
 
 
 def laid_upon(sights: Sequence[Sight]) -> Iterator[tuple[int, int]]:
-    """Rows of two frames, the earlier one first, of which the second sees ENOUGH_COMPARED of what the first sees."""
-    spots = [sight.spots(STRIDE) for sight in sights]
+    """Rows of two frames, the earlier one first, of which the second sees ENOUGH_COMPARED of what the first sees.
+
+    They are APART in the sequence: what two neighbours see differently is a reflection or an error of their depth.
+    """
+    spots, apart = [sight.spots(STRIDE) for sight in sights], max(1, min(APART, len(sights) // 4))
     counts = np.array([len(points) for points, _ in spots])
-    for second in range(1, len(sights)):
-        points, sizes = (np.concatenate(values) for values in zip(*spots[:second], strict=True))
-        owner = np.repeat(np.arange(second), counts[:second])
-        centres = np.array([sight.placed.world_from_cam.translation for sight in sights[:second]])[owner]
-        seen = np.bincount(owner[sights[second].sees(points, sizes, centres)[1]], minlength=second)
-        for first in np.flatnonzero(seen >= ENOUGH_COMPARED * counts[:second]).tolist():
+    for second in range(apart, len(sights)):
+        before = second - apart + 1
+        points, sizes = (np.concatenate(values) for values in zip(*spots[:before], strict=True))
+        owner = np.repeat(np.arange(before), counts[:before])
+        centres = np.array([sight.placed.world_from_cam.translation for sight in sights[:before]])[owner]
+        seen = np.bincount(owner[sights[second].sees(points, sizes, centres)[1]], minlength=before)
+        for first in np.flatnonzero(seen >= ENOUGH_COMPARED * counts[:before]).tolist():
             yield first, second
 
 
