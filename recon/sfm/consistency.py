@@ -34,7 +34,7 @@ FULLY_ADJUSTED = 100  # frames; longer sequences have fewer features a frame
 WINDOW_OBSERVATIONS = 50_000
 MAX_DISAGREEMENT = np.radians(20)
 MAX_DISTORTION = 1.0
-TORN = 0.5  # largest share of fitting matches; at least 0.79 in right maps, at most 0.16 where a fold tears
+TORN = 0.5  # largest share of fitting matches; at least 0.78 in right maps, at most 0.36 where a fold tears
 ROUGHLY = 1e-4  # relative improvement of the cost below which the first round of a robust adjustment stops
 ROUNDS, SETTLED = 5, 0.0005  # exact rounds; an adjustment ends early if fewer observations than this share change
 MEDIAN_ERROR = 1.1774  # median distance of a normal distribution in the plane, in standard deviations
@@ -280,18 +280,25 @@ def torn_neighbours(database: MatchDatabase, model: SparseModel) -> list[Pair]:
 
 
 def fitting(database: MatchDatabase, model: SparseModel, pair: Pair) -> float:
-    """Share of the verified matches of a pair that fit its poses: Sampson's error of at most MAX_ERROR."""
+    """Share of the verified matches of a pair that fit its poses: near the epipolar line, by Sampson's error, and in
+    front of both cameras unless they have no parallax.
+    """
     rows, rays = database.verified_matches(pair), list[Array]()
     for index, own in zip(pair, rows.T, strict=True):
         plane = points_at_depth_one(colmap_camera(model.cameras[index]), database.positions(index)[own])
         rays.append(np.column_stack([plane, np.ones(len(plane))]))
     second_from_first = model.cam_from_model[pair[1]] @ np.linalg.inv(model.cam_from_model[pair[0]])
-    essential = np.cross(second_from_first[:3, 3], second_from_first[:3, :3], axisb=0, axisc=0)
-    lines = rays[0] @ essential.T, rays[1] @ essential
-    slopes = np.sqrt(sum((line[:, :2] ** 2).sum(axis=1) for line in lines))
-    focal = model.cameras[pair[0]].matrix()[0, 0]
-    errors = focal * np.abs((rays[1] * lines[0]).sum(axis=1)) / np.maximum(slopes, 1e-12)
-    return float((errors < MAX_ERROR * database.pixel_scale(pair)).mean())
+    rotation, step = second_from_first[:3, :3], second_from_first[:3, 3]
+    first, second = rays[0] @ rotation.T, rays[1]  # both along the second camera's axes
+    lines = np.cross(step, first), np.cross(second, step)
+    slopes = np.sqrt((lines[0][:, :2] ** 2).sum(axis=1) + ((lines[1] @ rotation)[:, :2] ** 2).sum(axis=1))
+    focal, largest = model.cameras[pair[0]].matrix()[0, 0], MAX_ERROR * database.pixel_scale(pair)
+    near_line = focal * np.abs((second * lines[0]).sum(axis=1)) < largest * slopes
+    across = np.cross(first, second)
+    ahead = ((lines[1] * across).sum(axis=1) > 0) & ((lines[0] * across).sum(axis=1) < 0)
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    distant = focal * np.linalg.norm(across, axis=1) < largest * lengths
+    return float((near_line & (ahead | distant)).mean())
 
 
 def rotation_angle(rotation: Array) -> float:
