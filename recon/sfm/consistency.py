@@ -14,13 +14,13 @@ import pycolmap
 from recon.core.cameras import colmap_camera, points_at_depth_one, reprojection_errors
 from recon.core.similarity import Array
 from recon.core.stopwatch import stage
-from recon.core.types import SparseModel
+from recon.core.types import SparseModel, SparsePoints
 from recon.mapping.centres import EFFICIENT_SCALE, centres_move
 from recon.sfm.crops import fits_better, have_moved, look_cropped
 from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
 from recon.sfm.hold import without_loose
 from recon.sfm.lens_check import several_lenses
-from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_model
+from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_camera, read_model
 from recon.sfm.matching import Pair
 from recon.sfm.pairs import pairs_around
 from recon.sfm.quality import QUALITIES
@@ -45,16 +45,20 @@ APART = 0.98  # the same for a lens per frame if there are several lenses anyway
 Adjusted = tuple[pycolmap.Reconstruction, pycolmap.DatabaseCache, pycolmap.IncrementalPipelineOptions]
 
 
-def match_map(database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> tuple[int, int]:
+def match_map(
+    database: MatchDatabase, cam_from_world: Mapping[int, Array], loops: Sequence[Pair], *, misled: bool = False
+) -> tuple[int, int]:
     """Match distant frames, ``loops`` first; returns how many pairs match clearly and how many of those are wrong.
 
     If the relative rotation of a pair contradicts the chain of poses by more than 20 degrees, the pair shows two places
     that only look alike; its matches are dropped because they would fold the map. With few matches the rotation is
     uncertain and a right pair may be dropped, which is harmless, so only pairs with CLEAR_INLIERS are counted.
+
+    misled: what looks alike has misled a chunk; then the matches must fit the poses, too, and the map must not drift.
     """
     found = [*match_loops(database, loops), *match_far_pairs(database)]
     clear = {pair for pair in found if database.inliers(*pair) >= CLEAR_INLIERS}
-    return len(clear), len(clear.intersection(drop_contradictions(database, cam_from_world, found)))
+    return len(clear), len(clear.intersection(drop_contradictions(database, cam_from_world, found, misled=misled)))
 
 
 def refine_map(
@@ -254,16 +258,21 @@ def _match_new(database: MatchDatabase, places: Iterable[Pair], *, glance: bool 
     return [(a, b) for a, b in new if database.inliers(frames[a], frames[b])]
 
 
-def drop_contradictions(database: MatchDatabase, cam_from_world: Mapping[int, Array], pairs: list[Pair]) -> list[Pair]:
-    """Drop the pairs whose relative rotation contradicts the poses; returns them."""
+def drop_contradictions(
+    database: MatchDatabase, cam_from_world: Mapping[int, Array], pairs: Iterable[Pair], *, misled: bool = False
+) -> list[Pair]:
+    """Drop the pairs whose relative rotation contradicts the poses; returns them. misled: see ``match_map``."""
+    known = [pair for pair in pairs if cam_from_world.keys() >= set(pair)]
+    cameras = {index: read_camera(database.camera(index)) for pair in known for index in pair} if misled else {}
+    model = SparseModel(dict(cam_from_world), cameras, SparsePoints.empty())
     dropped = []
-    for first, second in pairs:
-        if first in cam_from_world and second in cam_from_world:
-            by_chain = cam_from_world[second][:3, :3] @ cam_from_world[first][:3, :3].T
-            by_matches = database.relative_rotation(first, second)
-            if by_matches is None or rotation_angle(by_matches @ by_chain.T) > MAX_DISAGREEMENT:
-                database.forget((first, second))
-                dropped.append((first, second))
+    for first, second in known:
+        by_chain = cam_from_world[second][:3, :3] @ cam_from_world[first][:3, :3].T
+        by_matches = database.relative_rotation(first, second)
+        turned = by_matches is None or rotation_angle(by_matches @ by_chain.T) > MAX_DISAGREEMENT
+        if turned or (misled and fitting(database, model, (first, second)) < TORN):
+            database.forget((first, second))
+            dropped.append((first, second))
     return dropped
 
 

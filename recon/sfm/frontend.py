@@ -20,13 +20,13 @@ from recon.depth.stages import open_depth_stage
 from recon.depth.views import Depth, DepthStage, make_view
 from recon.frontend import Workplace
 from recon.settings import FeaturesName, RunSettings
-from recon.sfm.consistency import adjust_model, match_map, refine_map, torn_neighbours
+from recon.sfm.consistency import adjust_model, drop_contradictions, match_map, refine_map, torn_neighbours
 from recon.sfm.crops import have_different_centres
 from recon.sfm.database import MatchDatabase
 from recon.sfm.evidence import find_hindrance, hardly_moves, is_nearly_flat
 from recon.sfm.lens import largest_change
 from recon.sfm.lens_check import join_equal, reassign, several_lenses
-from recon.sfm.lens_choice import clearly_better, divide, lend_focals, remember, restore
+from recon.sfm.lens_choice import LensState, clearly_better, divide, lend_focals, remember, restore
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.matching import AnyMatcher, ImageMatcher, Matcher, Pair, SiftMatcher, open_matcher
 from recon.sfm.mirrored import find_mirrored
@@ -63,6 +63,11 @@ SLOW_SHARE = 0.4
 CLOSE_WINDOW = tuple(range(1, 11))
 ENOUGH_LINKS = 60
 ORDERED_SHARE = 0.7
+NEIGHBOURS = (1, 2)
+MISLED = (
+    "images that look alike contradict the path between them, so neighbours alone are matched first. Check that no two "
+    "places overlap in the map."
+)
 SEVERAL = "one lens does not fit all images of the same size; several are estimated."
 MAY_DIFFER = (
     "one lens may not fit all images of the same size, but several give no better map. If you used several cameras or "
@@ -123,6 +128,7 @@ class StructureFromMotion:
         self._hindrance: Hindrance | None = None
         self._mappings = 0
         self._mirrored: set[int] = set()
+        self._misled = False  # by what looks alike, in any chunk
         self._features = settings.features if isinstance(matcher, SiftMatcher) else "sift"
         self._wide = WidePairs(self.database, settings.wide_matcher) if settings.wide_matcher else None
 
@@ -162,6 +168,7 @@ class StructureFromMotion:
         for frame in chunk.frames:
             self.database.add(frame)
         indices, lenses = [frame.index for frame in chunk.frames], len(set(self.database.lens_of.values()))
+        before = remember(self.database)
         self._match(chunk.index, indices)
         self._leave_out_mirrored(chunk)
         chunk = self._leave_out_moving(chunk)
@@ -171,6 +178,7 @@ class StructureFromMotion:
         if self._strengthen(model):
             model, effort, restarted = self._map(indices)
         model, effort, restarted = self._widened(chunk, (model, effort, restarted))
+        model, effort, restarted = self._mended(chunk.index, indices, (model, effort, restarted), before)
         if effort != self._effort:
             self._effort = effort
             self._tell(Notice(f"Chunk {chunk.index + 1}: frames are placed with the settings for {effort.name}."))
@@ -181,8 +189,8 @@ class StructureFromMotion:
             # Later chunks and all depth depend on this lens: fit it to every frame, not only to the growing model.
             model = self._settle_lens(model, effort)
         elif model.cam_from_model and effort.refine_lens and not self._settled:
-            before, model = model, self._settle_lens(model, effort)
-            self._settled = model is not before and largest_change(before, model) < SETTLED
+            unsettled, model = model, self._settle_lens(model, effort)
+            self._settled = model is not unsettled and largest_change(unsettled, model) < SETTLED
             revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
         join_equal(self.database, model)
         if len(set(self.database.lens_of.values())) > lenses:
@@ -201,6 +209,7 @@ class StructureFromMotion:
             "lenses": self.database.lenses,
             "lens_of": self.database.lens_of,
             "mirrored": sorted(self._mirrored),
+            "misled": self._misled,
         }
 
     def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
@@ -213,10 +222,10 @@ class StructureFromMotion:
         self._last = {frame.index: frame for frame in geometry.frames}
         self._context = {int(index): np.array(pose) for index, pose in memory["context"].items()}
         self._settled, self._effort = memory["settled"], EFFORTS[memory["effort"]]
-        self._mirrored = set(memory.get("mirrored", ()))
+        self._mirrored, self._misled = set(memory.get("mirrored", ())), memory.get("misled", False)
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> SparseModel:
-        matched, contradicting = match_map(self.database, cam_from_world, loops)
+        matched, contradicting = match_map(self.database, cam_from_world, loops, misled=self._misled)
         if contradicting > AMBIGUOUS_SHARE * matched:
             self._tell(
                 Notice(
@@ -305,6 +314,32 @@ class StructureFromMotion:
             self._wide.withdraw(before)
             return mapped
         return wider, effort, restarted
+
+    def _mended(
+        self, number: int, indices: list[int], mapped: tuple[SparseModel, Effort, bool], lenses: LensState
+    ) -> tuple[SparseModel, Effort, bool]:
+        """``mapped``, or if that is torn, a model by the matches of near neighbours alone: what looks alike elsewhere
+        has misled the mapper. Other matches that fit the new model come back. lenses: before the mapping.
+        """
+        model, frames = mapped[0], sorted({*self._context, *indices})
+        if not is_ordered(self.database, indices) or not torn_neighbours(self.database, model):
+            return mapped
+        far = set(self.database.verified_pairs(frames)).difference(window_pairs(frames, NEIGHBOURS))
+        geometries, misled_lenses = {pair: self.database.two_views(pair) for pair in far}, remember(self.database)
+        for pair in far:
+            self.database.forget(pair)
+        restore(self.database, lenses)
+        self._mappings = 0
+        mended = self._map(indices)
+        torn = torn_neighbours(self.database, mended[0])
+        self.database.restore_geometries(geometries)
+        if torn or count_placed(mended[0], indices) < count_placed(model, indices):
+            restore(self.database, misled_lenses)
+            return mapped
+        drop_contradictions(self.database, mended[0].cam_from_model, sorted(far), misled=True)
+        self._misled = True
+        self._tell(Notice(f"Chunk {number + 1}: {MISLED}"))
+        return mended
 
     def _open_wide(self) -> bool:
         """Whether there are pretrained features. If they are not installed, a notice says so, once."""

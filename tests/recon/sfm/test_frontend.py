@@ -255,7 +255,7 @@ def with_focal(model: SparseModel, focal: float, distortion: float = 0.0) -> Spa
 def test_images_are_called_ambiguous_where_many_pairs_that_match_well_contradict(
     contradicting: int, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frontend, "match_map", lambda *arguments: (100, contradicting))
+    monkeypatch.setattr(frontend, "match_map", lambda *_, **__: (100, contradicting))
     monkeypatch.setattr(frontend, "refine_map", lambda *arguments: NO_MODEL)
     events: list[Event] = []
     front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth()), events.append)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pycolmap
 import pytest
 from scipy.spatial.transform import Rotation
 
+from recon.core.events import Event, Notice
 from recon.core.similarity import Array
 from recon.core.types import Camera, SparseModel, SparsePoints
 from recon.mapping.alignment import fit_similarity
+from recon.sfm import frontend
 from recon.sfm.consistency import (
     GRID_PAIRS,
     LOOP_REACH,
@@ -27,6 +31,9 @@ from recon.sfm.consistency import (
     torn_neighbours,
 )
 from recon.sfm.database import MatchDatabase
+from recon.sfm.frontend import MISLED, SfmSettings, StructureFromMotion
+from recon.sfm.lens_choice import remember
+from recon.sfm.mapping import EFFORTS
 from recon.sfm.matching import Pair
 from recon.sfm.pairs import PAIRS_AROUND
 from tests.recon.sfm.conftest import FRAMES, SAMPLE
@@ -165,16 +172,69 @@ def test_the_joint_adjustment_undoes_noise_and_places_the_frame_that_is_missing(
     assert model.cameras[0].params[0] == pytest.approx(500, rel=0.01)
 
 
-def test_neighbours_are_torn_apart_where_the_poses_contradict_their_matches(database: MatchDatabase) -> None:
-    lens, poses = Camera("PINHOLE", 640, 480, (500.0, 500.0, 320.0, 240.0)), true_poses()
-    right = SparseModel(poses, dict.fromkeys(poses, lens), SparsePoints.empty())
-    assert torn_neighbours(database, right) == []
-    assert min(fitting(database, right, (first, first + 1)) for first in range(6)) > 0.95
+def models(database: MatchDatabase) -> tuple[SparseModel, SparseModel]:
+    """The true model of the frames, and one whose later frames look five degrees lower."""
+    lens, poses = Camera("SIMPLE_RADIAL", 640, 480, (500.0, 320.0, 240.0, 0.0)), true_poses()
     tilt = np.eye(4)
     tilt[:3, :3] = Rotation.from_euler("x", 5, degrees=True).as_matrix()
-    folded = {index: tilt @ pose if index > 5 else pose for index, pose in poses.items()}
-    torn = SparseModel(folded, right.cameras, right.points)
+    tilted = {index: tilt @ pose if index > 5 else pose for index, pose in poses.items()}
+    right = SparseModel(poses, dict.fromkeys(poses, lens), SparsePoints.empty())
+    return right, replace(right, cam_from_model=tilted)
+
+
+def test_neighbours_are_torn_apart_where_the_poses_contradict_their_matches(database: MatchDatabase) -> None:
+    right, torn = models(database)
+    assert torn_neighbours(database, right) == []
+    assert min(fitting(database, right, (first, first + 1)) for first in range(6)) > 0.95
     assert torn_neighbours(database, torn) == [(5, 6)]
     assert fitting(database, torn, (5, 6)) < 0.3
-    without = {index: pose for index, pose in folded.items() if index != 6}
-    assert torn_neighbours(database, SparseModel(without, right.cameras, right.points)) == [(5, 7)]
+    without = {index: pose for index, pose in torn.cam_from_model.items() if index != 6}
+    assert torn_neighbours(database, replace(torn, cam_from_model=without)) == [(5, 7)]
+
+
+def test_matches_must_lie_in_front_of_the_cameras(database: MatchDatabase) -> None:
+    """As in a corridor of equal doors, which folds along the epipolar lines."""
+    right, _ = models(database)
+    back = right.cam_from_model[4].copy()
+    between = back @ np.linalg.inv(right.cam_from_model[3])
+    between[:3, 3] *= -1
+    backwards = right.cam_from_model | {4: between @ right.cam_from_model[3]}
+    assert fitting(database, replace(right, cam_from_model=backwards), (3, 4)) < 0.3
+
+
+def test_a_torn_chunk_is_mapped_again_by_the_matches_of_neighbours(
+    database: MatchDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, torn = models(database)
+    events: list[Event] = []
+    chunk = StructureFromMotion(tmp_path, SfmSettings(), events.append)
+    chunk.close()
+    chunk.database = database
+    indices, reached, known = list(range(FRAMES)), list[int](), set(database.verified_pairs(range(FRAMES)))
+
+    def mended(mapped: SparseModel, again: SparseModel) -> SparseModel:
+        def map_frames(*_: object) -> SparseModel:
+            reached.append(max(second - first for first, second in database.verified_pairs(indices)))
+            return again
+
+        monkeypatch.setattr(frontend, "map_frames", map_frames)
+        return chunk._mended(0, indices, (mapped, EFFORTS[0], True), remember(database))[0]
+
+    assert mended(right, torn) is right
+    assert (reached, events) == ([], [])
+    assert mended(torn, torn) is torn  # no better
+    assert (reached, events) == ([2], [])
+    assert set(database.verified_pairs(indices)) == known
+    assert mended(torn, right) is right
+    assert reached == [2, 2]
+    assert [event.text for event in events if isinstance(event, Notice)] == [f"Chunk 1: {MISLED}"]
+    lost = known.difference(database.verified_pairs(indices))
+    assert len(lost) < 0.2 * len(known)  # what fits came back
+    assert chunk.memory()["misled"]
+
+
+def test_in_a_misled_map_distant_matches_must_fit_the_poses(database: MatchDatabase) -> None:
+    _, torn = models(database)
+    pairs = [pair for pair in [(2, 3), (5, 6), (4, 6)] if database.inliers(*pair)]
+    assert drop_contradictions(database, torn.cam_from_model, pairs) == []  # the rotation differs by 5 degrees only
+    assert drop_contradictions(database, torn.cam_from_model, pairs, misled=True) == [(5, 6), (4, 6)]
