@@ -25,7 +25,8 @@ def compare(
     """Find what has changed between two maps of one place.
 
     A surface has gone if the later map has looked at its place and seen past it; one has appeared if the earlier map
-    has. Writes changes.ply and changes.png: gone in red, appeared in green. Exits with 1 if the maps do not meet.
+    has. Writes changes.ply and, if there are changes, changes.png: gone in red, appeared in green. Exits with 1 if the
+    maps do not meet.
     """
     from cli.progress import StageBar
     from retrieval.compare import CLOUD, PICTURE, compare_maps
@@ -37,7 +38,8 @@ def compare(
         typer.echo(f"{first} and {second} do not meet: {verified} of {tried} pairs of frames verified.")
         raise typer.Exit(APART)
     _print(found.comparison)
-    typer.echo(f"Wrote {out / CLOUD} and {out / PICTURE}.")
+    written = [CLOUD, PICTURE] if found.comparison.changes else [CLOUD]
+    typer.echo(f"Wrote {' and '.join(str(out / name) for name in written)}.")
 
 
 def _print(comparison: Comparison) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import open3d
 import pytest
-from PIL import Image as Pillow
 from scipy.spatial.transform import Rotation
 
 from recon.core.errors import MapError, OutputError, SettingsError
@@ -130,8 +129,7 @@ def test_maps_of_one_place_are_compared_and_others_are_not(
     assert found.comparison.changes == ()
     true = MAP_FROM_ROOM @ OTHER_FROM_ROOM.inverse()
     assert found.comparison.first_from_second.isclose(true, atol=0.05)
-    with Pillow.open(tmp_path / "out" / comparing.PICTURE) as picture:
-        assert picture.size == (1, 1)  # nothing to show
+    assert not (tmp_path / "out" / comparing.PICTURE).exists()  # nothing to show
     assert len(open3d.io.read_point_cloud(tmp_path / "out" / comparing.CLOUD).points) > 10_000
     met(0, 1)
     assert compare_maps(folder / "foreign", folder / "first", tmp_path / "none").comparison is None
