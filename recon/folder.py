@@ -56,7 +56,7 @@ def require_outside_maps(out: Path) -> None:
     for run in where.parents:
         written = where.relative_to(run).parts[0] in (*OUTPUTS, REPLACED, PART)
         if written and any((run / name).exists() for name in SIGNS_OF_A_MAP):
-            raise OutputError(f"{out} lies in the map in {run}, which it would damage. Choose another --out.")
+            raise OutputError(f"{out} lies among the files of the map in {run}. Choose another --out.")
 
 
 def require_usable(out: Path, *, overwrite: bool) -> None:

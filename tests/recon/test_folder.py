@@ -38,7 +38,7 @@ def test_nothing_is_written_into_a_map(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "run" / "map")
     for out in ("run/map/x", "run/colmap", "run/replaced/map", "link/x"):
         for refuse in (require_empty, partial(require_usable, overwrite=True)):
-            with pytest.raises(OutputError, match=f"{out} lies in the map in {tmp_path / 'run'}"):
+            with pytest.raises(OutputError, match=f"{out} lies among the files of the map in {tmp_path / 'run'}"):
                 refuse(tmp_path / out)
     for out in ("run/parts", "other/map", "map"):
         require_empty(tmp_path / out)
