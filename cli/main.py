@@ -62,7 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
 )
 app.command("run", options_metavar="--out DIR [OPTIONS]")(run.run)
-app.command("live", options_metavar="--out DIR [OPTIONS]")(live.live)
+app.command("live", options_metavar="--out DIR | --map MAP [OPTIONS]")(live.live)
 app.command("plan")(run.plan)
 app.command("view")(outputs.view)
 app.command("report")(outputs.report)
