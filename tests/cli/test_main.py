@@ -155,6 +155,8 @@ def test_a_missing_package_is_reported_in_a_sentence() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 2
     assert ended.stderr == "recon: The Python package evo is not installed. Install all packages with: pip install .\n"
+    optional = explain(ModuleNotFoundError("No module named 'laspy'", name="laspy"))
+    assert str(optional) == "The Python package laspy is not installed. Install it with: pip install '.[las]'"
 
 
 @pytest.mark.parametrize(
