@@ -37,6 +37,7 @@ from cli.options import (
 from cli.run import chosen_viewers, conclude, listening, open_recogniser
 from cli.text import print_rows
 from recon.core.errors import MapError, SettingsError
+from recon.core.lens_names import MODELS
 
 if TYPE_CHECKING:
     from recon.sources import SourceDescription, SourceOptions
@@ -98,7 +99,8 @@ def live(
         require_usable(out, overwrite=overwrite)
     options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes, cameras)
     if known:
-        _find_camera(known, source, options, watch=watch, realtime=realtime, intrinsics=intrinsics)
+        lens = {"intrinsics": intrinsics, "model": MODELS[camera_model] if camera_model else None}
+        _find_camera(known, source, options, watch=watch, realtime=realtime, **lens)
     incoming = incoming_folder(out, resume=resume)
     opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)
     model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)

@@ -74,7 +74,7 @@ def scale(
             _print(found)
             change = found.metric_from_world
         if up is not None:
-            turn = turn_level(open_map(folder), up)
+            turn = turn_level(folder, up)
             _print_turn(turn, up)
             change = turn @ change
         move_index(before, open_map(folder), change)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from recon.core.errors import SourceError
 from recon.core.events import Listener, Notice, Progress
-from recon.core.types import Camera, Frame
+from recon.core.types import Camera, CameraModel, Frame
 from recon.sources import SourceOptions, open_live_source
 from recon.sources.intrinsics import given_camera
 from retrieval.localiser import Localiser, Location, open_localiser
@@ -26,16 +27,17 @@ def find_camera(
     watch: bool = False,
     realtime: bool = False,
     intrinsics: str | None = None,
+    model: CameraModel | None = None,
 ) -> None:
     """Find a live source in the map in ``folder``; ``tell`` gets progress and a note of the place. Opens and closes the
-    source, and changes nothing but the map's index of places.
+    source, and changes nothing but the map's index of places. intrinsics, model: see ``given_camera``.
 
     Raises SourceError if none of the first MOST_TRIED images is of the place, and as ``open_live_source`` does;
     SettingsError for unusable intrinsics; MapError if the map cannot be searched.
     """
     localiser = open_localiser(folder, tell=lambda sentence: tell(Notice(sentence)))
-    opened = open_live_source(source, options, watch=watch, realtime=realtime)
-    lens = given_camera(intrinsics, None, opened.description.sizes)[0] if intrinsics else None
+    opened = open_live_source(source, replace(options, keyframes="all"), watch=watch, realtime=realtime)
+    lens = given_camera(intrinsics, model, opened.description.sizes)[0] if intrinsics else None
     items = iter(opened)
     try:
         location, tried = first_located(localiser, items, lens, tell)

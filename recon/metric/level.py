@@ -17,7 +17,7 @@ from recon.core.errors import MapError, SettingsError
 from recon.core.similarity import Array, Sim3
 from recon.core.types import FrameGeometry, PlacedFrame
 from recon.store.lock import sole_writer
-from recon.store.map import ReconstructedMap, move_map
+from recon.store.map import ReconstructedMap, move_map, open_map
 
 MOST_FRAMES = 60
 SHORTEST = 0.06  # segment, as a share of the image's longest side
@@ -92,21 +92,24 @@ def find_up(reconstruction: ReconstructedMap) -> Up:
     return Up(up, agreeing, apart / 2)
 
 
-def turn_level(reconstruction: ReconstructedMap, up: Up) -> Sim3:
+def turn_level(folder: Path, up: Up) -> Sim3:
     """Turn a finished map by the smallest angle that makes z up; returns the turn.
 
-    Only map.json is written. Raises OutputError if the folder is in use or cannot be written.
+    Only map.json is written. Raises MapError if the map is damaged, and OutputError if ``folder`` is in use or cannot
+    be written.
     """
     turn, _ = Rotation.align_vectors([[0.0, 0, 1]], [up.direction])
     change = Sim3(1.0, turn.as_matrix(), np.zeros(3))
-    with sole_writer(reconstruction.folder, "scale"):
-        move_map(reconstruction.folder, change, reconstruction.metric)
+    with sole_writer(folder, "scale"):
+        reconstruction = open_map(folder)
+        for _ in reconstruction.geometry():  # the outputs need all of it: nothing is turned if some is damaged
+            pass
+        move_map(folder, change, reconstruction.metric)
     return change
 
 
 def _unknown(reconstruction: ReconstructedMap, why: str) -> SettingsError:
-    folder: Path = reconstruction.folder
-    return SettingsError(f"Which way is up in {folder} is not known: {why}. The map stays as it is.")
+    return SettingsError(f"Which way is up in {reconstruction.folder} is not known: {why}. The map stays as it is.")
 
 
 def _lines(reconstruction: ReconstructedMap) -> _Lines:

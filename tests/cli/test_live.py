@@ -26,7 +26,7 @@ from tests.cli.conftest import SAMPLE, Recon
 from tests.support import frame_of, make_map
 
 FRAMES = 5
-KIND = {"watch": True, "realtime": False, "intrinsics": None}
+KIND = {"watch": True, "realtime": False, "intrinsics": None, "model": None}
 
 
 @pytest.fixture(scope="module")

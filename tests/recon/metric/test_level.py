@@ -45,7 +45,7 @@ def test_upright_lines_say_which_way_is_up(up: Up) -> None:
 
 def test_z_is_up_in_a_map_that_is_turned_level(made: ReconstructedMap, up: Up) -> None:
     before = [frame.world_from_cam for frame in made.frames]
-    turn = turn_level(made, up)
+    turn = turn_level(made.folder, up)
     turned = open_map(made.folder)
     assert turned.metric is None
     assert all(frame.world_from_cam.isclose(turn @ pose) for frame, pose in zip(turned.frames, before, strict=True))
