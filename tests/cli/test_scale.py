@@ -54,6 +54,8 @@ def test_a_map_and_its_outputs_get_metres(recon: Recon, tmp_path: Path) -> None:
         (("--length", "0,0,0 1,0,0"), '--length takes "A B METRES"'),
         (("--gps",), "0 images of"),
         (("--positions", "nothing.csv"), "Cannot read the positions in nothing.csv"),
+        (("--level",), "Which way is up in "),
+        (("--level", "--gps"), "--level turns the world that --positions, --gps or --track give."),
     ],
 )
 def test_what_gives_no_metres_is_refused(recon: Recon, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
