@@ -35,6 +35,7 @@ from retrieval.meetings import Meeting, find_meetings
 LEAST_KEPT = 0.9  # of the frames; a joint adjustment that loses more is not used
 MOST_MOVED = 0.2  # median over the frames, in depths seen; one that moves them further is not used
 SAME_METRE = 0.05  # relative difference of the metre of two maps
+LENS_CHANGED = 0.03  # of a focal length; depth that followed from the old one is computed again
 NOT_ADJUSTED = "The maps are joined as they are: a joint adjustment of all poses was not possible."
 Places = tuple[tuple[PlacedFrame, ...], tuple[PlacedFrame, ...], SparsePoints]  # frames, those between, points
 
@@ -265,6 +266,7 @@ def _adjusted(out: Path, group: _Group) -> tuple[Places, frozenset[int]] | None:
     steps = [_distance(after[index], before[index]) / depth for index, depth in seen.items()]
     if not steps or np.median(steps) > MOST_MOVED:
         return None
+    stale |= {index for index in after if _lens_change(before[index], after[index]) > LENS_CHANGED}
     between = tuple(
         _along(frame, before, after, own)
         for member, part in zip(group.members, parts, strict=True)
@@ -282,6 +284,11 @@ def _renew(out: Path, stale: frozenset[int], kind: DenseDepth, tell: Listener) -
 
 def _distance(first: PlacedFrame, second: PlacedFrame) -> float:
     return float(np.linalg.norm(first.world_from_cam.translation - second.world_from_cam.translation))
+
+
+def _lens_change(before: PlacedFrame, after: PlacedFrame) -> float:
+    """Relative change of a frame's focal length."""
+    return float(abs(np.log(after.camera.matrix()[0, 0] / before.camera.matrix()[0, 0])))
 
 
 def _doubt_joint(places: Places) -> tuple[str, ...]:
