@@ -1,5 +1,19 @@
-"""``python -m cli`` is the program ``recon``."""
+"""``python -m cli`` and the command ``recon``."""
 
-from cli.main import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def start() -> None:
+    """Run the program, which Ctrl-C may end before all of it is imported."""
+    try:
+        from cli.main import main
+
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    start()

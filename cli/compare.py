@@ -25,7 +25,8 @@ def compare(
     """Find what has changed between two maps of one place.
 
     A surface has gone if the later map has looked at its place and seen past it; one has appeared if the earlier map
-    has. Writes changes.ply and changes.png: gone in red, appeared in green. Exits with 1 if the maps do not meet.
+    has. Writes changes.ply and, if there are changes, changes.png: gone in red, appeared in green. Exits with 1 if the
+    maps do not meet.
     """
     from cli.progress import StageBar
     from retrieval.compare import CLOUD, PICTURE, compare_maps
@@ -37,20 +38,22 @@ def compare(
         typer.echo(f"{first} and {second} do not meet: {verified} of {tried} pairs of frames verified.")
         raise typer.Exit(APART)
     _print(found.comparison)
-    typer.echo(f"Wrote {out / CLOUD} and {out / PICTURE}.")
+    written = [CLOUD, PICTURE] if found.comparison.changes else [CLOUD]
+    typer.echo(f"Wrote {' and '.join(str(out / name) for name in written)}.")
 
 
 def _print(comparison: Comparison) -> None:
-    typer.secho(f"{'change':<9}  {'centre':^26}  {'size':^23}", bold=True)
+    if comparison.changes:
+        typer.secho(f"{'change':<9}  {'centre':^26}  {'size':^23}", bold=True)
     for change in comparison.changes:
         centre = " ".join(f"{value:8.3f}" for value in change.centre)
         size = " x ".join(f"{value:5.2f}" for value in change.extent)
         typer.echo(f"{'appeared' if change.appeared else 'gone':<9}  {centre:<26}  {size}")
     if not comparison.changes:
-        typer.echo("none")
+        typer.echo("No change is found.")
     first, second = comparison.seen
     typer.echo(
-        f"The later map has looked at {first:.0%} of the earlier one's surface, the earlier at {second:.0%} of the "
-        f"later one's; nothing is known of the rest. What lies less than {comparison.step:.1%} of its distance before "
-        "something else is not told from it. Lengths are in the earlier map's unit."
+        f"The later map has looked at {first:.0%} of the surface of the earlier one, the earlier at {second:.0%} of "
+        "that of the later; nothing is known of the rest. Things that stand out from what is behind them by less than "
+        f"{comparison.step:.1%} of their distance are not found. Lengths are in the unit of the earlier map."
     )

@@ -12,6 +12,7 @@ DEBIAN_PACKAGES = {
     "libgomp.so.1": "libgomp1",
     "libX11.so.6": "libx11-6",
 }
+EXTRAS = {"laspy": "las", "lazrs": "las", "pyproj": "las"}  # of pyproject.toml, by the packages that they add
 OWN_PACKAGES = ("recon", "retrieval", "viewer", "cli")
 
 
@@ -26,7 +27,7 @@ def explain(error: ImportError | OSError) -> DependencyError | None:
         )
         return DependencyError(f"The system library {name} is not installed. {remedy}")
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OWN_PACKAGES:
-        return DependencyError(
-            f"The Python package {error.name} is not installed. Install all packages with: pip install ."
-        )
+        name = error.name.split(".")[0]
+        what, how = ("it", f"'.[{EXTRAS[name]}]'") if name in EXTRAS else ("all packages", ".")
+        return DependencyError(f"The Python package {name} is not installed. Install {what} with: pip install {how}")
     return None

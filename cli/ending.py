@@ -61,7 +61,8 @@ def ended_by_signals(stop: Callable[[], None] | None = None, *, elsewhere: bool 
 
     before = {number: signal.signal(number, first) for number in heard}
     try:
-        yield ending
+        with interrupting_imports():
+            yield ending
     except KeyboardInterrupt:
         if ending.terminated:
             raise typer.Exit(TERMINATED) from None
@@ -69,6 +70,24 @@ def ended_by_signals(stop: Callable[[], None] | None = None, *, elsewhere: bool 
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)  # None if not set by Python
+
+
+@contextmanager
+def interrupting_imports() -> Iterator[None]:
+    """Raise KeyboardInterrupt again where a native module has turned it into an ImportError, while it was imported."""
+    try:
+        yield
+    except Exception as error:
+        causes = list(_causes(error))
+        if not any(isinstance(cause, ImportError) for cause in causes) or not isinstance(causes[-1], KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def ended_before_the_run(*, elsewhere: bool = False) -> AbstractContextManager[None]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.ending import ended_by_user
+from cli.ending import ended_before_the_run, ended_by_user
 from cli.options import (
     Arithmetic,
     CameraCount,
@@ -20,7 +21,6 @@ from cli.options import (
     Lens,
     Loops,
     MaxFrames,
-    Out,
     Overwrite,
     PlaceDescriptor,
     PlaceWeights,
@@ -36,9 +36,11 @@ from cli.options import (
 )
 from cli.run import chosen_viewers, conclude, listening, open_recogniser
 from cli.text import print_rows
+from recon.core.errors import MapError, SettingsError
+from recon.core.lens_names import MODELS
 
 if TYPE_CHECKING:
-    from recon.sources import SourceDescription
+    from recon.sources import SourceDescription, SourceOptions
 
 SOURCE_HELP = "Camera number or /dev path, stream URL, folder (--watch), or video (--realtime)."
 
@@ -46,7 +48,10 @@ SOURCE_HELP = "Camera number or /dev path, stream URL, folder (--watch), or vide
 def live(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
     *,
-    out: Out,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder, unless --map names a map.")] = None,
+    known: Annotated[
+        Path | None, typer.Option("--map", metavar="MAP", help="Find the camera in this finished map, and extend it.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Read images as they arrive in the folder SOURCE.")] = False,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play the video SOURCE at its own speed.")] = False,
     reconnect: Annotated[float, typer.Option(help="Seconds to keep trying a lost camera or stream.")] = 120.0,
@@ -78,7 +83,8 @@ def live(
 ) -> None:
     """Reconstruct a camera, stream or growing folder live.
 
-    The map grows in DIR while images arrive. Press q or Ctrl-C to finish.
+    The map grows in DIR while images arrive. Press q or Ctrl-C to finish. With --map, nothing changes unless one of the
+    first 20 images is of the place.
     """
     from recon.core.workers import workers_of_environment
     from recon.folder import refuse_own_outputs, require_usable
@@ -86,11 +92,15 @@ def live(
     from recon.sources import SourceOptions, open_live_source
     from recon.store.map import incoming_folder
 
+    out, resume = _folder(out, known, overwrite=overwrite), resume or known is not None
     viewers = chosen_viewers(viewer, web_host)
     refuse_own_outputs(source, out)
     if not resume:
         require_usable(out, overwrite=overwrite)
     options = SourceOptions(every, fps, max_frames, longest_side, None, keyframes, cameras)
+    if known:
+        lens = {"intrinsics": intrinsics, "model": MODELS[camera_model] if camera_model else None}
+        _find_camera(known, source, options, watch=watch, realtime=realtime, **lens)
     incoming = incoming_folder(out, resume=resume)
     opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)
     model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)
@@ -123,6 +133,31 @@ def live(
                 source, opened, out, settings, listeners=listeners, recogniser=recogniser, workers=workers
             )
     conclude(report, out, ending)
+
+
+def _folder(out: Path | None, known: Path | None, *, overwrite: bool) -> Path:
+    """The folder of the run. Raises SettingsError unless either ``--out`` or ``--map`` names it."""
+    folder = out or known
+    if folder is None or (out and known):
+        raise SettingsError("Give --out for a new map, or --map for a finished one that is to grow.")
+    if known and overwrite:
+        raise SettingsError("--map extends a map that --overwrite would replace. Use only one of them.")
+    return folder
+
+
+def _find_camera(folder: Path, source: str, options: SourceOptions, **how: Any) -> None:
+    """Find the camera in a map that can be extended; see ``retrieval.arrival.find_camera``."""
+    from cli.progress import StageBar
+    from recon.core.workers import workers_of_environment
+    from recon.store.journal import require_run
+    from recon.store.map import open_map
+
+    if not open_map(folder).complete:
+        raise MapError(f"The map in {folder} is not finished. Finish its run with --resume first.")
+    require_run(folder)
+    with workers_of_environment() as workers, ended_before_the_run(elsewhere=workers.separate), StageBar() as bar:
+        workers.listener = bar
+        workers.call("geometry", "retrieval.arrival:find_camera", folder, source, options, workers.tell, **how)
 
 
 def _print_source(source: str, description: SourceDescription, chunk: int) -> None:

@@ -7,9 +7,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from cli import (
     bench,
@@ -31,6 +32,7 @@ from cli import (
     weights,
 )
 from cli.dependencies import explain
+from cli.ending import INTERRUPTED, interrupting_imports
 from cli.streams import lost_output, use_standard_streams
 from cli.text import one_line
 from recon.core.errors import ReconError, UnexpectedError
@@ -39,15 +41,28 @@ UNEXPECTED = 3
 
 HELP_WIDTH = 120
 
+
+class Commands(TyperGroup):
+    """The commands, which tell a wrong choice without pydantic's prefix."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 # Without markup, typer's help distinguishes switches from options with a value and uses the full width.
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
 )
 app.command("run", options_metavar="--out DIR [OPTIONS]")(run.run)
-app.command("live", options_metavar="--out DIR [OPTIONS]")(live.live)
+app.command("live", options_metavar="--out DIR | --map MAP [OPTIONS]")(live.live)
 app.command("plan")(run.plan)
 app.command("view")(outputs.view)
 app.command("report")(outputs.report)
@@ -110,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(_explained(error.__cause__) or error)
     except ReconError as error:
         _fail(error)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except Exception as error:
         explained = _explained(error)
         if explained is None:
@@ -120,7 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run_command(arguments: Sequence[str] | None) -> NoReturn:
     """Run a command and exit, with 1 if it succeeded but its output was lost."""
     try:
-        app(args=arguments, prog_name="recon")
+        with interrupting_imports():
+            app(args=arguments, prog_name="recon")
     except SystemExit as end:
         lost = lost_output()
         if end.code or not lost:

@@ -12,6 +12,7 @@ import typer
 from cli.ending import ended_with
 from cli.options import Out
 from cli.run import UNWRITTEN, write_page
+from recon.core.quantities import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,9 @@ def _writing(out: Path, *, parts: bool = False) -> Iterator[StageBar]:
             with suppress(OSError):
                 folder.rmdir()  # if nothing is in it
         complete = len(list(out.glob("part_*")))
-        return f"Interrupted: {complete} parts are complete, but recon check --repair may have to write their outputs."
+        if not complete:
+            return "Interrupted: nothing is changed, and no part is written."
+        return f"Interrupted. In {out}: {counted(complete, 'part')}; write missing outputs with recon check --repair."
 
     require_empty(out)  # before an interruption could discard what is in it
     with leaving_no_empty_folder(out), ended_with(ended), StageBar() as bar:
@@ -90,7 +93,7 @@ def _writing(out: Path, *, parts: bool = False) -> Iterator[StageBar]:
 def _conclude(parts: Sequence[Part]) -> None:
     for part in parts:
         write_page(part.folder)
-        typer.echo(f"Wrote {part.folder}, {part.frames} frames with depth.")
+        typer.echo(f"Wrote {part.folder}: {counted(part.frames, 'frame')} with depth.")
     unwritten = [sentence for part in parts for sentence in part.unwritten]
     if unwritten:
         raise typer.Exit(UNWRITTEN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +10,12 @@ import typer
 
 from cli.ending import ended_with
 from cli.run import UNWRITTEN, write_page
+from recon.core.errors import SettingsError
 
 if TYPE_CHECKING:
+    from recon.core.similarity import Sim3
     from recon.metric.fit import Judged, MetricFit
+    from recon.metric.level import Up
     from recon.store.map import ReconstructedMap
 
 LENGTH = 'Known length "A B METRES", for points X,Y,Z or names of frames A and B; repeatable.'
@@ -39,26 +43,41 @@ def scale(
         float | None,
         typer.Option(metavar="SECONDS", help="Clock of the track less that of the frames.  [default: estimated]"),
     ] = None,
+    level: Annotated[
+        bool, typer.Option("--level", help="Turn the map so that z is up, by upright lines in it.")
+    ] = False,
 ) -> None:
-    """Give a map metres.
+    """Give a map metres, and turn it upright.
 
     From known lengths, printed markers, the height of the camera, known camera centres, GPS tags or a track, several of
     which are combined. Wrong ones among right ones are left out. Prints what remains of each, then writes the outputs
     again.
     """
     from cli.progress import StageBar
+    from recon.core.similarity import Sim3
     from recon.exports import written_names
+    from recon.metric.level import find_up, turn_level
     from recon.metric.scale import Known, scale_map, write_scaled_outputs
     from recon.store.map import open_map
     from recon.store.tracked import NAME as TRACKED
     from retrieval.map_index import move_index
 
     before = open_map(folder)
+    known = Known(tuple(length or ()), positions, gps, tag_size, camera_height, track, track_offset)
+    if level and (positions or gps or track):
+        raise SettingsError("--level turns the world that --positions, --gps or --track give. Omit it.")
     with ended_with(lambda: _ended(before)):
-        known = Known(tuple(length or ()), positions, gps, tag_size, camera_height, track, track_offset)
-        found = scale_map(folder, known, StageBar())
-        _print(found)
-        move_index(before, open_map(folder), found.metric_from_world)
+        change = Sim3.identity()
+        up = find_up(before) if level else None
+        if up is None or known != Known():
+            found = scale_map(folder, known, StageBar())
+            _print(found)
+            change = found.metric_from_world
+        if up is not None:
+            turn = turn_level(folder, up)
+            _print_turn(turn, up)
+            change = turn @ change
+        move_index(before, open_map(folder), change)
         unwritten = write_scaled_outputs(folder)
     for sentence in unwritten:
         typer.echo(f"note: {sentence}", err=True)
@@ -67,7 +86,7 @@ def scale(
     kept = ("recording.rrd", TRACKED, *written_names(by_every_run=False))
     stale = [name for name in kept if (folder / name).exists()]
     if stale:
-        typer.echo(f"note: still in the old unit: {', '.join(stale)}. recon export writes exports again.", err=True)
+        typer.echo(f"note: still of the old map: {', '.join(stale)}. recon export writes exports again.", err=True)
     if unwritten:
         raise typer.Exit(UNWRITTEN)
 
@@ -79,7 +98,7 @@ def _ended(before: ReconstructedMap) -> str:
     now = open_map(before.folder)
     if all(a.world_from_cam.isclose(b.world_from_cam) for a, b in zip(before.posed, now.posed, strict=True)):
         return "Interrupted: the map is as it was."
-    return f"Interrupted. The map is in metres; write its outputs with: recon check {before.folder} --repair"
+    return f"Interrupted. The map has changed; write its outputs with: recon check {before.folder} --repair"
 
 
 def _print(found: MetricFit) -> None:
@@ -93,6 +112,16 @@ def _print(found: MetricFit) -> None:
     typer.echo(
         f"The map is in metres: one old map unit is {found.metric_from_world.scale:.6g} m. Error: {error}; "
         f"{found.used} of {len(found.observations)} observations used."
+    )
+
+
+def _print_turn(turn: Sim3, up: Up) -> None:
+    from scipy.spatial.transform import Rotation
+
+    angle = Rotation.from_matrix(turn.rotation).magnitude()
+    typer.echo(
+        f"z is up: the map is turned by {math.degrees(angle):.1f} deg. {up.lines} lines agree on the vertical, which "
+        f"is known to about {up.deviation:.1f} deg."
     )
 
 

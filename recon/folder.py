@@ -37,7 +37,8 @@ OUTPUTS = (
     TRACKED,
     *written_names(by_every_run=False),
 )
-SIGNS_OF_A_RUN = ("report.json", "map/run.json", "map/map.json", f"{REPLACED}/map", f"{PART}/map")
+SIGNS_OF_A_MAP = ("map/run.json", "map/map.json", f"{REPLACED}/map", f"{PART}/map")
+SIGNS_OF_A_RUN = ("report.json", *SIGNS_OF_A_MAP)
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 
 
@@ -49,11 +50,22 @@ def refuse_own_outputs(source: str, out: Path) -> None:
         raise SettingsError(f"{source} is part of what this run would replace in {out}. Choose another --out.")
 
 
+def require_outside_maps(out: Path) -> None:
+    """Raise OutputError if ``out`` lies in a file or folder that a run has written, such as its map."""
+    where = Path(os.path.realpath(out))
+    for run in where.parents:
+        written = where.relative_to(run).parts[0] in (*OUTPUTS, REPLACED, PART)
+        if written and any((run / name).exists() for name in SIGNS_OF_A_MAP):
+            raise OutputError(f"{out} lies among the files of the map in {run}. Choose another --out.")
+
+
 def require_usable(out: Path, *, overwrite: bool) -> None:
     """Raise OutputError if no run may start in ``out``; changes nothing.
 
-    Reasons: it is not writable, it holds files and ``overwrite`` is not set, or its files are not from a run.
+    Reasons: it lies in a map, it is not writable, it holds files and ``overwrite`` is not set, or its files are not
+    from a run.
     """
+    require_outside_maps(out)
     try:
         _require_writable(out)
         present = {path.name for path in out.iterdir()} - {LOCK} if out.exists() else set()
@@ -72,7 +84,8 @@ def require_usable(out: Path, *, overwrite: bool) -> None:
 
 
 def require_empty(out: Path) -> None:
-    """Raise OutputError if ``out`` is a file, or a folder that holds something."""
+    """Raise OutputError if ``out`` is a file, a folder that holds something, or lies in a map."""
+    require_outside_maps(out)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise OutputError(f"{out} is not empty. Choose another --out.")
 

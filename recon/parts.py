@@ -48,7 +48,9 @@ def crop(folder: Path, out: Path, box: Box | None, keep_every: int = 1, tell: Li
     Raises SettingsError if nothing would be left out, MapError if nothing is left, or if the map is damaged or
     unfinished, and OutputError if ``out`` is not empty or cannot be written.
     """
-    if keep_every < 1 or (keep_every == 1 and box is None):
+    if keep_every < 1:
+        raise SettingsError(f"--keep-every must be at least 1, got {keep_every}.")
+    if keep_every == 1 and box is None:
         raise SettingsError("A crop needs --box, or --keep-every with a number of 2 or more.")
     require_empty(out)
     whole = _finished(folder)
@@ -56,7 +58,10 @@ def crop(folder: Path, out: Path, box: Box | None, keep_every: int = 1, tell: Li
     geometries = whole.geometry()
     seen = [frame for frame, found in geometries if box is None or _share(frame, found, box) >= LEAST_SEEN]
     if not seen:
-        raise MapError(f"No frame of {folder} has {LEAST_SEEN:.0%} of its depth in the box. Choose a larger one.")
+        raise MapError(
+            f"No frame of {folder} has {LEAST_SEEN:.0%} of its depth in the box. Choose another one; the cameras lie "
+            f'in "{_around(whole.frames)}".'
+        )
     kept = seen[::keep_every]
     others = [frame for row, frame in enumerate(seen) if row % keep_every]
     part = _restricted(whole, kept, others, box)
@@ -90,6 +95,14 @@ def _finished(folder: Path) -> ReconstructedMap:
     return found
 
 
+def _around(frames: Sequence[PlacedFrame]) -> str:
+    """The box of the camera centres, as ``Box.of`` reads it."""
+    centres = np.array([frame.world_from_cam.translation for frame in frames])
+    return " ".join(
+        ",".join(f"{value:.4g}" for value in corner) for corner in (centres.min(axis=0), centres.max(axis=0))
+    )
+
+
 def _share(placed: PlacedFrame, geometry: FrameGeometry, box: Box) -> float:
     """Share of a frame's depth that lies in a box."""
     depth = geometry.depth > 0
@@ -103,8 +116,13 @@ def _stretches(whole: ReconstructedMap, at: Sequence[float]) -> list[list[Placed
         [frame for frame, cut in zip(whole.frames, cuts, strict=True) if cut == number] for number in range(len(at) + 1)
     ]
     if not all(groups):
+        bounds = ["the beginning", *(f"{time:g}" for time in sorted(at)), "the end"]
+        empty = [bool(group) for group in groups].index(False)
         first, last = whole.frames[0].timestamp, whole.frames[-1].timestamp
-        raise SettingsError(f"A part would have no frame: cut between {first:g} and {last:g}, the times of the frames.")
+        raise SettingsError(
+            f"There is no frame between {bounds[empty]} and {bounds[empty + 1]}: cut at other times; those of the "
+            f"frames go from {first:g} to {last:g}."
+        )
     return groups
 
 

@@ -21,7 +21,7 @@ from recon.core.workers import Workers
 from recon.folder import discard_map, finish_moving, full_disk_explained, open_journal, refuse_own_outputs, replacing
 from recon.frontend import GeometryFrontEnd, Resumable, Workplace
 from recon.mapping.chunks import chunks
-from recon.mapping.correction import correct
+from recon.mapping.correction import correct, depth_doubt
 from recon.mapping.frames import RunFrames, passed_over
 from recon.mapping.growing import GrowingMap
 from recon.separate import prepare_front_end
@@ -326,11 +326,7 @@ class Run:
             self._map.renew(renewed)
         unread = renewed.unread if renewed else ()
         if unread or not renewed:
-            why = f": {unread[0]}" if unread else ""
-            self._tell.suspect(
-                f"the depth of {len(unread) or len(frames)} frames contradicts the final poses, and could not be "
-                f"computed again{why}"
-            )
+            self._tell.suspect(depth_doubt(len(unread) or len(frames), *unread[:1]))
 
     def _examine(self) -> None:
         """Say why to doubt the map. Raises InsaneMapError if it is certainly wrong."""

@@ -17,6 +17,7 @@ from recon.core.similarity import Array, Sim3
 from recon.core.types import Image
 from recon.evaluate.changes import Change, Comparison, Looked, View, compare
 from recon.exports.ply import CloudPoints, write_points
+from recon.folder import require_outside_maps
 from recon.store.map import open_map
 from recon.store.merged import numbered
 from retrieval.meetings import find_meetings
@@ -40,12 +41,13 @@ class Compared:
 
 @quiet()
 def compare_maps(first: Path, second: Path, out: Path, tell: Listener = lambda event: None) -> Compared:
-    """What has gone from the first map and appeared in the second, as a cloud and a picture in ``out``, both in the
-    world of the first map. Nothing is written if the maps do not meet.
+    """What has gone from the first map and appeared in the second, as a cloud in the world of the first map and, if
+    something has changed, a picture, in ``out``. Nothing is written if the maps do not meet.
 
     Raises SettingsError for the same map twice, MapError for one that is damaged, unfinished or without depth, and
-    OutputError if ``out`` cannot be written.
+    OutputError if ``out`` lies in a map or cannot be written.
     """
+    require_outside_maps(out)
     if first.resolve() == second.resolve():
         raise SettingsError("A comparison needs two different maps.")
     maps = [open_map(folder) for folder in (first, second)]
@@ -63,7 +65,9 @@ def compare_maps(first: Path, second: Path, out: Path, tell: Listener = lambda e
     make_folder(out)
     cloud = _cloud(before, after, comparison)
     write_atomically(out / CLOUD, lambda file: write_points(file, cloud))
-    _write_picture(out / PICTURE, before, after, comparison)
+    (out / PICTURE).unlink(missing_ok=True)  # of an earlier comparison
+    if comparison.changes:
+        _write_picture(out / PICTURE, before, after, comparison)
     return Compared(comparison, pairs)
 
 
@@ -97,10 +101,9 @@ def _write_picture(path: Path, first: Looked, second: Looked, comparison: Compar
             _tinted(right, in_second, APPEARED if change.appeared else None),
         )
         rows.append(_side_by_side(images))
-    width = max((row.shape[1] for row in rows), default=1)
+    width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, MARGIN), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    canvas = np.concatenate(padded) if padded else np.full((1, 1, 3), 255, np.uint8)
-    write_atomically(path, lambda file: Pillow.fromarray(canvas).save(file, "PNG"))
+    write_atomically(path, lambda file: Pillow.fromarray(np.concatenate(padded)).save(file, "PNG"))
 
 
 def _views(first: Looked, second: Looked, change: Change, second_from_first: Sim3) -> tuple[View, View]:

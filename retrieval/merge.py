@@ -18,22 +18,24 @@ from recon.core.stopwatch import Stopwatch
 from recon.core.types import PlacedFrame, SkippedFrame, SparsePoints
 from recon.exports.outputs import write_outputs
 from recon.folder import discard_map, require_empty
-from recon.mapping.correction import correct
+from recon.mapping.correction import correct, depth_doubt
 from recon.mapping.joining import Bridge, join
 from recon.mapping.joints import weakest_joint
+from recon.mapping.renewal import renew_depth
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
-from recon.settings import CloudSettings
+from recon.settings import CloudSettings, DenseDepth
 from recon.sfm.joint import adjust_jointly
 from recon.store import report
 from recon.store.lock import sole_writer
 from recon.store.map import MapStore, ReconstructedMap, open_map
-from recon.store.merged import Member, joined_points, numbered, report_of_members, write_members
+from recon.store.merged import Member, joined_points, numbered, report_of_members, settings_of, write_members
 from retrieval.landmarks import image_of
 from retrieval.meetings import Meeting, find_meetings
 
 LEAST_KEPT = 0.9  # of the frames; a joint adjustment that loses more is not used
 MOST_MOVED = 0.2  # median over the frames, in depths seen; one that moves them further is not used
 SAME_METRE = 0.05  # relative difference of the metre of two maps
+LENS_CHANGED = 0.03  # of a focal length; depth that followed from the old one is computed again
 NOT_ADJUSTED = "The maps are joined as they are: a joint adjustment of all poses was not possible."
 Places = tuple[tuple[PlacedFrame, ...], tuple[PlacedFrame, ...], SparsePoints]  # frames, those between, points
 
@@ -151,6 +153,11 @@ class _Group:
         return self.base.reconstruction.metric
 
     @property
+    def depth(self) -> DenseDepth:
+        """The depth stage of the first map whose report names one."""
+        return settings_of(self.members).depth
+
+    @property
     def skipped(self) -> tuple[SkippedFrame, ...]:
         return tuple(one for member in self.members for one in member.skipped)
 
@@ -199,11 +206,14 @@ def _write(out: Path, group: _Group, tell: Listener, watch: Stopwatch, *, adjust
         tell(Progress("copying the maps", 0, 0))
         write_members(out, group.members)
         _store(out, group, group.places, group.skipped, complete=False)
+        places, skipped, doubts = group.places, group.skipped, tuple[str, ...]()
         tell(Progress("bundle adjustment", 0, 0))
         adjusted = _adjusted(out, group) if adjust else None
-        places, skipped = adjusted or group.places, group.skipped
         if adjusted:
-            skipped += tuple(_lost(group.places, adjusted))
+            places, stale = adjusted
+            skipped += tuple(_lost(group.places, places))
+            _store(out, group, places, skipped, complete=False)
+            doubts = _doubt_joint(places) + _renew(out, stale, group.depth, tell)
         _store(out, group, places, skipped, complete=True)
     except BaseException:  # Ctrl-C as well
         discard_map(out)
@@ -216,8 +226,7 @@ def _write(out: Path, group: _Group, tell: Listener, watch: Stopwatch, *, adjust
     written = report_of_members(
         group.members, frames, between, skipped=skipped, loops=group.judged(frames), watch=watch
     )
-    doubts = written.suspicions + (_doubt_joint(places) if adjusted else ())
-    written = replace(written, unwritten=unwritten, notices=notices, suspicions=doubts)
+    written = replace(written, unwritten=unwritten, notices=notices, suspicions=written.suspicions + doubts)
     report.write(written, out / "report.json")
     return adjusted is not None, unwritten
 
@@ -234,8 +243,9 @@ def _lost(before: Places, after: Places) -> Iterator[SkippedFrame]:
             yield SkippedFrame(frame.index, frame.name, "the joint adjustment of the merged map lost it", "unplaced")
 
 
-def _adjusted(out: Path, group: _Group) -> Places | None:
-    """The merged map after a joint adjustment, which keeps the frames of the base where they are.
+def _adjusted(out: Path, group: _Group) -> tuple[Places, frozenset[int]] | None:
+    """The merged map after a joint adjustment, which keeps the frames of the base where they are, and the frames whose
+    depth has to be computed again.
 
     None if that fails, loses frames, or moves them far. Frames between move with the nearest frame of their map.
     """
@@ -247,7 +257,7 @@ def _adjusted(out: Path, group: _Group) -> Places | None:
     if len(model.cam_from_model) < LEAST_KEPT * len(before):
         return None
     names = {row: (one.name, one.timestamp) for row, one in before.items()}
-    frames, points, _ = correct(reconstruction, model, names)
+    frames, points, stale = correct(reconstruction, model, names)
     depths = {frame.index: typical_depth(geometry) for frame, geometry in reconstruction.geometry()}
     kept = {frame.index: frame.world_from_cam for frame in group.base.frames}
     change = final_from_grown({frame.index: frame for frame in frames}, depths, kept)
@@ -256,17 +266,29 @@ def _adjusted(out: Path, group: _Group) -> Places | None:
     steps = [_distance(after[index], before[index]) / depth for index, depth in seen.items()]
     if not steps or np.median(steps) > MOST_MOVED:
         return None
+    stale |= {index for index in after if _lens_change(before[index], after[index]) > LENS_CHANGED}
     between = tuple(
         _along(frame, before, after, own)
         for member, part in zip(group.members, parts, strict=True)
         for frame in member.between
         if (own := [index for index in part if index in after])
     )
-    return tuple(after.values()), between, moved_points(points, change)
+    return (tuple(after.values()), between, moved_points(points, change)), stale
+
+
+def _renew(out: Path, stale: frozenset[int], kind: DenseDepth, tell: Listener) -> tuple[str, ...]:
+    """Compute the depth of frames again that the adjustment contradicts; returns a doubt if that is not possible."""
+    unread = renew_depth(out, stale, kind, tell).unread if stale else ()
+    return (depth_doubt(len(unread), unread[0]),) if unread else ()
 
 
 def _distance(first: PlacedFrame, second: PlacedFrame) -> float:
     return float(np.linalg.norm(first.world_from_cam.translation - second.world_from_cam.translation))
+
+
+def _lens_change(before: PlacedFrame, after: PlacedFrame) -> float:
+    """Relative change of a frame's focal length."""
+    return float(abs(np.log(after.camera.matrix()[0, 0] / before.camera.matrix()[0, 0])))
 
 
 def _doubt_joint(places: Places) -> tuple[str, ...]:

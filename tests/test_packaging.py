@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cli.dependencies import EXTRAS
 from recon.core import bundled
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,15 +37,17 @@ def imported(package: str) -> Iterator[str]:
             yield from {name.split(".")[0] for name in names} - sys.stdlib_module_names - {*PACKAGES}
 
 
-def declared() -> set[str]:
-    return {normalised(re.match(r"[\w.-]+", line)[0]) for line in PROJECT["project"]["dependencies"]}
+def declared(extra: str = "") -> set[str]:
+    lines = PROJECT["project"]["optional-dependencies"][extra] if extra else PROJECT["project"]["dependencies"]
+    return {normalised(re.match(r"[\w.-]+", line)[0]) for line in lines}
 
 
 def test_every_import_is_declared_and_every_dependency_is_imported() -> None:
     distributions = metadata.packages_distributions()
     names = {name for package in PACKAGES for name in imported(package)}
     found = {name: {normalised(owner) for owner in distributions.get(name, [name])} for name in sorted(names)}
-    assert {name for name, owners in found.items() if not owners & declared()} == set()
+    assert {name for name, owners in found.items() if not owners & (declared() | declared("las"))} == set()
+    assert set(EXTRAS) == declared("las")
     assert declared() - {owner for owners in found.values() for owner in owners} == INDIRECT
 
 

@@ -122,7 +122,8 @@ class StreamStatus:
 
     captured: pictures so far. passed_over: those that showed nothing new. skipped: those dropped because the
     reconstruction was slower. damaged: those that arrived damaged. lost: how often the connection was lost.
-    lag: age of the newest frame read [s]. waiting: pictures that wait for the reconstruction.
+    lag: age of the newest frame read [s]. waiting: pictures that wait for the reconstruction. began: when the frames'
+    timestamps were 0, in seconds since 1970; 0 if unknown.
     """
 
     captured: int
@@ -132,6 +133,7 @@ class StreamStatus:
     lost: int
     lag: float
     waiting: int = 0
+    began: float = 0.0
 
 
 @dataclass(frozen=True)

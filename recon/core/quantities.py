@@ -1,4 +1,4 @@
-"""Durations and sizes as people read them."""
+"""Durations, sizes and numbers of things as people read them."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def duration(seconds: float) -> str:
 def size(amount: float) -> str:
     """Bytes as MB or GB."""
     return f"{amount / 1e6:.0f} MB" if amount < 1e9 else f"{amount / 1e9:.1f} GB"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 frame", "3 frames"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -83,6 +83,13 @@ EXPORTS: Registry[Export] = Registry(
             surface=True,
             stage="cloud",
         ),
+        "las": Export(
+            "cloud.las",
+            "recon.exports.las:write_las",
+            "recon.exports.readers:read_las",
+            "the cloud as LAS, or LAZ with --out NAME.laz; in UTM after recon scale --gps or --track",
+            surface=True,
+        ),
         "mesh": Export(
             "mesh.ply",
             "recon.exports.mesh:write_mesh",
@@ -135,8 +142,8 @@ def export(
 ) -> Path:
     """Write the map as ``target`` to ``out``: a folder for colmap and nerfstudio, else a file.
 
-    undistort: pinhole copies of the images, for colmap only. cloud: for ply and mesh only. A file is replaced; a folder
-    must be new or empty, except that the model beside the run's own images is rewritten. Returns ``out``.
+    undistort: pinhole copies of the images, for colmap only. cloud: for clouds and meshes only. A file is replaced; a
+    folder must be new or empty, except that the model beside the run's own images is rewritten. Returns ``out``.
     Raises SettingsError for an option that the target does not have, OutputError if ``out`` cannot be written, and
     MapError if the map's files are damaged.
     """

@@ -97,6 +97,19 @@ def read_points(path: Path, most: int | None = None) -> CloudPoints:
 
     Raises MapError for any other file, naming it.
     """
+    vertices = mapped_vertices(path)
+    if most is not None and len(vertices) > most:
+        vertices = vertices[np.sort(np.random.default_rng(0).choice(len(vertices), most, replace=False))]
+    return CloudPoints(
+        positions=np.stack([vertices[axis] for axis in ("x", "y", "z")], axis=1).astype(np.float64),
+        colours=np.stack([vertices[channel] for channel in ("red", "green", "blue")], axis=1),
+        confidence=vertices["confidence"].astype(np.float64),
+        normals=np.stack([vertices[axis] for axis in ("nx", "ny", "nz")], axis=1).astype(np.float64),
+    )
+
+
+def mapped_vertices(path: Path) -> NDArray[np.void]:
+    """The vertices of a PLY file that ``write_ply`` wrote, left on disk. Raises MapError for any other file."""
     try:
         header, size = _read_header(path), path.stat().st_size
     except OSError as error:
@@ -106,15 +119,7 @@ def read_points(path: Path, most: int | None = None) -> CloudPoints:
     found = [line for line in header.splitlines() if not line.startswith(b"comment")]
     if found != lines or rest:
         raise MapError(f"{path} is truncated, or not a cloud of this program. Rebuild it with: recon export --to ply")
-    vertices = np.memmap(path, VERTEX, "r", len(header), count) if count else np.zeros(0, VERTEX)
-    if most is not None and count > most:
-        vertices = vertices[np.sort(np.random.default_rng(0).choice(count, most, replace=False))]
-    return CloudPoints(
-        positions=np.stack([vertices[axis] for axis in ("x", "y", "z")], axis=1).astype(np.float64),
-        colours=np.stack([vertices[channel] for channel in ("red", "green", "blue")], axis=1),
-        confidence=vertices["confidence"].astype(np.float64),
-        normals=np.stack([vertices[axis] for axis in ("nx", "ny", "nz")], axis=1).astype(np.float64),
-    )
+    return np.memmap(path, VERTEX, "r", len(header), count) if count else np.zeros(0, VERTEX)
 
 
 def _read_header(path: Path) -> bytes:

@@ -15,6 +15,7 @@ from recon.core.errors import ReconError
 from recon.exports.colmap import model_is_whole
 
 if TYPE_CHECKING:
+    import laspy
     import open3d
 
 MAX_PLY_HEADER = 4096
@@ -32,6 +33,17 @@ def read_cloud(path: Path) -> open3d.geometry.PointCloud:
     if not _ply_is_whole(existing(path)):  # Open3D would fill the rest with whatever is in memory
         raise CheckError(f"{path} is truncated or not a binary PLY file: not all of its points can be read.")
     return open3d.io.read_point_cloud(path, remove_nan_points=False)
+
+
+def read_las(path: Path) -> laspy.LasData:
+    """The cloud as laspy's LasData. Raises CheckError for a file without all of its points."""
+    import laspy  # noqa: PLC0415 - optional
+
+    with laspy.open(existing(path)) as file:
+        found = file.read()
+    if not 0 < len(found.points) == found.header.point_count:
+        raise CheckError(f"{path} is truncated or empty: not all of its points can be read.")
+    return found
 
 
 def read_mesh(path: Path) -> open3d.geometry.TriangleMesh:

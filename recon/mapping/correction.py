@@ -79,6 +79,12 @@ def correct(reconstruction: ReconstructedMap, model: SparseModel, names: dict[in
     return Correction(frames, points, frozenset(stale))
 
 
+def depth_doubt(frames: int, why: str = "") -> str:
+    """A sentence about frames whose depth had to be computed again, and could not be."""
+    reason = f": {why}" if why else ""
+    return f"the depth of {frames} frames contradicts the final poses, and could not be computed again{reason}"
+
+
 def misfit(dense: Array | DepthMap, sparse: Array) -> float:
     """Median relative difference between dense depth (n,), where there is any, and that of sparse points (n,)."""
     known = dense > 0

@@ -92,12 +92,13 @@ class KeyframeChoice:
 class Candidate:
     """A frame that may be kept or passed over. keep: stores its original for the run, if the frame is kept. way: how
     far the picture has moved since the source's first frame, as a share of its width; if motion is not measured, the
-    time [s].
+    time [s]. shown: of a live source, when the picture is shown in its file [s]; None if it comes from none.
     """
 
     frame: Frame
     keep: Callable[[], None]
     way: float = 0.0
+    shown: float | None = None
 
 
 class Source(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -21,7 +22,7 @@ from recon.core.files import make_folder
 from recon.core.types import Frame, SkippedFrame
 from recon.sources.base import Candidate, Selection, SourceOptions, working_image
 from recon.sources.cameras import why_unusable
-from recon.sources.film import Pictures, film_of, opened_film
+from recon.sources.film import Pictures, film_of, next_time, opened_film
 from recon.sources.live import Incident
 from recon.sources.originals import keeping
 
@@ -62,6 +63,7 @@ class CaptureFeed:
         self._address, self._options, self._images_folder, self._patience = address, options, images_folder, patience
         self._selection = Selection(options)
         self._count = 0
+        self._shown = -math.inf  # the time of the picture in its file [s]; a video's only
         self._film: Pictures  # of the present connection
         first, rest = self._connect()
         self._pictures = chain([first], rest)
@@ -99,12 +101,13 @@ class CaptureFeed:
         try:
             for picture in pictures:
                 if pace and picture:
-                    pace.wait_for(picture)
+                    self._shown = next_time(picture.time, self._shown, self._film.period)
+                    pace.wait_until(self._shown)
                 if stop.is_set():
                     break
                 if picture is None:
                     yield Incident("damaged")
-                elif self._selection.takes(self._count, time.monotonic()):
+                elif self._selection.takes(self._count, self._shown if pace else time.monotonic()):
                     yield self._candidate(picture)
                 self._count += 1
                 if self._selection.complete:
@@ -119,7 +122,8 @@ class CaptureFeed:
         height, width = image.shape[:2]
         name, lens = f"{self._count:06d}.jpg", f"{self._address} {width}x{height}"
         frame = Frame(self._count, now, image, name, (width, height), lens, 0.0, np.ones((height, width), np.bool_))
-        return Candidate(frame, keeping(image, self._images_folder, name), now)
+        shown = self._shown if self.kind == "video" else None
+        return Candidate(frame, keeping(image, self._images_folder, name), now, shown)
 
     def _connect_again(self, stop: threading.Event) -> Iterator[VideoFrame | None] | None:
         """The pictures of a new connection; None when patience or ``stop`` ended the attempts."""
@@ -175,8 +179,7 @@ class _Pace:
         self._stop = stop
         self._start: float | None = None  # of the monotonic clock, when the video's time was 0
 
-    def wait_for(self, picture: VideoFrame) -> None:
-        shown = picture.time or 0.0
+    def wait_until(self, shown: float) -> None:
         if self._start is None:
             self._start = time.monotonic() - shown
         self._stop.wait(max(0.0, self._start + shown - time.monotonic()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -114,12 +115,19 @@ def _best(films: Sequence[VideoStream]) -> VideoStream:
     return max(films, key=rank)
 
 
+def next_time(stated: float | None, last: float, period: float) -> float:
+    """Presentation time of a frame [s]; if the clock stops or jumps back, as in joined recordings, it continues."""
+    if stated is not None and stated > last:
+        return stated
+    return last + period if math.isfinite(last) else 0.0
+
+
 class Pictures:
     """Turns the decoded frames of one stream into pictures (height, width, 3), uint8 RGB.
 
     Each interlaced frame becomes one full frame, made from its upper field. Oblong pixels become square by enlarging
-    the shorter direction. The picture is then rotated as its file says. count: of the pictures made. combed: how many
-    of these look interlaced but are not marked so.
+    the shorter direction. The picture is then rotated as its file says. period: usual time between two [s]. count: of
+    the pictures made. combed: how many of these look interlaced but are not marked so.
     """
 
     def __init__(self, stream: VideoStream) -> None:
@@ -127,6 +135,7 @@ class Pictures:
         self._aspect = _plausible(stream.sample_aspect_ratio)
         self._stated = (self._context.width, self._context.height)
         self._time_base = stream.time_base
+        self.period = 1 / float(stream.average_rate or 25)
         self._graph: av.filter.Graph | None = None
         self._kind: tuple[object, ...] = ()
         self.count = self.combed = 0

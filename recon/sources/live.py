@@ -80,6 +80,7 @@ class LiveSource:
         self._waiting = Waiting(WAITING, patient=feed.patient)
         self._stop = threading.Event()
         self._start = self._newest = time.monotonic()
+        self._since_1970 = time.time() - self._start  # of the monotonic clock
 
     @property
     def description(self) -> SourceDescription:
@@ -87,7 +88,8 @@ class LiveSource:
 
     @property
     def status(self) -> StreamStatus:
-        return self._waiting.status(time.monotonic() - self._newest)
+        status = self._waiting.status(time.monotonic() - self._newest)
+        return replace(status, began=self._since_1970 + self._start)
 
     def file_of(self, index: int) -> Path | None:
         return self._feed.file_of(index)
@@ -96,9 +98,8 @@ class LiveSource:
         return (self._since_start(item) if isinstance(item, Candidate) else item for item in self._feed.again())
 
     def stop(self) -> None:
-        """End the capture. Waiting frames are still delivered. May be called from a signal handler."""
+        """End the capture; what has been captured is still delivered. May be called from a signal handler."""
         self._stop.set()
-        self._waiting.close()
 
     def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
         self._start = time.monotonic()
@@ -116,18 +117,23 @@ class LiveSource:
                     yield item
         finally:
             self.stop()
+            self._waiting.close()  # nobody reads it any more
 
     def _since_start(self, candidate: Candidate) -> Candidate:
-        seconds = max(0.0, candidate.frame.timestamp - self._start)
+        seconds = max(0.0, candidate.frame.timestamp - self._start) if candidate.shown is None else candidate.shown
         return replace(candidate, frame=replace(candidate.frame, timestamp=seconds))
 
     def _capture(self) -> None:
         """Fill the queue, in a separate thread."""
         picker = KeyframePicker(self.keyframes.earlier) if self.keyframes.select else None
+        first = True
         try:
             for item in self._feed.items(self._stop):
                 if isinstance(item, Candidate):
                     self._waiting.count(captured=1)
+                    if first and item.shown is not None:
+                        self._start = item.frame.timestamp - item.shown
+                    first = False
                     self._show(item)
                     self._enter(picker.take(item) if picker else [item])
                 elif isinstance(item, Incident):

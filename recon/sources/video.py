@@ -26,7 +26,7 @@ from recon.sources.base import (
     at_least_one_frame,
     working_image,
 )
-from recon.sources.film import Pictures, opened_film
+from recon.sources.film import Pictures, next_time, opened_film
 from recon.sources.identity import content_hash
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
@@ -97,13 +97,13 @@ class VideoSource:
         selection = Selection(self._options)
         with opened_film(self._path) as (container, stream):
             self._pictures = Pictures(stream)
-            seconds, period = _stated_seconds(container, stream), 1 / float(stream.average_rate or 25)
+            seconds, period = _stated_seconds(container, stream), self._pictures.period
             count, damaged, time = 0, 0, -math.inf
             for frame in self._pictures.all(_decoded(container, stream)):
                 if frame is None:
                     damaged += 1
                     continue
-                time = _next_time(frame.time, time, period)
+                time = next_time(frame.time, time, period)
                 if selection.takes(count, time):
                     yield self._read(count, time, self._pictures.upright(frame))
                     if selection.complete:
@@ -141,13 +141,6 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFr
             continue
         for frame in frames:
             yield None if frame.is_corrupt else frame
-
-
-def _next_time(stated: float | None, last: float, period: float) -> float:
-    """Presentation time of a frame [s]; if the clock stops or jumps back, as in joined recordings, it continues."""
-    if stated is not None and stated > last:
-        return stated
-    return last + period if math.isfinite(last) else 0.0
 
 
 def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:

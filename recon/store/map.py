@@ -211,8 +211,8 @@ def stored_metric(folder: Path) -> Metric | None:
     return _read_places(folder)[1].metric if (folder / "map" / "map.json").is_file() else None
 
 
-def move_map(folder: Path, to_from_world: Sim3, metric: Metric) -> None:
-    """Move a finished map into another world, whose unit is the metre.
+def move_map(folder: Path, to_from_world: Sim3, metric: Metric | None) -> None:
+    """Move a finished map into another world. metric: that its unit is the metre, None for the map's own unit.
 
     Only map.json is written, so that a kill leaves either the old or the new map. The file of points stays as it is;
     map.json says how to move them. Raises OutputError, and MapError for a damaged map.
@@ -221,7 +221,7 @@ def move_map(folder: Path, to_from_world: Sim3, metric: Metric) -> None:
     for row in (*content["frames"], *content.get("between", ())):
         row["world_from_cam"] = (to_from_world.matrix() @ row["world_from_cam"]).tolist()
     moved = to_from_world.matrix() @ stored.world_from_points
-    _write_json(folder, content | {"world_from_points": moved.tolist(), "metric": asdict(metric)})
+    _write_json(folder, content | {"world_from_points": moved.tolist(), "metric": metric and asdict(metric)})
 
 
 @dataclass(frozen=True)

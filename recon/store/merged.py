@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,7 @@ def report_of_members(
     ]
     return RunReport(
         source=" + ".join(os.fspath(member.reconstruction.folder.resolve()) for member in members),
-        settings=next((found.settings for _, found in reports), RunSettings()),
+        settings=settings_of(members),
         versions=main_versions(),
         frames_read=len(frames) + len(skipped),
         frames_placed=len(frames),
@@ -202,6 +202,11 @@ def report_of_members(
         ),
         processor_seconds=watch.processor_seconds,
     )
+
+
+def settings_of(members: Iterable[Member]) -> RunSettings:
+    """The settings of the first map whose report can be read."""
+    return next((found.settings for member in members if (found := report_of(member))), RunSettings())
 
 
 def report_of(member: Member) -> RunReport | None:

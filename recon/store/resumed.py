@@ -48,7 +48,8 @@ class ResumedSource:
 
     @property
     def status(self) -> StreamStatus | None:
-        return self._source.status
+        status = self._source.status
+        return status and replace(status, began=status.began - self._shift)
 
     def file_of(self, index: int) -> Path | None:
         return self._source.file_of(index - self._part.first)

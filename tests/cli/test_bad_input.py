@@ -283,10 +283,14 @@ def test_folder_that_holds_no_run(recon: Recon, tmp_path: Path, command: str) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_option_that_does_not_exist(recon: Recon, tmp_path: Path) -> None:
-    outcome = recon("run", tmp_path, "--out", tmp_path / "out", "--speed", "best")
-    assert outcome.code == 2
-    assert "--speed" in outcome.err
+def test_an_option_that_does_not_exist_and_a_choice_that_is_none(recon: Recon, tmp_path: Path) -> None:
+    for option, said in (
+        (("--speed", "best"), "No such option: --speed"),
+        (("--quality", "bad"), "Invalid value for '--quality': 'bad' is not one of 'fast', 'normal', 'best'."),
+    ):
+        outcome = recon("run", tmp_path, "--out", tmp_path / "out", *option)
+        assert outcome.code == 2
+        assert outcome.err.splitlines()[-1].startswith(f"Error: {said}")
 
 
 @pytest.mark.parametrize("program", [("-m", "cli"), ("-c", "import cli.main; cli.main.main()")])

@@ -16,13 +16,17 @@ import pytest
 
 from cli.ending import ended_by_user
 from cli.progress import ProgressBar
-from recon.core.events import ChunkReconstructed, FrameRead, FrameTracked, StreamStatus
+from recon.core.errors import SourceError
+from recon.core.events import ChunkReconstructed, FrameRead, FrameTracked, Listener, StreamStatus
+from recon.sources import SourceOptions
 from recon.store import report
+from recon.store.map import MapStore
 from recon.store.tracked import read_tracked
 from tests.cli.conftest import SAMPLE, Recon
-from tests.support import frame_of
+from tests.support import frame_of, make_map
 
 FRAMES = 5
+KIND = {"watch": True, "realtime": False, "intrinsics": None, "model": None}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +117,32 @@ def test_a_source_that_cannot_be_captured_is_reported_in_a_sentence(
     assert sentence in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_map_grows_only_if_the_camera_is_found_in_it(
+    recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal(*options: object) -> str:
+        outcome = recon("live", tmp_path, "--watch", *options)
+        assert (outcome.code, len(outcome.err.splitlines())) == (2, 1)
+        return outcome.err
+
+    def elsewhere(folder: Path, source: str, options: SourceOptions, tell: Listener, **how: object) -> None:
+        assert (folder, source, how) == (made.folder, str(tmp_path), KIND)
+        raise SourceError("not of this place")
+
+    made = make_map(tmp_path / "map")
+    assert "Give --out for a new map, or --map for a finished one" in refusal()
+    assert "Give --out for a new map, or --map for a finished one" in refusal("--out", tmp_path, "--map", made.folder)
+    assert "--overwrite would replace" in refusal("--map", made.folder, "--overwrite")
+    assert "so it cannot be resumed; recon merge" in refusal("--map", made.folder)
+    (made.folder / "map" / "run.json").touch()
+    monkeypatch.setattr("retrieval.arrival.find_camera", elsewhere)
+    before = sorted(path.name for path in made.folder.rglob("*"))
+    assert refusal("--map", made.folder) == "recon: not of this place\n"
+    assert sorted(path.name for path in made.folder.rglob("*")) == before
+    MapStore(made.folder).write_places(made.frames, (), made.points, complete=False)
+    assert "is not finished" in refusal("--map", made.folder)
 
 
 def test_watch_and_realtime_exclude_each_other(recon: Recon, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ import pytest
 import typer
 
 from cli import run
+from cli.__main__ import start
 from cli.dependencies import explain
 from cli.main import app
 from recon.settings import RunSettings
-from tests.cli.conftest import Recon
+from tests.cli.conftest import Outcome, Recon
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "open3d", "rerun", "cv2", "pycolmap", "numpy", "scipy", "av")
@@ -154,6 +155,8 @@ def test_a_missing_package_is_reported_in_a_sentence() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 2
     assert ended.stderr == "recon: The Python package evo is not installed. Install all packages with: pip install .\n"
+    optional = explain(ModuleNotFoundError("No module named 'laspy'", name="laspy"))
+    assert str(optional) == "The Python package laspy is not installed. Install it with: pip install '.[las]'"
 
 
 @pytest.mark.parametrize(
@@ -188,3 +191,27 @@ def test_an_unknown_exception_is_not_swallowed(recon: Recon, monkeypatch: pytest
     assert outcome.code == 3
     assert "in broken\n    raise ZeroDivisionError" in outcome.err
     assert outcome.err.endswith("\nrecon: Unexpected error: ZeroDivisionError().\n")
+
+
+def test_ctrl_c_is_obeyed_while_modules_are_imported(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
+    def imported(*_: object) -> None:
+        try:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as interrupted:
+                raise ImportError("initialization failed") from interrupted  # as pybind11 does
+        except ImportError as failed:
+            raise RuntimeError("Cannot import the C++ backend") from failed  # as pycolmap does
+
+    monkeypatch.setattr("recon.folder.refuse_own_outputs", imported)
+    outcome = recon("run", "photos", "--out", "new")
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", "Ended before the run began: nothing was changed.\n")
+    monkeypatch.setattr("recon.store.map.open_map", imported)
+    assert recon("export", "run", "--to", "ply") == Outcome(130, "", "")
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.main.main", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,15 +84,15 @@ def test_a_crop_and_a_split_say_what_they_wrote(recon: Recon, tmp_path: Path, mo
 
     make_map(tmp_path / "run")
     outcome = recon("crop", tmp_path / "run", "--out", tmp_path / "part", "--keep-every", "2")
-    assert (outcome.code, outcome.out) == (0, f"Wrote {tmp_path / 'part'}, 3 frames with depth.\n")
+    assert (outcome.code, outcome.out) == (0, f"Wrote {tmp_path / 'part'}: 3 frames with depth.\n")
     assert (tmp_path / "part" / "report.html").is_file()
     outcome = recon("split", tmp_path / "run", "--out", tmp_path / "parts", "--at", "0.25")
-    assert outcome.out.endswith(f"Wrote {tmp_path / 'parts' / 'part_2'}, 3 frames with depth.\n")
+    assert outcome.out.endswith(f"Wrote {tmp_path / 'parts' / 'part_2'}: 3 frames with depth.\n")
     with monkeypatch.context() as patched:
         patched.setattr("recon.parts.write_members", interrupted)
         outcome = recon("split", tmp_path / "run", "--out", tmp_path / "none", "--at", "0.25")
         assert outcome.code == 130
-        assert outcome.err.startswith("Interrupted: 0 parts are complete")
+        assert outcome.err == "Interrupted: nothing is changed, and no part is written.\n"
         assert not (tmp_path / "none").exists()
     outcome = recon("run", tmp_path / "run" / "colmap" / "images", "--out", tmp_path / "part", "--resume")
     assert outcome.code == 2
@@ -114,3 +115,8 @@ def test_maps_that_do_not_meet_are_not_compared(recon: Recon, tmp_path: Path, mo
         "2.000",
         *["1.00", "x", "2.00", "x", "4.00"],
     ]
+    assert outcome.out.splitlines()[-1] == f"Wrote {Path('c') / 'changes.ply'} and {Path('c') / 'changes.png'}."
+    same = replace(comparison, changes=())
+    monkeypatch.setattr("retrieval.compare.compare_maps", lambda *_: Compared(same, (9, 48)))
+    first, *_, last = recon("compare", "a", "b", "--out", "c").out.splitlines()
+    assert (first, last) == ("No change is found.", f"Wrote {Path('c') / 'changes.ply'}.")

@@ -26,7 +26,7 @@ def test_a_map_and_its_outputs_get_metres(recon: Recon, tmp_path: Path) -> None:
     outcome = recon("scale", folder, *lengths)
     assert (outcome.code, outcome.err) == (
         0,
-        "note: still in the old unit: recording.rrd. recon export writes exports again.\n",
+        "note: still of the old map: recording.rrd. recon export writes exports again.\n",
     )
     heading, first, second, wrong, last = outcome.out.splitlines()
     assert heading.split() == ["observation", "known", "map", "error"]
@@ -54,6 +54,8 @@ def test_a_map_and_its_outputs_get_metres(recon: Recon, tmp_path: Path) -> None:
         (("--length", "0,0,0 1,0,0"), '--length takes "A B METRES"'),
         (("--gps",), "0 images of"),
         (("--positions", "nothing.csv"), "Cannot read the positions in nothing.csv"),
+        (("--level",), "Which way is up in "),
+        (("--level", "--gps"), "--level turns the world that --positions, --gps or --track give."),
     ],
 )
 def test_what_gives_no_metres_is_refused(recon: Recon, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
@@ -121,7 +123,7 @@ def test_ctrl_c_leaves_a_sound_map_and_says_which(
         ("move_map", "Interrupted: the map is as it was.\n"),
         (
             "write_outputs",
-            f"Interrupted. The map is in metres; write its outputs with: recon check {folder} --repair\n",
+            f"Interrupted. The map has changed; write its outputs with: recon check {folder} --repair\n",
         ),
     ):
         with monkeypatch.context() as patched:
@@ -132,7 +134,7 @@ def test_ctrl_c_leaves_a_sound_map_and_says_which(
     assert recon("export", folder, "--to", "kitti").code == 0
     assert recon("check", folder, "--repair").code == 0
     outcome = recon("scale", folder, "--length", "0,0,0 1,0,0 3")
-    assert "still in the old unit: tracked.csv, poses_kitti.txt." in outcome.err
+    assert "still of the old map: tracked.csv, poses_kitti.txt." in outcome.err
     outcome = recon("check", folder)
     assert outcome.code == 1
     (failed,) = (line for line in outcome.out.splitlines() if "FAILED" in line)

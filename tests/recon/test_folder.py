@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from recon.core.errors import OutputError, ReconstructionError
-from recon.folder import PART, REPLACED, replacing, require_usable
+from recon.folder import PART, REPLACED, replacing, require_empty, require_usable
 
 
 def make_run(folder: Path, text: str) -> None:
@@ -30,6 +31,18 @@ def test_only_files_of_a_run_are_ever_replaced(tmp_path: Path) -> None:
         (tmp_path / "map").mkdir()
         (tmp_path / "map" / "map.json").write_text("new")
     assert content(tmp_path) == {"notes.txt": "precious", "map/map.json": "new"}
+
+
+def test_nothing_is_written_into_a_map(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "run" / "map")
+    for out in ("run/map/x", "run/colmap", "run/replaced/map", "link/x"):
+        for refuse in (require_empty, partial(require_usable, overwrite=True)):
+            with pytest.raises(OutputError, match=f"{out} lies among the files of the map in {tmp_path / 'run'}"):
+                refuse(tmp_path / out)
+    for out in ("run/parts", "other/map", "map"):
+        require_empty(tmp_path / out)
+        require_usable(tmp_path / out, overwrite=False)
 
 
 def test_the_old_map_is_restored_if_the_new_run_has_none(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,22 @@ import pytest
 from PIL import Image as Pillow
 from scipy.spatial.transform import Rotation
 
-from recon.core.errors import MapError
+from recon.core.errors import MapError, SourceError
+from recon.core.events import Event, Notice, Progress
 from recon.core.metric import Metric
 from recon.core.similarity import Sim3
 from recon.core.types import Camera, SparsePoints
 from recon.lab.synthetic.look_alikes import rearranged, redecorated
 from recon.lab.synthetic.scenes import Scene
+from recon.plan import random_texture
+from recon.sources import SourceOptions
 from recon.store.lock import sole_writer
 from recon.store.map import MapStore, move_map, open_map
+from retrieval import arrival
 from retrieval.localiser import Localiser, Location, open_localiser
 from retrieval.map_index import move_index
 from tests.retrieval.maps import MAPPED, UNIT, as_frame, make_room_map, mapped_frame, take_photo, true_pose
-from tests.retrieval.scenes import WIDTH
+from tests.retrieval.scenes import HEIGHT, WIDTH
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "locate.md"
 PHOTO = 5
@@ -100,6 +105,23 @@ def test_a_photo_of_nothing_is_of_no_place(localiser: Localiser) -> None:
     assert found.world_from_cam is None
     assert found.reason == "only 0 features match"
     assert found.frame is None
+
+
+def test_a_camera_is_found_before_the_map_may_grow(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first image shows nothing of the place, the second does."""
+    Pillow.fromarray(random_texture(WIDTH, HEIGHT)).save(tmp_path / "1.png")
+    Pillow.fromarray(take_photo(PHOTO)).save(tmp_path / "2.png")
+    told: list[Event] = []
+    watched = partial(arrival.find_camera, folder, str(tmp_path), SourceOptions(), told.append, watch=True)
+    watched()
+    assert [event.done for event in told if isinstance(event, Progress)] == [0, 1]
+    assert isinstance(told[-1], Notice)
+    assert re.match(f"{tmp_path} shows the place in {folder}, near 000[46].png", told[-1].text)
+    monkeypatch.setattr(arrival, "MOST_TRIED", 1)
+    with pytest.raises(SourceError, match=f"None of 1 images of {tmp_path} is of the place in {folder}"):
+        watched()
 
 
 def test_a_stored_index_is_used_and_a_damaged_or_old_one_is_made_again(folder: Path, tmp_path: Path) -> None:

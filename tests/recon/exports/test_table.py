@@ -69,6 +69,7 @@ def test_the_map_itself_is_never_overwritten(finished: ReconstructedMap) -> None
 def test_what_a_run_writes_and_replaces() -> None:
     assert written_names(by_every_run=True) == ("poses.txt", "colmap", "cloud.ply")
     assert set(written_names(by_every_run=False)) == {
+        "cloud.las",
         "mesh.ply",
         "poses_kitti.txt",
         "nerfstudio",
@@ -88,7 +89,9 @@ def test_added_exports_are_checked(finished: ReconstructedMap) -> None:
 
 
 def test_an_unknown_format_is_refused_with_a_list_of_formats(finished: ReconstructedMap) -> None:
-    with pytest.raises(SettingsError, match=r"no format obj\. Choose one of tum, colmap, ply, mesh, kitti, nerfstudio"):
+    with pytest.raises(
+        SettingsError, match=r"no format obj\. Choose one of tum, colmap, ply, las, mesh, kitti, nerfstudio"
+    ):
         export(finished, "obj", finished.folder / "scene.obj")
     with pytest.raises(SettingsError, match="to colmap only, not to ply"):
         export(finished, "ply", finished.folder / "cloud.ply", undistort=True)

@@ -211,11 +211,14 @@ class TestStreams:
 
 
 class Watcher:
-    def __init__(self) -> None:
+    def __init__(self, pause: float = 0.0, seeing: threading.Event | None = None) -> None:
         self.seen: list[int] = []
         self.closed = False
+        self._pause, self._seeing = pause, seeing or threading.Event()
 
     def see(self, frame: Frame, arrived: float) -> None:
+        self._seeing.set()
+        time.sleep(self._pause)
         assert 0 <= time.monotonic() - arrived < SECONDS
         self.seen.append(frame.index)
 
@@ -226,10 +229,13 @@ class Watcher:
 class TestRealtime:
     def test_a_video_takes_its_own_time(self, tmp_path: Path) -> None:
         path = encode_video(tmp_path / "a.mp4", frames=8, rate=10)
-        start = time.monotonic()
-        frames = [item for item in open_live_source(str(path), SourceOptions(), realtime=True) if is_frame(item)]
-        assert [frame.index for frame in frames if isinstance(frame, Frame)] == list(range(8))
+        start, began = time.monotonic(), time.time()
+        source = open_live_source(str(path), SourceOptions(), realtime=True)
+        frames = [item for item in source if isinstance(item, Frame)]
+        assert [frame.index for frame in frames] == list(range(8))
         assert 0.65 < time.monotonic() - start < SECONDS
+        assert [frame.timestamp for frame in frames] == pytest.approx(np.arange(8) / 10)  # not when they arrived
+        assert 0 <= source.status.began - began < SECONDS
 
     def test_a_slow_reader_gets_the_whole_path_with_gaps(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("recon.sources.live.WAITING", 5)
@@ -249,15 +255,19 @@ class TestRealtime:
         assert watcher.seen == list(range(40))
         assert watcher.closed
 
-    def test_stopping_ends_the_capture_but_not_the_frames_that_wait(self, tmp_path: Path) -> None:
+    def test_stopping_ends_the_capture_but_no_frame_that_was_captured_is_lost(self, tmp_path: Path) -> None:
         path = encode_video(tmp_path / "a.mp4", frames=40, rate=20)
         source = open_live_source(str(path), SourceOptions(), realtime=True)
+        seeing = threading.Event()
+        source.watcher = watcher = Watcher(pause=0.2, seeing=seeing)
         items = iter(source)
-        read_until(items, lambda _: source.status.captured > 4)
+        read = read_until(items, lambda _: source.status.captured > 2)
+        seeing.clear()
+        seeing.wait()  # a frame is being tracked
         source.stop()
-        rest = list(items)
-        assert all(isinstance(item, Frame) for item in rest)
-        assert source.status.captured < 40
+        read += items
+        assert [item.index for item in read if isinstance(item, Frame)] == watcher.seen
+        assert len(watcher.seen) == source.status.captured < 40
 
     def test_a_file_that_is_not_a_video_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.mp4").write_bytes(b"nothing")
