@@ -44,10 +44,14 @@ class PosedView:
 
 @dataclass(frozen=True, eq=False)
 class Depth:
-    """depth: (h, w) float32 along z, 0 = none. confidence: (h, w) float32 in 0..1, 0 where there is no depth."""
+    """depth: (h, w) float32 along z, 0 = none. confidence: (h, w) float32 in 0..1, 0 where there is no depth.
+
+    propagated: whether it is depth of other views, see ``recon.depth.propagation``.
+    """
 
     depth: DepthMap
     confidence: DepthMap
+    propagated: bool = False
 
     def all_sure(self) -> Depth:
         """The same depth with confidence mapped from 0..1 to SURE..1, since another view has confirmed it."""

@@ -64,10 +64,9 @@ def survey(frames: Iterable[PosedGeometry]) -> Survey:
 
 
 def surfaces(reconstruction: ReconstructedMap, known: Survey, settings: CloudSettings) -> Iterator[PosedGeometry]:
-    """The frames for a cloud or mesh, cleaned if ``settings`` says so."""
-    if settings.clean:
-        return cleaned(reconstruction.geometry(), known.doubtful, sky=settings.sky)
-    return reconstruction.geometry()
+    """The frames for a cloud or mesh, without propagated depth, cleaned if ``settings`` says so."""
+    frames = ((frame, geometry) for frame, geometry in reconstruction.geometry() if not geometry.propagated)
+    return cleaned(frames, known.doubtful, sky=settings.sky) if settings.clean else frames
 
 
 def cleaned(frames: Iterable[PosedGeometry], doubtful: float, *, sky: bool = True) -> Iterator[PosedGeometry]:

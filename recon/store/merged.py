@@ -24,7 +24,7 @@ from recon.settings import RunSettings
 from recon.sources.originals import link_original
 from recon.store import report
 from recon.store.archive import load_arrays, save_arrays
-from recon.store.frame_arrays import packed_depth, unpack
+from recon.store.frame_arrays import KINDS, packed_depth, unpack
 from recon.store.map import ReconstructedMap, frames_in, images_folder, submap_path
 from recon.store.masks import mask_path
 from recon.store.report import RunReport, main_versions
@@ -144,7 +144,7 @@ def _copy_submap(path: Path, target: Path, member: Member, placed: Mapping[int, 
         "world_from_chunk": (member.merged_from_world @ Sim3.from_matrix(stored["world_from_chunk"])).matrix(),
     }
     for index in indices.tolist():
-        own = {kind: stored[f"{kind}_{index}"] for kind in ("depth", "confidence", "colour")}
+        own = {kind: stored[f"{kind}_{index}"] for kind in KINDS if f"{kind}_{index}" in stored}
         if member.box:
             depth = unpack(stored, index).depth
             inside = depth_in_box(placed[index], depth, member.box)
