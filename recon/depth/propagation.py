@@ -1,77 +1,82 @@
 """Depth of the views that show almost nothing new, from the views around them.
 
-In a video, most views lie between two others that see the same surfaces from almost the same place: the depth of those,
-moved to the view between, is as good as depth of its own and takes a tenth of the time.
+In a video, most views lie between others that see the same surfaces from almost the same place. The depth of these,
+moved to the view between, is as good as depth of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy.spatial import KDTree
 
 from recon.core.beside import beside
+from recon.core.projection import back_project, moved_to_chunk
+from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import SURE, DepthMap, Mask
-from recon.depth.plane_sweep import FEWEST_POINTS, sparse_points
-from recon.depth.views import Depth, DepthStage, PosedView
+from recon.depth.plane_sweep import FEWEST_POINTS
+from recon.depth.views import Depth, DepthStage, PosedView, relative_projection
 
+CELLS = 12  # along either side of a view, to count which part of it other views see
 SAME = 0.03  # relative; a larger difference in inverse depth is another surface
 
-Neighbours = dict[int, Mask]  # by view index, nearest first: which of a view's sparse points the neighbour sees
+Neighbours = dict[int, Mask]  # which cells of a view each neighbour sees, by its index, the nearest first
 
 
 @dataclass(frozen=True)
 class Propagated:
-    """Depth by another stage where views show something new; the other views get theirs from these.
+    """Depth by another stage where views show something new; the other views take theirs from these.
 
-    farthest: distance between a view and one whose depth it takes, relative to the depth of its points. covered: share
-    of a view's points that such views see, and of its pixels that get depth, relative to theirs; with less, the
-    view is computed. sources: views that it takes depth from.
+    farthest: distance between a view and those that it takes depth from, relative to its median depth. covered: least
+    share of the view that they see. sources: how many it takes depth from.
     """
 
     inner: DepthStage
-    farthest: float = 0.05
+    farthest: float = 0.08
     covered: float = 0.95
     sources: int = 3
 
     def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
-        """Depth of every view, see ``DepthStage``."""
+        """Depth of every view, see ``DepthStage``. Depth that is itself propagated supports no other."""
         with stage("propagated depth"):
             near = {view.index: self._neighbours(view, views) for view in views}
-            computed = self._informative(near, solved)
-        found = self._compute(views, computed, solved)
+            needed = self._needed(near, solved)
+        computed = [view for view in views if view.index in needed]
+        depths = self.inner.depth(computed, solved)
+        known = {view.index: (view, depth) for view, depth in zip(computed, depths, strict=True)}
+
+        def propagated(view: PosedView) -> Depth:
+            return propagate(view, [known[index] for index in near[view.index] if index in known][: self.sources])
+
         with stage("propagated depth"):
-            moved = self._propagate(views, near, found)
-        lacking = {index for index, (depth, share) in moved.items() if np.mean(depth.depth > 0) < self.covered * share}
-        if lacking:
-            found = self._compute(views, {*found, *lacking}, found)
-        found = {index: depth for index, (depth, _) in moved.items()} | dict(solved) | found
+            between = [view for view in views if view.index not in needed and view.index not in solved]
+            moved = dict(zip((view.index for view in between), beside(propagated, between), strict=True))
+        found = dict(solved) | {index: depth for index, (_, depth) in known.items()} | moved
         return [found[view.index] for view in views]
 
     def _neighbours(self, view: PosedView, views: Sequence[PosedView]) -> Neighbours:
-        """The views near a view; none for a view with few points."""
+        """The views near a view; none if its depth is hardly known."""
         if len(view.sparse) < FEWEST_POINTS:
             return {}
-        points, reach = sparse_points(view), self.farthest * float(np.median(view.sparse[:, 2]))
-        centre = _centre(view)
-        distances = {other.index: float(np.linalg.norm(_centre(other) - centre)) for other in views}
+        reach = self.farthest * float(np.median(view.sparse[:, 2]))
+        distances = {other.index: float(np.linalg.norm(_centre(other) - _centre(view))) for other in views}
         near = [other for other in views if other.index != view.index and distances[other.index] < reach]
         near.sort(key=lambda other: distances[other.index])
+        points = _cells(view)
         return {other.index: sees(other, points) for other in near}
 
-    def _informative(self, near: Mapping[int, Neighbours], solved: Mapping[int, Depth]) -> set[int]:
-        """The views whose own depth is needed: without any other one, a view would not be covered."""
+    def _needed(self, near: Mapping[int, Neighbours], solved: Mapping[int, Depth]) -> set[int]:
+        """The views without which another one, or they themselves, would not be covered."""
         needed = {index for index in near if index not in solved or not solved[index].propagated}
         spared = set[int]()
-        for index in near:
-            if index in solved:
-                continue
+        for index in (index for index in near if index not in solved):
             rest = needed - {index}
-            leaning = [index, *(other for other in spared if index in near[other])]
-            if all(self._is_covered(near[other], rest) for other in leaning):
+            affected = [index, *(other for other in spared if index in near[other])]
+            if all(self._is_covered(near[other], rest) for other in affected):
                 needed = rest
                 spared.add(index)
         return needed
@@ -80,83 +85,66 @@ class Propagated:
         seen = [mask for index, mask in neighbours.items() if index in chosen]
         return bool(seen) and float(np.mean(np.any(seen, axis=0))) >= self.covered
 
-    def _compute(self, views: list[PosedView], chosen: Collection[int], solved: Mapping[int, Depth]) -> dict[int, Depth]:
-        """Depth of the chosen views by index."""
-        together = [view for view in views if view.index in chosen]
-        return dict(zip((view.index for view in together), self.inner.depth(together, solved), strict=True))
 
-    def _propagate(
-        self, views: list[PosedView], near: Mapping[int, Neighbours], found: Mapping[int, Depth]
-    ) -> dict[int, tuple[Depth, float]]:
-        """Depth of the other views by index, with the mean share of the pixels where its sources have depth."""
-        by_index = {view.index: view for view in views}
+def propagate(view: PosedView, sources: Iterable[tuple[PosedView, Depth]]) -> Depth:
+    """The depth of other views at a view's pixels: the mean of those that agree with the nearest reliable surface.
 
-        def move(view: PosedView) -> tuple[Depth, float]:
-            chosen = [index for index in near[view.index] if index in found][: self.sources]
-            share = float(np.mean([np.mean(found[index].depth > 0) for index in chosen]))
-            return propagate(view, [(by_index[index], found[index]) for index in chosen]), share
-
-        left = [view for view in views if view.index not in found]
-        return dict(zip((view.index for view in left), beside(move, left), strict=True))
-
-
-def propagate(view: PosedView, sources: Sequence[tuple[PosedView, Depth]]) -> Depth:
-    """The depth of other views at a view's pixels: the mean of those that agree on the nearest reliable surface.
-
-    The confidence is the best of these, times their share of all that have depth there.
+    The confidence is the best of theirs, times their share of the views that have depth there.
     """
-    moved = [splat(view, *source) for source in sources]
-    inverse, confidence = (np.stack(maps) for maps in zip(*moved, strict=True))
+    inverse, confidence = (np.stack(maps) for maps in zip(*(splat(view, *source) for source in sources), strict=True))
     reliable = np.where(confidence >= SURE, inverse, 0).max(axis=0)
     front = np.where(reliable > 0, reliable, inverse.max(axis=0))
     agrees = (inverse > 0) & (np.abs(inverse - front) < SAME * front)
     weight = np.where(agrees, confidence, 0)
-    mean = (weight * inverse).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9)
-    known = view.mask & (mean > 0)
+    total = weight.sum(axis=0)
+    known = view.mask & (total > 0)
+    depth = np.divide(total, (weight * inverse).sum(axis=0), out=np.zeros_like(total), where=known)
     share = agrees.sum(axis=0) / np.maximum((inverse > 0).sum(axis=0), 1)
-    depth = np.where(known, 1 / np.where(known, mean, 1), 0)
-    sure = np.where(known, weight.max(axis=0) * share, 0)
-    return Depth(depth.astype(np.float32), sure.astype(np.float32), propagated=True)
+    return Depth(depth, np.where(known, weight.max(axis=0) * share, 0).astype(np.float32), propagated=True)
 
 
 def splat(view: PosedView, source: PosedView, depth: Depth) -> tuple[DepthMap, DepthMap]:
     """Inverse depth and confidence (h, w) of the source's pixels at those of the view; the nearest where several meet.
 
-    Cracks between pixels that move apart are closed by the median of 3x3 pixels.
+    Cracks between pixels that move apart take the median of the 3x3 pixels around them.
     """
     height, width = view.mask.shape
+    rotation, offset = (part.astype(np.float32) for part in relative_projection(source, view))
     rows, columns = np.nonzero(depth.depth)
-    view_from_source = view.cam_from_chunk @ np.linalg.inv(source.cam_from_chunk)
-    rotation = (view.intrinsics @ view_from_source[:3, :3] @ np.linalg.inv(source.intrinsics)).astype(np.float32)
-    offset = (view.intrinsics @ view_from_source[:3, 3]).astype(np.float32)
-    pixels = np.stack([columns, rows, np.ones_like(rows)]).astype(np.float32) + np.array([[0.5], [0.5], [0]], np.float32)
-    x, y, z = (rotation @ pixels) * depth.depth[rows, columns] + offset[:, None]
-    scale = 1 / np.maximum(z, np.float32(1e-6))
-    x, y = x * scale, y * scale
-    inside = (z > 1e-6) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    place = y[inside].astype(np.int64) * width + x[inside].astype(np.int64)
-    near, sure = scale[inside], depth.confidence[rows, columns][inside]
-    inverse, confidence = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
+    pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))]).astype(np.float32)
+    x, y, z = rotation @ pixels * depth.depth[rows, columns] + offset[:, None]
+    kept = (z > 0) & (x >= 0) & (y >= 0) & (x < width * z) & (y < height * z)
+    near = 1 / z[kept]
+    place = (y[kept] * near).astype(np.int64) * width + (x[kept] * near).astype(np.int64)
+    place = np.minimum(place, height * width - 1)  # rounding
+    inverse, confidence = np.zeros((2, height * width), np.float32)
     np.maximum.at(inverse, place, near)
     front = near == inverse[place]
-    confidence[place[front]] = sure[front]
-    return _closed(inverse.reshape(height, width), confidence.reshape(height, width))
-
-
-def _closed(inverse: DepthMap, confidence: DepthMap) -> tuple[DepthMap, DepthMap]:
+    confidence[place[front]] = depth.confidence[rows, columns][kept][front]
+    inverse, confidence = inverse.reshape(height, width), confidence.reshape(height, width)
     around = cv2.medianBlur(inverse, 3)
     crack = around > (1 + SAME) * inverse
     return np.where(crack, around, inverse), np.where(crack, cv2.medianBlur(confidence, 3), confidence)
 
 
-def sees(view: PosedView, points: np.ndarray) -> Mask:
-    """Which points (n, 3) of the chunk project into the view."""
+def sees(view: PosedView, points: Array) -> Mask:
+    """Which points (n, 3) of the chunk project into the view's image (n,)."""
     points_cam = points @ view.cam_from_chunk[:3, :3].T + view.cam_from_chunk[:3, 3]
-    pixels = points_cam @ view.intrinsics.T
-    x, y, z = pixels.T
+    x, y, z = view.intrinsics @ points_cam.T
     height, width = view.mask.shape
-    return np.asarray((z > 1e-6) & (x >= 0) & (y >= 0) & (x < width * z) & (y < height * z))
+    return np.asarray((z > 0) & (x >= 0) & (y >= 0) & (x < width * z) & (y < height * z))
 
 
-def _centre(view: PosedView):
-    return np.linalg.inv(view.cam_from_chunk)[:3, 3]
+def _cells(view: PosedView) -> Array:
+    """The middles of CELLS x CELLS cells of the view as points (n, 3) of the chunk, each as deep as the sparse point
+    nearest to it in the image."""
+    height, width = view.mask.shape
+    pixels = (np.stack(np.meshgrid(np.arange(CELLS), np.arange(CELLS)), -1).reshape(-1, 2) + 0.5) / CELLS
+    pixels *= (width, height)
+    depth = view.sparse[KDTree(view.sparse[:, :2]).query(pixels)[1], 2]
+    return moved_to_chunk(back_project(pixels, depth, view.intrinsics), view.cam_from_chunk)
+
+
+def _centre(view: PosedView) -> Array:
+    """The camera's centre (3,) in the chunk."""
+    return np.asarray(-view.cam_from_chunk[:3, :3].T @ view.cam_from_chunk[:3, 3])

@@ -46,6 +46,11 @@ class Survey:
     doubtful: float
 
 
+def own_depth(reconstruction: ReconstructedMap) -> Iterator[PosedGeometry]:
+    """The frames whose depth was computed; propagated depth would only repeat that of others, errors included."""
+    return (posed for posed in reconstruction.geometry() if not posed[1].propagated)
+
+
 def survey(frames: Iterable[PosedGeometry]) -> Survey:
     """Read all depth once."""
     sizes = []
@@ -65,7 +70,7 @@ def survey(frames: Iterable[PosedGeometry]) -> Survey:
 
 def surfaces(reconstruction: ReconstructedMap, known: Survey, settings: CloudSettings) -> Iterator[PosedGeometry]:
     """The frames for a cloud or mesh, without propagated depth, cleaned if ``settings`` says so."""
-    frames = ((frame, geometry) for frame, geometry in reconstruction.geometry() if not geometry.propagated)
+    frames = own_depth(reconstruction)
     return cleaned(frames, known.doubtful, sky=settings.sky) if settings.clean else frames
 
 

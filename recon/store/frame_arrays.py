@@ -38,7 +38,7 @@ def pack(frame: FrameGeometry) -> dict[str, np.ndarray]:
         f"depth_{frame.index}": packed_depth(frame.depth.astype(np.float16)),
         f"confidence_{frame.index}": np.round(steps * (CONFIDENCE_LEVELS / CONFIDENCE_STEPS)).astype(np.uint8),
         f"colour_{frame.index}": cv2.imencode(".jpg", cv2.cvtColor(frame.colour, cv2.COLOR_RGB2BGR), JPEG)[1],
-        f"propagated_{frame.index}": np.bool_(frame.propagated),
+        f"propagated_{frame.index}": np.array(frame.propagated),
     }
 
 
