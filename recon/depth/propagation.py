@@ -21,7 +21,7 @@ from recon.core.types import SURE, DepthMap, Mask
 from recon.depth.plane_sweep import FEWEST_POINTS
 from recon.depth.views import Depth, DepthStage, PosedView, relative_projection
 
-CELLS = 12  # along either side of a view, to count which part of it other views see
+CELLS = 24  # along either side of a view, to count which part of it other views see
 SAME = 0.03  # relative; a larger difference in inverse depth is another surface
 
 Neighbours = dict[int, Mask]  # which cells of a view each neighbour sees, by its index, the nearest first
@@ -32,13 +32,15 @@ class Propagated:
     """Depth by another stage where views show something new; the other views take theirs from these.
 
     farthest: distance between a view and those that it takes depth from, relative to its median depth. covered: least
-    share of the view that they see. sources: how many it takes depth from.
+    share of the view that they see. sources: how many it takes depth from. in_a_row: most such views one after another;
+    without a limit, a camera that hardly moves would leave too little depth to compare and average.
     """
 
     inner: DepthStage
     farthest: float = 0.08
-    covered: float = 0.95
+    covered: float = 0.97
     sources: int = 3
+    in_a_row: int = 2
 
     def depth(self, views: list[PosedView], solved: Mapping[int, Depth]) -> list[Depth]:
         """Depth of every view, see ``DepthStage``. Depth that is itself propagated supports no other."""
@@ -70,15 +72,18 @@ class Propagated:
         return {other.index: sees(other, points) for other in near}
 
     def _needed(self, near: Mapping[int, Neighbours], solved: Mapping[int, Depth]) -> set[int]:
-        """The views without which another one, or they themselves, would not be covered."""
+        """The first, the last, and the views without which another one, or they themselves, would not be covered."""
         needed = {index for index in near if index not in solved or not solved[index].propagated}
-        spared = set[int]()
-        for index in (index for index in near if index not in solved):
+        spared, row = set[int](), 0
+        for index in list(near)[1:-1]:
             rest = needed - {index}
             affected = [index, *(other for other in spared if index in near[other])]
-            if all(self._is_covered(near[other], rest) for other in affected):
-                needed = rest
+            free = index not in solved and row < self.in_a_row
+            if free and all(self._is_covered(near[other], rest) for other in affected):
+                needed, row = rest, row + 1
                 spared.add(index)
+            else:
+                row = 0
         return needed
 
     def _is_covered(self, neighbours: Neighbours, chosen: Collection[int]) -> bool:
@@ -106,7 +111,7 @@ def propagate(view: PosedView, sources: Iterable[tuple[PosedView, Depth]]) -> De
 def splat(view: PosedView, source: PosedView, depth: Depth) -> tuple[DepthMap, DepthMap]:
     """Inverse depth and confidence (h, w) of the source's pixels at those of the view; the nearest where several meet.
 
-    Cracks between pixels that move apart take the median of the 3x3 pixels around them.
+    Cracks between pixels that move apart are closed.
     """
     height, width = view.mask.shape
     rotation, offset = (part.astype(np.float32) for part in relative_projection(source, view))
@@ -122,9 +127,10 @@ def splat(view: PosedView, source: PosedView, depth: Depth) -> tuple[DepthMap, D
     front = near == inverse[place]
     confidence[place[front]] = depth.confidence[rows, columns][kept][front]
     inverse, confidence = inverse.reshape(height, width), confidence.reshape(height, width)
-    around = cv2.medianBlur(inverse, 3)
-    crack = around > (1 + SAME) * inverse
-    return np.where(crack, around, inverse), np.where(crack, cv2.medianBlur(confidence, 3), confidence)
+    window = np.ones((3, 3), np.uint8)
+    closed, sure = (cv2.morphologyEx(part, cv2.MORPH_CLOSE, window) for part in (inverse, confidence))
+    crack = closed > (1 + SAME) * inverse
+    return np.where(crack, closed, inverse), np.where(crack, sure, confidence)
 
 
 def sees(view: PosedView, points: Array) -> Mask:

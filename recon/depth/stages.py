@@ -9,7 +9,7 @@ from recon.depth.views import DepthStage
 from recon.settings import DenseDepth
 
 
-def open_depth_stage(kind: DenseDepth, tell: Listener) -> DepthStage:
+def open_depth_stage(kind: DenseDepth, tell: Listener) -> Propagated:
     """The stage that computes dense depth for posed frames; the classical one if the learned weights are missing."""
     return Propagated(_computed(kind, tell))
 
