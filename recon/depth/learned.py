@@ -167,8 +167,8 @@ def _one_torch_thread() -> Iterator[None]:
 def _sampled(depth: Depth, view: PosedView) -> Depth:
     """Depth at the size of a smaller view, without values between those of neighbouring pixels."""
     size = view.mask.shape[::-1]
-    maps = (cv2.resize(one, size, interpolation=cv2.INTER_NEAREST) for one in (depth.depth, depth.confidence))
-    return Depth(*(one.astype(np.float32) for one in maps))
+    found, sure = (cv2.resize(part, size, interpolation=cv2.INTER_NEAREST) for part in (depth.depth, depth.confidence))
+    return Depth(found.astype(np.float32), sure.astype(np.float32))
 
 
 def _filled(first: Depth, second: Depth, mask: Mask) -> Depth:

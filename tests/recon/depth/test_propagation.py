@@ -90,9 +90,7 @@ def test_known_depth_stays_and_only_depth_of_its_own_supports_others(walk: tuple
     found = Propagated(inner).depth(views[:4], solved)
     assert [depth is solved[index] for index, depth in zip((10, 11, 12), found[:3], strict=True)] == [True] * 3
     assert set(inner.asked) <= {13}
-    assert (
-        np.median(np.abs(found[3].depth / truth[13] - 1)) < 0.005
-    )  # not the wrong depth of view 11, the nearest but one
+    assert np.median(np.abs(found[3].depth / truth[13] - 1)) < 0.005  # not that of view 11
 
 
 def wall_view(x: float = 0.0) -> PosedView:
