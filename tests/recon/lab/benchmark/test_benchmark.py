@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from recon.core.errors import SettingsError
 from recon.core.similarity import Sim3
 from recon.evaluate.depth import CloudEvaluation, DepthEvaluation
+from recon.lab.benchmark import programs
 from recon.lab.benchmark.measure import Findings, PathError, RunResult, SetResult, measure_set, shortfalls
 from recon.lab.benchmark.programs import run_measured
 from recon.lab.benchmark.ring import Ring
@@ -89,6 +91,17 @@ def test_time_and_memory_are_those_of_the_process(tmp_path: Path) -> None:
     assert process.failure is None
     assert (tmp_path / "a.log").read_text() == "done\n"
     assert run_measured(("-c", "raise SystemExit('broke')"), tmp_path / "b").failure == "exit code 1: broke"
+
+
+def test_measuring_takes_no_time_of_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(process: int) -> int:
+        end = time.process_time() + 0.5
+        while time.process_time() < end:
+            pass
+        return process
+
+    monkeypatch.setattr(programs, "_memory_with_workers", busy)
+    assert run_measured(("-c", "import time; time.sleep(0.5)"), tmp_path / "a").processor_seconds < 0.4
 
 
 PATH = PathError(0.05, 0.01, 0.002, Sim3.identity())
