@@ -104,7 +104,8 @@ class FrameGeometry:
     cam_from_chunk: (4, 4) rigid. camera: the lens at the original resolution, with its distortion.
     intrinsics: (3, 3) pinhole of the three arrays below, which are undistorted. depth: (h, w) float32 along z in the
     chunk's unit, 0 = none. confidence: (h, w) float32 in 0..1, 0 where there is no depth; depth of at least SURE is
-    good enough for placement. colour: (h, w, 3) uint8 RGB.
+    good enough for placement. colour: (h, w, 3) uint8 RGB. propagated: whether the depth is that of other frames, see
+    ``recon.depth.propagation``; it adds no surface to theirs.
     """
 
     index: int
@@ -114,6 +115,7 @@ class FrameGeometry:
     depth: DepthMap
     confidence: DepthMap
     colour: Image
+    propagated: bool = False
 
     def sure(self) -> FrameGeometry:
         """A copy without the depth that only fills gaps."""

@@ -20,14 +20,13 @@ from recon.core.stopwatch import stage
 from recon.core.types import DepthMap, Mask
 from recon.depth.consistency import keep_consistent
 from recon.depth.network import Estimate, PosedDepthNet, Sweep
-from recon.depth.plane_sweep import PlaneSweep, depth_hypotheses, enlarged, select_sources
+from recon.depth.plane_sweep import FEWEST_POINTS, PlaneSweep, depth_hypotheses, enlarged, select_sources
 from recon.depth.stem import EIGHTH, Features
 from recon.depth.sweep import Geometry
 from recon.depth.views import Depth, DepthStage, PosedView, resized
 from recon.depth.weights import load_weights
 
 GOOD = 0.05  # confidence is the probability that the relative error of the depth is below this
-FEWEST_POINTS = 8
 HINTED_SOURCES = 1  # with classical depth as a hint, more sources take time without any gain
 
 
@@ -168,7 +167,8 @@ def _one_torch_thread() -> Iterator[None]:
 def _sampled(depth: Depth, view: PosedView) -> Depth:
     """Depth at the size of a smaller view, without values between those of neighbouring pixels."""
     size = view.mask.shape[::-1]
-    return Depth(*(cv2.resize(maps, size, interpolation=cv2.INTER_NEAREST) for maps in vars(depth).values()))
+    found, sure = (cv2.resize(part, size, interpolation=cv2.INTER_NEAREST) for part in (depth.depth, depth.confidence))
+    return Depth(found.astype(np.float32), sure.astype(np.float32))
 
 
 def _filled(first: Depth, second: Depth, mask: Mask) -> Depth:

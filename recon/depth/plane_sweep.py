@@ -23,6 +23,7 @@ from recon.depth.correlation import OUTSIDE, Patches, Volume, grey, two_best
 from recon.depth.local_search import search
 from recon.depth.views import Depth, PosedView, halved, relative_projection
 
+FEWEST_POINTS = 8  # sparse points of a view, and those shared with another
 SMOOTH = 0.03  # relative; a larger change in depth between half-size pixels is a step
 
 
@@ -57,7 +58,7 @@ class PlaneSweep:
         return [found[view.index] for view in views]
 
     def _sweep(self, view: PosedView, sources: list[PosedView], small: Mapping[int, PosedView]) -> Depth:
-        if not sources or len(view.sparse) < 8:
+        if not sources or len(view.sparse) < FEWEST_POINTS:
             return Depth(np.zeros(view.mask.shape, np.float32), np.zeros(view.mask.shape, np.float32))
         planes = depth_hypotheses(view, self.planes)
         coarse = self._coarse(small[view.index], [small[other.index] for other in sources], planes)
@@ -92,7 +93,7 @@ def select_sources(view: PosedView, views: list[PosedView], count: int, best_ang
     scores: list[tuple[float, PosedView]] = []
     for other in views:
         shared = np.isin(view.point_ids, other.point_ids) if other.index != view.index else np.zeros(0, bool)
-        if shared.sum() >= 8:
+        if shared.sum() >= FEWEST_POINTS:
             angles = triangulation_angles(points[shared], view.cam_from_chunk, other.cam_from_chunk)
             width = np.where(angles < best_angle, best_angle / 3, 2 * best_angle)
             scores.append((float(np.exp(-0.5 * ((angles - best_angle) / width) ** 2).sum()), other))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recon.core.cameras import colmap_camera
 from recon.core.similarity import Array
 from recon.core.sizes import scaled
-from recon.core.types import SURE, Camera, DepthMap, Frame, Image, Mask, SparseModel
+from recon.core.types import SURE, Camera, DepthMap, Frame, FrameGeometry, Image, Mask, SparseModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +44,24 @@ class PosedView:
 
 @dataclass(frozen=True, eq=False)
 class Depth:
-    """depth: (h, w) float32 along z, 0 = none. confidence: (h, w) float32 in 0..1, 0 where there is no depth."""
+    """depth: (h, w) float32 along z, 0 = none. confidence: (h, w) float32 in 0..1, 0 where there is no depth.
+
+    propagated: whether it is depth of other views, see ``recon.depth.propagation``.
+    """
 
     depth: DepthMap
     confidence: DepthMap
+    propagated: bool = False
 
     def all_sure(self) -> Depth:
         """The same depth with confidence mapped from 0..1 to SURE..1, since another view has confirmed it."""
         confidence = np.where(self.confidence > 0, SURE + (1 - SURE) * self.confidence, 0)
         return Depth(self.depth, confidence.astype(np.float32))
+
+
+def known_depth(frame: FrameGeometry) -> Depth:
+    """The depth that a frame already has."""
+    return Depth(frame.depth, frame.confidence, frame.propagated)
 
 
 class DepthStage(Protocol):

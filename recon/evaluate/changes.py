@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 from recon.core.errors import MapError
 from recon.core.similarity import Array, Sim3
 from recon.core.types import DepthMap, Image, PlacedFrame
-from recon.exports.cleaning import surfaces, survey
+from recon.exports.cleaning import own_depth, surfaces, survey
 from recon.exports.ply import CloudPoints, frame_points, thin
 from recon.settings import CloudSettings
 from recon.store.map import ReconstructedMap
@@ -57,7 +57,7 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """A map ready to be compared. cloud: thinned to a voxel. voxel: its edge. views: all frames."""
+    """A map ready to be compared. cloud: thinned to a voxel. voxel: its edge. views: frames with depth of their own."""
 
     cloud: CloudPoints
     voxel: float
@@ -66,7 +66,7 @@ class Looked:
     @classmethod
     def at(cls, reconstruction: ReconstructedMap) -> Looked:
         """Reads and cleans the depth of a map. Raises MapError if a file is damaged, or no depth is certain."""
-        known = survey(reconstruction.geometry())
+        known = survey(own_depth(reconstruction))
         voxel, views, parts = VOXEL * known.footprint, list[View](), list[CloudPoints]()
         for placed, cleaned in surfaces(reconstruction, known, CloudSettings()):
             geometry = cleaned.sure()

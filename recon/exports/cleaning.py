@@ -46,6 +46,11 @@ class Survey:
     doubtful: float
 
 
+def own_depth(reconstruction: ReconstructedMap) -> Iterator[PosedGeometry]:
+    """The frames whose depth was computed; propagated depth would only repeat that of others, errors included."""
+    return (posed for posed in reconstruction.geometry() if not posed[1].propagated)
+
+
 def survey(frames: Iterable[PosedGeometry]) -> Survey:
     """Read all depth once."""
     sizes = []
@@ -64,10 +69,9 @@ def survey(frames: Iterable[PosedGeometry]) -> Survey:
 
 
 def surfaces(reconstruction: ReconstructedMap, known: Survey, settings: CloudSettings) -> Iterator[PosedGeometry]:
-    """The frames for a cloud or mesh, cleaned if ``settings`` says so."""
-    if settings.clean:
-        return cleaned(reconstruction.geometry(), known.doubtful, sky=settings.sky)
-    return reconstruction.geometry()
+    """The frames for a cloud or mesh, without propagated depth, cleaned if ``settings`` says so."""
+    frames = own_depth(reconstruction)
+    return cleaned(frames, known.doubtful, sky=settings.sky) if settings.clean else frames
 
 
 def cleaned(frames: Iterable[PosedGeometry], doubtful: float, *, sky: bool = True) -> Iterator[PosedGeometry]:

@@ -13,7 +13,7 @@ import numpy as np
 from recon.core.errors import OutputError
 from recon.core.files import write_atomically
 from recon.core.similarity import Array
-from recon.exports.cleaning import PosedGeometry, surfaces, survey
+from recon.exports.cleaning import PosedGeometry, own_depth, surfaces, survey
 from recon.exports.ply import COLOUR, NORMAL, POSITION, properties
 from recon.settings import CloudSettings
 from recon.store.map import ReconstructedMap
@@ -45,7 +45,7 @@ def write_mesh(reconstruction: ReconstructedMap, path: Path, settings: CloudSett
             f"A mesh file ends in {' or '.join(WRITERS)}, got {path}. Use --out {path.with_suffix('.ply')}."
         )
     settings = settings or CloudSettings()
-    known = survey(reconstruction.geometry())
+    known = survey(own_depth(reconstruction))
     voxel = settings.voxel or VOXEL_IN_FOOTPRINTS * known.footprint
     mesh = _surface(surfaces(reconstruction, known, settings), voxel)
     if mesh is None or not len(mesh.triangles):

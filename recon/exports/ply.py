@@ -15,7 +15,7 @@ from recon.core.files import write_atomically
 from recon.core.projection import points_in_camera
 from recon.core.similarity import Array, Sim3
 from recon.core.types import FrameGeometry, Image
-from recon.exports.cleaning import PosedGeometry, surfaces, survey
+from recon.exports.cleaning import PosedGeometry, own_depth, surfaces, survey
 from recon.exports.normals import depth_normals
 from recon.settings import CloudSettings
 from recon.store.map import ReconstructedMap
@@ -55,7 +55,7 @@ def write_ply(reconstruction: ReconstructedMap, path: Path, settings: CloudSetti
     be written and MapError if a submap is damaged.
     """
     settings = settings or CloudSettings()
-    known = survey(reconstruction.geometry())
+    known = survey(own_depth(reconstruction))
     edge = settings.voxel or known.footprint
     count = 0
 

@@ -17,7 +17,7 @@ from recon.core.events import Listener, Progress
 from recon.core.sizes import scaled
 from recon.core.types import DepthMap, Frame, FrameGeometry, SparseModel
 from recon.depth.stages import open_depth_stage
-from recon.depth.views import Depth, DepthStage, PosedView, make_view, posed
+from recon.depth.views import Depth, DepthStage, PosedView, known_depth, make_view, posed
 from recon.mapping.correction import Renewed, misfit
 from recon.mapping.doubts import Doubts, find_doubts
 from recon.mapping.world import typical_depth
@@ -71,7 +71,7 @@ class _Renewal:
         new = ((index, self._new_view(before[index])) for index in sorted(chosen) if index in before)
         views = {index: view for index, view in new if view}
         solved = [self._in_world(geometry) for index, geometry in before.items() if index not in stale]
-        known = {geometry.index: Depth(geometry.depth, geometry.confidence) for geometry in solved}
+        known = {geometry.index: known_depth(geometry) for geometry in solved}
         others = [self._stored_view(geometry) for geometry in solved]
         together = sorted([*views.values(), *others], key=lambda view: view.index)
         depths = dict(zip((view.index for view in together), self._stage.depth(together, known), strict=True))
@@ -124,6 +124,7 @@ class _Renewal:
         if now < was:
             depth = (new.depth / scale).astype(np.float32)
             best = replace(old, intrinsics=view.intrinsics, depth=depth, confidence=new.confidence, colour=view.image)
+            best = replace(best, propagated=new.propagated)
         if min(now, was) > USELESS:
             nothing = np.zeros_like(best.depth)
             best = replace(best, depth=nothing, confidence=nothing)

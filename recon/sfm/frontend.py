@@ -17,7 +17,7 @@ from recon.core.similarity import Array
 from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.stages import open_depth_stage
-from recon.depth.views import Depth, DepthStage, make_view
+from recon.depth.views import DepthStage, known_depth, make_view
 from recon.frontend import Workplace
 from recon.settings import FeaturesName, RunSettings
 from recon.sfm.consistency import adjust_model, drop_contradictions, match_map, refine_map, torn_neighbours
@@ -478,7 +478,7 @@ class StructureFromMotion:
         """Depth of the placed frames; those that keep the pose from the previous chunk also keep their depth."""
         frames = [frame for frame in chunk.frames if frame.index in model.cam_from_model]
         kept = self._kept(model)
-        solved = {index: Depth(geometry.depth, geometry.confidence) for index, geometry in kept.items()}
+        solved = {index: known_depth(geometry) for index, geometry in kept.items()}
         views = [make_view(frame, model, self._settings.depth_size) for frame in frames]
         depths = self._settings.depth_stage.depth(views, solved)
         placed = tuple(
@@ -491,6 +491,7 @@ class StructureFromMotion:
                 depth=depth.depth,
                 confidence=depth.confidence,
                 colour=view.image,
+                propagated=depth.propagated,
             )
             for view, depth in zip(views, depths, strict=True)
         )

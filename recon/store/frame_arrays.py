@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recon.core.types import DepthMap, FrameGeometry, Image
 
+KINDS = ("depth", "confidence", "colour", "propagated")  # of the arrays of a frame
 CONFIDENCE_LEVELS = 255
 CONFIDENCE_STEPS = 63  # that are told apart
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
@@ -22,11 +23,12 @@ JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWR
 
 @dataclass(frozen=True, eq=False)
 class FrameArrays:
-    """depth, confidence, colour of a frame, as in FrameGeometry."""
+    """depth, confidence, colour and origin of the depth of a frame, as in FrameGeometry."""
 
     depth: DepthMap
     confidence: DepthMap
     colour: Image
+    propagated: bool = False
 
 
 def pack(frame: FrameGeometry) -> dict[str, np.ndarray]:
@@ -36,11 +38,12 @@ def pack(frame: FrameGeometry) -> dict[str, np.ndarray]:
         f"depth_{frame.index}": packed_depth(frame.depth.astype(np.float16)),
         f"confidence_{frame.index}": np.round(steps * (CONFIDENCE_LEVELS / CONFIDENCE_STEPS)).astype(np.uint8),
         f"colour_{frame.index}": cv2.imencode(".jpg", cv2.cvtColor(frame.colour, cv2.COLOR_RGB2BGR), JPEG)[1],
+        f"propagated_{frame.index}": np.array(frame.propagated),
     }
 
 
 def unpack(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:
-    """The inverse of ``pack``; reads the plain arrays of older files as well.
+    """The inverse of ``pack``; reads the plain arrays of older files as well, which do not tell propagated depth.
 
     Raises KeyError if the frame has none, and ValueError for damaged ones.
     """
@@ -58,7 +61,7 @@ def unpack(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:
     if depth.ndim != 2 or confidence.shape != depth.shape:
         raise ValueError(f"the confidence of frame {index} is damaged")
     sure = confidence.astype(np.float32) / np.float32(CONFIDENCE_LEVELS)
-    return FrameArrays(depth.astype(np.float32), sure, colour)
+    return FrameArrays(depth.astype(np.float32), sure, colour, bool(arrays.get(f"propagated_{index}", False)))
 
 
 def packed_depth(depth: NDArray[np.float16]) -> NDArray[np.uint8]:

@@ -471,4 +471,5 @@ def _recalled(
         depth=stored.depth,
         confidence=stored.confidence,
         colour=stored.colour,
+        propagated=stored.propagated,
     )

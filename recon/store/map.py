@@ -356,6 +356,7 @@ def read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[Frame
                 depth=stored.depth,
                 confidence=stored.confidence,
                 colour=stored.colour,
+                propagated=stored.propagated,
             )
 
 

@@ -24,7 +24,7 @@ from recon.settings import RunSettings
 from recon.sources.originals import link_original
 from recon.store import report
 from recon.store.archive import load_arrays, save_arrays
-from recon.store.frame_arrays import packed_depth, unpack
+from recon.store.frame_arrays import KINDS, packed_depth, unpack
 from recon.store.map import ReconstructedMap, frames_in, images_folder, submap_path
 from recon.store.masks import mask_path
 from recon.store.report import RunReport, main_versions
@@ -132,10 +132,14 @@ def write_members(out: Path, members: Sequence[Member]) -> None:
 
 
 def _copy_submap(path: Path, target: Path, member: Member, placed: Mapping[int, PlacedFrame]) -> None:
-    """The placed frames of a submap with the numbers of the new map, without depth that only resumed runs need."""
+    """The placed frames of a submap with the numbers of the new map, without depth that only resumed runs need.
+
+    If frames are left out, propagated depth counts as computed: it may repeat theirs.
+    """
     stored = load_arrays(path)
     rows = [row for row, index in enumerate(stored["frame_indices"].tolist()) if index in placed]
     indices = stored["frame_indices"][rows]
+    kinds = KINDS if len(rows) == len(stored["frame_indices"]) else KINDS[:-1]
     arrays: dict[str, Any] = {
         "version": np.int64(MAP_VERSION),
         "frame_indices": indices + member.first,
@@ -144,7 +148,7 @@ def _copy_submap(path: Path, target: Path, member: Member, placed: Mapping[int, 
         "world_from_chunk": (member.merged_from_world @ Sim3.from_matrix(stored["world_from_chunk"])).matrix(),
     }
     for index in indices.tolist():
-        own = {kind: stored[f"{kind}_{index}"] for kind in ("depth", "confidence", "colour")}
+        own = {kind: stored[f"{kind}_{index}"] for kind in kinds if f"{kind}_{index}" in stored}
         if member.box:
             depth = unpack(stored, index).depth
             inside = depth_in_box(placed[index], depth, member.box)

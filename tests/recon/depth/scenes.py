@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recon.depth.sweep import Geometry
 from recon.lab.synthetic.paths import inverse_rigid, look_at
-from recon.lab.synthetic.render import render_single
+from recon.lab.synthetic.render import render_depth, render_single
 from recon.lab.synthetic.scenes import random_room
 
 HEIGHT, WIDTH = 48, 64
@@ -34,8 +34,8 @@ class Views:
         return Geometry.between(matrices, matrices.expand(1, len(others), 3, 3), source_from_reference[None], extent)
 
 
-def room_views(count: int = 3, zoom: int = 1) -> Views:
-    """Views of a furnished room, 12 cm apart, ``zoom`` times as large as HEIGHT and WIDTH."""
+def room_views(count: int = 3, zoom: int = 1, *, coloured: bool = True) -> Views:
+    """Views of a furnished room, 12 cm apart, ``zoom`` times as large as HEIGHT and WIDTH; else without colour."""
     scene = random_room(torch.Generator().manual_seed(3), 1)
     sideways = torch.arange(count)[:, None] * torch.tensor([0.12, 0.03, 0.02])
     eyes = torch.tensor([-1.0, -0.5, 1.4]) + sideways
@@ -44,5 +44,9 @@ def room_views(count: int = 3, zoom: int = 1) -> Views:
     intrinsics = torch.diag(torch.tensor([zoom, zoom, 1.0])) @ torch.tensor(
         [[50.0, 0, WIDTH / 2], [0, 50.0, HEIGHT / 2], [0, 0, 1]]
     )
-    rendering = render_single(scene, cam_from_world[None], intrinsics, zoom * HEIGHT, zoom * WIDTH)
+    camera = (cam_from_world[None], intrinsics, zoom * HEIGHT, zoom * WIDTH)
+    if not coloured:
+        depth = render_depth(scene, *camera)[0]
+        return Views(torch.zeros(*depth.shape, 3), depth, cam_from_world, intrinsics)
+    rendering = render_single(scene, *camera)
     return Views(rendering.colour[0], rendering.depth[0], cam_from_world, intrinsics)

@@ -3,8 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recon.exports.cleaning import at_depth_edge, cleaned, sky_of, survey
+from recon.exports.cleaning import at_depth_edge, cleaned, own_depth, sky_of, surfaces, survey
 from recon.exports.normals import depth_normals
+from recon.exports.ply import read_points, write_ply
+from recon.settings import CloudSettings
+from recon.store.map import rewrite_depth
 from tests.support import DEPTH_INTRINSICS, DEPTH_SIZE, PLANE_DEPTH, make_map
 
 
@@ -43,6 +46,19 @@ def test_at_most_a_twentieth_of_all_depth_is_doubtful(frames, share, left_out):
     confidence.flat[: round(share * confidence.size)] = 0.2
     whole = replace(geometry, depth=np.ones_like(geometry.depth), confidence=confidence)
     assert (survey([(frame, whole)]).doubtful > 0.5) == left_out
+
+
+def test_propagated_depth_stays_in_the_map_but_out_of_the_surfaces(tmp_path):
+    reconstruction = make_map(tmp_path)
+    path = reconstruction.submap_files[0]
+    geometry = next(geometry for _, geometry in reconstruction.geometry() if geometry.index == 2)
+    rewrite_depth(path, [replace(geometry, depth=1.5 * geometry.depth, propagated=True)])
+    assert [geometry.index for _, geometry in reconstruction.geometry()] == [0, 2, 4, 6, 8, 10]
+    for settings in (CloudSettings(), CloudSettings(clean=False)):
+        known = survey(own_depth(reconstruction))
+        assert [geometry.index for _, geometry in surfaces(reconstruction, known, settings)] == [0, 4, 6, 8, 10]
+    write_ply(reconstruction, tmp_path / "cloud.ply")
+    np.testing.assert_allclose(read_points(tmp_path / "cloud.ply").positions[:, 2], PLANE_DEPTH, rtol=5e-3)
 
 
 def test_survey_without_depth():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -35,6 +37,14 @@ def test_confidence_is_rounded_but_stays_on_its_side_of_a_half(confidence: np.nd
     np.testing.assert_allclose(back, confidence, atol=0.5 / CONFIDENCE_STEPS + 0.5 / 255)
     assert_array_equal(back >= 0.5, confidence >= 0.5)
     assert_array_equal(back[confidence == 1], 1)
+
+
+@pytest.mark.parametrize("propagated", [True, False])
+def test_the_origin_of_the_depth_is_restored(propagated: bool) -> None:
+    packed = pack(replace(frame(np.ones((2, 2))), propagated=propagated))
+    assert unpack(packed, 7).propagated == propagated
+    del packed["propagated_7"]
+    assert not unpack(packed, 7).propagated  # as in older maps
 
 
 def test_colour_is_restored_within_the_loss_of_its_jpeg() -> None:
