@@ -15,7 +15,7 @@ from recon.evaluate.check import check_folder
 from recon.mapping.joints import pieces
 from recon.parts import crop, split
 from recon.store import report
-from recon.store.map import ReconstructedMap, open_map
+from recon.store.map import ReconstructedMap, open_map, rewrite_depth
 from tests.support import PLANE_DEPTH, make_map
 
 RIGHT = Box.of("0.5,-9,0 9,9,9")  # of the plane
@@ -23,7 +23,12 @@ RIGHT = Box.of("0.5,-9,0 9,9,9")  # of the plane
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> ReconstructedMap:
-    return make_map(tmp_path_factory.mktemp("maps") / "whole")
+    """Two submaps, of frames 0 to 4 and 6 to 10; the depth of their middle ones is propagated."""
+    found = make_map(tmp_path_factory.mktemp("maps") / "whole")
+    for path, middle in zip(found.submap_files, (2, 8), strict=True):
+        (_, geometry) = next(found.geometry({middle}))
+        rewrite_depth(path, [replace(geometry, propagated=True)])
+    return found
 
 
 def test_a_box_holds_the_depth_and_points_in_it_and_is_a_sound_map(whole: ReconstructedMap, tmp_path: Path) -> None:
@@ -42,6 +47,7 @@ def test_a_box_holds_the_depth_and_points_in_it_and_is_a_sound_map(whole: Recons
         assert np.array_equal(kept > 0, x >= 0.5)
         assert np.array_equal(kept[kept > 0], before.depth[rows, columns][x >= 0.5])
         assert np.array_equal(geometry.colour, before.colour)
+        assert not geometry.propagated  # what it repeated may be gone
     assert made.points.positions[:, 0].min() >= 0.5
     assert np.bincount(made.points.point_ids).min() >= 2
     assert [item.sentence for item in check_folder(part.folder).items if not item.ok] == []
@@ -72,7 +78,8 @@ def test_a_split_by_time_gives_the_frames_before_and_after(whole: ReconstructedM
     made = [open_map(part.folder) for part in parts]
     assert [part.folder.name for part in parts] == ["part_1", "part_2"]
     assert [[frame.index for frame in one.frames] for one in made] == [[0, 2], [4, 6, 8, 10]]
-    assert [len(list(one.geometry())) for one in made] == [2, 4]
+    propagated = [[geometry.propagated for _, geometry in one.geometry()] for one in made]
+    assert propagated == [[False, False], [False, False, True, False]]  # where all frames of the submap remain
     assert [len(one.submap_files) for one in made] == [1, 2]
     for one in made:
         assert set(one.points.frame_indices.tolist()) <= {frame.index for frame in one.frames}
