@@ -138,7 +138,7 @@ def twins(
     seeds: Annotated[int, typer.Option(min=1, help="Scenes of each kind.")] = 7,
     control: Annotated[bool, typer.Option("--control", help="The same scenes with nothing alike.")] = False,
 ) -> None:
-    """Render scenes with places that look the same: a mug, a corridor, two rooms."""
+    """Render scenes with places that look alike."""
     from torch import set_num_threads
 
     from recon.lab.synthetic.twins import write_twins
