@@ -58,7 +58,9 @@ ADJUSTMENT_OF_FRAME = 10  # matches' worth of the joint adjustment, up to ADJUST
 PLANES_OF_FRAME = 75  # 48 planes at half size; the search and the check at full size cost as much as 27 more
 BETWEEN = 3  # matches' worth of a frame that is not mapped: read twice, tracked, and posed
 LEARNED_SWEEP = 0.55  # of the time of the classical one
-COMPUTED = 0.6  # share of the frames whose depth is computed: 0.4 in videos, 0.7 to 1 in photos
+COMPUTED = (
+    0.6  # share of the frames whose depth is computed, where others take it from them: 0.4 of videos to 1 of photos
+)
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,9 @@ def _chunk_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe
     pairs = frames * min(LOCAL_PAIRS, (frames - 1) / 2)
     mapping = REGISTRATION_OF_FRAME + (CONTEXT_OF_FRAME if chunks > 1 else 0)
     placing = frames * (probe.detect + probe.match * mapping) + _matching_seconds(pairs, probe, processors)
-    swept = COMPUTED * (frames + max(0, chunks - 1) * settings.overlap)
+    swept = frames + max(0, chunks - 1) * settings.overlap
+    if QUALITIES[settings.quality].propagates:
+        swept = round(COMPUTED * swept)
     stages = 1 + (LEARNED_SWEEP if settings.depth == "filled" else 0)
     sweeping = stages * probe.sweep * PLANES_OF_FRAME / PROBE_PLANES / processors
     return START_SECONDS + placing + swept * sweeping

@@ -156,7 +156,7 @@ class StructureFromMotion:
             depth_size=quality.depth_size,
             adjusted_features=quality.adjusted,
             matcher=matcher,
-            depth_stage=stage,
+            depth_stage=stage if quality.propagates else stage.inner,
             cameras=settings.source.cameras,
             features=settings.features,
             wide_matcher=wide,

@@ -10,8 +10,12 @@ import pytest
 
 from recon.core.events import Event, Notice
 from recon.core.types import Camera, Chunk, ChunkGeometry, SparseModel, SparsePoints
+from recon.depth.plane_sweep import PlaneSweep
+from recon.depth.propagation import Propagated
 from recon.depth.views import Depth, PosedView
+from recon.frontend import Workplace
 from recon.mapping.alignment import fit_similarity
+from recon.settings import RunSettings
 from recon.sfm import frontend
 from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import (
@@ -319,3 +323,14 @@ def test_two_motions_are_doubtful_if_neither_is_clearly_the_scenes(tmp_path: Pat
     assert notice.doubtful
     assert notice.text.startswith("Chunk 1: two motions share the images")
     front_end.close()
+
+
+def test_the_best_quality_computes_the_depth_of_every_view(tmp_path: Path) -> None:
+    stages = {}
+    for quality in ("normal", "best"):
+        (tmp_path / quality).mkdir()
+        start = StructureFromMotion.prepare(RunSettings(quality=quality, depth="classical"))
+        front_end = start(Workplace(tmp_path / quality, lambda event: None))
+        stages[quality] = type(front_end._settings.depth_stage)
+        front_end.close()
+    assert stages == {"normal": Propagated, "best": PlaneSweep}
