@@ -91,7 +91,9 @@ def _said(python: Path, code: str) -> str:
     """The output of a program that runs outside the checkout."""
     command = [str(python), "-P", "-c", code]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    ended = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=True)
+    ended = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{ended.stdout}{ended.stderr}")
     return ended.stdout.strip()
 
 
