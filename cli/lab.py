@@ -141,8 +141,10 @@ def twins(
     """Render scenes with places that look alike."""
     from torch import set_num_threads
 
+    from recon.folder import require_outside_maps
     from recon.lab.synthetic.twins import write_twins
 
+    require_outside_maps(out)
     set_num_threads(1)
     write_twins(out, seeds, alike=not control)
 

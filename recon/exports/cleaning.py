@@ -69,9 +69,14 @@ def survey(frames: Iterable[PosedGeometry]) -> Survey:
 
 
 def surfaces(reconstruction: ReconstructedMap, known: Survey, settings: CloudSettings) -> Iterator[PosedGeometry]:
-    """The frames for a cloud or mesh, without propagated depth, cleaned if ``settings`` says so."""
-    frames = own_depth(reconstruction)
-    return cleaned(frames, known.doubtful, sky=settings.sky) if settings.clean else frames
+    """The frames for a cloud or mesh, without propagated depth, cleaned if ``settings`` says so.
+
+    Propagated depth takes part in the cleaning, which would otherwise miss the nearest neighbours of most frames.
+    """
+    if not settings.clean:
+        return own_depth(reconstruction)
+    frames = cleaned(reconstruction.geometry(), known.doubtful, sky=settings.sky)
+    return (posed for posed in frames if not posed[1].propagated)
 
 
 def cleaned(frames: Iterable[PosedGeometry], doubtful: float, *, sky: bool = True) -> Iterator[PosedGeometry]:

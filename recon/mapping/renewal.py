@@ -37,7 +37,7 @@ def renew_depth(folder: Path, frames: Collection[int], kind: DenseDepth, tell: L
     Where the new depth fits the sparse points no better, the old one stays; where both are useless, there is none.
     Raises MapError and OutputError.
     """
-    renewal = _Renewal(open_map(folder), open_depth_stage(kind, tell))
+    renewal = _Renewal(open_map(folder), open_depth_stage(kind, tell).inner)
     depths, doubts, left = dict[int, float](), dict[int, Doubts](), set(frames)
     for path in renewal.map.submap_files:
         added = frames_in(path)
@@ -70,7 +70,8 @@ class _Renewal:
         before = {geometry.index: geometry for geometry in self._around(added)}
         new = ((index, self._new_view(before[index])) for index in sorted(chosen) if index in before)
         views = {index: view for index, view in new if view}
-        solved = [self._in_world(geometry) for index, geometry in before.items() if index not in stale]
+        own = [one for one in before.values() if one.index not in stale and not one.propagated]
+        solved = [self._in_world(geometry) for geometry in own]
         known = {geometry.index: known_depth(geometry) for geometry in solved}
         others = [self._stored_view(geometry) for geometry in solved]
         together = sorted([*views.values(), *others], key=lambda view: view.index)
@@ -124,7 +125,7 @@ class _Renewal:
         if now < was:
             depth = (new.depth / scale).astype(np.float32)
             best = replace(old, intrinsics=view.intrinsics, depth=depth, confidence=new.confidence, colour=view.image)
-            best = replace(best, propagated=new.propagated)
+            best = replace(best, propagated=False)
         if min(now, was) > USELESS:
             nothing = np.zeros_like(best.depth)
             best = replace(best, depth=nothing, confidence=nothing)

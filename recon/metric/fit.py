@@ -91,7 +91,7 @@ def fit_metric(lengths: Sequence[Length], positions: Sequence[Position]) -> Metr
 def _nothing() -> _Estimate:
     raise SettingsError(
         "Nothing in metres is known about the map. Give --length, --tag-size, --camera-height, --positions, --gps or "
-        "--track."
+        "--track; or --level, if z is to be up."
     )
 
 

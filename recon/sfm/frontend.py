@@ -165,9 +165,12 @@ class StructureFromMotion:
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         self._mappings = 0
+        known = set(self.database.lens_of.values())
         for frame in chunk.frames:
             self.database.add(frame)
         indices, lenses = [frame.index for frame in chunk.frames], len(set(self.database.lens_of.values()))
+        if lenses > len(known) and not self._settings.camera:
+            self._settled = False  # the focal length of a new lens is only guessed
         before = remember(self.database)
         self._match(chunk.index, indices)
         self._leave_out_mirrored(chunk)

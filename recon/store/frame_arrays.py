@@ -32,10 +32,11 @@ class FrameArrays:
 
 
 def pack(frame: FrameGeometry) -> dict[str, np.ndarray]:
-    """The arrays of a frame by name."""
-    steps = np.round(frame.confidence * CONFIDENCE_STEPS)
+    """The arrays of a frame by name. Depth beyond the range of float16 is left out."""
+    known = frame.depth <= np.finfo(np.float16).max
+    steps = np.round(np.where(known, frame.confidence, 0) * CONFIDENCE_STEPS)
     return {
-        f"depth_{frame.index}": packed_depth(frame.depth.astype(np.float16)),
+        f"depth_{frame.index}": packed_depth(np.where(known, frame.depth, 0).astype(np.float16)),
         f"confidence_{frame.index}": np.round(steps * (CONFIDENCE_LEVELS / CONFIDENCE_STEPS)).astype(np.uint8),
         f"colour_{frame.index}": cv2.imencode(".jpg", cv2.cvtColor(frame.colour, cv2.COLOR_RGB2BGR), JPEG)[1],
         f"propagated_{frame.index}": np.array(frame.propagated),
