@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from recon.core.events import Event, Notice
-from recon.core.types import Camera, Chunk, ChunkGeometry, SparseModel, SparsePoints
+from recon.core.types import Camera, Chunk, ChunkGeometry, Frame, SparseModel, SparsePoints
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.propagation import Propagated
 from recon.depth.views import Depth, PosedView
@@ -334,3 +335,23 @@ def test_the_best_quality_computes_the_depth_of_every_view(tmp_path: Path) -> No
         stages[quality] = type(front_end._settings.depth_stage)
         front_end.close()
     assert stages == {"normal": Propagated, "best": PlaneSweep}
+
+
+def test_the_lens_of_images_of_another_size_is_found(tmp_path: Path) -> None:
+    """The map is settled when images of half the size begin, of which only a guess of the focal length is known."""
+    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), lambda event: None)
+    whole = [replace(read_frame(index), focal=0.0) for index in range(12)]
+    front_end.reconstruct(Chunk(0, tuple(whole), 0))
+    front_end._settled = True
+    made = front_end.reconstruct(Chunk(1, (*whole[8:], *map(half_size, range(12, 22))), 4))
+    assert [frame.index for frame in made.frames] == list(range(8, 22))
+    assert front_end.database.camera(20).params[0] == pytest.approx(FOCAL / 2, rel=0.02)
+    assert front_end.database.camera(0).params[0] == pytest.approx(FOCAL, rel=0.02)
+
+
+def half_size(index: int) -> Frame:
+    """A frame of the sample at half its size."""
+    frame = read_frame(index)
+    image = np.asarray(cv2.resize(frame.image, (320, 240), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    mask = np.ones(image.shape[:2], dtype=np.bool_)
+    return replace(frame, image=image, mask=mask, original_size=(320, 240), lens="320x240", focal=0.0)

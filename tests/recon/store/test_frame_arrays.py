@@ -39,6 +39,12 @@ def test_confidence_is_rounded_but_stays_on_its_side_of_a_half(confidence: np.nd
     assert_array_equal(back[confidence == 1], 1)
 
 
+def test_depth_beyond_half_precision_is_left_out() -> None:
+    back = unpack(pack(frame(np.array([[1.0, 65504, 65600, 1e30]]))), 7)
+    assert_array_equal(back.depth, [[1, 65504, 0, 0]])
+    assert_array_equal(back.confidence, [[1, 1, 0, 0]])
+
+
 @pytest.mark.parametrize("propagated", [True, False])
 def test_the_origin_of_the_depth_is_restored(propagated: bool) -> None:
     packed = pack(replace(frame(np.ones((2, 2))), propagated=propagated))
