@@ -36,7 +36,7 @@ from cli.options import (
 )
 from cli.run import chosen_viewers, conclude, listening, open_recogniser
 from cli.text import print_rows
-from recon.core.errors import MapError, SettingsError
+from recon.core.errors import SettingsError
 from recon.core.lens_names import MODELS
 
 if TYPE_CHECKING:
@@ -152,8 +152,7 @@ def _find_camera(folder: Path, source: str, options: SourceOptions, **how: Any) 
     from recon.store.journal import require_run
     from recon.store.map import open_map
 
-    if not open_map(folder).complete:
-        raise MapError(f"The map in {folder} is not finished. Finish its run with --resume first.")
+    open_map(folder).require_finished()
     require_run(folder)
     with workers_of_environment() as workers, ended_before_the_run(elsewhere=workers.separate), StageBar() as bar:
         workers.listener = bar

@@ -90,8 +90,7 @@ def split(folder: Path, out: Path, at: Sequence[float], tell: Listener = lambda 
 
 def _finished(folder: Path) -> ReconstructedMap:
     found = open_map(folder)
-    if not found.complete:
-        raise MapError(f"The map in {folder} is not finished. Finish its run with --resume first.")
+    found.require_finished()
     return found
 
 

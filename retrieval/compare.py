@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from recon.core.colmap_log import quiet
-from recon.core.errors import MapError, SettingsError
+from recon.core.errors import SettingsError
 from recon.core.events import Listener, Progress
 from recon.core.files import make_folder, write_atomically
 from recon.core.similarity import Array, Sim3
@@ -52,8 +52,7 @@ def compare_maps(first: Path, second: Path, out: Path, tell: Listener = lambda e
         raise SettingsError("A comparison needs two different maps.")
     maps = [open_map(folder) for folder in (first, second)]
     for found in maps:
-        if not found.complete:
-            raise MapError(f"The map in {found.folder} is not finished. Finish its run with --resume first.")
+        found.require_finished()
     meetings = find_meetings(numbered([(one, Sim3.identity()) for one in maps]), tell)
     pairs = sum(one.bridge is not None for one in meetings), len(meetings)
     poses = place_maps(maps, meetings)

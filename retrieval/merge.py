@@ -86,8 +86,7 @@ def merge(folders: Sequence[Path], out: Path, tell: Listener = lambda event: Non
 
 def _finished(folder: Path) -> ReconstructedMap:
     found = open_map(folder)
-    if not found.complete:
-        raise MapError(f"The map in {folder} is not finished. Finish its run with --resume, then merge it.")
+    found.require_finished()
     return found
 
 

@@ -34,7 +34,7 @@ def install(wheel: Path, folder: Path) -> Path:
     python = folder / "bin" / "python"
     own = Path(_said(python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
     pip = (sys.executable, "-m", "pip", "--python", str(python))
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", str(wheel)], env=_environment(), check=True)
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     checked = subprocess.run([*pip, "check"], capture_output=True, text=True, check=False)
     unmet = [line for line in checked.stdout.splitlines() if not line.startswith(WEIGHTS_ONLY)]
@@ -47,8 +47,7 @@ def run(python: Path, photos: Path, folder: Path) -> dict[int, tuple[np.ndarray,
     """Pose (3, 4) and depth (h, w) in the map's unit, by frame, of a run of ``recon`` in ``folder``."""
     folder.mkdir()
     command = [str(python), "-P", "-m", "cli", "run", str(photos), "--out", "out", *OPTIONS]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
     if ended.returncode or "is missing" in ended.stdout + ended.stderr:
         raise SystemExit(f"{' '.join(command)} failed:\n{ended.stdout}{ended.stderr}")
     results = {}
@@ -90,11 +89,15 @@ def main(wheel: Path) -> None:
 def _said(python: Path, code: str) -> str:
     """The output of a program that runs outside the checkout."""
     command = [str(python), "-P", "-c", code]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    ended = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd="/", env=_environment(), capture_output=True, text=True, check=False)
     if ended.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{ended.stdout}{ended.stderr}")
     return ended.stdout.strip()
+
+
+def _environment() -> dict[str, str]:
+    """This program's variables, but for what would bring in packages of the checkout."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 if __name__ == "__main__":

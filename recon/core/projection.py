@@ -32,6 +32,11 @@ def moved_to_chunk(points_cam: Array, cam_from_chunk: Array) -> Array:
     return np.asarray(points_cam @ chunk_from_cam[:3, :3].T + chunk_from_cam[:3, 3])
 
 
+def centre_of(cam_from_world: Array) -> Array:
+    """Where a camera is (3,), from its rigid pose (4, 4)."""
+    return np.asarray(-cam_from_world[:3, :3].T @ cam_from_world[:3, 3])
+
+
 def plane_homography(rotation: Array, offset: Array, inverse_depth: float, stride: int = 1) -> Array:
     """Homography (3, 3) from a view's pixels to another's by a plane that faces the view, for OpenCV's warps.
 

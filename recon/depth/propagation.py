@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from recon.core.beside import beside
-from recon.core.projection import back_project, moved_to_chunk
+from recon.core.projection import back_project, centre_of, moved_to_chunk
 from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import SURE, DepthMap, Mask
@@ -64,8 +64,8 @@ class Propagated:
         """The views near a view; none if its depth is hardly known."""
         if len(view.sparse) < FEWEST_POINTS:
             return {}
-        reach = self.farthest * float(np.median(view.sparse[:, 2]))
-        distances = {other.index: float(np.linalg.norm(_centre(other) - _centre(view))) for other in views}
+        reach, centre = self.farthest * float(np.median(view.sparse[:, 2])), centre_of(view.cam_from_chunk)
+        distances = {other.index: float(np.linalg.norm(centre_of(other.cam_from_chunk) - centre)) for other in views}
         near = [other for other in views if other.index != view.index and distances[other.index] < reach]
         near.sort(key=lambda other: distances[other.index])
         points = _cells(view)
@@ -149,8 +149,3 @@ def _cells(view: PosedView) -> Array:
     pixels *= (width, height)
     depth = view.sparse[KDTree(view.sparse[:, :2]).query(pixels)[1], 2]
     return moved_to_chunk(back_project(pixels, depth, view.intrinsics), view.cam_from_chunk)
-
-
-def _centre(view: PosedView) -> Array:
-    """The camera's centre (3,) in the chunk."""
-    return np.asarray(-view.cam_from_chunk[:3, :3].T @ view.cam_from_chunk[:3, 3])

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from recon.core.events import Listener, Notice
 from recon.depth.plane_sweep import PlaneSweep
-from recon.depth.propagation import Propagated
 from recon.depth.views import DepthStage
 from recon.settings import DenseDepth
 
 
-def open_depth_stage(kind: DenseDepth, tell: Listener) -> Propagated:
+def open_depth_stage(kind: DenseDepth, tell: Listener) -> DepthStage:
     """The stage that computes dense depth for posed frames; the classical one if the learned weights are missing."""
-    return Propagated(_computed(kind, tell))
-
-
-def _computed(kind: DenseDepth, tell: Listener) -> DepthStage:
     if kind == "classical":
         return PlaneSweep()
     from recon.depth.learned import filled_sweep  # noqa: PLC0415  torch takes seconds to import

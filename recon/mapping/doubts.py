@@ -19,6 +19,10 @@ ENOUGH_POINTS = 20
 ENOUGH_CARRIED = 0.01  # share of an image whose depth the next one also sees; below it, scale is uncertain
 LARGE_JUMP = 0.1  # of log scale: five times the effect of depth noise
 FAR_BELOW = 0.5  # share of the run's usual value
+FOLDED = (
+    "places that look alike may be folded together. Look at the map there; then mask what repeats with --masks, or "
+    "record more images between the places, in the order of the walk"
+)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from recon.core.similarity import Array
 from recon.core.types import FrameGeometry, PlacedFrame
 from recon.mapping.appearance import View, correlation
+from recon.mapping.doubts import FOLDED
 from recon.store.map import ReconstructedMap, open_map
 
 MOST_FRAMES, MOST_PAIRS = 200, 500  # compared, evenly spread
@@ -46,9 +47,7 @@ class Fold:
     def __str__(self) -> str:
         return (
             f"{self.first} and {self.second} lie upon one another but show different things, one of "
-            f"{self.contradictions} such pairs of {self.compared} compared: places that look alike may be folded "
-            "together. Look at the map there; then mask what repeats with --masks, or record more images between the "
-            "places, in the order of the walk"
+            f"{self.contradictions} such pairs of {self.compared} compared: {FOLDED}"
         )
 
 

@@ -37,7 +37,7 @@ def renew_depth(folder: Path, frames: Collection[int], kind: DenseDepth, tell: L
     Where the new depth fits the sparse points no better, the old one stays; where both are useless, there is none.
     Raises MapError and OutputError.
     """
-    renewal = _Renewal(open_map(folder), open_depth_stage(kind, tell).inner)
+    renewal = _Renewal(open_map(folder), open_depth_stage(kind, tell))
     depths, doubts, left = dict[int, float](), dict[int, Doubts](), set(frames)
     for path in renewal.map.submap_files:
         added = frames_in(path)

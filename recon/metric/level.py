@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from recon.core.errors import MapError, SettingsError
+from recon.core.errors import SettingsError
 from recon.core.similarity import Array, Sim3
 from recon.core.types import FrameGeometry, PlacedFrame
 from recon.store.lock import sole_writer
@@ -70,8 +70,9 @@ def find_up(reconstruction: ReconstructedMap) -> Up:
     """Which way is up. Raises SettingsError if the map's lines do not tell, or if it lies in the world already, and
     MapError if it is unfinished or its depth is damaged.
     """
-    if not reconstruction.complete or not reconstruction.frames:
-        raise MapError(f"The map in {reconstruction.folder} is not finished. Finish its run with --resume first.")
+    reconstruction.require_finished()
+    if not reconstruction.frames:
+        raise _unknown(reconstruction, "it has no frames")
     if reconstruction.metric and reconstruction.metric.origin:
         raise SettingsError(f"The map in {reconstruction.folder} knows up from its place on the Earth. Omit --level.")
     axis = -np.mean([frame.world_from_cam.rotation[:, 1] for frame in reconstruction.frames], axis=0)

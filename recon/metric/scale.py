@@ -61,8 +61,7 @@ def scale_map(folder: Path, known: Known, tell: Listener = lambda event: None) -
         reconstruction = open_map(folder)
         if not reconstruction.frames:
             raise MapError(f"The map in {folder} has no frames, so it cannot be scaled.")
-        if not reconstruction.complete:
-            raise MapError(f"The map in {folder} is not finished. Finish its run with --resume, then give it metres.")
+        reconstruction.require_finished()
         lengths = [given_length(text, reconstruction) for text in dict.fromkeys(known.lengths)]
         lengths += find_tags(reconstruction, known.tag_size) if known.tag_size is not None else []
         lengths += camera_heights(reconstruction, known.camera_height) if known.camera_height is not None else []

@@ -16,9 +16,11 @@ from recon.core.refusal import Hindrance, Unplaced, refusal
 from recon.core.similarity import Array
 from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel
 from recon.depth.plane_sweep import PlaneSweep
+from recon.depth.propagation import Propagated
 from recon.depth.stages import open_depth_stage
 from recon.depth.views import DepthStage, known_depth, make_view
 from recon.frontend import Workplace
+from recon.mapping.doubts import FOLDED
 from recon.settings import FeaturesName, RunSettings
 from recon.sfm.consistency import adjust_model, drop_contradictions, match_map, refine_map, torn_neighbours
 from recon.sfm.crops import have_different_centres
@@ -79,10 +81,6 @@ STABILISED = (
 )
 MAY_BE_WIDE = "Some frames have no place by SIFT; pretrained features might find one."
 FOREIGN_EXIF = "The focal length in the images' EXIF does not fit the images; it is ignored."
-FOLDED = (
-    "places that look alike may be folded together. Look at the map there; then mask what repeats with --masks, or "
-    "record more images between the places, in the order of the walk."
-)
 AMBIGUOUS_SHARE = 0.3  # of the pairs that match well: 61% on a mug with a repeated print, at most 16% elsewhere
 
 
@@ -156,7 +154,7 @@ class StructureFromMotion:
             depth_size=quality.depth_size,
             adjusted_features=quality.adjusted,
             matcher=matcher,
-            depth_stage=stage if quality.propagates else stage.inner,
+            depth_stage=Propagated(stage) if quality.propagates else stage,
             cameras=settings.source.cameras,
             features=settings.features,
             wide_matcher=wide,
@@ -165,11 +163,11 @@ class StructureFromMotion:
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         self._mappings = 0
-        known = set(self.database.lens_of.values())
+        known = len(set(self.database.lens_of.values()))
         for frame in chunk.frames:
             self.database.add(frame)
         indices, lenses = [frame.index for frame in chunk.frames], len(set(self.database.lens_of.values()))
-        if lenses > len(known) and not self._settings.camera:
+        if lenses > known and not self._settings.camera:
             self._settled = False  # the focal length of a new lens is only guessed
         before = remember(self.database)
         self._match(chunk.index, indices)
@@ -248,7 +246,7 @@ class StructureFromMotion:
         if torn:
             first, second = (self.database.name(index) for index in torn[0])
             where = f"({first} and {second}, one of {len(torn)} such pairs)"
-            text = f"The map tears apart images that follow each other and match {where}: {FOLDED}"
+            text = f"The map tears apart images that follow each other and match {where}: {FOLDED}."
             self._tell(Notice(text, doubtful=True))
 
     def explain_nothing(self, source: str, names: Mapping[int, str], reasons: Mapping[int, Unplaced]) -> str:

@@ -15,7 +15,7 @@ class Quality:
 
     features: of a frame, at most, that SIFT describes. adjusted: how many of them the joint adjustment uses in short
     sequences. depth_size: longest side of depth maps [px]. propagates: whether views that show almost nothing new take
-    their depth from others, which leaves a few more holes in the cloud.
+    their depth from others, which leaves the cloud with fewer points.
     """
 
     features: int

@@ -75,6 +75,11 @@ class ReconstructedMap:
         """The files with depth, in order."""
         return sorted((self.folder / "map").glob("submap_*.npz"))
 
+    def require_finished(self) -> None:
+        """Raise MapError for a map whose run has not ended."""
+        if not self.complete:
+            raise MapError(f"The map in {self.folder} is not finished. Finish its run with --resume first.")
+
 
 def images_folder(folder: Path) -> Path:
     """Folder of the upright originals of a run in ``folder``: beside the COLMAP model, as splatting trainers expect."""

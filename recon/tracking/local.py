@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.projection import centre_of
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, Image
 from recon.tracking.adjustment import adjust
@@ -17,7 +18,7 @@ from recon.tracking.corners import SIDE, Tracks, View, shared_rows
 from recon.tracking.landmarks import LEAST_SIGMA, SURE_DEPTH, Landmarks
 from recon.tracking.lens import rays, stretched
 from recon.tracking.pose import FEWEST, Pose, locate
-from recon.tracking.walk import MAP_DEPTH, NOISE, Anchor, Walk, centre_of, moved_pose
+from recon.tracking.walk import MAP_DEPTH, NOISE, Anchor, Walk, moved_pose
 
 WINDOW, ITERATIONS = 8, 4  # keyframes that are adjusted
 FIXED = 2  # of them, the oldest

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial import KDTree
 
+from recon.core.projection import centre_of
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera
 from recon.tracking.corners import SIDE, Tracks, View, shared_rows
@@ -121,11 +122,6 @@ class Walk:
         known = np.isfinite(landmarks.inverse)
         self.view, self.cam_from_world = view, pose
         self._tracks, self._landmarks = view.tracks[known], landmarks.of(known)
-
-
-def centre_of(cam_from_world: Array) -> Array:
-    """Where a camera is (3,), from its pose (4, 4)."""
-    return np.asarray(-cam_from_world[:3, :3].T @ cam_from_world[:3, 3])
 
 
 def moved_pose(cam_from_world: Array, change: Sim3) -> Array:

@@ -237,14 +237,14 @@ def test_no_geometry_at_all_is_an_error_and_leaves_nothing(photos: Path, tmp_pat
 
 def test_depth_is_filled_by_the_bundled_network_if_its_weights_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
-    filled = open_depth_stage("filled", events.append).inner
+    filled = open_depth_stage("filled", events.append)
     assert isinstance(filled, FilledSweep)
     assert isinstance(filled.first, PlaneSweep)
     assert isinstance(filled.second, LearnedSweep)
-    assert isinstance(open_depth_stage("classical", events.append).inner, PlaneSweep)
+    assert isinstance(open_depth_stage("classical", events.append), PlaneSweep)
     assert events == []
     monkeypatch.setattr("recon.depth.weights.BUNDLED", Path("nowhere.safetensors"))
-    assert isinstance(open_depth_stage("filled", events.append).inner, PlaneSweep)
+    assert isinstance(open_depth_stage("filled", events.append), PlaneSweep)
     (notice,) = events
     assert isinstance(notice, Notice)
     assert "nowhere.safetensors is missing" in notice.text
