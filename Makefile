@@ -44,7 +44,7 @@ other-python: other-environment other-tests
 other-environment: libraries
 	$(PYTHON) -m venv --clear .venv-other
 	.venv-other/bin/pip install --quiet --upgrade pip
-	.venv-other/bin/pip install --quiet --resume-retries 50 --constraint constraints.txt --editable '.[dev]'
+	.venv-other/bin/pip install --quiet --no-cache-dir --resume-retries 50 --constraint constraints.txt --editable '.[dev]'
 
 other-tests:
 	.venv-other/bin/pip check
