@@ -12,7 +12,14 @@ DEBIAN_PACKAGES = {
     "libgomp.so.1": "libgomp1",
     "libX11.so.6": "libx11-6",
 }
-EXTRAS = {"laspy": "las", "lazrs": "las", "pyproj": "las"}  # of pyproject.toml, by the packages that they add
+EXTRAS = {
+    "laspy": "las",
+    "lazrs": "las",
+    "pyproj": "las",
+    "aiohttp": "phone",
+    "cryptography": "phone",
+    "segno": "phone",
+}  # of pyproject.toml, by the packages that they add
 OWN_PACKAGES = ("recon", "retrieval", "viewer", "cli")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,19 +35,21 @@ from cli.options import (
     Weights,
     chosen_lens,
 )
+from cli.phone import NAME, opened_phone
 from cli.run import chosen_viewers, conclude, listening, open_recogniser
 from cli.text import print_rows
 from recon.core.errors import SettingsError
 from recon.core.lens_names import MODELS
 
 if TYPE_CHECKING:
+    from recon.core.events import Listener
     from recon.sources import SourceDescription, SourceOptions
 
 SOURCE_HELP = "Camera number or /dev path, stream URL, folder (--watch), or video (--realtime)."
 
 
 def live(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
+    source: Annotated[str | None, typer.Argument(metavar="[SOURCE]", help=SOURCE_HELP)] = None,
     *,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder, unless --map names a map.")] = None,
     known: Annotated[
@@ -54,7 +57,11 @@ def live(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Read images as they arrive in the folder SOURCE.")] = False,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play the video SOURCE at its own speed.")] = False,
-    reconnect: Annotated[float, typer.Option(help="Seconds to keep trying a lost camera or stream.")] = 120.0,
+    phone: Annotated[bool, typer.Option("--phone", help="Use a phone as the camera, by a page that it opens.")] = False,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address for --phone.  [default: that of the local network]")
+    ] = None,
+    reconnect: Annotated[float, typer.Option(help="Seconds to keep trying a lost camera, stream or phone.")] = 120.0,
     fps: Fps = None,
     every: Every = 1,
     max_frames: MaxFrames = None,
@@ -92,6 +99,7 @@ def live(
     from recon.sources import SourceOptions, open_live_source
     from recon.store.map import incoming_folder
 
+    source = _source(source, known, phone=phone, host=host, of_files=watch or realtime)
     out, resume = _folder(out, known, overwrite=overwrite), resume or known is not None
     viewers = chosen_viewers(viewer, web_host)
     refuse_own_outputs(source, out)
@@ -102,37 +110,70 @@ def live(
         lens = {"intrinsics": intrinsics, "model": MODELS[camera_model] if camera_model else None}
         _find_camera(known, source, options, watch=watch, realtime=realtime, **lens)
     incoming = incoming_folder(out, resume=resume)
-    opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)
-    model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)
     network = NetworkSettings(weights, arithmetic, device) if weights else None
     places = PlaceSettings(place_descriptor or "", place_weights or "", device) if loops else None
-    settings = RunSettings(
-        options,
-        chunk,
-        overlap,
-        model,
-        camera,
-        overwrite,
-        resume,
-        network,
-        refine=refine,
-        depth=depth,
-        quality=quality,
-        features=features,
-        places=places,
-        tracking=tracking,
-    )
-    _print_source(source, opened.description, settings.chunk)
-    with workers_of_environment() as workers:
+    with workers_of_environment() as workers, ExitStack() as stack:
+        screens: list[Listener] = []
+        if phone:
+            opened, screen = stack.enter_context(
+                opened_phone(options, incoming, host=host, patience=reconnect, elsewhere=workers.separate)
+            )
+            screens.append(screen)
+        else:
+            opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)
+        model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)
+        settings = RunSettings(
+            options,
+            chunk,
+            overlap,
+            model,
+            camera,
+            overwrite,
+            resume,
+            network,
+            refine=refine,
+            depth=depth,
+            quality=quality,
+            features=features,
+            places=places,
+            tracking=tracking,
+        )
+        _print_source(source, opened.description, settings.chunk)
         recogniser = open_recogniser(settings, workers)
         ended = ended_by_user(opened.stop, elsewhere=workers.separate)
         with listening(out, None, viewers, web_host) as listeners, ended as ending:
             from recon.pipeline import reconstruct_source
 
             report = reconstruct_source(
-                source, opened, out, settings, listeners=listeners, recogniser=recogniser, workers=workers
+                source,
+                opened,
+                out,
+                settings,
+                listeners=[*listeners, *screens],
+                recogniser=recogniser,
+                workers=workers,
             )
     conclude(report, out, ending)
+
+
+def _source(source: str | None, known: Path | None, *, phone: bool, host: str | None, of_files: bool) -> str:
+    """The name of the source. Raises SettingsError unless either SOURCE or ``--phone`` gives it, with its own options.
+
+    of_files: whether ``--watch`` or ``--realtime`` is given.
+    """
+    if not phone and host:
+        raise SettingsError("--host sets the address of --phone: add --phone.")
+    if not phone and source is None:
+        raise SettingsError("Give SOURCE, a camera, stream, folder or video, or --phone.")
+    if not phone:
+        return str(source)
+    if source is not None or of_files:
+        raise SettingsError("--phone is a source itself: omit SOURCE, --watch and --realtime.")
+    if known:
+        raise SettingsError(
+            f"--map does not search a map with --phone. With --out {known} --resume, the camera is found as it goes."
+        )
+    return NAME
 
 
 def _folder(out: Path | None, known: Path | None, *, overwrite: bool) -> Path:

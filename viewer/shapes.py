@@ -115,6 +115,11 @@ def read_cloud(path: Path, most: int) -> CloudPoints | None:
         return None
     if not len(cloud.positions):
         return None
-    distance = np.linalg.norm(cloud.positions - np.median(cloud.positions, axis=0), axis=1)
-    near = distance <= np.percentile(distance, SHOWN)
+    near = central(cloud.positions)
     return CloudPoints(cloud.positions[near], cloud.colours[near], cloud.confidence[near])
+
+
+def central(positions: Array) -> NDArray[np.bool_]:
+    """Which points (n, 3) are not among the outermost ones."""
+    distance = np.linalg.norm(positions - np.median(positions, axis=0), axis=1)
+    return np.asarray(distance <= np.percentile(distance, SHOWN))

@@ -1,18 +1,10 @@
 "use strict";
-// Draws the cloud and the path with WebGL; the data are in the element #cloud-data, see viewer/report/page.py.
-(() => {
-  const canvas = document.getElementById("cloud");
-  const data = JSON.parse(document.getElementById("cloud-data").textContent);
-  const gl = data && canvas.getContext("webgl", { antialias: true });
-  if (!gl) {
-    if (data) document.getElementById("cloud-says").textContent = "This browser has no WebGL: open cloud.ply instead.";
-    canvas.hidden = true;
-    return;
-  }
+// Draws points and lines with WebGL in a canvas; null without WebGL. show: replaces points and path by those of
+// viewer/cloud.py. line: adds or replaces a line of that name, of points in the same coordinates, in one colour.
+const cloudView = (canvas) => {
+  const gl = canvas.getContext("webgl", { antialias: true });
+  if (!gl) return null;
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const positions = Float32Array.from(new Uint16Array(bytes(data.positions).buffer), (value) => value / 32767.5 - 1);
-  const count = positions.length / 3;
-  const path = new Float32Array(data.path.flat());
 
   const shader = (kind, source) => {
     const made = gl.createShader(kind);
@@ -42,8 +34,12 @@
     gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
     return made;
   };
-  const buffers = { place: buffer(positions), colour: buffer(bytes(data.colours)),
-    path: buffer(path), pathColour: buffer(bytes(data.path_colours)) };
+  let cloud = null;
+  const lines = new Map();
+  const replace = (old, places, colours) => {
+    if (old) [old.place, old.colour].forEach((made) => gl.deleteBuffer(made));
+    return { place: buffer(places), colour: buffer(colours), count: places.length / 3 };
+  };
   const bind = (name, made) => {
     const kind = name === "place" ? gl.FLOAT : gl.UNSIGNED_BYTE;
     gl.bindBuffer(gl.ARRAY_BUFFER, made);
@@ -51,7 +47,7 @@
     gl.vertexAttribPointer(at(name), 3, kind, true, 0, 0);
   };
 
-  let [yaw, pitch, distance] = [data.yaw, 0.55, 1.9];
+  let [yaw, pitch, distance] = [0, 0.55, 1.9];
   const middle = [0, 0, 0];
   const axes = () => {
     const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
@@ -61,7 +57,7 @@
   const matrix = (aspect) => {
     const { right, up, back } = axes();
     const eye = middle.map((value, axis) => value + distance * back[axis]);
-    const [near, far, focal] = [0.01, 50, 1.7];
+    const [near, far, focal] = [0.01, 50, 1.7 * Math.min(1, aspect)];
     const [a, b] = [(far + near) / (near - far), (2 * far * near) / (near - far)];
     const [tx, ty, tz] = [-dot(right, eye), -dot(up, eye), -dot(back, eye)];
     const rows = [
@@ -82,13 +78,16 @@
     gl.clearColor(0.063, 0.07, 0.082, 1);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     gl.uniformMatrix4fv(uniform("view"), false, matrix(canvas.width / canvas.height));
-    gl.uniform1f(uniform("size"), canvas.height * data.spacing);
-    bind("place", buffers.place);
-    bind("colour", buffers.colour);
-    gl.drawArrays(gl.POINTS, 0, count);
-    bind("place", buffers.path);
-    bind("colour", buffers.pathColour);
-    gl.drawArrays(gl.LINE_STRIP, 0, path.length / 3);
+    const shown = (mode, drawn) => {
+      bind("place", drawn.place);
+      bind("colour", drawn.colour);
+      gl.drawArrays(mode, 0, drawn.count);
+    };
+    if (cloud) {
+      gl.uniform1f(uniform("size"), canvas.height * cloud.spacing);
+      shown(gl.POINTS, cloud);
+    }
+    for (const line of lines.values()) shown(gl.LINE_STRIP, line);
   };
   let asked = false;
   const redraw = () => {
@@ -145,5 +144,18 @@
     keys[event.key]();
   });
   new ResizeObserver(redraw).observe(canvas);
-  redraw();
-})();
+
+  const line = (name, places, colours) => {
+    lines.set(name, replace(lines.get(name), new Float32Array(places.flat()), colours));
+    redraw();
+  };
+  return {
+    show(data) {
+      if (!cloud) yaw = data.yaw;
+      const positions = Float32Array.from(new Uint16Array(bytes(data.positions).buffer), (value) => value / 32767.5 - 1);
+      cloud = { ...replace(cloud, positions, bytes(data.colours)), spacing: data.spacing };
+      line("path", data.path, bytes(data.path_colours));
+    },
+    line: (name, places, colour) => line(name, places, Uint8Array.from(places.flatMap(() => colour))),
+  };
+};

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -16,19 +15,18 @@ import numpy as np
 
 from recon.core.places import LoopRecord
 from recon.core.quantities import duration, size
-from recon.core.similarity import Array
 from recon.core.types import Image, PlacedFrame
 from recon.exports.ply import CloudPoints
 from recon.settings import RunSettings
 from recon.store.map import ReconstructedMap
 from recon.store.report import RunReport
+from viewer.cloud import Drawing, as_base64
 from viewer.level import Level, centres
 from viewer.report.figures import bars_per_frame, is_gap, path_drawing, stage_bars
 from viewer.report.findings import Finding, findings, verdict
 from viewer.report.shots import Shot, shots
-from viewer.shapes import colours_along, read_cloud
+from viewer.shapes import read_cloud
 
-STEPS = 2**16 - 1  # of a coordinate of the cloud
 LOOPS_LISTED = 12
 MOST_POINTS = 250_000  # of the cloud, 9 bytes each
 CLOUD_SAYS = "Drag or use the arrow keys to turn, the wheel or + and - to zoom, Shift and drag to move."
@@ -59,9 +57,9 @@ def compose(report: RunReport, reconstruction: ReconstructedMap) -> str:
         "loops": _loops(report.loops, {frame.index: frame.name for frame in reconstruction.posed}),
         "notes": _paragraphs(report.notices) or "<p>None.</p>",
         "settings": escape(_settings(report)),
-        "cloud": json.dumps(_cloud(cloud, reconstruction.posed, level)),
+        "cloud": json.dumps(_drawn(cloud, reconstruction.posed)),
         "style": _asset("page.css"),
-        "script": _asset("cloud.js"),
+        "script": _asset("cloud.js") + _asset("report.js"),
     }
     return Template(_asset("page.html")).substitute(parts)
 
@@ -151,11 +149,7 @@ def _shot(shot: Shot) -> str:
 
 def _jpeg(image: Image) -> str:
     coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])[1]
-    return f"data:image/jpeg;base64,{_base64(coded)}"
-
-
-def _base64(array: Any) -> str:
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+    return f"data:image/jpeg;base64,{as_base64(coded)}"
 
 
 def _settings(report: RunReport) -> str:
@@ -165,30 +159,5 @@ def _settings(report: RunReport) -> str:
     return json.dumps(content, indent=1, default=str)
 
 
-def _cloud(cloud: CloudPoints | None, frames: Sequence[PlacedFrame], level: Level) -> dict[str, Any] | None:
-    """What cloud.js draws, in the level frame with the middle of the cloud at 0 and its farthest point at 1.
-
-    positions: 16 bits a coordinate. spacing: mean distance of neighbouring points. yaw: heading of the first view, from
-    behind the cameras.
-    """
-    if cloud is None:
-        return None
-    points, path = (values @ level.level_from_world.T for values in (cloud.positions, centres(frames)))
-    middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    reach = float(np.abs(points - middle).max()) or 1.0
-    placed = np.clip((points - middle) / reach, -1, 1)
-    across, along = level.heading(frames)
-    return {
-        "positions": _base64(np.round((placed + 1) / 2 * STEPS).astype("<u2")),
-        "colours": _base64(np.asarray(cloud.colours, dtype=np.uint8)),
-        "path": np.round((path - middle) / reach, 4).tolist(),
-        "path_colours": _base64(colours_along(len(path))),
-        "spacing": _spacing(placed),
-        "yaw": float(np.arctan2(-across, -along)),
-    }
-
-
-def _spacing(points: Array) -> float:
-    """Distance between neighbours if the points (n, 3) covered the sides of their bounding box evenly."""
-    a, b, c = np.maximum(np.ptp(points, axis=0), 1e-3)
-    return float(np.sqrt(2 * (a * b + b * c + c * a) / len(points)))
+def _drawn(cloud: CloudPoints | None, frames: Sequence[PlacedFrame]) -> dict[str, Any] | None:
+    return Drawing(cloud.positions, cloud.colours, frames).data() if cloud else None
