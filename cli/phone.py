@@ -43,6 +43,8 @@ def opened_phone(
         if sys.stdout.isatty():
             segno.make(phone.address, error="l").terminal(compact=True)
         with ended_before_the_run(elsewhere=elsewhere):
+            import viewer  # noqa: F401  these take seconds, in which the user takes up the phone
+
             feed.wait()
         yield LiveSource(NAME, feed, options), phone.screen
 

@@ -48,7 +48,8 @@ class PhoneFeed:
     All have the size of the first, to which smaller ones are enlarged. An image of another shape, a larger one and one
     that is no JPEG count as damaged; one that was exposed before its predecessor is left out. If no image comes for
     SILENCE, the phone is lost; ``patience`` seconds later, the feed ends. Timestamps are seconds since the first
-    image's exposure, by the phone's clock. ``offer`` and ``finish`` may be called from any thread.
+    image's exposure, by the phone's clock. begun: whether the capture has begun. ``offer`` and ``finish`` may be called
+    from any thread.
     """
 
     kind: str = "phone"
@@ -60,6 +61,7 @@ class PhoneFeed:
         self._waiting: Queue[Shot] = Queue(MOST_WAITING)
         self._finished = threading.Event()
         self._count = 0
+        self.begun = False
         self.sizes: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -96,6 +98,7 @@ class PhoneFeed:
         if self._images_folder:
             make_folder(self._images_folder)
         self._drop_waiting()  # they are from before the run
+        self.begun = True
         try:
             yield from self._items(stop)
         finally:

@@ -25,6 +25,7 @@
     element("state").textContent = word;
     element("advice").textContent = advice;
   };
+  const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
   const ask = async (method, what, query = {}, body = undefined) => {
     const address = `${location.pathname}/${what}?${new URLSearchParams({ phone, ...query })}`;
     const answer = await fetch(address, { method, body, signal: AbortSignal.timeout(GIVE_UP_MS) });
@@ -46,6 +47,7 @@
     element("placed").textContent = state.placed;
     element("behind").textContent = state.behind === null ? "–" : `${Math.round(state.behind)} s`;
     if (state.over) end(state);
+    else if (stream && !state.begun) say("waiting", "Starting", "One moment: the computer gets ready.");
     else if (stream) say(state.tracking, WORDS[state.tracking], turned() || state.advice);
     if (!view) return;
     view.line("trail", state.trail, COLOURS[state.tracking]);
@@ -64,6 +66,7 @@
   };
   const end = (state) => {
     over = true;
+    document.body.classList.add("over");
     finished = state.finished !== "";
     stream?.getTracks().forEach((track) => track.stop());
     element("start").hidden = element("finish").disabled = true;
@@ -97,7 +100,8 @@
       const now = performance.now();
       adapt(now - began - 1000 * state.seconds);
       if (state.taken) element("sent").textContent = sent += 1;
-      element("delay").textContent = `${Math.round(now - exposed)} ms`;
+      else notBefore = performance.now() + AGAIN_MS;
+      element("delay").textContent = duration(now - exposed);
       show(state);
     } catch (error) {
       failed(error);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from dataclasses import dataclass, replace
@@ -27,8 +28,10 @@ from viewer.mailbox import Mailbox
 from viewer.phone.advice import BEGIN, Adviser
 from viewer.shapes import central, frustum, thin_points
 
-MAP_POINTS = 20_000  # shown at most
-SUBMAP_POINTS = 4_000  # kept of a submap at first
+logger = logging.getLogger(__name__)
+
+MAP_POINTS = 30_000  # shown at most
+SUBMAP_POINTS = 10_000  # kept of a submap at first
 TRAIL = 60  # frames
 FRUSTUM_SHARE = 0.1  # of the scene's depth
 DIGITS = 4
@@ -137,15 +140,23 @@ class PhoneScreen:
         return first.depth * first.world_from_chunk.scale if first else 1.0
 
     def _work(self) -> None:
-        while (letter := self._mailbox.take()) is not None:
-            match letter.event:
-                case ChunkReconstructed() as chunk:
-                    self._add(chunk)
-                case PosesCorrected(frames):
-                    self._correct(frames)
-                case LocalMapGrown() as grown:
-                    self._local = grown
-            self._version += 1
+        try:
+            while (letter := self._mailbox.take()) is not None:
+                self._change(letter.event)
+                self._version += 1
+        except Exception as error:
+            self._mailbox.close()
+            logger.error("The map on the phone is off (%s: %s); the run continues.", type(error).__name__, error)
+            logger.debug("", exc_info=error)
+
+    def _change(self, event: Event) -> None:
+        match event:
+            case ChunkReconstructed() as chunk:
+                self._add(chunk)
+            case PosesCorrected(frames):
+                self._correct(frames)
+            case LocalMapGrown() as grown:
+                self._local = grown
 
     def _add(self, event: ChunkReconstructed) -> None:
         placed = {frame.index: frame for frame in event.frames}

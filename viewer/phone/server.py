@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import logging
 import math
 import secrets
 import socket
@@ -20,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import resources
 from string import Template
 from typing import Any
@@ -31,6 +33,8 @@ from recon.sources.base import SourceOptions
 from recon.sources.phone import PhoneFeed, Shot
 from viewer.phone.certificate import tls_context
 from viewer.phone.screen import PhoneScreen
+
+logger = logging.getLogger(__name__)
 
 USUAL_PORT = 8443  # so that a firewall can be opened for it
 USUAL_RATE = 10.0  # images a second that the page sends at most, unless --fps says otherwise
@@ -98,16 +102,13 @@ class PhoneServer:
         self._requests: deque[float] = deque(maxlen=MOST_PER_SECOND)
         self._receiving = 0
         self._told_end = threading.Event()
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._stopping = asyncio.new_event_loop(), asyncio.Event()
 
     def run(self) -> None:
         """Serve until ``stop`` is called."""
-        asyncio.set_event_loop(self._loop)
-        runner = self._loop.run_until_complete(self._start())
         try:
-            self._loop.run_forever()
+            self._loop.run_until_complete(self._serve())
         finally:
-            self._loop.run_until_complete(runner.cleanup())
             self._loop.close()
 
     def stop(self) -> None:
@@ -115,16 +116,22 @@ class PhoneServer:
         if time.monotonic() - self._heard < AWAY_SECONDS and self.screen.state()["finished"]:
             self._told_end.wait(FAREWELL_SECONDS)
         self.screen.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._soon(self._stopping)
 
-    async def _start(self) -> web.AppRunner:
+    async def _serve(self) -> None:
         application = web.Application(client_max_size=MOST_BYTES)
         application.router.add_route("*", "/{path:.*}", self._answer)
         application.on_response_prepare.append(_without_details)
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
-        await web.SockSite(runner, self._listening, ssl_context=self._context).start()
-        return runner
+        assert runner.server
+        connection = partial(_Connection, runner.server, loop=self._loop, access_log=None)  # type: ignore[arg-type]
+        listening = await self._loop.create_server(
+            connection, sock=self._listening, ssl=self._context, ssl_handshake_timeout=READ_SECONDS
+        )
+        await self._stopping.wait()
+        listening.close()
+        await runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.Response:
         token, _, what = request.path.removeprefix("/").partition("/")
@@ -194,11 +201,12 @@ class PhoneServer:
         if state["finished"]:
             self._told_end.set()
         size = self._feed.sizes[0] if self._feed.sizes else None
-        return web.json_response(state | {"over": self._feed.over, "run": size, **more})
+        return web.json_response(state | {"begun": self._feed.begun, "over": self._feed.over, "run": size, **more})
 
-    def _soon(self, seen: asyncio.Event) -> None:
+    def _soon(self, event: asyncio.Event) -> None:
+        """Set an event of the server's thread from another one."""
         with suppress(RuntimeError):  # the server has ended
-            self._loop.call_soon_threadsafe(seen.set)
+            self._loop.call_soon_threadsafe(event.set)
 
     def _is_the_phone(self, request: web.Request) -> bool:
         """Whether a request comes from the phone in use, or from one that takes its place because it is away."""
@@ -214,6 +222,22 @@ class PhoneServer:
             return True
         self._requests.append(now)
         return False
+
+
+class _Connection(web.RequestHandler):
+    """Answers what is no request as one without the token, and logs no visitors."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.Response:
+        if status >= 500:
+            logger.error("The server for the phone failed (%s: %s).", type(exc).__name__, exc)
+            logger.debug("", exc_info=exc)
+        refusal = web.Response(status=500 if status >= 500 else 404, headers=HEADERS | {"Server": ""})
+        refusal.force_close()
+        return refusal
 
 
 async def _without_details(_: web.Request, response: web.StreamResponse) -> None:

@@ -2,6 +2,8 @@
 // Draws points and lines with WebGL in a canvas; null without WebGL. show: replaces points and path by those of
 // viewer/cloud.py. line: adds or replaces a line of that name, of points in the same coordinates, in one colour.
 const cloudView = (canvas) => {
+  const LARGEST = 0.015; // size of a point at a distance of 1, of few points too
+  const STROKE = [[0, 0], [0.7, 0], [0, 0.7], [0.7, 0.7]];
   const gl = canvas.getContext("webgl", { antialias: true });
   if (!gl) return null;
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -15,9 +17,10 @@ const cloudView = (canvas) => {
   const program = gl.createProgram();
   gl.attachShader(program, shader(gl.VERTEX_SHADER, `
     attribute vec3 place; attribute vec3 colour; varying vec3 seen;
-    uniform mat4 view; uniform float size;
+    uniform mat4 view; uniform float size; uniform vec2 shift;
     void main() {
       gl_Position = view * vec4(place, 1.0);
+      gl_Position.xy += shift * gl_Position.w;
       gl_PointSize = clamp(size / gl_Position.w, 1.0, 24.0);
       seen = colour;
     }`));
@@ -84,10 +87,14 @@ const cloudView = (canvas) => {
       gl.drawArrays(mode, 0, drawn.count);
     };
     if (cloud) {
-      gl.uniform1f(uniform("size"), canvas.height * cloud.spacing);
+      gl.uniform1f(uniform("size"), Math.min(canvas.width, canvas.height) * Math.min(cloud.spacing, LARGEST));
       shown(gl.POINTS, cloud);
     }
-    for (const line of lines.values()) shown(gl.LINE_STRIP, line);
+    for (const [right, up] of STROKE) { // WebGL draws lines one pixel wide
+      gl.uniform2f(uniform("shift"), (2 * right * dense) / canvas.width, (2 * up * dense) / canvas.height);
+      for (const line of lines.values()) shown(gl.LINE_STRIP, line);
+    }
+    gl.uniform2f(uniform("shift"), 0, 0);
   };
   let asked = false;
   const redraw = () => {
