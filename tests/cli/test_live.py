@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import cli.phone
 from cli.ending import ended_by_user
 from cli.progress import ProgressBar
 from recon.core.errors import SourceError
@@ -24,6 +26,7 @@ from recon.store.map import MapStore
 from recon.store.tracked import read_tracked
 from tests.cli.conftest import SAMPLE, Recon
 from tests.support import frame_of, make_map
+from tests.viewer.phone.phones import Phone, picture, until
 
 FRAMES = 5
 KIND = {"watch": True, "realtime": False, "intrinsics": None, "model": None}
@@ -196,3 +199,75 @@ def test_the_bar_shows_skipped_frames_and_the_lag() -> None:
     for index, state in enumerate(("waiting", "tracking", "weak", "lost", "tracking")):
         bar(FrameTracked(index, 0.1 * index, state, None, None, 0, 0, 0.0, 10.0 + index))
     assert bar.figures().endswith(", 4 s behind, 75% tracked, 12 ms (95%: 14)")
+
+
+PHONE_IMAGES = 5
+
+
+def test_a_phone_is_the_camera(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phone sends images of the sample and something damaged, goes away for a moment, and ends the capture."""
+    said: list[str] = []
+    monkeypatch.setattr(cli.phone, "_print_address", lambda address, _: said.append(address))
+    monkeypatch.setattr("recon.sources.phone.SILENCE", 0.5)
+    ended: list[dict[str, object]] = []
+
+    def hold() -> None:
+        until(lambda: said)
+        phone = Phone(said[0])
+        phone.image(picture(0, 320), 0.0)
+        until(lambda: phone.ask("GET", "state").state["begun"])
+        for number in range(PHONE_IMAGES):
+            if number == 3:
+                time.sleep(1.0)
+            phone.image(picture(2 * number, 320), 500 + 0.5 * number)
+            phone.image(b"damaged", 500 + 0.5 * number + 0.1)
+        phone.ask("POST", "finish")
+        until(lambda: ended.append(phone.ask("GET", "state").state) or ended[-1]["finished"], seconds=120)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    out = tmp_path / "out"
+    options = ("--size", "320", "--keyframes", "all", "--no-loops", "--viewer", "none", "--host", "127.0.0.1")
+    outcome = recon("live", "--phone", "--out", out, *options)
+    holding.join()
+    assert outcome.code == 0, outcome.err
+    run = report.read(out / "report.json")
+    assert run.stream
+    assert (run.source, run.stream.captured, run.stream.damaged) == ("phone://", PHONE_IMAGES, PHONE_IMAGES)
+    assert run.stream.lost >= 1
+    assert "note: The phone is back after 1 s.\n" in outcome.err
+    assert np.loadtxt(out / "poses.txt")[:, 0] == pytest.approx(0.5 * np.arange(PHONE_IMAGES), abs=1e-3)
+    assert ended[-1]["finished"] == f"{PHONE_IMAGES} of {PHONE_IMAGES} images"
+    assert recon("check", out).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "Give SOURCE, a camera, stream, folder or video, or --phone."),
+        (("0", "--phone"), "--phone is a source itself: omit SOURCE, --watch and --realtime."),
+        (("--phone", "--watch"), "--phone is a source itself: omit SOURCE, --watch and --realtime."),
+        (("0", "--host", "127.0.0.1"), "--host sets the address of --phone: add --phone."),
+        (("--phone", "--host", "198.51.100.7"), "--host 198.51.100.7 is no address of this machine"),
+    ],
+)
+def test_phone_options_that_cannot_work_are_refused(
+    recon: Recon, tmp_path: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
+    outcome = recon("live", *arguments, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert sentence in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_of_the_phone_is_named(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("segno", "viewer.phone", "viewer.phone.server", "aiohttp"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("segno", "aiohttp"):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, name, None)
+            outcome = recon("live", "--phone", "--out", tmp_path / "out")
+        assert outcome.code == 2
+        assert outcome.err == (
+            f"recon: The Python package {name} is not installed. Install it with: pip install '.[phone]'\n"
+        )

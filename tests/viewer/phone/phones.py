@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import ssl
 import threading
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from PIL import Image as PillowImage
+
 from recon.core.types import Frame
 from recon.sources import SourceOptions
 from recon.sources.live import LiveSource
@@ -23,8 +26,8 @@ SAMPLE = Path(__file__).resolve().parents[3] / "data" / "sample" / "images"
 SECONDS = 15.0  # after which a test stops waiting
 
 
-def until(holds: Callable[[], object]) -> None:
-    give_up = time.monotonic() + SECONDS
+def until(holds: Callable[[], object], seconds: float = SECONDS) -> None:
+    give_up = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < give_up, "waited too long"
         time.sleep(0.02)
@@ -72,8 +75,12 @@ class Phone:
         return self.sent[-1]
 
 
-def picture(number: int = 0) -> bytes:
-    return (SAMPLE / f"{number:06d}.jpg").read_bytes()
+def picture(number: int = 0, width: int = 640) -> bytes:
+    """An image of the sample, ``width`` pixels wide, as JPEG."""
+    coded = io.BytesIO()
+    with PillowImage.open(SAMPLE / f"{number:06d}.jpg") as image:
+        image.resize((width, width * 3 // 4), PillowImage.Resampling.BOX).save(coded, "JPEG", quality=90)
+    return coded.getvalue()
 
 
 @contextmanager

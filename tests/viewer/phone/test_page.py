@@ -98,9 +98,11 @@ def film_of_sample(folder: Path) -> Path:
     return film
 
 
-def small(number: int) -> Image:
+def likeness(shown: Image, number: int) -> float:
+    """The correlation of an image with one of the sample."""
     with PillowImage.open(SAMPLE / f"{number:06d}.jpg") as image:
-        return np.asarray(image.resize((320, 240), PillowImage.Resampling.BOX), np.float64)
+        true = np.asarray(image.resize((320, 240), PillowImage.Resampling.BOX))
+    return float(np.corrcoef(true.ravel(), shown.ravel())[0, 1])
 
 
 def test_a_browser_is_the_camera(tmp_path: Path) -> None:
@@ -134,9 +136,9 @@ def test_a_browser_is_the_camera(tmp_path: Path) -> None:
     assert json.loads(active) is False  # the camera is off
     assert feed.over
     assert {frame.image.shape for frame in frames} == {(240, 320, 3)}
-    off = [min(np.abs(small(number) - frame.image).mean() for number in range(SHOWN)) for frame in frames]
-    assert max(off) < 6  # of 255: every image is one of the sample
+    alike = [max(likeness(frame.image, number) for number in range(SHOWN)) for frame in frames]
+    assert min(alike) > 0.98, alike  # of neighbouring images, 0.73; Chromium changes the contrast
     steps = np.diff([frame.timestamp for frame in frames])
-    assert steps.min() > 0.08  # ten a second at most
+    assert steps.min() > 0.08, steps  # ten a second at most
     assert np.median(steps) < 1
     assert len(frames) >= before + 5
