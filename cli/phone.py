@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from cli.ending import ended_before_the_run
 from cli.text import print_rows
 
 if TYPE_CHECKING:
+    import segno
+
     from recon.core.events import Listener
     from recon.sources import SourceOptions
     from recon.sources.live import LiveSource
@@ -41,12 +44,20 @@ def opened_phone(
     with serve(feed, options, host or local_address()) as phone:
         _print_address(phone.address, phone.fingerprint)
         if sys.stdout.isatty():
-            segno.make(phone.address, error="l").terminal(compact=True)
+            _print_code(segno.make(phone.address, error="l"))
         with ended_before_the_run(elsewhere=elsewhere):
             import viewer  # noqa: F401  these take seconds, in which the user takes up the phone
 
             feed.wait()
         yield LiveSource(NAME, feed, options), phone.screen
+
+
+def _print_code(code: segno.QRCode) -> None:
+    """The code in colours of its own, so that it is dark on light on any terminal."""
+    drawn = io.StringIO()
+    code.terminal(drawn, compact=True)
+    for line in drawn.getvalue().splitlines():
+        typer.secho(line, fg="bright_white", bg="black")
 
 
 def _print_address(address: str, fingerprint: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -12,8 +13,10 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import segno
 
 import cli.phone
 from cli.ending import ended_by_user
@@ -239,6 +242,15 @@ def test_a_phone_is_the_camera(recon: Recon, tmp_path: Path, monkeypatch: pytest
     assert np.loadtxt(out / "poses.txt")[:, 0] == pytest.approx(0.5 * np.arange(PHONE_IMAGES), abs=1e-3)
     assert ended[-1]["finished"] == f"{PHONE_IMAGES} of {PHONE_IMAGES} images"
     assert recon("check", out).code == 0
+
+
+def test_the_code_in_the_terminal_is_that_of_the_address(capsys: pytest.CaptureFixture[str]) -> None:
+    address = "https://192.168.178.23:8443/YYaJRTvtAhnrW7Ed9c6fAA"
+    cli.phone._print_code(segno.make(address, error="l"))
+    rows = [re.sub(r"\x1b\[\d+m", "", line) for line in capsys.readouterr().out.splitlines()]
+    halves = {"█": (255, 255), "▀": (255, 0), "▄": (0, 255), " ": (0, 0)}
+    pixels = np.array([[halves[letter][half] for letter in row] for row in rows for half in (0, 1)], np.uint8)
+    assert cv2.QRCodeDetector().detectAndDecode(np.kron(pixels, np.ones((8, 8), np.uint8)))[0] == address
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@
   const LEVELS = [[1, 0.85], [1, 0.7], [1, 0.5], [0.75, 0.5], [0.5, 0.5]]; // scale and JPEG quality, best first
   const SLOW_MS = 300, FAST_MS = 100, PATIENT = 30; // upload time to go down a level, and up after so many images
   const GIVE_UP_MS = 8000, AGAIN_MS = 1000, MAP_MS = 2000;
-  const COLOURS = { tracking: [90, 230, 130], weak: [240, 200, 60], lost: [240, 80, 70], waiting: [240, 200, 60] };
-  const WORDS = { tracking: "Tracking", weak: "Weak", lost: "Lost", waiting: "Starting" };
+  const COLOURS = { tracking: [90, 230, 130], weak: [240, 200, 60], lost: [240, 80, 70] };
+  const WORDS = { tracking: "Tracking", weak: "Weak", lost: "Lost", waiting: "Starting", mapping: "Mapping" };
 
   const element = (id) => document.getElementById(id);
   const settings = JSON.parse(element("settings").textContent);
@@ -50,8 +50,7 @@
     else if (stream && !state.begun) say("waiting", "Starting", "One moment: the computer gets ready.");
     else if (stream) say(state.tracking, WORDS[state.tracking], turned() || state.advice);
     if (!view) return;
-    view.line("trail", state.trail, COLOURS[state.tracking]);
-    view.line("camera", state.camera, COLOURS[state.tracking]);
+    for (const name of ["trail", "camera"]) view.line(name, state[name], COLOURS[state.tracking]);
     if (state.map !== version && performance.now() > mapAsked + MAP_MS) fetchMap(state.map);
   };
   const fetchMap = async (newest) => {

@@ -25,7 +25,7 @@ from recon.core.types import Image, PlacedFrame
 from recon.mapping.world import median_depth
 from viewer.cloud import Drawing
 from viewer.mailbox import Mailbox
-from viewer.phone.advice import BEGIN, Adviser
+from viewer.phone.advice import BEGIN, GO_ON, Adviser
 from viewer.shapes import central, frustum, thin_points
 
 logger = logging.getLogger(__name__)
@@ -89,13 +89,14 @@ class PhoneScreen:
         self._mailbox.close()
 
     def state(self) -> dict[str, Any]:
-        """The state as JSON. map: a number that changes with the map. trail, camera: polylines in its coordinates."""
+        """The state as JSON. tracking: ``mapping`` if there is a map but no tracker. map: a number that changes with
+        it. trail, camera: polylines in its coordinates.
+        """
         said, status, stage = self._said, self._status, self._stage
         return {
-            "tracking": said.state if said else "waiting",
-            "advice": self._advice,
+            "tracking": said.state if said else "mapping" if self._frames else "waiting",
+            "advice": self._advice if said or not self._frames else GO_ON,
             "placed": len(self._frames),
-            "skipped": status.skipped if status else 0,
             "behind": round(status.lag, 1) if status and self._frames else None,
             "stage": stage.stage if stage else "",
             "share": round(stage.done / stage.total, 3) if stage and stage.total else None,

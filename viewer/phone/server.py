@@ -1,8 +1,8 @@
 """The server of the phone's page: HTTPS for one phone that knows the token, and nothing for anybody else.
 
 The page sends each image as a request of its own. The answer comes when the capture has seen the image, and says how
-the run is doing: it is the acknowledgement that paces the phone. A WebSocket would do the same, but Safari on iOS has
-refused those to self-signed certificates, even to one that the user has accepted for the page.
+the run is doing: it is the acknowledgement that paces the phone. A WebSocket would do the same, but Safari on iOS is
+reported to refuse those to a self-signed certificate, even to one that the user has accepted for the page.
 """
 
 from __future__ import annotations

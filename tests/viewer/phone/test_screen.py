@@ -46,6 +46,7 @@ def test_the_local_map_comes_first_and_gives_way_to_the_finished_one() -> None:
     shown(scene.chunk_event(0))
     until(lambda: shown.state()["placed"] == scene.CHUNK)
     positions = points(shown)
+    assert (shown.state()["tracking"], shown.state()["advice"]) == ("mapping", advice.GO_ON)  # with --no-tracking
     assert 1000 < len(positions) <= screen.SUBMAP_POINTS
     # The wall is flat, and it fills the drawing.
     assert np.linalg.svd(positions - positions.mean(axis=0), full_matrices=False)[1][2] < 0.02
