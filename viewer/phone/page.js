@@ -17,8 +17,9 @@
   // The same for a page that is loaded again in this tab: the computer knows the phone by it.
   const phone = sessionStorage.phone ||= Array.from(crypto.getRandomValues(new Uint32Array(4)), String).join("-");
 
-  let stream = null, over = false, finished = false, asking = false, underWay = 0, sent = 0, lastTaken = -Infinity, notBefore = 0;
-  let level = 0, upload = 150, good = 0, run = null, version = 0, mapAsked = -Infinity, answered = -Infinity;
+  let stream = null, over = false, finished = false, failing = false, asking = false;
+  let underWay = 0, sent = 0, lastTaken = -Infinity, notBefore = 0, level = 0, upload = 150, good = 0;
+  let run = null, version = 0, mapAsked = -Infinity, answered = -Infinity;
 
   const say = (state, word, advice) => {
     document.body.dataset.state = state;
@@ -35,6 +36,7 @@
   const failed = (error) => {
     notBefore = performance.now() + AGAIN_MS;
     if (finished) return;
+    failing = true;
     if (over) say("off", "Ended", "The program has ended. You can close this page.");
     else if (error.message === "409") say("lost", "Not in use", "Another phone is the camera of this run.");
     else if (error.message === "404") say("off", "Ended", "The program has ended. You can close this page.");
@@ -49,6 +51,8 @@
     if (state.over) end(state);
     else if (stream && !state.begun) say("waiting", "Starting", "One moment: the computer gets ready.");
     else if (stream) say(state.tracking, WORDS[state.tracking], turned() || state.advice);
+    else if (failing) say("off", "Camera off", "Start the camera, then walk slowly.");
+    failing = false;
     if (!view) return;
     for (const name of ["trail", "camera"]) view.line(name, state[name], COLOURS[state.tracking]);
     if (state.map !== version && performance.now() > mapAsked + MAP_MS) fetchMap(state.map);
