@@ -18,7 +18,6 @@ from recon.core.events import (
     LocalMapGrown,
     PosesCorrected,
     Progress,
-    StreamStatus,
 )
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Image, PlacedFrame
@@ -66,7 +65,6 @@ class PhoneScreen:
         self._said: FrameTracked | None = None
         self._trail: deque[FrameTracked] = deque(maxlen=TRAIL)
         self._adviser, self._advice = Adviser(), BEGIN
-        self._status: StreamStatus | None = None
         self._stage: Progress | None = None
         self._finished: Finished | None = None
         threading.Thread(target=self._work, name="phone map", daemon=True).start()
@@ -75,8 +73,6 @@ class PhoneScreen:
         match event:
             case FrameTracked():
                 self._track(event)
-            case StreamStatus():
-                self._status = event
             case Progress():
                 self._stage = event
             case ChunkReconstructed() | PosesCorrected() | LocalMapGrown():
@@ -92,12 +88,12 @@ class PhoneScreen:
         """The state as JSON. tracking: ``mapping`` if there is a map but no tracker. map: a number that changes with
         it. trail, camera: polylines in its coordinates.
         """
-        said, status, stage = self._said, self._status, self._stage
+        said, stage = self._said, self._stage
         return {
             "tracking": said.state if said else "mapping" if self._frames else "waiting",
             "advice": self._advice if said or not self._frames else GO_ON,
             "placed": len(self._frames),
-            "behind": round(status.lag, 1) if status and self._frames else None,
+            "behind": self._behind(),
             "stage": stage.stage if stage else "",
             "share": round(stage.done / stage.total, 3) if stage and stage.total else None,
             "finished": f"{self._finished.placed} of {self._finished.read} images" if self._finished else "",
@@ -110,6 +106,13 @@ class PhoneScreen:
         with self._lock:
             drawing = self._drawing = self._draw()
         return drawing.data() if drawing else None
+
+    def _behind(self) -> float | None:
+        """Seconds from the newest frame in the map to the newest captured one; None if one of them is unknown."""
+        frames, said = self._frames, self._said
+        if not frames or said is None:
+            return None
+        return round(max(0.0, said.timestamp - max(frame.timestamp for frame in frames.values())), 1)
 
     def _track(self, said: FrameTracked) -> None:
         self._said = said

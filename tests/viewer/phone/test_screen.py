@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from recon.core.events import FrameTracked, StreamStatus
+from recon.core.events import FrameTracked
 from tests.viewer import scene
 from viewer.phone import advice, screen
 from viewer.phone.advice import Adviser
@@ -86,12 +86,11 @@ def test_the_state_says_what_the_run_does() -> None:
     assert shown.state()["tracking"] == "waiting"
     for event in scene.events(2):
         shown(event)
-    shown(StreamStatus(captured=40, passed_over=3, skipped=2, damaged=1, lost=0, lag=7.26))
     until(lambda: shown.state()["placed"] == 2 * scene.CHUNK)
     state = shown.state()
     assert state["finished"] == "6 of 7 images"
     assert (state["tracking"], state["advice"]) == ("lost", advice.RETURN)
-    assert (state["stage"], state["behind"]) == ("reading", 7.3)
+    assert (state["stage"], state["behind"]) == ("reading", 4 * scene.SECONDS)  # four frames later than the map
     assert state["camera"] == []
 
 
