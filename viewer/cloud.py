@@ -21,12 +21,14 @@ STEPS = 2**16 - 1  # of a coordinate
 @dataclass(frozen=True, eq=False)
 class Drawing:
     """Points (n, 3) of the world with their colours, and the frames whose path is drawn with them; at least one of
-    each. It has the level frame's axes, the middle of the points at 0 and the farthest of them at 1.
+    each. It has the level frame's axes, the middle of the points at 0 and the farthest of them at 1. upright: frames
+    that decide which way is up and where the first view is.
     """
 
     points: Array
     colours: Image | Array
     frames: Sequence[PlacedFrame]
+    upright: Sequence[PlacedFrame]
 
     def placed(self, points_world: Array) -> Array:
         """Points (n, 3) of the world in the drawing."""
@@ -38,7 +40,7 @@ class Drawing:
         heading of the first view, from behind the cameras.
         """
         points, path = np.clip(self.placed(self.points), -1, 1), self.placed(centres(self.frames))
-        across, along = self._level.heading(self.frames)
+        across, along = self._level.heading(self.upright)
         return {
             "positions": as_base64(np.round((points + 1) / 2 * STEPS).astype("<u2")),
             "colours": as_base64(np.asarray(self.colours, dtype=np.uint8)),
@@ -50,7 +52,7 @@ class Drawing:
 
     @cached_property
     def _level(self) -> Level:
-        return Level.of(self.frames)
+        return Level.of(self.upright)
 
     @cached_property
     def _box(self) -> tuple[Array, float]:

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 MAP_POINTS = 30_000  # shown at most
 SUBMAP_POINTS = 10_000  # kept of a submap at first
 TRAIL = 60  # frames
+UPRIGHT = 4  # the first frames, which decide how the map is seen, so that it does not turn while it grows
 FRUSTUM_SHARE = 0.1  # of the scene's depth
 DIGITS = 4
 
@@ -213,6 +214,7 @@ class PhoneScreen:
         points = [one.world_from_chunk.apply(one.positions[:count]) for one, count in zip(submaps, kept, strict=True)]
         colours = [submap.colours[:count] for submap, count in zip(submaps, kept, strict=True)]
         frames = list(self._frames.values())
+        upright = frames[:UPRIGHT]
         if local and self._is_in_view(local.piece):
             points.append(local.positions)
             colours.append(local.colours)
@@ -222,7 +224,7 @@ class PhoneScreen:
             return None
         positions = np.concatenate(points)
         near = central(positions)
-        return Drawing(positions[near], np.concatenate(colours)[near], frames)
+        return Drawing(positions[near], np.concatenate(colours)[near], frames, upright or frames[:UPRIGHT])
 
 
 def _listed(drawing: Drawing, points_world: Array) -> list[list[float]]:

@@ -158,9 +158,9 @@ const cloudView = (canvas) => {
   };
   return {
     show(data) {
-      if (!cloud) yaw = data.yaw;
+      yaw += data.yaw - (cloud ? cloud.yaw : 0); // what the user has turned stays
       const positions = Float32Array.from(new Uint16Array(bytes(data.positions).buffer), (value) => value / 32767.5 - 1);
-      cloud = { ...replace(cloud, positions, bytes(data.colours)), spacing: data.spacing };
+      cloud = { ...replace(cloud, positions, bytes(data.colours)), spacing: data.spacing, yaw: data.yaw };
       line("path", data.path, bytes(data.path_colours));
     },
     line: (name, places, colour) => line(name, places, Uint8Array.from(places.flatMap(() => colour))),

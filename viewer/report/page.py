@@ -160,4 +160,4 @@ def _settings(report: RunReport) -> str:
 
 
 def _drawn(cloud: CloudPoints | None, frames: Sequence[PlacedFrame]) -> dict[str, Any] | None:
-    return Drawing(cloud.positions, cloud.colours, frames).data() if cloud else None
+    return Drawing(cloud.positions, cloud.colours, frames, upright=frames).data() if cloud else None
