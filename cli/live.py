@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from recon.core.events import Listener
     from recon.sources import SourceDescription, SourceOptions
 
-SOURCE_HELP = "Camera number or /dev path, stream URL, folder (--watch), or video (--realtime)."
+SOURCE_HELP = "Camera number or /dev path, stream URL, folder (--watch), or video (--realtime); none with --phone."
 
 
 def live(
-    source: Annotated[str | None, typer.Argument(metavar="[SOURCE]", help=SOURCE_HELP)] = None,
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)] = None,
     *,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder, unless --map names a map.")] = None,
     known: Annotated[
@@ -88,7 +88,7 @@ def live(
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
-    """Reconstruct a camera, stream or growing folder live.
+    """Reconstruct a camera, phone, stream or growing folder live.
 
     The map grows in DIR while images arrive. Press q or Ctrl-C to finish. With --map, nothing changes unless one of the
     first 20 images is of the place.
