@@ -88,7 +88,7 @@ def live(
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
-    """Reconstruct a camera, phone, stream or growing folder live.
+    """Reconstruct a camera, phone, stream or folder live.
 
     The map grows in DIR while images arrive. Press q or Ctrl-C to finish. With --map, nothing changes unless one of the
     first 20 images is of the place.
