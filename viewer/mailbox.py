@@ -14,6 +14,7 @@ from recon.core.events import (
     Event,
     FrameRead,
     FrameTracked,
+    LocalDepth,
     LocalMapGrown,
     PosesCorrected,
     Progress,
@@ -89,6 +90,8 @@ def topic(event: Event) -> tuple[str, Hashable]:
             found = "tracked", event.index
         case LocalMapGrown():
             found = "local map", None
+        case LocalDepth():
+            found = "local depth", event.index
         case Progress(stage):
             found = "stage", stage
         case ChunkReconstructed(submap):

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +24,7 @@ from recon.core.events import (
     FrameRead,
     FrameSkipped,
     FrameTracked,
+    LocalDepth,
     LocalMapGrown,
     LoopClosed,
     Notice,
@@ -34,7 +35,7 @@ from recon.core.events import (
 from recon.core.files import make_folder
 from recon.core.places import LoopRecord
 from recon.core.similarity import Sim3
-from recon.core.types import Frame, FrameGeometry, PlacedFrame, SparsePoints
+from recon.core.types import Camera, Frame, FrameGeometry, PlacedFrame, SparsePoints
 from recon.mapping.world import median_depth
 from recon.store.map import images_folder
 from viewer import shapes
@@ -49,6 +50,8 @@ POINT_BUDGET = 5_000_000  # of all submaps together
 SUBMAP_SHARE = 0.012  # share of the remaining budget: 60,000 points for the first submap, 17,000 for the hundredth
 SPARSE_POINTS = 60_000
 LOCAL_POINTS = 2_000  # the newest of the local map
+SAME_LENS = 0.02  # relative difference of focal lengths, up to which dense points of the local map are kept
+VISIBLE = 0.002  # a motion, as a share of the scene's depth, that is shown
 LOCAL_COLOUR = (120, 190, 255)
 CLOUD_POINTS = 1_000_000  # of the finished cloud
 FRUSTA = 60
@@ -83,6 +86,26 @@ class LoggedSubmap:
     cam_from_chunk: dict[int, Sim3]
     world_from_chunk: Sim3
     depth: float
+
+
+@dataclass(frozen=True, eq=False)
+class ShownDepth:
+    """Dense points of the local map on screen. camera, unit: with which they were computed. place: in the world."""
+
+    camera: Camera
+    unit: float
+    place: Sim3 | None = None
+
+    def is_of_another_lens(self, camera: Camera) -> bool:
+        before, now = self.camera.matrix()[0, 0], camera.matrix()[0, 0]
+        return bool(abs(now / before - 1) > SAME_LENS)
+
+    def moves(self, place: Sim3, scene_depth: float) -> bool:
+        """Whether another place would be seen to differ."""
+        if self.place is None:
+            return True
+        before, now = (one.matrix() / [1, 1, 1, scene_depth] for one in (self.place, place))
+        return not np.allclose(before[:3], now[:3], rtol=0, atol=VISIBLE)
 
 
 def record(path: Path, *, strict: bool = False) -> RerunViewer:
@@ -135,6 +158,8 @@ class RerunViewer:
         self._last_chunk: float | None = None
         self._trail: deque[FrameTracked] = deque(maxlen=TRAIL)
         self._state = ""
+        self._grown: LocalMapGrown | None = None
+        self._dense: dict[int, ShownDepth] = {}
         self._live = self._is_open = False
         self._process = psutil.Process()
         self._stream = rr.RecordingStream("recon")
@@ -199,6 +224,8 @@ class RerunViewer:
                 self._log_tracked(letter.event)
             case LocalMapGrown():
                 self._log_local(letter.event)
+            case LocalDepth():
+                self._log_local_depth(letter.event)
             case FrameSkipped(frame):
                 self._write(f"{frame.name} left out: {frame.reason}", WARNING)
             case Progress(stage) if stage != self._stage:
@@ -291,8 +318,10 @@ class RerunViewer:
         """What the finished map does not have yet: corners as points, and cameras; in place of those before."""
         at = Instant(grown.index, grown.timestamp)
         if not self._is_in_view(grown.piece):
+            self._grown, self._dense = None, {}
             self._log("world/local", rr.Clear(recursive=True), at=at)
             return
+        self._grown = grown
         if not self._submaps and not self._is_open:
             self._is_open = True
             self._stream.send_blueprint(layout(Eye.behind_first_camera(self._scene_depth()), live=True))
@@ -304,6 +333,32 @@ class RerunViewer:
         frusta = [shapes.frustum(grown.camera, pose, length) for pose in poses]
         cameras = rr.LineStrips3D(frusta, colors=LOCAL_COLOUR, radii=rr.Radius.ui_points(0.5))
         self._log("world/local/cameras", cameras, at=at)
+        for index in list(self._dense):
+            self._place_local_depth(index, grown)
+
+    def _log_local_depth(self, found: LocalDepth) -> None:
+        """Dense points of a keyframe that the finished map does not have yet."""
+        if self._grown is None or found.index not in self._grown.keyframes:
+            return
+        at, entity = Instant(self._grown.index, self._grown.timestamp), f"world/local/depth/{found.index}"
+        self._dense[found.index] = ShownDepth(found.camera, found.unit)
+        points = rr.Points3D(found.positions, colors=found.colours, radii=rr.Radius.ui_points(1.5))
+        self._log(entity, points, at=at)
+        self._place_local_depth(found.index, self._grown)
+
+    def _place_local_depth(self, index: int, grown: LocalMapGrown) -> None:
+        """Let dense points follow their keyframe, or vanish with it, or if the lens has become another."""
+        at, entity, shown = Instant(grown.index, grown.timestamp), f"world/local/depth/{index}", self._dense[index]
+        row = np.flatnonzero(grown.keyframes == index)
+        if not len(row) or shown.is_of_another_lens(grown.camera):
+            self._log(entity, rr.Clear(recursive=False), at=at)
+            del self._dense[index]
+            return
+        scale, pose = grown.unit / shown.unit, grown.world_from_cam[row[0]]
+        place = Sim3(scale, pose[:3, :3], pose[:3, 3])
+        if shown.moves(place, self._scene_depth()):
+            self._dense[index] = replace(shown, place=place)
+            self._log(entity, _transform(place), at=at)
 
     def _is_in_view(self, piece: int) -> bool:
         """Whether a piece has the coordinates of what is shown: those of the tracker's own have others."""

@@ -10,10 +10,11 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from recon.core.announcer import Announcer
-from recon.core.events import ChunkReconstructed, Event, FrameTracked, PosesCorrected
+from recon.core.events import ChunkReconstructed, Event, FrameTracked, LocalDepth, PosesCorrected
 from recon.core.tracked import TrackingCounts, TrackingReport
 from recon.core.types import Camera, Frame
 from recon.store.tracked import TrackedFile
+from recon.tracking.dense import DenseLocalMap
 from recon.tracking.tracker import Tracker
 
 
@@ -22,17 +23,26 @@ class LiveTracking:
     is a map, to ``tell``.
 
     lens: of the source, None if it is not known. first, start: index of the source's first frame in the map, and the
-    offset of its timestamps [s]. If the tracker fails, the failure is reported and the run continues without it.
+    offset of its timestamps [s]. dense: compute the depth of keyframes, too, in another process. If the tracker fails,
+    the failure is reported and the run continues without it.
     """
 
     def __init__(
-        self, folder: Path, tell: Announcer, lens: Camera | None = None, first: int = 0, start: float = 0.0
+        self,
+        folder: Path,
+        tell: Announcer,
+        lens: Camera | None = None,
+        first: int = 0,
+        start: float = 0.0,
+        *,
+        dense: bool = False,
     ) -> None:
         self._folder, self._tell, self._first, self._start = folder, tell, first, start
         self._tracker, self._counts = Tracker(lens), TrackingCounts()
         self._changes: SimpleQueue[ChunkReconstructed | PosesCorrected] = SimpleQueue()
         self._file: TrackedFile | None = None
         self._closed = False
+        self._dense = DenseLocalMap(tell.helpers.attempt, self._tell_depth) if dense else None
 
     def __call__(self, event: Event, /) -> None:
         if isinstance(event, ChunkReconstructed | PosesCorrected) and not self._closed:
@@ -47,6 +57,8 @@ class LiveTracking:
         self._closed, self._changes = True, SimpleQueue()
         if self._file:
             self._file.close()
+        if self._dense:
+            self._dense.close()
 
     def report(self) -> TrackingReport:
         """The figures so far."""
@@ -77,10 +89,16 @@ class LiveTracking:
         if grown:
             self._tell(grown)
             shown = _milliseconds_since(arrived)
+            if self._dense and self._tracker.local:
+                self._dense.add(frame, self._tracker.local, arrived)
         self._file = self._file or TrackedFile(self._folder)
         self._file.add(said, shown)
         self._counts.add(said, shown)
         self._counts.processor_seconds += time.thread_time() - began
+
+    def _tell_depth(self, depth: LocalDepth) -> None:
+        self._tell(depth)
+        self._counts.add_depth(depth)
 
     def _follow_the_map(self) -> None:
         while True:
