@@ -122,7 +122,7 @@ def live(
         features=features,
         places=places,
         tracking=tracking,
-        local_depth=any(one not in (ViewerName.NONE, ViewerName.RECORD) for one in viewers),
+        watched=any(one not in (ViewerName.NONE, ViewerName.RECORD) for one in viewers),
     )
     _print_source(source, opened.description, settings.chunk)
     with workers_of_environment() as workers:

@@ -120,7 +120,7 @@ def _tracked(
     if not isinstance(source, LiveSource) or not settings.tracking:
         return None
     source.watcher = tracking = LiveTracking(
-        out, tell, settings.intrinsics, part.first, part.start, dense=settings.local_depth and separate
+        out, tell, settings.intrinsics, part.first, part.start, dense=settings.watched and separate
     )
     tell.add(tracking)
     return tracking

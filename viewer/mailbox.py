@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from recon.core.events import (
+    CameraView,
     ChunkReconstructed,
     Event,
     FrameRead,
@@ -88,6 +89,8 @@ def topic(event: Event) -> tuple[str, Hashable]:
             found = "frame", frame.index
         case FrameTracked():
             found = "tracked", event.index
+        case CameraView():
+            found = "camera view", None
         case LocalMapGrown():
             found = "local map", None
         case LocalDepth():

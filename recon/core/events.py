@@ -65,6 +65,19 @@ class FrameTracked:
 
 
 @dataclass(frozen=True, eq=False)
+class CameraView:
+    """What the camera sees now; sent like ``FrameTracked``, if anybody watches.
+
+    image: (h, w, 3) uint8 RGB, small. corners: (n, 2) pixels of it, at which the tracker follows corners.
+    """
+
+    index: int
+    timestamp: float
+    image: Image
+    corners: Array
+
+
+@dataclass(frozen=True, eq=False)
 class LocalMapGrown:
     """The tracker's map of what the finished one does not have yet; it replaces the one before. Sent from the thread
     that captures.
@@ -171,6 +184,7 @@ class Finished:
 Event = (
     FrameRead
     | FrameTracked
+    | CameraView
     | LocalMapGrown
     | LocalDepth
     | FrameSkipped
@@ -185,7 +199,7 @@ Event = (
 
 
 class Listener(Protocol):
-    """Receives events in order, one at a time, on the pipeline's thread; ``FrameTracked`` and
+    """Receives events in order, one at a time, on the pipeline's thread; ``FrameTracked``, ``CameraView`` and
     ``LocalMapGrown`` on that of the capture, ``LocalDepth`` on one of its own.
 
     A listener must return quickly and must not keep a frame's pixels: memory is bounded by the chunk.

@@ -10,12 +10,16 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from recon.core.announcer import Announcer
-from recon.core.events import ChunkReconstructed, Event, FrameTracked, LocalDepth, PosesCorrected
+from recon.core.events import CameraView, ChunkReconstructed, Event, FrameTracked, LocalDepth, PosesCorrected
 from recon.core.tracked import TrackingCounts, TrackingReport
 from recon.core.types import Camera, Frame
+from recon.sources.base import working_image
 from recon.store.tracked import TrackedFile
+from recon.tracking.corners import View
 from recon.tracking.dense import DenseLocalMap
 from recon.tracking.tracker import Tracker
+
+VIEW_SIDE = 320  # longest side of the images for viewers [px]
 
 
 class LiveTracking:
@@ -23,8 +27,8 @@ class LiveTracking:
     is a map, to ``tell``.
 
     lens: of the source, None if it is not known. first, start: index of the source's first frame in the map, and the
-    offset of its timestamps [s]. dense: compute the depth of keyframes, too, in another process. If the tracker fails,
-    the failure is reported and the run continues without it.
+    offset of its timestamps [s]. dense: somebody watches, so show what the camera sees, and compute the depth of
+    keyframes in another process. If the tracker fails, the failure is reported and the run continues without it.
     """
 
     def __init__(
@@ -84,6 +88,8 @@ class LiveTracking:
         )
         if said.state != "waiting":
             self._tell(said)
+        if self._dense:
+            self._tell(_camera_view(frame, self._tracker.corners))
         grown = self._tracker.extend(frame)
         shown = None
         if grown:
@@ -111,6 +117,12 @@ class LiveTracking:
             else:
                 geometry = {frame.index: frame for frame in event.submap.geometry.frames}
                 self._tracker.place(event.frames, geometry, event.piece)
+
+
+def _camera_view(frame: Frame, view: View) -> CameraView:
+    image = working_image(frame.image, VIEW_SIDE)
+    corners = view.pixels * np.divide(image.shape[1::-1], frame.original_size)
+    return CameraView(frame.index, frame.timestamp, image, corners)
 
 
 def _milliseconds_since(moment: float) -> float:

@@ -108,6 +108,11 @@ class Tracker:
         )
 
     @property
+    def corners(self) -> View:
+        """The corners in the last frame."""
+        return self._views[-1]
+
+    @property
     def local(self) -> LocalMap | None:
         """The local map that the camera is in."""
         return self._local
