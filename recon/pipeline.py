@@ -102,7 +102,7 @@ def reconstruct_source(
         source.keyframes = journal.keyframes
         with explained(out, resumable=prepared.resumable), full_disk_explained(out):
             tell = workers.listener = Announcer(out, listeners)
-            tracking = _tracked(source, journal.parts[-1], out, tell, settings)
+            tracking = _tracked(source, journal.parts[-1], out, tell, settings, separate=workers.separate)
             if settings.resume:
                 source = ResumedSource(source, out, journal)
             front_end = prepared.start(Workplace(out / "map", tell, sorted(journal.frames)))
@@ -110,11 +110,18 @@ def reconstruct_source(
             return Run(task, tell, journal, front_end, recogniser).execute()
 
 
-def _tracked(source: Source, part: Part, out: Path, tell: Announcer, settings: RunSettings) -> LiveTracking | None:
-    """The tracker of a live source, the newest part of the map; None for other sources, or if it is switched off."""
+def _tracked(
+    source: Source, part: Part, out: Path, tell: Announcer, settings: RunSettings, *, separate: bool
+) -> LiveTracking | None:
+    """The tracker of a live source, the newest part of the map; None for other sources, or if it is switched off.
+
+    separate: whether there may be other processes, without which nothing dense can be computed during the capture.
+    """
     if not isinstance(source, LiveSource) or not settings.tracking:
         return None
-    source.watcher = tracking = LiveTracking(out, tell, settings.intrinsics, part.first, part.start)
+    source.watcher = tracking = LiveTracking(
+        out, tell, settings.intrinsics, part.first, part.start, dense=settings.watched and separate
+    )
     tell.add(tracking)
     return tracking
 

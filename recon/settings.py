@@ -100,7 +100,8 @@ class RunSettings:
     motion. matcher: of structure from motion, a name in ``recon.sfm.matching.MATCHERS``. features: whether pretrained
     features help SIFT: ``auto`` where frames have no place, ``xfeat+sift`` everywhere. places: how the recogniser was
     opened, see ``retrieval.recogniser.open_recogniser``; None for no loops, or for a recogniser of the caller's own.
-    tracking: give every frame of a live source a pose at once.
+    tracking: give every frame of a live source a pose at once. watched: and tell listeners what the camera sees, and
+    the dense depth of the newest keyframes.
     Raises SettingsError for values that cannot work.
     """
 
@@ -121,6 +122,7 @@ class RunSettings:
     features: FeaturesName = "auto"
     places: PlaceSettings | None = None
     tracking: bool = True
+    watched: bool = False
 
     def __post_init__(self) -> None:
         require_types(self)

@@ -41,9 +41,11 @@ def layout(start: Eye, *, places: bool = True, live: bool = False) -> rrb.Bluepr
         eye_controls=eye,
     )
     tracker = [rrb.TextDocumentView(origin="/tracking", name="Tracker")] if live else []
+    mapped = rrb.Spatial2DView(origin="/world/camera/image", name="Mapped image" if live else "Image")
+    image = rrb.Tabs(rrb.Spatial2DView(origin="/now", name="Camera now"), mapped) if live else mapped
     camera_views = rrb.Vertical(
         *tracker,
-        rrb.Spatial2DView(origin="/world/camera/image", name="Image"),
+        image,
         rrb.Tabs(
             rrb.Spatial2DView(origin="/world/camera/depth", name="Depth"),
             rrb.Spatial2DView(origin="/world/camera/confidence", name="Confidence"),

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from recon.core.events import (
+    CameraView,
     ChunkReconstructed,
     Event,
     FrameRead,
     FrameTracked,
+    LocalDepth,
     LocalMapGrown,
     PosesCorrected,
     Progress,
@@ -87,8 +89,12 @@ def topic(event: Event) -> tuple[str, Hashable]:
             found = "frame", frame.index
         case FrameTracked():
             found = "tracked", event.index
+        case CameraView():
+            found = "camera view", None
         case LocalMapGrown():
             found = "local map", None
+        case LocalDepth():
+            found = "local depth", event.index
         case Progress(stage):
             found = "stage", stage
         case ChunkReconstructed(submap):

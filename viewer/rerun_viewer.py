@@ -18,12 +18,14 @@ from rerun.error_utils import catch_and_log_exceptions
 
 from recon.core.errors import OutputError
 from recon.core.events import (
+    CameraView,
     ChunkReconstructed,
     Event,
     Finished,
     FrameRead,
     FrameSkipped,
     FrameTracked,
+    LocalDepth,
     LocalMapGrown,
     LoopClosed,
     Notice,
@@ -39,38 +41,25 @@ from recon.mapping.world import median_depth
 from recon.store.map import images_folder
 from viewer import shapes
 from viewer.blueprint import Eye, layout
+from viewer.drawing import FRUSTA, FRUSTUM_SHARE, JPEG_QUALITY, Instant, transform
 from viewer.launch import LOOPBACK, open_window, serve
 from viewer.level import Level
 from viewer.mailbox import Letter, Mailbox
+from viewer.tracked import Said, TrackedCamera
 
 logger = logging.getLogger(__name__)
 
 POINT_BUDGET = 5_000_000  # of all submaps together
 SUBMAP_SHARE = 0.012  # share of the remaining budget: 60,000 points for the first submap, 17,000 for the hundredth
 SPARSE_POINTS = 60_000
-LOCAL_POINTS = 2_000  # the newest of the local map
-LOCAL_COLOUR = (120, 190, 255)
 CLOUD_POINTS = 1_000_000  # of the finished cloud
-FRUSTA = 60
 IMAGE_SIDE = 480
-JPEG_QUALITY = 75
-FRUSTUM_SHARE = 0.04  # of the scene's depth
 DEPTH_STEPS = 500  # of the median depth; a step of 0.2% is finer than any colour map shows
 SPEED_WINDOW = 30  # frames
 WARNING = rr.TextLogLevel.WARN
 LOOP_COLOUR = (80, 220, 120)
-STATE_COLOURS = {"tracking": (90, 230, 130), "weak": (240, 200, 60), "lost": (240, 80, 70)}
-TRAIL = 100  # frames
 FILE_PATIENCE = 120.0  # seconds that a run waits at its end for the recording to be written
 SCREEN_PATIENCE = 10.0  # the same for a viewer on screen
-
-
-@dataclass(frozen=True)
-class Instant:
-    """Position on both timelines: the frame's index and its timestamp in seconds."""
-
-    frame: int
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,13 +122,12 @@ class RerunViewer:
         self._stage = ""
         self._read_at: deque[float] = deque(maxlen=SPEED_WINDOW)
         self._last_chunk: float | None = None
-        self._trail: deque[FrameTracked] = deque(maxlen=TRAIL)
-        self._state = ""
         self._live = self._is_open = False
         self._process = psutil.Process()
         self._stream = rr.RecordingStream("recon")
         self._stream.set_sinks(sink)
         self._log("world", rr.ViewCoordinates.RDF)
+        self._tracked = TrackedCamera(self._log)
         self._mailbox = Mailbox()
         self._thread = threading.Thread(target=self._work, name="viewer", daemon=True)
         self._thread.start()
@@ -195,10 +183,8 @@ class RerunViewer:
                 self._log_speed(frame, letter.came)
             case StreamStatus():
                 self._live = True
-            case FrameTracked():
+            case FrameTracked() | CameraView() | LocalMapGrown() | LocalDepth():
                 self._log_tracked(letter.event)
-            case LocalMapGrown():
-                self._log_local(letter.event)
             case FrameSkipped(frame):
                 self._write(f"{frame.name} left out: {frame.reason}", WARNING)
             case Progress(stage) if stage != self._stage:
@@ -267,54 +253,19 @@ class RerunViewer:
         self._log("plots/residual", rr.Scalars(event.submap.residual), at=submap.start)
         self._log_path()
 
-    def _log_tracked(self, said: FrameTracked) -> None:
-        """Where the camera is now, the way that it came, and the state of the tracker if it changes."""
-        at, colour = Instant(said.index, said.timestamp), STATE_COLOURS[said.state]
-        state = f"# {said.state}" + ("\n\nnot yet in the map" if said.piece < 0 else "")
-        if state != self._state:
-            self._state = state
-            self._log("tracking", rr.TextDocument(state, media_type="text/markdown"), at=at)
-        self._log("plots/tracked", rr.Scalars(said.inliers), at=at)
-        if said.world_from_cam is None or said.camera is None or not self._is_in_view(said.piece):
-            self._log("world/now", rr.Clear(recursive=True), at=at)
-            return
-        self._trail.append(said)
-        if self._trail[0].piece != said.piece:
-            self._trail = deque((one for one in self._trail if one.piece == said.piece), maxlen=TRAIL)
-        pose, length = Sim3.from_matrix(said.world_from_cam), 2 * FRUSTUM_SHARE * self._scene_depth()
-        frustum = shapes.frustum(said.camera, pose, length)
-        self._log("world/now", rr.LineStrips3D([frustum], colors=colour, radii=rr.Radius.ui_points(2.5)), at=at)
-        way = [one.world_from_cam[:3, 3] for one in self._trail if one.world_from_cam is not None]
-        self._log("world/now/trail", rr.LineStrips3D([way], colors=colour, radii=rr.Radius.ui_points(1.5)), at=at)
-
-    def _log_local(self, grown: LocalMapGrown) -> None:
-        """What the finished map does not have yet: corners as points, and cameras; in place of those before."""
-        at = Instant(grown.index, grown.timestamp)
-        if not self._is_in_view(grown.piece):
-            self._log("world/local", rr.Clear(recursive=True), at=at)
-            return
-        if not self._submaps and not self._is_open:
+    def _log_tracked(self, said: Said) -> None:
+        if isinstance(said, CameraView | LocalMapGrown) and not self._submaps and not self._is_open:
             self._is_open = True
             self._stream.send_blueprint(layout(Eye.behind_first_camera(self._scene_depth()), live=True))
-        positions, colours = grown.positions[-LOCAL_POINTS:], grown.colours[-LOCAL_POINTS:]
-        points = rr.Points3D(positions, colors=colours, radii=rr.Radius.ui_points(2.0))
-        self._log("world/local/points", points, at=at)
-        length = FRUSTUM_SHARE * self._scene_depth()
-        poses = [Sim3.from_matrix(pose) for pose in grown.world_from_cam[-FRUSTA:]]
-        frusta = [shapes.frustum(grown.camera, pose, length) for pose in poses]
-        cameras = rr.LineStrips3D(frusta, colors=LOCAL_COLOUR, radii=rr.Radius.ui_points(0.5))
-        self._log("world/local/cameras", cameras, at=at)
-
-    def _is_in_view(self, piece: int) -> bool:
-        """Whether a piece has the coordinates of what is shown: those of the tracker's own have others."""
-        return (piece >= 0) == bool(self._submaps)
+        self._tracked.scene_depth = self._scene_depth() if self._submaps else None
+        self._tracked.draw(said)
 
     def _log_points(self, number: int, added: list[FrameGeometry], submap: LoggedSubmap) -> None:
         positions, colours = shapes.thin_points(added, int(SUBMAP_SHARE * self._points_left), seed=number)
         self._points_left -= len(positions)
         points = rr.Points3D(positions, colors=colours, radii=rr.Radius.ui_points(1.25))
         self._log(f"world/submaps/{number}/points", points, at=submap.start)
-        self._log(f"world/submaps/{number}", _transform(submap.world_from_chunk), at=submap.start)
+        self._log(f"world/submaps/{number}", transform(submap.world_from_chunk), at=submap.start)
 
     def _log_camera(self, geometry: FrameGeometry, frame: PlacedFrame, submap: LoggedSubmap) -> None:
         at = Instant(frame.index, frame.timestamp)
@@ -358,7 +309,7 @@ class RerunViewer:
             if placed:
                 middle = placed[len(placed) // 2]
                 world_from_chunk = middle.world_from_cam @ submap.cam_from_chunk[middle.index]
-                self._log(f"world/submaps/{number}", _transform(world_from_chunk), at=submap.start)
+                self._log(f"world/submaps/{number}", transform(world_from_chunk), at=submap.start)
         self._log_path()
         if self._loops:
             self._log_loops()
@@ -381,7 +332,7 @@ class RerunViewer:
         level = Level.of(frames)
         position, target = level.first_view(cloud.positions, frames)
         eye = Eye(position.tolist(), target.tolist(), level.level_from_world[1].tolist())
-        self._stream.send_blueprint(layout(eye, places=bool(self._loops), live=bool(self._state)))
+        self._stream.send_blueprint(layout(eye, places=bool(self._loops), live=self._tracked.state != "waiting"))
 
     def _log_loop(self, loop: LoopRecord) -> None:
         """Both images of a recognised place side by side, and its edge in the map."""
@@ -426,11 +377,3 @@ class RerunViewer:
             return 1.0
         first = next(iter(self._submaps.values()))
         return first.depth * first.world_from_chunk.scale
-
-
-def _transform(parent_from_child: Sim3) -> rr.Transform3D:
-    return rr.Transform3D(
-        translation=parent_from_child.translation,
-        mat3x3=parent_from_child.rotation,
-        scale=parent_from_child.scale,
-    )

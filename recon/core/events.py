@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recon.core.places import LoopRecord
 from recon.core.similarity import Array
 from recon.core.types import Camera, Frame, Image, PlacedFrame, SkippedFrame, SparsePoints, Submap
@@ -62,21 +65,54 @@ class FrameTracked:
 
 
 @dataclass(frozen=True, eq=False)
+class CameraView:
+    """What the camera sees now; sent like ``FrameTracked``, if anybody watches.
+
+    image: (h, w, 3) uint8 RGB, small. corners: (n, 2) pixels of it, at which the tracker follows corners.
+    """
+
+    index: int
+    timestamp: float
+    image: Image
+    corners: Array
+
+
+@dataclass(frozen=True, eq=False)
 class LocalMapGrown:
     """The tracker's map of what the finished one does not have yet; it replaces the one before. Sent from the thread
     that captures.
 
-    index, timestamp: of its newest keyframe. piece: as in ``FrameTracked``. world_from_cam: (k, 4, 4) rigid, of its
-    keyframes. positions, colours: (n, 3) float and uint8, of its corners.
+    index, timestamp: of its newest keyframe. piece: as in ``FrameTracked``. keyframes: (k,) their frame indices.
+    world_from_cam: (k, 4, 4) rigid, of them. positions, colours: (n, 3) float and uint8, of its corners. unit: how long
+    is now what was 1 when it began.
     """
 
     index: int
     timestamp: float
     piece: int
     camera: Camera
+    keyframes: NDArray[np.int64]
     world_from_cam: Array
     positions: Array
     colours: Image
+    unit: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class LocalDepth:
+    """Dense depth of a keyframe of the tracker's map; sent from a thread of its own, if anybody watches.
+
+    camera, unit: of that map then, as in ``LocalMapGrown``. positions: (n, 3) in the camera. colours: (n, 3) uint8.
+    milliseconds: from the arrival of the frame.
+    """
+
+    index: int
+    timestamp: float
+    camera: Camera
+    unit: float
+    positions: Array
+    colours: Image
+    milliseconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +184,9 @@ class Finished:
 Event = (
     FrameRead
     | FrameTracked
+    | CameraView
     | LocalMapGrown
+    | LocalDepth
     | FrameSkipped
     | Progress
     | ChunkReconstructed
@@ -161,8 +199,8 @@ Event = (
 
 
 class Listener(Protocol):
-    """Receives events in order, one at a time, on the pipeline's thread; ``FrameTracked`` and
-    ``LocalMapGrown`` on that of the capture.
+    """Receives events in order, one at a time, on the pipeline's thread; ``FrameTracked``, ``CameraView`` and
+    ``LocalMapGrown`` on that of the capture, ``LocalDepth`` on one of its own.
 
     A listener must return quickly and must not keep a frame's pixels: memory is bounded by the chunk.
     """

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from recon.core.events import FrameTracked
+from recon.core.events import FrameTracked, LocalDepth
 
 
 @dataclass(frozen=True)
 class TrackingReport:
     """frames: captured, so many of them waiting for a map, tracking, weak and lost. p50, p95: milliseconds from the
     arrival of a frame to its pose. processor: milliseconds of processor time for each frame. keyframes: of the local
-    map; map_p50, map_p95: milliseconds from the arrival of one until it was there. first_pose: seconds from the start.
+    map; map_p50, map_p95: milliseconds from the arrival of one until it was there. dense: keyframes with depth during
+    the capture; dense_p50, dense_p95: milliseconds from the arrival of one until then. first_pose: seconds from the
+    start.
     """
 
     frames: int
@@ -26,6 +28,9 @@ class TrackingReport:
     keyframes: int = 0
     map_p50: float = 0.0
     map_p95: float = 0.0
+    dense: int = 0
+    dense_p50: float = 0.0
+    dense_p95: float = 0.0
     first_pose: float = 0.0
 
     @property
@@ -41,6 +46,7 @@ class TrackingCounts:
         self._states: Counter[str] = Counter()
         self._milliseconds: Counter[int] = Counter()
         self._map_milliseconds: Counter[int] = Counter()
+        self._dense_milliseconds: Counter[int] = Counter()
         self._start: float | None = None
         self._first_pose: float | None = None
         self.processor_seconds = 0.0
@@ -54,6 +60,10 @@ class TrackingCounts:
         self._start = event.timestamp if self._start is None else self._start
         if self._first_pose is None and event.state in ("tracking", "weak"):
             self._first_pose = event.timestamp - self._start
+
+    def add_depth(self, event: LocalDepth) -> None:
+        """Count a keyframe with dense depth."""
+        self._dense_milliseconds[round(event.milliseconds)] += 1
 
     def report(self) -> TrackingReport:
         """The figures so far."""
@@ -70,6 +80,9 @@ class TrackingCounts:
             keyframes=self._map_milliseconds.total(),
             map_p50=_quantile(self._map_milliseconds, 0.5),
             map_p95=_quantile(self._map_milliseconds, 0.95),
+            dense=self._dense_milliseconds.total(),
+            dense_p50=_quantile(self._dense_milliseconds, 0.5),
+            dense_p95=_quantile(self._dense_milliseconds, 0.95),
             first_pose=round(self._first_pose or 0.0, 2),
         )
 

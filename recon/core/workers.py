@@ -25,7 +25,7 @@ from recon.core.registry import extended
 from recon.core.serving import STOP, Outcome, Request, tell
 from recon.core.stopwatch import already_counted, book, waiting
 
-Role = Literal["geometry", "loops"]
+Role = Literal["geometry", "loops", "local depth"]
 VARIABLE, USUAL = "RECON_WORKERS", 1
 STOPS_WITHIN = 1.0  # seconds before a worker is killed
 UNHEARD = (signal.SIGINT, signal.SIGTERM)  # terminals and service managers send these to all processes of a run

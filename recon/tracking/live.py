@@ -10,11 +10,16 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from recon.core.announcer import Announcer
-from recon.core.events import ChunkReconstructed, Event, FrameTracked, PosesCorrected
+from recon.core.events import CameraView, ChunkReconstructed, Event, FrameTracked, LocalDepth, PosesCorrected
 from recon.core.tracked import TrackingCounts, TrackingReport
 from recon.core.types import Camera, Frame
+from recon.sources.base import working_image
 from recon.store.tracked import TrackedFile
+from recon.tracking.corners import View
+from recon.tracking.dense import DenseLocalMap
 from recon.tracking.tracker import Tracker
+
+VIEW_SIDE = 320  # longest side of the images for viewers [px]
 
 
 class LiveTracking:
@@ -22,17 +27,26 @@ class LiveTracking:
     is a map, to ``tell``.
 
     lens: of the source, None if it is not known. first, start: index of the source's first frame in the map, and the
-    offset of its timestamps [s]. If the tracker fails, the failure is reported and the run continues without it.
+    offset of its timestamps [s]. dense: somebody watches, so show what the camera sees, and compute the depth of
+    keyframes in another process. If the tracker fails, the failure is reported and the run continues without it.
     """
 
     def __init__(
-        self, folder: Path, tell: Announcer, lens: Camera | None = None, first: int = 0, start: float = 0.0
+        self,
+        folder: Path,
+        tell: Announcer,
+        lens: Camera | None = None,
+        first: int = 0,
+        start: float = 0.0,
+        *,
+        dense: bool = False,
     ) -> None:
         self._folder, self._tell, self._first, self._start = folder, tell, first, start
         self._tracker, self._counts = Tracker(lens), TrackingCounts()
         self._changes: SimpleQueue[ChunkReconstructed | PosesCorrected] = SimpleQueue()
         self._file: TrackedFile | None = None
         self._closed = False
+        self._dense = DenseLocalMap(tell.helpers.attempt, self._tell_depth) if dense else None
 
     def __call__(self, event: Event, /) -> None:
         if isinstance(event, ChunkReconstructed | PosesCorrected) and not self._closed:
@@ -47,6 +61,8 @@ class LiveTracking:
         self._closed, self._changes = True, SimpleQueue()
         if self._file:
             self._file.close()
+        if self._dense:
+            self._dense.close()
 
     def report(self) -> TrackingReport:
         """The figures so far."""
@@ -72,15 +88,23 @@ class LiveTracking:
         )
         if said.state != "waiting":
             self._tell(said)
+        if self._dense:
+            self._tell(_camera_view(frame, self._tracker.corners))
         grown = self._tracker.extend(frame)
         shown = None
         if grown:
             self._tell(grown)
             shown = _milliseconds_since(arrived)
+            if self._dense and self._tracker.local:
+                self._dense.add(frame, self._tracker.local, arrived)
         self._file = self._file or TrackedFile(self._folder)
         self._file.add(said, shown)
         self._counts.add(said, shown)
         self._counts.processor_seconds += time.thread_time() - began
+
+    def _tell_depth(self, depth: LocalDepth) -> None:
+        self._tell(depth)
+        self._counts.add_depth(depth)
 
     def _follow_the_map(self) -> None:
         while True:
@@ -93,6 +117,12 @@ class LiveTracking:
             else:
                 geometry = {frame.index: frame for frame in event.submap.geometry.frames}
                 self._tracker.place(event.frames, geometry, event.piece)
+
+
+def _camera_view(frame: Frame, view: View) -> CameraView:
+    image = working_image(frame.image, VIEW_SIDE)
+    corners = view.pixels * np.divide(image.shape[1::-1], frame.original_size)
+    return CameraView(frame.index, frame.timestamp, image, corners)
 
 
 def _milliseconds_since(moment: float) -> float:

@@ -77,12 +77,14 @@ class Keyframe:
 
 class LocalMap:
     """A map that grows with every few frames. anchor: number of the placed keyframe that it hangs on, or, if it hangs
-    on none, a negative number. keyframes: those that the finished map does not have yet.
+    on none, a negative number. keyframes: those that the finished map does not have yet. unit: how long is now what
+    was 1 when it began.
     """
 
     def __init__(self, anchor: int, camera: Camera, *, lens_is_known: bool = True) -> None:
         self.anchor, self.camera, self._lens_is_known = anchor, camera, lens_is_known
         self.keyframes: list[Keyframe] = []
+        self.unit = 1.0
         self._cloud = Cloud.none()
 
     @classmethod
@@ -138,6 +140,7 @@ class LocalMap:
         """Follow a correction of the map; change: world after it from world before."""
         self.keyframes = [replace(one, cam_from_world=moved_pose(one.cam_from_world, change)) for one in self.keyframes]
         self._cloud = replace(self._cloud, positions=change.apply(self._cloud.positions))
+        self.unit *= change.scale
 
     def leave(self, piece: int) -> None:
         """Hang on no placed keyframe any more, but be a piece of the tracker's own, which has not drifted yet."""

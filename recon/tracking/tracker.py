@@ -94,10 +94,28 @@ class Tracker:
         local = self._extended(frame)
         if local is None:
             return None
-        poses, cloud = np.array([one.cam_from_world for one in local.unmapped]), local.cloud
-        piece, world_from_cam = self._pieces[local.anchor], np.linalg.inv(poses)
-        corners = cloud.positions, cloud.colours
-        return LocalMapGrown(frame.index, frame.timestamp, piece, local.camera, world_from_cam, *corners)
+        keyframes, cloud, piece = local.unmapped, local.cloud, self._pieces[local.anchor]
+        return LocalMapGrown(
+            frame.index,
+            frame.timestamp,
+            piece,
+            local.camera,
+            np.array([one.view.index for one in keyframes]),
+            np.asarray(np.linalg.inv([one.cam_from_world for one in keyframes]), np.float64),
+            cloud.positions,
+            cloud.colours,
+            local.unit,
+        )
+
+    @property
+    def corners(self) -> View:
+        """The corners in the last frame."""
+        return self._views[-1]
+
+    @property
+    def local(self) -> LocalMap | None:
+        """The local map that the camera is in."""
+        return self._local
 
     def _extended(self, frame: Frame) -> LocalMap | None:
         """The local map, if it has begun, grown or joined the finished one."""

@@ -15,6 +15,7 @@ from recon.core.events import (
     FrameRead,
     FrameSkipped,
     FrameTracked,
+    LocalDepth,
     LocalMapGrown,
     LoopClosed,
     Notice,
@@ -112,7 +113,14 @@ def local_map(first: int, piece: int) -> LocalMapGrown:
     poses = np.tile(np.eye(4), (2, 1, 1))
     poses[:, :3, 3] = [true_centre(first), true_centre(first + 1)]
     colours = np.full((3, 3), 90, np.uint8)
-    return LocalMapGrown(first + 1, SECONDS * (first + 1), piece, CAMERA, poses, np.eye(3) + piece, colours)
+    keyframes = np.array([first, first + 1])
+    return LocalMapGrown(first + 1, SECONDS * (first + 1), piece, CAMERA, keyframes, poses, np.eye(3) + piece, colours)
+
+
+def local_depth(index: int, unit: float = 1.0) -> LocalDepth:
+    """Two dense points of a keyframe of the tracker's own map."""
+    positions, colours = np.array([[0.0, 0, 1], [0.5, 0, 2]]), np.full((2, 3), 60, np.uint8)
+    return LocalDepth(index, SECONDS * index, CAMERA, unit, positions, colours, milliseconds=900.0)
 
 
 def original_colour(index: int) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from rerun.chunk import Chunk, RrdReader
 
 import viewer
 from recon.core.errors import DependencyError, OutputError
-from recon.core.events import Event, Finished
+from recon.core.events import CameraView, Event, Finished
 from recon.exports.ply import CloudPoints, write_points
 from recon.store.map import images_folder
 from tests.viewer import scene
@@ -261,7 +261,7 @@ def test_a_fault_is_logged_once_and_turns_the_viewer_off(
 
 
 def test_a_fault_inside_rerun_is_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rerun_viewer, "_transform", lambda pose: rr.Transform3D(translation="nowhere"))
+    monkeypatch.setattr(rerun_viewer, "transform", lambda pose: rr.Transform3D(translation="nowhere"))
     with pytest.raises(ValueError, match="nowhere"), viewer.record(tmp_path / "a.rrd", strict=True) as listener:
         listener(scene.chunk_event(0))
 
@@ -379,6 +379,54 @@ def test_a_piece_of_the_tracker_s_own_is_not_shown_in_a_finished_map(tmp_path: P
     assert not column(chunks, "/world/local/points", "Points3D:positions")
     assert not column(chunks, "/world/now", "LineStrips3D:strips")
     assert column(chunks, "/tracking", "TextDocument:text")[0][1] == ["# tracking\n\nnot yet in the map"]
+
+
+def local_depth_recorded(path: Path, *events: Event) -> list[Chunk]:
+    with viewer.record(path, strict=True) as listener:
+        for event in events:
+            listener(event)
+            wait_until_idle(listener)
+    return list(RrdReader(path).stream().to_chunks())
+
+
+def test_dense_points_of_the_local_map_follow_their_keyframes_until_the_finished_map_has_them(tmp_path: Path) -> None:
+    grown = scene.local_map(0, -1)
+    turned = grown.world_from_cam.copy()
+    turned[:, :3, 3] += 0.3
+    later = replace(grown, index=3, keyframes=np.array([1, 3]), world_from_cam=turned[::-1], unit=2.0)
+    chunks = local_depth_recorded(
+        tmp_path / "a.rrd",
+        scene.local_depth(1),  # the viewer was too slow for the keyframe itself
+        grown,
+        scene.local_depth(0),
+        replace(grown, index=2),
+        later,
+    )
+    points = column(chunks, "/world/local/depth/1", "Points3D:positions")
+    assert [at for at, _ in points] == [1]
+    assert np.allclose(points[0][1], scene.local_depth(1).positions)
+    places = column(chunks, "/world/local/depth/1", "Transform3D:translation")
+    assert [at for at, _ in places] == [1, 3]
+    assert np.allclose([place[0] for _, place in places], [scene.true_centre(1), scene.true_centre(1) + 0.3])
+    assert [scale[0] for _, scale in column(chunks, "/world/local/depth/1", "Transform3D:scale")] == [[1] * 3, [2] * 3]
+    assert [at for at, _ in column(chunks, "/world/local/depth/0", "Clear:is_recursive")] == [3]
+
+
+def test_dense_points_of_another_lens_vanish(tmp_path: Path) -> None:
+    grown = scene.local_map(0, -1)
+    focal, *rest = grown.camera.params
+    longer = replace(grown, index=2, camera=replace(grown.camera, params=(1.05 * focal, *rest)))
+    chunks = local_depth_recorded(tmp_path / "a.rrd", grown, scene.local_depth(1), longer)
+    assert [at for at, _ in column(chunks, "/world/local/depth/1", "Clear:is_recursive")] == [2]
+
+
+def test_what_the_camera_sees_is_shown_with_its_corners(tmp_path: Path) -> None:
+    image = np.full((24, 32, 3), 77, np.uint8)
+    corners = np.array([[3.5, 4.5], [20.0, 10.0]])
+    chunks = local_depth_recorded(tmp_path / "a.rrd", CameraView(5, 0.5, image, corners))
+    shown = cv2.imdecode(np.array(column(chunks, "/now", "EncodedImage:blob")[0][1][0], np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert np.abs(shown.astype(int) - image).max() < 4
+    assert np.allclose(column(chunks, "/now/corners", "Points2D:positions")[0][1], corners)
 
 
 def test_points_of_all_submaps_keep_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

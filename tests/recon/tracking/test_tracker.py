@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from recon.core.events import FrameTracked, LocalMapGrown
+from recon.core.events import FrameTracked, LocalDepth, LocalMapGrown
 from recon.core.similarity import Array, Sim3
 from recon.core.tracked import TrackingCounts
 from recon.core.types import Camera, Frame, FrameGeometry, Image, PlacedFrame
@@ -132,7 +132,12 @@ class TestTracker:
         assert turned.max() < 0.5
         joined = walked.grown[PLACED_AT]
         assert (joined.piece, joined.camera) == (0, CAMERA)
-        assert len(joined.world_from_cam) == PLACED_AT - KEYFRAMES[-1]  # those after the last placed one
+        assert list(joined.keyframes) == list(range(KEYFRAMES[-1] + 1, PLACED_AT + 1))
+        assert len(joined.world_from_cam) == len(joined.keyframes)
+        own = walked.grown[PLACED_AT - 1]
+        before, after_it = (one.world_from_cam[:, :3, 3][np.isin(one.keyframes, [13, 14])] for one in (own, joined))
+        longer = np.linalg.norm(after_it[1] - after_it[0]) / np.linalg.norm(before[1] - before[0])
+        assert joined.unit / own.unit == pytest.approx(longer, rel=0.05)
 
     def test_a_covered_lens_gives_no_pose(self, walked: Walked) -> None:
         for one in walked.tracked[COVERED : COVERED + 2]:
@@ -175,7 +180,11 @@ def test_counts_give_share_and_quantiles() -> None:
     for index, state in enumerate(states):
         event = FrameTracked(index, 0.1 * index, state, None, None, 0, 0, 0.0, float(index))  # type: ignore[arg-type]
         counts.add(event, 200.0 + index if index % 10 == 5 else None)
+    for milliseconds in (900.0, 1100.0, 2000.0):
+        none = np.zeros((0, 3))
+        counts.add_depth(LocalDepth(0, 0.0, CAMERA, 1.0, none, none.astype(np.uint8), milliseconds))
     report = counts.report()
+    assert (report.dense, report.dense_p50, report.dense_p95) == (3, 1100, 2000)
     assert (report.frames, report.waiting, report.tracking, report.weak, report.lost) == (100, 10, 60, 20, 10)
     assert report.share == pytest.approx(80 / 90)
     assert (report.p50, report.p95) == (49, 94)
