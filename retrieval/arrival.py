@@ -11,7 +11,7 @@ from pathlib import Path
 from recon.core.errors import SourceError
 from recon.core.events import Listener, Notice, Progress
 from recon.core.types import Camera, CameraModel, Frame
-from recon.sources import SourceOptions, open_live_source
+from recon.sources import SourceOptions, live_kind, open_live_source
 from recon.sources.intrinsics import given_camera
 from retrieval.localiser import Localiser, Location, open_localiser
 
@@ -35,6 +35,7 @@ def find_camera(
     Raises SourceError if none of the first MOST_TRIED images is of the place, and as ``open_live_source`` does;
     SettingsError for unusable intrinsics; MapError if the map cannot be searched.
     """
+    live_kind(source, watch=watch, realtime=realtime)  # before the map is prepared, which takes a while
     localiser = open_localiser(folder, tell=lambda sentence: tell(Notice(sentence)))
     opened = open_live_source(source, replace(options, keyframes="all"), watch=watch, realtime=realtime)
     lens = given_camera(intrinsics, model, opened.description.sizes)[0] if intrinsics else None

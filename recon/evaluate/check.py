@@ -213,14 +213,15 @@ def _again(target: str) -> str:
 
 
 def _check_sanity(outputs: _Outputs) -> str:
-    """Whether the run found a reason to doubt its map."""
+    """Whether the run found a reason to doubt its whole map; doubts of parts are said, too."""
     path = outputs.folder / "report.json"
     if not path.exists():
         return "There is no report.json to say whether the map is doubtful."
-    suspicions = report.read(path).suspicions
-    if suspicions:
-        raise CheckError("The map is doubtful: " + "; ".join(suspicions) + ".")
-    return "Nothing about the whole map is doubtful."
+    found = report.read(path)
+    if found.suspicions:
+        raise CheckError("The map is doubtful: " + "; ".join(found.suspicions) + ".")
+    parts = "; ".join(chunk.doubt for chunk in found.chunks if chunk.warnings)
+    return "Nothing about the whole map is doubtful" + (f", but parts of it are: {parts}." if parts else ".")
 
 
 def _check_folds(outputs: _Outputs) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from natsort import natsorted, ns
 
@@ -135,27 +135,35 @@ def open_live_source(
     SettingsError if the options do not suit it.
     """
     from recon.sources.cameras import device_path  # noqa: PLC0415 - only for live sources, as the others
-    from recon.sources.capture import CaptureFeed, CaptureKind  # noqa: PLC0415
+    from recon.sources.capture import CaptureFeed  # noqa: PLC0415
     from recon.sources.live import LiveSource  # noqa: PLC0415
     from recon.sources.watching import WatchFeed  # noqa: PLC0415
 
+    kind = live_kind(spec, watch=watch, realtime=realtime)
+    if kind == "folder":
+        return LiveSource(spec, WatchFeed(Path(spec).expanduser(), options, images_folder), options)
+    address = device_path(spec) if kind == "camera" else spec
+    return LiveSource(address, CaptureFeed(kind, address, options, images_folder, patience), options)
+
+
+def live_kind(
+    spec: str, *, watch: bool = False, realtime: bool = False
+) -> Literal["folder", "camera", "stream", "video"]:
+    """What ``open_live_source`` would open; opens nothing. Raises SourceError and SettingsError as that does."""
     if watch and realtime:
         raise SettingsError("--watch reads a folder, --realtime plays a video. Use only one of them.")
     if watch:
-        return LiveSource(spec, WatchFeed(Path(spec).expanduser(), options, images_folder), options)
-    kind: CaptureKind
+        return "folder"
     if realtime:
-        kind = "video"
-    elif "://" in spec:
-        kind = "stream"
-    elif spec.isdecimal() or spec.startswith("/dev/"):
-        kind, spec = "camera", device_path(spec)
-    else:
-        raise SourceError(
-            f"{spec} is neither a camera's number, a /dev path nor a stream's URL. Add --watch if it is a folder that "
-            "is still filling, --realtime if it is a video. For finished files, use recon run."
-        )
-    return LiveSource(spec, CaptureFeed(kind, spec, options, images_folder, patience), options)
+        return "video"
+    if "://" in spec:
+        return "stream"
+    if spec.isdecimal() or spec.startswith("/dev/"):
+        return "camera"
+    raise SourceError(
+        f"{spec} is neither a camera's number, a /dev path nor a stream's URL. Add --watch if it is a folder that "
+        "is still filling, --realtime if it is a video. For finished files, use recon run."
+    )
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -46,6 +46,11 @@ class ChunkReport:
     lag: float = 0.0
     warnings: tuple[str, ...] = ()
 
+    @property
+    def doubt(self) -> str:
+        """The warnings, and of which frames."""
+        return f"frames {self.first} to {self.last}: {'; '.join(self.warnings)}"
+
     @classmethod
     def of(cls, chunk: Chunk, geometry: ChunkGeometry, *, residual: float, seconds: float, lag: float) -> ChunkReport:
         """The report of a chunk that was just placed."""

@@ -124,6 +124,14 @@ def test_a_camera_is_found_before_the_map_may_grow(
         watched()
 
 
+def test_a_source_that_is_not_live_is_refused_before_the_map_is_prepared(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrival, "open_localiser", lambda *_, **__: pytest.fail("the map was prepared"))
+    with pytest.raises(SourceError, match=r"walk\.mp4 is neither .* --realtime if it is a video"):
+        arrival.find_camera(folder, "walk.mp4", SourceOptions(), lambda _: None)
+
+
 def test_a_stored_index_is_used_and_a_damaged_or_old_one_is_made_again(folder: Path, tmp_path: Path) -> None:
     copy, told = tmp_path / "map", list[str]()
     shutil.copytree(folder, copy)

@@ -21,6 +21,7 @@ from recon.pipeline import reconstruct
 from recon.settings import RunSettings
 from recon.store.journal import Journal
 from recon.store.map import AGAIN, MapStore, ReconstructedMap, move_map, open_map
+from recon.store.report import ChunkReport, RunReport, write
 from tests.support import ExactFrontEnd, make_map, placed_frame, render
 
 
@@ -125,6 +126,17 @@ def test_what_a_resumed_run_would_miss_fails(tmp_path, monkeypatch, change, word
 def test_a_report_that_is_a_folder_fails(folder):
     (folder / "report.json").mkdir()
     assert failures(folder)["sanity"] == f"Cannot read {folder}/report.json: Is a directory. {AGAIN}"
+
+
+def test_doubts_of_parts_are_said(folder):
+    part = ChunkReport(1, 40, 99, 60, 60, 0.0, 1.0, warnings=("its scale jumps by 78%",))
+    report = RunReport("x", RunSettings(), {}, 6, 6, (), (), (part,), 1.0, 1, (), interrupted=False)
+    write(report, folder / "report.json")
+    said = {item.name: item.sentence for item in check_folder(folder).items}["sanity"]
+    expected = "Nothing about the whole map is doubtful, but parts of it are: frames 40 to 99: its scale jumps by 78%."
+    assert said == expected
+    write(dataclasses.replace(report, suspicions=("it is nearly flat",)), folder / "report.json")
+    assert failures(folder)["sanity"] == "The map is doubtful: it is nearly flat."
 
 
 def test_damaged_depth_fails(folder):
