@@ -138,7 +138,7 @@ def live(
             features=features,
             places=places,
             tracking=tracking,
-            watched=any(one not in (ViewerName.NONE, ViewerName.RECORD) for one in viewers),
+            watched=phone or any(one not in (ViewerName.NONE, ViewerName.RECORD) for one in viewers),
         )
         _print_source(source, opened.description, settings.chunk)
         recogniser = open_recogniser(settings, workers)

@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
 
 import numpy as np
 import rerun as rr
 
 from recon.core.events import CameraView, FrameTracked, LocalDepth, LocalMapGrown
 from recon.core.similarity import Sim3
-from recon.core.types import Camera
 from viewer import shapes
 from viewer.drawing import FRUSTA, FRUSTUM_SHARE, JPEG_QUALITY, Instant, Log, transform
+from viewer.local_depth import LocalDepths
 
 Said = FrameTracked | CameraView | LocalMapGrown | LocalDepth
 POINTS = 2_000  # of the corners, the newest
 COLOUR = (120, 190, 255)
-SAME_LENS = 0.02  # relative difference of focal lengths, up to which dense points stay
 VISIBLE = 0.002  # a motion, as a share of the scene's depth, that is shown
 STATE_COLOURS = {"waiting": (160, 160, 160), "tracking": (90, 230, 130), "weak": (240, 200, 60), "lost": (240, 80, 70)}
 TRAIL = 100  # frames
-
-
-@dataclass(frozen=True, eq=False)
-class _Dense:
-    """Dense points on screen. camera, unit: with which they were computed. place: in the world."""
-
-    camera: Camera
-    unit: float
-    place: Sim3 | None = None
-
-    def is_of_another_lens(self, camera: Camera) -> bool:
-        before, now = self.camera.matrix()[0, 0], camera.matrix()[0, 0]
-        return bool(abs(now / before - 1) > SAME_LENS)
-
-    def moves(self, place: Sim3, scene_depth: float) -> bool:
-        """Whether another place would be seen to differ."""
-        if self.place is None:
-            return True
-        before, now = (one.matrix()[:3] / [1, 1, 1, scene_depth] for one in (self.place, place))
-        return not np.allclose(before, now, rtol=0, atol=VISIBLE)
 
 
 class TrackedCamera:
@@ -56,8 +34,8 @@ class TrackedCamera:
         self._shown_state = ""
         self._trail: deque[FrameTracked] = deque(maxlen=TRAIL)
         self._grown: LocalMapGrown | None = None
-        self._dense: dict[int, _Dense] = {}
-        self._early: list[LocalDepth] = []  # of keyframes that the mailbox holds back
+        self._depths = LocalDepths()
+        self._places: dict[int, Sim3] = {}  # of dense points on screen
 
     def draw(self, said: Said) -> None:
         """Draw one event in place of what it replaces."""
@@ -111,7 +89,8 @@ class TrackedCamera:
         """What the finished map does not have yet, in place of what it had not before."""
         at = Instant(grown.index, grown.timestamp)
         if not self.is_in_view(grown.piece):
-            self._grown, self._dense, self._early = None, {}, []
+            self._grown, self._places = None, {}
+            self._depths.follow(None)
             self._log("world/local", rr.Clear(recursive=True), at=at)
             return
         self._grown = grown
@@ -123,37 +102,32 @@ class TrackedCamera:
         frusta = [shapes.frustum(grown.camera, pose, length) for pose in poses]
         cameras = rr.LineStrips3D(frusta, colors=COLOUR, radii=rr.Radius.ui_points(0.5))
         self._log("world/local/cameras", cameras, at=at)
-        for index in list(self._dense):
-            self._place_depth(index, grown)
-        early, self._early = self._early, []
-        for found in early:
-            self._draw_depth(found)
+        self._depths.follow(grown)
+        self._draw_depths(at)
 
     def _draw_depth(self, found: LocalDepth) -> None:
-        """Dense points of a keyframe of the local map, unless that has moved on."""
-        if self._grown is None or found.index > self._grown.index:
-            self._early.append(found)
-            return
-        if found.index not in self._grown.keyframes:
-            return
-        self._dense[found.index] = _Dense(found.camera, found.unit)
-        points = rr.Points3D(found.positions, colors=found.colours, radii=rr.Radius.ui_points(1.5))
-        self._log(_entity(found.index), points, at=Instant(self._grown.index, self._grown.timestamp))
-        self._place_depth(found.index, self._grown)
+        self._depths.add(found)
+        if self._grown:
+            self._draw_depths(Instant(self._grown.index, self._grown.timestamp))
 
-    def _place_depth(self, index: int, grown: LocalMapGrown) -> None:
-        """Let dense points follow their keyframe, or vanish with it, or because the lens has become another."""
-        at, shown = Instant(grown.index, grown.timestamp), self._dense[index]
-        rows = np.flatnonzero(grown.keyframes == index)
-        if not len(rows) or shown.is_of_another_lens(grown.camera):
+    def _draw_depths(self, at: Instant) -> None:
+        """Draw dense points that are new, let others follow their keyframes, and clear those that have lost them."""
+        placed = {found.index: (found, place) for found, place in self._depths.placed()}
+        for index in [index for index in self._places if index not in placed]:
             self._log(_entity(index), rr.Clear(recursive=False), at=at)
-            del self._dense[index]
-            return
-        pose = grown.world_from_cam[rows[0]]
-        place = Sim3(grown.unit / shown.unit, pose[:3, :3], pose[:3, 3])
-        if shown.moves(place, self._depth):
-            self._dense[index] = replace(shown, place=place)
-            self._log(_entity(index), transform(place), at=at)
+            del self._places[index]
+        for index, (found, place) in placed.items():
+            if index not in self._places:
+                points = rr.Points3D(found.positions, colors=found.colours, radii=rr.Radius.ui_points(1.5))
+                self._log(_entity(index), points, at=at)
+            if index not in self._places or self._differs(self._places[index], place):
+                self._log(_entity(index), transform(place), at=at)
+                self._places[index] = place
+
+    def _differs(self, before: Sim3, now: Sim3) -> bool:
+        """Whether another place would be seen to differ."""
+        first, second = (place.matrix()[:3] / [1, 1, 1, self._depth] for place in (before, now))
+        return not np.allclose(first, second, rtol=0, atol=VISIBLE)
 
 
 def _entity(keyframe: int) -> str:

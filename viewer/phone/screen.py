@@ -15,6 +15,7 @@ from recon.core.events import (
     Event,
     Finished,
     FrameTracked,
+    LocalDepth,
     LocalMapGrown,
     PosesCorrected,
     Progress,
@@ -23,13 +24,15 @@ from recon.core.similarity import Array, Sim3
 from recon.core.types import Image, PlacedFrame
 from recon.mapping.world import median_depth
 from viewer.cloud import Drawing
+from viewer.local_depth import LocalDepths
 from viewer.mailbox import Mailbox
 from viewer.phone.advice import BEGIN, GO_ON, Adviser
 from viewer.shapes import central, frustum, thin_points
 
 logger = logging.getLogger(__name__)
 
-MAP_POINTS = 30_000  # shown at most
+MAP_POINTS = 30_000  # of the finished map, shown at most
+LOCAL_POINTS = 20_000  # of dense depth that it does not have yet
 SUBMAP_POINTS = 10_000  # kept of a submap at first
 TRAIL = 60  # frames
 UPRIGHT = 4  # the first frames, which decide how the map is seen, so that it does not turn while it grows
@@ -61,6 +64,7 @@ class PhoneScreen:
         self._submaps: dict[int, ShownSubmap] = {}
         self._frames: dict[int, PlacedFrame] = {}
         self._local: LocalMapGrown | None = None
+        self._depths = LocalDepths()
         self._drawing: Drawing | None = None
         self._version = 0
         self._said: FrameTracked | None = None
@@ -76,7 +80,7 @@ class PhoneScreen:
                 self._track(event)
             case Progress():
                 self._stage = event
-            case ChunkReconstructed() | PosesCorrected() | LocalMapGrown():
+            case ChunkReconstructed() | PosesCorrected() | LocalMapGrown() | LocalDepth():
                 self._mailbox.put(event)
             case Finished():
                 self._finished = event
@@ -161,7 +165,12 @@ class PhoneScreen:
             case PosesCorrected(frames):
                 self._correct(frames)
             case LocalMapGrown() as grown:
-                self._local = grown
+                with self._lock:
+                    self._local = grown
+                    self._depths.follow(grown)
+            case LocalDepth() as found:
+                with self._lock:
+                    self._depths.add(found)
 
     def _add(self, event: ChunkReconstructed) -> None:
         placed = {frame.index: frame for frame in event.frames}
@@ -216,8 +225,10 @@ class PhoneScreen:
         frames = list(self._frames.values())
         upright = frames[:UPRIGHT]
         if local and self._is_in_view(local.piece):
-            points.append(local.positions)
-            colours.append(local.colours)
+            dense = list(self._depths.placed())
+            step = 1 + sum(len(found.positions) for found, _ in dense) // LOCAL_POINTS
+            points += [local.positions, *(place.apply(found.positions[::step]) for found, place in dense)]
+            colours += [local.colours, *(found.colours[::step] for found, _ in dense)]
             poses = [Sim3.from_matrix(pose) for pose in local.world_from_cam]
             frames += [PlacedFrame(local.index, local.timestamp, "", local.camera, pose) for pose in poses]
         if not frames or not sum(map(len, points)):

@@ -81,6 +81,24 @@ def test_a_correction_moves_the_map_and_its_camera_together() -> None:
     assert len(shown.state()["camera"]) == 10
 
 
+def test_dense_points_are_drawn_until_the_finished_map_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(screen, "central", lambda positions: np.ones(len(positions), np.bool_))
+    shown, grown = PhoneScreen(), scene.local_map(0, -1)
+    shown(grown)
+    until(lambda: shown.state()["map"] == 1)
+    alone = len(points(shown))
+    shown(scene.local_depth(1))
+    until(lambda: shown.state()["map"] == 2)
+    assert len(points(shown)) == alone + 2
+    monkeypatch.setattr(screen, "LOCAL_POINTS", 2)
+    assert len(points(shown)) == alone + 1
+    shown(replace(grown, index=5, keyframes=np.array([4, 5])))
+    until(lambda: shown.state()["map"] == 3)
+    assert len(points(shown)) == alone
+
+
 def test_the_state_says_what_the_run_does() -> None:
     shown = PhoneScreen()
     assert shown.state()["tracking"] == "waiting"
