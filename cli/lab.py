@@ -150,6 +150,27 @@ def twins(
 
 
 @app.command()
+def places(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to, a folder for each kind of query.")],
+    count: Annotated[int, typer.Option("--places", min=1, help="Places along the street, 10 m apart.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Number of the street.")] = 0,
+) -> None:
+    """Render places on a street by day and by night.
+
+    recon places eval reads each folder: day, night, night-other-side.
+    """
+    from torch import set_num_threads
+
+    from recon.folder import require_outside_maps
+    from recon.lab.synthetic.places_by_night import write_places
+
+    require_outside_maps(out)
+    set_num_threads(1)
+    write_places(out, count, seed)
+
+
+@app.command()
 def place_vocabulary(
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="File to write, .safetensors.")],

@@ -104,6 +104,7 @@ def evaluate(
     rows = [(f"recall@{rank}", f"{share:.1%}") for rank, share in result.recall.items()]
     rows += [("queries", f"{result.queries}, plus {result.left_out} without a correct image in the database")]
     rows += [("database", f"{result.database} images"), ("descriptor", describer.name)]
+    rows += [("an image", f"{4 * describer.dim / 1024:.0f} KB, {result.milliseconds:.0f} ms of processor time")]
     print_rows("Recall", rows)
     _note_missing_weights(descriptor, weights)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -132,6 +133,7 @@ def test_recall_of_a_benchmark_folder(tmp_path: Path, recon: Recon) -> None:
     assert found.code == 0, found.err
     assert "recall@1    100.0%" in found.out
     assert "1 without a correct image" in found.out
+    assert re.search(r"^ +an image +8 KB, \d+ ms of processor time$", found.out, flags=re.MULTILINE)
 
 
 def test_errors_are_one_sentence(tmp_path: Path, recon: Recon) -> None:
