@@ -31,11 +31,22 @@ def view(
     viewer.show(folder, web=web)
 
 
-def report(folder: Folder) -> None:
-    """Write the page report.html of a run again.
+def report(
+    folder: Folder,
+    other: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="Another run, to compare with.")] = None,
+    *,
+    out: Annotated[Path | None, typer.Option(metavar="HTML", help="Page for the comparison.")] = None,
+) -> None:
+    """Write the page report.html of a run again, or compare two runs.
 
-    It shows the warnings, cloud, path, depth and times of the run, and needs no network.
+    The page shows the warnings, cloud, path, depth and times of the run, and needs no network. With OTHER, settings
+    that differ, results and times are printed side by side, and how far the cameras lie apart; only --out is written.
     """
+    if other:
+        _compare(folder, other, out)
+        return
+    if out:
+        raise SettingsError("--out is for the comparison of two runs: recon report DIR OTHER --out PAGE.html")
     from recon.store.lock import sole_writer
     from recon.store.map import open_map
     from viewer.report import write_report
@@ -43,6 +54,20 @@ def report(folder: Folder) -> None:
     open_map(folder)  # before the lock, which would create the folder
     with sole_writer(folder, "report"):
         typer.echo(f"Wrote {write_report(folder)}")
+
+
+def _compare(first: Path, second: Path, out: Path | None) -> None:
+    from recon.evaluate.runs import compare_runs
+    from viewer.report.comparison import write_comparison
+
+    rows, sentence = compare_runs(first, second)
+    columns = [max(map(len, column)) for column in zip(("", str(first), str(second)), *rows, strict=True)]
+    for row in (("", str(first), str(second)), *rows):
+        typer.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, columns, strict=True)).rstrip())
+    typer.echo(sentence)
+    if out:
+        write_comparison(first, second, rows, sentence, out)
+        typer.echo(f"Wrote {out}")
 
 
 def export(

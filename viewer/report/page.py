@@ -60,13 +60,14 @@ def compose(report: RunReport, reconstruction: ReconstructedMap) -> str:
         "notes": _paragraphs(report.notices) or "<p>None.</p>",
         "settings": escape(_settings(report)),
         "cloud": json.dumps(_cloud(cloud, reconstruction.posed, level)),
-        "style": _asset("page.css"),
-        "script": _asset("cloud.js"),
+        "style": asset("page.css"),
+        "script": asset("cloud.js"),
     }
-    return Template(_asset("page.html")).substitute(parts)
+    return Template(asset("page.html")).substitute(parts)
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file of this package."""
     return (resources.files("viewer.report") / name).read_text(encoding="utf-8")
 
 
