@@ -48,6 +48,8 @@ def read_model(source: Path, images: Path | None = None) -> PosedImages:
     images: folder of the images of a COLMAP model, if it is not beside the model. Raises SourceError for anything else,
     and for a model that is damaged, has fewer than two posed images, lacks an image, or has an unknown lens.
     """
+    if not source.exists():
+        raise SourceError(f"{source} does not exist. Give the folder of a COLMAP model, or a transforms.json.")
     transforms = source if source.is_file() else source / "transforms.json"
     folder = next((one for one in (source, source / "sparse" / "0", source / "sparse") if _is_colmap(one)), None)
     if folder:

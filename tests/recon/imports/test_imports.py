@@ -93,6 +93,8 @@ def test_the_map_says_what_it_is(models: Path, imported: ReconstructedMap) -> No
 def test_a_model_as_text_and_images_elsewhere(models: Path, imported: ReconstructedMap, tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     pycolmap.Reconstruction(models / "colmap" / "sparse" / "0").write_text(tmp_path / "text")
+    for name in ("rigs.txt", "frames.txt"):  # models of COLMAP before 3.12 have none
+        (tmp_path / "text" / name).unlink()
     with pytest.raises(SourceError, match=r"are not beside it\. Give their folder with --images"):
         read_model(tmp_path / "text")
     found = read_model(tmp_path / "text", models / "colmap" / "images")
@@ -166,6 +168,8 @@ def test_transforms_that_cannot_be_used(models: Path, tmp_path: Path, change: An
 
 
 def test_models_that_cannot_be_used(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="none does not exist"):
+        read_model(tmp_path / "none")
     with pytest.raises(SourceError, match="holds neither a COLMAP model"):
         read_model(tmp_path)
     with pytest.raises(OutputError, match="is not empty"):
