@@ -148,13 +148,13 @@ def exchange_colours(model: pycolmap.Reconstruction) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        pytest.param(changed_poses(lambda pose: np.diag([1.0, -1, -1, 1]) @ pose), "OpenGL axes", id="OpenGL axes"),
+        pytest.param(changed_poses(lambda pose: np.diag([1.0, -1, -1, 1]) @ pose), "nothing is seen", id="OpenGL axes"),
         pytest.param(changed_poses(np.linalg.inv), "inverted poses", id="inverted"),
         pytest.param(changed_poses(transposed), "", id="transposed"),
         pytest.param(changed_poses(at_the_same_place), "transposed rotations", id="transposed in place"),
         pytest.param(changed_model(shift_lenses), "half a pixel less", id="half a pixel"),
         pytest.param(mirror_images, "mirrored images", id="mirrored images"),
-        pytest.param(changed_model(turn_points), "y and z turned round", id="points with other axes"),
+        pytest.param(changed_model(turn_points), "nothing is seen", id="points with other axes"),
         pytest.param(changed_model(exchange_colours), "blue before red", id="blue before red"),
     ],
 )  # fmt: skip
@@ -164,6 +164,7 @@ def test_a_broken_model_is_found_out(
     found = prove(walk, "colmap", broken(written, tmp_path, "colmap", damage))
     assert not found.ok, found
     assert "does NOT follow its convention" in str(found)
+    assert words in str(found)
 
 
 def changed_transforms(change: Callable[[dict[str, Any]], None]) -> Break:
