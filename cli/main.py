@@ -17,6 +17,7 @@ from cli import (
     compare,
     doctor,
     evaluate,
+    importing,
     info,
     lab,
     live,
@@ -72,6 +73,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("check")(outputs.check)
 app.command("locate")(locate.locate)
 app.command("scale")(scale.scale)
+app.command("import")(importing.import_map)
 app.command("merge")(merge.merge)
 app.command("split")(parts.split)
 app.command("crop")(parts.crop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from cli.options import Clean, Folder, MaxPoints, Sky, Voxel
 from cli.text import print_rows
 from recon.core.errors import SettingsError
 from recon.exports import EXPORTS
+
+if TYPE_CHECKING:
+    from recon.store.map import ReconstructedMap
 
 CHECK_FAILED = 1
 FORMATS = "Format. " + "; ".join(f"{name}: {export.about}" for name, export in EXPORTS.items()) + "."
@@ -28,11 +31,22 @@ def view(
     viewer.show(folder, web=web)
 
 
-def report(folder: Folder) -> None:
-    """Write the page report.html of a run again.
+def report(
+    folder: Folder,
+    other: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="Another run, to compare with.")] = None,
+    *,
+    out: Annotated[Path | None, typer.Option(metavar="HTML", help="Page for the comparison.")] = None,
+) -> None:
+    """Write the page report.html of a run again, or compare two runs.
 
-    It shows the warnings, cloud, path, depth and times of the run, and needs no network.
+    The page shows the warnings, cloud, path, depth and times of the run, and needs no network. With OTHER, settings
+    that differ, results and times are printed side by side, and how far the cameras lie apart; only --out is written.
     """
+    if other:
+        _compare(folder, other, out)
+        return
+    if out:
+        raise SettingsError("--out is for the comparison of two runs: recon report DIR OTHER --out PAGE.html")
     from recon.store.lock import sole_writer
     from recon.store.map import open_map
     from viewer.report import write_report
@@ -40,6 +54,20 @@ def report(folder: Folder) -> None:
     open_map(folder)  # before the lock, which would create the folder
     with sole_writer(folder, "report"):
         typer.echo(f"Wrote {write_report(folder)}")
+
+
+def _compare(first: Path, second: Path, out: Path | None) -> None:
+    from recon.evaluate.runs import compare_runs
+    from viewer.report.comparison import write_comparison
+
+    rows, sentence = compare_runs(first, second)
+    columns = [max(map(len, column)) for column in zip(("", str(first), str(second)), *rows, strict=True)]
+    for row in (("", str(first), str(second)), *rows):
+        typer.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, columns, strict=True)).rstrip())
+    typer.echo(sentence)
+    if out:
+        write_comparison(first, second, rows, sentence, out)
+        typer.echo(f"Wrote {out}")
 
 
 def export(
@@ -54,13 +82,22 @@ def export(
     max_points: MaxPoints = 10_000_000,
     clean: Clean = True,
     sky: Sky = True,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read the export back and compare what it shows with the images.")
+    ] = False,
 ) -> None:
-    """Export a run to another format."""
+    """Export a run to another format.
+
+    With --check, the files are read back as their format documents it, and what they show is compared with the images,
+    as are readings that are wrong on purpose. Exits with 1 unless the right one is clearly the best.
+    """
     from recon import exports
     from recon.settings import CloudSettings
     from recon.store.lock import sole_writer
     from recon.store.map import open_map
 
+    if check:
+        _require_check_of(to)
     cloud = CloudSettings(voxel, max_points, clean, sky)
     target = out or folder / exports.default_path(to, undistort=undistort)
     if target.is_dir() and not EXPORTS.known(to).is_folder:
@@ -72,6 +109,31 @@ def export(
     with sole_writer(folder, "export") if inside else nullcontext():
         written = exports.export(reconstruction, to, target, undistort, cloud)
     typer.echo(f"Wrote {written}")
+    if check:
+        _prove(reconstruction, to, written)
+
+
+def _require_check_of(to: str) -> None:
+    """Raise SettingsError for a format that nothing here can check."""
+    from recon.evaluate.exported import READERS
+
+    EXPORTS.known(to)
+    READERS.known(to)
+
+
+def _prove(reconstruction: ReconstructedMap, to: str, written: Path) -> None:
+    """Print what the check of an export found. Raises typer.Exit if it failed."""
+    from recon.evaluate.proof import prove
+    from recon.exports.readers import CheckError
+
+    try:
+        found = prove(reconstruction, to, written)
+        typer.echo(f"{'Checked' if found.ok else 'FAILED'}: {found}")
+    except CheckError as error:
+        typer.echo(f"FAILED: {error}")
+        raise typer.Exit(CHECK_FAILED) from error
+    if not found.ok:
+        raise typer.Exit(CHECK_FAILED)
 
 
 def check(

@@ -307,7 +307,7 @@ def _print_plan(plan: Plan) -> None:
 def conclude(report: RunReport, out: Path, ending: Ending) -> None:
     """Print the summary of a run. Raises typer.Exit if it was interrupted or could not write a file."""
     write_page(out)
-    _print_summary(report, out)
+    print_summary(report, out)
     if report.interrupted:
         typer.echo("Interrupted. Finished chunks are kept, and every file is complete.", err=True)
         raise typer.Exit(ending.code)
@@ -330,7 +330,7 @@ def _loss(lost: Sequence[SkippedFrame], read: int) -> str:
     return f"{len(lost)} of {read} frames, the first {lost[0].name}, the last {lost[-1].name}: {lost[0].reason}."
 
 
-def _print_summary(report: RunReport, out: Path) -> None:
+def print_summary(report: RunReport, out: Path) -> None:
     """The results of a run, and what to do next."""
     from cli.progress import stream_counts, tracking_figures
 

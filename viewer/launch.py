@@ -51,7 +51,7 @@ def _why_no_recording(folder: Path) -> str:
     if not (folder / "map" / "map.json").is_file():
         return why_no_map(folder)
     if (folder / "report.json").is_file() and not (folder / "map" / "run.json").is_file():
-        return f"{folder} has no recording, as recon merge makes none. Open {folder / 'report.html'} in a browser."
+        return f"{folder} has no recording; only runs make one. Open {folder / 'report.html'} in a browser."
     return (
         f"{folder} has no recording, as its run did not use --viewer record. Make one with: recon run SOURCE --out "
         f"{shlex.quote(str(folder))} --viewer record --resume. To rebuild the map too, use --overwrite in place of "

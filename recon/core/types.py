@@ -64,6 +64,16 @@ class Camera:
         """``matrix`` of the image resized to width x height."""
         return np.diag([width / self.width, height / self.height, 1.0]) @ self.matrix()
 
+    def resized(self, width: int, height: int) -> Camera:
+        """The lens of the image resized to width x height, which must have about the same ratio of its sides."""
+        if (width, height) == (self.width, self.height):
+            return self
+        pixels = 3 if self.model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL") else 4
+        scales = (width / self.width, height / self.height)
+        along = (scales[0], *scales) if pixels == 3 else (*scales, *scales)
+        params = tuple(value * scale for value, scale in zip(self.params[:pixels], along, strict=True))
+        return Camera(self.model, width, height, params + self.params[pixels:])
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:

@@ -26,7 +26,7 @@ from recon.core.colmap_log import quiet
 from recon.core.errors import ReconError
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame
-from recon.evaluate.appearance import agreement, model_views, nerfstudio_views
+from recon.evaluate.proof import prove
 from recon.exports import EXPORTS, Export, default_path
 from recon.exports.outputs import write_outputs
 from recon.exports.ply import stated_unit
@@ -111,11 +111,6 @@ class _Outputs:
         if not len(positions):
             raise CheckError("Open3D reads no points from cloud.ply.")
         return positions[:: 1 + len(positions) // CLOUD_SAMPLE]
-
-    def coloured_sample(self) -> tuple[Array, Array]:
-        """``cloud_sample`` with the colours of its points (points, 3) in 0..1."""
-        positions, colours = self.cloud_sample(), np.asarray(self.cloud.colors)
-        return positions, colours[:: 1 + len(colours) // CLOUD_SAMPLE]
 
     def read(self, target: str) -> Any:
         """An export as its reader gives it."""
@@ -426,16 +421,21 @@ def _check_cloud_on_points(outputs: _Outputs) -> str:
 
 
 def _check_colours(outputs: _Outputs) -> str:
-    """Whether the model's cameras see the colours of its images in the cloud."""
-    views = model_views(outputs.model, outputs.folder / "colmap" / "images")
-    return agreement(*outputs.coloured_sample(), views).require("colmap")
+    """Whether the model's cameras, and the cloud, show what the images do."""
+    return _proofs(outputs, "colmap", "ply")
 
 
 def _check_nerfstudio_colours(outputs: _Outputs) -> str:
-    """The same for the cameras of transforms.json."""
-    content = outputs.read("nerfstudio")
-    views = nerfstudio_views(content, outputs.folder / EXPORTS["nerfstudio"].path)
-    return agreement(*outputs.coloured_sample(), views).require("nerfstudio")
+    """The same for the cameras and points of transforms.json."""
+    return _proofs(outputs, "nerfstudio")
+
+
+def _proofs(outputs: _Outputs, *targets: str) -> str:
+    proofs = [prove(outputs.map, target, outputs.folder / EXPORTS[target].path) for target in targets]
+    wrong = [str(proof) for proof in proofs if not proof.ok]
+    if wrong:
+        raise CheckError(" ".join(wrong))
+    return " ".join(map(str, proofs))
 
 
 def _check_recording(outputs: _Outputs) -> str:

@@ -8,7 +8,7 @@ from textwrap import wrap
 
 from recon.lab.architecture import Arrow, Building
 
-WIDTH, FLOOR, MARGIN = 1480, 140, 60  # px
+WIDTH, FLOOR, MARGIN = 1640, 140, 60  # px
 ROOM_WIDTH, ROOM_HEIGHT = 228, 96
 LANE = 14  # px between an arrow and rooms or other arrows that it passes
 LETTERS = 38  # of small print in a row of a room

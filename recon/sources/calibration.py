@@ -20,7 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from recon.core.errors import SettingsError
-from recon.core.types import CAMERA_MODELS, CameraModel
+from recon.core.types import CAMERA_MODELS, Camera, CameraModel
 
 Size = tuple[int, int]
 Document = Mapping[str, Any]
@@ -162,6 +162,18 @@ def _nerfstudio_lens(fields: Document, image_size: Size) -> Lens:
     names = ("k1", "k2", "k3", "k4") if fisheye else ("k1", "k2", "p1", "p2", "k3", "k4")
     distortion = [_number(fields, name, 0.0) for name in names]
     return _opencv_lens((fx, fy, cx, cy), distortion, (width, height), stated=size, fisheye=fisheye)
+
+
+def nerfstudio_camera(fields: Document, image_size: Size, path: Path) -> Camera:
+    """The lens of one frame of a transforms.json, with the fields of the top level.
+
+    Raises SettingsError, which names the file and the field.
+    """
+    try:
+        lens = _nerfstudio_lens(fields, image_size)
+    except (_Fault, OverflowError) as fault:
+        raise SettingsError(f"{path}: {fault}.") from fault
+    return Camera(lens.model, *(lens.size or image_size), lens.params)
 
 
 def _angle(fields: Document) -> float:

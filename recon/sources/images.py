@@ -58,7 +58,7 @@ class ImageSource:
         self._images_folder = images_folder
         self.selected = list(enumerate(paths))[:: options.every][: options.max_frames]
         self._files = dict(self.selected)
-        self._stems = _sortable_stems(paths)
+        self._stems = sortable_stems(paths)
         names = {name for _, path in self.selected for name in (path.name, path.stem)}
         self._masks = Masks(options.masks, fits=names.__contains__)
 
@@ -131,7 +131,7 @@ def _keeping(photo: Photo, source: Path, target: Path) -> Callable[[], None]:
     return partial(link_original, source, target)  # without the pixels, which would stay in memory
 
 
-def _sortable_stems(paths: Sequence[Path]) -> list[str]:
+def sortable_stems(paths: Sequence[Path]) -> list[str]:
     """The files' own stems if they are unique and their plain text order is the source's order, else numbered ones.
 
     Trainers and COLMAP sort by plain text, so IMG_2 and IMG_10 need a numeric prefix; and COLMAP's text files end a

@@ -43,8 +43,8 @@ def why_no_run(folder: Path) -> str:
     """The sentence for a folder without ``map/run.json``."""
     if (folder / "map" / "map.json").is_file():
         return (
-            f"The map in {folder} has no {folder / 'map' / 'run.json'}, so it cannot be resumed; recon merge, "
-            "split and crop make such maps. Extend the maps that it was made from, then repeat that."
+            f"The map in {folder} has no {folder / 'map' / 'run.json'}, so it cannot be resumed; recon import, "
+            "merge, split and crop make such maps. Extend what it was made from, then repeat that."
         )
     about = about_replaced(folder)
     remedy = " Use --overwrite." if (folder / REPLACED).is_dir() else "" if about else " Omit --resume."

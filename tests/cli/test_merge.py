@@ -96,7 +96,7 @@ def test_a_crop_and_a_split_say_what_they_wrote(recon: Recon, tmp_path: Path, mo
         assert not (tmp_path / "none").exists()
     outcome = recon("run", tmp_path / "run" / "colmap" / "images", "--out", tmp_path / "part", "--resume")
     assert outcome.code == 2
-    assert "recon merge, split and crop make such maps" in outcome.err
+    assert "recon import, merge, split and crop make such maps" in outcome.err
 
 
 def test_maps_that_do_not_meet_are_not_compared(recon: Recon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

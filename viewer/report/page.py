@@ -58,13 +58,14 @@ def compose(report: RunReport, reconstruction: ReconstructedMap) -> str:
         "notes": _paragraphs(report.notices) or "<p>None.</p>",
         "settings": escape(_settings(report)),
         "cloud": json.dumps(_drawn(cloud, reconstruction.posed)),
-        "style": _asset("page.css"),
-        "script": _asset("cloud.js") + _asset("report.js"),
+        "style": asset("page.css"),
+        "script": asset("cloud.js") + asset("report.js"),
     }
-    return Template(_asset("page.html")).substitute(parts)
+    return Template(asset("page.html")).substitute(parts)
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file of this package."""
     return (resources.files("viewer.report") / name).read_text(encoding="utf-8")
 
 

@@ -142,7 +142,7 @@ def test_doubts_of_parts_are_said(folder):
 def test_damaged_depth_fails(folder):
     path = folder / "map" / "submap_0001.npz"
     truncate(path)
-    assert failures(folder).keys() == {"map", "folds"}
+    assert failures(folder).keys() == {"map", "folds", "colours"}
     assert failures(folder)["map"].startswith(f"{path} is missing or damaged")
 
 
@@ -182,7 +182,7 @@ def test_what_the_map_can_rebuild_is_repaired(folder):
 
 def test_outputs_of_an_earlier_state_of_the_map_fail(folder):
     move_map(folder, Sim3(2.0, np.eye(3), np.zeros(3)), Metric(1, None))
-    assert failures(folder).keys() == {"cloud", "convention"}
+    assert failures(folder).keys() == {"cloud", "convention", "colours"}
     assert "of another state of the map" in failures(folder)["convention"]
     repair_folder(check_folder(folder))
     assert failures(folder) == {}
