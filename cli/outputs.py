@@ -37,9 +37,9 @@ def report(
     *,
     out: Annotated[Path | None, typer.Option(metavar="HTML", help="Page for the comparison.")] = None,
 ) -> None:
-    """Write the page report.html of a run again, or compare two runs.
+    """Write the report of a run again, or compare two runs.
 
-    The page shows the warnings, cloud, path, depth and times of the run, and needs no network. With OTHER, settings
+    The page report.html shows warnings, cloud, path, depth and times, and needs no network. With OTHER, settings
     that differ, results and times are printed side by side, and how far the cameras lie apart; only --out is written.
     """
     if other:

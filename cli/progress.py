@@ -136,4 +136,7 @@ def tracking_figures(report: TrackingReport) -> str:
     figures = f"{report.share:.0%} tracked, {report.p50:.0f} ms (95%: {report.p95:.0f})"
     if not report.keyframes:
         return figures
-    return f"{figures}; keyframes in the local map after {report.map_p50:.0f} ms (95%: {report.map_p95:.0f})"
+    figures = f"{figures}; keyframes in the local map after {report.map_p50:.0f} ms (95%: {report.map_p95:.0f})"
+    if not report.dense:
+        return figures
+    return f"{figures}, dense after {report.dense_p50:.0f} ms (95%: {report.dense_p95:.0f})"

@@ -21,17 +21,13 @@ class Eye:
         """Behind and above the camera at the origin, looking in the same direction. scene_depth: that camera's typical
         distance to the scene.
         """
-        position = -0.35 * scene_depth, -0.6 * scene_depth, -1.1 * scene_depth
-        return cls(position, (0.0, 0.0, 0.9 * scene_depth), (0.0, -1.0, 0.0))
+        position = -0.4 * scene_depth, -0.7 * scene_depth, -1.3 * scene_depth
+        return cls(position, (0.0, 0.15 * scene_depth, 0.9 * scene_depth), (0.0, -1.0, 0.0))
 
 
 def layout(start: Eye, *, places: bool = True, live: bool = False) -> rrb.Blueprint:
     """The layout of the views. places: with recognised places beside each other. live: with the tracker's state."""
     eye = rrb.EyeControls3D(position=start.position, look_target=start.target, eye_up=start.up)
-    recognised = rrb.Horizontal(
-        rrb.Spatial2DView(origin="/places/now", name="Place seen now"),
-        rrb.Spatial2DView(origin="/places/before", name="and before"),
-    )
     map_view = rrb.Spatial3DView(
         origin="/world",
         contents=["$origin/**", "- /world/camera/depth", "- /world/camera/confidence"],
@@ -40,20 +36,7 @@ def layout(start: Eye, *, places: bool = True, live: bool = False) -> rrb.Bluepr
         line_grid=False,
         eye_controls=eye,
     )
-    tracker = [rrb.TextDocumentView(origin="/tracking", name="Tracker")] if live else []
-    mapped = rrb.Spatial2DView(origin="/world/camera/image", name="Mapped image" if live else "Image")
-    image = rrb.Tabs(rrb.Spatial2DView(origin="/now", name="Camera now"), mapped) if live else mapped
-    camera_views = rrb.Vertical(
-        *tracker,
-        image,
-        rrb.Tabs(
-            rrb.Spatial2DView(origin="/world/camera/depth", name="Depth"),
-            rrb.Spatial2DView(origin="/world/camera/confidence", name="Confidence"),
-        ),
-        *([recognised] if places else []),
-        row_shares=[0.5] * len(tracker) + [1.0] * (2 + places),
-        name="Current camera",
-    )
+    camera_views = _live_views(places=places) if live else _views(places=places)
     figures = rrb.Horizontal(
         rrb.Tabs(
             _plot("/plots/speed", "Frames read per second"),
@@ -79,6 +62,36 @@ def layout(start: Eye, *, places: bool = True, live: bool = False) -> rrb.Bluepr
         rrb.TimePanel(state="collapsed", timeline="frame", play_state="following"),
         auto_views=False,
     )
+
+
+def _views(*, places: bool) -> rrb.Vertical:
+    """The mapped image, its depth, and recognised places, below each other."""
+    image, *depth = _mapped("Image")
+    recognised = [_recognised()] if places else []
+    return rrb.Vertical(image, rrb.Tabs(*depth), *recognised, name="Current camera")
+
+
+def _live_views(*, places: bool) -> rrb.Vertical:
+    """The tracker's state, and what the camera sees now; what comes later is behind that."""
+    recognised = [_recognised()] if places else []
+    seen = rrb.Tabs(rrb.Spatial2DView(origin="/now", name="Camera now"), *_mapped("Mapped image"), *recognised)
+    tracker = rrb.TextDocumentView(origin="/tracking", name="Tracker")
+    return rrb.Vertical(tracker, seen, row_shares=[1, 3], name="Current camera")
+
+
+def _mapped(name: str) -> list[rrb.Spatial2DView]:
+    """The image of a mapped frame, under a name, its depth and its confidence."""
+    return [
+        rrb.Spatial2DView(origin="/world/camera/image", name=name),
+        rrb.Spatial2DView(origin="/world/camera/depth", name="Depth"),
+        rrb.Spatial2DView(origin="/world/camera/confidence", name="Confidence"),
+    ]
+
+
+def _recognised() -> rrb.Horizontal:
+    """Recognised places beside each other."""
+    now = rrb.Spatial2DView(origin="/places/now", name="Place seen now")
+    return rrb.Horizontal(now, rrb.Spatial2DView(origin="/places/before", name="and before"), name="Places")
 
 
 def _plot(entity: str, name: str) -> rrb.TimeSeriesView:

@@ -332,7 +332,7 @@ class RerunViewer:
         level = Level.of(frames)
         position, target = level.first_view(cloud.positions, frames)
         eye = Eye(position.tolist(), target.tolist(), level.level_from_world[1].tolist())
-        self._stream.send_blueprint(layout(eye, places=bool(self._loops), live=self._tracked.state != "waiting"))
+        self._stream.send_blueprint(layout(eye, places=bool(self._loops)))
 
     def _log_loop(self, loop: LoopRecord) -> None:
         """Both images of a recognised place side by side, and its edge in the map."""

@@ -141,7 +141,7 @@ def test_a_map_grows_only_if_the_camera_is_found_in_it(
     assert "Give --out for a new map, or --map for a finished one" in refusal()
     assert "Give --out for a new map, or --map for a finished one" in refusal("--out", tmp_path, "--map", made.folder)
     assert "--overwrite would replace" in refusal("--map", made.folder, "--overwrite")
-    assert "so it cannot be resumed; recon merge" in refusal("--map", made.folder)
+    assert "so it cannot be resumed; recon import, merge" in refusal("--map", made.folder)
     (made.folder / "map" / "run.json").touch()
     monkeypatch.setattr("retrieval.arrival.find_camera", elsewhere)
     before = sorted(path.name for path in made.folder.rglob("*"))

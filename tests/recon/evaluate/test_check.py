@@ -130,7 +130,7 @@ def test_a_report_that_is_a_folder_fails(folder):
 
 def test_doubts_of_parts_are_said(folder):
     part = ChunkReport(1, 40, 99, 60, 60, 0.0, 1.0, warnings=("its scale jumps by 78%",))
-    report = RunReport("x", RunSettings(), {}, 6, 6, (), (), (part,), 1.0, 1, (), interrupted=False)
+    report = RunReport("x", RunSettings(), {}, 6, 6, (), (part,), (), 1.0, 1, (), interrupted=False)
     write(report, folder / "report.json")
     said = {item.name: item.sentence for item in check_folder(folder).items}["sanity"]
     expected = "Nothing about the whole map is doubtful, but parts of it are: frames 40 to 99: its scale jumps by 78%."
