@@ -160,10 +160,18 @@ def export(
         raise SettingsError(f"Cleaning and thinning do not apply to {target}. Use {able}.")
     if out.resolve().is_relative_to((reconstruction.folder / "map").resolve()):
         raise OutputError(f"{out} is part of the map itself. Choose another --out.")
+    if other := _format_at(out, reconstruction.folder, target):
+        raise OutputError(f"{out} is where the run has its export to {other}. Choose another --out.")
     make_folder(out.parent)
     with quiet():
         chosen.write(reconstruction, out, cloud or CloudSettings(), undistort=undistort)
     return out
+
+
+def _format_at(out: Path, folder: Path, target: str) -> str:
+    """The format other than ``target`` that a run in ``folder`` has at ``out``; empty if there is none."""
+    others = (name for name, other in EXPORTS.items() if out.resolve() == (folder / other.path).resolve())
+    return next((name for name in others if name != target), "")
 
 
 def _either(names: Sequence[str]) -> str:

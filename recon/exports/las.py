@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
-from recon.core.errors import MapError
+from recon.core.errors import MapError, OutputError
 from recon.core.files import write_atomically
 from recon.core.metric import Metric, Origin
 from recon.core.similarity import Array
@@ -19,6 +19,7 @@ from recon.exports.ply import mapped_vertices, write_ply
 from recon.settings import CloudSettings
 from recon.store.map import ReconstructedMap
 
+SUFFIXES = (".las", ".laz")
 POINT_FORMAT = 7  # with colours of 16 bits, and coordinate systems as text
 MOST_STEPS = 2**31 - 2  # of a coordinate, a whole number of 32 bits
 OFFSET_STEPS = 1e8  # between two offsets, at most half the cloud
@@ -37,8 +38,12 @@ def write_las(reconstruction: ReconstructedMap, path: Path, settings: CloudSetti
     A map that knows where it lies on the Earth is written in UTM, in the zone of its origin, with heights above the
     ellipsoid of WGS 84; its normals stay east, north, up. Others are written in their world, without a coordinate
     system. Coordinates are whole steps of a power of ten, so fine that the whole cloud has two hundred million of them
-    or more along its longest side. Raises as ``write_ply``.
+    or more along its longest side. Raises as ``write_ply``, and OutputError for another suffix than .las and .laz.
     """
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(
+            f"A LAS file ends in {' or '.join(SUFFIXES)}, got {path}. Use --out {path.with_suffix('.las')}."
+        )
     cloud = path.with_name(path.name + ".ply")
     try:
         write_ply(reconstruction, cloud, settings)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pyproj import CRS, Transformer
 
+from recon.core.errors import OutputError
 from recon.core.geodesy import latitude_longitude_height
 from recon.core.metric import Metric
 from recon.exports import export
@@ -78,6 +79,12 @@ def test_every_place_has_its_zone() -> None:
     crs, placed = georeference(Metric(4, 0.5, (52.0, 9.0, 100.0)))
     assert crs == CRS.from_epsg(32632)
     np.testing.assert_allclose(placed(np.zeros((1, 3)))[0, [0, 2]], (500_000, 100), atol=1e-6)  # the central meridian
+
+
+def test_another_suffix_is_refused(made: ReconstructedMap, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"ends in \.las or \.laz, got .*cloud\.txt\. Use --out .*cloud\.las\."):
+        export(made, "las", tmp_path / "cloud.txt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_truncated_file_is_noticed(made: ReconstructedMap, tmp_path: Path) -> None:

@@ -66,6 +66,14 @@ def test_the_map_itself_is_never_overwritten(finished: ReconstructedMap) -> None
     assert (finished.folder / "map" / "map.json").read_bytes() == before
 
 
+def test_the_export_to_one_format_does_not_replace_that_to_another(finished: ReconstructedMap) -> None:
+    cloud = finished.folder / "cloud.ply"
+    cloud.write_text("the cloud")
+    with pytest.raises(OutputError, match=r"cloud\.ply is where the run has its export to ply\."):
+        export(finished, "mesh", cloud)
+    assert cloud.read_text() == "the cloud"
+
+
 def test_what_a_run_writes_and_replaces() -> None:
     assert written_names(by_every_run=True) == ("poses.txt", "colmap", "cloud.ply")
     assert set(written_names(by_every_run=False)) == {
