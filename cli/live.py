@@ -95,9 +95,10 @@ def live(
     first 20 images is of the place.
     """
     from recon.core.workers import workers_of_environment
-    from recon.folder import refuse_own_outputs, require_usable
+    from recon.folder import finish_moving, refuse_own_outputs, require_usable
     from recon.settings import NetworkSettings, PlaceSettings, RunSettings
     from recon.sources import SourceOptions, open_live_source
+    from recon.store.journal import require_run
     from recon.store.map import incoming_folder
 
     source = _source(source, known, phone=phone, host=host, of_files=watch or realtime)
@@ -110,6 +111,9 @@ def live(
     if known:
         lens = {"intrinsics": intrinsics, "model": MODELS[camera_model] if camera_model else None}
         _find_camera(known, source, options, watch=watch, realtime=realtime, **lens)
+    elif resume:
+        finish_moving(out)
+        require_run(out)  # before anything is opened
     incoming = incoming_folder(out, resume=resume)
     network = NetworkSettings(weights, arithmetic, device) if weights else None
     places = PlaceSettings(place_descriptor or "", place_weights or "", device) if loops else None

@@ -60,6 +60,8 @@ def _compare(first: Path, second: Path, out: Path | None) -> None:
     from recon.evaluate.runs import compare_runs
     from viewer.report.comparison import write_comparison
 
+    if out and (out.suffix.lower() != ".html" or out.name == "report.html"):
+        raise SettingsError(f"--out is a new page that ends in .html, got {out}. Use --out comparison.html, say.")
     rows, sentence = compare_runs(first, second)
     columns = [max(map(len, column)) for column in zip(("", str(first), str(second)), *rows, strict=True)]
     for row in (("", str(first), str(second)), *rows):

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.core.errors import MapError
+from recon.core.errors import MapError, OutputError
 from recon.core.files import write_atomically
 from recon.core.projection import points_in_camera
 from recon.core.similarity import Array, Sim3
@@ -52,8 +52,10 @@ def write_ply(reconstruction: ReconstructedMap, path: Path, settings: CloudSetti
     voxels that are still empty. Depth with a confidence of 0 is left out, as is depth that ``settings`` removes. If
     there are too many points, the voxel doubles until they fit, so that memory is bounded by one batch and 16 bytes per
     written point. Points over a million voxels away from the origin are left out. Raises OutputError if ``path`` cannot
-    be written and MapError if a submap is damaged.
+    be written or has another suffix, and MapError if a submap is damaged.
     """
+    if path.suffix.lower() != ".ply":
+        raise OutputError(f"A PLY file ends in .ply, got {path}. Use --out {path.with_suffix('.ply')}.")
     settings = settings or CloudSettings()
     known = survey(own_depth(reconstruction))
     edge = settings.voxel or known.footprint

@@ -24,8 +24,9 @@ from recon.folder import discard_map, require_empty
 from recon.imports.models import PosedImage, read_model
 from recon.mapping.folds import find_fold
 from recon.settings import CloudSettings, DenseDepth, RunSettings
+from recon.sfm.matching import Pair
 from recon.sfm.quality import QUALITIES
-from recon.sfm.triangulation import triangulate
+from recon.sfm.triangulation import agreement, triangulate
 from recon.sources.base import SourceOptions, working_image
 from recon.sources.decoding import Photo, UnreadableImage, read_photo
 from recon.sources.images import sortable_stems
@@ -38,6 +39,12 @@ from recon.store.report import ChunkReport, RunReport, main_versions
 IMPORTED = "import"  # as the front end of the report
 SEES = 8  # points; an image with fewer has no depth of its own
 MOST_BLIND = 0.5  # of the images
+COMPARED = 12  # images of a model with points that are compared with the one that shares the most points
+LEAST_AGREEMENT = 0.5  # of the matches between images; wrong poses and lenses reach some 20%
+CONVENTIONS = (
+    "They may be of other images, or of another convention: COLMAP's poses are world-to-camera, y down; those of "
+    "transforms.json camera-to-world, y up."
+)
 MAX_MEAN_ERROR = 3.0  # px between points and their observations; poses with more are doubtful
 HELPERS = 12  # images of the group before that support the depth of the next one
 
@@ -64,11 +71,9 @@ def import_model(
         try:
             tell(Progress("copying the images", 0, 0))
             placed = tuple(_kept(model.images, images_folder(out)))
-            points = model.points
-            if not len(points.positions):
-                tell(Progress("triangulating points", 0, 0))
-                points = _triangulated(out, placed)
-            doubts = _require_fit(source, placed, points)
+            tell(Progress("comparing the poses with the images", 0, 0))
+            points, agreed = _compared(out, placed, model.points)
+            doubts = _require_fit(source, placed, points, agreed)
             chunks, placed = _write_depth(out, placed, points, depth, tell)
             MapStore(out).write_places(placed, (), points, complete=True)
             fold, _ = find_fold(open_map(out))
@@ -129,19 +134,65 @@ def _frames(out: Path, placed: Sequence[PlacedFrame], size: int) -> Iterator[Fra
         yield Frame(frame.index, frame.timestamp, image, frame.name, (pixels.shape[1], pixels.shape[0]), "", 0.0, mask)
 
 
-def _triangulated(out: Path, placed: Sequence[PlacedFrame]) -> SparsePoints:
+def _compared(out: Path, placed: Sequence[PlacedFrame], points: SparsePoints) -> tuple[SparsePoints, float | None]:
+    """The points, triangulated if there are none, and how far the images agree with the poses."""
     models = sorted({frame.camera.model for frame in placed})
-    if len(models) > 1:
+    path = out / "map" / "features.db"
+    make_folder(path.parent)
+    if not len(points.positions):
+        if len(models) > 1:
+            raise SourceError(
+                f"The model has no points, and lenses of several kinds: {', '.join(models)}. Give a COLMAP model."
+            )
+        frames = _frames(out, placed, SourceOptions().size)
+        points, agreed = triangulate(path, frames, {frame.index: frame for frame in placed})
+        return _coloured(out, placed, points), agreed
+    alike = [frame for frame in placed if frame.camera.model == models[0]]
+    pairs = _compared_pairs(points, {frame.index for frame in alike})
+    if not pairs:
+        return points, None
+    used = [frame for frame in alike if any(frame.index in pair for pair in pairs)]
+    by_index = {frame.index: frame for frame in used}
+    return points, agreement(path, _frames(out, used, SourceOptions().size), by_index, pairs)
+
+
+def _compared_pairs(points: SparsePoints, frames: set[int]) -> list[Pair]:
+    """A spread of frames, each with the other that shares the most points with it."""
+    seen = {index: points.point_ids[rows] for index, rows in points.rows_by_frame().items() if index in frames}
+    chosen = sorted(seen)[:: len(seen) // COMPARED + 1]
+    pairs = set[Pair]()
+    for index in chosen:
+        others = [(int(np.isin(seen[index], ids).sum()), other) for other, ids in seen.items() if other != index]
+        if others:
+            best = max(others)[1]
+            pairs.add((min(index, best), max(index, best)))
+    return sorted(pairs)
+
+
+def _coloured(out: Path, placed: Sequence[PlacedFrame], points: SparsePoints) -> SparsePoints:
+    """The points with the mean colours of the pixels that see them."""
+    sums, rows = np.zeros((len(points.positions), 3)), points.rows_by_frame()
+    for frame in _frames(out, placed, SourceOptions().size):
+        own = rows.get(frame.index, np.zeros(0, np.int64))
+        scale = frame.image.shape[1] / frame.original_size[0]
+        columns, lines = np.clip(points.pixels[own] * scale, 0, np.array(frame.image.shape[1::-1]) - 1).astype(int).T
+        np.add.at(sums, points.point_ids[own], frame.image[lines, columns])
+    counts = np.bincount(points.point_ids, minlength=len(sums))[:, None]
+    return replace(points, colours=np.round(sums / np.maximum(counts, 1)).astype(np.uint8))
+
+
+def _require_fit(
+    source: Path, placed: Sequence[PlacedFrame], points: SparsePoints, agreed: float | None
+) -> tuple[str, ...]:
+    """Why to doubt that the poses and lenses belong to the images. Raises SourceError if they do not.
+
+    agreed: see ``recon.sfm.triangulation.agreement``.
+    """
+    if agreed is not None and agreed < LEAST_AGREEMENT:
         raise SourceError(
-            f"The model has no points, and lenses of several kinds: {', '.join(models)}. Give a COLMAP model."
+            f"The poses or lenses of {source} do not fit its images: {agreed:.0%} of the matches between images agree "
+            f"with them. {CONVENTIONS}"
         )
-    make_folder(out / "map")
-    frames = _frames(out, placed, SourceOptions().size)
-    return triangulate(out / "map" / "features.db", frames, {frame.index: frame for frame in placed})
-
-
-def _require_fit(source: Path, placed: Sequence[PlacedFrame], points: SparsePoints) -> tuple[str, ...]:
-    """Why to doubt that the poses and lenses belong to the images. Raises SourceError if they do not."""
     rows, errors, blind = points.rows_by_frame(), list[np.ndarray](), 0
     for frame in placed:
         own = rows.get(frame.index, np.zeros(0, np.int64))
@@ -156,7 +207,7 @@ def _require_fit(source: Path, placed: Sequence[PlacedFrame], points: SparsePoin
     if blind > MOST_BLIND * len(placed):
         raise SourceError(
             f"The poses of {source} do not fit its images: {len(placed) - blind} of {len(placed)} see enough points "
-            "that agree. COLMAP's poses are world-to-camera, y down; those of transforms.json camera-to-world, y up."
+            f"that agree. {CONVENTIONS}"
         )
     mean = float(np.concatenate(errors).mean())
     return (f"the points of the model miss their images by {mean:.1f} px on average",) if mean > MAX_MEAN_ERROR else ()

@@ -94,10 +94,16 @@ def _read_colmap(folder: Path, images: Path | None) -> PosedImages:
 
 def _images_beside(folder: Path, names: Sequence[str]) -> Path:
     """The folder of a model's images: ``images`` in the model's folder, or in one or two above it."""
+    if not names:
+        raise SourceError(f"The model in {folder} has no images with a pose.")
     candidates = [above / "images" for above in (folder, folder.parent, folder.parent.parent)]
-    found = next((one for one in candidates if names and (one / names[0]).is_file()), None)
+    found = next((one for one in candidates if (one / names[0]).is_file()), None)
     if found is None:
-        raise SourceError(f"The images of the model in {folder} are not beside it. Give their folder with --images.")
+        spaces = "" if (folder / "images.bin").is_file() else " Text models cannot hold names with spaces."
+        raise SourceError(
+            f"The images of the model in {folder} are not beside it: there is no images/{names[0]}.{spaces} Give their "
+            "folder with --images."
+        )
     return found
 
 
@@ -108,6 +114,8 @@ def _colmap_camera(camera: pycolmap.Camera) -> Camera:
             f"Camera {camera.camera_id} is of COLMAP's model {camera.model.name}, but the program knows only "
             f"{', '.join(CAMERA_MODELS)}. {UNDISTORT}"
         )
+    if not (np.isfinite(camera.params).all() and min(camera.params[index] for index in camera.focal_length_idxs()) > 0):
+        raise SourceError(f"Camera {camera.camera_id} of the model has no usable focal length. Export the model again.")
     return Camera(known, camera.width, camera.height, tuple(float(value) for value in camera.params))
 
 
@@ -148,7 +156,8 @@ def _nerfstudio_image(path: Path, frame: dict[str, Any]) -> PosedImage:
     if world_from_opengl.shape == (3, 4):
         world_from_opengl = np.vstack([world_from_opengl, [0, 0, 0, 1]])
     rotation = world_from_opengl[:3, :3]
-    if world_from_opengl.shape != (4, 4) or not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3):
+    is_rotation = rotation.shape == (3, 3) and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
+    if not (is_rotation and np.linalg.det(rotation) > 0 and np.isfinite(world_from_opengl).all()):
         raise ValueError(f"the transform_matrix of {frame['file_path']} is not a rotation with a translation")
     left, _, right = np.linalg.svd(rotation)  # without the rounding of the file
     world_from_opengl[:3, :3] = left @ right

@@ -1,36 +1,69 @@
-"""Sparse points of images whose poses and lenses are known."""
+"""Sparse points of images whose poses and lenses are known, and whether the images agree with these."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from recon.core.types import Frame, PlacedFrame, SparsePoints
-from recon.sfm.consistency import match_map
+import numpy as np
+
+from recon.core.types import Frame, PlacedFrame, SparseModel, SparsePoints
+from recon.sfm.consistency import CLEAR_INLIERS, fitting, match_map
 from recon.sfm.database import MatchDatabase, delete
 from recon.sfm.frontend import WINDOW
 from recon.sfm.mapping import EFFORTS, map_frames
-from recon.sfm.matching import SiftMatcher
+from recon.sfm.matching import Pair, SiftMatcher
 from recon.sfm.pairs import window_pairs
 
 
-def triangulate(database_path: Path, frames: Iterable[Frame], placed: Mapping[int, PlacedFrame]) -> SparsePoints:
-    """Points of SIFT features in ``frames``, whose poses and lenses are those ``placed``; empty if none fit.
+def triangulate(
+    database_path: Path, frames: Iterable[Frame], placed: Mapping[int, PlacedFrame]
+) -> tuple[SparsePoints, float | None]:
+    """Points of SIFT features in ``frames``, whose poses and lenses are those ``placed``, empty if none fit; and the
+    agreement of the images with the poses, see ``agreement``.
 
     Lenses must be of one model. The file at ``database_path`` exists only meanwhile.
     """
+    with _matched(database_path, frames, placed, window_pairs(sorted(placed), WINDOW)) as database:
+        agreed = _agreement(database, placed)
+        poses = {index: frame.cam_from_world for index, frame in placed.items()}
+        match_map(database, poses, [])
+        return map_frames(database, sorted(placed), poses, EFFORTS[0]).points, agreed
+
+
+def agreement(
+    database_path: Path, frames: Iterable[Frame], placed: Mapping[int, PlacedFrame], pairs: Sequence[Pair]
+) -> float | None:
+    """Share of the matches between images that fit the poses and lenses, the median over the pairs that match clearly;
+    None if none does. Arguments as for ``triangulate``.
+    """
+    with _matched(database_path, frames, placed, pairs) as database:
+        return _agreement(database, placed)
+
+
+@contextmanager
+def _matched(
+    path: Path, frames: Iterable[Frame], placed: Mapping[int, PlacedFrame], pairs: Sequence[Pair]
+) -> Iterator[MatchDatabase]:
+    """A database of the frames in which these pairs are matched."""
     cameras = {index: frame.camera for index, frame in placed.items()}
     numbers = {camera: str(number) for number, camera in enumerate(dict.fromkeys(cameras.values()))}
-    database = MatchDatabase(database_path, SiftMatcher(), next(iter(numbers)).model, None)
+    database = MatchDatabase(path, SiftMatcher(), next(iter(numbers)).model, None)
     try:
         for frame in frames:
             database.add(replace(frame, lens=numbers[cameras[frame.index]]))
         database.update_cameras(cameras)
-        poses = {index: frame.cam_from_world for index, frame in placed.items()}
-        database.match(window_pairs(sorted(placed), WINDOW))
-        match_map(database, poses, [])
-        return map_frames(database, sorted(placed), poses, EFFORTS[0]).points
+        database.match(pairs)
+        yield database
     finally:
         database.close()
-        delete(database_path)
+        delete(path)
+
+
+def _agreement(database: MatchDatabase, placed: Mapping[int, PlacedFrame]) -> float | None:
+    poses = {index: frame.cam_from_world for index, frame in placed.items()}
+    model = SparseModel(poses, {index: frame.camera for index, frame in placed.items()}, SparsePoints.empty())
+    clear = [pair for pair in database.verified_pairs(list(placed)) if database.inliers(*pair) >= CLEAR_INLIERS]
+    return float(np.median([fitting(database, model, pair) for pair in clear])) if clear else None

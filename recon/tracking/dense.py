@@ -87,9 +87,13 @@ class DenseLocalMap:
             self._attempt("dense depth of the newest images", partial(self._compute, workers))
 
     def _compute(self, workers: Workers) -> None:
-        densifier = workers.keep("local depth", DENSIFIER)
-        while (task := self._next()) is not None:
-            self._tell_depth(densifier, task)
+        """Raises what the other process raises; too little memory for it, as RuntimeError, is no fault of the run."""
+        try:
+            densifier = workers.keep("local depth", DENSIFIER)
+            while (task := self._next()) is not None:
+                self._tell_depth(densifier, task)
+        except MemoryError as error:
+            raise RuntimeError("too little memory") from error
 
     def _next(self) -> _Task | None:
         """Wait for the newest task; None once this is closed."""

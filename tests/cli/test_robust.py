@@ -146,6 +146,9 @@ def test_an_output_path_that_is_a_folder_is_refused(recon: Recon, tmp_path: Path
     outcome = recon("export", tmp_path, "--to", "mesh", "--out", tmp_path / "surface")
     assert outcome.code == 2
     assert f"A mesh file ends in .ply or .glb, got {tmp_path}/surface. Use --out {tmp_path}/surface.ply" in outcome.err
+    outcome = recon("export", tmp_path, "--to", "ply", "--out", tmp_path / "points")
+    assert outcome.code == 2
+    assert f"A PLY file ends in .ply, got {tmp_path}/points. Use --out {tmp_path}/points.ply." in outcome.err
 
 
 def test_a_second_run_is_refused_before_it_touches_anything(recon: Recon, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ class PhoneServer:
         try:
             self._loop.run_until_complete(self._serve())
         finally:
+            self._loop.run_until_complete(self._end_requests())
             self._loop.close()
 
     def stop(self) -> None:
@@ -132,6 +133,13 @@ class PhoneServer:
         await self._stopping.wait()
         listening.close()
         await runner.cleanup()
+
+    async def _end_requests(self) -> None:
+        """End what a phone that is still there has asked for."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _answer(self, request: web.Request) -> web.Response:
         token, _, what = request.path.removeprefix("/").partition("/")

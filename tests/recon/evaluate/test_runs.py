@@ -57,6 +57,12 @@ def test_the_command_prints_and_writes_it(
     with pytest.raises(SystemExit) as ended:
         main(["report", str(runs[0]), "--out", str(tmp_path / "page.html")])
     assert ended.value.code == 2
+    before = (runs[0] / "report.json").read_bytes()
+    for name in ("report.json", "report.html"):
+        with pytest.raises(SystemExit) as ended:
+            main(["report", *map(str, runs), "--out", str(runs[0] / name)])
+        assert ended.value.code == 2
+    assert (runs[0] / "report.json").read_bytes() == before
 
 
 def test_runs_of_other_images_have_no_common_poses(runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import open3d
 import pytest
 
 from recon.core.errors import OutputError, SettingsError
-from recon.exports import export
+from recon.exports import default_path, export
 from recon.exports.nerfstudio import write_nerfstudio
 from tests.support import FISHEYE, OPENCV, RADIAL, make_map
 
@@ -72,5 +72,5 @@ def test_undistort_applies_to_colmap_only(tmp_path):
 def test_every_target_can_be_exported_with_its_parent_folders(tmp_path):
     reconstruction = make_map(tmp_path)
     for target in ("ply", "colmap", "tum", "kitti", "nerfstudio"):
-        out = export(reconstruction, target, tmp_path / "deep" / "er" / target)
+        out = export(reconstruction, target, tmp_path / "deep" / "er" / default_path(target))
         assert out.exists()

@@ -16,6 +16,7 @@ from cli.main import main
 from recon.core.errors import OutputError, SettingsError, SourceError
 from recon.core.similarity import Sim3
 from recon.core.types import Camera
+from recon.evaluate.check import check_folder
 from recon.exports import export
 from recon.imports.build import import_model
 from recon.imports.models import read_model
@@ -95,7 +96,9 @@ def test_a_model_as_text_and_images_elsewhere(models: Path, imported: Reconstruc
     pycolmap.Reconstruction(models / "colmap" / "sparse" / "0").write_text(tmp_path / "text")
     for name in ("rigs.txt", "frames.txt"):  # models of COLMAP before 3.12 have none
         (tmp_path / "text" / name).unlink()
-    with pytest.raises(SourceError, match=r"are not beside it\. Give their folder with --images"):
+    with pytest.raises(
+        SourceError, match=r"no images/image_0000\.jpg\. Text .* with spaces\. Give their folder with --images"
+    ):
         read_model(tmp_path / "text")
     found = read_model(tmp_path / "text", models / "colmap" / "images")
     for image, frame in zip(found.images, imported.frames, strict=True):
@@ -129,6 +132,8 @@ def test_points_of_transforms_are_triangulated_anew(walk: ReconstructedMap, mode
     heights = WORLD.inverse().apply(found.points.positions)[:, 2]
     assert len(heights) > 100
     assert np.median(np.abs(heights / PLANE_DEPTH - 1)) < 0.01
+    assert found.points.colours.std(axis=0).min() > 20
+    assert "colmap" not in {item.name for item in check_folder(found.folder).items if not item.ok}
     assert not (tmp_path / "map" / "map" / "features.db").exists()
 
 
@@ -146,9 +151,23 @@ def test_poses_in_another_convention_are_refused_and_leave_nothing(models: Path,
             frame["transform_matrix"] = np.linalg.inv(frame["transform_matrix"]).tolist()
 
     source = changed_transforms(models, tmp_path / "inverted", invert)
-    with pytest.raises(SourceError, match=r"do not fit its images: \d of 6 see enough points that agree"):
+    with pytest.raises(
+        SourceError, match=r"do not fit its images: \d+% of the matches between images agree with them\. They may be"
+    ):
         import_model(source, tmp_path / "map", depth="classical")
     assert not (tmp_path / "map" / "map").exists() and not (tmp_path / "map" / "colmap").exists()
+
+
+def test_a_model_of_other_images_is_refused(models: Path, tmp_path: Path) -> None:
+    """Its points and poses fit each other, but not the images, which are upside down."""
+    shutil.copytree(models / "colmap", tmp_path / "turned")
+    for path in (tmp_path / "turned" / "images").iterdir():
+        with Image.open(path) as image:
+            turned = image.rotate(180)
+        path.unlink()  # it is a link
+        turned.save(path)
+    with pytest.raises(SourceError, match=r"do not fit its images: \d+% of the matches between images agree"):
+        import_model(tmp_path / "turned", tmp_path / "map", depth="classical")
 
 
 @pytest.mark.parametrize(
@@ -157,6 +176,11 @@ def test_poses_in_another_convention_are_refused_and_leave_nothing(models: Path,
         (lambda content: content.pop("frames"), r"is no transforms\.json of nerfstudio: 'frames'"),
         (lambda content: content["frames"][0].pop("transform_matrix"), r"nerfstudio: 'transform_matrix'"),
         (lambda content: content["frames"][1].update(transform_matrix=np.zeros((4, 4)).tolist()), "is not a rotation"),
+        (
+            lambda content: content["frames"][1].update(transform_matrix=np.diag([-1.0, 1, 1, 1]).tolist()),
+            "is not a rot",
+        ),
+        (lambda content: content["frames"][1]["transform_matrix"][0].__setitem__(3, np.nan), "is not a rotation"),
         (lambda content: content["frames"][1].update(file_path="images/none.jpg"), r"none\.jpg of the model cannot be"),
         (lambda content: content.update(camera_model="EQUIRECTANGULAR"), "camera_model EQUIRECTANGULAR is not known"),
         (lambda content: content.update(frames=content["frames"][:1]), "has 1 images with a pose; a map needs two"),
@@ -183,6 +207,12 @@ def test_models_that_cannot_be_used(models: Path, tmp_path: Path) -> None:
     with pytest.raises(
         SourceError, match=r"model FULL_OPENCV, but the program knows only .*Undistort the images first"
     ):
+        read_model(tmp_path / "wide")
+    for camera in model.cameras.values():
+        camera.model = pycolmap.CameraModelId.PINHOLE
+        camera.params = [0.0, 140, 80, 60]
+    model.write(tmp_path / "wide" / "sparse" / "0")
+    with pytest.raises(SourceError, match="has no usable focal length"):
         read_model(tmp_path / "wide")
     images = tmp_path / "wide" / "sparse" / "0" / "images.bin"
     images.write_bytes(images.read_bytes()[:-50])

@@ -13,6 +13,7 @@ import pytest
 
 from recon.core.events import LocalDepth
 from recon.core.types import Frame
+from recon.core.workers import Workers
 from recon.tracking import dense
 from recon.tracking.dense import DenseLocalMap, LocalView
 from recon.tracking.densifier import Densifier
@@ -113,3 +114,19 @@ def test_a_failure_is_reported_once(walked: tuple[list[Frame], LocalMap], monkey
         made.add(frame, walked[1], 0.0)
     made.close()
     assert failed == ["dense depth of the newest images"]
+
+
+def test_too_little_memory_for_the_other_process_is_no_fault_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+
+    def note(name: str, work: Callable[[], None]) -> None:
+        with pytest.raises(RuntimeError, match="too little memory"):
+            work()
+        done.set()
+
+    def keep(self: Workers, role: str, function: str) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Workers, "keep", keep)
+    DenseLocalMap(note, lambda depth: None)
+    assert done.wait(10)

@@ -32,7 +32,7 @@ FLAGS = (
 )  # fmt: skip
 SHOWN = 6  # images of the sample that the camera shows, again and again
 OPTIONS = SourceOptions(size=320, keyframes="all")
-SECONDS = 30.0  # after which the test stops waiting
+SECONDS = 90.0  # after which the test stops waiting
 Result = TypeVar("Result")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
