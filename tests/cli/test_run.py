@@ -134,8 +134,9 @@ def test_export_writes_to_the_given_path(recon: Recon, finished: Path, tmp_path:
 def test_export_thins_and_cleans_on_request(recon: Recon, finished: Path, tmp_path: Path) -> None:
     sizes = {}
     for name, options in {"default": (), "few": ("--max-points", "2000"), "raw": ("--no-clean",)}.items():
-        assert recon("export", finished, "--to", "ply", "--out", tmp_path / name, *options).code == 0
-        sizes[name] = len(read_points(tmp_path / name).positions)
+        out = tmp_path / f"{name}.ply"
+        assert recon("export", finished, "--to", "ply", "--out", out, *options).code == 0
+        sizes[name] = len(read_points(out).positions)
     assert 200 < sizes["few"] <= 2000 < sizes["default"] < sizes["raw"]
 
 
