@@ -11,10 +11,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from recon.core.workers import Workers
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 LOOK_SECONDS = 0.2
@@ -106,6 +111,31 @@ def ended_with(say: Callable[[], str], *, elsewhere: bool = False) -> Iterator[N
         if isinstance(end, typer.Exit):
             raise
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def making_a_map(out: Path) -> Iterator[Workers]:
+    """Worker processes that make a map in the new folder ``out``, and a bar of what they do. If SIGTERM or Ctrl-C ends
+    that, nothing stays, and a sentence says so. Raises OutputError if ``out`` is not empty.
+    """
+    from cli.progress import StageBar
+    from recon.core.files import leaving_no_empty_folder
+    from recon.core.workers import workers_of_environment
+    from recon.folder import discard_unfinished, require_empty
+
+    require_empty(out)  # before an interruption could discard what is in it
+
+    def ended() -> str:
+        workers.close()
+        return discard_unfinished(out)
+
+    with ExitStack() as stack:
+        stack.enter_context(leaving_no_empty_folder(out))
+        workers = stack.enter_context(workers_of_environment())
+        # In this process, Ctrl-C would wait for COLMAP, which holds the interpreter lock.
+        stack.enter_context(ended_with(ended, elsewhere=workers.separate))
+        workers.listener = stack.enter_context(StageBar())
+        yield workers
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.ending import ended_with
+from cli.ending import making_a_map
 from cli.options import DenseDepth, Out
 from cli.run import UNWRITTEN, print_summary, write_page
 
@@ -33,23 +32,7 @@ def import_map(
     images beside it, as in a folder with images and sparse/0. Then recon locate, view, check and export work as with a
     map of recon run.
     """
-    from cli.progress import StageBar
-    from recon.core.files import leaving_no_empty_folder
-    from recon.core.workers import workers_of_environment
-    from recon.folder import discard_unfinished, require_empty
-
-    require_empty(out)  # before an interruption could discard what is in it
-
-    def ended() -> str:
-        workers.close()
-        return discard_unfinished(out)
-
-    with ExitStack() as stack:
-        stack.enter_context(leaving_no_empty_folder(out))
-        workers = stack.enter_context(workers_of_environment())
-        # In this process, Ctrl-C would wait for COLMAP, which holds the interpreter lock.
-        stack.enter_context(ended_with(ended, elsewhere=workers.separate))
-        workers.listener = stack.enter_context(StageBar())
+    with making_a_map(out) as workers:
         report: RunReport = workers.call(
             "geometry", "recon.imports.build:import_model", source, out, workers.tell, images=images, depth=depth
         )

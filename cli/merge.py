@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.ending import ended_with
+from cli.ending import making_a_map
 from cli.options import Out
 from cli.run import write_page
 
@@ -31,23 +30,7 @@ def merge(
     Frames of different maps that look alike are verified by geometry. Three or more that agree join two maps. Maps that
     do not meet the others are left out and named; the exit code is then 1.
     """
-    from cli.progress import StageBar
-    from recon.core.files import leaving_no_empty_folder
-    from recon.core.workers import workers_of_environment
-    from recon.folder import discard_unfinished, require_empty
-
-    require_empty(out)  # before an interruption could discard what is in it
-
-    def ended() -> str:
-        workers.close()
-        return discard_unfinished(out)
-
-    with ExitStack() as stack:
-        stack.enter_context(leaving_no_empty_folder(out))
-        workers = stack.enter_context(workers_of_environment())
-        # In this process, Ctrl-C would wait for COLMAP, which holds the interpreter lock.
-        stack.enter_context(ended_with(ended, elsewhere=workers.separate))
-        workers.listener = stack.enter_context(StageBar())
+    with making_a_map(out) as workers:
         found: Merged = workers.call("geometry", "retrieval.merge:merge", folders, out, workers.tell, adjust=adjust)
     if found.joined:
         write_page(out)

@@ -30,7 +30,7 @@ class TrackedCamera:
     def __init__(self, log: Log) -> None:
         self._log = log
         self.scene_depth: float | None = None
-        self.state = "waiting"
+        self._state = "waiting"
         self._shown_state = ""
         self._trail: deque[FrameTracked] = deque(maxlen=TRAIL)
         self._grown: LocalMapGrown | None = None
@@ -49,7 +49,7 @@ class TrackedCamera:
             case LocalDepth():
                 self._draw_depth(said)
 
-    def is_in_view(self, piece: int) -> bool:
+    def _is_in_view(self, piece: int) -> bool:
         """Whether a piece has the coordinates of what is shown: those of the tracker's own have others."""
         return (piece >= 0) == (self.scene_depth is not None)
 
@@ -60,13 +60,13 @@ class TrackedCamera:
     def _draw_camera(self, said: FrameTracked) -> None:
         """Where the camera is now, the way that it came, and the state of the tracker if it changes."""
         at, colour = Instant(said.index, said.timestamp), STATE_COLOURS[said.state]
-        self.state = said.state
+        self._state = said.state
         text = f"# {said.state}" + ("\n\nnot yet in the map" if said.piece < 0 else "")
         if text != self._shown_state:
             self._shown_state = text
             self._log("tracking", rr.TextDocument(text, media_type="text/markdown"), at=at)
         self._log("plots/tracked", rr.Scalars(said.inliers), at=at)
-        if said.world_from_cam is None or said.camera is None or not self.is_in_view(said.piece):
+        if said.world_from_cam is None or said.camera is None or not self._is_in_view(said.piece):
             self._log("world/now", rr.Clear(recursive=True), at=at)
             return
         self._trail.append(said)
@@ -82,13 +82,13 @@ class TrackedCamera:
         """What the camera sees, with the corners that are followed."""
         at = Instant(view.index, view.timestamp)
         self._log("now", rr.Image(view.image).compress(jpeg_quality=JPEG_QUALITY), at=at)
-        corners = rr.Points2D(view.corners, colors=STATE_COLOURS[self.state], radii=rr.Radius.ui_points(2.0))
+        corners = rr.Points2D(view.corners, colors=STATE_COLOURS[self._state], radii=rr.Radius.ui_points(2.0))
         self._log("now/corners", corners, at=at)
 
     def _draw_local_map(self, grown: LocalMapGrown) -> None:
         """What the finished map does not have yet, in place of what it had not before."""
         at = Instant(grown.index, grown.timestamp)
-        if not self.is_in_view(grown.piece):
+        if not self._is_in_view(grown.piece):
             self._grown, self._places = None, {}
             self._depths.follow(None)
             self._log("world/local", rr.Clear(recursive=True), at=at)

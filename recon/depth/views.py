@@ -81,6 +81,20 @@ def pinhole(camera: Camera, longest_side: int) -> tuple[Array, tuple[int, int]]:
     return camera.matrix_at(width, height), (width, height)
 
 
+def frame_geometry(view: PosedView, depth: Depth, camera: Camera) -> FrameGeometry:
+    """A view and its depth as the result for a frame. camera: the lens at the original resolution."""
+    return FrameGeometry(
+        index=view.index,
+        cam_from_chunk=view.cam_from_chunk,
+        camera=camera,
+        intrinsics=view.intrinsics,
+        depth=depth.depth,
+        confidence=depth.confidence,
+        colour=view.image,
+        propagated=depth.propagated,
+    )
+
+
 def relative_projection(view: PosedView, source: PosedView) -> tuple[Array, Array]:
     """A (3, 3) and b (3,): the source sees a pixel of the view at A pixel + b / depth, homogeneous."""
     source_from_view = source.cam_from_chunk @ np.linalg.inv(view.cam_from_chunk)

@@ -15,10 +15,10 @@ from recon.core.events import Listener, Progress
 from recon.core.files import make_folder
 from recon.core.similarity import Sim3
 from recon.core.stopwatch import Stopwatch, peak_memory
-from recon.core.types import ChunkGeometry, Frame, FrameGeometry, PlacedFrame, SparseModel, SparsePoints, Submap
+from recon.core.types import ChunkGeometry, Frame, PlacedFrame, SparseModel, SparsePoints, Submap
 from recon.depth.propagation import Propagated
 from recon.depth.stages import open_depth_stage
-from recon.depth.views import Depth, PosedView, make_view
+from recon.depth.views import Depth, PosedView, frame_geometry, make_view
 from recon.exports.outputs import write_outputs
 from recon.folder import discard_map, require_empty
 from recon.imports.models import PosedImage, read_model
@@ -232,7 +232,8 @@ def _write_depth(
         solved = {view.index: depth for view, depth in helpers}
         depths = stage.depth([view for view, _ in helpers] + views, solved)[len(helpers) :]
         pairs = list(zip(views, depths, strict=True))
-        geometry = ChunkGeometry(tuple(_geometry(view, depth, model) for view, depth in pairs), SparsePoints.empty())
+        frames = tuple(frame_geometry(view, depth, model.cameras[view.index]) for view, depth in pairs)
+        geometry = ChunkGeometry(frames, SparsePoints.empty())
         submap = Submap(number, geometry, Sim3(unit, np.eye(3), np.zeros(3)), 0.0)
         store.write_submap(submap, {frame.index for frame in group})
         helpers = pairs[-HELPERS:]
@@ -240,21 +241,8 @@ def _write_depth(
         last = first + len(group) - 1
         chunks.append(ChunkReport(number, first, last, len(group), len(group), 0.0, seconds))
         tell(Progress("depth", last + 1, len(placed)))
-    frames = tuple(replace(one, world_from_cam=replace(one.world_from_cam, scale=unit)) for one in placed)
-    return tuple(chunks), frames
-
-
-def _geometry(view: PosedView, depth: Depth, model: SparseModel) -> FrameGeometry:
-    return FrameGeometry(
-        index=view.index,
-        cam_from_chunk=view.cam_from_chunk,
-        camera=model.cameras[view.index],
-        intrinsics=view.intrinsics,
-        depth=depth.depth,
-        confidence=depth.confidence,
-        colour=view.image,
-        propagated=depth.propagated,
-    )
+    scaled = tuple(replace(one, world_from_cam=replace(one.world_from_cam, scale=unit)) for one in placed)
+    return tuple(chunks), scaled
 
 
 def _unit(placed: Sequence[PlacedFrame], points: SparsePoints) -> float:

@@ -18,7 +18,7 @@ from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, F
 from recon.depth.plane_sweep import PlaneSweep
 from recon.depth.propagation import Propagated
 from recon.depth.stages import open_depth_stage
-from recon.depth.views import DepthStage, known_depth, make_view
+from recon.depth.views import DepthStage, frame_geometry, known_depth, make_view
 from recon.frontend import Workplace
 from recon.mapping.doubts import FOLDED
 from recon.settings import FeaturesName, RunSettings
@@ -483,17 +483,7 @@ class StructureFromMotion:
         views = [make_view(frame, model, self._settings.depth_size) for frame in frames]
         depths = self._settings.depth_stage.depth(views, solved)
         placed = tuple(
-            kept.get(view.index)
-            or FrameGeometry(
-                index=view.index,
-                cam_from_chunk=view.cam_from_chunk,
-                camera=model.cameras[view.index],
-                intrinsics=view.intrinsics,
-                depth=depth.depth,
-                confidence=depth.confidence,
-                colour=view.image,
-                propagated=depth.propagated,
-            )
+            kept.get(view.index) or frame_geometry(view, depth, model.cameras[view.index])
             for view, depth in zip(views, depths, strict=True)
         )
         hindrance = self._hindrance or Hindrance.UNCONNECTED
