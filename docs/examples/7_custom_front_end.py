@@ -32,7 +32,11 @@ class KnownPoses:
         return lambda workplace: cls(workplace, poses, tuple(np.loadtxt("data/sample/intrinsics.txt")))
 
     def __init__(self, workplace, world_from_cam, intrinsics):
-        self.database, self.world_from_cam, self.intrinsics = workplace.folder / "triangulation.db", world_from_cam, intrinsics
+        self.database, self.world_from_cam, self.intrinsics = (
+            workplace.folder / "triangulation.db",
+            world_from_cam,
+            intrinsics,
+        )
 
     def reconstruct(self, chunk):
         placed = {frame.index: self.placed(frame) for frame in chunk.frames}
