@@ -25,6 +25,7 @@ ELSEWHERE = {
     "data/README.md": "data.md",
 }
 EXAMPLES = "docs/examples"
+FOLDERS = {EXAMPLES: "examples/README.md", "docs/guides": "guides/video-to-splat.md"}
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -65,9 +66,7 @@ def place_of(path: Path) -> str:
         return ELSEWHERE[path.as_posix()]
     if path.suffix in (".py", ".ipynb") and path.parent.as_posix() == EXAMPLES:
         return f"examples/{path.stem}.md"
-    if path.as_posix() == EXAMPLES:
-        return "examples/README.md"
-    return os.path.relpath(path, "docs")
+    return FOLDERS.get(path.as_posix(), os.path.relpath(path, "docs"))
 
 
 def notebook_page(path: Path) -> str:
