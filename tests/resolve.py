@@ -1,4 +1,5 @@
-"""Proves that wheels of all dependencies exist for the supported systems and Pythons: ``python -m tests.resolve``.
+"""Proves that wheels of all dependencies, in the versions of constraints.txt, exist for Linux, macOS and Windows and
+the supported Pythons: ``python -m tests.resolve``.
 
 Needs uv, the network and some minutes. Nothing is installed.
 """
@@ -13,8 +14,9 @@ from itertools import product
 from tests.pages import ROOT
 
 PLATFORMS = {"Linux": "x86_64-manylinux_2_36", "macOS": "aarch64-apple-darwin", "Windows": "x86_64-pc-windows-msvc"}
-PYTHONS = ("3.11", "3.12", "3.13")
-EXTRAS = ("", "gpu learned las phone")
+PYTHONS = ("3.11.2", "3.12", "3.13")  # the first is that of Debian 12
+EXTRAS = ("", "gpu learned las phone", "dev release")
+SOURCES = ("--constraint", "constraints.txt", "pyproject.toml")
 OLDEST_MACOS = "14.0"
 
 
@@ -49,7 +51,7 @@ def main() -> None:
     for (system, platform), python, extras in product(PLATFORMS.items(), PYTHONS, EXTRAS):
         reason = why_not(platform, python, extras)
         failed += bool(reason)
-        print(f"{system:8} {python}  {extras or 'no extras':22} {reason or 'wheels exist'}", flush=True)
+        print(f"{system:8} {python:7} {extras or 'no extras':22} {reason or 'wheels exist'}", flush=True)
     sys.exit(bool(failed))
 
 

@@ -24,7 +24,7 @@ DOCS = ROOT / "docs"
 PAGES = (DOCS / "start.md", *sorted((DOCS / "guides").glob("*.md")))
 MAKERS = ("run", "live", "merge")  # of the map in --out, for the commands that follow
 ONLY_READ = (*MAKERS, "view", "compare", "weights", "doctor", "places", "check", "eval", "scale")
-NOT_HERE = ("geojson", "--check", "mesh", "las")  # needs a track, needs whole frames, take seconds
+NOT_HERE = ("geojson", "--check", "mesh")  # needs a track, needs whole frames, takes seconds
 
 
 @pytest.fixture(scope="module")
