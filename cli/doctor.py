@@ -36,7 +36,7 @@ PACKAGES = (
 PROBLEM = 1
 # Packages without wheels for some systems, where pyproject.toml leaves them out, and what that costs.
 UNAVAILABLE = (
-    ("gtsam", "loops are recognised, but do not correct the map"),
+    ("gtsam", "loops do not correct the map"),
     ("xformers", "the network uses PyTorch's own attention"),
     ("faiss-gpu-cu12", "place indexes are searched on the processor"),
 )
