@@ -1,6 +1,9 @@
 # make demo: reconstruct the sample. make test: lint, types and all tests. make env: install what both need.
 # make quick: lint, types and a minute of tests.
-# make wheel: build the package in dist and try it in a new environment.
+# make dist: build the package in dist, check it, and try it in a new environment.
+# make site: build the documentation site in site. Open site/index.html; it needs no network.
+# make licences: list the environment's packages in dist/sbom.json and dist/licences.csv.
+# make resolve: prove that wheels exist for every supported system and Python. Takes minutes.
 # make other-python PYTHON=python3.13: quick tests with another Python.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,7 +19,7 @@ QUICK := tests/test_packaging.py tests/cli/test_main.py tests/cli/test_run.py te
 PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 quick test other-tests: export OMP_NUM_THREADS := 1
 
-.PHONY: demo lint quick test env libraries wheel other-python other-environment other-tests
+.PHONY: demo lint quick test env libraries dist site licences resolve release other-python other-environment other-tests
 
 demo: env
 	$(BIN)/recon run data/sample/images --out out/demo --overwrite
@@ -32,10 +35,25 @@ quick: lint
 test: lint
 	$(BIN)/$(PYTEST)
 
-wheel: env
+dist: env
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
 	$(BIN)/python -m tests.installed dist/recon-*.whl
+
+site: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+licences: release
+	mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json $(BIN)/python
+	$(BIN)/pip-licenses --python $(BIN)/python --format csv --with-urls --output-file dist/licences.csv
+
+resolve: release
+	PATH="$(BIN):$$PATH" $(BIN)/python -m tests.resolve
+
+release: env
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[release]'
 
 # A separate environment with the versions that this Python resolves to under constraints.txt. PyPI's PyTorch for Linux
 # brings gigabytes of CUDA libraries, so interrupted downloads are resumed.

@@ -20,6 +20,7 @@ EXTRAS = {
     "cryptography": "phone",
     "segno": "phone",
 }  # of pyproject.toml, by the packages that they add
+POSIX_MODULES = ("fcntl", "resource")
 OWN_PACKAGES = ("recon", "retrieval", "viewer", "cli")
 
 
@@ -35,6 +36,8 @@ def explain(error: ImportError | OSError) -> DependencyError | None:
         return DependencyError(f"The system library {name} is not installed. {remedy}")
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OWN_PACKAGES:
         name = error.name.split(".")[0]
+        if name in POSIX_MODULES:
+            return DependencyError("This program needs Linux or macOS. On Windows, run it in WSL 2.")
         what, how = ("it", f"'.[{EXTRAS[name]}]'") if name in EXTRAS else ("all packages", ".")
         return DependencyError(f"The Python package {name} is not installed. Install {what} with: pip install {how}")
     return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import platform
-from collections.abc import Iterator
+import sys
+from collections.abc import Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -33,6 +34,12 @@ PACKAGES = (
     ("watchfiles", "watchfiles"),
 )
 PROBLEM = 1
+# Packages without wheels for some systems, where pyproject.toml leaves them out, and what that costs.
+UNAVAILABLE = (
+    ("gtsam", "loops do not correct the map"),
+    ("xformers", "the network uses PyTorch's own attention"),
+    ("faiss-gpu-cu12", "place indexes are searched on the processor"),
+)
 
 
 def doctor() -> None:
@@ -40,8 +47,11 @@ def doctor() -> None:
 
     Also lists accelerators and weights. Exits with 1 if something is missing.
     """
-    rows, problems = _packages()
+    lacking = unavailable(sys.platform, platform.machine())
+    rows, problems = _packages({package for package, _ in lacking})
     print_rows("Packages", [("python", platform.python_version()), *rows])
+    if lacking:
+        print_rows("Not for this system", list(lacking))
     print_rows("Accelerators", [("torch", _accelerators()), ("needed", "none; structure from motion runs on the CPU")])
     print_rows("Weights", [("needed", "none"), *_weights()])
     print_rows("Machine", list(_machine()))
@@ -51,10 +61,19 @@ def doctor() -> None:
     typer.echo("Nothing is missing.")
 
 
-def _packages() -> tuple[list[Row], list[str]]:
-    """A row per package, and a sentence for each that cannot be imported."""
+def unavailable(system: str, machine: str) -> tuple[Row, ...]:
+    """What there are no wheels of for ``sys.platform`` and ``platform.machine()``, and the cost."""
+    if (system, machine) == ("linux", "x86_64"):
+        return ()
+    return UNAVAILABLE if system == "win32" else UNAVAILABLE[1:]
+
+
+def _packages(lacking: Collection[str]) -> tuple[list[Row], list[str]]:
+    """A row per package, and a sentence for each that cannot be imported though there are wheels of it."""
     rows, problems = [], []
     for module, package in PACKAGES:
+        if package in lacking:
+            continue
         try:
             importlib.import_module(module)
             rows.append((package, metadata.version(package)))

@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -36,6 +35,7 @@ from cli.dependencies import explain
 from cli.ending import INTERRUPTED, interrupting_imports
 from cli.streams import lost_output, use_standard_streams
 from cli.text import one_line
+from recon import __version__
 from recon.core.errors import ReconError, UnexpectedError
 
 UNEXPECTED = 3
@@ -89,7 +89,7 @@ app.command("verify-reference")(reference.verify_reference)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"recon {metadata.version('recon')}")
+        typer.echo(f"recon {__version__}")
         raise typer.Exit
 
 

@@ -2,4 +2,6 @@
 
 from recon.core.libz import keep_apart
 
+__version__ = "1.0.0rc1"
+
 keep_apart()

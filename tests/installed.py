@@ -1,5 +1,6 @@
-"""Checks a built package. Installs a wheel into an empty environment in another folder, runs a few frames of the sample
-with it, and compares poses and depth with those of this environment: ``python -m tests.installed dist/recon-*.whl``.
+"""Checks a built package. Installs a wheel into an empty environment in another folder, asks it for its version, help
+and doctor, runs a few frames of the sample with it, and compares poses and depth with those of this environment:
+``python -m tests.installed dist/recon-*.whl``.
 
 Its dependencies are those of this environment; ``pip check`` verifies that they meet the wheel's requirements.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recon import __version__
 from recon.core.bundled import CHECKOUT
 from recon.store.map import open_map
 
@@ -67,6 +69,12 @@ def main(wheel: Path) -> None:
         where = Path(_said(python, "import recon; print(recon.__file__)"))
         if work not in where.parents:
             raise SystemExit(f"recon was imported from {where}, not from the wheel.")
+        for words, said in (
+            ("--version", f"recon {__version__}"),
+            ("--help", "Usage: "),
+            ("doctor", "Nothing is missing."),
+        ):
+            require_saying(python.with_name("recon"), words, said)
         photos = work / "photos"
         photos.mkdir()
         for index in range(FRAMES):
@@ -84,6 +92,13 @@ def main(wheel: Path) -> None:
         print(
             f"{wheel.name}: {FRAMES} frames have the same poses and depth as here, {filled:.1%} of the pixels filled."
         )
+
+
+def require_saying(program: Path, word: str, said: str) -> None:
+    """Exit with an error unless the installed program ends well and says something."""
+    ended = subprocess.run([program, word], cwd="/", env=_environment(), capture_output=True, text=True, check=False)
+    if ended.returncode or said not in ended.stdout:
+        raise SystemExit(f"{program.name} {word} does not say {said!r}:\n{ended.stdout}{ended.stderr}")
 
 
 def _said(python: Path, code: str) -> str:

@@ -10,15 +10,11 @@ import pytest
 
 from cli.main import main
 from recon.lab.benchmark.tables import HEADER
+from tests.pages import ROOT, blocks, commands
 from tests.support import half_size_sample
 
-ROOT = Path(__file__).parents[1]
 README, USAGE = (ROOT / "README.md").read_text(), (ROOT / "docs" / "usage.md").read_text()
 FRAMES = 6
-
-
-def blocks(language: str, text: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +25,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def commands() -> list[list[str]]:
-    """Arguments of every ``recon`` command of the usage page, in its order."""
-    lines = [line for block in blocks("sh", USAGE) for line in block.splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines]
-    return [row[1:] for row in words if row and row[0] == "recon"]
-
-
 def test_every_command_of_the_page_works(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkout)
     monkeypatch.setattr("viewer.show", lambda folder, web: None)  # would open a window
-    assert {row[0] for row in commands()} == {
+    assert {row[0] for row in commands(USAGE)} == {
         "run",
         "plan",
         "view",
@@ -51,7 +40,7 @@ def test_every_command_of_the_page_works(checkout: Path, monkeypatch: pytest.Mon
         "locate",
         "doctor",
     }
-    for arguments in commands():
+    for arguments in commands(USAGE):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert not ended.value.code, arguments
@@ -69,7 +58,7 @@ def test_the_program_of_the_page_runs(
 def test_commands_of_the_readme_exist() -> None:
     lines = [shlex.split(line, comments=True) for block in blocks("sh", README) for line in block.splitlines()]
     used = {row[1] for row in lines if row and row[0] in ("recon", ".venv/bin/recon")}
-    assert used == {"run", "view"} and used <= {row[0] for row in commands()}
+    assert used == {"run", "view"} and used <= {row[0] for row in commands(USAGE)}
 
 
 def test_the_readme_gives_the_commands_behind_make_demo() -> None:
@@ -97,7 +86,7 @@ def test_figures_of_the_readme_match_the_benchmark() -> None:
         assert figures == [posed[0], posed[1].split(",")[0], *extent, *processor_seconds]
 
 
-@pytest.mark.parametrize("page", ["README.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))])
+@pytest.mark.parametrize("page", ["README.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))])
 def test_links_have_targets(page: str) -> None:
     folder = (ROOT / page).parent
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())

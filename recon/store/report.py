@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
+from recon import __version__
 from recon.core.errors import MapError, OutputError
 from recon.core.events import Listener, Notice, StreamStatus
 from recon.core.files import write_atomically
@@ -23,7 +24,7 @@ from recon.store.missing import why_no_report
 
 REPORT_VERSION = 1
 NOTABLE_LOSS = 0.1  # of the frames read
-MAIN_PACKAGES = ("recon", "av", "numpy", "open3d", "opencv-python-headless", "pycolmap", "rerun-sdk", "scipy", "torch")
+MAIN_PACKAGES = ("av", "numpy", "open3d", "opencv-python-headless", "pycolmap", "rerun-sdk", "scipy", "torch")
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class RunReport:
 
 def main_versions() -> dict[str, str]:
     """Versions of Python and of the installed main packages."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "recon": __version__}
     for package in MAIN_PACKAGES:
         try:
             versions[package] = metadata.version(package)

@@ -7,19 +7,18 @@ import re
 import resource
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
-from cli import run
+from cli import doctor, run
 from cli.__main__ import start
 from cli.dependencies import explain
 from cli.main import app
+from recon import __version__
 from recon.settings import RunSettings
 from tests.cli.conftest import Outcome, Recon
 
@@ -57,9 +56,7 @@ def test_help_names_every_command(recon: Recon) -> None:
 
 def test_the_version_matches_the_package(recon: Recon) -> None:
     outcome = recon("--version")
-    assert (outcome.code, outcome.out) == (0, f"recon {metadata.version('recon')}\n")
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert outcome.out == f"recon {pyproject['project']['version']}\n"
+    assert (outcome.code, outcome.out) == (0, f"recon {__version__}\n")
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -141,6 +138,36 @@ def test_doctor_names_missing_weights_and_how_to_get_them(
     assert re.search("not installed +VGGT-1B, .*FlashVGGT.*, ImAge; recon weights list", outcome.out)
 
 
+@pytest.mark.parametrize(
+    ("system", "machine", "missing"),
+    [
+        ("linux", "x86_64", []),
+        ("darwin", "arm64", ["xformers", "faiss-gpu-cu12"]),
+        ("win32", "AMD64", ["gtsam", "xformers", "faiss-gpu-cu12"]),
+    ],
+)
+def test_doctor_says_what_a_system_lacks(
+    system: str, machine: str, missing: list[str], recon: Recon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [package for package, _ in doctor.unavailable(system, machine)] == missing
+    monkeypatch.setattr(doctor, "unavailable", lambda *_: doctor.UNAVAILABLE)
+    monkeypatch.setitem(sys.modules, "gtsam", None)
+    outcome = recon("doctor")
+    assert outcome.code == 0
+    assert "gtsam" in outcome.out and "loops do not correct the map" in outcome.out
+
+
+def test_packages_that_doctor_calls_unavailable_are_optional_there() -> None:
+    declared = re.findall(r'"([\w-]+)[^";]*; ([^"]*)"', (ROOT / "pyproject.toml").read_text())
+    markers = {package: marker for package, marker in declared if "platform" in marker}
+    assert markers == {
+        "gtsam": "sys_platform != 'win32'",
+        "xformers": "sys_platform == 'linux' and platform_machine == 'x86_64'",
+        "faiss-gpu-cu12": "sys_platform == 'linux' and platform_machine == 'x86_64'",
+    }
+    assert [package for package, _ in doctor.UNAVAILABLE] == list(markers)
+
+
 def test_doctor_says_how_to_install_missing_packages(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open3d", None)
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -157,6 +184,8 @@ def test_a_missing_package_is_reported_in_a_sentence() -> None:
     assert ended.stderr == "recon: The Python package evo is not installed. Install all packages with: pip install .\n"
     optional = explain(ModuleNotFoundError("No module named 'laspy'", name="laspy"))
     assert str(optional) == "The Python package laspy is not installed. Install it with: pip install '.[las]'"
+    elsewhere = explain(ModuleNotFoundError("No module named 'fcntl'", name="fcntl"))
+    assert str(elsewhere) == "This program needs Linux or macOS. On Windows, run it in WSL 2."
 
 
 @pytest.mark.parametrize(
