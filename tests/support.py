@@ -28,6 +28,7 @@ from recon.core.types import (
 )
 from recon.frontend import Workplace
 from recon.settings import RunSettings
+from recon.store.ledger import TABLES, Ledger, Row, Table
 from recon.store.map import MapStore, ReconstructedMap, images_folder, open_map
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
@@ -87,6 +88,15 @@ def make_map(
         PillowImage.fromarray(render(frame)).save(images_folder(folder) / frame.name, quality=95)
     store.write_places(placed, (SkippedFrame(1, "image_0001.jpg", "blurred"),), sparse_points(placed), complete=True)
     return open_map(folder)
+
+
+def change_ledger(folder: Path, table: Table, change: Callable[[list[Row]], object]) -> None:
+    """Change the rows of a table in place, with the right checksum."""
+    ledger = Ledger(folder)
+    with ledger.writing() as connection:
+        rows = ledger._rows(connection, table, list(TABLES[table]))
+        change(rows)
+        ledger.replace(table, rows)
 
 
 def project(frame: PlacedFrame, points_world: Array) -> Array:
