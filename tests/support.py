@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,16 @@ def change_ledger(folder: Path, table: Table, change: Callable[[list[Row]], obje
         rows = ledger._rows(connection, table, list(TABLES[table]))
         change(rows)
         ledger.replace(table, rows)
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    number: int
+
+
+def finished_chunks(folder: Path) -> int:
+    """How many chunks a run has finished."""
+    return len(Ledger(folder).read("chunks", _Numbered))
 
 
 def project(frame: PlacedFrame, points_world: Array) -> Array:

@@ -42,6 +42,7 @@ from recon.store.ledger import Ledger
 from recon.store.legacy import AGAIN, REBUILD
 from recon.store.lock import sole_writer
 from recon.store.map import ReconstructedMap, open_map, places_path, submap_path
+from recon.store.missing import why_no_map
 
 MAX_MEAN_ERROR = 3.0
 POSE_TOLERANCE = 1e-5
@@ -236,6 +237,8 @@ def _check_files(outputs: _Outputs) -> str:
     """The files with arrays are those that the ledger names, byte for byte."""
     ledger = Ledger(outputs.folder)
     files, known = ledger.files().values(), 0
+    if not files:
+        raise CheckError(why_no_map(outputs.folder))
     for file in files:
         path = ledger.path.with_name(file.name)
         try:

@@ -85,13 +85,13 @@ class ChunkRecord:
     reasons as text alone. memory: the front end's memory after the chunk.
     """
 
-    number: int
     overlap: int
     frames: tuple[FrameRecord, ...]
     placed: tuple[PosedRecord, ...]
     unplaced: dict[int, Unplaced | str]
     revised: dict[int, Matrix]
     memory: Row
+    number: int = 0
 
 
 class Journal:

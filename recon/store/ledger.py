@@ -31,28 +31,29 @@ Content = TypeVar("Content")
 NAME = "map.db"
 APPLICATION_ID = 0x7265636F  # "reco"
 PATIENCE = 10.0  # seconds to wait for another process
+JSON = "JSON TEXT"
 SUMS = "sums"  # of the other tables
 TABLES: dict[str, dict[str, str]] = {
-    "map": {"complete": "INTEGER", "world_from_points": "JSON", "metric": "JSON"},
+    "map": {"complete": "INTEGER", "world_from_points": JSON, "metric": JSON},
     "frames": {
         "index": "INTEGER PRIMARY KEY",
         "timestamp": "REAL",
         "name": "TEXT",
-        "camera": "JSON",
-        "world_from_cam": "JSON",
+        "camera": JSON,
+        "world_from_cam": JSON,
         "mapped": "INTEGER",
     },
     "skipped": {"index": "INTEGER", "name": "TEXT", "reason": "TEXT", "kind": "TEXT"},
-    "earlier": {"index": "INTEGER PRIMARY KEY", "world_from_cam": "JSON"},
-    "parts": {"first": "INTEGER PRIMARY KEY", "start": "REAL", "source": "TEXT", "settings": "JSON"},
+    "earlier": {"index": "INTEGER PRIMARY KEY", "world_from_cam": JSON},
+    "parts": {"first": "INTEGER PRIMARY KEY", "start": "REAL", "source": "TEXT", "settings": JSON},
     "chunks": {
         "number": "INTEGER PRIMARY KEY",
         "overlap": "INTEGER",
-        "frames": "JSON",
-        "placed": "JSON",
-        "unplaced": "JSON",
-        "revised": "JSON",
-        "memory": "JSON",
+        "frames": JSON,
+        "placed": JSON,
+        "unplaced": JSON,
+        "revised": JSON,
+        "memory": JSON,
     },
     "files": {"stem": "TEXT PRIMARY KEY", "name": "TEXT", "bytes": "INTEGER", "crc32": "INTEGER"},
     SUMS: {"name": "TEXT PRIMARY KEY", "crc32": "INTEGER"},
@@ -195,8 +196,8 @@ class Ledger:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                 _set_journal_mode(connection)
-        for stem, name in written:
-            self._delete_others(stem, name)
+        for stem, name in written:  # those that had a stem before, or that a killed writer has left
+            self._delete_all(f"{stem}.", but=name)
 
     def _rows(self, connection: sqlite3.Connection, table: str, columns: list[str]) -> list[Row]:
         """The rows of a table with some of its columns."""
@@ -206,7 +207,10 @@ class Ledger:
             raise MapError(f"{self.path} is damaged: the checksum of {table} differs. {AGAIN}")
         kinds = TABLES[table]
         places = [(number, name) for number, name in enumerate(kinds) if name in columns]
-        return [{name: _decoded(row[number], kinds[name]) for number, name in places} for row in rows]
+        try:
+            return [{name: _decoded(row[number], kinds[name]) for number, name in places} for row in rows]
+        except (ValueError, TypeError) as error:
+            raise MapError(f"{self.path} is damaged: {table} holds no JSON ({error}). {AGAIN}") from error
 
     def _insert(self, connection: sqlite3.Connection, table: str, rows: Iterable[Row]) -> None:
         kinds = TABLES[table]
@@ -243,31 +247,36 @@ class Ledger:
     def _convert(self) -> None:
         """Create the ledger from the files of an earlier version, or empty, if it is missing."""
         if not self.path.is_file():
-            for left in self.path.parent.glob(f"{NAME}*"):  # of a ledger that was deleted, or of a kill
-                left.unlink()
             part = self.path.with_name(f"{NAME}.part")
-            with closing(_connect(part, "mode=rwc")) as connection:
-                connection.execute("PRAGMA synchronous=FULL")
-                connection.execute("BEGIN")
-                for table, columns in TABLES.items():
-                    listed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
-                    connection.execute(f'CREATE TABLE "{table}" ({listed})')
-                    if table != SUMS:
-                        self._insert(connection, table, legacy.rows(self.folder, table))
-                _write_sums(connection, self._changed)
-                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version={LEDGER_VERSION}")
-                connection.execute("COMMIT")
-            self._changed.clear()
-            part.replace(self.path)
-            sync_folder(self.path.parent)
+            try:
+                self._delete_all(NAME)  # of a ledger that was deleted, or of a kill
+                with closing(_connect(part, "mode=rwc")) as connection:
+                    self._create(connection)
+                part.replace(self.path)
+                sync_folder(self.path.parent)
+            finally:
+                self._changed.clear()
+                self._delete_all(part.name)
         legacy.discard(self.folder)  # also after a kill that left both
 
-    def _delete_others(self, stem: str, name: str) -> None:
-        """Delete the files that had a stem before, or that a killed writer has left."""
+    def _create(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("BEGIN")
+        for table, columns in TABLES.items():
+            listed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+            connection.execute(f'CREATE TABLE "{table}" ({listed})')
+        for table, rows in legacy.all_rows(self.folder):
+            self._insert(connection, table, rows)
+        _write_sums(connection, self._changed)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={LEDGER_VERSION}")
+        connection.execute("COMMIT")
+
+    def _delete_all(self, prefix: str, but: str = "") -> None:
+        """Delete the files beside the ledger whose names begin like this, as far as possible."""
         with suppress(OSError):
-            for path in self.path.parent.glob(f"{stem}.*"):
-                if path.name != name:
+            for path in self.path.parent.glob(f"{prefix}*"):
+                if path.name != but:
                     path.unlink()
 
     @contextmanager
@@ -354,10 +363,10 @@ def _encoded(value: Any, kind: str) -> Any:
     """A value as SQLite stores it."""
     if value is None:
         return None
-    if kind == "JSON":
+    if kind == JSON:
         return json.dumps(value, default=os.fspath)
     return os.fsencode(value) if kind.startswith("TEXT") and isinstance(value, str) else value
 
 
 def _decoded(value: Any, kind: str) -> Any:
-    return json.loads(value) if kind == "JSON" and value is not None else value
+    return json.loads(value) if kind == JSON and value is not None else value

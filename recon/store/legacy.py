@@ -7,7 +7,7 @@ poses of the map that an unfinished run extends.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,13 @@ def rows(folder: Path, table: str) -> list[Row]:
         raise MapError(f"{path} is damaged ({error!r}). {AGAIN}") from error
 
 
+def all_rows(folder: Path) -> Iterator[tuple[str, list[Row]]]:
+    """All tables, but without a run of version 1. Raises MapError if a file is damaged."""
+    run = _content(folder / "map" / "run.json", (1, JOURNAL_VERSION), REBUILD)
+    left = ("parts", "chunks") if run and run["version"] < JOURNAL_VERSION else ()
+    yield from ((table, rows(folder, table)) for table in READ if table not in left)
+
+
 def discard(folder: Path) -> None:
     """Delete the files. Raises OSError."""
     for path in (*(folder / "map" / name for name in set(FILES.values())), *(folder / "map").glob("chunk_*.json")):
@@ -73,7 +80,7 @@ def _content(path: Path, versions: int | tuple[int, ...], remedy: str) -> Row | 
     """The object in a file; None if there is none."""
     try:
         return read_object(path, versions, remedy)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise MapError(f"{path} is damaged ({error!r}). {remedy}") from error
@@ -112,7 +119,7 @@ def _skipped(folder: Path) -> list[Row]:
 
 def _parts(folder: Path) -> list[Row]:
     content = _content(folder / "map" / "run.json", (1, JOURNAL_VERSION), REBUILD)
-    return list(content["parts"]) if content and content["version"] == JOURNAL_VERSION else []
+    return list(content["parts"]) if content else []
 
 
 def _chunks(folder: Path) -> list[Row]:

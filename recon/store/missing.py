@@ -32,7 +32,7 @@ def _why_unfinished(folder: Path) -> str:
     if (folder / PART / "map").exists():
         return f".{about}"
     if Ledger(folder).has("parts"):
-        return f": its run ended before it had placed a chunk. Resume it with: {resume}{_then(about)}"
+        return f": its run ended before the first chunk was finished. Resume it with: {resume}{_then(about)}"
     if about:
         return f": its run was killed. Start again with: {create} --overwrite{_then(about)}"
     return f": {Ledger(folder).path} is missing. Create one with: {create}"
