@@ -26,17 +26,18 @@ FILES = {
     "skipped": "map.json",
     "parts": "run.json",
     "earlier": "finished.json",
+    "chunks": "chunk_*.json",
 }
 
 
 def path_of(folder: Path, table: str) -> Path:
-    """The file that held a table."""
+    """The file that held a table, or the pattern of the names of several."""
     return folder / "map" / FILES.get(table, "")
 
 
 def has(folder: Path, table: str) -> bool:
-    """Whether there is the file that held a table."""
-    return (_chunk_path(folder, 0) if table == "chunks" else path_of(folder, table)).is_file()
+    """Whether there is a file that held a table."""
+    return any((folder / "map").glob(FILES[table]))
 
 
 def rows(folder: Path, table: str) -> list[Row]:
@@ -57,8 +58,9 @@ def all_rows(folder: Path) -> Iterator[tuple[str, list[Row]]]:
 
 def discard(folder: Path) -> None:
     """Delete the files. Raises OSError."""
-    for path in (*(folder / "map" / name for name in set(FILES.values())), *(folder / "map").glob("chunk_*.json")):
-        path.unlink(missing_ok=True)
+    for pattern in set(FILES.values()):
+        for path in (folder / "map").glob(pattern):
+            path.unlink()
 
 
 def with_kinds(content: Row) -> Row:
@@ -126,7 +128,7 @@ def _chunks(folder: Path) -> list[Row]:
     found: list[Row] = []
     while (content := _content(path := _chunk_path(folder, len(found)), JOURNAL_VERSION, REBUILD)) is not None:
         found.append(content | {"number": len(found)})
-    if len(found) < len(list((folder / "map").glob("chunk_*.json"))):
+    if len(found) < len(list((folder / "map").glob(FILES["chunks"]))):
         raise MapError(f"{path} is missing, although later chunks are finished. {REBUILD}")
     return found
 
