@@ -17,7 +17,7 @@ from recon.core.refusal import Hindrance
 from recon.core.similarity import Sim3
 from recon.core.types import SkippedFrame
 from recon.store.finished import finished_world
-from recon.store.journal import FrameRecord, Journal, read_journal
+from recon.store.journal import FrameRecord, read_journal
 from recon.store.ledger import Ledger
 from recon.store.map import move_map, open_map, stored_metric
 from recon.store.summary import summarise
@@ -50,8 +50,10 @@ def expect_complete(folder: Path) -> None:
         was = placed(frame.index, frame.camera)
         assert (frame.name, frame.timestamp) == (was.name, was.timestamp)
         assert frame.world_from_cam.isclose(was.world_from_cam, atol=1e-12)
-    kinds = [(3, "6.jpg", "unreadable"), (9, "9.jpg", "passed")]
-    assert [(frame.name, frame.kind) for frame in found.skipped] == [(name, kind) for _, name, kind in kinds]
+    assert found.skipped == (
+        SkippedFrame(6, "6.jpg", "the file is empty"),
+        SkippedFrame(9, "9.jpg", "little new", "passed"),
+    )
     assert np.array_equal(found.points.positions, POINTS.positions)
     assert [geometry.index for _, geometry in found.geometry()] == [3, 4, 7, 8]
     assert not found.complete
@@ -82,12 +84,9 @@ def test_the_first_writer_converts_it(old: Path) -> None:
     move_map(old, IDENTITY, stored_metric(old))
     assert sorted(content(old)) == ["map.db", "points.npz", "submap_0000.npz", "submap_0001.npz"]
     expect_complete(old)
-    files = Ledger(old).files().values()
-    assert [(file.stem, file.crc32) for file in files] == [
-        ("submap_0000", None),
-        ("submap_0001", None),
-        ("points", None),
-    ]
+    files = Ledger(old).files()
+    assert list(files) == ["submap_0000", "submap_0001", "points"]
+    assert {file.crc32 for file in files.values()} == {None}
 
 
 @pytest.mark.parametrize("moment", ["_create", "_require_ours"])
@@ -127,12 +126,7 @@ def test_maps_of_early_builds_identify_passed_frames_by_their_reason(old: Path) 
     reasons = ("was passed over as it shows little new, and the map has no points to place it by", "the file is empty")
     rows = [{"index": number, "name": f"{number}.jpg", "reason": reason} for number, reason in enumerate(reasons)]
     change(old, "map.json", lambda places: places.update(skipped=rows))
-    expected = tuple(SkippedFrame(number, f"{number}.jpg", reason) for number, reason in enumerate(reasons))
-    found = open_map(old).skipped
-    assert [(frame.index, frame.name, frame.reason) for frame in found] == [
-        (frame.index, frame.name, frame.reason) for frame in expected
-    ]
-    assert [frame.kind for frame in found] == ["passed", "unplaced"]
+    assert [frame.kind for frame in open_map(old).skipped] == ["passed", "unplaced"]
 
 
 def change(folder: Path, name: str, how: Callable[[Any], object]) -> None:
@@ -191,9 +185,6 @@ def test_a_missing_chunk_is_named(old: Path) -> None:
         read_journal(old)
 
 
-def test_a_run_continues_it(old: Path) -> None:
-    journal = read_journal(old)
-    assert isinstance(journal, Journal)
-    journal.ledger.replace("parts", [{"first": 0, "start": 0.0, "source": "\udcff", "settings": {}}])
-    assert [part.source for part in read_journal(old).parts] == ["\udcff"]  # a path that is not valid UTF-8
-    assert len(read_journal(old).finished) == 2
+def test_paths_need_not_be_valid_utf8(old: Path) -> None:
+    Ledger(old).replace("parts", [{"first": 0, "start": 0.0, "source": "\udcff", "settings": {}}])
+    assert [part.source for part in read_journal(old).parts] == ["\udcff"]
