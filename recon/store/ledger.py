@@ -137,6 +137,17 @@ class Ledger:
         found = self.files().get(stem)
         return self.path.with_name(found.name if found else f"{stem}.npz")
 
+    def load(self, stem: str, read: Callable[[Path], Content]) -> Content:
+        """What ``read`` makes of the file with that stem; again, if a writer has replaced it in the meantime."""
+        path = self.file(stem)
+        while True:
+            try:
+                return read(path)
+            except MapError:
+                before, path = path, self.file(stem)
+                if path == before:
+                    raise
+
     def write_file(self, stem: str, write: Callable[[IO[bytes]], object]) -> None:
         """Write a file under a new name through ``write(file)``, which must not seek. The file that had this stem
         before is deleted after the transaction. Raises OutputError.

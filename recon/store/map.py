@@ -66,10 +66,10 @@ class ReconstructedMap:
         placed = {frame.index: frame for frame in self.frames if only is None or frame.index in only}
         ledger = Ledger(self.folder)
         for stem in _submaps(ledger):
-            path = ledger.file(stem)  # a run may have replaced it since the last one was read
-            if only is not None and placed.keys().isdisjoint(frames_in(path)):
+            if only is not None and placed.keys().isdisjoint(ledger.load(stem, frames_in)):
                 continue
-            for geometry in read_submap(path, placed):
+            path, arrays = ledger.load(stem, lambda path: (path, _submap_arrays(path)))
+            for geometry in _unpacked(path, arrays, placed):
                 yield placed[geometry.index], geometry
 
     @property
@@ -217,10 +217,7 @@ def read_arrays(path: Path) -> dict[int, tuple[FrameArrays, Array | None]]:
 
 def open_map(folder: Path) -> ReconstructedMap:
     """Read the map in ``folder``. Raises MapError if there is none, or if it is damaged or of another version."""
-    stored = _read_places(folder)
-    if not stored.points.is_file():  # a run has replaced it in the meantime
-        stored = _read_places(folder)
-    points = _read_points(stored.points)
+    stored, points = Ledger(folder).load("points", lambda _: _read_with_points(folder))
     points = replace(points, positions=stored.world_from_points.apply(points.positions))
     frames, between = ([frame for frame, kind in stored.frames if kind == mapped] for mapped in (1, 0))
     metric = stored.metric if stored.complete else None
@@ -309,6 +306,11 @@ def _read_places(folder: Path, ledger: Ledger | None = None) -> _Places:
     return _Places(bool(states[0].complete), frames, tuple(skipped), world_from_points, states[0].metric, points)
 
 
+def _read_with_points(folder: Path) -> tuple[_Places, SparsePoints]:
+    stored = _read_places(folder)
+    return stored, _read_points(stored.points)
+
+
 def _frame_row(frame: PlacedFrame, mapped: Literal[0, 1]) -> dict[str, Any]:
     pose, camera = frame.world_from_cam.matrix().tolist(), vars(frame.camera)
     return vars(frame) | {"camera": camera, "world_from_cam": pose, "mapped": mapped}
@@ -352,8 +354,13 @@ def frames_in(path: Path) -> list[int]:
 
 
 def read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:
-    """The placed frames in a submap's file. Raises MapError, while iterating, if it is missing or damaged."""
-    arrays = _submap_arrays(path)
+    """The placed frames in a submap's file. Raises MapError, also while iterating, if it is missing or damaged."""
+    return _unpacked(path, _submap_arrays(path), placed)
+
+
+def _unpacked(
+    path: Path, arrays: Mapping[str, np.ndarray], placed: Mapping[int, PlacedFrame]
+) -> Iterator[FrameGeometry]:
     with _damage_named(path):
         for row, index in enumerate(arrays["frame_indices"].tolist()):
             if index not in placed:

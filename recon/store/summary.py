@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -184,4 +185,8 @@ def _extent(centres: Iterable[tuple[float, ...]]) -> tuple[float, float, float]:
 
 def _size(folder: Path) -> int:
     """Bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    found = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a run has replaced it in the meantime
+            found += path.stat().st_size if path.is_file() else 0
+    return found
