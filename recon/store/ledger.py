@@ -17,6 +17,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
+import msgspec
+
 from recon.core.errors import MapError, OutputError, ReconError
 from recon.core.files import sync_folder, write_atomically
 from recon.core.typed_json import typed
@@ -332,7 +334,7 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?{options}", uri=True, timeout=PATIENCE, isolation_level=None
     )
-    connection.text_factory = os.fsdecode  # paths need not be valid UTF-8
+    connection.text_factory = bytes  # paths need not be valid UTF-8
     return connection
 
 
@@ -363,11 +365,8 @@ def _all_rows(connection: sqlite3.Connection, table: str) -> list[tuple[Any, ...
     return connection.execute(f'SELECT * FROM "{table}" ORDER BY rowid').fetchall()
 
 
-def _sum(rows: Iterable[tuple[Any, ...]]) -> int:
-    found = 0
-    for row in rows:
-        found = zlib.crc32(repr(row).encode(errors="surrogateescape"), found)
-    return found
+def _sum(rows: list[tuple[Any, ...]]) -> int:
+    return zlib.crc32(msgspec.msgpack.encode(rows))
 
 
 def _encoded(value: Any, kind: str) -> Any:
@@ -375,9 +374,23 @@ def _encoded(value: Any, kind: str) -> Any:
     if value is None:
         return None
     if kind == JSON:
-        return json.dumps(value, default=os.fspath)
+        try:
+            return msgspec.json.encode(value, enc_hook=_plain).decode()
+        except UnicodeEncodeError:
+            return json.dumps(value, default=_plain)  # it escapes paths that are not valid UTF-8
     return os.fsencode(value) if kind.startswith("TEXT") and isinstance(value, str) else value
 
 
+def _plain(value: object) -> object:
+    return float(value) if isinstance(value, float) else os.fspath(value)  # type: ignore[call-overload]
+
+
 def _decoded(value: Any, kind: str) -> Any:
-    return json.loads(value) if kind == JSON and value is not None else value
+    if not isinstance(value, bytes):
+        return value
+    if kind != JSON:
+        return os.fsdecode(value)
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return json.loads(value)
