@@ -86,7 +86,7 @@ class Ledger:
         self.path = folder / "map" / NAME
         self._connection: sqlite3.Connection | None = None
         self._changed = set[str]()  # tables
-        self._written = list[tuple[str, str]]()  # stems and names of files
+        self._written = dict[str, str]()  # names of files by stem
 
     def has(self, table: Table) -> bool:
         """Whether a table has a row: ``map`` once a chunk is placed, ``parts`` if a run made the map. What cannot be
@@ -166,7 +166,7 @@ class Ledger:
             write_atomically(self.path.with_name(name), write_summed)
             row = {"stem": stem, "name": name, "bytes": summed.bytes, "crc32": summed.crc32}
             self._insert(connection, "files", [row])
-            self._written.append((stem, name))
+            self._written[stem] = name
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection | None]:
@@ -198,7 +198,7 @@ class Ledger:
                 self._require_ours(connection)
                 connection.execute("PRAGMA synchronous=FULL")
                 connection.execute("BEGIN IMMEDIATE")
-                self._connection, self._written = connection, []
+                self._connection, self._written = connection, {}
                 try:
                     yield connection
                     _write_sums(connection, self._changed)
@@ -209,7 +209,7 @@ class Ledger:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                 _set_journal_mode(connection)
-        for stem, name in written:  # those that had a stem before, or that a killed writer has left
+        for stem, name in written.items():  # those that had a stem before, or that a killed writer has left
             self._delete_all(f"{stem}.", but=name)
 
     def _rows(self, connection: sqlite3.Connection, table: str, columns: list[str]) -> list[Row]:
@@ -262,7 +262,8 @@ class Ledger:
         if not self.path.is_file():
             part = self.path.with_name(f"{NAME}.part")
             try:
-                self._delete_all(NAME)  # of a ledger that was deleted, or of a kill
+                self._delete_all(f"{NAME}-")  # of a ledger that was deleted: it is not for the new one
+                self._delete_all(part.name)
                 with closing(_connect(part, "mode=rwc")) as connection:
                     self._create(connection)
                 part.replace(self.path)
@@ -304,7 +305,7 @@ class Ledger:
             if name.startswith(OUT_OF_REACH) and writing:
                 raise self._unwritable(str(error)) from error
             if name.startswith(OUT_OF_REACH):
-                raise MapError(f"Cannot read {self.path}: {error}. Copy the map to where you can write.") from error
+                raise MapError(f"Cannot read {self.path}: {error}. Copy the map to a folder that is yours.") from error
             raise MapError(f"{self.path} is damaged ({error}). {AGAIN}") from error
         except OSError as error:
             raise self._unwritable(error.strerror or str(error)) from error
@@ -353,7 +354,7 @@ def _next_name(stem: str, before: str) -> str:
     if not before:
         return f"{stem}.npz"
     number = before.removeprefix(f"{stem}.").removesuffix("npz").removesuffix(".")
-    return f"{stem}.{int(number or 1) + 1}.npz"
+    return f"{stem}.{int(number) + 1 if number.isdecimal() else 2}.npz"
 
 
 def _write_sums(connection: sqlite3.Connection, tables: Iterable[str]) -> None:

@@ -172,8 +172,7 @@ class MapStore:
         arrays = {field.name: getattr(points, field.name) for field in fields(points)}
         with self.ledger.writing():
             self.ledger.write_file("points", lambda file: save_arrays(file, arrays))
-            state = {"complete": int(complete), "world_from_points": np.eye(4).tolist(), "metric": _row(metric)}
-            self.ledger.replace("map", [state])
+            self.ledger.replace("map", [_state_row(Sim3.identity(), metric, complete=complete)])
             rows = [_frame_row(frame, 1) for frame in frames] + [_frame_row(frame, 0) for frame in between]
             self.ledger.replace("frames", rows)
             self.ledger.replace("skipped", map(vars, skipped))
@@ -246,9 +245,8 @@ def move_map(folder: Path, to_from_world: Sim3, metric: Metric | None) -> None:
             for frame, mapped in stored.frames
         ]
         ledger.replace("frames", moved)
-        world_from_points = (to_from_world @ stored.world_from_points).matrix().tolist()
-        state = {"complete": int(stored.complete), "world_from_points": world_from_points, "metric": _row(metric)}
-        ledger.replace("map", [state])
+        world_from_points = to_from_world @ stored.world_from_points
+        ledger.replace("map", [_state_row(world_from_points, metric, complete=stored.complete)])
 
 
 @dataclass(frozen=True)
@@ -316,8 +314,12 @@ def _frame_row(frame: PlacedFrame, mapped: Literal[0, 1]) -> dict[str, Any]:
     return vars(frame) | {"camera": camera, "world_from_cam": pose, "mapped": mapped}
 
 
-def _row(metric: Metric | None) -> dict[str, Any] | None:
-    return asdict(metric) if metric else None
+def _state_row(world_from_points: Sim3, metric: Metric | None, *, complete: bool) -> dict[str, Any]:
+    return {
+        "complete": int(complete),
+        "world_from_points": world_from_points.matrix().tolist(),
+        "metric": asdict(metric) if metric else None,
+    }
 
 
 def _placed(row: _FrameRow) -> PlacedFrame:

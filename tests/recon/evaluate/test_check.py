@@ -14,8 +14,9 @@ from PIL import Image
 
 from recon.core.metric import Metric
 from recon.core.similarity import Sim3
-from recon.evaluate.check import check_folder, repair_folder
+from recon.evaluate.check import _check_files, _Outputs, check_folder, repair_folder
 from recon.exports import export
+from recon.exports.readers import CheckError
 from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct
 from recon.settings import RunSettings
@@ -146,6 +147,28 @@ def test_damaged_depth_fails(folder):
     truncate(path)
     assert failures(folder).keys() == {"files", "map", "folds", "colours"}
     assert failures(folder)["map"].startswith(f"{path} is missing or damaged")
+
+
+@pytest.mark.parametrize("name", ["submap_0000.npz", "points.npz"])
+def test_one_flipped_bit_is_found_wherever_it_is(folder, name):
+    path = folder / "map" / name
+    whole = path.read_bytes()
+    for place in (0, 10, len(whole) // 3, len(whole) - 40, len(whole) - 1):
+        path.write_bytes(bytes(byte ^ (number == place) for number, byte in enumerate(whole)))
+        with pytest.raises(CheckError, match=rf"^{path} is damaged: its checksum is \w+, expected \w+\. {AGAIN}$"):
+            _check_files(_Outputs(folder))
+    path.write_bytes(whole[:-1])
+    assert failures(folder)["files"] == f"{path} has {len(whole) - 1} bytes, expected {len(whole)}. {AGAIN}"
+    path.unlink()
+    assert failures(folder)["files"] == f"{path} cannot be read: No such file or directory. {AGAIN}"
+
+
+def test_files_without_known_checksums_are_counted(folder):
+    change_ledger(folder, "files", lambda rows: rows[0].update(crc32=None))
+    said = _check_files(_Outputs(folder))
+    assert said.startswith(
+        "2 files with depth and points have the checksums in the ledger; 1 are of an earlier version"
+    )
 
 
 def changed(reconstruction, **changes) -> str:

@@ -346,3 +346,12 @@ def test_a_transaction_that_fails_changes_nothing(run: Path) -> None:
     MapStore(run, ledger).write_places((), (), SparsePoints.empty(), complete=True)
     assert before == ["map.db", "points.npz", "submap_0000.npz", "submap_0001.npz"]
     assert names(run) == ["map.db", "points.2.npz", "submap_0000.npz", "submap_0001.npz"]
+
+
+def test_a_file_may_be_written_twice_in_a_transaction(run: Path) -> None:
+    ledger = Ledger(run)
+    with ledger.writing():
+        for content in (b"first", b"second"):
+            ledger.write_file("points", lambda file, content=content: file.write(content))
+    assert ledger.file("points").read_bytes() == b"second"
+    assert names(run) == ["map.db", "points.3.npz", "submap_0000.npz", "submap_0001.npz"]
