@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +19,8 @@ from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct
 from recon.settings import RunSettings
 from recon.store import ledger as module
-from recon.store.journal import read_journal
-from recon.store.ledger import Ledger
 from recon.store.map import open_map
+from tests.kills import expect_sound
 from tests.support import ExactFrontEnd, placed_frame, render, true_model
 
 FRAMES = 10
@@ -132,22 +130,3 @@ def test_every_state_that_a_power_cut_leaves_opens_and_resumes(
         shutil.rmtree(folder)
     assert {chunks for _, chunks, _ in seen} == {0, 1, 2, 3}
     assert (FRAMES, 3, True) in seen
-
-
-def expect_sound(folder: Path) -> tuple[int, int, bool]:
-    """Assert that the files are those that the ledger names; frames, finished chunks, whether the map is complete."""
-    ledger = Ledger(folder)
-    if not ledger.path.is_file():
-        return 0, 0, False
-    for file in ledger.files().values():
-        content = (folder / "map" / file.name).read_bytes()
-        assert (len(content), zlib.crc32(content)) == (file.bytes, file.crc32), file
-    chunks = read_journal(folder).finished if ledger.has("parts") else ()
-    if not ledger.has("map"):
-        assert not chunks
-        return 0, 0, False
-    found = open_map(folder)
-    assert len(list(found.geometry())) == len(found.frames)
-    placed = {row.index for chunk in chunks for row in chunk.placed}
-    assert placed == {frame.index for frame in found.frames}  # the map is as of its last finished chunk
-    return len(found.frames), len(chunks), found.complete
