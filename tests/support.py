@@ -99,6 +99,13 @@ def change_ledger(folder: Path, table: Table, change: Callable[[list[Row]], obje
         ledger.replace(table, rows)
 
 
+def forget_depth(folder: Path) -> None:
+    """Make a map one without depth."""
+    for path in open_map(folder).submap_files:
+        path.unlink()
+    change_ledger(folder, "files", lambda rows: rows.__setitem__(slice(None), rows[-1:]))  # that of the points
+
+
 @dataclass(frozen=True)
 class _Numbered:
     number: int
