@@ -20,6 +20,7 @@ from recon.exports import written_names
 from recon.settings import RunSettings
 from recon.sources import Source
 from recon.store.journal import Journal
+from recon.store.ledger import Ledger
 from recon.store.lock import LOCK, sole_writer
 from recon.store.map import incoming_folder, open_map
 from recon.store.missing import PART, REPLACED
@@ -37,7 +38,7 @@ OUTPUTS = (
     TRACKED,
     *written_names(by_every_run=False),
 )
-SIGNS_OF_A_MAP = ("map/run.json", "map/map.json", f"{REPLACED}/map", f"{PART}/map")
+SIGNS_OF_A_MAP = ("map/map.db", "map/run.json", "map/map.json", f"{REPLACED}/map", f"{PART}/map")
 SIGNS_OF_A_RUN = ("report.json", *SIGNS_OF_A_MAP)
 DATABASE_FAULTS = ("SQLite error", "database factory")  # what pycolmap says when the disk is full
 
@@ -93,7 +94,7 @@ def require_empty(out: Path) -> None:
 def discard_unfinished(out: Path) -> str:
     """Delete an unfinished map from a folder that a command has made; returns a sentence about what is left."""
     (out / LOCK).unlink(missing_ok=True)
-    if (out / MAP / "map.json").is_file() and open_map(out).complete:
+    if _has_map(out) and open_map(out).complete:
         again = f"recon check {shlex.quote(str(out))} --repair"
         return f"Interrupted. The new map is complete; write its outputs with: {again}"
     discard_map(out)
@@ -222,7 +223,7 @@ def _is_ours(aside: Path) -> bool:
 
 
 def _has_map(out: Path) -> bool:
-    return (out / MAP / "map.json").is_file()
+    return Ledger(out).has("map")
 
 
 def _delete(out: Path, names: tuple[str, ...]) -> None:

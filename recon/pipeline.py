@@ -100,7 +100,7 @@ def reconstruct_source(
         journal = open_journal(name, source, out, settings)
         settings = settings.with_keyframes(journal.parts[-1].settings.source.keyframes)
         source.keyframes = journal.keyframes
-        with explained(out, resumable=prepared.resumable), full_disk_explained(out):
+        with explained(out, partial(journal.ledger.has, "map"), resumable=prepared.resumable), full_disk_explained(out):
             tell = workers.listener = Announcer(out, listeners)
             tracking = _tracked(source, journal.parts[-1], out, tell, settings, separate=workers.separate)
             if settings.resume:
@@ -252,9 +252,10 @@ class Run:
         """Place a chunk and store it on disk. memory: the front end's memory after the chunk."""
         self._frames.explain(chunk, geometry)
         submap = self._map.add(chunk, geometry)
-        if submap:
-            self._write_places()
-        self._journal.write(chunk, geometry, memory)
+        with self._store.transaction():
+            if submap:
+                self._write_places()
+            self._journal.write(chunk, geometry, memory)
         status = self._tell_status()
         residual, seconds = submap.residual if submap else 0.0, self._watch.seconds - self._chunk_end
         # Frames of the next chunk may have been read already.

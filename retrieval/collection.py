@@ -25,6 +25,7 @@ from recon.settings import PlaceSettings
 from recon.sources.base import working_image
 from recon.sources.decoding import UnreadableImage, read_photo
 from recon.sources.kinds import is_image
+from recon.store.ledger import Ledger
 from retrieval.describer import Descriptors, PlaceDescriber, PlaceLearner, WordDescriber, open_describer
 from retrieval.index import PlaceIndex
 from retrieval.vlad import VladDescriber, Vocabulary
@@ -130,7 +131,7 @@ def list_images(folder: Path) -> list[Path]:
     """Image files of a folder and its subfolders, sorted. Raises SourceError if there are none."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder. Give a folder of images.")
-    if (folder / "map" / "map.json").is_file():
+    if Ledger(folder).has("map"):
         raise SourceError(f"{folder} is the folder of a run. Give that of its images, {folder / 'colmap' / 'images'}.")
     paths = sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file() and is_image(p))
     if not paths:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from recon.core.types import (
 )
 from recon.frontend import Workplace
 from recon.settings import RunSettings
+from recon.store.ledger import TABLES, Ledger, Row, Table
 from recon.store.map import MapStore, ReconstructedMap, images_folder, open_map
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
@@ -87,6 +88,32 @@ def make_map(
         PillowImage.fromarray(render(frame)).save(images_folder(folder) / frame.name, quality=95)
     store.write_places(placed, (SkippedFrame(1, "image_0001.jpg", "blurred"),), sparse_points(placed), complete=True)
     return open_map(folder)
+
+
+def change_ledger(folder: Path, table: Table, change: Callable[[list[Row]], object]) -> None:
+    """Change the rows of a table in place, with the right checksum."""
+    ledger = Ledger(folder)
+    with ledger.writing() as connection:
+        rows = ledger._rows(connection, table, list(TABLES[table]))
+        change(rows)
+        ledger.replace(table, rows)
+
+
+def forget_depth(folder: Path) -> None:
+    """Make a map one without depth."""
+    for path in open_map(folder).submap_files:
+        path.unlink()
+    change_ledger(folder, "files", lambda rows: rows.__setitem__(slice(None), rows[-1:]))  # that of the points
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    number: int
+
+
+def finished_chunks(folder: Path) -> int:
+    """How many chunks a run has finished."""
+    return len(Ledger(folder).read("chunks", _Numbered))
 
 
 def project(frame: PlacedFrame, points_world: Array) -> Array:

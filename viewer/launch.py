@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from recon.core.errors import DependencyError, MapError, SettingsError
+from recon.store.ledger import Ledger
 from recon.store.missing import about_replaced, why_no_map
 from viewer.page import serve_page
 
@@ -48,9 +49,10 @@ def show(folder: Path, *, web: bool = False) -> None:
 
 
 def _why_no_recording(folder: Path) -> str:
-    if not (folder / "map" / "map.json").is_file():
+    ledger = Ledger(folder)
+    if not ledger.has("map"):
         return why_no_map(folder)
-    if (folder / "report.json").is_file() and not (folder / "map" / "run.json").is_file():
+    if (folder / "report.json").is_file() and not ledger.has("parts"):
         return f"{folder} has no recording; only runs make one. Open {folder / 'report.html'} in a browser."
     return (
         f"{folder} has no recording, as its run did not use --viewer record. Make one with: recon run SOURCE --out "

@@ -6,7 +6,7 @@ import faulthandler
 import shlex
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -48,10 +48,10 @@ class WorkerDied(Exception):  # noqa: N818  an event, which ``explained`` turns 
 
 
 @contextmanager
-def explained(folder: Path, *, resumable: bool) -> Iterator[None]:
+def explained(folder: Path, has_map: Callable[[], bool], *, resumable: bool) -> Iterator[None]:
     """Turn any unforeseen exception into an UnexpectedError; a library that crashes leaves its stack in the same file.
 
-    resumable: whether the run in ``folder`` can be resumed.
+    has_map: whether there is one in ``folder``. resumable: whether the run there can be resumed.
     """
     with _crash_noted(folder / ERROR_FILE):
         try:
@@ -59,11 +59,11 @@ def explained(folder: Path, *, resumable: bool) -> Iterator[None]:
         except ReconError:
             raise
         except WorkerDied as end:
-            raise _of_worker(end, folder, resumable=resumable) from end
+            raise _of_worker(end, folder, _kept(folder, has_map=has_map(), resumable=resumable)) from end
         except Exception as error:
             note_traceback(error, folder)
             sentence = f"Unexpected error ({short(error)}), see {folder / ERROR_FILE}."
-            raise UnexpectedError(f"{sentence} {_kept(folder, resumable=resumable)}") from error
+            raise UnexpectedError(f"{sentence} {_kept(folder, has_map=has_map(), resumable=resumable)}") from error
 
 
 @contextmanager
@@ -91,17 +91,16 @@ def _crash_noted(path: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def _of_worker(end: WorkerDied, folder: Path, *, resumable: bool) -> ReconError:
-    kept = _kept(folder, resumable=resumable)
+def _of_worker(end: WorkerDied, folder: Path, kept: str) -> ReconError:
     if end.signal == signal.SIGKILL:
         return ResourceError(f"T{str(end)[1:]}. {kept}")
     return UnexpectedError(f"T{str(end)[1:]}, see {folder / ERROR_FILE}. {kept}")
 
 
-def _kept(folder: Path, *, resumable: bool) -> str:
+def _kept(folder: Path, *, has_map: bool, resumable: bool) -> str:
     quoted = shlex.quote(str(folder))
     ways = [f"continue with recon run SOURCE --out {quoted} --resume"] if resumable else []
-    if (folder / "map" / "map.json").is_file():
+    if has_map:
         ways.append(f"write what is finished with recon export {quoted} --to ply")
     way = ", or ".join(ways) or "rebuild the map with --overwrite"
     return f"Nothing that was finished is lost: {way}."

@@ -30,8 +30,8 @@ def read_object(path: Path, version: int | tuple[int, ...], remedy: str) -> dict
     return dict(content)
 
 
-def typed(content: object, kind: type[T], path: Path, remedy: str) -> T:
-    """Convert parsed JSON to ``kind``: a dataclass, or a list or dict of them.
+def typed(content: object, kind: type[T], path: Path, remedy: str, root: str = "$") -> T:
+    """Convert parsed JSON to ``kind``: a dataclass, or a list or dict of them. root: its name in messages.
 
     Unknown keys are ignored; the keys of a dict with numeric keys may be strings.
     Raises MapError naming the file, the field, and the expected type.
@@ -39,12 +39,12 @@ def typed(content: object, kind: type[T], path: Path, remedy: str) -> T:
     try:
         return msgspec.convert(content, kind, str_keys=True, dec_hook=_path)
     except (msgspec.ValidationError, SettingsError) as error:
-        raise MapError(f"{path} is damaged: {_plain(error)}. {remedy}") from error
+        raise MapError(f"{path} is damaged: {_plain(error, root)}. {remedy}") from error
 
 
-def _plain(error: Exception) -> str:
+def _plain(error: Exception, root: str) -> str:
     """The error of msgspec or a dataclass as part of a sentence: expected `int`, got `str` - at `chunks[0].first`."""
-    text = str(error).rstrip(".").replace("`$.", "`")
+    text = str(error).rstrip(".").replace("`$.", "`").replace("`$", f"`{root}")
     return text[0].lower() + text[1:]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -36,9 +37,12 @@ from recon.mapping.folds import find_fold
 from recon.settings import CloudSettings
 from recon.store import report
 from recon.store.archive import load_arrays
-from recon.store.journal import REBUILD, frames_of, read_journal
+from recon.store.journal import frames_of, read_journal
+from recon.store.ledger import Ledger
+from recon.store.legacy import AGAIN, REBUILD
 from recon.store.lock import sole_writer
-from recon.store.map import AGAIN, ReconstructedMap, open_map, places_path, submap_path
+from recon.store.map import ReconstructedMap, open_map, places_path, submap_path
+from recon.store.missing import why_no_map
 
 MAX_MEAN_ERROR = 3.0
 POSE_TOLERANCE = 1e-5
@@ -47,9 +51,10 @@ MIN_SHARE_SEEN = 0.95
 MAX_CLOUD_GAP = 0.03  # at most 0.022 in right maps; 0.036 where the depth is 20% off
 CLOUD_SAMPLE = 200_000
 VERIFY_SECONDS = 600
+BLOCK = 1 << 20  # bytes
 
 # Checks of the map, from which the others can be rebuilt, and of what every run writes from it.
-ROOTS = {"map", "images"}
+ROOTS = {"files", "map", "images"}
 REBUILT = {"cloud", "colmap", "reprojection", "poses", "convention", "cloud in cameras", "cloud on points", "colours"}
 
 PINHOLE = default_path("colmap", undistort=True)
@@ -124,6 +129,7 @@ def check_folder(folder: Path) -> CheckReport:
     Files that ``recon export`` added there must open. A missing or broken file is a failed item; nothing is raised.
     """
     checks = (
+        ("files", _check_files),
         ("map", _check_map),
         ("places", _check_places),
         ("journal", _check_journal),
@@ -227,6 +233,36 @@ def _check_folds(outputs: _Outputs) -> str:
     return f"The frames that lie upon one another show the same ({compared} pairs compared)."
 
 
+def _check_files(outputs: _Outputs) -> str:
+    """The files with arrays are those that the ledger names, byte for byte."""
+    ledger = Ledger(outputs.folder)
+    files, known = ledger.files().values(), 0
+    if not files:
+        raise CheckError(why_no_map(outputs.folder))
+    for file in files:
+        path = ledger.path.with_name(file.name)
+        try:
+            size, crc32 = _size_and_crc32(path)
+        except OSError as error:
+            raise CheckError(f"{path} cannot be read: {error.strerror}. {AGAIN}") from error
+        if size != file.bytes:
+            raise CheckError(f"{path} has {size} bytes, expected {file.bytes}. {AGAIN}")
+        if file.crc32 is not None and crc32 != file.crc32:
+            raise CheckError(f"{path} is damaged: its checksum is {crc32:08x}, expected {file.crc32:08x}. {AGAIN}")
+        known += file.crc32 is not None
+    without = len(files) - known
+    also = f"; {without} are of an earlier version, which stored none" if without else ""
+    return f"{known} files with depth and points have the checksums in the ledger{also}."
+
+
+def _size_and_crc32(path: Path) -> tuple[int, int]:
+    size = crc32 = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            size, crc32 = size + len(block), zlib.crc32(block, crc32)
+    return size, crc32
+
+
 def _check_map(outputs: _Outputs) -> str:
     """The map opens with all of its depth; lenses are possible, and depth, frames and points fit together."""
     found = outputs.map
@@ -268,8 +304,8 @@ def _check_places(outputs: _Outputs) -> str:
 
 def _check_journal(outputs: _Outputs) -> str:
     """The files that a resumed run needs can be read, if the run wrote any."""
-    if not (outputs.folder / "map" / "run.json").exists():
-        return "There is no run.json, so the run cannot be resumed."
+    if not Ledger(outputs.folder).has("parts"):
+        return "The map has no record of a run, so it cannot be resumed."
     chunks = read_journal(outputs.folder).finished
     submaps = [submap_path(outputs.folder, number) for number, chunk in enumerate(chunks) if chunk.placed]
     missing = next((path for path in submaps if not path.exists()), None)

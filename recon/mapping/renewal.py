@@ -23,7 +23,7 @@ from recon.mapping.doubts import Doubts, find_doubts
 from recon.mapping.world import typical_depth
 from recon.settings import DenseDepth
 from recon.sources.decoding import UnreadableImage, read_photo
-from recon.store.map import ReconstructedMap, frames_in, open_map, rewrite_depth
+from recon.store.map import ReconstructedMap, frames_in, open_map, rewrite_depth, submap_number
 from recon.store.masks import resized_mask
 
 USELESS = 0.1  # misfit above which no depth is better
@@ -48,7 +48,7 @@ def renew_depth(folder: Path, frames: Collection[int], kind: DenseDepth, tell: L
         rewrite_depth(path, found)
         left -= chosen
         depths.update((frame.index, typical_depth(frame)) for frame in found)
-        doubts[int(path.stem.removeprefix("submap_"))] = renewal.doubts(added)
+        doubts[submap_number(path)] = renewal.doubts(added)
         tell(Progress("depth", len(frames) - len(left), len(frames)))
     return Renewed(depths, doubts, tuple(renewal.unread))
 

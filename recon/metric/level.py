@@ -96,7 +96,7 @@ def find_up(reconstruction: ReconstructedMap) -> Up:
 def turn_level(folder: Path, up: Up) -> Sim3:
     """Turn a finished map by the smallest angle that makes z up; returns the turn.
 
-    Only map.json is written. Raises MapError if the map is damaged, and OutputError if ``folder`` is in use or cannot
+    This is one transaction. Raises MapError if the map is damaged, and OutputError if ``folder`` is in use or cannot
     be written.
     """
     turn, _ = Rotation.align_vectors([[0.0, 0, 1]], [up.direction])

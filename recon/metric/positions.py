@@ -22,6 +22,7 @@ from recon.sources import open_source
 from recon.sources.base import Source
 from recon.sources.decoding import UnreadableImage, opened_image
 from recon.store.journal import Part, read_parts
+from recon.store.ledger import Ledger
 from recon.store.map import ReconstructedMap
 
 HEADINGS = ("name", "image", "frame", "file", "filename")
@@ -122,7 +123,7 @@ def _fix(tags: Tags) -> Origin | None:
 
 def files_of(reconstruction: ReconstructedMap) -> dict[PlacedFrame, Path]:
     """The file that each frame with a pose comes from."""
-    parts = read_parts(reconstruction.folder) if (reconstruction.folder / "map" / "run.json").is_file() else ()
+    parts = read_parts(reconstruction.folder) if Ledger(reconstruction.folder).has("parts") else ()
     sources = [(part, _opened(part)) for part in reversed(parts)]
     files = {}
     for frame in reconstruction.posed:

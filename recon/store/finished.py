@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from recon.core.errors import MapError
-from recon.core.files import write_atomically
 from recon.core.similarity import Sim3
-from recon.core.typed_json import typed
-from recon.store.map import AGAIN, Matrix, open_map
+from recon.store.ledger import Ledger
+from recon.store.legacy import AGAIN
+from recon.store.map import Matrix, open_map
 
-KEPT = "finished.json"
+
+@dataclass(frozen=True)
+class _Pose:
+    index: int
+    world_from_cam: Matrix
 
 
 def finished_world(folder: Path) -> dict[int, Sim3]:
@@ -23,31 +27,30 @@ def finished_world(folder: Path) -> dict[int, Sim3]:
 
     Empty if there is none. Raises MapError for a damaged map.
     """
-    path = folder / "map" / KEPT
-    if path.is_file():
-        return _poses(path)
-    if not (folder / "map" / "map.json").is_file():
+    ledger = Ledger(folder)
+    if ledger.has("earlier"):
+        return _poses(ledger)
+    if not ledger.has("map"):
         return {}
     finished = open_map(folder)
     return {frame.index: frame.world_from_cam for frame in finished.frames} if finished.complete else {}
 
 
-def _poses(path: Path) -> dict[int, Sim3]:
+def _poses(ledger: Ledger) -> dict[int, Sim3]:
+    poses = ledger.read("earlier", _Pose)
     try:
-        poses = typed(json.loads(path.read_text()), dict[int, Matrix], path, AGAIN)
-        return {index: Sim3.from_matrix(np.array(pose)) for index, pose in poses.items()}
+        return {pose.index: Sim3.from_matrix(np.array(pose.world_from_cam)) for pose in poses}
     except (ValueError, IndexError) as error:
-        raise MapError(f"{path} is damaged ({error!r}). {AGAIN}") from error
+        raise MapError(f"{ledger.source('earlier')} is damaged ({error!r}). {AGAIN}") from error
 
 
-def keep_finished(folder: Path, poses: Mapping[int, Sim3]) -> None:
-    """Keep ``finished_world`` in a file before the map changes and is unfinished again: the run may be killed."""
-    path = folder / "map" / KEPT
-    if poses and not path.is_file():
-        text = json.dumps({index: pose.matrix().tolist() for index, pose in poses.items()})
-        write_atomically(path, lambda file: file.write(text.encode()))
+def keep_finished(ledger: Ledger, poses: Mapping[int, Sim3]) -> None:
+    """Keep ``finished_world`` before the map changes and is unfinished again: the run may be killed."""
+    if not ledger.has("earlier"):
+        rows = ({"index": index, "world_from_cam": pose.matrix().tolist()} for index, pose in poses.items())
+        ledger.replace("earlier", rows)
 
 
-def forget_finished(folder: Path) -> None:
-    """Delete what ``keep_finished`` kept: the map in ``folder`` is finished again."""
-    (folder / "map" / KEPT).unlink(missing_ok=True)
+def forget_finished(ledger: Ledger) -> None:
+    """Delete what ``keep_finished`` kept: the map is finished again."""
+    ledger.replace("earlier", ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from recon.core.similarity import Sim3
@@ -16,10 +17,14 @@ class GrowingStore:
     """The store of a run. earlier: poses of the finished map that the run extends."""
 
     def __init__(self, out: Path, journal: Journal, *, resumable: bool) -> None:
-        self._out, self._journal, self._resumable = out, journal, resumable
-        self._store = MapStore(out)
+        self._journal, self._resumable = journal, resumable
+        self._store = MapStore(out, journal.ledger)
         self.earlier: Mapping[int, Sim3] = finished_world(out)
         self._metric = stored_metric(out)
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """In which all that a chunk changes is stored: a kill leaves the map as it was before or after."""
+        return nullcontext() if self._journal.is_recalling else self._journal.ledger.writing()
 
     def write_submap(self, submap: Submap, new_frames: set[int], other_frames: Sequence[FrameGeometry] = ()) -> None:
         """See ``MapStore``. The other frames are stored only if the run can be resumed."""
@@ -35,8 +40,9 @@ class GrowingStore:
     ) -> None:
         """Store the poses of all frames, in an unfinished map. Raises OutputError."""
         if not self._journal.is_recalling:
-            keep_finished(self._out, self.earlier)
-            self._store.write_places(frames, skipped, points, complete=False, metric=self._metric)
+            with self._journal.ledger.writing():
+                keep_finished(self._journal.ledger, self.earlier)
+                self._store.write_places(frames, skipped, points, complete=False, metric=self._metric)
 
     def finish(
         self,
@@ -48,9 +54,10 @@ class GrowingStore:
         complete: bool,
     ) -> None:
         """Store the final poses, see ``MapStore.write_places``. Raises OutputError."""
-        keep_finished(self._out, self.earlier)
         in_earlier_world = any(frame.index in self.earlier for frame in frames)
         metric = self._metric if in_earlier_world else None
-        self._store.write_places(frames, skipped, points, complete=complete, between=between, metric=metric)
-        if complete:
-            forget_finished(self._out)
+        with self._journal.ledger.writing():
+            keep_finished(self._journal.ledger, self.earlier)
+            self._store.write_places(frames, skipped, points, complete=complete, between=between, metric=metric)
+            if complete:
+                forget_finished(self._journal.ledger)

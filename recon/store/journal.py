@@ -1,17 +1,14 @@
-"""The record that makes a run resumable, in ``DIR/map`` beside the map itself.
+"""The record that makes a run resumable, in the ledger of the map.
 
-    run.json         the sources of the map, one part each, with their settings
-    chunk_0000.json  the frames of a chunk, their poses in it, and the front end's memory after it
-    submap_0000.npz  their depth; see ``recon.store.map``
+    parts   the sources of the map, with their settings
+    chunks  the frames of each finished chunk, their poses in it, and the front end's memory after it
 
-A chunk is finished once its JSON exists, which is written last. Placement, loops and doubts are not recorded: a resumed
-run replays the finished chunks through the same steps. docs/formats.md describes every field.
+Placement, loops and doubts are not recorded: a resumed run replays the finished chunks through the same steps.
+docs/formats.md describes every field.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,12 +17,10 @@ from typing import Any
 import numpy as np
 
 from recon.core.errors import MapError, OutputError, SettingsError, SourceError
-from recon.core.files import write_atomically
 from recon.core.lens_names import MODELS
 from recon.core.names import refuse_to_leave
 from recon.core.refusal import Unplaced
 from recon.core.similarity import Array
-from recon.core.typed_json import read_object, typed
 from recon.core.types import (
     Camera,
     Chunk,
@@ -41,12 +36,12 @@ from recon.settings import RunSettings
 from recon.sources.base import KeyframeChoice, Source
 from recon.sources.identity import MASK_FOLLOWS, content_hash
 from recon.store.frame_arrays import FrameArrays
-from recon.store.map import Matrix, open_map, read_arrays
+from recon.store.ledger import Ledger
+from recon.store.legacy import REBUILD
+from recon.store.map import Matrix, open_map, read_arrays, submap_path
 from recon.store.masks import write_masks
 from recon.store.missing import why_no_run
 
-JOURNAL_VERSION = 2  # which added the content of frames
-REBUILD = "Rebuild the map with --overwrite."
 AS_IT_WAS = "Restore the source, choose another --out, or rebuild the map with --overwrite."
 Row = dict[str, Any]
 
@@ -59,13 +54,6 @@ class Part:
     settings: RunSettings
     first: int = 0
     start: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What run.json holds."""
-
-    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -93,8 +81,8 @@ class PosedRecord:
 
 @dataclass(frozen=True, eq=False)
 class ChunkRecord:
-    """A finished chunk as its file holds it. unplaced, revised: as in ``ChunkGeometry``; early builds wrote the reasons
-    as text alone. memory: the front end's memory after the chunk.
+    """A finished chunk as the ledger holds it. unplaced, revised: as in ``ChunkGeometry``; early builds wrote the
+    reasons as text alone. memory: the front end's memory after the chunk.
     """
 
     overlap: int
@@ -103,10 +91,14 @@ class ChunkRecord:
     unplaced: dict[int, Unplaced | str]
     revised: dict[int, Matrix]
     memory: Row
+    number: int = 0
 
 
 class Journal:
-    """The journal of the run in a folder. It keeps the names and poses of finished chunks in memory."""
+    """The journal of the run in a folder. It keeps the names and poses of finished chunks in memory.
+
+    ledger: for transactions that other parts of the map share.
+    """
 
     def __init__(
         self,
@@ -115,7 +107,7 @@ class Journal:
         chunks: tuple[ChunkRecord, ...] = (),
         others: tuple[SkippedFrame | PassedFrame, ...] = (),
     ) -> None:
-        self._folder = folder
+        self.folder, self.ledger = folder, Ledger(folder)
         self.parts = parts
         self.finished, self.others = chunks, others  # before this run began
         self._parts_written = parts
@@ -124,7 +116,7 @@ class Journal:
     @classmethod
     def begin(cls, folder: Path, source: str, settings: RunSettings) -> Journal:
         """The journal of a new run in ``folder``, which exists. Raises OutputError."""
-        journal = cls(folder / "map", (Part(source, settings),))
+        journal = cls(folder, (Part(source, settings),))
         journal._write_parts()
         return journal
 
@@ -137,7 +129,7 @@ class Journal:
         MapError if it is damaged, SettingsError if the settings differ from the run's or the run cannot be resumed, and
         SourceError if the source no longer gives the frames that the run has from it.
         """
-        parts, chunks = read_parts(folder), _read_chunks(folder / "map")
+        parts, chunks = read_parts(folder), _read_chunks(folder)
         known = frames_of(chunks)
         parts = tuple(part for part in parts if part.first <= max(known, default=-1))  # only those that added frames
         change = _first_change(opened, parts[-1], known) if opened and parts else None
@@ -159,7 +151,7 @@ class Journal:
             )
         others = _read_others(folder, known)
         now = replace(parts[-1], source=source) if same else _part_behind(source, settings, chunks, others)
-        journal = cls(folder / "map", (*(parts[:-1] if same else parts), now), chunks, others)
+        journal = cls(folder, (*(parts[:-1] if same else parts), now), chunks, others)
         journal._parts_written = parts
         return journal
 
@@ -195,7 +187,7 @@ class Journal:
         """The sentence about the frames that are restored and those that follow from ``source``."""
         first = self.parts[-1].first
         follow = f"the frames of {source} follow from number {first}" if first else "the rest follows"
-        return f"Resuming: {len(self.frames)} frames of the run in {self._folder.parent} are restored; {follow}."
+        return f"Resuming: {len(self.frames)} frames of the run in {self.folder} are restored; {follow}."
 
     def part_of(self, index: int) -> Part:
         """The part to which a frame belongs."""
@@ -206,10 +198,8 @@ class Journal:
         if self.is_recalling:
             self._recalled += 1
             return
-        if self._parts_written != self.parts:
-            self._write_parts()
-        content = {
-            "version": JOURNAL_VERSION,
+        row = {
+            "number": chunk.index,
             "overlap": chunk.overlap,
             "frames": [asdict(record(frame)) for frame in chunk.frames],
             "placed": [_pose_to_json(frame) for frame in geometry.frames],
@@ -217,9 +207,11 @@ class Journal:
             "revised": {index: pose.tolist() for index, pose in geometry.revised.items()},
             "memory": memory,
         }
-        write_masks(self._folder.parent, chunk.frames)
-        text = json.dumps(content)
-        write_atomically(_chunk_path(self._folder, chunk.index), lambda file: file.write(text.encode()))
+        write_masks(self.folder, chunk.frames)
+        with self.ledger.writing():
+            if self._parts_written != self.parts:
+                self._write_parts()
+            self.ledger.add("chunks", row)
 
     def recall(self, chunk: Chunk, before: Mapping[int, FrameGeometry]) -> ChunkGeometry:
         """The geometry of a finished chunk. before: the frames of the previous chunk, some of which it may share.
@@ -229,7 +221,7 @@ class Journal:
         """
         finished = self.finished[chunk.index]
         self._require_same(chunk, finished)
-        path = self._folder / f"submap_{chunk.index:04d}.npz"
+        path = submap_path(self.folder, chunk.index)
         arrays = read_arrays(path) if finished.placed else {}
         frames = tuple(_recalled(row, arrays.get(row.index), before, path) for row in finished.placed)
         unplaced = {
@@ -250,14 +242,10 @@ class Journal:
                 what, changed = "A mask", f"that of {was.name}"
             else:
                 continue
-            raise SourceError(
-                f"{what} has changed since the run in {self._folder.parent}: {changed} is different. {AS_IT_WAS}"
-            )
+            raise SourceError(f"{what} has changed since the run in {self.folder}: {changed} is different. {AS_IT_WAS}")
 
     def _write_parts(self) -> None:
-        content = {"version": JOURNAL_VERSION, "parts": [asdict(part) for part in self.parts]}
-        text = json.dumps(content, indent=1, default=os.fspath)
-        write_atomically(self._folder / "run.json", lambda file: file.write(text.encode()))
+        self.ledger.replace("parts", map(asdict, self.parts))
         self._parts_written = self.parts
 
 
@@ -366,13 +354,9 @@ def _numbers(camera: Camera) -> tuple[float, ...]:
     return fx, fy, cx, cy, *camera.params[4 if camera.model in ("PINHOLE", "OPENCV", "OPENCV_FISHEYE") else 3 :]
 
 
-def _chunk_path(folder: Path, number: int) -> Path:
-    return folder / f"chunk_{number:04d}.json"
-
-
 def read_journal(folder: Path) -> Journal:
     """The journal of the run in ``folder``, for reading. Raises OutputError if there is none, MapError if damaged."""
-    return Journal(folder / "map", read_parts(folder), _read_chunks(folder / "map"))
+    return Journal(folder, read_parts(folder), _read_chunks(folder))
 
 
 def cannot_resume(folder: Path, was: RunSettings) -> str:
@@ -380,31 +364,29 @@ def cannot_resume(folder: Path, was: RunSettings) -> str:
     return f"{folder} was made by the front end {front_end_name(was)} and cannot be resumed. {REBUILD}"
 
 
-def require_run(folder: Path) -> Path:
-    """The file that every resumable run has. Raises OutputError if it is missing."""
-    path = folder / "map" / "run.json"
-    if not path.exists():
+def require_run(folder: Path) -> None:
+    """Raise OutputError if no run that can be resumed made what is in ``folder``."""
+    if not Ledger(folder).has("parts"):
         raise OutputError(why_no_run(folder))
-    return path
 
 
 def read_parts(folder: Path) -> tuple[Part, ...]:
     """The sources of the run in ``folder``. Raises OutputError if there is no run, MapError if damaged."""
-    path = require_run(folder)
-    parts = typed(_load(path), _Parts, path, REBUILD).parts
+    require_run(folder)
+    parts = Ledger(folder).read("parts", Part, REBUILD)
     # Early builds recorded "auto", and it selected.
     return tuple(replace(part, settings=part.settings.decided(0, live=True)) for part in parts)
 
 
 def _read_chunks(folder: Path) -> tuple[ChunkRecord, ...]:
-    chunks: list[ChunkRecord] = []
-    while (path := _chunk_path(folder, len(chunks))).exists():
-        chunks.append(typed(_load(path), ChunkRecord, path, REBUILD))
-        _require_in_range(chunks[-1], path)
-        for frame in chunks[-1].frames:
+    ledger = Ledger(folder)
+    chunks, path = ledger.read("chunks", ChunkRecord, REBUILD), ledger.source("chunks")
+    for number, chunk in enumerate(chunks):
+        if chunk.number != number:
+            raise MapError(f"{path} lacks chunk {number}, although later chunks are finished. {REBUILD}")
+        _require_in_range(chunk, path)
+        for frame in chunk.frames:
             refuse_to_leave(frame.name, path)
-    if len(chunks) < len(list(folder.glob("chunk_*.json"))):
-        raise MapError(f"{path} is missing, although later chunks are finished. {REBUILD}")
     return tuple(chunks)
 
 
@@ -417,12 +399,12 @@ def _require_in_range(chunk: ChunkRecord, path: Path) -> None:
         and {row.index for row in chunk.placed} | chunk.unplaced.keys() <= set(indices)
     )
     if not sound:
-        raise MapError(f"{path} is damaged: its frames are numbered wrongly. {REBUILD}")
+        raise MapError(f"{path} is damaged: the frames of chunk {chunk.number} are numbered wrongly. {REBUILD}")
 
 
 def _read_others(folder: Path, known: Mapping[int, FrameRecord]) -> tuple[SkippedFrame | PassedFrame, ...]:
     """Frames of a map outside its finished chunks: unreadable ones, and those that were passed over."""
-    if not (folder / "map" / "map.json").is_file():
+    if not Ledger(folder).has("map"):
         return ()
     earlier = open_map(folder)
     between = [PassedFrame(frame.index, frame.timestamp, frame.name) for frame in earlier.between]
@@ -432,13 +414,6 @@ def _read_others(folder: Path, known: Mapping[int, FrameRecord]) -> tuple[Skippe
         if frame.index not in known
     ]
     return (*between, *skipped)
-
-
-def _load(path: Path) -> Row:
-    try:
-        return read_object(path, JOURNAL_VERSION, REBUILD)
-    except OSError as error:
-        raise MapError(f"{path} is damaged ({error!r}). {REBUILD}") from error
 
 
 def _pose_to_json(frame: FrameGeometry) -> Row:

@@ -1,36 +1,36 @@
-"""The map on disk: ``DIR/map``. Finished submaps move there from memory; every file is complete or absent.
+"""The map on disk: ``DIR/map``. Finished submaps move there from memory.
 
-    map.json         version, cameras, one row per placed frame, skipped frames, whether the run finished
+    map.db           the ledger: one row per placed frame, skipped frames, whether the run finished
     points.npz       sparse points in the world with their observations
     submap_0000.npz  depth, confidence and colour of the frames that a chunk added
 
-docs/formats.md describes every field. Files are written under a temporary name and renamed.
+docs/formats.md describes every field; ``recon.store.ledger`` says what a kill leaves.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from recon.core.errors import MapError
-from recon.core.files import make_folder, write_atomically
+from recon.core.files import make_folder
 from recon.core.metric import Metric
 from recon.core.names import refuse_to_leave
 from recon.core.similarity import Array, Sim3
-from recon.core.typed_json import read_object, typed
 from recon.core.types import Camera, FrameGeometry, PlacedFrame, SkippedFrame, SparsePoints, Submap
 from recon.store.archive import load_arrays, save_arrays
 from recon.store.frame_arrays import FrameArrays, pack, unpack
+from recon.store.ledger import Ledger
+from recon.store.legacy import AGAIN
 from recon.store.missing import why_no_map
-from recon.store.versions import MAP_VERSION, VERSIONS_READ
+from recon.store.versions import SUBMAP_VERSION, SUBMAPS_READ
 
-AGAIN = "Run the reconstruction again."
+SUBMAP = "submap_"
 Matrix = list[list[float]]
 
 
@@ -64,16 +64,19 @@ class ReconstructedMap:
         """Every placed frame that has depth, read from disk one submap at a time. only: indices of the frames to read;
         submaps without any of them are not read."""
         placed = {frame.index: frame for frame in self.frames if only is None or frame.index in only}
-        for path in self.submap_files:
-            if only is not None and placed.keys().isdisjoint(frames_in(path)):
+        ledger = Ledger(self.folder)
+        for stem in _submaps(ledger):
+            if only is not None and placed.keys().isdisjoint(ledger.load(stem, frames_in)):
                 continue
-            for geometry in read_submap(path, placed):
+            path, arrays = ledger.load(stem, lambda path: (path, _submap_arrays(path)))
+            for geometry in _unpacked(path, arrays, placed):
                 yield placed[geometry.index], geometry
 
     @property
     def submap_files(self) -> list[Path]:
         """The files with depth, in order."""
-        return sorted((self.folder / "map").glob("submap_*.npz"))
+        ledger = Ledger(self.folder)
+        return [ledger.file(stem) for stem in _submaps(ledger)]
 
     def require_finished(self) -> None:
         """Raise MapError for a map whose run has not ended."""
@@ -88,7 +91,21 @@ def images_folder(folder: Path) -> Path:
 
 def submap_path(folder: Path, number: int) -> Path:
     """The file with the depth of the frames that a chunk added."""
-    return folder / "map" / f"submap_{number:04d}.npz"
+    return Ledger(folder).file(_stem(number))
+
+
+def submap_number(path: Path) -> int:
+    """The number of the chunk whose depth is in a file."""
+    return int(path.name.removeprefix(SUBMAP).partition(".")[0])
+
+
+def _stem(number: int) -> str:
+    return f"{SUBMAP}{number:04d}"
+
+
+def _submaps(ledger: Ledger) -> list[str]:
+    """The stems of the files with depth, in order."""
+    return sorted(stem for stem in ledger.files() if stem.startswith(SUBMAP))
 
 
 def places_path(folder: Path) -> Path:
@@ -105,10 +122,12 @@ def incoming_folder(folder: Path, *, resume: bool) -> Path:
 
 
 class MapStore:
-    """Writes the map of one run to disk; keeps nothing in memory."""
+    """Writes the map of one run to disk; keeps nothing in memory. ledger: of the run, to store within its
+    transactions.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, ledger: Ledger | None = None) -> None:
+        self.folder, self.ledger = folder, ledger or Ledger(folder)
         make_folder(folder / "map")
 
     def write_submap(self, submap: Submap, new_frames: set[int], other_frames: Sequence[FrameGeometry] = ()) -> None:
@@ -117,7 +136,7 @@ class MapStore:
         """
         kept = [frame for frame in submap.geometry.frames if frame.index in new_frames]
         arrays: dict[str, Any] = {
-            "version": np.int64(MAP_VERSION),
+            "version": np.int64(SUBMAP_VERSION),
             "frame_indices": np.array([frame.index for frame in kept], dtype=np.int64),
             "cam_from_chunk": np.array([frame.cam_from_chunk for frame in kept]).reshape(-1, 4, 4),
             "intrinsics": np.array([frame.intrinsics for frame in kept]).reshape(-1, 3, 3),
@@ -125,8 +144,11 @@ class MapStore:
         }
         for frame in [*kept, *other_frames]:
             arrays |= pack(frame)
-        path = submap_path(self.folder, submap.index)
-        write_atomically(path, lambda file: save_arrays(file, arrays))
+        self.write_arrays(submap.index, arrays)
+
+    def write_arrays(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store the arrays of a submap. Raises OutputError."""
+        self.ledger.write_file(_stem(number), lambda file: save_arrays(file, arrays))
 
     def read_submap(self, number: int, placed: Mapping[int, PlacedFrame]) -> dict[int, FrameGeometry]:
         """The placed frames that a submap added, by index. Raises MapError for a damaged file."""
@@ -148,9 +170,12 @@ class MapStore:
         between, metric: see ReconstructedMap; of an incomplete map, metric is that of the map which it extends.
         """
         arrays = {field.name: getattr(points, field.name) for field in fields(points)}
-        write_atomically(self.folder / "map" / "points.npz", lambda file: save_arrays(file, arrays))
-        content = _places_to_json(frames, between, skipped, complete) | {"metric": metric and asdict(metric)}
-        _write_json(self.folder, content)
+        with self.ledger.writing():
+            self.ledger.write_file("points", lambda file: save_arrays(file, arrays))
+            self.ledger.replace("map", [_state_row(Sim3.identity(), metric, complete=complete)])
+            rows = [_frame_row(frame, 1) for frame in frames] + [_frame_row(frame, 0) for frame in between]
+            self.ledger.replace("frames", rows)
+            self.ledger.replace("skipped", map(vars, skipped))
 
 
 def rewrite_depth(path: Path, frames: Iterable[FrameGeometry]) -> None:
@@ -164,8 +189,7 @@ def rewrite_depth(path: Path, frames: Iterable[FrameGeometry]) -> None:
         for frame in frames:
             arrays["intrinsics"][rows[frame.index]] = frame.intrinsics
             arrays |= pack(frame)
-    arrays["version"] = np.int64(MAP_VERSION)
-    write_atomically(path, lambda file: save_arrays(file, arrays))
+    MapStore(path.parents[1]).write_arrays(submap_number(path), arrays | {"version": np.int64(SUBMAP_VERSION)})
 
 
 def _submap_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -173,8 +197,8 @@ def _submap_arrays(path: Path) -> dict[str, np.ndarray]:
     arrays = load_arrays(path)
     with _damage_named(path):
         version = int(arrays["version"])
-    if version not in VERSIONS_READ:
-        raise MapError(f"{path} has version {version}, this program reads {MAP_VERSION}. {AGAIN}")
+    if version not in SUBMAPS_READ:
+        raise MapError(f"{path} has version {version}, this program reads {SUBMAP_VERSION}. {AGAIN}")
     return arrays
 
 
@@ -192,129 +216,116 @@ def read_arrays(path: Path) -> dict[int, tuple[FrameArrays, Array | None]]:
 
 def open_map(folder: Path) -> ReconstructedMap:
     """Read the map in ``folder``. Raises MapError if there is none, or if it is damaged or of another version."""
-    path = folder / "map" / "map.json"
-    _, stored = _read_places(folder)
-    try:
-        frames, between = (
-            tuple(_placed(row, stored.cameras) for row in rows) for rows in (stored.frames, stored.between)
-        )
-        world_from_points = Sim3.from_matrix(np.array(stored.world_from_points))
-    except (ValueError, IndexError) as error:  # no pose, or no such camera
-        raise MapError(f"{path} is damaged ({error!r}). {AGAIN}") from error
-    for named in (*frames, *between):
-        refuse_to_leave(named.name, path)
-    if len({frame.index for frame in frames + between}) < len(frames + between):
-        raise MapError(f"{path} is damaged: it has a frame twice. {AGAIN}")
-    points = _read_points(folder / "map" / "points.npz")
-    points = replace(points, positions=world_from_points.apply(points.positions))
+    stored, points = Ledger(folder).load("points", lambda _: _read_with_points(folder))
+    points = replace(points, positions=stored.world_from_points.apply(points.positions))
+    frames, between = ([frame for frame, kind in stored.frames if kind == mapped] for mapped in (1, 0))
     metric = stored.metric if stored.complete else None
-    return ReconstructedMap(folder, frames, stored.skipped, points, stored.complete, between, metric)
+    return ReconstructedMap(
+        folder, tuple(frames), stored.skipped, points, stored.complete, between=tuple(between), metric=metric
+    )
 
 
 def stored_metric(folder: Path) -> Metric | None:
     """That of the map in ``folder``, or of the one that an unfinished run extends. Raises MapError for damage."""
-    return _read_places(folder)[1].metric if (folder / "map" / "map.json").is_file() else None
+    found = Ledger(folder).read("map", _State)
+    return found[0].metric if found else None
 
 
 def move_map(folder: Path, to_from_world: Sim3, metric: Metric | None) -> None:
     """Move a finished map into another world. metric: that its unit is the metre, None for the map's own unit.
 
-    Only map.json is written, so that a kill leaves either the old or the new map. The file of points stays as it is;
-    map.json says how to move them. Raises OutputError, and MapError for a damaged map.
+    This is one transaction: a kill leaves either the old or the new map. The file of points stays as it is; the ledger
+    says how to move them. Raises OutputError, and MapError for a damaged map.
     """
-    content, stored = _read_places(folder)
-    for row in (*content["frames"], *content.get("between", ())):
-        row["world_from_cam"] = (to_from_world.matrix() @ row["world_from_cam"]).tolist()
-    moved = to_from_world.matrix() @ stored.world_from_points
-    _write_json(folder, content | {"world_from_points": moved.tolist(), "metric": metric and asdict(metric)})
+    ledger = Ledger(folder)
+    with ledger.writing():
+        stored = _read_places(folder, ledger)
+        moved = [
+            _frame_row(replace(frame, world_from_cam=to_from_world @ frame.world_from_cam), mapped)
+            for frame, mapped in stored.frames
+        ]
+        ledger.replace("frames", moved)
+        world_from_points = to_from_world @ stored.world_from_points
+        ledger.replace("map", [_state_row(world_from_points, metric, complete=stored.complete)])
 
 
 @dataclass(frozen=True)
 class _FrameRow:
-    """A placed frame in map.json. camera: its number. world_from_cam: (4, 4)."""
+    """A frame with a pose in the ledger. world_from_cam: (4, 4). mapped: 0 for a frame between, which has no depth."""
 
     index: int
     timestamp: float
     name: str
-    camera: int
+    camera: Camera
     world_from_cam: Matrix
+    mapped: Literal[0, 1]
 
 
 @dataclass(frozen=True)
+class _State:
+    """A map as a whole in the ledger."""
+
+    complete: Literal[0, 1]
+    world_from_points: Matrix
+    metric: Metric | None
+
+
+@dataclass(frozen=True, eq=False)
 class _Places:
-    """What map.json holds."""
+    """What the ledger says about the world. frames: with 0 for those between. points: the file of points."""
 
     complete: bool
-    cameras: tuple[Camera, ...]
-    frames: tuple[_FrameRow, ...]
+    frames: tuple[tuple[PlacedFrame, Literal[0, 1]], ...]
     skipped: tuple[SkippedFrame, ...]
-    between: tuple[_FrameRow, ...] = ()
-    world_from_points: Matrix = field(default_factory=lambda: np.eye(4).tolist())
-    metric: Metric | None = None
+    world_from_points: Sim3
+    metric: Metric | None
+    points: Path
 
 
-def _read_places(folder: Path) -> tuple[dict[str, Any], _Places]:
-    """The content of map.json, as it is and by type. Raises MapError."""
-    path = folder / "map" / "map.json"
-    if not path.is_file():
-        raise MapError(why_no_map(folder))
-    content = read_object(path, VERSIONS_READ, AGAIN)
-    return content, typed(with_kinds(content), _Places, path, AGAIN)
+def _read_places(folder: Path, ledger: Ledger | None = None) -> _Places:
+    """The places of the map in ``folder``, in one state. Raises MapError."""
+    ledger = ledger or Ledger(folder)
+    with ledger.reading():
+        states = ledger.read("map", _State)
+        if not states:
+            raise MapError(why_no_map(folder))
+        rows, skipped = ledger.read("frames", _FrameRow), ledger.read("skipped", SkippedFrame)
+        points = ledger.file("points")
+    path = ledger.source("frames")
+    try:
+        frames = tuple((_placed(row), row.mapped) for row in rows)
+        world_from_points = Sim3.from_matrix(np.array(states[0].world_from_points))
+    except (ValueError, IndexError) as error:  # no pose, or no such frame
+        raise MapError(f"{path} is damaged ({error!r}). {AGAIN}") from error
+    for frame, _ in frames:
+        refuse_to_leave(frame.name, path)
+    if len({frame.index for frame, _ in frames}) < len(frames):
+        raise MapError(f"{path} is damaged: it has a frame twice. {AGAIN}")
+    return _Places(bool(states[0].complete), frames, tuple(skipped), world_from_points, states[0].metric, points)
 
 
-def _write_json(folder: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=1)
-    write_atomically(folder / "map" / "map.json", lambda file: file.write(text.encode()))
+def _read_with_points(folder: Path) -> tuple[_Places, SparsePoints]:
+    stored = _read_places(folder)
+    return stored, _read_points(stored.points)
 
 
-def _places_to_json(
-    frames: tuple[PlacedFrame, ...],
-    between: tuple[PlacedFrame, ...],
-    skipped: tuple[SkippedFrame, ...],
-    complete: bool,
-) -> dict[str, Any]:
-    cameras = list(dict.fromkeys(frame.camera for frame in frames + between))
-    numbers = {camera: number for number, camera in enumerate(cameras)}
+def _frame_row(frame: PlacedFrame, mapped: Literal[0, 1]) -> dict[str, Any]:
+    pose, camera = frame.world_from_cam.matrix().tolist(), vars(frame.camera)
+    return vars(frame) | {"camera": camera, "world_from_cam": pose, "mapped": mapped}
+
+
+def _state_row(world_from_points: Sim3, metric: Metric | None, *, complete: bool) -> dict[str, Any]:
     return {
-        "version": MAP_VERSION,
-        "complete": complete,
-        "cameras": [vars(camera) for camera in cameras],
-        "frames": [_frame_to_json(frame, numbers) for frame in frames],
-        "between": [_frame_to_json(frame, numbers) for frame in between],
-        "skipped": [vars(frame) for frame in skipped],
+        "complete": int(complete),
+        "world_from_points": world_from_points.matrix().tolist(),
+        "metric": asdict(metric) if metric else None,
     }
 
 
-def _frame_to_json(frame: PlacedFrame, numbers: Mapping[Camera, int]) -> dict[str, Any]:
-    return {
-        "index": frame.index,
-        "timestamp": frame.timestamp,
-        "name": frame.name,
-        "camera": numbers[frame.camera],
-        "world_from_cam": frame.world_from_cam.matrix().tolist(),
-    }
-
-
-def _placed(row: _FrameRow, cameras: Sequence[Camera]) -> PlacedFrame:
-    if row.index < 0 or not 0 <= row.camera < len(cameras):
-        raise IndexError(f"frame {row.index} with camera {row.camera} of {len(cameras)}")
-    pose = Sim3.from_matrix(np.array(row.world_from_cam))
-    return PlacedFrame(row.index, row.timestamp, row.name, cameras[row.camera], pose)
-
-
-def with_kinds(content: dict[str, Any]) -> dict[str, Any]:
-    """A map or report in JSON, with the kind of every skipped frame. Early builds wrote no kind; the reason shows which
-    frames were passed over.
-    """
-    rows = content.get("skipped")
-    return content | {"skipped": [_with_kind(row) for row in rows]} if isinstance(rows, list) else content
-
-
-def _with_kind(row: Any) -> Any:
-    if not isinstance(row, dict):
-        return row
-    passed = str(row.get("reason")).startswith("was passed over as it shows little new")
-    return {"kind": "passed" if passed else "unplaced"} | row
+def _placed(row: _FrameRow) -> PlacedFrame:
+    if row.index < 0:
+        raise ValueError(f"frame {row.index}")
+    return PlacedFrame(row.index, row.timestamp, row.name, row.camera, Sim3.from_matrix(np.array(row.world_from_cam)))
 
 
 def _read_points(path: Path) -> SparsePoints:
@@ -345,8 +356,13 @@ def frames_in(path: Path) -> list[int]:
 
 
 def read_submap(path: Path, placed: Mapping[int, PlacedFrame]) -> Iterator[FrameGeometry]:
-    """The placed frames in a submap's file. Raises MapError, while iterating, if it is missing or damaged."""
-    arrays = _submap_arrays(path)
+    """The placed frames in a submap's file. Raises MapError, also while iterating, if it is missing or damaged."""
+    return _unpacked(path, _submap_arrays(path), placed)
+
+
+def _unpacked(
+    path: Path, arrays: Mapping[str, np.ndarray], placed: Mapping[int, PlacedFrame]
+) -> Iterator[FrameGeometry]:
     with _damage_named(path):
         for row, index in enumerate(arrays["frame_indices"].tolist()):
             if index not in placed:

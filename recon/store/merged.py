@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recon.core.box import Box
 from recon.core.errors import OutputError, ReconError
-from recon.core.files import make_folder, write_atomically
+from recon.core.files import make_folder
 from recon.core.places import LoopRecord
 from recon.core.projection import back_project
 from recon.core.similarity import Sim3
@@ -23,12 +23,12 @@ from recon.core.types import Mask, PlacedFrame, SkippedFrame, SparsePoints
 from recon.settings import RunSettings
 from recon.sources.originals import link_original
 from recon.store import report
-from recon.store.archive import load_arrays, save_arrays
+from recon.store.archive import load_arrays
 from recon.store.frame_arrays import KINDS, packed_depth, unpack
-from recon.store.map import ReconstructedMap, frames_in, images_folder, submap_path
+from recon.store.map import MapStore, ReconstructedMap, frames_in, images_folder
 from recon.store.masks import mask_path
 from recon.store.report import RunReport, main_versions
-from recon.store.versions import MAP_VERSION
+from recon.store.versions import SUBMAP_VERSION
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def write_members(out: Path, members: Sequence[Member]) -> None:
     names = [frame.name for member in members for frame in member.frames]
     if len(set(names)) < len(names):
         raise OutputError("Two images of the maps would get the same name. Rename the images of one, and map it again.")
-    make_folder(out / "map")
+    store = MapStore(out)
     make_folder(images_folder(out))
     number = 0
     for member in members:
@@ -127,11 +127,11 @@ def write_members(out: Path, members: Sequence[Member]) -> None:
         placed = {frame.index: frame for frame in member.reconstruction.frames}
         for path in member.reconstruction.submap_files:
             if not placed.keys().isdisjoint(frames_in(path)):
-                _copy_submap(path, submap_path(out, number), member, placed)
+                store.write_arrays(number, _copied_submap(path, member, placed))
                 number += 1
 
 
-def _copy_submap(path: Path, target: Path, member: Member, placed: Mapping[int, PlacedFrame]) -> None:
+def _copied_submap(path: Path, member: Member, placed: Mapping[int, PlacedFrame]) -> dict[str, np.ndarray]:
     """The placed frames of a submap with the numbers of the new map, without depth that only resumed runs need.
 
     If frames are left out, propagated depth counts as computed: it may repeat theirs.
@@ -141,7 +141,7 @@ def _copy_submap(path: Path, target: Path, member: Member, placed: Mapping[int, 
     indices = stored["frame_indices"][rows]
     kinds = KINDS if len(rows) == len(stored["frame_indices"]) else KINDS[:-1]
     arrays: dict[str, Any] = {
-        "version": np.int64(MAP_VERSION),
+        "version": np.int64(SUBMAP_VERSION),
         "frame_indices": indices + member.first,
         "cam_from_chunk": stored["cam_from_chunk"][rows],
         "intrinsics": stored["intrinsics"][rows],
@@ -155,7 +155,7 @@ def _copy_submap(path: Path, target: Path, member: Member, placed: Mapping[int, 
             own["depth"] = packed_depth((depth * inside).astype(np.float16))
             own["confidence"] = own["confidence"] * inside
         arrays |= {f"{kind}_{member.first + index}": array for kind, array in own.items()}
-    write_atomically(target, lambda file: save_arrays(file, arrays))
+    return arrays
 
 
 def depth_in_box(placed: PlacedFrame, depth: NDArray[np.floating], box: Box) -> Mask:

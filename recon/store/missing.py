@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from recon.store.ledger import Ledger
 from recon.store.lock import writer_in
 
 REPLACED = "replaced"  # holds what --overwrite replaces until there is a new map
@@ -12,7 +13,7 @@ PART = "replaced.part"  # what is being moved there or back
 
 
 def why_no_map(folder: Path) -> str:
-    """The sentence for a folder without ``map/map.json``."""
+    """The sentence for a folder without a map."""
     if not folder.exists():
         return f"{folder} does not exist. Give the folder of a run."
     if not folder.is_dir():
@@ -30,30 +31,28 @@ def _why_unfinished(folder: Path) -> str:
     create = resume.removesuffix(" --resume")
     if (folder / PART / "map").exists():
         return f".{about}"
-    if (folder / "map" / "chunk_0000.json").exists():
-        return f": {folder / 'map' / 'map.json'} is missing. Write it again with: {resume}{_then(about)}"
-    if (folder / "map" / "run.json").is_file():
+    if Ledger(folder).has("parts"):
         return f": its run ended before the first chunk was finished. Resume it with: {resume}{_then(about)}"
     if about:
         return f": its run was killed. Start again with: {create} --overwrite{_then(about)}"
-    return f": {folder / 'map' / 'map.json'} is missing. Create one with: {create}"
+    return f": {Ledger(folder).path} is missing. Create one with: {create}"
 
 
 def why_no_run(folder: Path) -> str:
-    """The sentence for a folder without ``map/run.json``."""
-    if (folder / "map" / "map.json").is_file():
+    """The sentence for a folder without the record of a run."""
+    if Ledger(folder).has("map"):
         return (
-            f"The map in {folder} has no {folder / 'map' / 'run.json'}, so it cannot be resumed; recon import, "
-            "merge, split and crop make such maps. Extend what it was made from, then repeat that."
+            f"The map in {folder} has no record of a run, so it cannot be resumed; recon import, merge, split and crop "
+            "make such maps. Extend what it was made from, then repeat that."
         )
     about = about_replaced(folder)
     remedy = " Use --overwrite." if (folder / REPLACED).is_dir() else "" if about else " Omit --resume."
-    return f"No run to resume in {folder}: {folder / 'map' / 'run.json'} is missing.{remedy}{about}"
+    return f"No run to resume in {folder}: {Ledger(folder).path} is missing.{remedy}{about}"
 
 
 def why_no_report(folder: Path) -> str:
     """The sentence for a folder without ``report.json``."""
-    if not (folder / "map" / "map.json").is_file():
+    if not Ledger(folder).has("map"):
         return why_no_map(folder)
     return (
         f"{folder / 'report.json'} is missing: the run has not finished. Resume it with: {_resume(folder)}"
@@ -68,7 +67,7 @@ def about_replaced(folder: Path) -> str:
             f" An --overwrite was killed while it moved the old map to {folder / PART} or back. Bring everything back "
             f"with: {_resume(folder)}"
         )
-    if (folder / REPLACED / "map" / "map.json").is_file():
+    if Ledger(folder / REPLACED).has("map"):
         return f" The map that --overwrite replaces is in {folder / REPLACED} until the new one is finished."
     return ""
 
@@ -84,5 +83,5 @@ def _resume(folder: Path) -> str:
 
 def _run_above(file: Path) -> str:
     """The folder of the run that a file is part of, as the end of a sentence."""
-    run = next((folder for folder in file.parents if (folder / "map" / "map.json").is_file()), None)
+    run = next((folder for folder in file.parents if Ledger(folder).has("map")), None)
     return f", here {run}" if run else ""

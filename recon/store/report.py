@@ -19,7 +19,7 @@ from recon.core.tracked import TrackingReport
 from recon.core.typed_json import read_object, typed
 from recon.core.types import Chunk, ChunkGeometry, SkippedFrame
 from recon.settings import RunSettings
-from recon.store.map import AGAIN, with_kinds
+from recon.store.legacy import AGAIN, with_kinds
 from recon.store.missing import why_no_report
 
 REPORT_VERSION = 1

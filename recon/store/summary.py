@@ -1,22 +1,22 @@
-"""What a map holds, from its JSON files alone: no depth or points are read, and not even NumPy is imported."""
+"""What a map holds, from its ledger and report alone: no depth or points are read, and not even NumPy is imported."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Literal
 
 from recon.core.errors import MapError
 from recon.core.metric import Metric
 from recon.core.typed_json import read_object, typed
-from recon.store.versions import VERSIONS_READ
+from recon.store.ledger import Ledger
 
 AGAIN = "Check the map with: recon check"
 NETWORK = "network {}"
 CLASSICAL = "structure from motion ({matcher}), {depth} depth"
-Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -57,31 +57,33 @@ class MapSummary:
 
 
 def summarise(folder: Path) -> MapSummary:
-    """The summary of the map in ``folder``. Raises MapError if there is none, or if one of its JSON files is damaged.
+    """The summary of the map in ``folder``. Raises MapError if there is none, or if its ledger or report is damaged.
 
     A map without a report, as of a run that was killed, has no loops and doubts.
     """
-    if not (folder / "map" / "map.json").is_file():
+    ledger = Ledger(folder)
+    with ledger.reading():
+        states, parts = ledger.read("map", _State, AGAIN), ledger.read("parts", _Part, AGAIN)
+        posed, skipped = ledger.read("frames", _Row, AGAIN), ledger.read("skipped", _Skipped, AGAIN)
+    if not states:
         from recon.store.missing import why_no_map  # noqa: PLC0415  takes as long as the rest
 
         raise MapError(why_no_map(folder))
-    places = _read(folder / "map" / "map.json", _Places, VERSIONS_READ)
-    parts = _read(folder / "map" / "run.json", _Parts, (1, 2))
-    report = _read(folder / "report.json", _Report, (1,))
-    posed = places.frames + places.between
-    taken = Counter(row.camera for row in posed)
-    settings = parts.parts[-1].settings if parts.parts else report.settings
+    report = _read_report(folder / "report.json")
+    mapped = sum(row.mapped for row in posed)
+    settings = parts[-1].settings if parts else report.settings
+    complete = bool(states[0].complete)
     return MapSummary(
         folder=str(folder),
-        complete=places.complete,
-        sources=tuple(part.source for part in parts.parts) or tuple(filter(None, [report.source])),
+        complete=complete,
+        sources=tuple(part.source for part in parts) or tuple(filter(None, [report.source])),
         made_by=settings.made_by,
-        mapped=len(places.frames),
-        between=len(places.between),
-        unplaced=dict(Counter(row.kind for row in places.skipped)),
+        mapped=mapped,
+        between=len(posed) - mapped,
+        unplaced=dict(Counter(row.kind for row in skipped)),
         extent=_extent([row.centre for row in posed]),
-        lenses=tuple((lens, taken[number]) for number, lens in enumerate(places.cameras)),
-        metric=places.metric if places.complete else None,
+        lenses=tuple(Counter(row.camera for row in posed).items()),
+        metric=states[0].metric if complete else None,
         loops=(sum(loop.verdict == "accepted" for loop in report.loops), len(report.loops)),
         doubts=report.suspicions + tuple(chunk.doubt for chunk in report.chunks if chunk.warnings),
         bytes_map=_size(folder / "map"),
@@ -93,7 +95,8 @@ def summarise(folder: Path) -> MapSummary:
 class _Row:
     """world_from_cam: (4, 4)."""
 
-    camera: int
+    camera: Lens
+    mapped: Literal[0, 1]
     world_from_cam: tuple[tuple[float, float, float, float], ...]
 
     @property
@@ -107,15 +110,9 @@ class _Skipped:
 
 
 @dataclass(frozen=True)
-class _Places:
-    """The part of map.json that a summary needs."""
-
-    complete: bool = False
-    cameras: tuple[Lens, ...] = ()
-    frames: tuple[_Row, ...] = ()
-    between: tuple[_Row, ...] = ()
-    skipped: tuple[_Skipped, ...] = ()
-    metric: Metric | None = None
+class _State:
+    complete: Literal[0, 1]
+    metric: Metric | None
 
 
 @dataclass(frozen=True)
@@ -141,13 +138,6 @@ class _Settings:
 class _Part:
     source: str
     settings: _Settings
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """The part of run.json that a summary needs."""
-
-    parts: tuple[_Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,15 +167,15 @@ class _Report:
     suspicions: tuple[str, ...] = ()
 
 
-def _read(path: Path, kind: type[Content], versions: tuple[int, ...]) -> Content:
-    """The content of a file; nothing but defaults if there is none."""
+def _read_report(path: Path) -> _Report:
+    """The content of a report; nothing but defaults if there is none."""
     try:
-        content: dict[str, Any] = read_object(path, versions, AGAIN)
+        content = read_object(path, 1, AGAIN)
     except FileNotFoundError:
-        return kind()
+        return _Report()
     except OSError as error:
         raise MapError(f"Cannot read {path}: {error.strerror}. {AGAIN}") from error
-    return typed(content, kind, path, AGAIN)
+    return typed(content, _Report, path, AGAIN)
 
 
 def _extent(centres: Iterable[tuple[float, ...]]) -> tuple[float, float, float]:
@@ -195,4 +185,8 @@ def _extent(centres: Iterable[tuple[float, ...]]) -> tuple[float, float, float]:
 
 def _size(folder: Path) -> int:
     """Bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    found = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a run has replaced it in the meantime
+            found += path.stat().st_size if path.is_file() else 0
+    return found

@@ -14,6 +14,7 @@ import numpy as np
 
 from recon.mapping.alignment import fit_similarity
 from recon.store import report
+from recon.store.ledger import Ledger
 from recon.store.map import ReconstructedMap, open_map
 from tests.cases import images, lenses, mirrored, motion, moving, order, overlays, robust, seams, stabilised, videos
 from tests.cases.case import Case, Input
@@ -60,8 +61,8 @@ def run_case(case: Case, folder: Path) -> Outcome:
         env=dict(os.environ),
     )
     seconds = time.monotonic() - start
-    said, map_file = ended.stdout + ended.stderr, folder / "out" / "map" / "map.json"
-    found = open_map(folder / "out") if map_file.is_file() else None
+    said = ended.stdout + ended.stderr
+    found = open_map(folder / "out") if Ledger(folder / "out").has("map") else None
     placed = len(found.frames) if found else 0
     error = centre_error(found, made) if found else None
     failures = []

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import Outcome, Recon, make_images
 
-FINISHED = ("poses.txt", "cloud.ply", "report.json", "recording.rrd", "map/map.json", "colmap/sparse/0/images.bin")
+FINISHED = ("poses.txt", "cloud.ply", "report.json", "recording.rrd", "map/map.db", "colmap/sparse/0/images.bin")
 
 
 def expect_refusal(outcome: Outcome, *words: str, out: Path | None = None) -> None:
@@ -116,7 +116,7 @@ def test_overwrite_restores_the_old_map_if_there_is_no_new_one(
         "report.json": "{}",
         "poses.txt": "0",
         "recording.rrd": "seen",
-        "map/map.json": "{}",
+        "map/map.db": "{}",
         "thesis.txt": "mine",
     }
     (out / "map").mkdir(parents=True)

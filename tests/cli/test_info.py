@@ -13,7 +13,7 @@ from recon.core.metric import Metric
 from recon.core.types import SparsePoints
 from recon.store.map import MapStore
 from tests.cli.conftest import Recon
-from tests.support import OPENCV, RADIAL, make_map
+from tests.support import OPENCV, RADIAL, change_ledger, make_map
 
 LIGHT = """
 import sys
@@ -63,7 +63,8 @@ def test_what_is_no_map_or_damaged_is_named(recon: Recon, tmp_path: Path) -> Non
     outcome = recon("info", tmp_path / "nothing")
     assert (outcome.code, outcome.err) == (2, f"recon: {tmp_path}/nothing does not exist. Give the folder of a run.\n")
     make_map(tmp_path / "run")
-    (tmp_path / "run" / "map" / "map.json").write_text('{"version": 2, "complete": 1}')
+    change_ledger(tmp_path / "run", "map", lambda rows: rows[0].update(complete="yes"))
     outcome = recon("info", tmp_path / "run")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith(f"recon: {tmp_path}/run/map/map.json is damaged: expected `bool`, got `int`")
+    expected = "map/map.db is damaged: expected `int`, got `str` - at `map[0].complete`"
+    assert outcome.err.startswith(f"recon: {tmp_path}/run/{expected}")

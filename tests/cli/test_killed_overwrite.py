@@ -100,7 +100,7 @@ def test_resume_brings_back_what_was_being_moved(recon: Recon, tmp_path: Path) -
     set_aside(out, PART)
     planned = recon("plan", photos, "--out", out, "--resume")
     assert planned.code == 2
-    assert planned.err.startswith(f"recon: No run to resume in {out}: {out}/map/run.json is missing. An --overwrite ")
+    assert planned.err.startswith(f"recon: No run to resume in {out}: {out}/map/map.db is missing. An --overwrite ")
     assert (out / PART / "map").is_dir()
     outcome = recon("run", photos, "--out", out, "--resume", "--every", "0")
     assert (outcome.code, outcome.err) == (2, "recon: --every must be at least 1, got 0.\n")

@@ -23,8 +23,10 @@ from cli.ending import ended_by_user
 from cli.progress import ProgressBar
 from recon.core.errors import SourceError
 from recon.core.events import ChunkReconstructed, FrameRead, FrameTracked, Listener, StreamStatus
+from recon.settings import RunSettings
 from recon.sources import SourceOptions
 from recon.store import report
+from recon.store.journal import Journal
 from recon.store.map import MapStore
 from recon.store.tracked import read_tracked
 from tests.cli.conftest import SAMPLE, Recon
@@ -104,7 +106,7 @@ def test_ctrl_c_ends_a_live_run_with_every_file(
     assert said is not None
     assert np.linalg.norm(said[:3, 3] - placed[4].world_from_cam.translation) < 0.03  # of the depth; the same image
     assert np.allclose(read_tracked(out).pieces[0].world_from_cam[-1], said, atol=1e-6)
-    for name in ("cloud.ply", "colmap/sparse/0/images.bin", "poses.txt", "map/map.json"):
+    for name in ("cloud.ply", "colmap/sparse/0/images.bin", "poses.txt", "map/map.db"):
         assert (out / name).stat().st_size > 0
 
 
@@ -142,7 +144,7 @@ def test_a_map_grows_only_if_the_camera_is_found_in_it(
     assert "Give --out for a new map, or --map for a finished one" in refusal("--out", tmp_path, "--map", made.folder)
     assert "--overwrite would replace" in refusal("--map", made.folder, "--overwrite")
     assert "so it cannot be resumed; recon import, merge" in refusal("--map", made.folder)
-    (made.folder / "map" / "run.json").touch()
+    Journal.begin(made.folder, "photos", RunSettings())
     monkeypatch.setattr("retrieval.arrival.find_camera", elsewhere)
     before = sorted(path.name for path in made.folder.rglob("*"))
     assert refusal("--map", made.folder) == "recon: not of this place\n"

@@ -141,7 +141,7 @@ def test_errors_are_one_sentence(tmp_path: Path, recon: Recon) -> None:
     empty.mkdir()
     run = tmp_path / "run"
     (run / "map").mkdir(parents=True)
-    (run / "map" / "map.json").write_text("{}")
+    (run / "map" / "map.db").write_text("{}")
     cases = [
         (("places", "build", empty, "--out", tmp_path / "out"), "holds no images"),
         (("places", "build", run, "--out", tmp_path / "out"), f"Give that of its images, {run}/colmap/images"),

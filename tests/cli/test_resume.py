@@ -14,6 +14,7 @@ import numpy as np
 from recon.mapping.alignment import fit_similarity
 from recon.store.map import open_map
 from tests.cli.conftest import SAMPLE, Outcome, Recon, make_images
+from tests.support import finished_chunks
 
 FRAMES = 7
 OPTIONS = ("--size", "320", "--chunk", "5", "--overlap", "2", "--no-loops", "--viewer", "none")
@@ -27,12 +28,12 @@ def part_of_sample(folder: Path, indices: range) -> Path:
     return folder
 
 
-def kill_when(path: Path, *arguments: object) -> None:
-    """Start ``recon ARGUMENTS`` in a separate process, and kill it once ``path`` exists."""
+def kill_after_a_chunk(out: Path, *arguments: object) -> None:
+    """Start ``recon ARGUMENTS`` in a separate process, and kill it once it has finished a chunk."""
     command = [sys.executable, "-m", "cli", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + SECONDS
-        while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        while not finished_chunks(out) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL
@@ -40,7 +41,7 @@ def kill_when(path: Path, *arguments: object) -> None:
 
 def test_a_killed_run_resumes_and_another_source_follows(recon: Recon, tmp_path: Path) -> None:
     photos, out = part_of_sample(tmp_path / "photos", range(0, 3 * FRAMES, 3)), tmp_path / "out"
-    kill_when(out / "map" / "chunk_0000.json", "run", photos, "--out", out, *OPTIONS)
+    kill_after_a_chunk(out, "run", photos, "--out", out, *OPTIONS)
     assert not (out / "poses.txt").exists()
     outcome = recon("run", photos, "--out", out, *OPTIONS, "--resume")
     assert outcome.code == 0, outcome.err

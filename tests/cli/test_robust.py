@@ -26,7 +26,7 @@ from recon.store.lock import sole_writer
 from recon.store.map import MapStore, open_map
 from tests.cases.robust import FRAMES, foreign, odd, renamed
 from tests.cli.conftest import Recon, make_images
-from tests.support import ExactFrontEnd, half_size_sample, make_map
+from tests.support import ExactFrontEnd, finished_chunks, half_size_sample, make_map
 
 SMALL = ("--size", "320", "--depth", "classical", "--no-loops", "--viewer", "none")
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ def test_sigterm_ends_a_background_run_like_ctrl_c(tmp_path: Path) -> None:
     ) as shell:
         assert shell.stdout is not None
         process, deadline = int(shell.stdout.readline()), time.monotonic() + 120
-        while not (out / "map" / "chunk_0000.json").exists() and time.monotonic() < deadline:
+        while not finished_chunks(out) and time.monotonic() < deadline:
             time.sleep(0.01)
         os.kill(process, signal.SIGTERM)
         _, said = shell.communicate(timeout=120)
@@ -155,14 +155,14 @@ def test_a_second_run_is_refused_before_it_touches_anything(recon: Recon, tmp_pa
     photos, out = make_images(tmp_path / "photos"), tmp_path / "out"
     (out / "map").mkdir(parents=True)
     Journal.begin(out, str(photos), RunSettings(SourceOptions(size=320), depth="classical"))
-    before = (out / "map" / "run.json").read_bytes()
+    before = (out / "map" / "map.db").read_bytes()
     for option in ("--overwrite", "--resume"):
         with sole_writer(out, "run"):
             outcome = recon("run", photos, "--out", out, *SMALL, option)
         assert outcome.code == 2
         assert f"recon: {out} is in use by another run (process {os.getpid()} on " in outcome.err
-        assert [path.name for path in (out / "map").iterdir()] == ["run.json"]
-        assert (out / "map" / "run.json").read_bytes() == before
+        assert [path.name for path in (out / "map").iterdir()] == ["map.db"]
+        assert (out / "map" / "map.db").read_bytes() == before
         assert [path.name for path in out.iterdir()] == ["map"]
 
 

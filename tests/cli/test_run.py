@@ -52,7 +52,7 @@ def test_plan_reports_the_settings_that_it_lowers(
 
 
 def test_run_writes_everything_that_it_names(finished: Path) -> None:
-    for name in ("cloud.ply", "colmap/sparse/0/images.bin", "poses.txt", "recording.rrd", "map/map.json"):
+    for name in ("cloud.ply", "colmap/sparse/0/images.bin", "poses.txt", "recording.rrd", "map/map.db"):
         assert (finished / name).stat().st_size > 0
     run = report.read(finished / "report.json")
     assert (run.frames_read, run.frames_placed, run.interrupted) == (6, 6, False)

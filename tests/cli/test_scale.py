@@ -60,12 +60,12 @@ def test_a_map_and_its_outputs_get_metres(recon: Recon, tmp_path: Path) -> None:
 )
 def test_what_gives_no_metres_is_refused(recon: Recon, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     make_map(tmp_path / "run")
-    before = (tmp_path / "run" / "map" / "map.json").read_bytes()
+    before = (tmp_path / "run" / "map" / "map.db").read_bytes()
     outcome = recon("scale", tmp_path / "run", *options)
     assert outcome.code == 2
     assert outcome.err.startswith(f"recon: {words}")
     assert len(outcome.err.splitlines()) == 1
-    assert (tmp_path / "run" / "map" / "map.json").read_bytes() == before
+    assert (tmp_path / "run" / "map" / "map.db").read_bytes() == before
     assert recon("scale", tmp_path / "nothing").err.endswith("nothing does not exist. Give the folder of a run.\n")
 
 
@@ -89,12 +89,12 @@ def test_a_scale_that_would_ruin_the_map_is_refused(
     ]
     table = "\ufefffilename,x,y,z\n" + "\n".join(",".join(map(str, row)) for row in rows)
     (tmp_path / "utm.csv").write_text(table, encoding="utf-8")
-    before = (folder / "map" / "map.json").read_bytes()
+    before = (folder / "map" / "map.db").read_bytes()
     name, value = options
     outcome = recon("scale", folder, name, tmp_path / value if value.endswith(".csv") else value)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert words in outcome.err
-    assert (folder / "map" / "map.json").read_bytes() == before
+    assert (folder / "map" / "map.db").read_bytes() == before
 
 
 def test_damaged_depth_is_found_before_anything_moves(recon: Recon, tmp_path: Path) -> None:
@@ -102,11 +102,11 @@ def test_damaged_depth_is_found_before_anything_moves(recon: Recon, tmp_path: Pa
     make_map(folder)
     submap = folder / "map" / "submap_0001.npz"
     submap.write_bytes(submap.read_bytes()[:1000])
-    before = (folder / "map" / "map.json").read_bytes()
+    before = (folder / "map" / "map.db").read_bytes()
     outcome = recon("scale", folder, "--length", "0,0,0 1,0,0 2")
     assert outcome.code == 2
     assert submap.name in outcome.err
-    assert (folder / "map" / "map.json").read_bytes() == before
+    assert (folder / "map" / "map.db").read_bytes() == before
 
 
 def test_ctrl_c_leaves_a_sound_map_and_says_which(

@@ -9,11 +9,13 @@ import pytest
 
 from recon.core.errors import OutputError, ReconstructionError
 from recon.folder import PART, REPLACED, replacing, require_empty, require_usable
+from recon.settings import RunSettings
+from recon.store.journal import Journal
 
 
 def make_run(folder: Path, text: str) -> None:
     (folder / "map").mkdir(parents=True, exist_ok=True)
-    for name in ("map/map.json", "report.json", "evaluation.png"):
+    for name in ("map/map.db", "report.json", "evaluation.png"):
         (folder / name).write_text(text)
 
 
@@ -29,8 +31,8 @@ def test_only_files_of_a_run_are_ever_replaced(tmp_path: Path) -> None:
     with replacing(tmp_path, overwrite=True):
         assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", REPLACED]
         (tmp_path / "map").mkdir()
-        (tmp_path / "map" / "map.json").write_text("new")
-    assert content(tmp_path) == {"notes.txt": "precious", "map/map.json": "new"}
+        (tmp_path / "map" / "map.db").write_text("new")
+    assert content(tmp_path) == {"notes.txt": "precious", "map/map.db": "new"}
 
 
 def test_nothing_is_written_into_a_map(tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_the_old_map_is_restored_if_the_new_run_has_none(tmp_path: Path) -> None
     before = content(tmp_path)
     with pytest.raises(ReconstructionError), replacing(tmp_path, overwrite=True):
         (tmp_path / "map").mkdir()
-        (tmp_path / "map" / "run.json").write_text("new")
+        Journal.begin(tmp_path, "photos", RunSettings())
         raise ReconstructionError("nothing placed")
     assert content(tmp_path) == before
 
@@ -59,7 +61,7 @@ def test_a_killed_run_leaves_the_old_map_for_the_next(tmp_path: Path) -> None:
     make_run(tmp_path / REPLACED, "old")  # killed before it had its own map
     before = content(tmp_path / REPLACED)
     (tmp_path / "map").mkdir()
-    (tmp_path / "map" / "run.json").write_text("killed")
+    Journal.begin(tmp_path, "photos", RunSettings())
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path, overwrite=True):
         assert not (tmp_path / "map").exists()
         raise KeyboardInterrupt
@@ -72,11 +74,11 @@ def test_a_resumed_run_deletes_the_replaced_map_at_its_end(tmp_path: Path) -> No
     make_run(tmp_path, "killed, with a chunk")
     with pytest.raises(OutputError), replacing(tmp_path, overwrite=False):
         raise OutputError("other options")
-    assert (tmp_path / REPLACED / "map" / "map.json").read_text() == "old"
+    assert (tmp_path / REPLACED / "map" / "map.db").read_text() == "old"
     with replacing(tmp_path, overwrite=False):
         pass
     assert not (tmp_path / REPLACED).exists()
-    assert (tmp_path / "map" / "map.json").read_text() == "killed, with a chunk"
+    assert (tmp_path / "map" / "map.db").read_text() == "killed, with a chunk"
 
 
 @pytest.mark.parametrize("moved", [("map",), ("map", "report.json"), ("evaluation.png",)])

@@ -20,7 +20,7 @@ from recon.pipeline import reconstruct
 from recon.settings import RunSettings
 from recon.store import report
 from recon.store.map import open_map
-from tests.support import ExactFrontEnd, placed_frame, render
+from tests.support import ExactFrontEnd, change_ledger, placed_frame, render
 
 FRAMES = 10
 SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
@@ -155,15 +155,15 @@ def test_a_report_that_cannot_be_written_loses_nothing_else(photos: Path, tmp_pa
 def test_names_outside_the_folder_are_refused(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     reconstruct(str(photos), out, SETTINGS)
-    places, record = out / "map" / "map.json", out / "map" / "chunk_0000.json"
-    good = {path: path.read_text() for path in (places, record)}
-    for name in ("../../etc/x.jpg", "/etc/x.jpg", "a/../../x.jpg", "..\\\\x.jpg", "", "..", "x\\u0000"):
-        for path, text in good.items():
-            path.write_text(text.replace('"0003.jpg"', f'"{name}"'))
-        with pytest.raises(MapError, match=r"map\.json names an image .*not inside the run's folder"):
+    path = out / "map" / "map.db"
+    good = path.read_bytes()
+    for name in ("../../etc/x.jpg", "/etc/x.jpg", "a/../../x.jpg", "..\\x.jpg", "", "..", "x\0"):
+        change_ledger(out, "frames", lambda rows, name=name: rows[3].update(name=name))
+        with pytest.raises(MapError, match=r"map\.db names an image .*not inside the run's folder"):
             open_map(out)
-        places.write_text(good[places])
-        with pytest.raises(MapError, match=r"chunk_0000\.json names an image .*not inside the run's folder"):
+        path.write_bytes(good)
+        change_ledger(out, "chunks", lambda rows, name=name: rows[0]["frames"][3].update(name=name))
+        with pytest.raises(MapError, match=r"map\.db names an image .*not inside the run's folder"):
             reconstruct(str(photos), out, AGAIN)
-    record.write_text(good[record])
+        path.write_bytes(good)
     assert reconstruct(str(photos), out, AGAIN).frames_placed == FRAMES

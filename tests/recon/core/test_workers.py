@@ -113,7 +113,7 @@ def test_a_worker_that_dies_is_named_and_replaced(
     workers: Workers, tmp_path: Path, number: int, error: type[Exception], words: str
 ) -> None:
     call = (f"{HERE}:die", number)
-    with pytest.raises(error, match=words) as told, explained(tmp_path, resumable=True):
+    with pytest.raises(error, match=words) as told, explained(tmp_path, lambda: False, resumable=True):
         workers.call("geometry", *call)
     assert str(told.value).endswith(f"continue with recon run SOURCE --out {tmp_path} --resume.")
     assert workers.call("geometry", f"{HERE}:squared", 3) == 9

@@ -14,15 +14,18 @@ from PIL import Image
 
 from recon.core.metric import Metric
 from recon.core.similarity import Sim3
-from recon.evaluate.check import check_folder, repair_folder
+from recon.evaluate.check import _check_files, _Outputs, check_folder, repair_folder
 from recon.exports import export
+from recon.exports.readers import CheckError
 from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct
 from recon.settings import RunSettings
+from recon.store.archive import load_arrays
 from recon.store.journal import Journal
-from recon.store.map import AGAIN, MapStore, ReconstructedMap, move_map, open_map
+from recon.store.legacy import AGAIN
+from recon.store.map import MapStore, ReconstructedMap, move_map, open_map
 from recon.store.report import ChunkReport, RunReport, write
-from tests.support import ExactFrontEnd, make_map, placed_frame, render
+from tests.support import ExactFrontEnd, change_ledger, make_map, placed_frame, render
 
 
 def write_outputs(reconstruction: ReconstructedMap) -> Path:
@@ -72,12 +75,14 @@ def test_a_good_folder_passes_with_figures(finished):
 def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_write(tmp_path):
     report = check_folder(tmp_path)
     assert not report.ok
-    assert len(report.items) == 15
-    found, places, journal, *others, recording, sanity, folds = report.items
+    assert len(report.items) == 16
+    files, found, places, journal, *others, recording, sanity, folds = report.items
+    assert not files.ok
     assert not found.ok
+    assert files.sentence == found.sentence
     assert found.sentence.startswith(f"{tmp_path} contains no map: ")
     assert (places.ok, places.sentence) == (True, "There is no places.npz; recon locate makes it.")
-    assert (journal.ok, journal.sentence) == (True, "There is no run.json, so the run cannot be resumed.")
+    assert (journal.ok, journal.sentence) == (True, "The map has no record of a run, so it cannot be resumed.")
     assert all(not item.ok and "is missing" in item.sentence for item in others)
     assert recording.ok  # a run need not write one
     assert recording.sentence.startswith("There is no recording")
@@ -88,21 +93,19 @@ def test_an_empty_folder_fails_with_a_sentence_for_every_file_that_a_run_must_wr
 def test_a_damaged_journal_fails(folder):
     Journal.begin(folder, "photos", RunSettings())
     assert {item.name: item.sentence for item in check_folder(folder).items}["journal"].endswith("with 0 frames.")
-    (folder / "map" / "chunk_0000.json").write_text("{}")
-    assert failures(folder)["journal"].startswith(f"{folder}/map/chunk_0000.json is damaged (KeyError: 'version').")
-    for content in ("", "{}", '{"version": 2, "parts": 1}', '{"version": 2, "parts": ['):
-        (folder / "map" / "run.json").write_text(content)
-        assert failures(folder)["journal"].startswith(f"{folder}/map/run.json is damaged")
-    (folder / "map" / "run.json").unlink()
-    (folder / "map" / "run.json").mkdir()
-    assert "run.json is damaged (IsADirectoryError" in failures(folder)["journal"]
+    change_ledger(folder, "parts", lambda rows: rows[0].update(settings=1))
+    expected = f"{folder}/map/map.db is damaged: expected `object`, got `int` - at `parts[0].settings`."
+    assert failures(folder)["journal"].startswith(expected)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda path: (path / "submap_0000.npz").unlink(), r"submap_0000\.npz is missing, with the depth of a chunk"),
-        (lambda path: (path / "chunk_0000.json").unlink(), r"chunk_0000\.json is missing, although later chunks are"),
+        (
+            lambda path: change_ledger(path.parent, "chunks", lambda rows: rows.pop(0)),
+            r"map\.db lacks chunk 0, although later chunks are finished",
+        ),
         (lambda path: truncate(path / "features.db"), r"features\.db is damaged \(.*, so the run cannot be resumed"),
         (lambda path: (path / "features.db").write_bytes(b"no database" * 9), r"features\.db is damaged \(file is not"),
         (lambda path: (path / "features.db").write_bytes(b""), r"features\.db is damaged \(no such table: images"),
@@ -142,8 +145,30 @@ def test_doubts_of_parts_are_said(folder):
 def test_damaged_depth_fails(folder):
     path = folder / "map" / "submap_0001.npz"
     truncate(path)
-    assert failures(folder).keys() == {"map", "folds", "colours"}
+    assert failures(folder).keys() == {"files", "map", "folds", "colours"}
     assert failures(folder)["map"].startswith(f"{path} is missing or damaged")
+
+
+@pytest.mark.parametrize("name", ["submap_0000.npz", "points.npz"])
+def test_one_flipped_bit_is_found_wherever_it_is(folder, name):
+    path = folder / "map" / name
+    whole = path.read_bytes()
+    for place in (0, 10, len(whole) // 3, len(whole) - 40, len(whole) - 1):
+        path.write_bytes(bytes(byte ^ (number == place) for number, byte in enumerate(whole)))
+        with pytest.raises(CheckError, match=rf"^{path} is damaged: its checksum is \w+, expected \w+\. {AGAIN}$"):
+            _check_files(_Outputs(folder))
+    path.write_bytes(whole[:-1])
+    assert failures(folder)["files"] == f"{path} has {len(whole) - 1} bytes, expected {len(whole)}. {AGAIN}"
+    path.unlink()
+    assert failures(folder)["files"] == f"{path} cannot be read: No such file or directory. {AGAIN}"
+
+
+def test_files_without_known_checksums_are_counted(folder):
+    change_ledger(folder, "files", lambda rows: rows[0].update(crc32=None))
+    said = _check_files(_Outputs(folder))
+    assert said.startswith(
+        "2 files with depth and points have the checksums in the ledger; 1 are of an earlier version"
+    )
 
 
 def changed(reconstruction, **changes) -> str:
@@ -161,7 +186,7 @@ def test_frames_lenses_and_points_that_do_not_fit_together_fail(folder):
     assert "seen by frame 10, which has no pose" in changed(made, frames=made.frames[:-1])
     nowhere = np.where(np.arange(425)[:, None] == 7, np.nan, made.points.positions)
     assert "Not every point" in changed(made, points=dataclasses.replace(made.points, positions=nowhere))
-    shutil.copy(folder / "map" / "submap_0000.npz", folder / "map" / "submap_0002.npz")
+    MapStore(folder).write_arrays(2, load_arrays(folder / "map" / "submap_0000.npz"))
     assert "Two submaps hold the depth of frame 0 (image_0000.jpg)" in changed(made)
 
 

@@ -27,7 +27,7 @@ from recon.evaluate.proof import Comparison, Figure, Rival, prove
 from recon.exports import EXPORTS, export
 from recon.exports.readers import CheckError
 from recon.store.map import MapStore, ReconstructedMap, move_map, open_map
-from tests.support import make_map
+from tests.support import forget_depth, make_map
 
 LENS = Camera("OPENCV", 160, 120, (140.0, 140.0, 80.0, 60.0, 0.05, 0.01, 0.002, -0.001))
 Break = Callable[[Path], None]
@@ -314,8 +314,7 @@ def test_exports_of_another_map_and_formats_without_a_check_are_refused(
     with pytest.raises(SettingsError, match=r"There is no check of the format table\. Choose one of tum, colmap"):
         prove(walk, "table", written / "poses.txt")
     empty = make_map(tmp_path)
-    for file in empty.submap_files:
-        file.unlink()
+    forget_depth(tmp_path)
     with pytest.raises(MapError, match="has no depth"):
         prove(empty, "tum", export(empty, "tum", tmp_path / "poses.txt"))
     assert set(READERS) == set(EXPORTS)

@@ -60,10 +60,10 @@ def test_a_format_from_outside_is_written_and_checked(finished: ReconstructedMap
 
 
 def test_the_map_itself_is_never_overwritten(finished: ReconstructedMap) -> None:
-    before = (finished.folder / "map" / "map.json").read_bytes()
+    before = (finished.folder / "map" / "map.db").read_bytes()
     with pytest.raises(OutputError, match="is part of the map itself"):
-        export(finished, "tum", finished.folder / "map" / "map.json")
-    assert (finished.folder / "map" / "map.json").read_bytes() == before
+        export(finished, "tum", finished.folder / "map" / "map.db")
+    assert (finished.folder / "map" / "map.db").read_bytes() == before
 
 
 def test_the_export_to_one_format_does_not_replace_that_to_another(finished: ReconstructedMap) -> None:

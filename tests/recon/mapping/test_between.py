@@ -12,7 +12,7 @@ from recon.core.similarity import Sim3
 from recon.core.types import Camera, Frame, PlacedFrame, SkippedFrame, SparsePoints
 from recon.mapping.between import NO_POINTS, TOO_LITTLE, FrameLocaliser, to_original, to_small
 from recon.store.map import ReconstructedMap
-from tests.support import FISHEYE, OPENCV, RADIAL, make_map, render
+from tests.support import FISHEYE, OPENCV, RADIAL, forget_depth, make_map, render
 
 
 def halfway(reconstruction: ReconstructedMap, row: int) -> PlacedFrame:
@@ -80,8 +80,7 @@ def test_a_map_without_points_places_frames_by_its_depth(tmp_path: Path) -> None
 
 def test_a_map_without_points_and_depth_is_reported(tmp_path: Path) -> None:
     reconstruction = make_map(tmp_path)
-    for path in (tmp_path / "map").glob("submap_*.npz"):
-        path.unlink()
+    forget_depth(tmp_path)
     empty = ReconstructedMap(tmp_path, reconstruction.frames, (), SparsePoints.empty(), complete=True)
     found = FrameLocaliser(empty).place(frame_at(halfway(reconstruction, 0)))
     assert found == SkippedFrame(1, "0.jpg", NO_POINTS, "passed")

@@ -70,13 +70,13 @@ def test_the_finished_world_survives_a_run_that_is_killed(tmp_path: Path) -> Non
     assert finished_world(tmp_path) == {}
     store.write_places(frames, (), SparsePoints.empty(), complete=True)
     first = finished_world(tmp_path)
-    keep_finished(tmp_path, first)
+    keep_finished(store.ledger, first)
     store.write_places(frames[:1], (), SparsePoints.empty(), complete=False)  # the resumed run, killed
     again = finished_world(tmp_path)
     assert sorted(again) == sorted(first) == [0, 1, 2, 3]
     np.testing.assert_allclose(again[3].matrix(), FRAMES[3].world_from_cam.matrix(), atol=1e-12)
-    forget_finished(tmp_path)
-    assert [path.name for path in (tmp_path / "map").glob("finished*")] == []
+    forget_finished(store.ledger)
+    assert finished_world(tmp_path) == {}
 
 
 def test_median_depth_is_1_where_there_is_none() -> None:

@@ -1,5 +1,4 @@
 import errno
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -21,6 +20,7 @@ from recon.core.types import (
     Submap,
 )
 from recon.store.archive import load_arrays
+from recon.store.ledger import Ledger
 from recon.store.map import MapStore, frames_in, open_map
 from tests.support import make_map
 
@@ -124,49 +124,9 @@ def test_a_submap_without_new_frames_is_stored(tmp_path: Path) -> None:
     assert list(open_map(tmp_path).geometry()) == []
 
 
-def test_maps_of_early_builds_identify_passed_frames_by_their_reason(stored: Path) -> None:
-    path = stored / "map" / "map.json"
-    content = json.loads(path.read_text())
-    reasons = ("was passed over as it shows little new, and the map has no points to place it by", "the file is empty")
-    rows = [{"index": number, "name": f"{number}.jpg", "reason": reason} for number, reason in enumerate(reasons)]
-    path.write_text(json.dumps(content | {"skipped": rows}))
-    assert [frame.kind for frame in open_map(stored).skipped] == ["passed", "unplaced"]
-
-
 def test_no_map(tmp_path: Path) -> None:
     with pytest.raises(MapError, match="contains no map"):
         open_map(tmp_path)
-
-
-@pytest.mark.parametrize("keep", [0, 1, 40, 400])
-def test_truncated_json_is_named(stored: Path, keep: int) -> None:
-    path = stored / "map" / "map.json"
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(MapError, match=r"map\.json is damaged"):
-        open_map(stored)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"frames": [{"index": 0}]},
-        {"frames": 5},
-        {"cameras": []},
-        {"skipped": [{"nonsense": 1}]},
-    ],
-)
-def test_json_of_another_shape_is_named(stored: Path, change: dict[str, object]) -> None:
-    path = stored / "map" / "map.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(MapError, match=r"map\.json is damaged"):
-        open_map(stored)
-
-
-def test_another_version_is_refused(stored: Path) -> None:
-    path = stored / "map" / "map.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 4}))
-    with pytest.raises(MapError, match=r"map\.json has version 4, this program reads 3"):
-        open_map(stored)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
@@ -232,15 +192,13 @@ def test_a_submap_of_another_version_is_refused(stored: Path) -> None:
         list(open_map(stored).geometry())
 
 
-def test_a_map_of_version_1_is_read(stored: Path) -> None:
+def test_files_of_version_1_are_read(stored: Path) -> None:
     """As written by NumPy alone, without Zstandard."""
     for path in (stored / "map").glob("*.npz"):
         arrays = load_arrays(path)
         if "version" in arrays:
             arrays["version"] = np.int64(1)
         np.savez_compressed(path, **arrays)
-    places = stored / "map" / "map.json"
-    places.write_text(json.dumps(json.loads(places.read_text()) | {"version": 1}))
     test_poses_are_restored_exactly(stored)
     test_geometry_is_restored_within_its_stored_precision(stored)
 
@@ -253,19 +211,19 @@ def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"Cannot write .*map\.json: Not a directory"):
-        write_atomically(tmp_path / "file" / "map.json", lambda file: file.write(b"new"))
+    with pytest.raises(OutputError, match=r"Cannot write .*a\.txt: Not a directory"):
+        write_atomically(tmp_path / "file" / "a.txt", lambda file: file.write(b"new"))
 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "map.json"
+    path = tmp_path / "a.txt"
     path.write_text("old")
 
     def write(file: IO[bytes]) -> None:
         file.write(b"half of the n")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OutputError, match=r"map\.json: No space left on device"):
+    with pytest.raises(OutputError, match=r"a\.txt: No space left on device"):
         write_atomically(path, write)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -276,10 +234,10 @@ def test_an_interrupted_write_keeps_the_old_file(stored: Path) -> None:
         file.write(b"half of the n")
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(stored / "map" / "map.json", write)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(stored / "map" / "submap_0002.npz", write)
+    for stem in ("points", "submap_0000", "submap_0002"):
+        with pytest.raises(KeyboardInterrupt):
+            Ledger(stored).write_file(stem, write)
+    test_poses_are_restored_exactly(stored)
     assert [frame.index for frame, _ in open_map(stored).geometry()] == [3, 4, 5]
 
 

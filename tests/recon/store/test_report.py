@@ -73,7 +73,7 @@ def test_a_damaged_report_is_refused_by_name(tmp_path: Path, change) -> None:
 
 
 def test_a_missing_report_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(MapError, match=r"contains no map: .*map\.json is missing"):
+    with pytest.raises(MapError, match=r"contains no map: .*map\.db is missing"):
         read(tmp_path / "report.json")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,9 +21,10 @@ from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct
 from recon.settings import NetworkSettings, RunSettings
 from recon.sources import SourceOptions
+from recon.store.journal import read_journal
 from recon.store.map import ReconstructedMap, open_map
 from recon.store.report import RunReport
-from tests.support import RADIAL, ExactFrontEnd, placed_frame, render, true_model
+from tests.support import RADIAL, ExactFrontEnd, change_ledger, placed_frame, render, true_model
 
 FRAMES = 10
 SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
@@ -143,7 +143,7 @@ def test_a_run_ended_by_ctrl_c_can_be_resumed(photos: Path, tmp_path: Path, fron
 
 def test_ctrl_c_while_the_map_is_restored_leaves_it_unchanged(photos: Path, tmp_path: Path, front_end) -> None:
     run(photos, tmp_path / "out", SETTINGS)
-    before = (tmp_path / "out" / "map" / "map.json").read_bytes()
+    before = (tmp_path / "out" / "map" / "map.db").read_bytes()
 
     def interrupted(event: Event) -> None:
         if isinstance(event, ChunkReconstructed):
@@ -151,7 +151,7 @@ def test_ctrl_c_while_the_map_is_restored_leaves_it_unchanged(photos: Path, tmp_
 
     with pytest.raises(KeyboardInterrupt):
         reconstruct(str(photos), tmp_path / "out", AGAIN, [interrupted])
-    assert (tmp_path / "out" / "map" / "map.json").read_bytes() == before
+    assert (tmp_path / "out" / "map" / "map.db").read_bytes() == before
     assert run(photos, tmp_path / "out")[0].frames_placed == FRAMES
 
 
@@ -398,8 +398,7 @@ def damage(name: str) -> Callable[[Path, Path], None]:
         (shrink, SourceError, "it has fewer frames, and 0009.jpg is gone"),
         (shrink_to_two_chunks, SourceError, "it has fewer frames, and 0008.jpg is gone"),
         (exchange, SourceError, "photos/0003.jpg is not the file of frame 3 of the map"),
-        (damage("run.json"), MapError, "run.json is damaged"),
-        (damage("chunk_0001.json"), MapError, "chunk_0001.json is damaged"),
+        (damage("map.db"), MapError, "map.db is damaged"),
         (damage("submap_0001.npz"), MapError, "submap_0001.npz is missing or damaged"),
     ],
 )
@@ -416,7 +415,7 @@ def test_a_changed_source_is_refused_and_nothing_is_lost(
 
 
 def test_nothing_to_resume(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"No run to resume in .*: .*run.json is missing"):
+    with pytest.raises(OutputError, match=r"No run to resume in .*: .*map\.db is missing"):
         run(photos, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -491,14 +490,14 @@ def test_what_lies_where_an_original_belongs_is_kept_and_named(
 def test_the_journal_records_the_source_of_every_frame(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "out", SETTINGS)
     run(write_photos(tmp_path / "more", range(FRAMES, FRAMES + 3)), tmp_path / "out")
-    content = json.loads((tmp_path / "out" / "map" / "run.json").read_text())
-    assert [(Path(part["source"]).name, part["first"], part["start"]) for part in content["parts"]] == [
+    journal = read_journal(tmp_path / "out")
+    assert [(Path(part.source).name, part.first, part.start) for part in journal.parts] == [
         ("photos", 0, 0.0),
         ("more", FRAMES, FRAMES),
     ]
-    chunk = json.loads((tmp_path / "out" / "map" / "chunk_0001.json").read_text())
-    assert [frame["index"] for frame in chunk["frames"]] == [3, 4, 5, 6, 7]
-    np.testing.assert_allclose(np.array(chunk["placed"][0]["cam_from_chunk"])[3], [0, 0, 0, 1])
+    chunk = journal.finished[1]
+    assert [frame.index for frame in chunk.frames] == [3, 4, 5, 6, 7]
+    np.testing.assert_allclose(np.array(chunk.placed[0].cam_from_chunk)[3], [0, 0, 0, 1])
 
 
 def test_a_run_of_another_front_end_is_refused(
@@ -530,9 +529,7 @@ def test_reasons_of_older_journals_are_identified_by_their_text(
     out = tmp_path / "out"
     front_end.missing = frozenset({2})
     run(photos, out, SETTINGS)
-    path = out / "map" / "chunk_0000.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"unplaced": {"2": "the camera stood still"}}))
+    change_ledger(out, "chunks", lambda rows: rows[0].update(unplaced={"2": "the camera stood still"}))
     found, _ = run(photos, out)
     assert [(frame.index, frame.reason) for frame in found.skipped] == [(2, "the camera stood still")]
     assert Unplaced.from_text("the camera stood still") == Hindrance.STILL.unplaced

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,12 +12,13 @@ import av
 import pytest
 from PIL import Image as PillowImage
 
-from recon.core.errors import MapError, OutputError, ReconError, SettingsError, SourceError
+from recon.core.errors import OutputError, ReconError, SettingsError, SourceError
 from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct, reconstruct_source
 from recon.settings import RunSettings
 from recon.sources import SourceOptions, open_live_source
 from recon.sources.identity import content_hash
+from recon.store.journal import read_parts
 from recon.store.map import incoming_folder, open_map
 from recon.store.report import RunReport
 from tests.support import ExactFrontEnd, placed_frame, render
@@ -182,8 +182,7 @@ def test_a_moved_source_resumes_and_its_new_path_is_recorded(photos: Path, tmp_p
     for number in (FRAMES, FRAMES + 1):
         PillowImage.fromarray(render(placed_frame(number))).save(elsewhere / f"{number:04d}.jpg")
     assert run(elsewhere, out).frames_placed == FRAMES + 2
-    parts = json.loads((out / "map" / "run.json").read_text())["parts"]
-    assert [part["source"] for part in parts] == [str(elsewhere)]
+    assert [part.source for part in read_parts(out)] == [str(elsewhere)]
 
 
 def other_settings(photos: Path, out: Path) -> None:
@@ -194,16 +193,11 @@ def another_lens(photos: Path, out: Path) -> None:
     run(write_photos(photos.with_name("more"), start=FRAMES), out, replace(AGAIN, camera_model="OPENCV"))
 
 
-def earlier_version(photos: Path, out: Path) -> None:
-    run(photos, out)
-
-
 @pytest.mark.parametrize(
     ("attempt", "error", "words"),
     [
         (other_settings, SettingsError, "was made with --chunk 5, not with --chunk 6"),
         (another_lens, SettingsError, "was made with --camera-model radial, not with --camera-model opencv"),
-        (earlier_version, MapError, "has version 1, this program reads 2. Rebuild the map with --overwrite."),
     ],
 )
 def test_a_refusal_leaves_the_folder_unchanged(
@@ -211,9 +205,6 @@ def test_a_refusal_leaves_the_folder_unchanged(
 ) -> None:
     out = tmp_path / "out"
     run(photos, out, SETTINGS)
-    if attempt is earlier_version:
-        path = out / "map" / "run.json"
-        path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
     expect_refusal(lambda: attempt(photos, out), out, error, words)
 
 
