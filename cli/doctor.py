@@ -19,7 +19,6 @@ from recon.core.quantities import size
 PACKAGES = (
     ("av", "av"),
     ("cv2", "opencv-python-headless"),
-    ("evo", "evo"),
     ("faiss", "faiss-cpu"),
     ("gtsam", "gtsam"),
     ("numpy", "numpy"),

@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import numpy as np
 import pycolmap
-from evo.core.trajectory import PoseTrajectory3D
 from PIL import Image as PillowImage
 from scipy.spatial import KDTree
 
@@ -31,7 +30,7 @@ from recon.evaluate.proof import prove
 from recon.exports import EXPORTS, Export, default_path
 from recon.exports.outputs import write_outputs
 from recon.exports.ply import stated_unit
-from recon.exports.readers import CheckError, read_model
+from recon.exports.readers import CheckError, read_model, tum_poses
 from recon.exports.trajectory import rigid_trajectory
 from recon.mapping.folds import find_fold
 from recon.settings import CloudSettings
@@ -44,9 +43,9 @@ from recon.store.lock import sole_writer
 from recon.store.map import ReconstructedMap, open_map, places_path, submap_path
 from recon.store.missing import why_no_map
 
+QUATERNION_TOLERANCE = 1e-4
 MAX_MEAN_ERROR = 3.0
 POSE_TOLERANCE = 1e-5
-QUATERNION_TOLERANCE = 1e-4
 MIN_SHARE_SEEN = 0.95
 MAX_CLOUD_GAP = 0.03  # at most 0.022 in right maps; 0.036 where the depth is 20% off
 CLOUD_SAMPLE = 200_000
@@ -98,8 +97,9 @@ class _Outputs:
         return cast("pycolmap.Reconstruction", self.read("colmap"))
 
     @cached_property
-    def trajectory(self) -> PoseTrajectory3D:
-        return cast("PoseTrajectory3D", self.read("tum"))
+    def trajectory(self) -> Array:
+        """Rows (n, 8) of poses.txt."""
+        return cast("Array", self.read("tum"))
 
     @cached_property
     def map(self) -> ReconstructedMap:
@@ -385,26 +385,24 @@ def _check_reprojection(outputs: _Outputs) -> str:
 
 
 def _check_poses(outputs: _Outputs) -> str:
-    """Whether evo reads the trajectory, with quaternions of length 1."""
-    trajectory = outputs.trajectory
-    norms = np.linalg.norm(trajectory.orientations_quat_wxyz, axis=1)
-    worst = float(np.abs(norms - 1).max())
-    if not worst <= QUATERNION_TOLERANCE:
-        raise CheckError(f"A quaternion of poses.txt has a length of {1 + worst:.4f}, expected 1.")
-    return f"evo reads {trajectory.num_poses} poses, all with unit quaternions."
+    """Whether the trajectory has quaternions of length 1."""
+    lengths = np.linalg.norm(outputs.trajectory[:, 4:], axis=1)
+    worst = float(lengths[np.abs(lengths - 1).argmax()])
+    if not abs(worst - 1) <= QUATERNION_TOLERANCE:
+        raise CheckError(f"A quaternion of poses.txt has a length of {worst:.4f}, expected 1.")
+    return f"poses.txt has {len(lengths)} poses, all with unit quaternions."
 
 
 def _check_convention(outputs: _Outputs) -> str:
     """Whether poses.txt holds the poses of the COLMAP model, as camera-to-world."""
     images = sorted(outputs.model.images.items())
     world_from_cam = np.array([rigid_matrix(image.cam_from_world().inverse()) for _, image in images])
-    trajectory = outputs.trajectory
     reconstruction = outputs.map
     posed = reconstruction.posed
-    if trajectory.num_poses != len(posed):
-        raise CheckError(f"poses.txt has {trajectory.num_poses} rows, the map {len(posed)} frames with a pose.")
+    if len(outputs.trajectory) != len(posed):
+        raise CheckError(f"poses.txt has {len(outputs.trajectory)} rows, the map {len(posed)} frames with a pose.")
     names = {image.name for _, image in images}  # frames that were passed over are in poses.txt only
-    poses = np.array(trajectory.poses_se3)[[frame.name in names for frame in posed]]
+    poses = tum_poses(outputs.trajectory)[[frame.name in names for frame in posed]]
     if len(poses) != len(images):
         raise CheckError(f"poses.txt has {len(poses)} rows, the COLMAP model {len(images)} images.")
     tolerance = POSE_TOLERANCE * max(1.0, float(np.abs(world_from_cam).max()))

@@ -29,6 +29,7 @@ from recon.exports.readers import (
     read_mesh,
     read_model,
     read_trajectory,
+    tum_poses,
 )
 from recon.store.map import ReconstructedMap
 
@@ -147,21 +148,21 @@ def _nerfstudio_projection(lens: dict[str, Any]) -> Projection:
 
 
 def _tum(reconstruction: ReconstructedMap, path: Path) -> Exported:
-    return _trajectory(reconstruction, read_trajectory(path).poses_se3, path)
+    return _trajectory(reconstruction, tum_poses(read_trajectory(path)), path)
 
 
 def _kitti(reconstruction: ReconstructedMap, path: Path) -> Exported:
-    return _trajectory(reconstruction, read_kitti(path).poses_se3, path)
+    return _trajectory(reconstruction, read_kitti(path), path)
 
 
-def _trajectory(reconstruction: ReconstructedMap, world_from_cam: Sequence[Array], path: Path) -> Exported:
-    """Poses as evo reads them; row i belongs to the i-th frame with a pose."""
+def _trajectory(reconstruction: ReconstructedMap, world_from_cam: Array, path: Path) -> Exported:
+    """Poses as NumPy reads them; row i belongs to the i-th frame with a pose."""
     posed, mapped = reconstruction.posed, {frame.index for frame in reconstruction.frames}
     if len(world_from_cam) != len(posed):
         raise CheckError(f"{path} has {len(world_from_cam)} poses, the map {len(posed)} frames with a pose.")
     rows = [row for row, frame in enumerate(posed) if frame.index in mapped]
     poses = [np.asarray(np.linalg.inv(world_from_cam[row]), dtype=np.float64) for row in rows]
-    return Exported(_program("evo"), _views_with_lenses(reconstruction, [posed[row] for row in rows], poses))
+    return Exported(_program("numpy"), _views_with_lenses(reconstruction, [posed[row] for row in rows], poses))
 
 
 def _ply(_: ReconstructedMap, path: Path) -> Exported:

@@ -12,7 +12,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from evo.core.sync import matching_time_indices
 from numpy.typing import NDArray
 
 from recon.core.errors import SourceError
@@ -20,7 +19,7 @@ from recon.core.files import write_atomically
 from recon.core.places import LoopRecord
 from recon.core.similarity import Array, Sim3
 from recon.core.types import FrameGeometry
-from recon.evaluate.poses import MAX_TIME_DIFFERENCE
+from recon.evaluate.poses import matching_rows
 from recon.exports.trajectory import Trajectory, rigid_trajectory
 from recon.mapping.overlap import shared_surface
 from recon.store.map import ReconstructedMap
@@ -109,7 +108,7 @@ def reference_by_frame(reconstruction: ReconstructedMap, reference: Trajectory, 
     by_index: whether the reference's timestamps are frame indices; otherwise both use the same clock.
     """
     estimated = rigid_trajectory(reconstruction, by_index=by_index)
-    rows, reference_rows = matching_time_indices(estimated.timestamps, reference.timestamps, MAX_TIME_DIFFERENCE)
+    rows, reference_rows = matching_rows(estimated.timestamps, reference.timestamps)
     indices = estimated.indices[rows].tolist() if estimated.indices is not None else []
     return dict(zip(indices, reference.world_from_cam[reference_rows], strict=True))
 

@@ -1,4 +1,4 @@
-"""How far estimated camera poses are from reference poses, computed by evo."""
+"""How far estimated camera poses are from reference poses: absolute and relative errors (Sturm et al. 2012)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from evo import EvoException
-from evo.core.metrics import APE, RPE, PoseRelation, StatisticsType
-from evo.core.sync import matching_time_indices
-from evo.core.trajectory import PoseTrajectory3D
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from recon.core.errors import SourceError
 from recon.core.files import write_atomically
 from recon.core.similarity import Array, Sim3
 from recon.exports.trajectory import Trajectory, read_tum
+from recon.mapping.alignment import fit_similarity
 
 MIN_MATCHES = 3
 MAX_TIME_DIFFERENCE = 0.01
@@ -69,23 +68,39 @@ def compare(
     Rows match if their timestamps differ by at most ``max_time_difference``. names: of both, for error messages.
     Raises SourceError if fewer than 3 rows match, or the centres are collinear or coincide.
     """
-    pairs = matching_time_indices(estimated.timestamps, reference.timestamps, max_time_difference)
-    if len(pairs[0]) < MIN_MATCHES:
+    rows, reference_rows = matching_rows(estimated.timestamps, reference.timestamps, max_time_difference)
+    if len(rows) < MIN_MATCHES:
         raise SourceError(
-            f"{len(pairs[0])} rows of {names[0]} (time {_time_range(estimated)}) match {names[1]} "
+            f"{len(rows)} rows of {names[0]} (time {_time_range(estimated)}) match {names[1]} "
             f"(time {_time_range(reference)}) within {max_time_difference:g} s, expected at least {MIN_MATCHES}. "
             "Use the same clock for both, and a reference of the same frames."
         )
-    matched_estimated = _evo_trajectory(estimated, pairs[0])
-    matched_reference = _evo_trajectory(reference, pairs[1])
-    try:
-        rotation, translation, scale = matched_estimated.align(matched_reference, correct_scale=align == "sim3")
-    except EvoException as error:
+    poses, true_poses = estimated.world_from_cam[rows], reference.world_from_cam[reference_rows]
+    if min(_dimensions(poses[:, :3, 3]), _dimensions(true_poses[:, :3, 3])) < 2:
         raise SourceError(
             f"{names[0]} and {names[1]} cannot be aligned: the camera centres of one lie on a line or coincide."
-        ) from error
-    alignment = Sim3(scale, rotation, translation)
-    return _measure(matched_estimated, matched_reference, _evo_trajectory(reference), alignment)
+        )
+    alignment = _align(poses[:, :3, 3], true_poses[:, :3, 3], align)
+    aligned = poses.copy()
+    aligned[:, :3, :3] = alignment.rotation @ poses[:, :3, :3]
+    aligned[:, :3, 3] = alignment.apply(poses[:, :3, 3])
+    return _measure(estimated.timestamps[rows], aligned, true_poses, reference.world_from_cam[:, :3, 3], alignment)
+
+
+def matching_rows(
+    first: Array, second: Array, max_difference: float = MAX_TIME_DIFFERENCE
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the timestamps (n,) and (m,) that match: for each of the first, the nearest of the second.
+
+    None matches one that differs by more than ``max_difference``.
+    """
+    order = np.argsort(second, kind="stable")
+    after = np.searchsorted(second[order], first)
+    around = order[np.clip([after - 1, after], 0, len(second) - 1)]
+    differences = np.abs(second[around] - first)
+    nearest = np.where(differences[1] < differences[0], around[1], around[0])
+    rows = np.flatnonzero(differences.min(axis=0) <= max_difference)
+    return rows, nearest[rows]
 
 
 def plot(evaluation: Evaluation, path: Path) -> None:
@@ -112,35 +127,52 @@ def plot(evaluation: Evaluation, path: Path) -> None:
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
+def _dimensions(centres: Array) -> int:
+    """Of the space that camera centres (n, 3) span: 0 for a point, 1 for a line."""
+    return int(np.linalg.matrix_rank(centres - centres.mean(axis=0), tol=1e-9 * float(np.abs(centres).max())))
+
+
+def _align(centres: Array, reference: Array, align: Alignment) -> Sim3:
+    """The least squares alignment of camera centres (n, 3) with those of the reference."""
+    similarity = fit_similarity(centres, reference, np.ones(len(centres)))
+    if align == "sim3":
+        return similarity
+    rotation = similarity.rotation
+    return Sim3(1.0, rotation, reference.mean(axis=0) - rotation @ centres.mean(axis=0))
+
+
 def _measure(
-    estimated: PoseTrajectory3D, reference: PoseTrajectory3D, whole_reference: PoseTrajectory3D, alignment: Sim3
+    timestamps: Array, estimated: Array, reference: Array, whole_reference: Array, alignment: Sim3
 ) -> Evaluation:
-    absolute = APE(PoseRelation.translation_part)
-    step_translation = RPE(PoseRelation.translation_part)
-    step_rotation = RPE(PoseRelation.rotation_angle_deg)
-    for metric in (absolute, step_translation, step_rotation):
-        metric.process_data((reference, estimated))
+    """estimated, reference: matched world_from_cam (n, 4, 4). whole_reference: all of its centres (m, 3)."""
+    errors = np.linalg.norm(estimated[:, :3, 3] - reference[:, :3, 3], axis=1)
+    steps = np.linalg.inv(_motions(reference)) @ _motions(estimated)
+    turns_deg = np.degrees(Rotation.from_matrix(steps[:, :3, :3]).magnitude())
     return Evaluation(
-        matched=estimated.num_poses,
-        reference_rows=whole_reference.num_poses,
-        ate_rmse=absolute.get_statistic(StatisticsType.rmse),
-        ate_median=absolute.get_statistic(StatisticsType.median),
-        ate_max=absolute.get_statistic(StatisticsType.max),
-        rpe_translation_rmse=step_translation.get_statistic(StatisticsType.rmse),
-        rpe_rotation_rmse_deg=step_rotation.get_statistic(StatisticsType.rmse),
+        matched=len(estimated),
+        reference_rows=len(whole_reference),
+        ate_rmse=_rms(errors),
+        ate_median=float(np.median(errors)),
+        ate_max=float(errors.max()),
+        rpe_translation_rmse=_rms(np.linalg.norm(steps[:, :3, 3], axis=1)),
+        rpe_rotation_rmse_deg=_rms(turns_deg),
         reference_from_estimated=alignment,
-        extent=float(np.linalg.norm(np.ptp(whole_reference.positions_xyz, axis=0))),
-        path_length=float(whole_reference.path_length),
-        timestamps=np.asarray(estimated.timestamps),
-        errors=np.asarray(absolute.error),
-        estimated=np.asarray(estimated.positions_xyz),
-        reference=np.asarray(reference.positions_xyz),
+        extent=float(np.linalg.norm(np.ptp(whole_reference, axis=0))),
+        path_length=float(np.linalg.norm(np.diff(whole_reference, axis=0), axis=1).sum()),
+        timestamps=timestamps,
+        errors=errors,
+        estimated=estimated[:, :3, 3],
+        reference=reference[:, :3, 3],
     )
 
 
-def _evo_trajectory(trajectory: Trajectory, rows: list[int] | None = None) -> PoseTrajectory3D:
-    kept = slice(None) if rows is None else rows
-    return PoseTrajectory3D(poses_se3=list(trajectory.world_from_cam[kept]), timestamps=trajectory.timestamps[kept])
+def _motions(world_from_cam: Array) -> Array:
+    """The motion (n - 1, 4, 4) from each pose to the next."""
+    return np.asarray(np.linalg.inv(world_from_cam[:-1]) @ world_from_cam[1:])
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def _time_range(trajectory: Trajectory) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pycolmap
-from evo.core.trajectory import PosePath3D, PoseTrajectory3D
-from evo.tools.file_interface import read_kitti_poses_file, read_tum_trajectory_file
+from scipy.spatial.transform import Rotation
 
 from recon.core.errors import ReconError
+from recon.core.similarity import Array
 from recon.exports.colmap import model_is_whole
 
 if TYPE_CHECKING:
@@ -64,14 +64,33 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
     return pycolmap.Reconstruction(path)
 
 
-def read_trajectory(path: Path) -> PoseTrajectory3D:
-    """The TUM file as evo reads it."""
-    return read_tum_trajectory_file(existing(path))
+def read_trajectory(path: Path) -> Array:
+    """The rows (n, 8) of a TUM file: time, place, and quaternion. Raises CheckError for other rows."""
+    return _rows(path, 8)
 
 
-def read_kitti(path: Path) -> PosePath3D:
-    """The KITTI file as evo reads it."""
-    return read_kitti_poses_file(existing(path))
+def tum_poses(rows: Array) -> Array:
+    """world_from_cam (n, 4, 4) of the rows of a TUM file."""
+    poses = np.tile(np.eye(4), (len(rows), 1, 1))
+    poses[:, :3, :3], poses[:, :3, 3] = Rotation.from_quat(rows[:, 4:]).as_matrix(), rows[:, 1:4]
+    return poses
+
+
+def read_kitti(path: Path) -> Array:
+    """world_from_cam (n, 4, 4) of a KITTI file. Raises CheckError for rows of another length than 12."""
+    upper = _rows(path, 12).reshape(-1, 3, 4)
+    return np.concatenate([upper, np.tile(np.eye(4)[3:], (len(upper), 1, 1))], axis=1)
+
+
+def _rows(path: Path, columns: int) -> Array:
+    lines = existing(path).read_text().splitlines()
+    try:
+        rows = np.array([line.split() for line in lines if not line.startswith("#")], dtype=np.float64)
+    except ValueError:  # not numbers, or not as many in each row
+        rows = np.zeros(0)
+    if rows.ndim != 2 or rows.shape[1] != columns:
+        raise CheckError(f"{path} has other rows than of {columns} numbers, or none.")
+    return rows
 
 
 def read_nerfstudio(folder: Path) -> dict[str, Any]:

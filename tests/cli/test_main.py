@@ -178,10 +178,12 @@ def test_doctor_says_how_to_install_missing_packages(recon: Recon, monkeypatch: 
 
 
 def test_a_missing_package_is_reported_in_a_sentence() -> None:
-    code = "import sys; sys.modules['evo'] = None; from cli.main import main; main(['eval', '.', '--reference', 'a'])"
+    code = "import sys; sys.modules['numpy'] = None; from cli.main import main; main(['eval', '.', '--reference', 'a'])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 2
-    assert ended.stderr == "recon: The Python package evo is not installed. Install all packages with: pip install .\n"
+    assert (
+        ended.stderr == "recon: The Python package numpy is not installed. Install all packages with: pip install .\n"
+    )
     optional = explain(ModuleNotFoundError("No module named 'laspy'", name="laspy"))
     assert str(optional) == "The Python package laspy is not installed. Install it with: pip install '.[las]'"
     elsewhere = explain(ModuleNotFoundError("No module named 'fcntl'", name="fcntl"))

@@ -256,8 +256,8 @@ def test_a_damaged_cloud_fails(folder, damage):
 def test_a_damaged_trajectory_fails(folder, content):
     (folder / "poses.txt").write_text(content)
     failed = failures(folder)
-    assert "Cannot be read" in failed["poses"]
-    assert "Cannot be read" in failed["convention"]
+    assert "poses.txt has other rows than of 8 numbers" in failed["poses"]
+    assert "poses.txt has other rows than of 8 numbers" in failed["convention"]
 
 
 def rewrite_poses(folder: Path, change) -> None:

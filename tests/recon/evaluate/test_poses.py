@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
+from evo.core import sync
+from evo.core.metrics import APE, RPE, PoseRelation, StatisticsType
+from evo.tools.file_interface import read_tum_trajectory_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from recon.core.errors import OutputError, SourceError
-from recon.evaluate.poses import evaluate, plot
+from recon.evaluate.poses import evaluate, matching_rows, plot
 
 STEPS = 40
 
@@ -55,6 +58,51 @@ def test_known_displacements_give_the_expected_figures(tmp_path):
     assert evaluation.extent == pytest.approx(np.linalg.norm(np.ptp(centres, axis=0)))
     assert evaluation.path_length == pytest.approx(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
     np.testing.assert_allclose(np.linalg.norm(evaluation.estimated - evaluation.reference, axis=1), evaluation.errors)
+
+
+@pytest.mark.parametrize("align", ["sim3", "se3"])
+def test_the_errors_are_those_that_evo_computes(tmp_path, align):
+    random = np.random.default_rng(5)
+    centres, rotations = walk()
+    times = np.arange(STEPS) + random.uniform(-0.008, 0.008, STEPS)
+    noisy = Rotation.from_rotvec(random.normal(0, 0.02, (STEPS, 3))) * rotations
+    paths = (
+        write(tmp_path / "estimated.txt", 0.5 * centres + random.normal(0, 0.05, (STEPS, 3)), noisy, times),
+        write(tmp_path / "reference.txt", centres[::2], rotations[::2], np.arange(STEPS)[::2]),
+    )
+    found = evaluate(*paths, align=align)
+    estimated, reference = sync.associate_trajectories(*map(read_tum_trajectory_file, map(str, paths)))
+    rotation, translation, scale = estimated.align(reference, correct_scale=align == "sim3")
+    alignment = found.reference_from_estimated
+    assert found.matched == estimated.num_poses == STEPS // 2
+    assert alignment.scale == pytest.approx(scale)
+    np.testing.assert_allclose(alignment.rotation, rotation, atol=1e-12)
+    np.testing.assert_allclose(alignment.translation, translation, atol=1e-12)
+    expected = {}
+    for name, metric in (
+        ("ate_rmse", APE(PoseRelation.translation_part)),
+        ("rpe_translation_rmse", RPE(PoseRelation.translation_part)),
+        ("rpe_rotation_rmse_deg", RPE(PoseRelation.rotation_angle_deg)),
+    ):
+        metric.process_data((reference, estimated))
+        expected[name] = metric.get_statistic(StatisticsType.rmse)
+    assert {name: getattr(found, name) for name in expected} == pytest.approx(expected)
+
+
+def test_centres_on_a_line_cannot_be_aligned(tmp_path):
+    _, rotations = walk()
+    line = np.linspace(0, 1, STEPS)[:, None] * [1.0, 2.0, 3.0] + 100
+    with pytest.raises(SourceError, match="cannot be aligned"):
+        evaluate(write(tmp_path / "estimated.txt", line, rotations), write(tmp_path / "reference.txt", *walk()))
+
+
+@given(st.lists(st.integers(0, 60), max_size=30), st.lists(st.integers(0, 60), min_size=1, max_size=30))
+def test_each_row_matches_the_nearest_in_time(first, second):
+    first, second = np.array(first) / 20, np.array(second) / 20
+    rows, others = matching_rows(first, second, 0.06)
+    gaps = np.abs(first[:, None] - second)
+    assert rows.tolist() == [row for row, gap in enumerate(gaps) if gap.min() <= 0.06]
+    np.testing.assert_array_equal(np.abs(first[rows] - second[others]), gaps[rows].min(axis=1))
 
 
 def test_a_turned_camera_shows_in_the_rotation_error_only(tmp_path):

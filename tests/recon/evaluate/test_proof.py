@@ -70,7 +70,7 @@ def broken(written: Path, tmp_path: Path, target: str, damage: Break) -> Path:
 def test_every_export_passes_by_a_clear_margin(walk: ReconstructedMap, written: Path, target: str) -> None:
     found = prove(walk, target, written / EXPORTS[target].path)
     assert found.ok, found
-    assert re.match(rf"{target} follows its convention \(read by (pycolmap|evo|open3d|laspy|OpenCV)", str(found))
+    assert re.match(rf"{target} follows its convention \(read by (pycolmap|numpy|open3d|laspy|OpenCV)", str(found))
     for sentence in found.sentences:
         right, wrong = (float(figure) for figure in re.findall(r"([\d.]+) dB", sentence))
         assert right > wrong + 1.5, sentence
