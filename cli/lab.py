@@ -241,6 +241,29 @@ def plain_colmap(
     reconstruct_plainly(source, every, matching, out)
 
 
+@app.command()
+def kills(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the maps.")],
+    count: Annotated[int, typer.Option(min=1, help="Kills in all.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Number of the sequence of random moments.")] = 0,
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Images of the sample.")] = ROOT / "data/sample/images",
+) -> None:
+    """Kill runs, merges and exports at random moments, and check what is left.
+
+    Exits with 1 if anything finished is lost.
+    """
+    from recon.folder import require_empty
+    from recon.lab.benchmark.kills import kill_commands
+
+    require_empty(out)
+    tally = kill_commands(images, out, count, seed, typer.echo)
+    for sentence in tally.lost:
+        typer.echo(f"LOST: {sentence}")
+    if tally.lost:
+        raise typer.Exit(1)
+
+
 @app.command("wide-pairs")
 def wide_pairs(
     folder: Annotated[Path, typer.Argument(metavar="MAP", help="Finished map with depth.")],
