@@ -264,6 +264,27 @@ def kills(
         raise typer.Exit(1)
 
 
+@app.command("walk-map")
+def walk_map(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the map.")],
+    frames: Annotated[int, typer.Option(min=2, help="Frames in all.")] = 2000,
+    laps: Annotated[int, typer.Option(min=1, help="Laps around the room.")] = 10,
+) -> None:
+    """Render a walk through the sample's room as a finished map.
+
+    One lap is rendered; the others repeat it. Poses and depth are those of the renderer.
+    """
+    from torch import set_num_threads
+
+    from recon.folder import require_empty
+    from recon.lab.benchmark.walk import write_map
+
+    require_empty(out)
+    set_num_threads(1)
+    write_map(out, frames, laps)
+
+
 @app.command("wide-pairs")
 def wide_pairs(
     folder: Annotated[Path, typer.Argument(metavar="MAP", help="Finished map with depth.")],
