@@ -157,7 +157,8 @@ class TransformerFrontEnd:
     def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
         """See ``Resumable``. If the stream's file is missing or damaged, the network goes through the chunk again.
 
-        Raises WeightsError or SettingsError if the run was made with other weights or on another kind of device.
+        Raises WeightsError if the run was made with other weights, SettingsError if it was made on another kind of
+        device or by a version that stored no stream.
         """
         self._require_same(memory)
         self._original, self._at_once = tuple(memory["size"]), memory["at_once"]
@@ -167,10 +168,15 @@ class TransformerFrontEnd:
             self._seen = last
 
     def _require_same(self, memory: Mapping[str, Any]) -> None:
-        if memory.get("weights") != self._fingerprint:
+        if not memory:
+            raise SettingsError(
+                "An early version made this run and did not store what the network needs to resume it. Rebuild the map "
+                "with --overwrite."
+            )
+        if memory["weights"] != self._fingerprint:
             raise WeightsError(
-                f"{self._settings.weights} does not have the weights with which the run was made, or an early version "
-                "made it. Give the same weights to resume it, or rebuild the map with --overwrite."
+                f"{self._settings.weights} does not have the weights with which the run was made. Give the same ones to "
+                "resume it, or rebuild the map with --overwrite."
             )
         if memory["device"] != self._device.type:
             raise SettingsError(

@@ -13,11 +13,12 @@ import torch
 
 from recon.core.errors import ReconError, SettingsError, WeightsError
 from recon.core.events import Event, Notice
-from recon.core.types import Chunk, ChunkGeometry
+from recon.core.types import Chunk, ChunkGeometry, SparsePoints
+from recon.frontend import Workplace
 from recon.network.cache import DescriptorCache, KeysValues
 from recon.network.checkpoints import save_checkpoint
 from recon.network.config import DescriptorsV1
-from recon.network.frontend import AGAIN, TransformerFrontEnd
+from recon.network.frontend import AGAIN, TransformerFrontEnd, open_network
 from recon.network.stored_streams import StoredStreams
 from recon.pipeline import reconstruct
 from recon.settings import NetworkSettings, RunSettings
@@ -162,6 +163,17 @@ def test_other_weights_or_options_are_refused_and_nothing_changes(place: Path, o
             resume(place, out, settings)
         assert isinstance(caught.value, error)
         assert contents(out) == before
+
+
+def test_runs_of_a_gpu_and_of_early_versions_are_refused(place: Path, tmp_path: Path) -> None:
+    network = with_weights(place).network
+    assert network is not None
+    front_end = TransformerFrontEnd(open_network(network), Workplace(tmp_path, lambda event: None))
+    chunk, nothing = Chunk(0, (), 0), ChunkGeometry((), SparsePoints.empty())
+    with pytest.raises(SettingsError, match="made with --device cuda, not cpu"):
+        front_end.recall(chunk, nothing, front_end.memory() | {"device": "cuda"})
+    with pytest.raises(SettingsError, match="An early version made this run"):
+        front_end.recall(chunk, nothing, {})
 
 
 def test_the_same_weights_in_another_file_are_the_same(place: Path, out: Path) -> None:
