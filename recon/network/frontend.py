@@ -175,8 +175,8 @@ class TransformerFrontEnd:
             )
         if memory["weights"] != self._fingerprint:
             raise WeightsError(
-                f"{self._settings.weights} does not have the weights with which the run was made. Give the same ones to "
-                "resume it, or rebuild the map with --overwrite."
+                f"{self._settings.weights} does not have the weights with which the run was made. Give the same ones "
+                "to resume it, or rebuild the map with --overwrite."
             )
         if memory["device"] != self._device.type:
             raise SettingsError(
