@@ -71,9 +71,10 @@ def kill_commands(images: Path, out: Path, count: int, seed: int, say: Callable[
         try:
             scenario(count)
             tally.rounds += 1
-        except Lost as lost:
+        except (Lost, ReconError) as lost:
             tally.lost.append(str(lost))
-            (out / "disturbed").rename(out / f"lost_{len(tally.lost)}")
+            with suppress(FileNotFoundError):
+                (out / "disturbed").rename(out / f"lost_{len(tally.lost)}")
         shutil.rmtree(out / "disturbed", ignore_errors=True)
         kills = ", ".join(f"{number} of {name}" for name, number in tally.kills.items())
         say(f"{tally.count} kills ({kills}), {len(tally.lost)} lost; largest difference {tally.farthest:.1e}")
