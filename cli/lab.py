@@ -251,7 +251,7 @@ def kills(
 ) -> None:
     """Kill runs, merges and exports at random moments, and check what is left.
 
-    Exits with 1 if anything finished is lost.
+    Exits with 1 if anything finished is lost, or a result differs from the undisturbed one.
     """
     from recon.folder import require_empty
     from recon.lab.benchmark.kills import kill_commands
@@ -259,7 +259,7 @@ def kills(
     require_empty(out)
     tally = kill_commands(images, out, count, seed, typer.echo)
     for sentence in tally.lost:
-        typer.echo(f"LOST: {sentence}")
+        typer.echo(f"fault: {sentence}")
     if tally.lost:
         raise typer.Exit(1)
 

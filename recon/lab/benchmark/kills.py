@@ -41,12 +41,12 @@ Command = tuple[str | Path, ...]
 
 
 class Lost(Exception):  # noqa: N818  a finding, which ends a round
-    """Something that was finished is gone or has changed, or a command does not recover."""
+    """Something that was finished is gone or has changed, a command does not recover, or its result differs."""
 
 
 @dataclass
 class Tally:
-    """kills: by command. lost: sentences. rounds: commands that were killed and then finished. farthest: the largest
+    """kills: by command. lost: a sentence for each fault, that something is lost or differs. rounds: commands that were killed and then finished. farthest: the largest
     difference from an undisturbed map, as a share of its extent."""
 
     kills: dict[str, int] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def kill_commands(images: Path, out: Path, count: int, seed: int, say: Callable[
                 (out / "disturbed").rename(out / f"lost_{len(tally.lost)}")
         shutil.rmtree(out / "disturbed", ignore_errors=True)
         kills = ", ".join(f"{number} of {name}" for name, number in tally.kills.items())
-        say(f"{tally.count} kills ({kills}), {len(tally.lost)} lost; largest difference {tally.farthest:.1e}")
+        say(f"{tally.count} kills ({kills}), {len(tally.lost)} faults; largest difference {tally.farthest:.1e}")
         if tally.count >= count:
             return tally
     raise AssertionError("a cycle has no end")
