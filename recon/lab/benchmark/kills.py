@@ -46,8 +46,8 @@ class Lost(Exception):  # noqa: N818  a finding, which ends a round
 
 @dataclass
 class Tally:
-    """kills: by command. lost: a sentence for each fault, that something is lost or differs. rounds: commands that were killed and then finished. farthest: the largest
-    difference from an undisturbed map, as a share of its extent."""
+    """kills: by command. lost: a sentence for each fault, that something is lost or differs. rounds: commands that were
+    killed and then finished. farthest: the largest difference from an undisturbed map, as a share of its extent."""
 
     kills: dict[str, int] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
