@@ -241,6 +241,50 @@ def plain_colmap(
     reconstruct_plainly(source, every, matching, out)
 
 
+@app.command()
+def kills(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the maps.")],
+    count: Annotated[int, typer.Option(min=1, help="Kills in all.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Number of the sequence of random moments.")] = 0,
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Images of the sample.")] = ROOT / "data/sample/images",
+) -> None:
+    """Kill runs, merges and exports at random moments, and check what is left.
+
+    Exits with 1 if anything finished is lost, or a result differs from the undisturbed one.
+    """
+    from recon.folder import require_empty
+    from recon.lab.benchmark.kills import kill_commands
+
+    require_empty(out)
+    tally = kill_commands(images, out, count, seed, typer.echo)
+    for sentence in tally.lost:
+        typer.echo(f"fault: {sentence}")
+    if tally.lost:
+        raise typer.Exit(1)
+
+
+@app.command("walk-map")
+def walk_map(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the map.")],
+    frames: Annotated[int, typer.Option(min=2, help="Frames in all.")] = 2000,
+    laps: Annotated[int, typer.Option(min=1, help="Laps around the room.")] = 10,
+) -> None:
+    """Render a walk through the sample's room as a finished map.
+
+    One lap is rendered; the others repeat it. Poses and depth are those of the renderer.
+    """
+    from torch import set_num_threads
+
+    from recon.folder import require_empty
+    from recon.lab.benchmark.walk import write_map
+
+    require_empty(out)
+    set_num_threads(1)
+    write_map(out, frames, laps)
+
+
 @app.command("wide-pairs")
 def wide_pairs(
     folder: Annotated[Path, typer.Argument(metavar="MAP", help="Finished map with depth.")],

@@ -135,8 +135,6 @@ class RunSettings:
             )
         if self.resume and self.overwrite:
             raise SettingsError("--resume continues a run that --overwrite would delete. Use only one of them.")
-        if self.resume and self.network:
-            raise SettingsError("--resume cannot be combined with --weights: the state of the network is not stored.")
         if self.network and self.intrinsics:
             raise SettingsError(
                 "--intrinsics cannot be combined with --weights: the network estimates the lens. Use only one of them."

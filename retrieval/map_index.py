@@ -18,7 +18,7 @@ from recon.core.similarity import Sim3
 from recon.core.types import Image, Mask
 from recon.mapping.appearance import View
 from recon.sfm.matching import SiftMatcher
-from recon.store.archive import load_arrays, save_arrays
+from recon.store.archive import OpenArrays, load_arrays, save_arrays
 from recon.store.lock import sole_writer
 from recon.store.map import ReconstructedMap, places_path
 from retrieval.describer import Descriptors
@@ -107,9 +107,10 @@ def move_index(before: ReconstructedMap, after: ReconstructedMap, to_from_world:
 def _stored(path: Path, digest: np.ndarray) -> MapIndex | None:
     """The index in a file; None if there is none for this map, or if it is damaged."""
     with suppress(MapError, ValueError):
-        arrays = load_arrays(path, HEADER)
+        opened = OpenArrays(path)
+        arrays = opened.read(HEADER)
         if int(arrays["version"]) == VERSION and np.array_equal(arrays["map"], digest):
-            return _index(arrays, lambda names: _checked(path, names))
+            return _index(arrays, lambda names: _checked(path, opened, names))
     return None
 
 
@@ -118,9 +119,9 @@ def _index(header: Arrays, read: Read) -> MapIndex:
     return MapIndex(vocabulary, header["frame_indices"].tolist(), header["descriptors"], read)
 
 
-def _checked(path: Path, names: Collection[str]) -> Arrays:
+def _checked(path: Path, opened: OpenArrays, names: Collection[str]) -> Arrays:
     try:
-        return load_arrays(path, names)
+        return opened.read(names)
     except MapError as error:
         raise MapError(f"{path} is damaged. Delete it: recon locate makes it again.") from error
 

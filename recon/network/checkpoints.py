@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections.abc import Iterable, Mapping
@@ -114,6 +115,15 @@ def _unwrapped(content: object) -> dict[str, Tensor]:
     if strangers:
         raise TypeError(f"{strangers[0]} is no tensor")
     return {name.removeprefix(PARALLEL_PREFIX): x for name, x in content.items()}
+
+
+def fingerprint(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """The sha256 of tensors and a text: the same for the same names, types, shapes and values in any file."""
+    digest = hashlib.sha256(text.encode())
+    for name, x in sorted(tensors.items()):
+        digest.update(f"\n{name} {x.dtype} {tuple(x.shape)}\n".encode())
+        digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, network: GeometryNetwork, rule: Rule) -> None:

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recon.core.errors import ResourceError, SettingsError
+from recon.core.errors import ResourceError, SettingsError, WeightsError
 from recon.core.events import Notice
 from recon.core.refusal import Unplaced
 from recon.core.similarity import Array
@@ -19,31 +20,35 @@ from recon.core.types import Camera, Chunk, ChunkGeometry, Frame, FrameGeometry,
 from recon.frontend import Workplace
 from recon.network.attention import choose_backend
 from recon.network.cache import DescriptorCache, MemoryBudget
-from recon.network.checkpoints import identify, load_network, read_checkpoint
+from recon.network.checkpoints import fingerprint, identify, load_network, read_checkpoint
 from recon.network.config import Dense, Rule
 from recon.network.known_weights import resolve
 from recon.network.model import GeometryNetwork, Prediction
 from recon.network.pose_encoding import matrices_from_encoding
 from recon.network.preprocess import as_batch, fitted_size, resize, resize_mask
 from recon.network.runtime import choose_device, compile_blocks, is_shortage, precision
-from recon.network.stored_config import arithmetic_of, published_rule
+from recon.network.stored_config import arithmetic_of, published_rule, to_text
+from recon.network.stored_streams import StoredStreams
 from recon.settings import NetworkSettings, RunSettings
+from recon.store.frame_arrays import rounded
 
-Tell = Callable[[Notice], None]
 HALF_PIXEL = 0.5  # the network's origin is the centre of the first pixel, ours its corner
 PINHOLE_ENTRIES = ((0, 0), (1, 1), (0, 2), (1, 2))
 NOT_FINITE = "the network's output for it is not finite"
+AGAIN = "The stored memory of the network is missing or damaged: the network goes through finished chunks again."
 OTHER_SIZE = Unplaced("has another size than the first frame; the network takes one size")
 
 
 @dataclass(frozen=True, eq=False)
 class OpenNetwork:
-    """A network with its weights on its device, and its attention rule. about: a sentence about these."""
+    """A network with its weights on its device, and its attention rule. about: a sentence about these. fingerprint: of
+    the weights and the rule."""
 
     network: GeometryNetwork
     rule: Rule
     settings: NetworkSettings
     about: str
+    fingerprint: str
 
 
 def open_network(settings: NetworkSettings) -> OpenNetwork:
@@ -62,7 +67,7 @@ def open_network(settings: NetworkSettings) -> OpenNetwork:
     if settings.compile:
         compile_blocks(network)
     about = f"Geometry by {settings.weights}: {arithmetic_of(rule)} attention, computed by {backend} on {device}."
-    return OpenNetwork(network, rule, settings, about)
+    return OpenNetwork(network, rule, settings, about, fingerprint(checkpoint.tensors, to_text(config, rule)))
 
 
 def _moved(network: GeometryNetwork, device: torch.device) -> GeometryNetwork:
@@ -83,31 +88,32 @@ class TransformerFrontEnd:
 
     With a descriptor rule the chunks are one stream: each attends to the memory of earlier ones, within the memory
     budget. With dense attention every chunk is independent, as in the network's training, and the pipeline joins them
-    by their shared frames. All frames must have the size of the first. A run with this front end cannot be resumed: the
-    stream's memory is too large to be stored after every chunk.
+    by their shared frames. All frames must have the size of the first. The stream's memory is stored after every chunk.
+    Depth is rounded as the map stores it, so that a resumed run aligns chunks by the same numbers.
     """
 
     unadjusted = ""
 
-    def __init__(self, opened: OpenNetwork, tell: Tell) -> None:
-        self._network, self._rule, self._settings, self._tell = opened.network, opened.rule, opened.settings, tell
-        self._about = opened.about
+    def __init__(self, opened: OpenNetwork, place: Workplace) -> None:
+        self._network, self._rule, self._settings, self._tell = opened.network, opened.rule, opened.settings, place.tell
+        self._fingerprint = opened.fingerprint
         self._device = next(opened.network.parameters()).device
         self._budget = MemoryBudget(opened.settings.memory_frames, opened.settings.memory_mebibytes)
-        self._cache = DescriptorCache.empty()
+        self._stored = StoredStreams(place.folder)
+        finished = max(place.finished, default=-1)
+        self._cache, self._seen = self._stored.newest(finished, self._device)
         self._original: tuple[int, int] | None = None
         self._at_once = sys.maxsize
+        self._tell(Notice(opened.about))
+        if self._is_stream and self._seen < finished:
+            self._tell(Notice(AGAIN))
 
     @classmethod
     def prepare(cls, settings: RunSettings) -> Callable[[Workplace], TransformerFrontEnd]:
         """See ``GeometryFrontEnd``, and ``open_network`` for errors."""
         if settings.network is None:
             raise SettingsError("The network as a front end needs --weights.")
-        return partial(cls._start, open_network(settings.network))
-
-    @classmethod
-    def _start(cls, opened: OpenNetwork, place: Workplace) -> TransformerFrontEnd:
-        return cls(opened, place.tell)
+        return partial(cls, open_network(settings.network))
 
     @property
     def cache_bytes(self) -> int:
@@ -122,7 +128,7 @@ class TransformerFrontEnd:
         """
         alike, unplaced = self._of_one_size(chunk.frames)
         placed: list[FrameGeometry] = []
-        if isinstance(self._rule, Dense):
+        if not self._is_stream:
             self._cache = DescriptorCache.empty()
         pending = [alike] if alike else []
         while pending:
@@ -135,11 +141,56 @@ class TransformerFrontEnd:
                 pending += [frames[len(frames) // 2 :], frames[: len(frames) // 2]]
             else:
                 unplaced[frames[0].index] = Unplaced(NOT_FINITE)
+        if self._is_stream and self._cache.length:
+            self._stored.write(chunk.frames[-1].index, self._cache)
         return ChunkGeometry(tuple(placed), SparsePoints.empty(), unplaced)
+
+    def memory(self) -> dict[str, Any]:
+        """See ``Resumable``. The stream itself is in a file of its own."""
+        return {
+            "weights": self._fingerprint,
+            "device": self._device.type,
+            "size": self._original,
+            "at_once": self._at_once,
+        }
+
+    def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
+        """See ``Resumable``. If the stream's file is missing or damaged, the network goes through the chunk again.
+
+        Raises WeightsError if the run was made with other weights, SettingsError if it was made on another kind of
+        device or by a version that stored no stream.
+        """
+        self._require_same(memory)
+        self._original, self._at_once = tuple(memory["size"]), memory["at_once"]
+        last = chunk.frames[-1].index
+        if self._is_stream and self._seen < last:
+            self.reconstruct(chunk)
+            self._seen = last
+
+    def _require_same(self, memory: Mapping[str, Any]) -> None:
+        if not memory:
+            raise SettingsError(
+                "An early version made this run and did not store what the network needs to resume it. Rebuild the map "
+                "with --overwrite."
+            )
+        if memory["weights"] != self._fingerprint:
+            raise WeightsError(
+                f"{self._settings.weights} does not have the weights with which the run was made. Give the same ones "
+                "to resume it, or rebuild the map with --overwrite."
+            )
+        if memory["device"] != self._device.type:
+            raise SettingsError(
+                f"The run was made with --device {memory['device']}, not {self._device.type}. Use the same one to "
+                "resume it."
+            )
+
+    @property
+    def _is_stream(self) -> bool:
+        return not isinstance(self._rule, Dense)
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[tuple[int, int]]) -> SparseModel:
         """Only report the stream's memory: the chunks' poses stay as they are."""
-        if self._cache.length and not isinstance(self._rule, Dense):
+        if self._cache.length and self._is_stream:
             kept, held = len(self._cache.frames), self.cache_bytes / 1e6
             self._tell(Notice(f"The stream remembers {kept} of {self._cache.length} frames, in {held:.1f} MB."))
         return SparseModel({}, {}, SparsePoints.empty())
@@ -160,7 +211,6 @@ class TransformerFrontEnd:
         """The frames with the size of the stream's first one, and why the others cannot be added."""
         if self._original is None:
             self._original = frames[0].original_size
-            self._tell(Notice(self._about))
         alike = tuple(frame for frame in frames if frame.original_size == self._original)
         others = [frame.index for frame in frames if frame.original_size != self._original]
         return alike, dict.fromkeys(others, OTHER_SIZE)
@@ -185,7 +235,7 @@ class TransformerFrontEnd:
     def _predict(self, images: Sequence[Image], *, last: bool) -> tuple[Prediction, DescriptorCache]:
         batch = as_batch(images)[None].to(self._device)
         with torch.inference_mode(), precision(self._device):
-            if isinstance(self._rule, Dense) and last and not self._cache.length:
+            if not self._is_stream and last and not self._cache.length:
                 return self._network.predict(batch, self._rule), self._cache  # its memory is not used later
             return self._network.step(batch, self._cache, self._rule, self._budget)
 
@@ -236,7 +286,7 @@ def _geometry(
     kept = mask & (confidence > 0) & (depth > 0)
     width, height = frame.original_size
     to_original = np.diag([width / image.shape[1], height / image.shape[0], 1.0]) @ intrinsics
-    return FrameGeometry(
+    geometry = FrameGeometry(
         index=frame.index,
         cam_from_chunk=np.vstack([pose, [0, 0, 0, 1]]),
         camera=Camera("PINHOLE", width, height, tuple(float(to_original[k]) for k in PINHOLE_ENTRIES)),
@@ -245,6 +295,7 @@ def _geometry(
         confidence=np.where(kept, confidence, 0).astype(np.float32),
         colour=image,
     )
+    return rounded(geometry)
 
 
 def _as_array(x: Tensor) -> Array:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -36,11 +37,36 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
 
     Raises MapError, naming the file, if it is missing or damaged or lacks one of ``only``.
     """
+    with _damage_named(path), zipfile.ZipFile(path) as archive:
+        if only is None:
+            only = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        return _read(archive, only)
+
+
+class OpenArrays:
+    """A file of many arrays that stays open: its directory, of which every ``load_arrays`` reads all, is read once."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises MapError, naming the file, if it is missing or damaged."""
+        self._path = path
+        with _damage_named(path):
+            self._archive = zipfile.ZipFile(path)
+
+    def read(self, names: Collection[str]) -> dict[str, np.ndarray]:
+        """Arrays by name. Raises MapError, naming the file, if it is damaged or lacks one."""
+        with _damage_named(self._path):
+            return _read(self._archive, names)
+
+
+def _read(archive: zipfile.ZipFile, names: Collection[str]) -> dict[str, np.ndarray]:
+    return {name: _array(archive.read(f"{name}.npy")) for name in names}
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            if only is None:
-                only = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-            return {name: _array(archive.read(f"{name}.npy")) for name in only}
+        yield
+        return
     except OSError as error:
         reason = error.strerror or "it is incomplete"
     except Exception:

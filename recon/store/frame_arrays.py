@@ -7,7 +7,7 @@ itself. Colour is JPEG.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -33,14 +33,19 @@ class FrameArrays:
 
 def pack(frame: FrameGeometry) -> dict[str, np.ndarray]:
     """The arrays of a frame by name. Depth beyond the range of float16 is left out."""
-    known = frame.depth <= np.finfo(np.float16).max
-    steps = np.round(np.where(known, frame.confidence, 0) * CONFIDENCE_STEPS)
+    depth, confidence = _reduced(frame)
     return {
-        f"depth_{frame.index}": packed_depth(np.where(known, frame.depth, 0).astype(np.float16)),
-        f"confidence_{frame.index}": np.round(steps * (CONFIDENCE_LEVELS / CONFIDENCE_STEPS)).astype(np.uint8),
+        f"depth_{frame.index}": packed_depth(depth),
+        f"confidence_{frame.index}": confidence,
         f"colour_{frame.index}": cv2.imencode(".jpg", cv2.cvtColor(frame.colour, cv2.COLOR_RGB2BGR), JPEG)[1],
         f"propagated_{frame.index}": np.array(frame.propagated),
     }
+
+
+def rounded(frame: FrameGeometry) -> FrameGeometry:
+    """A frame with depth and confidence as the map will hold them."""
+    depth, confidence = _reduced(frame)
+    return replace(frame, depth=depth.astype(np.float32), confidence=_sure(confidence))
 
 
 def unpack(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:
@@ -61,8 +66,20 @@ def unpack(arrays: Mapping[str, np.ndarray], index: int) -> FrameArrays:
         raise ValueError(f"the colour of frame {index} is damaged")
     if depth.ndim != 2 or confidence.shape != depth.shape:
         raise ValueError(f"the confidence of frame {index} is damaged")
-    sure = confidence.astype(np.float32) / np.float32(CONFIDENCE_LEVELS)
-    return FrameArrays(depth.astype(np.float32), sure, colour, bool(arrays.get(f"propagated_{index}", False)))
+    propagated = bool(arrays.get(f"propagated_{index}", False))
+    return FrameArrays(depth.astype(np.float32), _sure(confidence), colour, propagated)
+
+
+def _reduced(frame: FrameGeometry) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    """Depth and confidence with fewer bits."""
+    known = frame.depth <= np.finfo(np.float16).max
+    steps = np.round(np.where(known, frame.confidence, 0) * CONFIDENCE_STEPS)
+    levels = np.round(steps * (CONFIDENCE_LEVELS / CONFIDENCE_STEPS)).astype(np.uint8)
+    return np.where(known, frame.depth, 0).astype(np.float16), levels
+
+
+def _sure(levels: np.ndarray) -> DepthMap:
+    return levels.astype(np.float32) / np.float32(CONFIDENCE_LEVELS)
 
 
 def packed_depth(depth: NDArray[np.float16]) -> NDArray[np.uint8]:

@@ -43,6 +43,13 @@ from recon.store.masks import write_masks
 from recon.store.missing import why_no_run
 
 AS_IT_WAS = "Restore the source, choose another --out, or rebuild the map with --overwrite."
+# Fields of NetworkSettings on which its stream depends, by option.
+NETWORK_OPTIONS = {
+    "arithmetic": "arithmetic",
+    "pixels": "pixels",
+    "memory-frames": "memory_frames",
+    "memory-mib": "memory_mebibytes",
+}
 Row = dict[str, Any]
 
 
@@ -332,10 +339,11 @@ def _comparable(settings: RunSettings, *, same: bool) -> Row:
     cameras = settings.source.cameras
     # A calibration also sets the model, which the user then need not know.
     lens = {"intrinsics": settings.intrinsics, "camera_model": settings.camera_model, "cameras": cameras}
+    network = {name: getattr(settings.network, attribute, None) for name, attribute in NETWORK_OPTIONS.items()}
     masks = settings.source.masks and "given"  # their content is compared frame by frame
     own = {name: getattr(settings, name) for name in ("chunk", "overlap", "depth", "quality", "features")}
     own |= asdict(settings.source) | {"masks": masks}
-    return {f"--{name.replace('_', '-')}": value for name, value in (lens | (own if same else {})).items()}
+    return {f"--{name.replace('_', '-')}": value for name, value in (lens | network | (own if same else {})).items()}
 
 
 def _given(option: str, value: object) -> str:

@@ -85,4 +85,3 @@ def test_plan_reports_a_run_that_cannot_be_resumed(recon: Recon, tmp_path: Path)
 def test_contradictory_options(recon: Recon, tmp_path: Path) -> None:
     photos, out = make_images(tmp_path / "photos"), tmp_path / "out"
     expect_refusal(recon("run", photos, "--out", out, "--resume", "--overwrite"), "--resume", "--overwrite")
-    expect_refusal(recon("run", photos, "--out", out, "--resume", "--weights", "VGGT-1B"), "--resume", "--weights")

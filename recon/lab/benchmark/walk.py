@@ -11,13 +11,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
+from PIL import Image as Pillow
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -25,7 +26,17 @@ from recon.core.announcer import Announcer
 from recon.core.files import make_folder, write_atomically
 from recon.core.places import PlaceRecogniser
 from recon.core.similarity import Array, Sim3
-from recon.core.types import Camera, Chunk, ChunkGeometry, DepthMap, Frame, FrameGeometry, PlacedFrame, SparsePoints
+from recon.core.types import (
+    Camera,
+    Chunk,
+    ChunkGeometry,
+    DepthMap,
+    Frame,
+    FrameGeometry,
+    PlacedFrame,
+    SparsePoints,
+    Submap,
+)
 from recon.lab.synthetic.paths import closed_spline, inverse_rigid, look_at
 from recon.lab.synthetic.render import render_depth, render_single
 from recon.lab.synthetic.sample import furnished_room
@@ -34,7 +45,7 @@ from recon.mapping.alignment import fit_similarity
 from recon.mapping.chunks import chunks
 from recon.mapping.growing import GrowingMap
 from recon.mapping.placement import Placement
-from recon.store.map import MapStore
+from recon.store.map import MapStore, images_folder
 
 VERSION = 1
 CAMERA = Camera("PINHOLE", 320, 240, (250.0, 250.0, 160.0, 120.0))  # the field of view of the sample's
@@ -142,6 +153,27 @@ def drifting(world_from_cam: Array, settings: WalkSettings) -> list[Sim3]:
     for before, now in pairwise(true):
         estimates.append(estimates[-1] @ before.inverse() @ now @ error)
     return estimates
+
+
+def write_map(out: Path, frames: int, laps: int) -> None:
+    """Write a finished map of a walk with its images. Only one lap is rendered: all laps are the same.
+
+    Raises OutputError.
+    """
+    camera, store = DriftingCamera(WalkSettings(frames // laps, 1, turn=0.0, scale=1.0)), MapStore(out)
+    make_folder(images_folder(out))
+    lap = [camera.reconstruct(Chunk(0, (frame,), 0)).frames[0] for frame in camera.frames()]
+    placed: list[PlacedFrame] = []
+    for number, first in enumerate(range(0, frames, CHUNK)):
+        own = [replace(lap[index % len(lap)], index=index) for index in range(first, min(first + CHUNK, frames))]
+        geometry = ChunkGeometry(tuple(own), SparsePoints.empty())
+        store.write_submap(Submap(number, geometry, Sim3.identity(), 0.0), {frame.index for frame in own})
+        for frame in own:
+            name = f"{frame.index:06d}.png"
+            Pillow.fromarray(frame.colour).save(images_folder(out) / name)
+            world_from_cam = Sim3.from_matrix(frame.cam_from_chunk).inverse()
+            placed.append(PlacedFrame(frame.index, float(frame.index), name, CAMERA, world_from_cam))
+    store.write_places(tuple(placed), (), SparsePoints.empty(), complete=True)
 
 
 def measure(

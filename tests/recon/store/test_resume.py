@@ -19,7 +19,7 @@ from recon.core.similarity import Sim3
 from recon.core.types import Camera, Chunk, ChunkGeometry, Frame, PlacedFrame
 from recon.frontend import FRONT_ENDS
 from recon.pipeline import reconstruct
-from recon.settings import NetworkSettings, RunSettings
+from recon.settings import RunSettings
 from recon.sources import SourceOptions
 from recon.store.journal import read_journal
 from recon.store.map import ReconstructedMap, open_map
@@ -459,8 +459,6 @@ def test_a_source_without_a_finished_chunk_is_forgotten(photos: Path, tmp_path: 
 def test_contradictory_options() -> None:
     with pytest.raises(SettingsError, match="--overwrite would delete"):
         replace(AGAIN, overwrite=True)
-    with pytest.raises(SettingsError, match="cannot be combined with --weights"):
-        replace(AGAIN, network=NetworkSettings("any"))
 
 
 def test_an_image_of_an_earlier_source_is_needed(photos: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from recon.lab.benchmark.walk import (
     long_walk,
     rmse,
     table,
+    write_map,
 )
 from recon.mapping.placement import Placement
+from recon.store.map import open_map
 
 EXACT = WalkSettings(frames=120, laps=2, turn=0.0, scale=1.0)
 DRIFTING = WalkSettings(frames=120, laps=2, turn=0.5, scale=1.01)
@@ -76,3 +79,14 @@ def test_the_table_shows_every_milestone() -> None:
     text = table(WalkResult(WalkSettings(), marks, 200, 60, 1, 99.5))
     assert "| 2,000 | 1.250 | 0.125 | 820 MB |" in text
     assert "60 loops of 200 candidates, 1 wrong; 100 s." in text
+
+
+def test_a_map_of_the_walk_is_finished_and_true(tmp_path: Path) -> None:
+    write_map(tmp_path, frames=9, laps=3)
+    found = open_map(tmp_path)
+    assert (len(found.frames), found.complete) == (9, True)
+    lap = long_walk(WalkSettings(frames=3, laps=1)).numpy()
+    assert rmse(found.frames, np.concatenate([lap, lap, lap])) < 1e-5
+    assert sorted(path.name for path in found.images.iterdir()) == [frame.name for frame in found.frames]
+    depths = [geometry.depth for _, geometry in found.geometry()]
+    np.testing.assert_array_equal(depths[1], depths[7])
