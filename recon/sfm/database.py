@@ -329,6 +329,18 @@ class MatchDatabase:
             features = features.rows(rows)
         return _End(features, rows, self.camera(index), self._scale[index])
 
+    def tried(self) -> dict[Pair, int]:
+        """The number of verified matches of every pair whose matching has been tried."""
+        return dict(self._inliers)
+
+    def restore_tried(self, tried: Mapping[Pair, int]) -> None:
+        """Return to an earlier state of ``tried``: pairs that were matched since are forgotten, and may be again."""
+        known = {pair: inliers for pair, inliers in self._inliers.items() if inliers and tried.get(pair)}
+        for pair in self._inliers.keys() - known.keys():
+            self._database.delete_two_view_geometry(*map(image_id, pair))
+            self._database.delete_matches(*map(image_id, pair))
+        self._inliers = known | {pair: 0 for pair, inliers in tried.items() if not inliers}
+
     def matched(self, pair: Pair) -> bool:
         """Whether matching the pair has been tried."""
         return pair in self._inliers

@@ -127,6 +127,8 @@ class StructureFromMotion:
         self._mappings = 0
         self._mirrored: set[int] = set()
         self._misled = False  # by what looks alike, in any chunk
+        self._tried: dict[Pair, int] = {}  # before the present chunk
+        self._recalled: dict[Pair, int] | None = {}  # pairs that finished chunks tried; None if one does not say
         self._features = settings.features if isinstance(matcher, SiftMatcher) else "sift"
         self._wide = WidePairs(self.database, settings.wide_matcher) if settings.wide_matcher else None
 
@@ -162,7 +164,8 @@ class StructureFromMotion:
         return cls(place.folder, sfm, place.tell, place.finished)
 
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
-        self._mappings = 0
+        self._forget_unfinished()
+        self._mappings, self._tried = 0, self.database.tried()
         known = len(set(self.database.lens_of.values()))
         for frame in chunk.frames:
             self.database.add(frame)
@@ -211,6 +214,9 @@ class StructureFromMotion:
             "lens_of": self.database.lens_of,
             "mirrored": sorted(self._mirrored),
             "misled": self._misled,
+            "tried": [
+                (*pair, inliers) for pair, inliers in self.database.tried().items() if self._tried.get(pair) != inliers
+            ],
         }
 
     def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
@@ -224,8 +230,20 @@ class StructureFromMotion:
         self._context = {int(index): np.array(pose) for index, pose in memory["context"].items()}
         self._settled, self._effort = memory["settled"], EFFORTS[memory["effort"]]
         self._mirrored, self._misled = set(memory.get("mirrored", ())), memory.get("misled", False)
+        if "tried" not in memory:  # of an early version
+            self._recalled = None
+        elif self._recalled is not None:
+            self._recalled |= {(first, second): inliers for first, second, inliers in memory["tried"]}
+
+    def _forget_unfinished(self) -> None:
+        """Forget the pairs that an earlier run matched after its last chunk, in an unfinished one or for the joint
+        adjustment: which pairs are matched there depends on those that are matched already."""
+        if self._recalled:
+            self.database.restore_tried(self._recalled)
+        self._recalled = None
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> SparseModel:
+        self._forget_unfinished()
         matched, contradicting = match_map(self.database, cam_from_world, loops, misled=self._misled)
         if contradicting > AMBIGUOUS_SHARE * matched:
             self._tell(

@@ -74,6 +74,26 @@ def test_the_database_is_restored_to_the_last_finished_frame(path: Path, left: t
     database.close()
 
 
+def test_what_was_matched_later_is_forgotten(path: Path) -> None:
+    """As in a joint adjustment that is repeated: one pair was matched later, one had too few matches before."""
+    database = opened(path, FINISHED)
+    for index in FINISHED:
+        database.add(read_frame(index))
+    before = database.tried()
+    assert set(before) == {(0, 2), (1, 2)}
+    database.match([(0, 1)])
+    later = database.inliers(0, 1)
+    database.restore_tried({(0, 2): 0, (1, 2): before[1, 2]})
+    assert database.tried() == {(0, 2): 0, (1, 2): before[1, 2]}
+    assert database.verified_pairs(FINISHED) == [(1, 2)]
+    database.restore_tried({(1, 2): before[1, 2]})
+    database.match([(0, 1), (0, 2)])
+    assert database.tried() == before | {(0, 1): later}
+    database.restore_tried({(0, 1): 5, (0, 2): 5, (2, 3): 5})  # (2, 3) is missing, so it may be matched again
+    assert database.tried() == {(0, 1): later, (0, 2): before[0, 2]}
+    database.close()
+
+
 @pytest.mark.parametrize("enough", [1, 10_000])
 def test_tracked_features_are_matched_alone_where_there_are_enough(
     path: Path, enough: int, monkeypatch: pytest.MonkeyPatch

@@ -143,6 +143,24 @@ def test_another_process_continues_with_the_same_result(tmp_path: Path) -> None:
         np.testing.assert_allclose(a.cam_from_chunk, b.cam_from_chunk, atol=1e-6)
 
 
+def test_a_joint_adjustment_that_is_repeated_finds_the_same(tmp_path: Path) -> None:
+    settings = SfmSettings(camera=known_lens(), depth_stage=FlatDepth(), depth_size=64)
+    chunk = Chunk(0, tuple(read_frame(index) for index in range(7)), 0)
+    first = StructureFromMotion(tmp_path, settings, lambda event: None)
+    known, memory = first.reconstruct(chunk), json.loads(json.dumps(first.memory()))
+    poses = {frame.index: frame.cam_from_chunk for frame in known.frames}
+    expected, tried = first.refine(poses, []), first.database.tried()
+    assert len(tried) > len(memory["tried"])
+    first.close()
+    second = StructureFromMotion(tmp_path, settings, lambda event: None, range(7))
+    second.recall(chunk, known, memory)
+    found = second.refine(poses, [])
+    assert second.database.tried() == tried
+    second.close()
+    for index, pose in expected.cam_from_model.items():
+        np.testing.assert_allclose(found.cam_from_model[index], pose, atol=1e-8)
+
+
 def test_demands_are_relaxed_step_by_step_with_a_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Effort] = []
 
