@@ -249,7 +249,7 @@ def kills(
     seed: Annotated[int, typer.Option(min=0, help="Number of the sequence of random moments.")] = 0,
     images: Annotated[Path, typer.Option(metavar="DIR", help="Images of the sample.")] = ROOT / "data/sample/images",
 ) -> None:
-    """Kill runs, merges and exports at random moments, and check what is left.
+    """Kill runs, merges and exports, and look what is lost.
 
     Exits with 1 if anything finished is lost, or a result differs from the undisturbed one.
     """
@@ -271,9 +271,9 @@ def walk_map(
     frames: Annotated[int, typer.Option(min=2, help="Frames in all.")] = 2000,
     laps: Annotated[int, typer.Option(min=1, help="Laps around the room.")] = 10,
 ) -> None:
-    """Render a walk through the sample's room as a finished map.
+    """Render a walk as a finished map.
 
-    One lap is rendered; the others repeat it. Poses and depth are those of the renderer.
+    One lap of the sample's room is rendered; the others repeat it. Poses and depth are those of the renderer.
     """
     from torch import set_num_threads
 

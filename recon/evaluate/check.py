@@ -178,7 +178,7 @@ def _check_added(name: str, export: Export, outputs: _Outputs) -> str:
     path = outputs.folder / export.path
     content, found = export.read(path), outputs.map
     if name == "kitti":
-        _require_current(path, name, content.positions_xyz, found.posed)
+        _require_current(path, name, content[:, :3, 3], found.posed)
     elif name == "nerfstudio":
         placed = {f"images/{frame.name}": frame for frame in found.frames}
         centres = {row["file_path"]: np.array(row["transform_matrix"])[:3, 3] for row in content["frames"]}

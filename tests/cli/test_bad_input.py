@@ -11,9 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from recon.store.ledger import Ledger
 from tests.cli.conftest import Outcome, Recon, make_images
 
-FINISHED = ("poses.txt", "cloud.ply", "report.json", "recording.rrd", "map/map.db", "colmap/sparse/0/images.bin")
+FINISHED = ("poses.txt", "cloud.ply", "report.json", "recording.rrd", "colmap/sparse/0/images.bin")
 
 
 def expect_refusal(outcome: Outcome, *words: str, out: Path | None = None) -> None:
@@ -26,6 +27,7 @@ def expect_refusal(outcome: Outcome, *words: str, out: Path | None = None) -> No
         assert word in sentence
     if out is not None:
         assert [name for name in FINISHED if (out / name).exists()] == []
+        assert not Ledger(out).has("map")
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])

@@ -63,7 +63,7 @@ def test_run_writes_everything_that_it_names(finished: Path) -> None:
 def test_check_finds_nothing_wrong(recon: Recon, finished: Path) -> None:
     outcome = recon("check", finished)
     assert outcome.code == 0
-    assert outcome.out.count("  ok  ") == 15
+    assert outcome.out.count("  ok  ") == 16
     assert "FAILED" not in outcome.out
 
 
