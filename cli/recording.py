@@ -16,7 +16,8 @@ class Recording:
     """A listener that records into ``folder`` and, if requested, shows the run in a window or a browser.
 
     Recording starts at the first event: before that, the folder does not exist and may still be refused. A run that
-    ends with a ReconError, or by Ctrl-C without a map, leaves no recording that looks finished.
+    ends with a ReconError, or by Ctrl-C without a map, leaves no recording that looks finished, but that of the run
+    before it, if there is one.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Recording:
         self._live, self._web, self._host = live, web, host
         self._viewers: list[viewer.RerunViewer] = []
         self._path = folder / viewer.RECORDING
+        self._earlier = folder / f"{viewer.RECORDING}.earlier"
         self._file = 0
 
     def __enter__(self) -> Recording:
@@ -44,6 +46,10 @@ class Recording:
             opened.close()
         if self._viewers and isinstance(error, ReconError | KeyboardInterrupt) and self._file == _file(self._path):
             self._path.unlink(missing_ok=True)  # unless it belongs to the restored map
+            if self._earlier.exists():
+                self._earlier.replace(self._path)
+        elif self._viewers:
+            self._earlier.unlink(missing_ok=True)
 
     def __call__(self, event: Event, /) -> None:
         if not self._viewers:
@@ -52,6 +58,8 @@ class Recording:
             opened(event)
 
     def _open(self) -> None:
+        if self._path.exists():
+            self._path.replace(self._earlier)
         self._viewers.append(viewer.record(self._path))
         self._file = _file(self._path)
         if self._live:

@@ -323,6 +323,10 @@ def _require_sound(database: Path) -> None:
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             connection.execute("SELECT COUNT(*) FROM images")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            return  # on a read-only medium; the run cannot be resumed there anyway
+        found = str(error)
     except sqlite3.Error as error:
         found = str(error)
     if found != "ok":

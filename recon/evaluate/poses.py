@@ -18,6 +18,7 @@ from recon.mapping.alignment import fit_similarity
 
 MIN_MATCHES = 3
 MAX_TIME_DIFFERENCE = 0.01
+FARTHEST, NEAREST = 1e100, 1e-100  # beyond these, squares leave the range of numbers
 Alignment = Literal["sim3", "se3"]
 
 
@@ -68,6 +69,9 @@ def compare(
     Rows match if their timestamps differ by at most ``max_time_difference``. names: of both, for error messages.
     Raises SourceError if fewer than 3 rows match, or the centres are collinear or coincide.
     """
+    for trajectory, name in ((estimated, names[0]), (reference, names[1])):
+        if not np.abs(trajectory.world_from_cam).max() < FARTHEST:
+            raise SourceError(f"{name} has a coordinate of {FARTHEST:g} or more. Use another unit.")
     rows, reference_rows = matching_rows(estimated.timestamps, reference.timestamps, max_time_difference)
     if len(rows) < MIN_MATCHES:
         raise SourceError(
@@ -90,10 +94,13 @@ def compare(
 def matching_rows(
     first: Array, second: Array, max_difference: float = MAX_TIME_DIFFERENCE
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the timestamps (n,) and (m,) that match: for each of the first, the nearest of the second.
+    """Rows of the timestamps (n,) and (m,) that match: for each of the fewer ones, the nearest of the others.
 
     None matches one that differs by more than ``max_difference``.
     """
+    if len(second) < len(first):
+        others, rows = matching_rows(second, first, max_difference)
+        return rows, others
     order = np.argsort(second, kind="stable")
     after = np.searchsorted(second[order], first)
     around = order[np.clip([after - 1, after], 0, len(second) - 1)]
@@ -129,7 +136,8 @@ def plot(evaluation: Evaluation, path: Path) -> None:
 
 def _dimensions(centres: Array) -> int:
     """Of the space that camera centres (n, 3) span: 0 for a point, 1 for a line."""
-    return int(np.linalg.matrix_rank(centres - centres.mean(axis=0), tol=1e-9 * float(np.abs(centres).max())))
+    tolerance = max(1e-9 * float(np.abs(centres).max()), NEAREST)
+    return int(np.linalg.matrix_rank(centres - centres.mean(axis=0), tol=tolerance))
 
 
 def _align(centres: Array, reference: Array, align: Alignment) -> Sim3:

@@ -99,7 +99,7 @@ class TransformerFrontEnd:
         self._fingerprint = opened.fingerprint
         self._device = next(opened.network.parameters()).device
         self._budget = MemoryBudget(opened.settings.memory_frames, opened.settings.memory_mebibytes)
-        self._stored = StoredStreams(place.folder)
+        self._stored = StoredStreams(place.folder, opened.fingerprint)
         finished = max(place.finished, default=-1)
         self._cache, self._seen = self._stored.newest(finished, self._device)
         self._original: tuple[int, int] | None = None

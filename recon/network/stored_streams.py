@@ -21,16 +21,20 @@ KEPT = 3
 
 @dataclass(frozen=True)
 class StoredStreams:
-    """The newest states of one stream, in the folder of its map, each named after the last frame that it has seen."""
+    """The newest states of one stream, in the folder of its map, each named after the last frame that it has seen.
+
+    weights: fingerprint of the network that makes them; states of another one count as damaged.
+    """
 
     folder: Path
+    weights: str
 
     def write(self, last: int, cache: DescriptorCache) -> None:
         """Store the state after frame ``last``; older ones are deleted, and later ones, left by an unfinished run.
 
         Raises OutputError.
         """
-        tensors, stated = _tensors(cache), _stated(cache)
+        tensors, stated = _tensors(cache), _stated(cache, self.weights)
         metadata = {METADATA: stated, CHECKSUM: fingerprint(tensors, stated)}
         write_safetensors(self._path(last), tensors, metadata)
         stored = self._stored()
@@ -41,7 +45,7 @@ class StoredStreams:
     def newest(self, last: int, device: torch.device) -> tuple[DescriptorCache, int]:
         """The newest sound state up to frame ``last``, and its last frame; the empty one and -1 if there is none."""
         for index in reversed(self._stored()):
-            cache = _read(self._path(index), device) if index <= last else None
+            cache = _read(self._path(index), self.weights, device) if index <= last else None
             if cache:
                 return cache, index
         return DescriptorCache.empty(), -1
@@ -62,9 +66,10 @@ def _tensors(cache: DescriptorCache) -> dict[str, Tensor]:
     return keys | values | {"camera_tokens": cache.camera_tokens}
 
 
-def _stated(cache: DescriptorCache) -> str:
+def _stated(cache: DescriptorCache, weights: str) -> str:
     return json.dumps(
         {
+            "weights": weights,
             "layers": len(cache.layers),
             "frames": cache.frames,
             "keyframes": sorted(cache.keyframes),
@@ -76,8 +81,8 @@ def _stated(cache: DescriptorCache) -> str:
     )
 
 
-def _read(path: Path, device: torch.device) -> DescriptorCache | None:
-    """The state in a file; None if it is damaged."""
+def _read(path: Path, weights: str, device: torch.device) -> DescriptorCache | None:
+    """The state in a file; None if it is damaged, or of other weights."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -88,6 +93,8 @@ def _read(path: Path, device: torch.device) -> DescriptorCache | None:
     if metadata.get(CHECKSUM) != fingerprint(tensors, text):
         return None
     stated, tensors = json.loads(text), {name: x.to(device) for name, x in tensors.items()}
+    if stated.get("weights") != weights:
+        return None
     layers = (
         KeysValues(tensors[f"keys_{number}"], tensors[f"values_{number}"]) if f"keys_{number}" in tensors else None
         for number in range(stated["layers"])

@@ -307,6 +307,8 @@ class Ledger:
             if name.startswith(OUT_OF_REACH):
                 raise MapError(f"Cannot read {self.path}: {error}. Copy the map to a folder that is yours.") from error
             raise MapError(f"{self.path} is damaged ({error}). {AGAIN}") from error
+        except UnicodeDecodeError as error:  # SQLite quotes a damaged name
+            raise MapError(f"{self.path} is damaged: a name in it is not text. {AGAIN}") from error
         except OSError as error:
             raise self._unwritable(error.strerror or str(error)) from error
 

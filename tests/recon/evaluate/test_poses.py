@@ -60,6 +60,14 @@ def test_known_displacements_give_the_expected_figures(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(evaluation.estimated - evaluation.reference, axis=1), evaluation.errors)
 
 
+@pytest.mark.parametrize(("scale", "message"), [(1e200, "a coordinate of 1e"), (1e-200, "cannot be aligned")])
+def test_coordinates_beyond_all_measure_are_refused(tmp_path, scale, message):
+    centres, rotations = walk()
+    reference = write(tmp_path / "reference.txt", scale * centres, rotations)
+    with pytest.raises(SourceError, match=message):
+        evaluate(write(tmp_path / "estimated.txt", centres, rotations), reference)
+
+
 @pytest.mark.parametrize("align", ["sim3", "se3"])
 def test_the_errors_are_those_that_evo_computes(tmp_path, align):
     random = np.random.default_rng(5)
@@ -98,8 +106,10 @@ def test_centres_on_a_line_cannot_be_aligned(tmp_path):
 
 @given(st.lists(st.integers(0, 60), max_size=30), st.lists(st.integers(0, 60), min_size=1, max_size=30))
 def test_each_row_matches_the_nearest_in_time(first, second):
-    first, second = np.array(first) / 20, np.array(second) / 20
+    first, second = sorted((np.array(first) / 20, np.array(second) / 20), key=len)
     rows, others = matching_rows(first, second, 0.06)
+    if len(first) < len(second):
+        assert [rows.tolist() for rows in matching_rows(second, first, 0.06)] == [others.tolist(), rows.tolist()]
     gaps = np.abs(first[:, None] - second)
     assert rows.tolist() == [row for row, gap in enumerate(gaps) if gap.min() <= 0.06]
     np.testing.assert_array_equal(np.abs(first[rows] - second[others]), gaps[rows].min(axis=1))

@@ -208,13 +208,14 @@ def test_states_are_stored_exactly_and_the_newest_three_stay(tmp_path: Path) -> 
     keys, values, tokens = (torch.randn(1, 2, 5, 4, generator=generator) for _ in range(3))
     layer = KeysValues(keys.bfloat16(), values.half())
     cache = DescriptorCache((None, layer), tokens[0], (0, 3), frozenset({3}), 5, 1, 2, (3, 4))
-    stored = StoredStreams(tmp_path)
+    stored = StoredStreams(tmp_path, "weights")
     assert stored.newest(9, CPU)[1] == -1
     for last in (8, 2, 5, 6, 7):
         stored.write(last, cache)
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"stream_{k:06d}.safetensors" for k in (5, 6, 7)]
     (found, last), (_, earlier) = stored.newest(9, CPU), stored.newest(6, CPU)
     assert (last, earlier) == (7, 6)
+    assert StoredStreams(tmp_path, "other weights").newest(9, CPU)[1] == -1
     assert found.layers[0] is None
     assert found.layers[1] is not None
     for ours, theirs in [
