@@ -1,5 +1,5 @@
-# make demo: reconstruct the sample. make test: lint, types and all tests. make env: install what both need.
-# make quick: lint, types and a minute of tests.
+# make demo: reconstruct the sample. make test: lint, types and the tests. make env: install what both need.
+# make quick: lint, types and a minute of tests. make slow: the tests that make test leaves out.
 # make dist: build the package in dist, check it, and try it in a new environment.
 # make site: build the documentation site in site. Open site/index.html; it needs no network.
 # make licences: list the environment's packages in dist/sbom.json and dist/licences.csv.
@@ -17,9 +17,9 @@ QUICK := tests/test_packaging.py tests/cli/test_main.py tests/cli/test_run.py te
 
 # The tests of a file run on one worker, since they share expensive fixtures. Workers have one PyTorch thread each.
 PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-quick test other-tests: export OMP_NUM_THREADS := 1
+quick test slow other-tests: export OMP_NUM_THREADS := 1
 
-.PHONY: demo lint quick test env libraries dist site licences resolve release other-python other-environment other-tests
+.PHONY: demo lint quick test slow env libraries dist site licences resolve release other-python other-environment other-tests
 
 demo: env
 	$(BIN)/recon run data/sample/images --out out/demo --overwrite
@@ -34,6 +34,9 @@ quick: lint
 
 test: lint
 	$(BIN)/$(PYTEST)
+
+slow: env
+	$(BIN)/$(PYTEST) -m slow
 
 dist: env
 	rm -rf dist

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
 GIBIBYTE = 2**30
 LIMIT = 8 * GIBIBYTE
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_kills_at_random_moments_lose_nothing() -> None:
     root = Path(__file__).resolve().parents[3]

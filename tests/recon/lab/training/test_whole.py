@@ -21,6 +21,7 @@ from recon.lab.training.run import export, make_held_out, make_trainer, with_sta
 from recon.lab.training.whole import WholeHeldOut
 from tests.recon.lab.training.resuming import assert_resumes_exactly
 
+pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 WITHOUT_OTHERS = """
 import sys
