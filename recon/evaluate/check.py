@@ -30,8 +30,8 @@ from recon.evaluate.proof import prove
 from recon.exports import EXPORTS, Export, default_path
 from recon.exports.outputs import write_outputs
 from recon.exports.ply import stated_unit
-from recon.exports.readers import CheckError, read_model, tum_poses
-from recon.exports.trajectory import rigid_trajectory
+from recon.exports.readers import CheckError, read_model
+from recon.exports.trajectory import rigid_trajectory, tum_poses
 from recon.mapping.folds import find_fold
 from recon.settings import CloudSettings
 from recon.store import report
@@ -323,11 +323,9 @@ def _require_sound(database: Path) -> None:
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             connection.execute("SELECT COUNT(*) FROM images")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
-            return  # on a read-only medium; the run cannot be resumed there anyway
-        found = str(error)
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            return  # on a read-only medium; the run cannot be resumed there anyway
         found = str(error)
     if found != "ok":
         raise CheckError(f"{database} is damaged ({found}), so the run cannot be resumed. {REBUILD}")

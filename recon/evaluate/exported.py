@@ -29,8 +29,8 @@ from recon.exports.readers import (
     read_mesh,
     read_model,
     read_trajectory,
-    tum_poses,
 )
+from recon.exports.trajectory import tum_poses
 from recon.store.map import ReconstructedMap
 
 Projection = Callable[[Array], Array]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pycolmap
-from scipy.spatial.transform import Rotation
 
 from recon.core.errors import ReconError
 from recon.core.similarity import Array
@@ -67,13 +66,6 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
 def read_trajectory(path: Path) -> Array:
     """The rows (n, 8) of a TUM file: time, place, and quaternion. Raises CheckError for other rows."""
     return _rows(path, 8)
-
-
-def tum_poses(rows: Array) -> Array:
-    """world_from_cam (n, 4, 4) of the rows of a TUM file."""
-    poses = np.tile(np.eye(4), (len(rows), 1, 1))
-    poses[:, :3, :3], poses[:, :3, 3] = Rotation.from_quat(rows[:, 4:]).as_matrix(), rows[:, 1:4]
-    return poses
 
 
 def read_kitti(path: Path) -> Array:

@@ -87,10 +87,15 @@ def read_tum(path: Path) -> Trajectory:
     if not rows:
         raise SourceError(f"{path} has no poses, expected rows of: {TUM_COLUMNS}")
     table = np.array(rows)
-    world_from_cam = np.tile(np.eye(4), (len(table), 1, 1))
-    world_from_cam[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
-    world_from_cam[:, :3, 3] = table[:, 1:4]
-    return Trajectory(table[:, 0], world_from_cam)
+    return Trajectory(table[:, 0], tum_poses(table))
+
+
+def tum_poses(rows: Array) -> Array:
+    """world_from_cam (n, 4, 4) of the rows (n, 8) of a TUM file."""
+    world_from_cam = np.tile(np.eye(4), (len(rows), 1, 1))
+    world_from_cam[:, :3, :3] = Rotation.from_quat(rows[:, 4:]).as_matrix()
+    world_from_cam[:, :3, 3] = rows[:, 1:4]
+    return world_from_cam
 
 
 def _parse_row(path: Path, number: int, line: str) -> NDArray[np.float64]:

@@ -35,10 +35,9 @@ def _why_unfinished(folder: Path) -> str:
         return f": its run ended before the first chunk was finished. Resume it with: {resume}{_then(about)}"
     if about:
         return f": its run was killed. Start again with: {create} --overwrite{_then(about)}"
-    path = Ledger(folder).path
-    if next(path.parent.glob("submap_*.npz"), None):
-        return f": {path} is missing. Put it back from a copy, or start again with: {create} --overwrite"
-    return f": {path} is missing. Create one with: {create}"
+    if _has_depth(folder):
+        return f": {Ledger(folder).path} is missing. Put it back from a copy, or start again with: {create} --overwrite"
+    return f": {Ledger(folder).path} is missing. Create one with: {create}"
 
 
 def why_no_run(folder: Path) -> str:
@@ -49,10 +48,10 @@ def why_no_run(folder: Path) -> str:
             "make such maps. Extend what it was made from, then repeat that."
         )
     about = about_replaced(folder)
-    if next((folder / "map").glob("submap_*.npz"), None):
-        path = Ledger(folder).path
-        return f"No run to resume in {folder}: {path} is missing. Put it back from a copy, or use --overwrite."
-    remedy = " Use --overwrite." if (folder / REPLACED).is_dir() else "" if about else " Omit --resume."
+    if _has_depth(folder):
+        remedy = " Put it back from a copy, or use --overwrite."
+    else:
+        remedy = " Use --overwrite." if (folder / REPLACED).is_dir() else "" if about else " Omit --resume."
     return f"No run to resume in {folder}: {Ledger(folder).path} is missing.{remedy}{about}"
 
 
@@ -76,6 +75,11 @@ def about_replaced(folder: Path) -> str:
     if Ledger(folder / REPLACED).has("map"):
         return f" The map that --overwrite replaces is in {folder / REPLACED} until the new one is finished."
     return ""
+
+
+def _has_depth(folder: Path) -> bool:
+    """Whether there are files of a map that has lost its ledger."""
+    return next((folder / "map").glob("submap_*.npz"), None) is not None
 
 
 def _then(sentence: str) -> str:
