@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -344,11 +345,19 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
 def _set_journal_mode(connection: sqlite3.Connection) -> None:
     """WAL while a map grows, so that readers never wait; a plain file once it is finished, which can be copied alone.
 
-    Where that is impossible, such as for WAL on some network file systems, the mode stays.
+    A mode changes only while nobody reads; the last writer waits for that. Where a mode is impossible, such as WAL on
+    some network file systems, it stays as it is.
     """
     complete = connection.execute('SELECT 1 FROM "map" WHERE complete').fetchone()
-    with suppress(sqlite3.OperationalError):
-        connection.execute(f"PRAGMA journal_mode={'DELETE' if complete else 'WAL'}").fetchone()
+    deadline = time.monotonic() + (PATIENCE if complete else 0)
+    while True:
+        try:
+            connection.execute(f"PRAGMA journal_mode={'DELETE' if complete else 'WAL'}").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname not in IN_USE or time.monotonic() >= deadline:
+                return
+        time.sleep(0.01)
 
 
 def _next_name(stem: str, before: str) -> str:

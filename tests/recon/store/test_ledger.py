@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -184,6 +185,19 @@ def test_readers_see_whole_states_while_a_map_grows(tmp_path: Path) -> None:
     assert frames_seen(tmp_path) == 60
     assert len(set(seen)) > 5
     assert mode_of(tmp_path) == "delete"
+
+
+def test_the_last_writer_waits_for_readers_to_leave_one_plain_file(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    reader = sqlite3.connect(tmp_path / "map" / "map.db", isolation_level=None, check_same_thread=False)
+    reader.execute("BEGIN")
+    reader.execute('SELECT * FROM "map"').fetchall()
+    leave = threading.Timer(0.3, reader.close)
+    leave.start()
+    write(tmp_path, 2, complete=True)
+    leave.join()
+    assert mode_of(tmp_path) == "delete"
+    assert names(tmp_path) == ["map.db", "points.2.npz"]
 
 
 def test_depth_is_read_while_it_is_computed_again(tmp_path: Path) -> None:
