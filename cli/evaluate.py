@@ -85,9 +85,12 @@ def _estimate(folder: Path, by: Literal["time", "frame"]) -> Trajectory:
 
 
 def _said_at_capture(folder: Path) -> TrackedRun:
-    from recon.store.tracked import read_tracked
+    from recon.store.tracked import NAME, read_tracked
 
-    return read_tracked(folder)
+    said = read_tracked(folder)
+    if not said.pieces:
+        raise SourceError(f"{folder / NAME} holds no pose: no frame was tracked.")
+    return said
 
 
 def _of_pieces(said: TrackedRun, by: Literal["time", "frame"]) -> list[Trajectory]:

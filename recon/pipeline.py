@@ -16,7 +16,7 @@ from recon.core.failures import explained
 from recon.core.places import PlaceRecogniser
 from recon.core.refusal import too_few
 from recon.core.stopwatch import Stopwatch, peak_memory, stage
-from recon.core.types import Chunk, ChunkGeometry, Frame, SkippedFrame
+from recon.core.types import Chunk, ChunkGeometry, Frame, PassedFrame, SkippedFrame
 from recon.core.workers import Workers
 from recon.folder import discard_map, finish_moving, full_disk_explained, open_journal, refuse_own_outputs, replacing
 from recon.frontend import GeometryFrontEnd, Resumable, Workplace
@@ -27,7 +27,7 @@ from recon.mapping.growing import GrowingMap
 from recon.separate import prepare_front_end
 from recon.settings import RunSettings
 from recon.sources import Source, open_source
-from recon.sources.base import Candidate
+from recon.sources.base import Candidate, picture_name
 from recon.sources.live import LiveSource
 from recon.sources.overlay import OverlayFinder
 from recon.store.growing import GrowingStore
@@ -37,6 +37,9 @@ from recon.store.map import incoming_folder, open_map
 from recon.store.replay import ReplayedChunks
 from recon.store.report import ChunkReport, RunReport, main_versions, write_or_tell
 from recon.store.resumed import ResumedSource
+from recon.store.tracked import NAME as TRACKED
+from recon.store.tracked import TrackedPoses, read_tracked
+from recon.tracking.afterwards import UNCERTAIN, place_tracked
 from recon.tracking.live import LiveTracking
 
 ENOUGH = 2  # frames with a place
@@ -346,6 +349,7 @@ class Run:
 
     def _place_passed(self) -> None:
         """Estimate poses for the frames that were passed over; reads the source again."""
+        said = self._said_at_capture()
         passed = self._frames.passed
         if not passed:
             return
@@ -355,6 +359,22 @@ class Run:
                 if isinstance(item, Candidate) and passed_over(item.frame, passed):
                     found = self._frames.settle(localiser.call("place", item.frame))
                     self._tell(Progress("frames between", found, len(passed)))
+            for tracked in place_tracked(self._frames.left, said, self._map.frames, self._map.points):
+                self._frames.settle(tracked)
+
+    def _said_at_capture(self) -> tuple[TrackedPoses, ...]:
+        """What the tracker said of the frames of live sources; those that were not mapped count as passed over."""
+        out, journal = self._task.out, self._journal
+        if not (out / TRACKED).exists():
+            return ()
+        said = self._tell.helpers.attempt("what the tracker said", partial(read_tracked, out))
+        for index, timestamp in said.timestamps.items() if said else ():
+            if index not in self._frames.passed and index not in self._frames.names:
+                part = journal.part_of(index)
+                name = part.name(index, picture_name(index - part.first))
+                self._frames.take(PassedFrame(index, timestamp, name))
+                self._frames.settle(SkippedFrame(index, name, UNCERTAIN, "passed"))
+        return tuple(said.pieces.values()) if said else ()
 
     def _export(self, *, complete: bool) -> tuple[str, ...] | None:
         """Write the outputs; returns a sentence for each that failed, or None after Ctrl-C."""

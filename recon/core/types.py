@@ -252,7 +252,9 @@ class SkippedFrame:
 
 @dataclass(frozen=True)
 class PassedFrame:
-    """A frame that was read but not added to the map, because it shows almost nothing that its neighbours do not."""
+    """A frame that was captured or read but not added to the map: it shows almost nothing that its neighbours do not, or
+    there was no time.
+    """
 
     index: int
     timestamp: float

@@ -55,6 +55,12 @@ class RunFrames:
         return len(self._between)
 
     @property
+    def left(self) -> dict[int, PassedFrame]:
+        """The passed-over frames without a pose, by index."""
+        placed = {frame.index for frame in self.between}
+        return {index: frame for index, frame in self.passed.items() if index not in placed}
+
+    @property
     def between(self) -> tuple[PlacedFrame, ...]:
         """The passed-over frames that got a pose."""
         return tuple(frame for frame in self._between.values() if isinstance(frame, PlacedFrame))

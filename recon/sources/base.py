@@ -159,6 +159,11 @@ class Selection:
         return taken
 
 
+def picture_name(index: int) -> str:
+    """What a picture of a video or stream is called."""
+    return f"{index:06d}.jpg"
+
+
 def working_image(original: Image, size: int) -> Image:
     """Shrink (height, width, 3) by area interpolation until the longest side is at most ``size`` pixels."""
     height, width = original.shape[:2]

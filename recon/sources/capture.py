@@ -20,7 +20,7 @@ from recon.core.errors import SourceError
 from recon.core.events import Notice
 from recon.core.files import make_folder
 from recon.core.types import Frame, SkippedFrame
-from recon.sources.base import Candidate, Selection, SourceOptions, working_image
+from recon.sources.base import Candidate, Selection, SourceOptions, picture_name, working_image
 from recon.sources.cameras import why_unusable
 from recon.sources.film import Pictures, film_of, next_time, opened_film
 from recon.sources.live import Incident
@@ -120,7 +120,7 @@ class CaptureFeed:
         now = time.monotonic()
         image = working_image(self._film.upright(picture), self._options.size)
         height, width = image.shape[:2]
-        name, lens = f"{self._count:06d}.jpg", f"{self._address} {width}x{height}"
+        name, lens = picture_name(self._count), f"{self._address} {width}x{height}"
         frame = Frame(self._count, now, image, name, (width, height), lens, 0.0, np.ones((height, width), np.bool_))
         shown = self._shown if self.kind == "video" else None
         return Candidate(frame, keeping(image, self._images_folder, name), now, shown)

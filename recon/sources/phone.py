@@ -19,7 +19,7 @@ from recon.core.errors import SourceError
 from recon.core.events import Notice
 from recon.core.files import make_folder
 from recon.core.types import Frame, Image, SkippedFrame
-from recon.sources.base import Candidate, Selection, SourceOptions
+from recon.sources.base import Candidate, Selection, SourceOptions, picture_name
 from recon.sources.live import Incident
 from recon.sources.originals import keeping
 
@@ -143,7 +143,7 @@ class PhoneFeed:
 
     def _candidate(self, image: Image, shown: float, arrived: float) -> Candidate:
         height, width = image.shape[:2]
-        name, mask = f"{self._count:06d}.jpg", np.ones((height, width), np.bool_)
+        name, mask = picture_name(self._count), np.ones((height, width), np.bool_)
         frame = Frame(self._count, arrived, image, name, (width, height), f"phone {width}x{height}", 0.0, mask)
         return Candidate(frame, keeping(image, self._images_folder, name), shown, shown)
 

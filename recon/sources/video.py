@@ -24,6 +24,7 @@ from recon.sources.base import (
     SourceDescription,
     SourceOptions,
     at_least_one_frame,
+    picture_name,
     working_image,
 )
 from recon.sources.film import Pictures, next_time, opened_film
@@ -120,7 +121,7 @@ class VideoSource:
     def _read(self, index: int, time: float, original: Image) -> Candidate:
         height, width = original.shape[:2]
         image = working_image(original, self._options.size)
-        name = f"{index:06d}.jpg"
+        name = picture_name(index)
         mask = self._masks.read(name, (width, height), (image.shape[0], image.shape[1]))
         lens = f"{self._path.name} {width}x{height}"
         content = self._content + self._masks.identity(name)

@@ -62,6 +62,10 @@ class Part:
     first: int = 0
     start: float = 0.0
 
+    def name(self, index: int, name: str) -> str:
+        """What a frame of the source, ``index`` in the map, is called there: no two parts share a name."""
+        return f"{index:06d}_{name}" if self.first else name
+
 
 @dataclass(frozen=True)
 class FrameRecord:

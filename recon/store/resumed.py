@@ -129,5 +129,4 @@ def _candidate_behind(item: Candidate | SkippedFrame, part: Part, shift: float) 
 def _behind(frame: Seen, part: Part, shift: float) -> Seen:
     """A frame of a part's source with its index and time in the map, and in later parts a unique name."""
     index = part.first + frame.index
-    name = f"{index:06d}_{frame.name}" if part.first else frame.name
-    return replace(frame, index=index, timestamp=shift + frame.timestamp, name=name)
+    return replace(frame, index=index, timestamp=shift + frame.timestamp, name=part.name(index, frame.name))

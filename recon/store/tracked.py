@@ -44,22 +44,27 @@ class TrackedFile:
 
 @dataclass(frozen=True, eq=False)
 class TrackedPoses:
-    """The poses in one piece of the map. indices: (n,) of the frames. timestamps: (n,) seconds. world_from_cam:
-    (n, 4, 4) rigid.
+    """The poses in one piece of the map. indices: (n,) of the frames, ascending. timestamps: (n,) seconds.
+    world_from_cam: (n, 4, 4) rigid.
     """
 
     indices: NDArray[np.int64]
     timestamps: Array
     world_from_cam: Array
 
+    def of(self, rows: slice) -> TrackedPoses:
+        """Some of the poses."""
+        return TrackedPoses(self.indices[rows], self.timestamps[rows], self.world_from_cam[rows])
+
 
 @dataclass(frozen=True, eq=False)
 class TrackedRun:
-    """What a file says. pieces: the poses by piece of the map, those with the most first. milliseconds: (frames,) from
-    the arrival of each image to its pose. map_milliseconds: (keyframes,) the same to its place in the local map.
-    first_pose: seconds after the first frame.
+    """What a file says. timestamps: [s] of all frames, by index. pieces: the poses by piece of the map, those with the
+    most first. milliseconds: (frames,) from the arrival of each image to its pose. map_milliseconds: (keyframes,) the
+    same to its place in the local map. first_pose: seconds after the first frame.
     """
 
+    timestamps: dict[int, float]
     pieces: dict[int, TrackedPoses]
     milliseconds: Array
     map_milliseconds: Array
@@ -67,33 +72,34 @@ class TrackedRun:
 
 
 def read_tracked(folder: Path) -> TrackedRun:
-    """Read the file of a run. Raises SourceError if it is missing or damaged, or holds no pose."""
+    """Read the file of a run. Raises SourceError if it is missing or damaged."""
     path = folder / NAME
     try:
         with path.open(encoding="ascii", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = list({int(row["frame"]): row for row in csv.DictReader(file)}.values())  # a resumed run repeats some
         columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in COLUMNS if name != "state"}
-        _require_numbers(columns)
+        columns = _in_order(columns)
     except OSError as error:
         raise SourceError(f"Cannot read {path}: {error.strerror}. Only recon live writes it.") from error
     except (ValueError, TypeError, KeyError) as error:
         raise SourceError(f"{path} is damaged ({error}). Run recon live again.") from error
     posed = np.isfinite(columns["tx"])
-    if not posed.any():
-        raise SourceError(f"{path} holds no pose: no frame was tracked.")
     found, counts = np.unique(columns["piece"][posed], return_counts=True)
     pieces = {int(piece): _poses(columns, posed & (columns["piece"] == piece)) for piece in found[np.argsort(-counts)]}
     shown = columns["map_ms"]
-    first = columns["time"][posed][0] - columns["time"][0]
-    return TrackedRun(pieces, columns["ms"], shown[np.isfinite(shown)], float(first))
+    first = columns["time"][posed][:1] - columns["time"][:1]
+    timestamps = dict(zip(columns["frame"].astype(int).tolist(), columns["time"].tolist(), strict=True))
+    return TrackedRun(timestamps, pieces, columns["ms"], shown[np.isfinite(shown)], float(first.sum()))
 
 
-def _require_numbers(columns: dict[str, Array]) -> None:
-    """Raises ValueError if a number of a frame is missing, or one of a pose that has others."""
+def _in_order(columns: dict[str, Array]) -> dict[str, Array]:
+    """By frame. Raises ValueError if a number of a frame is missing, or one of a pose that has others."""
     posed = np.isfinite(columns["tx"])
     for name, values in columns.items():
         if name != "map_ms" and np.isnan(values[posed] if name in POSE else values).any():
             raise ValueError(f"a row lacks {name}")
+    order = np.argsort(columns["frame"])
+    return {name: values[order] for name, values in columns.items()}
 
 
 def _poses(columns: dict[str, Array], rows: NDArray[np.bool_]) -> TrackedPoses:

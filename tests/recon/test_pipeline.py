@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
+from scipy.spatial.transform import Rotation
 
 from cli.ending import Ending
 from cli.run import conclude
@@ -20,6 +22,7 @@ from recon.core.events import (
     Finished,
     FrameRead,
     FrameSkipped,
+    FrameTracked,
     Notice,
     PosesCorrected,
     Progress,
@@ -32,12 +35,25 @@ from recon.depth.stages import open_depth_stage
 from recon.evaluate.check import check_folder
 from recon.frontend import FRONT_ENDS
 from recon.mapping.alignment import fit_similarity
-from recon.pipeline import reconstruct
+from recon.pipeline import reconstruct, reconstruct_source
 from recon.settings import RunSettings
+from recon.sources.base import Candidate, picture_name
+from recon.sources.live import LiveSource
 from recon.store import report
 from recon.store.map import open_map
 from recon.store.report import RunReport
-from tests.support import ExactFrontEnd, chunk_geometry, placed_frame, render, true_model, true_pose
+from recon.store.tracked import TrackedFile
+from recon.tracking.afterwards import UNCERTAIN
+from tests.support import (
+    RADIAL,
+    ExactFrontEnd,
+    chunk_geometry,
+    frame_of,
+    placed_frame,
+    render,
+    true_model,
+    true_pose,
+)
 
 FRAMES = 10
 SETTINGS = RunSettings(chunk=5, overlap=2)  # three chunks: 0-4, 3-7, 6-9
@@ -388,3 +404,52 @@ def test_a_front_end_that_is_not_registered_is_refused_before_anything_is_writte
     with pytest.raises(SettingsError, match=r"There is no front end tyni\. Choose one of sfm, network"):
         run(photos, tmp_path / "out", replace(SETTINGS, front_end="tyni"))
     assert not (tmp_path / "out").exists()
+
+
+class EverySecondFrame:
+    """A feed of a camera of whose frames 0, 1, 2, ... only the even ones reach the reconstruction in time."""
+
+    kind, sizes, patient = "camera", ((RADIAL.width, RADIAL.height),), False
+
+    def items(self, stop: threading.Event) -> Iterator[Candidate]:
+        for index in range(0, 2 * FRAMES, 2):
+            frame = replace(frame_of(index), name=picture_name(index), image=render(placed_frame(index)))
+            yield Candidate(frame, lambda: None, 0.5 * index, 0.5 * index)
+
+    def file_of(self, index: int) -> None:
+        return None
+
+    def again(self) -> Iterator[Candidate]:
+        return iter(())
+
+
+def test_frames_of_a_camera_that_the_map_lacks_get_the_poses_that_the_tracker_said(tmp_path: Path, front_end) -> None:
+    front_end.refined = staticmethod(true_model)
+    out, before = tmp_path / "out", Sim3(0.5, Rotation.from_rotvec([0.4, 0, 1]).as_matrix(), np.array([1.0, 2, 3]))
+
+    def track(event: Event) -> None:
+        """Of frame 7 the tracker knows nothing, and of the frames 9 and up it says something wrong."""
+        if isinstance(event, FrameRead) and event.frame.index == 0:
+            file = TrackedFile(out)
+            for index in range(2 * FRAMES):
+                said = before @ true_pose(index)
+                pose = Sim3(1.0, said.rotation, said.translation + (index > 8) * np.array([0.0, 0, 9])).matrix()
+                known = "lost" if index == 7 else "tracking"
+                file.add(
+                    FrameTracked(index, 0.5 * index, known, None if index == 7 else pose, RADIAL, 99, -1, 0.0, 20.0)
+                )
+            file.close()
+
+    settings = replace(SETTINGS, tracking=False, source=replace(SETTINGS.source, keyframes="all"))
+    source = LiveSource("camera", EverySecondFrame(), settings.source)
+    done = reconstruct_source("camera", source, out, settings, listeners=[track])
+    assert (done.frames_placed, done.passed_over, done.passed_over_placed) == (FRAMES, FRAMES, FRAMES - 3)
+    made = open_map(out)
+    true = np.array([true_pose(frame.index).translation for frame in made.frames])
+    here = fit_similarity(np.array([frame.world_from_cam.translation for frame in made.frames]), true, np.ones(FRAMES))
+    assert [frame.index for frame in made.between] == [1, 3, 5, 11, 13, 15, 17]
+    assert [(frame.index, frame.name, frame.reason) for frame in made.skipped] == [
+        (index, picture_name(index), UNCERTAIN) for index in (7, 9, 19)
+    ]
+    for frame in made.between:  # the joint adjustment ends in the true world here, but the map keeps its first unit
+        assert np.allclose(here.apply(frame.world_from_cam.translation), true_pose(frame.index).translation, atol=1e-6)
