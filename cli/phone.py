@@ -40,7 +40,7 @@ def opened_phone(
     from viewer.phone import serve
     from viewer.phone.certificate import local_address
 
-    feed = PhoneFeed(options, incoming, patience)
+    feed = PhoneFeed(options, patience)
     with serve(feed, options, host or local_address()) as phone:
         _print_address(phone.address, phone.fingerprint)
         if sys.stdout.isatty():
@@ -49,7 +49,7 @@ def opened_phone(
             import viewer  # noqa: F401  these take seconds, in which the user takes up the phone
 
             feed.wait()
-        yield LiveSource(NAME, feed, options), phone.screen
+        yield LiveSource(NAME, feed, options, incoming), phone.screen
 
 
 def _print_code(code: segno.QRCode) -> None:

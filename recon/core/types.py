@@ -252,8 +252,8 @@ class SkippedFrame:
 
 @dataclass(frozen=True)
 class PassedFrame:
-    """A frame that was captured or read but not added to the map: it shows almost nothing that its neighbours do not, or
-    there was no time.
+    """A frame that was captured or read but not mapped, since it shows almost nothing that its neighbours do not, or for
+    want of time.
     """
 
     index: int

@@ -143,7 +143,7 @@ def open_live_source(
     if kind == "folder":
         return LiveSource(spec, WatchFeed(Path(spec).expanduser(), options, images_folder), options)
     address = device_path(spec) if kind == "camera" else spec
-    return LiveSource(address, CaptureFeed(kind, address, options, images_folder, patience), options)
+    return LiveSource(address, CaptureFeed(kind, address, options, patience), options, images_folder)
 
 
 def live_kind(

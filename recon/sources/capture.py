@@ -18,13 +18,12 @@ from av.container import InputContainer
 
 from recon.core.errors import SourceError
 from recon.core.events import Notice
-from recon.core.files import make_folder
 from recon.core.types import Frame, SkippedFrame
 from recon.sources.base import Candidate, Selection, SourceOptions, picture_name, working_image
 from recon.sources.cameras import why_unusable
 from recon.sources.film import Pictures, film_of, next_time, opened_film
 from recon.sources.live import Incident
-from recon.sources.originals import keeping
+from recon.sources.originals import nothing
 
 OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # of silence after which a connection counts as lost
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # between attempts to connect again; doubled each time
@@ -43,7 +42,7 @@ class _Lost(Exception):  # noqa: N818 - a condition that the feed recovers from,
 class CaptureFeed:
     """Pictures of a camera, of a stream, or of a video file that is played at its own speed.
 
-    Pictures are shrunk to ``options.size`` on arrival; the run keeps them as originals. If a camera or stream is lost,
+    Pictures are shrunk to ``options.size`` on arrival. If a camera or stream is lost,
     the feed tries to reconnect, with pauses that double, for ``patience`` seconds; then it ends. Raises SourceError if
     the first connection fails or gives no picture.
     """
@@ -55,12 +54,11 @@ class CaptureFeed:
         kind: CaptureKind,
         address: str,
         options: SourceOptions,
-        images_folder: Path | None = None,
         patience: float = 120.0,
     ) -> None:
         self.kind: str = kind
         self._container = CONTAINER.get(kind, {})
-        self._address, self._options, self._images_folder, self._patience = address, options, images_folder, patience
+        self._address, self._options, self._patience = address, options, patience
         self._selection = Selection(options)
         self._count = 0
         self._shown = -math.inf  # the time of the picture in its file [s]; a video's only
@@ -71,8 +69,6 @@ class CaptureFeed:
         self.sizes: tuple[tuple[int, int], ...] = ((small.shape[1], small.shape[0]),)
 
     def items(self, stop: threading.Event) -> Iterator[Candidate | Notice | Incident]:
-        if self._images_folder:
-            make_folder(self._images_folder)
         pictures: Iterator[VideoFrame | None] = self._pictures
         while True:
             why = yield from self._until_lost(pictures, stop)
@@ -123,7 +119,7 @@ class CaptureFeed:
         name, lens = picture_name(self._count), f"{self._address} {width}x{height}"
         frame = Frame(self._count, now, image, name, (width, height), lens, 0.0, np.ones((height, width), np.bool_))
         shown = self._shown if self.kind == "video" else None
-        return Candidate(frame, keeping(image, self._images_folder, name), now, shown)
+        return Candidate(frame, nothing, now, shown)
 
     def _connect_again(self, stop: threading.Event) -> Iterator[VideoFrame | None] | None:
         """The pictures of a new connection; None when patience or ``stop`` ended the attempts."""

@@ -11,12 +11,16 @@ from typing import Literal, Protocol
 
 from recon.core.errors import SettingsError
 from recon.core.events import Notice, StreamStatus
+from recon.core.files import make_folder
 from recon.core.types import Frame, PassedFrame, SkippedFrame
 from recon.sources.base import Candidate, KeyframeChoice, SourceDescription, SourceOptions, at_least_one_frame
-from recon.sources.keyframes import KeyframePicker
-from recon.sources.waiting import Waiting
+from recon.sources.keyframes import NEAR, KeyframePicker
+from recon.sources.originals import Packed
+from recon.sources.waiting import Limits, Waiting
 
-WAITING = 24  # most frames in the queue: about a chunk
+# A chunk waits in any case. Beyond that, frames are dropped, but not what the next ones need to be connected: a gap as
+# wide as between every second keyframe opens only for want of memory (some 80 kB a frame) and time (minutes).
+LIMITS = Limits(few=24, most=240, gap=2 * NEAR)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Incident:
 
 class Feed(Protocol):
     """The origin of a live source's pictures. kind, sizes: as in SourceDescription. patient: whether pictures stay
-    available until they are requested, as files do, so that none has to be dropped.
+    available until they are requested, as files do, so that none has to be dropped; others have no originals but their
+    images.
     """
 
     kind: str
@@ -68,16 +73,17 @@ class LiveSource:
     """Frames of a feed as they arrive, for one iteration; see ``recon.sources.base.Source``. watcher: set before that.
 
     Capture runs in a separate thread, and memory does not grow with the length of the stream: ``Waiting`` explains
-    which frames are dropped if the reconstruction is slower. Originals are kept only for frames that are read.
+    which frames are dropped if the reconstruction is slower. Originals are kept only for frames that are read:
+    ``images_folder`` receives the images of a feed that is not patient.
     """
 
-    def __init__(self, name: str, feed: Feed, options: SourceOptions) -> None:
+    def __init__(self, name: str, feed: Feed, options: SourceOptions, images_folder: Path | None = None) -> None:
         if options.masks is not None:
             raise SettingsError("--masks matches file names and cannot be used with a live source. Omit it.")
-        self._name, self._feed = name, feed
+        self._name, self._feed, self._images_folder = name, feed, images_folder
         self.keyframes = KeyframeChoice.of(options)
         self.watcher: Watcher | None = None
-        self._waiting = Waiting(WAITING, patient=feed.patient)
+        self._waiting = Waiting(LIMITS, patient=feed.patient)
         self._stop = threading.Event()
         self._start = self._newest = time.monotonic()
         self._since_1970 = time.time() - self._start  # of the monotonic clock
@@ -102,6 +108,8 @@ class LiveSource:
         self._stop.set()
 
     def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
+        if self._images_folder:
+            make_folder(self._images_folder)
         self._start = time.monotonic()
         threading.Thread(target=self._capture, name="capture", daemon=True).start()
         return at_least_one_frame(self._hand_out(), self._name)
@@ -109,6 +117,7 @@ class LiveSource:
     def _hand_out(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
         try:
             while (item := self._waiting.get()) is not None:
+                item = item.unpacked(self._images_folder) if isinstance(item, Packed) else item
                 if isinstance(item, Candidate):
                     item.keep()
                     self._newest = item.frame.timestamp
@@ -156,7 +165,7 @@ class LiveSource:
     def _enter(self, decided: Iterable[Candidate | PassedFrame]) -> None:
         for item in decided:
             if isinstance(item, Candidate):
-                self._waiting.put(item)
+                self._waiting.put(item if self._feed.patient else Packed.of(item))
             else:
                 self._waiting.count(passed=1)
                 if self._feed.patient:  # it can be read again, to be given a pose

@@ -17,11 +17,10 @@ import PIL.Image
 
 from recon.core.errors import SourceError
 from recon.core.events import Notice
-from recon.core.files import make_folder
 from recon.core.types import Frame, Image, SkippedFrame
 from recon.sources.base import Candidate, Selection, SourceOptions, picture_name
 from recon.sources.live import Incident
-from recon.sources.originals import keeping
+from recon.sources.originals import nothing
 
 MOST_WAITING = 2  # images; the page sends no more before it has an answer
 SILENCE = 5.0  # seconds without an image after which the phone counts as lost
@@ -55,8 +54,8 @@ class PhoneFeed:
     kind: str = "phone"
     patient = False
 
-    def __init__(self, options: SourceOptions, images_folder: Path | None = None, patience: float = 120.0) -> None:
-        self._options, self._images_folder, self._patience = options, images_folder, patience
+    def __init__(self, options: SourceOptions, patience: float = 120.0) -> None:
+        self._options, self._patience = options, patience
         self._selection, self._clock = Selection(options), ExposureClock()
         self._waiting: Queue[Shot] = Queue(MOST_WAITING)
         self._finished = threading.Event()
@@ -95,8 +94,6 @@ class PhoneFeed:
                 shot.done()
 
     def items(self, stop: threading.Event) -> Iterator[Candidate | Notice | Incident]:
-        if self._images_folder:
-            make_folder(self._images_folder)
         self._drop_waiting()  # they are from before the run
         self.begun = True
         try:
@@ -145,7 +142,7 @@ class PhoneFeed:
         height, width = image.shape[:2]
         name, mask = picture_name(self._count), np.ones((height, width), np.bool_)
         frame = Frame(self._count, arrived, image, name, (width, height), f"phone {width}x{height}", 0.0, mask)
-        return Candidate(frame, keeping(image, self._images_folder, name), shown, shown)
+        return Candidate(frame, nothing, shown, shown)
 
     def _fitted(self, image: Image | None) -> Image | None:
         """The image in the size of the first; None if it has another shape."""

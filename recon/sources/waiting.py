@@ -5,48 +5,65 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
+from dataclasses import dataclass
 
 from recon.core.events import Notice, StreamStatus
 from recon.core.types import PassedFrame, SkippedFrame
 from recon.sources.base import Candidate
+from recon.sources.originals import Packed
 
 MOST_MESSAGES = 100
 
 
-class Waiting:
-    """At most ``capacity`` frames waiting for the reconstruction, and counts of all arrivals.
-
-    A new frame always enters. If the queue is full, it drops the frame whose neighbours are closest to each other by
-    ``Candidate.way``, never the newest, so the remaining frames cover the camera's path evenly. With ``patient`` the
-    producer waits instead, and no frame is dropped; passed-over frames may then wait too.
+@dataclass(frozen=True)
+class Limits:
+    """How many frames may wait: ``few`` at least, and up to ``most`` if dropping one would open a gap of more than
+    ``gap`` by ``Candidate.way``.
     """
 
-    def __init__(self, capacity: int, *, patient: bool) -> None:
-        self._capacity, self._patient = capacity, patient
+    few: int
+    most: int
+    gap: float
+
+
+class Waiting:
+    """The frames that wait for the reconstruction, and counts of all arrivals.
+
+    A new frame always enters. If too many wait, the one whose neighbours are closest to each other by ``Candidate.way``
+    is dropped, never the newest, so the remaining frames cover the camera's path evenly. With ``patient`` the producer
+    waits instead as soon as a few frames wait, and none is dropped; passed-over frames may then wait too.
+    """
+
+    def __init__(self, limits: Limits, *, patient: bool) -> None:
+        self._limits, self._patient = limits, patient
         self._changed = threading.Condition()
-        self._frames: list[Candidate | PassedFrame] = []
+        self._frames: list[Candidate | Packed | PassedFrame] = []
         self._messages: deque[Notice | SkippedFrame] = deque(maxlen=MOST_MESSAGES)
         self._way = -math.inf  # of the frame delivered last
         self._closed = False
         self._error: BaseException | None = None
         self._captured = self._passed = self._left_out = self._damaged = self._lost = 0
 
-    def put(self, frame: Candidate | PassedFrame) -> None:
+    def put(self, frame: Candidate | Packed | PassedFrame) -> None:
         """Add a frame; it is dropped if the queue is closed."""
         with self._changed:
             if self._patient:
-                self._changed.wait_for(lambda: self._closed or len(self._frames) < self._capacity)
+                self._changed.wait_for(lambda: self._closed or len(self._frames) < self._limits.few)
             if self._closed:
                 return
             self._frames.append(frame)
-            if len(self._frames) > self._capacity:
-                del self._frames[self._least_missed()]
-                self._left_out += 1
+            if len(self._frames) > self._limits.few:
+                self._drop_one()
             self._changed.notify_all()
 
-    def _least_missed(self) -> int:
-        ways = [self._way, *(frame.way for frame in self._frames if isinstance(frame, Candidate))]
-        return min(range(len(self._frames) - 1), key=lambda row: ways[row + 2] - ways[row])
+    def _drop_one(self) -> None:
+        """Drop the frame that is missed least, if there are too many."""
+        ways = [self._way, *(frame.way for frame in self._frames if not isinstance(frame, PassedFrame))]
+        gaps = [after - before for before, after in zip(ways, ways[2:], strict=False)]
+        least = min(range(len(gaps)), key=gaps.__getitem__)
+        if gaps[least] <= self._limits.gap or len(self._frames) > self._limits.most:
+            del self._frames[least]
+            self._left_out += 1
 
     def tell(self, message: Notice | SkippedFrame) -> None:
         """Deliver a message, ahead of the waiting frames."""
@@ -54,7 +71,7 @@ class Waiting:
             self._messages.append(message)
             self._changed.notify_all()
 
-    def get(self) -> Candidate | PassedFrame | Notice | SkippedFrame | None:
+    def get(self) -> Candidate | Packed | PassedFrame | Notice | SkippedFrame | None:
         """Wait for the next message or frame, None after the last. Raises the error passed to ``close``."""
         with self._changed:
             self._changed.wait_for(lambda: self._messages or self._frames or self._closed)
@@ -62,7 +79,7 @@ class Waiting:
                 return self._messages.popleft()
             if self._frames:
                 frame = self._frames.pop(0)
-                self._way = frame.way if isinstance(frame, Candidate) else self._way
+                self._way = self._way if isinstance(frame, PassedFrame) else frame.way
                 self._changed.notify_all()
                 return frame
             if self._error is not None:
@@ -87,4 +104,4 @@ class Waiting:
         """The counts so far."""
         with self._changed:
             counts = self._captured, self._passed, self._left_out, self._damaged, self._lost
-            return StreamStatus(*counts, lag, sum(isinstance(frame, Candidate) for frame in self._frames))
+            return StreamStatus(*counts, lag, sum(not isinstance(frame, PassedFrame) for frame in self._frames))

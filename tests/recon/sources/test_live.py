@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -25,8 +28,10 @@ from recon.core.types import Frame, SkippedFrame
 from recon.plan import random_texture
 from recon.sources import SourceOptions, capture, open_live_source, watching
 from recon.sources.base import Candidate
+from recon.sources.decoding import read_photo
 from recon.sources.live import LiveSource
-from recon.sources.waiting import Waiting
+from recon.sources.originals import Packed
+from recon.sources.waiting import Limits, Waiting
 from tests.support import frame_of
 
 ROOT = Path(__file__).parents[3]
@@ -44,15 +49,19 @@ def indices_of(waiting: Waiting) -> list[int]:
     return [item.frame.index for item in items if isinstance(item, Candidate)]
 
 
+def at_most(number: int) -> Limits:
+    return Limits(number, number, math.inf)
+
+
 class TestWaiting:
     def test_the_frame_with_the_nearest_neighbours_is_dropped(self) -> None:
-        waiting = Waiting(3, patient=False)
+        waiting = Waiting(at_most(3), patient=False)
         for index, way in enumerate((0.0, 1.0, 1.1, 5.0)):
             waiting.put(candidate(index, way))
         assert indices_of(waiting) == [0, 2, 3]
 
     def test_a_delivered_frame_counts_as_a_neighbour(self) -> None:
-        waiting = Waiting(2, patient=False)
+        waiting = Waiting(at_most(2), patient=False)
         waiting.put(candidate(0, 0.0))
         waiting.get()
         for index, way in ((1, 0.1), (2, 2.0), (3, 4.0)):
@@ -61,7 +70,7 @@ class TestWaiting:
 
     @given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(2, 8))
     def test_the_queue_stays_bounded_evenly_spaced_and_with_the_newest(self, steps: list[float], capacity: int) -> None:
-        waiting = Waiting(capacity, patient=False)
+        waiting = Waiting(at_most(capacity), patient=False)
         for index, way in enumerate(np.cumsum(steps)):
             waiting.put(candidate(index, float(way)))
         left_out = waiting.status(0.0).skipped
@@ -71,13 +80,30 @@ class TestWaiting:
         assert (kept[0], kept[-1]) == (0, len(steps) - 1)
 
     def test_even_motion_leaves_even_gaps(self) -> None:
-        waiting = Waiting(16, patient=False)
+        waiting = Waiting(at_most(16), patient=False)
         for index in range(500):
             waiting.put(candidate(index, float(index)))
         assert np.diff(indices_of(waiting)).max() <= 2 * 500 / 15
 
+    def test_more_may_wait_than_a_few_if_a_wide_gap_would_open(self) -> None:
+        waiting = Waiting(Limits(2, 4, gap=0.2), patient=False)
+        dropped = []
+        for index, way in enumerate((0.0, 0.1, 0.25, 0.3, 0.9, 1.5, 2.0)):
+            waiting.put(candidate(index, way))
+            dropped.append(waiting.status(0.0).skipped)
+        assert dropped == [0, 0, 0, 1, 1, 2, 3]  # the third one's neighbours are close; then four wait
+        assert indices_of(waiting) == [0, 4, 5, 6]
+
+    @given(st.lists(st.floats(0, 0.5), min_size=1, max_size=60))
+    def test_no_gap_is_wider_than_allowed_while_there_is_room(self, steps: list[float]) -> None:
+        waiting, ways = Waiting(Limits(3, 99, gap=0.2), patient=False), np.cumsum(steps)
+        for index, way in enumerate(ways):
+            waiting.put(candidate(index, float(way)))
+        for before, after in pairwise(indices_of(waiting)):
+            assert after == before + 1 or ways[after] - ways[before] <= 0.2
+
     def test_a_patient_one_makes_the_feed_wait(self) -> None:
-        waiting = Waiting(2, patient=True)
+        waiting = Waiting(at_most(2), patient=True)
         thread = threading.Thread(target=lambda: [waiting.put(candidate(index, index)) for index in range(5)])
         thread.start()
         got = [waiting.get() for _ in range(5)]
@@ -86,12 +112,25 @@ class TestWaiting:
         assert waiting.status(0.0).skipped == 0
 
     def test_an_error_comes_after_what_waits(self) -> None:
-        waiting = Waiting(2, patient=False)
+        waiting = Waiting(at_most(2), patient=False)
         waiting.put(candidate(0, 0.0))
         waiting.close(SourceError("gone"))
         assert isinstance(waiting.get(), Candidate)
         with pytest.raises(SourceError, match="gone"):
             waiting.get()
+
+
+def test_a_frame_that_waits_is_what_the_run_stores(tmp_path: Path) -> None:
+    image = random_texture(80, 60)
+    packed = Packed.of(Candidate(replace(frame_of(3), image=image, name="3.jpg"), lambda: None, 0.5, 2.0))
+    assert packed.candidate.frame.image.size == 0
+    there = packed.unpacked(tmp_path)
+    there.keep()
+    assert np.array_equal(there.frame.image, read_photo(tmp_path / "3.jpg").pixels)
+    assert np.abs(there.frame.image.astype(float) - image).mean() < 20  # of 255; the texture is noise
+    assert (there.way, there.shown, there.frame.index) == (0.5, 2.0, 3)
+    packed.unpacked(None).keep()
+    assert [path.name for path in tmp_path.iterdir()] == ["3.jpg"]
 
 
 def free_port() -> int:
@@ -238,7 +277,7 @@ class TestRealtime:
         assert 0 <= source.status.began - began < SECONDS
 
     def test_a_slow_reader_gets_the_whole_path_with_gaps(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("recon.sources.live.WAITING", 5)
+        monkeypatch.setattr("recon.sources.live.LIMITS", at_most(5))
         path = encode_video(tmp_path / "a.mp4", frames=40, rate=100)
         source = open_live_source(str(path), SourceOptions(), realtime=True)
         source.watcher = watcher = Watcher()

@@ -44,17 +44,17 @@ def offer(feed: PhoneFeed, content: bytes, exposed: float) -> threading.Event:
     return done
 
 
-def begun(feed: PhoneFeed) -> Iterator[object]:
+def begun(feed: PhoneFeed, folder: Path | None = None) -> Iterator[object]:
     """What a source of this feed yields, once the capture has begun."""
     assert not feed.sizes
     threading.Timer(0.05, offer, (feed, PICTURE, 0.0)).start()
     feed.wait()
-    return iter(LiveSource("phone", feed, OPTIONS))
+    return iter(LiveSource("phone", feed, OPTIONS, folder))
 
 
 def test_images_have_the_size_of_the_first_and_the_time_of_their_exposure(tmp_path: Path) -> None:
-    feed = PhoneFeed(OPTIONS, tmp_path)
-    items = begun(feed)
+    feed = PhoneFeed(OPTIONS)
+    items = begun(feed, tmp_path)
     assert feed.sizes == ((160, 120),)
     half = random_texture(80, 60)
 
