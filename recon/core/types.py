@@ -252,7 +252,7 @@ class SkippedFrame:
 
 @dataclass(frozen=True)
 class PassedFrame:
-    """A frame that was captured or read but not mapped, since it shows almost nothing that its neighbours do not, or for
+    """A frame that was captured or read but not mapped, as it shows almost nothing that its neighbours do not, or for
     want of time.
     """
 
