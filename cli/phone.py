@@ -46,7 +46,7 @@ def opened_phone(
         if sys.stdout.isatty():
             _print_code(segno.make(phone.address, error="l"))
         with ended_before_the_run(elsewhere=elsewhere):
-            import viewer  # noqa: F401  these take seconds, in which the user takes up the phone
+            import viewer.rerun_viewer  # noqa: F401  these take seconds, in which the user takes up the phone
 
             feed.wait()
         yield LiveSource(NAME, feed, options, incoming), phone.screen
