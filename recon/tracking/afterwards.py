@@ -18,7 +18,7 @@ from recon.core.similarity import Array, Sim3
 from recon.core.types import PassedFrame, PlacedFrame, SparsePoints
 from recon.store.tracked import TrackedPoses
 
-LARGEST_ERROR = 0.03  # rotation [rad] plus motion as a share of the depth, from one keyframe to the next
+LARGEST_ERROR = 0.05  # rotation [rad] plus motion as a share of the depth, from one keyframe to the next
 TINY = 1e-18
 AROUND = 2  # further keyframes on either side that tell the unit of the tracker's map
 UNCERTAIN = "was captured while the map was busy with others, and what the tracker said of it is not certain"
