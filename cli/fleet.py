@@ -5,24 +5,27 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cli.ending import ended_with
+from cli.options import Intrinsics
 from cli.text import one_line
-from recon.core.errors import DependencyError, SettingsError
+from recon.core.errors import DependencyError, SettingsError, SourceError
 
 if TYPE_CHECKING:
     from recon.fleet.driver import Need
     from recon.fleet.ray_cluster import RayCluster
     from recon.fleet.store import FleetStore, Job, State
+    from retrieval.fleet.merge import FleetMerged
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Map many sources on many machines: run, status, merge, locate."
 )
 FAILED = 1
 NAME_WIDTH = 28
+NAMES_SHOWN = 8
 MERGE_MEMORY = 2_000_000_000  # bytes; measured with parts of a few hundred frames
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of a fleet's run.")]
 
@@ -85,6 +88,111 @@ def status(folder: Store) -> None:
 
     store = FleetStore(folder)
     _print_status(store, list(store.jobs()))
+
+
+@app.command(options_metavar="[OPTIONS]")
+def merge(
+    folder: Store,
+    *,
+    out: Annotated[
+        Path | None, typer.Option(metavar="MAP", help="Also write the largest group as one map into this folder.")
+    ] = None,
+    adjust: Annotated[
+        bool, typer.Option("--adjust/--no-adjust", help="Adjust all poses of MAP jointly, from the images.")
+    ] = False,
+    places: Annotated[
+        Literal["embedded", "lance"] | None,
+        typer.Option(help="Engine of a new place store.  [default: embedded]"),
+    ] = None,
+) -> None:
+    """Find out which maps of STORE meet, and how they lie to each other.
+
+    Compares only new maps, with those that look like them. Maps that meet no other are listed; the exit code is then 1.
+    """
+    from cli.ending import making_a_map
+    from cli.run import write_page
+    from recon.fleet.store import FleetStore
+    from retrieval.fleet.merge import merge_fleet
+
+    store = FleetStore(folder.absolute())
+    maps = store.finished_maps()
+    if out is None:
+        from cli.progress import StageBar
+
+        said = "Interrupted: the pairs compared so far are kept; the same command continues."
+        with ended_with(lambda: said), StageBar() as bar:
+            found = merge_fleet(store.folder, maps, None, bar, engine=places)
+    else:
+        with making_a_map(out) as workers:
+            found = workers.call(
+                "geometry",
+                "retrieval.fleet.merge:merge_fleet",
+                store.folder,
+                maps,
+                out,
+                workers.tell,
+                adjust=adjust,
+                engine=places,
+            )
+        if found.atlas.groups:
+            write_page(out)
+    _print_atlas(found, len(maps), out)
+    if found.atlas.apart or found.unwritten:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def locate(
+    folder: Store,
+    photos: Annotated[
+        list[str], typer.Argument(metavar="PHOTO...", help="Images, image folders, quoted patterns, or videos.")
+    ],
+    *,
+    intrinsics: Intrinsics = None,
+) -> None:
+    """Find where photos were taken, in all maps of STORE.
+
+    Needs recon fleet merge first. Says "not of this place" as recon locate does.
+    """
+    from cli.locate import known_lens, location_row, read_photos, short_name
+    from recon.fleet.store import FleetStore
+    from recon.sources import open_source
+    from retrieval.fleet.locate import FleetLocaliser
+
+    store = FleetStore(folder.absolute())
+    sources = [open_source(spec) for spec in photos]
+    camera = known_lens(intrinsics, sources)
+    localiser = FleetLocaliser(store.folder, store.finished_maps())
+    unreadable = 0
+    for name, photo in read_photos(sources):
+        if isinstance(photo, str):
+            unreadable += 1
+            typer.echo(f"{short_name(name)}  unreadable: {photo}")
+            continue
+        found = localiser.locate(photo, camera)
+        said = location_row(found.location) if found.location else "not of this place: no map looks like it"
+        here = found.location is not None and found.location.world_from_cam is not None
+        where = f"  in {found.map}" + (f", group {found.group + 1}" if found.group >= 0 else "") if here else ""
+        typer.echo(f"{short_name(name)}  {said}{where}")
+    localiser.close()
+    if unreadable:
+        raise SourceError(f"{unreadable} of the photos cannot be read.")
+
+
+def _print_atlas(found: FleetMerged, maps: int, out: Path | None) -> None:
+    typer.echo(f"{maps} maps, {found.compared} new pairs compared.")
+    for number, group in enumerate(found.atlas.groups, start=1):
+        typer.echo(
+            f"group {number}: {len(group)} maps, {', '.join(list(group)[:NAMES_SHOWN])}"
+            + (", ..." if len(group) > NAMES_SHOWN else "")
+        )
+    for name in found.atlas.apart:
+        typer.echo(f"{name} meets no other map.")
+    for joint in found.atlas.refused:
+        typer.echo(f"{joint.maps[0]} and {joint.maps[1]} look alike, but other maps contradict that.")
+    if out is not None and found.atlas.groups:
+        how = "all poses adjusted jointly" if found.adjusted else "poses of the maps as they were"
+        typer.echo(f"Merged {len(found.atlas.groups[0])} maps into {out}, {how}.")
 
 
 def _split(options: str) -> list[str]:
