@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from recon.fleet.store import FleetStore, Job, State
     from retrieval.fleet.merge import FleetMerged
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Map many sources on many machines: run, status, merge, locate."
-)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Map many sources: run, status, merge, locate.")
 FAILED = 1
+USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, which is part of typer
 NAME_WIDTH = 28
 NAMES_SHOWN = 8
 MERGE_MEMORY = 2_000_000_000  # bytes; measured with parts of a few hundred frames
@@ -47,10 +46,10 @@ def run(
     cpus: Annotated[float, typer.Option(min=1, help="Processors per source.")] = 2,
     retries: Annotated[int, typer.Option(min=0, help="Further attempts after a crash or a lost machine.")] = 2,
 ) -> None:
-    """Map every source of LIST into STORE, each as a task of Ray.
+    """Map every source of LIST into STORE.
 
-    Finished maps are skipped, others resumed. A source that fails is reported and stops no other; the exit code is
-    then 1. Watch with recon fleet status STORE.
+    Each is a task of Ray. Finished maps are skipped, others resumed. A source that fails is reported and stops no
+    other; the exit code is then 1. Watch with recon fleet status STORE.
     """
     from recon.core.files import make_folder
     from recon.fleet.cutting import jobs_of
@@ -83,7 +82,10 @@ def run(
 
 @app.command()
 def status(folder: Store) -> None:
-    """Show how far the sources of a fleet are, while it runs or afterwards, from any machine."""
+    """Show how far the sources of a fleet are.
+
+    Works from any machine, while the fleet runs and afterwards.
+    """
     from recon.fleet.store import FleetStore
 
     store = FleetStore(folder)
@@ -105,9 +107,10 @@ def merge(
         typer.Option(help="Engine of a new place store.  [default: embedded]"),
     ] = None,
 ) -> None:
-    """Find out which maps of STORE meet, and how they lie to each other.
+    """Find out which maps of STORE meet.
 
-    Compares only new maps, with those that look like them. Maps that meet no other are listed; the exit code is then 1.
+    Also finds how they lie to each other. Compares only new maps, with those that look like them. Maps that meet no
+    other are listed; the exit code is then 1.
     """
     from cli.ending import making_a_map
     from cli.run import write_page
@@ -204,7 +207,6 @@ def _split(options: str) -> list[str]:
 
 def _arguments(source: str, options: tuple[str, ...]) -> dict[str, object]:
     """The options of ``recon run``, parsed. Raises typer.BadParameter and its like for those that do not exist."""
-    import click
     from typer.main import get_command
 
     from cli import run as runs
@@ -214,8 +216,8 @@ def _arguments(source: str, options: tuple[str, ...]) -> dict[str, object]:
     command = get_command(alone)
     try:
         found = command.make_context("recon run", [source, *options]).params
-    except click.ClickException as error:
-        raise SettingsError(f"The options of {source} cannot work: {one_line(error.format_message())}") from error
+    except USAGE_ERROR as error:
+        raise SettingsError(f"The options of {source} cannot work: {one_line(str(error))}") from error
     for name, value in (("overwrite", found["overwrite"]), ("resume", found["resume"]), ("out", found["out"])):
         if value:
             raise SettingsError(f"The options of {source} cannot hold --{name}: recon fleet run decides it.")

@@ -108,19 +108,18 @@ class FleetStore:
         return typed(content, _Plan, path, AGAIN).jobs
 
     def extend(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
-        """Add jobs to those of the store; all jobs. Raises SettingsError if a name stands for another job already."""
+        """Add jobs to those of the store; all jobs. Raises SettingsError for another job of the name
+        of a map that has been begun."""
         known = {job.name: job for job in self.jobs()} if (self.folder / "fleet.json").is_file() else {}
         for job in jobs:
             before = known.get(job.name)
-            if before and before != job:
-                changed = "source" if before.source != job.source else "options"
-                raise SettingsError(
-                    f"{self.folder} has a map {job.name} already, with another {changed}. Choose another name, or "
-                    f"another --out."
-                    if changed == "source"
-                    else f"{self.folder} has a map {job.name} already, with other options. Use the options as before, "
-                    "or another --out."
+            if before and before != job and self.map_of(job.name).exists():
+                other, remedy = (
+                    ("with another source", "Choose another name")
+                    if before.source != job.source
+                    else ("with other options", "Use the options as before")
                 )
+                raise SettingsError(f"{self.folder} has a map {job.name} already, {other}. {remedy}, or another --out.")
         every = tuple((known | {job.name: job for job in jobs}).values())
         for folder in ("maps", "states", "logs"):
             make_folder(self.folder / folder)

@@ -101,6 +101,10 @@ def test_a_store_keeps_its_jobs_and_refuses_to_mix_them(store: FleetStore) -> No
     store.extend([first])
     assert store.extend([second, first]) == (first, second)
     assert FleetStore(store.folder).jobs() == (first, second)
+    sized = replace(first, options=("--size", "320"))
+    assert store.extend([sized])[0] == sized  # nothing has been made with the other options
+    store.extend([first])
+    store.map_of("a").mkdir()
     with pytest.raises(SettingsError, match="a map a already, with other options"):
         store.extend([replace(first, options=("--size", "640"))])
     with pytest.raises(SettingsError, match="a map a already, with another source"):
