@@ -12,11 +12,10 @@ import typer
 from cli.ending import ended_with
 from cli.options import Intrinsics
 from cli.text import one_line
-from recon.core.errors import DependencyError, SettingsError, SourceError
+from recon.core.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
     from recon.fleet.driver import Need
-    from recon.fleet.ray_cluster import RayCluster
     from recon.fleet.store import FleetStore, Job, State
     from retrieval.fleet.merge import FleetMerged
 
@@ -55,6 +54,7 @@ def run(
     from recon.fleet.cutting import jobs_of
     from recon.fleet.driver import Driver
     from recon.fleet.listing import read_list
+    from recon.fleet.ray_cluster import RayCluster  # first of all: where Ray is missing, nothing is begun
     from recon.fleet.store import FleetStore
     from recon.store.lock import sole_writer
 
@@ -70,7 +70,7 @@ def run(
         left = sum(store.state(job.name).phase != "done" for job in jobs)
         typer.echo(f"{len(jobs) - left} of {len(jobs)} maps are finished.")
         if left:
-            cluster = _cluster(store, retries, address)
+            cluster = RayCluster(store.folder, retries, address)
             try:
                 Driver(store, cluster, lambda job: _need(job, cpus), _tell).drive(jobs)
             finally:
@@ -238,18 +238,6 @@ def _need(job: Job, cpus: float) -> Need:
     return Need(cpus, memory, 1.0 if settings.network else 0.0)
 
 
-def _cluster(store: FleetStore, retries: int, address: str | None) -> RayCluster:
-    try:
-        from recon.fleet.ray_cluster import RayCluster
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise DependencyError(
-            "recon fleet run needs the package ray, which is not installed. Install it with: pip install '.[fleet]'"
-        ) from error
-    return RayCluster(store.folder, retries, address)
-
-
 def _tell(job: Job, state: State) -> None:
     typer.echo(_line(job, state))
 
@@ -258,7 +246,7 @@ def _line(job: Job, state: State) -> str:
     phase = "lost" if state.is_lost else state.phase
     rate = f"{state.frames / state.seconds:.1f} frames/s" if state.frames and state.seconds else ""
     words = f"{job.name:<{NAME_WIDTH}}  {phase:<7}  {state.frames:>6} frames  {rate:>13}"
-    where = f"on {state.host}" if phase == "running" else ""
+    where = f"on {state.host}" if state.phase == "running" else ""
     return "  ".join(filter(None, (words.rstrip(), where, one_line(state.sentence)))).rstrip()
 
 
