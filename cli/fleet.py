@@ -24,7 +24,7 @@ FAILED = 1
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, which is part of typer
 NAME_WIDTH = 28
 NAMES_SHOWN = 8
-MERGE_MEMORY = 2_000_000_000  # bytes; measured with parts of a few hundred frames
+MERGE_MEMORY = 2_000_000_000  # bytes, an assumption: recon plan estimates no merges
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of a fleet's run.")]
 
 

@@ -33,7 +33,7 @@ class RayCluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # tasks without a GPU keep CUDA as it is
         try:
             ray.init(
-                address=address,
+                address=address or "local",  # without an address, Ray would join a cluster that happens to run here
                 include_dashboard=False if address is None else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -82,7 +82,7 @@ class RayCluster:
             state: State = ray.get(one)
         except (exceptions.RayError, KeyboardInterrupt) as error:
             store, last = FleetStore(self._folder), short(error) if isinstance(error, Exception) else "interrupted"
-            why = f"Its worker was lost {self._retries + 1} times ({last})."
+            why = f"Ray gave it up, after {self._retries} retries or with its cluster ({last})."
             state = replace(store.state(job.name), phase="failed", sentence=why)
             store.write_state(job.name, state)
         return state
