@@ -138,6 +138,30 @@ def index(
     typer.echo(benchmark.table(cases))
 
 
+@app.command("place-store")
+def place_store(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for place-store.json, place-store.md and stores.")],
+    counts: Annotated[str, typer.Option(help="Row counts, separated by commas.")] = "100000,1000000",
+    dim: Annotated[int, typer.Option(help="Length of the descriptors.")] = 512,
+    queries: Annotated[int, typer.Option(help="Queries to time.")] = 100,
+) -> None:
+    """Measure both engines of the place store of a fleet.
+
+    Reports times, recall against exact search, two writers at once, a killed writer. Exits with 1 if a map is lost.
+    """
+    from recon.core.files import make_folder
+    from retrieval.lab import place_store_benchmark as benchmark
+
+    settings = benchmark.PlaceStoreBenchmark(_numbers(counts, "--counts"), dim=dim, queries=queries)
+    make_folder(out)
+    cases = benchmark.measure(settings, out, lambda row: typer.echo(row, err=True))
+    benchmark.write_results(cases, settings, out)
+    typer.echo(benchmark.table(cases))
+    if any(case.lost or case.torn for case in cases):
+        raise typer.Exit(FELL_SHORT)
+
+
 @app.command()
 def walk(
     *,

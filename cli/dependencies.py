@@ -19,6 +19,9 @@ EXTRAS = {
     "aiohttp": "phone",
     "cryptography": "phone",
     "segno": "phone",
+    "ray": "fleet",
+    "lancedb": "fleet",
+    "pyarrow": "fleet",
 }  # of pyproject.toml, by the packages that they add
 POSIX_MODULES = ("fcntl", "resource")
 OWN_PACKAGES = ("recon", "retrieval", "viewer", "cli")

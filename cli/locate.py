@@ -42,7 +42,7 @@ def locate(
     from retrieval.location_file import write_locations
 
     sources = [open_source(spec) for spec in photos]
-    camera = _known_lens(intrinsics, sources)
+    camera = known_lens(intrinsics, sources)
     localiser = open_localiser(folder, tell=lambda sentence: typer.echo(f"note: {sentence}", err=True))
     if matches is not None:
         make_folder(matches)
@@ -62,13 +62,13 @@ def _locate_all(
     typer.secho(
         f"{'photo':<{NAME_WIDTH}}  {'position':^28}  {'±':>7}  {'± angle':>8}  {'features':>12}  frame", bold=True
     )
-    for name, photo in _read(sources):
+    for name, photo in read_photos(sources):
         if isinstance(photo, str):
             unreadable.append(f"{name}: {photo}")
-            typer.echo(f"{_short(name)}  unreadable: {photo}")
+            typer.echo(f"{short_name(name)}  unreadable: {photo}")
             continue
         location = localiser.locate(photo, camera)
-        typer.echo(f"{_short(name)}  {_row(location)}")
+        typer.echo(f"{short_name(name)}  {location_row(location)}")
         if matches is not None and location.frame:
             _draw(matches / f"{len(found):04d}_{Path(name).stem}.jpg", localiser, name, photo, location)
         found.append((name, location))
@@ -76,13 +76,14 @@ def _locate_all(
     return found, unreadable
 
 
-def _known_lens(intrinsics: str | None, sources: Sequence[Source]) -> Camera | None:
+def known_lens(intrinsics: str | None, sources: Sequence[Source]) -> Camera | None:
+    """The camera that ``--intrinsics`` gives for photos; None without it."""
     if intrinsics is None:
         return None
     return calibrated_camera(intrinsics, None, list({size for source in sources for size in source.description.sizes}))
 
 
-def _read(sources: Sequence[Source]) -> Iterator[tuple[str, Frame | str]]:
+def read_photos(sources: Sequence[Source]) -> Iterator[tuple[str, Frame | str]]:
     """Every photo with its name, or the reason why it cannot be read."""
     from recon.core.types import SkippedFrame
 
@@ -94,12 +95,14 @@ def _read(sources: Sequence[Source]) -> Iterator[tuple[str, Frame | str]]:
             yield name, frame.reason if isinstance(frame, SkippedFrame) else frame
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """The name of a photo in a column."""
     name = Path(name).name
     return f"{name if len(name) <= NAME_WIDTH else '...' + name[3 - NAME_WIDTH :]:<{NAME_WIDTH}}"
 
 
-def _row(location: Location) -> str:
+def location_row(location: Location) -> str:
+    """Where a photo was taken, or why that is not known, on a line."""
     import math
 
     if location.world_from_cam is None or location.frame is None:

@@ -16,6 +16,7 @@ from cli import (
     compare,
     doctor,
     evaluate,
+    fleet,
     importing,
     info,
     lab,
@@ -80,6 +81,7 @@ app.command("crop")(parts.crop)
 app.command("compare")(compare.compare)
 app.command("loops")(loops.loops)
 app.command("doctor")(doctor.doctor)
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(weights.app, name="weights")
 app.add_typer(bench.app, name="bench")
 app.add_typer(places.app, name="places")

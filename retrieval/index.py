@@ -70,6 +70,10 @@ class PlaceIndex:
     def __contains__(self, frame_id: int) -> bool:
         return frame_id in self._ids
 
+    def ids(self) -> Ids:
+        """All ids (n,), in ascending order."""
+        return np.array(sorted(self._ids), dtype=np.int64)
+
     @property
     def is_exact(self) -> bool:
         return isinstance(self._index, faiss.IndexIDMap2)
@@ -161,7 +165,7 @@ class PlaceIndex:
         """Switch to lists if there are too many descriptors for exact search, and to more lists if these grow long."""
         outgrown = len(self) > GROWTH_BEFORE_TRAINING * self._trained_on
         if len(self) > self._settings.exact_up_to and (self.is_exact or outgrown):
-            ids = np.array(sorted(self._ids), dtype=np.int64)
+            ids = self.ids()
             self._index = _listed(ids, _reconstructed(self._index, ids), self.dim)
             self._trained_on = len(self)
 

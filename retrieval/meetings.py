@@ -31,10 +31,11 @@ from retrieval.landmarks import image_of
 from retrieval.localiser import LocateSettings
 from retrieval.recogniser import around
 from retrieval.verification import Verification, verify_in_turn
-from retrieval.vlad import IMAGES_TO_LEARN_FROM, learn_vlad
+from retrieval.vlad import IMAGES_TO_LEARN_FROM, VladDescriber, learn_vlad
 
 SUBMAPS_IN_MEMORY = 4
 CRITERIA = LocateSettings()  # of appearance
+Places = tuple[Sequence[int], Descriptors]  # frames and what describes them
 ALL = -1.0  # least similarity: geometry decides
 # Without a gap: the frames are of different maps. With more patience, as there are fewer candidates than in a run.
 MEETING = CandidateSettings(gap=1, neighbours=5, window=4, patience=16)
@@ -61,20 +62,34 @@ def find_meetings(members: Sequence[Member], tell: Listener) -> list[Meeting]:
     """
     views = [MapViews(member) for member in members]
     tell(Progress("describing the images", 0, 0))
-    describer = _describer(members)
-    places = [_described(describer, member) for member in members]
+    describer = describer_of(members)
+    places = [described(describer, member) for member in members]
     meetings = []
     pairs_of_maps = list(combinations(range(len(members)), 2))
     for done, (first, second) in enumerate(pairs_of_maps):
         tell(Progress("comparing the maps", done, len(pairs_of_maps)))
-        index = PlaceIndex(describer.name, describer.dim)
-        index.add(*places[first])
-        hits = strongest(find_hits(index, *places[second], ALL, MEETING), MEETING)
-        pairs = ((views[first].around(hit.earlier), views[second].around(hit.frame)) for hit in hits)
-        for hit, found in zip(hits, verify_in_turn(pairs, MEETING.patience), strict=False):
-            reason = found.reason or _objection(found, views[first].frame(hit.earlier), views[second].frame(hit.frame))
-            bridge = None if reason else _bridge(hit, found, views[second])
-            meetings.append(Meeting((first, second), hit, found, bridge, reason))
+        both = views[first], views[second]
+        meetings += meetings_of((first, second), both, (places[first], places[second]), describer.name)
+    return meetings
+
+
+def meetings_of(
+    members: tuple[int, int], views: tuple[MapViews, MapViews], places: tuple[Places, Places], describer: str
+) -> list[Meeting]:
+    """The most similar pairs of frames of two maps, each with its verification. members: their rows. places: their
+    frames, by their numbers in the merged map, where the second map follows the first, and descriptors of
+    ``describer``.
+    """
+    first, second = views
+    index = PlaceIndex(describer, places[0][1].shape[1])
+    index.add(*places[0])
+    hits = strongest(find_hits(index, *places[1], ALL, MEETING), MEETING)
+    pairs = ((first.around(hit.earlier), second.around(hit.frame)) for hit in hits)
+    meetings = []
+    for hit, found in zip(hits, verify_in_turn(pairs, MEETING.patience), strict=False):
+        reason = found.reason or _objection(found, first.frame(hit.earlier), second.frame(hit.frame))
+        bridge = None if reason else _bridge(hit, found, second)
+        meetings.append(Meeting(members, hit, found, bridge, reason))
     return meetings
 
 
@@ -137,8 +152,10 @@ def _images(reconstruction: ReconstructedMap, step: int = 1) -> Iterator[Frame]:
     return (image_of(reconstruction, placed) for placed in reconstruction.frames[::step])
 
 
-def _describer(members: Sequence[Member]) -> PlaceDescriber:
-    """Learnt from frames spread over all maps, so that their descriptors can be compared."""
+def describer_of(members: Sequence[Member]) -> VladDescriber:
+    """Learnt from frames spread over all maps, so that their descriptors can be compared. Raises MapError if all are
+    blank.
+    """
     count = sum(len(member.reconstruction.frames) for member in members)
     step = max(1, count // IMAGES_TO_LEARN_FROM)
     frames = [frame for member in members for frame in _images(member.reconstruction, step)]
@@ -148,7 +165,8 @@ def _describer(members: Sequence[Member]) -> PlaceDescriber:
     return describer
 
 
-def _described(describer: PlaceDescriber, member: Member) -> tuple[list[int], Descriptors]:
+def described(describer: PlaceDescriber, member: Member) -> tuple[list[int], Descriptors]:
+    """The frames of a map, by their numbers in the merged map, and their descriptors (n, dim)."""
     frames = _images(member.reconstruction)
     rows, indices = list[Descriptors](), list[int]()
     while batch := list(islice(frames, 16)):

@@ -84,6 +84,27 @@ def merge(folders: Sequence[Path], out: Path, tell: Listener = lambda event: Non
     return Merged(tuple(folders), tuple(sorted(poses)), tuple(meetings), adjusted, unwritten)
 
 
+@quiet()
+def write_placed(
+    out: Path,
+    maps: Sequence[ReconstructedMap],
+    poses: Sequence[Sim3],
+    meetings: Sequence[Meeting],
+    tell: Listener,
+    *,
+    adjust: bool,
+) -> tuple[bool, tuple[str, ...]]:
+    """Write maps whose places are known, ``world_from_map`` in the world of the first, as one map in ``out``.
+
+    meetings: by rows of ``maps``, with the frames' numbers when all follow each other. Returns whether all poses were
+    adjusted jointly, and a sentence for each output that failed. Raises what ``merge`` raises.
+    """
+    require_empty(out)
+    watch = Stopwatch()
+    with sole_writer(out, "merge"), watch.running():
+        return _write(out, _Group.of(maps, dict(enumerate(poses)), meetings), tell, watch, adjust=adjust)
+
+
 def _finished(folder: Path) -> ReconstructedMap:
     found = open_map(folder)
     found.require_finished()

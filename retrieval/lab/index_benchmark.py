@@ -72,7 +72,7 @@ def measure(settings: IndexBenchmark, say: Callable[[str], None]) -> list[IndexC
 def _measured(count: int, settings: IndexBenchmark) -> IndexCase:
     now, index = CLOCKS[settings.clock], PlaceIndex("benchmark", settings.dim)
     queries = made_up_queries(count, settings.queries, settings.dim)
-    nearest, seconds = _Nearest(queries), 0.0
+    nearest, seconds = Nearest(queries), 0.0
     for first, vectors in made_up(count, settings.dim):
         nearest.update(first, vectors)
         start = now()
@@ -109,7 +109,7 @@ def _centres(first: int, number: int, dim: int) -> Descriptors:
     return np.asarray(np.random.default_rng([2, first]).normal(size=(number, dim)), dtype=np.float32)
 
 
-class _Nearest:
+class Nearest:
     """The true nearest neighbours of some queries among descriptors that come in batches."""
 
     def __init__(self, queries: Descriptors) -> None:

@@ -1,0 +1,73 @@
+"""What ``recon fleet`` says of lists, options and stores that cannot work; tests/recon/fleet tests what it does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from recon.fleet.store import FleetStore, Job, State
+from tests.cli.conftest import Recon
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    Image.new("RGB", (64, 48)).save(tmp_path / "photos" / "a" / "0.png")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--sise 640", "cannot work: No such option: --sise"),
+        ("--resume", "cannot hold --resume: recon fleet run decides it"),
+        ("--masks 'a", "--options cannot be read"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_first(
+    recon: Recon, photos: Path, tmp_path: Path, options: str, sentence: str
+) -> None:
+    outcome = recon("fleet", "run", str(photos), "--out", str(tmp_path / "store"), "--options", options)
+    assert outcome.code == 2
+    assert sentence in outcome.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_without_ray_a_sentence_says_what_to_install(
+    recon: Recon, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "recon.fleet.ray_cluster", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    outcome = recon("fleet", "run", str(photos), "--out", str(tmp_path / "store"))
+    assert outcome.code == 2
+    assert "The Python package ray is not installed. Install it with: pip install '.[fleet]'" in outcome.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_status_lists_every_map_with_its_sentence(recon: Recon, tmp_path: Path) -> None:
+    assert "is no store of a fleet" in recon("fleet", "status", str(tmp_path)).err
+    store = FleetStore(tmp_path)
+    store.extend([Job(name, "run", name) for name in ("done", "failed", "lost")])
+    store.write_state("done", State("done", 1, frames=30, seconds=10.0))
+    store.write_state("failed", State("failed", 1, sentence="It is blank."))
+    store.write_state("lost", State("running", 1, host="there", seen=1.0))
+    outcome = recon("fleet", "status", str(tmp_path))
+    assert outcome.code == 0
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert lines[:3] == [
+        ["done", "done", "30", "frames", "3.0", "frames/s"],
+        ["failed", "failed", "0", "frames", "It", "is", "blank."],
+        ["lost", "lost", "0", "frames", "on", "there"],
+    ]
+    assert outcome.out.splitlines()[3].startswith("3 maps: 1 done, 0 running, 0 waiting, 1 lost, 1 failed. 30 frames")
+
+
+def test_nothing_is_merged_or_located_without_maps(recon: Recon, photos: Path, tmp_path: Path) -> None:
+    FleetStore(tmp_path).extend([Job("a", "run", "a")])
+    assert "has no finished map yet" in recon("fleet", "merge", str(tmp_path)).err
+    outcome = recon("fleet", "locate", str(tmp_path), str(photos / "a" / "0.png"))
+    assert outcome.code == 2
+    assert "no place store yet. Make it: recon fleet merge" in outcome.err
