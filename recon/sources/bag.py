@@ -216,7 +216,7 @@ def _chosen_topic(bag: AnyReader, path: Path, wanted: str | None) -> str:
         topics = sorted({one.topic for one in bag.connections if one.msgcount})
         others = f"Its topics: {_listed(topics)}." if topics else "It has no messages at all."
         raise SourceError(f"{path} has no images of type sensor_msgs/Image or sensor_msgs/CompressedImage. {others}")
-    listed = _listed([f"{topic} ({count} images)" for topic, count in sorted(counts.items())])
+    listed = _listed([f"{topic} ({count} image{'s' if count > 1 else ''})" for topic, count in sorted(counts.items())])
     if wanted is not None and wanted not in counts:
         raise SettingsError(f"--topic: {path} has no image topic {wanted}. It has {listed}.")
     if wanted is None and len(counts) > 1:

@@ -125,7 +125,7 @@ def test_several_topics_are_listed(tmp_path: Path) -> None:
         ("/imu", 3, messages.fix(START, (0, 0, 0))),
     ]
     path = write_bag(tmp_path / "two", rows, messages)
-    with pytest.raises(SettingsError, match=r"2 image topics: /left \(1 images\), /right/compressed \(1 images\)\. "):
+    with pytest.raises(SettingsError, match=r"2 image topics: /left \(1 image\), /right/compressed \(1 image\)\. "):
         open_source(str(path))
     with pytest.raises(SettingsError, match="no image topic /front"):
         open_source(str(path), SourceOptions(topic="/front"))
