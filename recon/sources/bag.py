@@ -45,7 +45,7 @@ SHOWN = 12  # topics in a message
 # What rosbags says of recordings that have no end, and the cure.
 UNFINISHED = {
     "not indexed": "the recording was not finished; repair it with: rosbag reindex {name}",
-    "end magic": "the recording was not finished; repair it with: mcap recover {name} -o repaired.mcap",
+    "end magic": "the recording was not finished; repair the MCAP file with: mcap recover FILE -o REPAIRED.mcap",
     "not ros2": "it is not a recording of ROS 2",
 }
 
@@ -200,7 +200,8 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def _plain(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    said = (isinstance(error, OSError) and error.strerror) or str(error)
+    return " ".join(said.split()).rstrip(".") or type(error).__name__
 
 
 def _of_topic(bag: AnyReader, topic: str, *kinds: str) -> list[Connection]:
