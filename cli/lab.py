@@ -313,6 +313,7 @@ def splat(
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="Minutes of processor time.")] = 5.0,
     side: Annotated[int, typer.Option(min=16, help="Longest side of the images in pixels.")] = 200,
+    points: Annotated[int, typer.Option(min=4, help="Points to begin from, at most.")] = 30_000,
     seed: Annotated[int, typer.Option(help="Seed of the order of views.")] = 0,
     threads: Threads = 1,
 ) -> None:
@@ -328,7 +329,7 @@ def splat(
     torch.set_num_threads(threads)
     scene = read_scene(folder, images or folder / "images", side)
     make_folder(out)
-    found, trainer = fit(scene, minutes, typer.echo, seed)
+    found, trainer = fit(scene, minutes, typer.echo, seed=seed, points=points)
     (out / "splat.json").write_text(json.dumps(found.as_row(), indent=2) + "\n")
     write_views(trainer, scene, out)
     typer.echo(

@@ -48,12 +48,15 @@ class Fit:
 
 
 class Trainer:
-    """Gaussians on their way to the views that they are trained on. seed: of the order of views and of divisions."""
+    """Gaussians on their way to the views that they are trained on.
 
-    def __init__(self, scene: Scene, seed: int = 0) -> None:
+    seed: of the order of views and of divisions. points: the most that Gaussians begin from, chosen at random.
+    """
+
+    def __init__(self, scene: Scene, seed: int = 0, points: int = MOST) -> None:
         self.random = np.random.default_rng(seed)
         torch.manual_seed(seed)
-        kept = self.random.permutation(len(scene.positions))[:MOST]
+        kept = self.random.permutation(len(scene.positions))[: min(points, MOST)]
         self.parameters: Parameters = first_gaussians(scene.positions[kept], scene.colours[kept])
         self.parameters["background"] = torch.zeros(3)
         for value in self.parameters.values():
@@ -120,13 +123,18 @@ def held_out_of(scene: Scene) -> tuple[View, ...]:
     return scene.views[HELD_OUT // 2 :: HELD_OUT]
 
 
-def fit(scene: Scene, minutes: float, tell: Callable[[str], None] = print, seed: int = 0) -> tuple[Fit, Trainer]:
-    """Train for some minutes of processor time, which a busy machine does not change. Raises SettingsError."""
+def fit(
+    scene: Scene, minutes: float, tell: Callable[[str], None] = print, *, seed: int = 0, points: int = MOST
+) -> tuple[Fit, Trainer]:
+    """Train for some minutes of processor time, which a busy machine hardly changes. seed, points: of the Trainer.
+
+    Raises SettingsError for too few views.
+    """
     held_out = held_out_of(scene)
     trained = [view for view in scene.views if view not in held_out]
     if not held_out:
         raise SettingsError(f"{len(scene.views)} views are too few to hold one in {HELD_OUT} out.")
-    trainer, steps, start = Trainer(scene, seed), 0, time.process_time()
+    trainer, steps, start = Trainer(scene, seed, points), 0, time.process_time()
     first, order = len(trainer), list[View]()
     while (progress := (time.process_time() - start) / (60 * minutes)) < 1:
         order = order or [trained[row] for row in trainer.random.permutation(len(trained))]

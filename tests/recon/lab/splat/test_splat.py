@@ -118,7 +118,9 @@ def test_a_scene_is_fitted() -> None:
         blank = View("v", pose, (40.0, 40.0, 20.0, 16.0), torch.zeros(32, 40, 3), torch.ones(32, 40, dtype=torch.bool))
         drawn = draw(project(true, blank), blank.size, torch.full((3,), 0.5))
         views.append(View("v", pose, blank.lens, drawn, blank.seen))
-    trainer = Trainer(Scene(tuple(views), positions, np.full((60, 3), 128, np.uint8)))
+    scene = Scene(tuple(views), positions, np.full((60, 3), 128, np.uint8))
+    assert len(Trainer(scene, points=7)) == 7
+    trainer = Trainer(scene)
     (before,) = psnr(trainer, views[1:2])
     for step in range(150):
         if step == 60:
