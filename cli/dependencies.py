@@ -16,6 +16,7 @@ EXTRAS = {
     "laspy": "las",
     "lazrs": "las",
     "pyproj": "las",
+    "rosbags": "ros",
     "aiohttp": "phone",
     "cryptography": "phone",
     "segno": "phone",

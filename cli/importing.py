@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def import_map(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Folder of a COLMAP model, or transforms.json of nerfstudio.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="Folder of a COLMAP model, of Polycam or Record3D, or a transforms.json."
+        ),
     ],
     *,
     out: Out,

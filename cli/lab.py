@@ -301,3 +301,38 @@ def wide_pairs(
     typer.echo(HEADER)
     for result in measure(folder, reference, count):
         typer.echo(result.row())
+
+
+@app.command()
+def splat(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="COLMAP model, such as an export; also DIR/sparse/0.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the figures and the held-out views.")],
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the images.  [default: images in DIR]")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Minutes of processor time.")] = 5.0,
+    side: Annotated[int, typer.Option(min=16, help="Longest side of the images in pixels.")] = 200,
+    points: Annotated[int, typer.Option(min=4, help="Points to begin from, at most.")] = 30_000,
+    seed: Annotated[int, typer.Option(help="Seed of the order of views.")] = 0,
+    threads: Threads = 1,
+) -> None:
+    """Train Gaussians from a COLMAP model and measure them on every eighth image."""
+    import json
+
+    import torch
+
+    from recon.core.files import make_folder
+    from recon.lab.splat.training import fit, write_views
+    from recon.lab.splat.views import read_scene
+
+    torch.set_num_threads(threads)
+    scene = read_scene(folder, images or folder / "images", side)
+    make_folder(out)
+    found, trainer = fit(scene, minutes, typer.echo, seed=seed, points=points)
+    (out / "splat.json").write_text(json.dumps(found.as_row(), indent=2) + "\n")
+    write_views(trainer, scene, out)
+    typer.echo(
+        f"PSNR {found.psnr:.2f} dB on {found.held_out} held-out views of {found.views} (worst {found.worst:.2f}), "
+        f"{found.trained:.2f} dB on trained ones; {found.first} to {found.last} Gaussians, {found.steps} steps."
+    )

@@ -126,7 +126,7 @@ def live(
             screens.append(screen)
         else:
             opened = open_live_source(source, options, incoming, watch=watch, realtime=realtime, patience=reconnect)
-        model, camera = chosen_lens(intrinsics, camera_model, opened.description.sizes)
+        model, camera = chosen_lens(intrinsics, camera_model, opened.description)
         settings = RunSettings(
             options,
             chunk,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Intrinsics, calibrated_camera
+from cli.options import Intrinsics, Topic, calibrated_camera
 from recon.core.errors import SourceError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ NAME_WIDTH = 24
 def locate(
     folder: Annotated[Path, typer.Argument(metavar="MAP", help="Folder of the run that made the map.")],
     photos: Annotated[
-        list[str], typer.Argument(metavar="PHOTO...", help="Images, image folders, quoted patterns, or videos.")
+        list[str], typer.Argument(metavar="PHOTO...", help="Images, image folders, quoted patterns, videos, ROS bags.")
     ],
     *,
     out: Annotated[Path | None, typer.Option(metavar="JSON", help="Also write the poses into this file.")] = None,
@@ -30,6 +30,7 @@ def locate(
         Path | None, typer.Option(metavar="DIR", help="Also draw the matches of each photo into this folder.")
     ] = None,
     intrinsics: Intrinsics = None,
+    topic: Topic = None,
 ) -> None:
     """Find where photos were taken, in the map of a run.
 
@@ -37,11 +38,11 @@ def locate(
     The first use prepares the map, which takes about a third of a second per keyframe. An unknown lens is estimated.
     """
     from recon.core.files import make_folder
-    from recon.sources import open_source
+    from recon.sources import SourceOptions, open_source
     from retrieval.localiser import open_localiser
     from retrieval.location_file import write_locations
 
-    sources = [open_source(spec) for spec in photos]
+    sources = [open_source(spec, SourceOptions(topic=topic)) for spec in photos]
     camera = known_lens(intrinsics, sources)
     localiser = open_localiser(folder, tell=lambda sentence: typer.echo(f"note: {sentence}", err=True))
     if matches is not None:

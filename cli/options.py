@@ -14,14 +14,20 @@ from recon.core.lens_names import MODELS, LensName
 
 if TYPE_CHECKING:
     from recon.core.types import Camera, CameraModel
+    from recon.sources import SourceDescription
 
-Input = Annotated[str, typer.Argument(metavar="SOURCE", help="Image folder, quoted pattern 'a/*.jpg', or video.")]
+Input = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="Image folder, quoted pattern 'a/*.jpg', video, or ROS bag.")
+]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Run folder.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")]
 Fps = Annotated[float | None, typer.Option(help="Frames to use per second of video.  [default: all]")]
 Every = Annotated[int, typer.Option(help="Use every N-th frame.")]
 MaxFrames = Annotated[int | None, typer.Option(help="Stop after this many frames.  [default: no limit]")]
 Size = Annotated[int, typer.Option("--size", help="Longest side of the working images in pixels.")]
+Topic = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Topic of the images in a ROS bag.  [default: the only one]")
+]
 Masks = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Mask images; black areas are ignored.")]
 Keyframes = Annotated[
     Literal["auto", "all", "select"],
@@ -152,10 +158,13 @@ def calibrated_camera(text: str, lens: LensName | None, sizes: Sequence[tuple[in
 
 
 def chosen_lens(
-    intrinsics: str | None, lens: LensName | None, sizes: Sequence[tuple[int, int]]
+    intrinsics: str | None, lens: LensName | None, description: SourceDescription
 ) -> tuple[CameraModel, Camera | None]:
-    """The camera model of a run, and the camera if ``--intrinsics`` gives one; see ``calibrated_camera``."""
-    if intrinsics is None:
-        return MODELS[lens or "radial"], None
-    camera = calibrated_camera(intrinsics, lens, sizes)
-    return camera.model, camera
+    """The camera model of a run, and the camera if ``--intrinsics`` gives one or, unless ``lens`` asks for an estimate,
+    the source; see ``calibrated_camera``."""
+    camera = description.lens if lens is None else None
+    if intrinsics is not None:
+        camera = calibrated_camera(intrinsics, lens, description.sizes)
+    elif camera:
+        typer.echo("note: the lens is the one that the recording states; --camera-model estimates it.", err=True)
+    return (camera.model if camera else MODELS[lens or "radial"]), camera

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +42,7 @@ from cli.options import (
     Refine,
     Resume,
     Size,
+    Topic,
     Viewer,
     ViewerName,
     Voxel,
@@ -100,6 +101,7 @@ def prepare(
     keyframes: Keyframes = "auto",
     longest_side: Size = 1024,
     masks: Masks = None,
+    topic: Topic = None,
     chunk: Chunk = 60,
     overlap: Overlap = 12,
     camera_model: Lens = None,
@@ -133,7 +135,7 @@ def prepare(
     from recon.sources.keyframes import keyframe_share
 
     viewers = chosen_viewers(viewer, web_host)
-    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras)
+    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras, topic)
     memory = (memory_frames or None, memory_mib)
     network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
     opened = open_source(source, options)
@@ -141,7 +143,8 @@ def prepare(
     one = description.frames == len(description.sizes) == 1  # that can be opened
     if one and not description.rate and not resume:  # the length of a video is an estimate
         raise ReconstructionError(too_few(source, description.frames))
-    model, camera = chosen_lens(intrinsics, camera_model, description.sizes)
+    stated = description if cameras == "auto" and not weights else replace(description, lens=None)
+    model, camera = chosen_lens(intrinsics, camera_model, stated)
     cloud = CloudSettings(voxel, max_points)
     places = PlaceSettings(place_descriptor or "", place_weights or "", device) if loops else None
     settings = RunSettings(

@@ -37,7 +37,7 @@ def scale(
         float | None, typer.Option(metavar="METRES", help="Mean height of the camera above the ground.")
     ] = None,
     track: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Track of the camera: GPX, KML, or SRT of a DJI drone.")
+        Path | None, typer.Option(metavar="FILE", help="Track of the camera: GPX, KML, SRT of a DJI drone, or ROS bag.")
     ] = None,
     track_offset: Annotated[
         float | None,

@@ -46,6 +46,7 @@ CLOUD_PER_FRAME = 0.3e6
 BYTES_PER_POINT = 31  # of cloud.ply
 RECORDING_PER_FRAME = 0.1e6
 JPEG_PER_PIXEL = 0.5
+RECORDINGS = ("video", "bag")  # kinds of sources whose images the run writes
 
 # Time, in steps of the probe, measured with `recon run` on ten sets: within a quarter of the truth on nine. It
 # cannot foresee how slowly the camera moves, nor how often a lens that is hard to determine is mapped again.
@@ -187,10 +188,10 @@ def disk_need(
     *,
     recorded: bool = True,
 ) -> int:
-    """Expected bytes on disk. Upright images on the same disk are linked, so only videos count."""
+    """Expected bytes on disk. Upright images on the same disk are linked, so only those of recordings count."""
     most_points = (cloud or CloudSettings()).max_points
     original = description.sizes[0]
-    pictures = math.prod(original) * JPEG_PER_PIXEL if description.kind == "video" else 0.0
+    pictures = math.prod(original) * JPEG_PER_PIXEL if description.kind in RECORDINGS else 0.0
     depth = math.prod(scaled(original, quality.depth_size)) * DEPTH_PER_PIXEL
     found = quality.features * FEATURE + MATCHES_PER_FRAME + SPARSE_PER_FRAME
     recording = RECORDING_PER_FRAME if recorded else 0.0

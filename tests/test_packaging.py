@@ -45,7 +45,7 @@ def declared(extra: str = "") -> set[str]:
 def test_every_import_is_declared_and_every_dependency_is_imported() -> None:
     distributions = metadata.packages_distributions()
     names = {name for package in PACKAGES for name in imported(package)}
-    optional = declared("las") | declared("phone") | declared("fleet")
+    optional = declared("las") | declared("phone") | declared("fleet") | declared("ros")
     found = {name: {normalised(owner) for owner in distributions.get(name, [name])} for name in sorted(names)}
     assert {name for name, owners in found.items() if not owners & (declared() | optional)} == set()
     assert set(EXTRAS) == optional

@@ -24,10 +24,12 @@ from recon.core.types import PlacedFrame
 from recon.exports.readers import (
     CheckError,
     read_cloud,
+    read_euroc,
     read_kitti,
     read_las,
     read_mesh,
     read_model,
+    read_rosbag2,
     read_trajectory,
 )
 from recon.exports.trajectory import tum_poses
@@ -155,6 +157,42 @@ def _kitti(reconstruction: ReconstructedMap, path: Path) -> Exported:
     return _trajectory(reconstruction, read_kitti(path), path)
 
 
+def _euroc(reconstruction: ReconstructedMap, path: Path) -> Exported:
+    """https://projects.asl.ethz.ch/datasets/doku.php?id=kmavvisualinertialdatasets: position, then w x y z."""
+    rows = read_euroc(path)
+    return _trajectory(reconstruction, tum_poses(rows[:, [0, 1, 2, 3, 5, 6, 7, 4]]), path)
+
+
+def _rosbag2(reconstruction: ReconstructedMap, folder: Path) -> Exported:
+    """Poses and points by the definitions of geometry_msgs and sensor_msgs, and transforms that agree with the poses.
+
+    Raises CheckError if they do not.
+    """
+    messages = read_rosbag2(folder)
+    poses = [_row_of(one.header, one.pose.position, one.pose.orientation) for one in messages.get("/recon/pose", [])]
+    moved = [one for message in messages.get("/tf", []) for one in message.transforms]
+    turned = [_row_of(one.header, one.transform.translation, one.transform.rotation) for one in moved]
+    if not poses or not np.array_equal(poses, turned):
+        raise CheckError(f"The poses and the transforms in {folder} are not the same.")
+    found = _trajectory(reconstruction, tum_poses(np.array(poses)), folder)
+    clouds = [_ros_points(cloud) for cloud in messages.get("/recon/points", [])]
+    return Exported(_program("rosbags"), found.views, clouds[0] if clouds else None)
+
+
+def _row_of(header: Any, place: Any, turn: Any) -> list[float]:
+    """Time, position and quaternion of a message, as in a TUM file."""
+    time = header.stamp.sec + 1e-9 * header.stamp.nanosec
+    return [time, place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w]
+
+
+def _ros_points(cloud: Any) -> ExportedPoints:
+    """sensor_msgs/PointCloud2 whose fields are floats; the bits of rgb are 0, red, green, blue."""
+    rows = np.asarray(cloud.data).reshape(cloud.width * cloud.height, cloud.point_step)
+    at = {field.name: rows[:, field.offset : field.offset + 4] for field in cloud.fields}
+    positions = np.column_stack([np.ascontiguousarray(at[name]).view("<f4") for name in ("x", "y", "z")])
+    return ExportedPoints(positions.astype(np.float64), at["rgb"][:, [2, 1, 0]].astype(np.float64))
+
+
 def _trajectory(reconstruction: ReconstructedMap, world_from_cam: Array, path: Path) -> Exported:
     """Poses as NumPy reads them; row i belongs to the i-th frame with a pose."""
     posed, mapped = reconstruction.posed, {frame.index for frame in reconstruction.frames}
@@ -249,6 +287,8 @@ READERS: Registry[Callable[[ReconstructedMap, Path], Exported]] = Registry(
         "las": _las,
         "mesh": _mesh,
         "kitti": _kitti,
+        "euroc": _euroc,
+        "rosbag2": _rosbag2,
         "nerfstudio": _nerfstudio,
         "geojson": _geojson,
     },

@@ -103,6 +103,19 @@ EXPORTS: Registry[Export] = Registry(
             "recon.exports.readers:read_kitti",
             "camera-to-world matrices, one line a frame",
         ),
+        "euroc": Export(
+            "poses_euroc.csv",
+            "recon.exports.trajectory:write_euroc",
+            "recon.exports.readers:read_euroc",
+            "camera-to-world poses with times in nanoseconds, as the ground truth of EuRoC",
+        ),
+        "rosbag2": Export(
+            "rosbag2",
+            "recon.exports.rosbag2:write_rosbag2",
+            "recon.exports.readers:read_rosbag2",
+            "recording of ROS 2 with poses, transforms and the cloud",
+            surface=True,
+        ),
         "nerfstudio": Export(
             "nerfstudio",
             "recon.exports.nerfstudio:write_nerfstudio",
@@ -140,7 +153,7 @@ def export(
     undistort: bool = False,
     cloud: CloudSettings | None = None,
 ) -> Path:
-    """Write the map as ``target`` to ``out``: a folder for colmap and nerfstudio, else a file.
+    """Write the map as ``target`` to ``out``: a folder for colmap, nerfstudio and rosbag2, else a file.
 
     undistort: pinhole copies of the images, for colmap only. cloud: for clouds and meshes only. A file is replaced; a
     folder must be new or empty, except that the model beside the run's own images is rewritten. Returns ``out``.

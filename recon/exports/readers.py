@@ -74,10 +74,32 @@ def read_kitti(path: Path) -> Array:
     return np.concatenate([upper, np.tile(np.eye(4)[3:], (len(upper), 1, 1))], axis=1)
 
 
-def _rows(path: Path, columns: int) -> Array:
+def read_euroc(path: Path) -> Array:
+    """The rows (n, 8) of an ASL file: time [ns], centre, quaternion w x y z. Raises CheckError for other rows."""
+    return _rows(path, 8, ",")
+
+
+def read_rosbag2(folder: Path) -> dict[str, list[Any]]:
+    """The messages of a recording by topic. Raises CheckError if it cannot be read, or lacks some of them."""
+    from rosbags.highlevel import AnyReader  # noqa: PLC0415 - optional
+
+    found: dict[str, list[Any]] = {}
+    try:
+        with AnyReader([existing(folder)]) as bag:
+            for connection, _, content in bag.messages():
+                found.setdefault(connection.topic, []).append(bag.deserialize(content, connection.msgtype))
+            stated = bag.message_count
+    except Exception as error:  # rosbags raises almost any type on damaged files
+        raise CheckError(f"{folder} is damaged: {error}.") from error
+    if sum(map(len, found.values())) != stated:
+        raise CheckError(f"{folder} is truncated: not all of its {stated} messages can be read.")
+    return found
+
+
+def _rows(path: Path, columns: int, between: str | None = None) -> Array:
     lines = existing(path).read_text().splitlines()
     try:
-        rows = np.array([line.split() for line in lines if not line.startswith("#")], dtype=np.float64)
+        rows = np.array([line.split(between) for line in lines if not line.startswith("#")], dtype=np.float64)
     except ValueError:  # not numbers, or not as many in each row
         rows = np.zeros(0)
     if rows.ndim != 2 or rows.shape[1] != columns:

@@ -1,4 +1,4 @@
-"""Camera trajectories as text: the TUM and the KITTI format."""
+"""Camera trajectories as text: the formats of TUM, KITTI and EuRoC."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from recon.core.metric import Metric
 from recon.core.similarity import Array
 from recon.store.map import ReconstructedMap
 
+EUROC_COLUMNS = "#timestamp [ns], p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []"
 TUM_COLUMNS = "timestamp tx ty tz qx qy qz qw"
 
 
@@ -69,6 +70,22 @@ def write_kitti(reconstruction: ReconstructedMap, path: Path) -> None:
     """
     poses = [frame.world_from_cam for frame in reconstruction.posed]
     _write_lines(path, [_numbers(np.column_stack([pose.rotation, pose.translation]).ravel()) for pose in poses])
+
+
+def write_euroc(reconstruction: ReconstructedMap, path: Path) -> None:
+    """One row per frame with a pose: time in nanoseconds, camera centre, quaternion w x y z with w >= 0.
+
+    As ``state_groundtruth_estimate0/data.csv`` of EuRoC without velocities and biases; R is the map's world and S the
+    camera. The format says metres: the unit of a map without ``recon scale`` is its own.
+    Raises OutputError if ``path`` cannot be written.
+    """
+    trajectory = rigid_trajectory(reconstruction)
+    lines = [EUROC_COLUMNS]
+    for time, pose in zip(trajectory.timestamps, trajectory.world_from_cam, strict=True):
+        x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat(canonical=True)
+        numbers = (f"{value:.12g}" for value in (*pose[:3, 3], w, x, y, z))
+        lines.append(f"{round(time * 1e9)},{','.join(numbers)}")
+    _write_lines(path, lines)
 
 
 def read_tum(path: Path) -> Trajectory:

@@ -16,6 +16,7 @@ from recon.core.errors import SourceError
 from recon.core.similarity import Array
 from recon.core.types import CAMERA_MODELS, Camera, SparsePoints
 from recon.exports.colmap import model_is_whole
+from recon.imports.phones import frames_of_capture, is_capture
 from recon.sources.calibration import nerfstudio_camera
 from recon.sources.decoding import UnreadableImage, upright_size
 
@@ -43,7 +44,8 @@ class PosedImages:
 
 
 def read_model(source: Path, images: Path | None = None) -> PosedImages:
-    """The COLMAP model (binary or text) or the transforms.json at ``source``, or in that folder.
+    """The COLMAP model (binary or text) or the transforms.json at ``source``, or in that folder, or the capture of an
+    iPhone that is that folder, see ``recon.imports.phones``.
 
     images: folder of the images of a COLMAP model, if it is not beside the model. Raises SourceError for anything else,
     and for a model that is damaged, has fewer than two posed images, lacks an image, or has an unknown lens.
@@ -56,9 +58,12 @@ def read_model(source: Path, images: Path | None = None) -> PosedImages:
         found = _read_colmap(folder, images)
     elif transforms.name.endswith(".json") and transforms.is_file():
         found = _read_nerfstudio(transforms)
+    elif is_capture(source):
+        found = _read_capture(source)
     else:
         raise SourceError(
-            f"{source} holds neither a COLMAP model (cameras, images, points3D, as .bin or .txt) nor a transforms.json."
+            f"{source} holds neither a COLMAP model (cameras, images, points3D, as .bin or .txt), nor a "
+            "transforms.json, nor a capture of Polycam or Record3D."
         )
     if len(found.images) < 2:
         raise SourceError(f"{source} has {len(found.images)} images with a pose; a map needs two or more.")
@@ -148,6 +153,14 @@ def _read_nerfstudio(path: Path) -> PosedImages:
         images = tuple(_nerfstudio_image(path, content | frame) for frame in frames)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path} is no transforms.json of nerfstudio: {_first_line(error)}.") from error
+    return PosedImages(images, SparsePoints.empty())
+
+
+def _read_capture(folder: Path) -> PosedImages:
+    try:
+        images = tuple(_nerfstudio_image(path, frame) for path, frame in frames_of_capture(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"The capture in {folder} is damaged: {_first_line(error)}.") from error
     return PosedImages(images, SparsePoints.empty())
 
 

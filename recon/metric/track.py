@@ -1,4 +1,4 @@
-"""Positions from a track: GPX, KML with times, or the SRT file that a DJI drone writes beside its video.
+"""Positions from a track: GPX, KML with times, a ROS bag, or the SRT file that a DJI drone writes beside its video.
 
 The clocks of the track and of the frames need not agree: the time between them is the one at which the track has the
 shape of the path.
@@ -25,6 +25,7 @@ from recon.mapping.alignment import fit_similarity
 from recon.metric.observations import Position
 from recon.metric.positions import files_of
 from recon.sources.decoding import UnreadableImage, opened_image
+from recon.sources.kinds import is_bag
 from recon.store.map import ReconstructedMap
 
 MOST_STEPS, FINEST = 4000, 0.05  # trials of the time between the clocks, and their last distance [s]
@@ -35,7 +36,7 @@ AS_GOOD, AS_GOOD_SHARE = 1.2, 0.005  # misfit of trials that fit as well: a fact
 MOST_UNSURE = 0.05  # span of such trials, as a share of the time that the frames take
 LEAST_UNSURE = 2.0  # s, span that is always allowed
 DAY = 86_400.0  # s
-DRONE_REACH = 1.0  # s; an SRT file has the clock of its video
+REACH = 1.0  # s between the clocks of a track and of frames that have nearly the same
 CAPTION = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d+)\s*-->.*?\n(.*?)(?=\n\s*\n|\Z)", re.DOTALL)
 NUMBER = r"\s*[:=]?\s*\(?\s*(-?\d+(?:\.\d+)?)"
 LATITUDE, LONGITUDE, *HEIGHTS = (
@@ -46,13 +47,13 @@ LATITUDE, LONGITUDE, *HEIGHTS = (
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """times: (n,) [s], increasing. fixes: (n, 3) latitude, longitude [deg], height [m]. of_video: whether times count
-    from the start of the video.
+    """times: (n,) [s], increasing. fixes: (n, 3) latitude, longitude [deg], height [m]. has_clock_of_frames: whether
+    the frames have nearly the same clock, as in a drone's video and a bag.
     """
 
     times: Array
     fixes: Array
-    of_video: bool = False
+    has_clock_of_frames: bool = False
 
     def metres(self, origin: Origin) -> Array:
         """Positions (n, 3) east, north and up of an origin."""
@@ -81,8 +82,7 @@ class TrackFit:
 def read_track(path: Path) -> Track:
     """Raises SourceError for a file that cannot be read, or without three places with a time and a height."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = list(_of_xml(text) if text.lstrip().startswith("<") else _of_captions(text))
+        rows, has_clock = _rows(path)
     except (OSError, UnicodeDecodeError, ElementTree.ParseError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"it is damaged ({error})"
         raise SourceError(f"Cannot read the track {path}: {reason}.") from error
@@ -90,9 +90,20 @@ def read_track(path: Path) -> Track:
     if len(table) < 3:
         raise SourceError(
             f"{path} has {len(table)} places with a time, latitude, longitude and height, at least 3 are needed. It "
-            "has to be GPX, KML with a gx:Track, or the SRT file of a DJI drone."
+            "has to be GPX, KML with a gx:Track, a ROS bag with NavSatFix messages, or the SRT file of a DJI drone."
         )
-    return Track(table[:, 0], table[:, 1:], of_video=not text.lstrip().startswith("<"))
+    return Track(table[:, 0], table[:, 1:], has_clock)
+
+
+def _rows(path: Path) -> tuple[list[tuple[float, ...]], bool]:
+    """Rows of time, latitude, longitude and height, and whether the frames have their clock."""
+    if is_bag(path):
+        from recon.sources.bag import fixes  # noqa: PLC0415 - optional
+
+        return list(fixes(path)), True
+    text = path.read_text(encoding="utf-8-sig")
+    is_xml = text.lstrip().startswith("<")
+    return list(_of_xml(text) if is_xml else _of_captions(text)), not is_xml
 
 
 def _is_place(row: Sequence[float]) -> bool:
@@ -192,8 +203,8 @@ def _offset(track: Track, metres: Array, moments: Array, centres: Array) -> floa
     """
     low, high = track.times[0] - moments.min(), track.times[-1] - moments.max()
     slack = (1 - INSIDE) * float(np.ptp(moments))
-    if track.of_video:
-        low, high, slack = 0.0, 0.0, DRONE_REACH
+    if track.has_clock_of_frames:
+        low, high, slack = 0.0, 0.0, REACH
     if high + slack < low - slack:
         raise SettingsError(
             "The track is shorter than the time that the frames take. Give --track-offset if that is right."
@@ -211,7 +222,7 @@ def _offset(track: Track, metres: Array, moments: Array, centres: Array) -> floa
         raise SettingsError("The track does not move while the frames were taken. Check that it belongs to them.")
     as_good = trials[misfits <= AS_GOOD * least + AS_GOOD_SHARE]
     span = float(np.ptp(as_good)) if len(as_good) else 0.0
-    if not track.of_video and span > max(LEAST_UNSURE, MOST_UNSURE * float(np.ptp(moments))):
+    if not track.has_clock_of_frames and span > max(LEAST_UNSURE, MOST_UNSURE * float(np.ptp(moments))):
         raise SettingsError(
             f"The track has the shape of the path at times that differ by {span:.0f} s, from an offset of "
             f"{as_good.min():.1f} to {as_good.max():.1f} s. Give --track-offset."

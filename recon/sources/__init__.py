@@ -1,4 +1,4 @@
-"""Where frames come from: an image folder, a glob pattern, one image, a video file, or something live."""
+"""Where frames come from: images, a video, a recording of ROS, or something live."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recon.core.registry import Registry
 from recon.sources.base import Source, SourceDescription, SourceOptions
 from recon.sources.decoding import UnreadableImage, opened_image
 from recon.sources.images import ImageSource
-from recon.sources.kinds import IMAGE_SUFFIXES, RAW_SUFFIXES, VIDEO_SUFFIXES, is_image, is_text
+from recon.sources.kinds import IMAGE_SUFFIXES, RAW_SUFFIXES, VIDEO_SUFFIXES, is_bag, is_image, is_text
 
 if TYPE_CHECKING:
     from recon.sources.live import LiveSource
@@ -38,14 +38,17 @@ LONGEST_NAME = 255  # bytes, on all usual file systems
 
 @dataclass(frozen=True)
 class SourceKind:
-    """takes: whether this kind accepts the SOURCE of a run, a text. open: opens it, see ``open_source``."""
+    """takes: whether this kind accepts the SOURCE of a run, a text. open: opens it, see ``open_source``. has_topics:
+    whether it knows ``SourceOptions.topic``.
+    """
 
     takes: Callable[[str], bool]
     open: OpenSource
+    has_topics: bool = False
 
 
 def open_source(spec: str, options: SourceOptions | None = None, images_folder: Path | None = None) -> Source:
-    """The source that ``spec`` names: an image folder, a quoted glob pattern, an image file or a video file.
+    """The source that ``spec`` names: an image folder, a quoted glob pattern, an image, a video or a bag.
 
     Of the kinds in ``SOURCES`` that accept it, the one registered last opens it. An existing path is never read as a
     pattern. Images come in natural order (2 before 10), from the folder itself and not from its subfolders. An image is
@@ -63,6 +66,8 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
         raise SourceError(f"No file can be called {spec[:30]}...: the name is too long.")
     for kind in reversed(SOURCES.values()):
         if kind.takes(spec):
+            if options.topic is not None and not kind.has_topics:
+                raise SettingsError(f"--topic applies to recordings of ROS, and {spec} is none. Leave it out.")
             return kind.open(spec, options, images_folder)
     if _is_live(spec):
         raise SourceError(f"{spec} is a live source: use recon live. If it is a file on a server, download it first.")
@@ -191,6 +196,12 @@ def _open_video(spec: str, options: SourceOptions, images_folder: Path | None) -
     return VideoSource(path, options, images_folder)
 
 
+def _open_bag(spec: str, options: SourceOptions, images_folder: Path | None) -> Source:
+    from recon.sources.bag import BagSource  # noqa: PLC0415 - optional
+
+    return BagSource(_path(spec), options, images_folder)
+
+
 def _animation(path: Path) -> str | None:
     """The format of an animated image file, None for a still image."""
     try:
@@ -248,5 +259,6 @@ SOURCES = Registry(
         "folder": SourceKind(lambda spec: _path(spec).is_dir(), _open_folder),
         "video": SourceKind(lambda spec: _path(spec).is_file(), _open_video),
         "image": SourceKind(_is_picture, _open_picture),  # after the video, which takes any file
+        "bag": SourceKind(lambda spec: is_bag(_path(spec)), _open_bag, has_topics=True),
     },
 )

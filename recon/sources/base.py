@@ -15,7 +15,7 @@ from recon.core.errors import SettingsError, SourceError
 from recon.core.events import Notice, StreamStatus
 from recon.core.fields import require_types
 from recon.core.sizes import scaled
-from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
+from recon.core.types import Camera, Frame, Image, PassedFrame, SkippedFrame
 
 Keyframes = Literal["auto", "all", "select"]
 Cameras = Literal["auto", "one", "per-image", "per-folder"]
@@ -33,7 +33,8 @@ class SourceOptions:
     images, see ``recon.sources.masks``. keyframes: ``select`` passes over frames that show little new, see
     ``recon.sources.keyframes``; ``auto`` does so in long sources, see ``RunSettings.decided``. cameras: which frames
     share a lens: those of one size (``one``), of one size and folder (``per-folder``), none (``per-image``), or as EXIF
-    and the matches suggest (``auto``). Raises SettingsError for a value that cannot work.
+    and the matches suggest (``auto``). topic: of the images in a recording of ROS; None for the only one. Raises
+    SettingsError for a value that cannot work.
     """
 
     every: int = 1
@@ -43,6 +44,7 @@ class SourceOptions:
     masks: Path | None = None
     keyframes: Keyframes = "auto"
     cameras: Cameras = "auto"
+    topic: str | None = None
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -64,13 +66,15 @@ class SourceDescription:
 
     kind: a name in ``recon.sources.SOURCES``, camera or stream. frames: how many will be read: exact for images, an
     estimate for a video, 0 if unknown. sizes: (width, height) of the upright originals, the most frequent first. rate:
-    frames read per second of a video, 0 for images and live sources.
+    frames read per second of a video, 0 for images and live sources. lens: that the source itself states, None if it
+    states none.
     """
 
     kind: str
     frames: int
     sizes: tuple[tuple[int, int], ...]
     rate: float
+    lens: Camera | None = None
 
 
 @dataclass(frozen=True)

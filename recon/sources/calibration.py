@@ -67,6 +67,14 @@ def read_lenses(path: Path, image_size: Size) -> list[Lens]:
     raise SettingsError(f"--intrinsics: {path} is not a supported calibration file. Supported: {FORMATS}.")
 
 
+def lens_of_info(info: Document, image_size: Size, where: str) -> Lens:
+    """The lens of a ROS ``camera_info``. Raises SettingsError, which names ``where`` it comes from and the field."""
+    try:
+        return _opencv(info, image_size)[0]
+    except (_Fault, OverflowError) as fault:
+        raise SettingsError(f"{where}: {fault}.") from fault
+
+
 def _colmap_rows(text: str) -> list[list[str]] | None:
     """The words of the lines of a cameras.txt, None if the text is not one."""
     rows = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]

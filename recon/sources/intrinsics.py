@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recon.core.errors import SettingsError
 from recon.core.types import Camera, CameraModel
-from recon.sources.calibration import FORMATS, Lens, Size, read_lenses
+from recon.sources.calibration import FORMATS, Document, Lens, Size, lens_of_info, read_lenses
 
 MAX_DISTORTION = 4
 SHORTEST, LONGEST = 0.05, 100  # focal length over the longest side
@@ -39,6 +39,18 @@ def given_camera(text: str, model: CameraModel | None, sizes: Sequence[Size]) ->
     if model is not None and numbers is None and camera.model != model:
         raise SettingsError(f"--intrinsics: {text} is of model {camera.model}: leave out --camera-model.")
     return camera, note
+
+
+def camera_of_info(info: Document, size: Size, where: str) -> Camera:
+    """The camera that the fields of a ROS ``camera_info`` state, scaled to images of ``size`` (width, height).
+
+    Raises SettingsError, which names ``where`` it comes from.
+    """
+    try:
+        camera, _ = _fitted([lens_of_info(info, size, where)], size, where)
+    except SettingsError as error:
+        raise SettingsError(str(error).removeprefix("--intrinsics: ")) from error
+    return camera
 
 
 def _numbers(text: str) -> tuple[float, ...] | None:

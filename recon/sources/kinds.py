@@ -21,6 +21,10 @@ RAW_SUFFIXES = (
 # Thumbnails beside videos, and incomplete or replaced files.
 PASSED_SUFFIXES = (".thm", ".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".bak")
 
+# Recordings of ROS: the first bytes of a file, and its usual suffix; a folder holds the files and their description.
+START_OF_BAG = {b"#ROSBAG V": ".bag", b"\x89MCAP0\r\n": ".mcap", b"SQLite format 3\0": ".db3"}
+METADATA, START_OF_METADATA = "metadata.yaml", b"rosbag2_bagfile_information"
+
 START = 64  # bytes that identify the kind of a file
 _IMAGE_START = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0\0\0\0|II[*+]\0|MM\0[*+]|8BPS\0\x01|qoif"
@@ -40,6 +44,23 @@ def is_image(path: Path) -> bool:
     if suffix in VIDEO_SUFFIXES + RAW_SUFFIXES + PASSED_SUFFIXES or path.name.endswith("~"):
         return False
     return _IMAGE_START.match(start_of(path)) is not None
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a file or folder is a recording of ROS."""
+    if path.is_dir():
+        if start_of(path / METADATA).startswith(START_OF_METADATA):
+            return True
+        files = [file for file in path.iterdir() if file.is_file()]
+        return any(map(_is_bag_file, files)) and not any(map(is_image, files))  # the recording was not finished
+    return path.is_file() and _is_bag_file(path)
+
+
+def _is_bag_file(path: Path) -> bool:
+    if path.suffix in START_OF_BAG.values():
+        return True
+    start = start_of(path)
+    return any(start.startswith(known) for known, suffix in START_OF_BAG.items() if suffix != ".db3")
 
 
 def is_text(path: Path) -> bool:

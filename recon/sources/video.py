@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from recon.core.errors import SourceError
 from recon.core.events import Notice
 from recon.core.files import make_folder
 from recon.core.names import printable
-from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
+from recon.core.types import Frame, PassedFrame, SkippedFrame
 from recon.sources.base import (
     Candidate,
     KeyframeChoice,
@@ -24,14 +23,11 @@ from recon.sources.base import (
     SourceDescription,
     SourceOptions,
     at_least_one_frame,
-    picture_name,
-    working_image,
 )
 from recon.sources.film import Pictures, next_time, opened_film
 from recon.sources.identity import content_hash
 from recon.sources.keyframes import chosen
-from recon.sources.masks import Masks
-from recon.sources.originals import keeping
+from recon.sources.numbered import NumberedFrames
 
 # If a video ends this long before its stated end, it was cut short; sound often outlasts the picture by less.
 MISSING_SECONDS = 0.5
@@ -52,7 +48,7 @@ class VideoSource:
         self._options = options
         self.keyframes = KeyframeChoice.of(options)
         self._images_folder = images_folder
-        self._masks = Masks(options.masks, fits=lambda stem: bool(re.fullmatch(r"\d{6}(\.jpg)?", stem)))
+        self._frames = NumberedFrames(path.name, options, images_folder)
         self._pictures: Pictures | None = None  # of the last iteration
         with opened_film(path):
             pass
@@ -106,7 +102,7 @@ class VideoSource:
                     continue
                 time = next_time(frame.time, time, period)
                 if selection.takes(count, time):
-                    yield self._read(count, time, self._pictures.upright(frame))
+                    yield self._frames.candidate(count, time, self._pictures.upright(frame), self._content)
                     if selection.complete:
                         return
                 count += 1
@@ -117,16 +113,6 @@ class VideoSource:
         elif damaged:
             what = "1 frame of the video is" if damaged == 1 else f"{damaged} frames of the video are"
             yield SkippedFrame(count, printable(self._path.name), f"{what} damaged")
-
-    def _read(self, index: int, time: float, original: Image) -> Candidate:
-        height, width = original.shape[:2]
-        image = working_image(original, self._options.size)
-        name = picture_name(index)
-        mask = self._masks.read(name, (width, height), (image.shape[0], image.shape[1]))
-        lens = f"{self._path.name} {width}x{height}"
-        content = self._content + self._masks.identity(name)
-        read = Frame(index, time, image, name, (width, height), lens, 0.0, mask, content)
-        return Candidate(read, keeping(original, self._images_folder, name), time)
 
 
 def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:

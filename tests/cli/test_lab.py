@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from recon.exports import export
 from recon.lab.training.presets import COMPACT_TINY, PRESETS
 from tests.cli.conftest import Recon
+from tests.support import make_map
 
 ROOT = Path(__file__).parents[2]
 PAGES = (*(ROOT / "docs").glob("*.md"), ROOT / "data" / "README.md", ROOT / "CONTRIBUTING.md")
@@ -79,3 +82,17 @@ def test_a_device_that_is_not_here_is_refused_in_a_line(recon: Recon, tmp_path: 
     assert outcome.err.endswith("). Use cpu or auto.\n")
     assert outcome.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_gaussians_are_trained_from_an_export(recon: Recon, tmp_path: Path) -> None:
+    made = make_map(tmp_path / "map")
+    export(made, "colmap", tmp_path / "model")
+    outcome = recon("lab", "splat", tmp_path / "model", "--out", tmp_path / "out", "--minutes", "0.01", "--side", "40")
+    assert outcome.code == 0
+    found = json.loads((tmp_path / "out" / "splat.json").read_text())
+    assert outcome.out.splitlines()[-1].startswith(f"PSNR {found['psnr']:.2f} dB on 1 held-out views of 6")
+    assert found["steps"] > 0
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == [made.frames[4].name.replace(".jpg", ".png")]
+    outcome = recon("lab", "splat", tmp_path, "--out", tmp_path / "none")
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"recon: {tmp_path} holds no complete COLMAP model.")

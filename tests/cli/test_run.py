@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cli.main import main
 from cli.options import calibrated_camera
 from cli.progress import ProgressBar
+from cli.run import prepare
 from recon.core.events import Progress
 from recon.core.machine import Machine
 from recon.core.quantities import duration, size
@@ -17,6 +19,7 @@ from recon.core.types import Camera
 from recon.exports.ply import read_points
 from recon.sources import SourceDescription
 from recon.store import report
+from tests.bags import Messages, write_bag
 from tests.cli.conftest import SAMPLE, Recon, make_images
 
 FEW = ("--every", "2", "--max-frames", "6", "--size", "320")
@@ -230,3 +233,27 @@ def test_durations_are_short(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("amount", "text"), [(0, "0 MB"), (12_400_000, "12 MB"), (1_230_000_000, "1.2 GB")])
 def test_sizes_are_short(amount: int, text: str) -> None:
     assert size(amount) == text
+
+
+def test_a_ros_bag_brings_its_lens_and_its_topics(recon: Recon, tmp_path: Path) -> None:
+    messages, pixels = Messages(2), np.full((48, 64, 3), 90, np.uint8)
+    rows = [
+        ("/left/image_raw", 1, messages.image(1, pixels)),
+        ("/left/image_raw", 2, messages.image(2, pixels)),
+        ("/left/camera_info", 1, messages.camera_info(1, (64, 48), (50, 0, 31.5, 0, 50, 23.5, 0, 0, 1))),
+    ]
+    bag = write_bag(tmp_path / "one", rows, messages)
+    assert prepare(str(bag), tmp_path).settings.intrinsics == Camera("PINHOLE", 64, 48, (50.0, 50.0, 32.0, 24.0))
+    assert prepare(str(bag), tmp_path, camera_model="radial").settings.intrinsics is None
+    assert prepare(str(bag), tmp_path, cameras="one").settings.intrinsics is None
+    assert prepare(str(bag), tmp_path, intrinsics="40,40,32,24").settings.intrinsics == Camera(
+        "PINHOLE", 64, 48, (40.0, 40.0, 32.0, 24.0)
+    )
+    two = write_bag(tmp_path / "two", [*rows, ("/right/image_raw", 3, messages.image(1, pixels))], messages)
+    outcome = recon("run", two, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert outcome.err == (
+        f"recon: {two} has 2 image topics: /left/image_raw (2 images), /right/image_raw (1 image). "
+        "Choose one with --topic.\n"
+    )
+    assert not (tmp_path / "out").exists()

@@ -70,11 +70,15 @@ def broken(written: Path, tmp_path: Path, target: str, damage: Break) -> Path:
 def test_every_export_passes_by_a_clear_margin(walk: ReconstructedMap, written: Path, target: str) -> None:
     found = prove(walk, target, written / EXPORTS[target].path)
     assert found.ok, found
-    assert re.match(rf"{target} follows its convention \(read by (pycolmap|numpy|open3d|laspy|OpenCV)", str(found))
+    assert re.match(
+        rf"{target} follows its convention \(read by (pycolmap|numpy|open3d|laspy|rosbags|OpenCV)", str(found)
+    )
     for sentence in found.sentences:
         right, wrong = (float(figure) for figure in re.findall(r"([\d.]+) dB", sentence))
         assert right > wrong + 1.5, sentence
-    assert ("half a pixel" in found.sentences[0]) == (target in ("tum", "kitti", "colmap", "nerfstudio"))
+    assert ("half a pixel" in found.sentences[0]) == (
+        target in ("tum", "kitti", "euroc", "rosbag2", "colmap", "nerfstudio")
+    )
 
 
 def test_fisheye_lenses_undistorted_images_and_glb_pass(tmp_path: Path) -> None:
@@ -213,6 +217,16 @@ def changed_rows(change: Callable[[np.ndarray], np.ndarray]) -> Break:
         np.savetxt(path, np.array([change(row) for row in np.loadtxt(path)]))
 
     return damage
+
+
+def test_quaternions_in_another_order_are_found_out_in_euroc(
+    walk: ReconstructedMap, written: Path, tmp_path: Path
+) -> None:
+    def roll(path: Path) -> None:
+        rows = np.loadtxt(path, delimiter=",")
+        np.savetxt(path, np.column_stack([rows[:, :4], np.roll(rows[:, 4:], -1, axis=1)]), delimiter=",")
+
+    assert not prove(walk, "euroc", broken(written, tmp_path, "euroc", roll)).ok
 
 
 def inverted_tum(row: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evo.tools.file_interface import read_kitti_poses_file, read_tum_trajectory_file
+from evo.tools.file_interface import read_euroc_csv_trajectory, read_kitti_poses_file, read_tum_trajectory_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from recon.core.errors import OutputError, SourceError
 from recon.core.similarity import Sim3
 from recon.core.types import PlacedFrame, SparsePoints
-from recon.exports.trajectory import read_tum, write_kitti, write_tum
+from recon.exports.trajectory import read_tum, write_euroc, write_kitti, write_tum
 from recon.store.map import ReconstructedMap
 from tests.support import RADIAL, make_map
 
@@ -125,3 +125,21 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     reconstruction = make_map(tmp_path)
     with pytest.raises(OutputError, match="nowhere"):
         write_tum(reconstruction, tmp_path / "nowhere" / "poses.txt")
+
+
+@settings(max_examples=10, deadline=None)
+@given(maps())
+def test_evo_reads_the_rows_of_euroc(tmp_path_factory, reconstruction):
+    path = tmp_path_factory.mktemp("trajectory") / "euroc.csv"
+    write_euroc(reconstruction, path)
+    found = read_euroc_csv_trajectory(path)
+    np.testing.assert_allclose(found.timestamps, [frame.timestamp for frame in reconstruction.frames], atol=2e-9)
+    np.testing.assert_allclose(found.poses_se3, rigid(reconstruction), rtol=1e-9, atol=1e-9)
+
+
+def test_times_of_euroc_are_whole_nanoseconds(tmp_path: Path) -> None:
+    frames = (PlacedFrame(0, 1.403636579763, "0.jpg", RADIAL, shifted(2)),)
+    write_euroc(ReconstructedMap(tmp_path, frames, (), SparsePoints.empty(), complete=True), tmp_path / "euroc.csv")
+    header, row = (tmp_path / "euroc.csv").read_text().splitlines()
+    assert header.startswith("#timestamp [ns], p_RS_R_x [m]")
+    assert row == "1403636580,2,0,0,1,0,0,0"

@@ -143,7 +143,7 @@ def test_a_drone_and_a_phone_write_other_formats(tmp_path: Path) -> None:
     ]
     (tmp_path / "drone.srt").write_text("".join(captions))
     track = read_track(tmp_path / "drone.srt")
-    assert track.of_video
+    assert track.has_clock_of_frames
     assert track.times[:2].tolist() == [0.5, 1.5]
     found = positions_from_track(tmp_path / "drone.srt", path_map(curve()), None)
     assert found.offset == pytest.approx(0, abs=0.15)
