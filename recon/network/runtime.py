@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 
 import torch
 
 from recon.core.errors import SettingsError
+from recon.core.machine import look_at_machine
 from recon.core.stopwatch import peak_memory
 from recon.network.model import GeometryNetwork
 
@@ -58,6 +60,11 @@ def is_shortage(error: RuntimeError) -> bool:
 def device_name(device: torch.device) -> str:
     """The GPU's name, or the processor's kind."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes free on the device now."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else look_at_machine(Path()).memory
 
 
 def finish(device: torch.device) -> None:
