@@ -287,9 +287,13 @@ def _print_plan(plan: Plan) -> None:
     memory, gpu_memory = f"about {size(plan.memory)}", size(plan.gpu_memory)
     if settings.network:  # the plan covers structure from motion only
         from recon.network.frontend import plan_network
+        from recon.network.runtime import choose_device
 
-        time = gpu_memory = "not estimated for a network"
-        memory = f"{plan_network(settings.network)}, plus the frames;"
+        time, weights = "not estimated for a network", f"{plan_network(settings.network)}, and the frames"
+        if choose_device(settings.network.device).type == "cuda":
+            gpu_memory = weights
+        else:
+            memory = f"{weights}:"
     rows = [("frames", f"{frames}, {resolution}")]
     if settings.source.keyframes == "select":
         chunks = f"about {chunks}"

@@ -53,11 +53,11 @@ class OpenNetwork:
     fingerprint: str
 
 
-def open_network(settings: NetworkSettings) -> OpenNetwork:
+def open_network(settings: NetworkSettings, free: int | None = None) -> OpenNetwork:
     """The network with the weights, rule and device of the settings.
 
-    Raises WeightsError, DependencyError (weights not fetched yet), SettingsError, or ResourceError if the device's
-    memory does not hold the network.
+    free: bytes of the device's memory to plan for, those free now by default. Raises WeightsError, DependencyError
+    (weights not fetched yet), SettingsError, or ResourceError if the device's memory does not hold the network.
     """
     device = choose_device(settings.device)
     backend = choose_backend(device)
@@ -67,22 +67,26 @@ def open_network(settings: NetworkSettings) -> OpenNetwork:
         rule = published_rule(settings.arithmetic, config.aggregator.depth)
     identity = fingerprint(checkpoint.tensors, to_text(config, rule) + _rounding(settings.precision))
     config, checkpoint = needed_in_a_run(config, checkpoint)
-    storage = planned_storage(config, checkpoint.path, settings.precision, free_memory(device))
+    storage = _storage(config, checkpoint, settings.precision, device, free)
     keep = WeightStream(checkpoint.path, device).kept if storage.streamed else kept_in(settings.precision)
     network = _moved(load_network(checkpoint, config, backend, keep), device)
     if settings.compile and not storage.streamed:
         compile_blocks(network)
     how = f"{arithmetic_of(rule)} attention, computed by {backend} on {device}; {storage}"
-    about = f"Geometry by {settings.weights}: {how}."
-    return OpenNetwork(network, rule, settings, about, identity)
+    return OpenNetwork(network, rule, settings, f"Geometry by {settings.weights}: {how}.", identity)
 
 
-def plan_network(settings: NetworkSettings) -> Storage:
-    """How the network's weights would be kept in the memory that is free now. Raises what ``open_network`` does."""
-    checkpoint = read_checkpoint(resolve(settings.weights))
+def plan_network(settings: NetworkSettings, free: int | None = None) -> Storage:
+    """How ``open_network`` would keep the weights; it also says what may be raised."""
+    device, checkpoint = choose_device(settings.device), read_checkpoint(resolve(settings.weights))
     config, checkpoint = needed_in_a_run(identify(checkpoint)[0], checkpoint)
-    free = free_memory(choose_device(settings.device))
-    return planned_storage(config, checkpoint.path, settings.precision, free)
+    return _storage(config, checkpoint, settings.precision, device, free)
+
+
+def _storage(
+    config: NetworkConfig, checkpoint: Checkpoint, precision: Precision, device: torch.device, free: int | None
+) -> Storage:
+    return planned_storage(config, checkpoint.path, precision, free_memory(device) if free is None else free)
 
 
 def needed_in_a_run(config: NetworkConfig, checkpoint: Checkpoint) -> tuple[NetworkConfig, Checkpoint]:

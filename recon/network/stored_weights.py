@@ -69,7 +69,7 @@ class Quantised(nn.Module):
         weight = weight.float()
         scale = weight.abs().amax(dim=1, keepdim=True) / LARGEST
         self.register_buffer("scale", scale)
-        self.register_buffer("integers", (weight / scale.clamp(min=torch.finfo().tiny)).round().to(torch.int8))
+        self.register_buffer("integers", (weight / scale.clamp(min=torch.finfo().tiny)).round_().to(torch.int8))
 
     def forward(self) -> Tensor:
         kind = computed_type(self.get_buffer("scale").device)
@@ -189,8 +189,7 @@ class Storage:
     streamed: bool
 
     def __str__(self) -> str:
-        held = f"{size(self.bytes)} in memory"
-        return f"{self.precision} weights, " + (f"read layer by layer, {held}" if self.streamed else held)
+        return f"{size(self.bytes)} of {self.precision} weights" + (", read layer by layer" if self.streamed else "")
 
 
 def planned_storage(config: NetworkConfig, path: Path, precision: Precision, free: int) -> Storage:
