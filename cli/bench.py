@@ -122,6 +122,10 @@ def precision(
     shape: Annotated[Literal["compact", "vggt-1b"], typer.Option(help="Network size.")] = "vggt-1b",
     device: Annotated[str, typer.Option(help="Device of the network: cpu, cuda...")] = "cpu",
     sizes: Annotated[str, typer.Option(metavar="WxH,...", help="Image sizes, multiples of 14.")] = "210x154,518x392",
+    forms: Annotated[
+        str | None,
+        typer.Option(help="Any of float32, bfloat16, int8, layer by layer; separated by commas.  [default: all]"),
+    ] = None,
     frames: Annotated[int, typer.Option(help="Frames of the stream.")] = 4,
     chunk: Annotated[int, typer.Option(help="Frames per chunk.")] = 2,
     clock: ClockOption = "wall",
@@ -133,8 +137,18 @@ def precision(
     from recon.core.files import make_folder
     from recon.lab.benchmark import precision as benchmark
 
+    chosen = forms.split(",") if forms else benchmark.FORMS
+    unknown = set(chosen) - set(benchmark.FORMS)
+    if unknown:
+        raise SettingsError(f"--forms takes {', '.join(benchmark.FORMS)}; got {', '.join(sorted(unknown))}.")
     settings = benchmark.PrecisionSettings(
-        shape=shape, device=device, sizes=benchmark.read_sizes(sizes), frames=frames, chunk=chunk, clock=clock
+        shape=shape,
+        sizes=benchmark.read_sizes(sizes),
+        forms=tuple(form for form in benchmark.FORMS if form in chosen),
+        frames=frames,
+        chunk=chunk,
+        device=device,
+        clock=clock,
     )
     make_folder(out)
     for measured in benchmark.measure(settings, out):
