@@ -171,7 +171,8 @@ def measure_case(settings: PrecisionSettings, path: Path, form: Form, size: tupl
             _, cache = opened.network.step(chunk.to(device), cache, opened.rule, MemoryBudget(chosen.memory_frames))
             finish(device)
             seconds.append(now() - start)
-    return Case(form, size, opening, plan_network(chosen, free).bytes, peak_bytes(device), tuple(seconds))
+    peak = peak_bytes(device)  # before the file is mapped once more
+    return Case(form, size, opening, plan_network(chosen, free).bytes, peak, tuple(seconds))
 
 
 def describe(case: Case, chunk: int) -> str:
