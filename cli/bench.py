@@ -116,6 +116,48 @@ def scaling(
 
 
 @app.command()
+def precision(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for precision.json and .md, and drawn weights.")],
+    shape: Annotated[Literal["compact", "vggt-1b"], typer.Option(help="Network size.")] = "vggt-1b",
+    device: Annotated[str, typer.Option(help="Device of the network: cpu, cuda...")] = "cpu",
+    sizes: Annotated[str, typer.Option(metavar="WxH,...", help="Image sizes, multiples of 14.")] = "210x154,518x392",
+    forms: Annotated[
+        str | None,
+        typer.Option(help="Any of float32, bfloat16, int8, layer by layer; separated by commas.  [default: all]"),
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Frames of the stream.")] = 4,
+    chunk: Annotated[int, typer.Option(help="Frames per chunk.")] = 2,
+    clock: ClockOption = "wall",
+) -> None:
+    """Measure memory and time of the network by precision.
+
+    Compares float32, bfloat16, int8, and float32 read layer by layer.
+    """
+    from recon.core.files import make_folder
+    from recon.lab.benchmark import precision as benchmark
+
+    chosen = forms.split(",") if forms else benchmark.FORMS
+    unknown = set(chosen) - set(benchmark.FORMS)
+    if unknown:
+        raise SettingsError(f"--forms takes {', '.join(benchmark.FORMS)}; got {', '.join(sorted(unknown))}.")
+    settings = benchmark.PrecisionSettings(
+        shape=shape,
+        sizes=benchmark.read_sizes(sizes),
+        forms=tuple(form for form in benchmark.FORMS if form in chosen),
+        frames=frames,
+        chunk=chunk,
+        device=device,
+        clock=clock,
+    )
+    make_folder(out)
+    for measured in benchmark.measure(settings, out):
+        typer.echo(benchmark.describe(measured.cases[-1], chunk), err=True)
+        benchmark.write_results(measured, out)  # after every case: an interrupted benchmark keeps what it has
+    typer.echo(benchmark.table(measured))
+
+
+@app.command()
 def index(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for index.json and index.md.")],

@@ -51,7 +51,8 @@ def doctor() -> None:
     print_rows("Packages", [("python", platform.python_version()), *rows])
     if lacking:
         print_rows("Not for this system", list(lacking))
-    print_rows("Accelerators", [("torch", _accelerators()), ("needed", "none; structure from motion runs on the CPU")])
+    rows = [("torch", _accelerators()), ("needed", "none; structure from motion runs on the CPU"), *_network_memory()]
+    print_rows("Accelerators", rows)
     print_rows("Weights", [("needed", "none"), *_weights()])
     print_rows("Machine", list(_machine()))
     if problems:
@@ -91,6 +92,17 @@ def _accelerators() -> str:
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return f"CUDA: {', '.join(names)}"
     return "Apple GPU (MPS)" if torch.backends.mps.is_available() else "none, CPU only"
+
+
+def _network_memory() -> Iterator[Row]:
+    """How large the weights of a network may be."""
+    try:
+        from recon.network.runtime import choose_device, free_memory
+        from recon.network.stored_weights import SHARE
+    except (ImportError, OSError):  # reported under the packages
+        return
+    most = size(round(SHARE * free_memory(choose_device("auto"))))
+    yield "networks", f"float32 weights up to {most} in memory, larger ones read layer by layer; see --precision"
 
 
 def _weights() -> Iterator[Row]:

@@ -241,6 +241,30 @@ def plain_colmap(
     reconstruct_plainly(source, every, matching, out)
 
 
+@app.command("check-device")
+def check_device(
+    *,
+    device: Annotated[str, typer.Option(help="Device to check: cpu, cuda...")] = "cpu",
+    compiled: Annotated[bool, typer.Option("--compile", help="Also compile the blocks, which takes minutes.")] = False,
+) -> None:
+    """Compare a device with the CPU, in every way that a run can use.
+
+    Exits with 1 if one differs.
+    """
+    import tempfile
+
+    from recon.lab.benchmark.agreement import agreements
+    from recon.network.runtime import choose_device
+
+    failed = False
+    with tempfile.TemporaryDirectory() as folder:
+        for found in agreements(choose_device(device), Path(folder), compiled=compiled):
+            typer.echo(str(found))
+            failed |= not found.ok
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command()
 def kills(
     *,

@@ -25,6 +25,7 @@ from cli.options import (
     Overwrite,
     PlaceDescriptor,
     PlaceWeights,
+    Precision,
     Quality,
     Refine,
     Resume,
@@ -76,6 +77,7 @@ def live(
     weights: Weights = None,
     arithmetic: Arithmetic = None,
     device: Device = "auto",
+    precision: Precision = "float32",
     loops: Loops = True,
     place_descriptor: PlaceDescriptor = None,
     place_weights: PlaceWeights = None,
@@ -115,7 +117,7 @@ def live(
         finish_moving(out)
         require_run(out)  # before anything is opened
     incoming = incoming_folder(out, resume=resume)
-    network = NetworkSettings(weights, arithmetic, device) if weights else None
+    network = NetworkSettings(weights, arithmetic, device, precision=precision) if weights else None
     places = PlaceSettings(place_descriptor or "", place_weights or "", device) if loops else None
     with workers_of_environment() as workers, ExitStack() as stack:
         screens: list[Listener] = []

@@ -60,6 +60,10 @@ Arithmetic = Annotated[
     Literal["dense", "v1", "v2"] | None,
     typer.Option(help="Cross-frame attention: all tokens (dense), or FlashVGGT's descriptors.  [default: by weights]"),
 ]
+Precision = Annotated[
+    Literal["float32", "bfloat16", "int8"],
+    typer.Option(help="Weights of the network in memory; bfloat16 takes half, int8 a quarter, both less exactly."),
+]
 Device = Annotated[str, typer.Option(help="Device of the network: auto, cpu, cuda...")]
 Pixels = Annotated[int, typer.Option(help="Pixel budget per image for the network.")]
 MemoryFrames = Annotated[int, typer.Option(help="Earlier frames that the network keeps; 0 keeps all.")]

@@ -38,6 +38,7 @@ from cli.options import (
     Pixels,
     PlaceDescriptor,
     PlaceWeights,
+    Precision,
     Quality,
     Refine,
     Resume,
@@ -114,6 +115,7 @@ def prepare(
     memory_frames: MemoryFrames = 64,
     memory_mib: MemoryMib = None,
     compile_network: Compile = False,
+    precision: Precision = "float32",
     loops: Loops = True,
     place_descriptor: PlaceDescriptor = None,
     place_weights: PlaceWeights = None,
@@ -137,7 +139,8 @@ def prepare(
     viewers = chosen_viewers(viewer, web_host)
     options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras, topic)
     memory = (memory_frames or None, memory_mib)
-    network = NetworkSettings(weights, arithmetic, device, pixels, *memory, compile_network) if weights else None
+    chosen = device, pixels, *memory, compile_network, precision
+    network = NetworkSettings(weights, arithmetic, *chosen) if weights else None
     opened = open_source(source, options)
     description = opened.description
     one = description.frames == len(description.sizes) == 1  # that can be opened
@@ -286,10 +289,14 @@ def _print_plan(plan: Plan) -> None:
         frames, chunks, time, disk = "unknown number", "unknown", "unknown", "unknown"
     memory, gpu_memory = f"about {size(plan.memory)}", size(plan.gpu_memory)
     if settings.network:  # the plan covers structure from motion only
-        from recon.network.known_weights import resolve
+        from recon.network.frontend import plan_network
+        from recon.network.runtime import choose_device
 
-        time = gpu_memory = "not estimated for a network"
-        memory = f"{size(resolve(settings.network.weights).stat().st_size)} for the weights, plus the frames"
+        time, weights = "not estimated for a network", f"{plan_network(settings.network)}, and the frames"
+        if choose_device(settings.network.device).type == "cuda":
+            gpu_memory = weights
+        else:
+            memory = f"{weights}:"
     rows = [("frames", f"{frames}, {resolution}")]
     if settings.source.keyframes == "select":
         chunks = f"about {chunks}"

@@ -10,6 +10,7 @@ from recon.core.fields import require_types
 from recon.core.types import Camera, CameraModel
 from recon.sources.base import Keyframes, SourceOptions
 
+Precision = Literal["float32", "bfloat16", "int8"]
 Refine = Literal["auto", "none"]
 DenseDepth = Literal["filled", "classical"]
 QualityName = Literal["fast", "normal", "best"]
@@ -24,8 +25,8 @@ class NetworkSettings:
 
     weights: a known name or the path of a file. arithmetic: how global blocks attend across frames; None for the one
     that suits the weights. device: ``auto``, ``cpu``, ``cuda``... pixels: maximum size of an image for the network.
-    memory_frames, memory_mebibytes: how much of earlier chunks a stream remembers; None for no limit. Raises
-    SettingsError for values of other types and for numbers that are not positive.
+    memory_frames, memory_mebibytes: how much of earlier chunks a stream remembers; None for no limit. precision: of
+    the weights in memory. Raises SettingsError for values of other types and for numbers that are not positive.
     """
 
     weights: str
@@ -35,6 +36,7 @@ class NetworkSettings:
     memory_frames: int | None = 64
     memory_mebibytes: float | None = None
     compile: bool = False
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         require_types(self)

@@ -20,6 +20,7 @@ from recon.network.attention import Backend
 from recon.network.config import FLASHVGGT, VGGT_1B, Dense, DescriptorsV1, NetworkConfig, Rule
 from recon.network.model import GeometryNetwork
 from recon.network.stored_config import from_text, to_text
+from recon.network.stored_weights import Keep, store_weights
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 PARALLEL_PREFIX = "module."
@@ -193,10 +194,13 @@ def identify(checkpoint: Checkpoint) -> tuple[NetworkConfig, Rule]:
     )
 
 
-def load_network(checkpoint: Checkpoint, config: NetworkConfig, backend: Backend = "torch") -> GeometryNetwork:
+def load_network(
+    checkpoint: Checkpoint, config: NetworkConfig, backend: Backend = "torch", keep: Keep | None = None
+) -> GeometryNetwork:
     """A network in evaluation mode whose float32 parameters are the checkpoint's own memory, mapped from the file.
 
-    Raises WeightsError naming keys and shapes that do not fit.
+    keep: stores the weights of the blocks in another form; the network then shares no memory with the file. Raises
+    WeightsError naming keys and shapes that do not fit.
     """
     shapes = {name: tuple(x.shape) for name, x in checkpoint.tensors.items()}
     wrong = misfit(shapes, config)
@@ -205,4 +209,9 @@ def load_network(checkpoint: Checkpoint, config: NetworkConfig, backend: Backend
     with torch.device("meta"):
         network = GeometryNetwork(config, backend)
     network.load_state_dict(dict(checkpoint.tensors), assign=True)
-    return network.float().eval().requires_grad_(False)  # float32 files are not copied by this
+    network.eval().requires_grad_(False)
+    if keep:
+        store_weights(network, keep)
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(torch.float32, copy=keep is not None)
+    return network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,20 +20,22 @@ from recon.core.types import Camera, Chunk, ChunkGeometry, Frame, FrameGeometry,
 from recon.frontend import Workplace
 from recon.network.attention import choose_backend
 from recon.network.cache import DescriptorCache, MemoryBudget
-from recon.network.checkpoints import fingerprint, identify, load_network, read_checkpoint
-from recon.network.config import Dense, Rule
+from recon.network.checkpoints import Checkpoint, fingerprint, identify, load_network, read_checkpoint
+from recon.network.config import Dense, NetworkConfig, Rule
 from recon.network.known_weights import resolve
 from recon.network.model import GeometryNetwork, Prediction
 from recon.network.pose_encoding import matrices_from_encoding
 from recon.network.preprocess import as_batch, fitted_size, resize, resize_mask
-from recon.network.runtime import choose_device, compile_blocks, is_shortage, precision
+from recon.network.runtime import choose_device, compile_blocks, free_memory, is_shortage, precision
 from recon.network.stored_config import arithmetic_of, published_rule, to_text
 from recon.network.stored_streams import StoredStreams
-from recon.settings import NetworkSettings, RunSettings
+from recon.network.stored_weights import Storage, WeightStream, kept_in, planned_storage, resident_bytes
+from recon.settings import NetworkSettings, Precision, RunSettings
 from recon.store.frame_arrays import rounded
 
 HALF_PIXEL = 0.5  # the network's origin is the centre of the first pixel, ours its corner
 PINHOLE_ENTRIES = ((0, 0), (1, 1), (0, 2), (1, 2))
+UNUSED = ("point_head.", "track_head.")
 NOT_FINITE = "the network's output for it is not finite"
 AGAIN = "The stored memory of the network is missing or damaged: the network goes through finished chunks again."
 OTHER_SIZE = Unplaced("has another size than the first frame; the network takes one size")
@@ -42,7 +44,7 @@ OTHER_SIZE = Unplaced("has another size than the first frame; the network takes 
 @dataclass(frozen=True, eq=False)
 class OpenNetwork:
     """A network with its weights on its device, and its attention rule. about: a sentence about these. fingerprint: of
-    the weights and the rule."""
+    the weights, the rule, and how weights are rounded."""
 
     network: GeometryNetwork
     rule: Rule
@@ -51,11 +53,11 @@ class OpenNetwork:
     fingerprint: str
 
 
-def open_network(settings: NetworkSettings) -> OpenNetwork:
+def open_network(settings: NetworkSettings, free: int | None = None) -> OpenNetwork:
     """The network with the weights, rule and device of the settings.
 
-    Raises WeightsError, DependencyError (weights not fetched yet), SettingsError, or ResourceError if the device's
-    memory does not hold the network.
+    free: bytes of the device's memory to plan for, those free now by default. Raises WeightsError, DependencyError
+    (weights not fetched yet), SettingsError, or ResourceError if the device's memory does not hold the network.
     """
     device = choose_device(settings.device)
     backend = choose_backend(device)
@@ -63,11 +65,39 @@ def open_network(settings: NetworkSettings) -> OpenNetwork:
     config, rule = identify(checkpoint)
     if settings.arithmetic:
         rule = published_rule(settings.arithmetic, config.aggregator.depth)
-    network = _moved(load_network(checkpoint, config, backend), device)
-    if settings.compile:
+    identity = fingerprint(checkpoint.tensors, to_text(config, rule) + _rounding(settings.precision))
+    config, checkpoint = needed_in_a_run(config, checkpoint)
+    storage = _storage(config, checkpoint, settings.precision, device, free)
+    keep = WeightStream(checkpoint.path, device).kept if storage.streamed else kept_in(settings.precision)
+    network = _moved(load_network(checkpoint, config, backend, keep), device)
+    if settings.compile and not storage.streamed:
         compile_blocks(network)
-    about = f"Geometry by {settings.weights}: {arithmetic_of(rule)} attention, computed by {backend} on {device}."
-    return OpenNetwork(network, rule, settings, about, fingerprint(checkpoint.tensors, to_text(config, rule)))
+    how = f"{arithmetic_of(rule)} attention, computed by {backend} on {device}; {storage}"
+    return OpenNetwork(network, rule, settings, f"Geometry by {settings.weights}: {how}.", identity)
+
+
+def plan_network(settings: NetworkSettings, free: int | None = None) -> Storage:
+    """How ``open_network`` would keep the weights; it also says what may be raised."""
+    device, checkpoint = choose_device(settings.device), read_checkpoint(resolve(settings.weights))
+    config, checkpoint = needed_in_a_run(identify(checkpoint)[0], checkpoint)
+    return _storage(config, checkpoint, settings.precision, device, free)
+
+
+def _storage(
+    config: NetworkConfig, checkpoint: Checkpoint, precision: Precision, device: torch.device, free: int | None
+) -> Storage:
+    return planned_storage(config, checkpoint.path, precision, free_memory(device) if free is None else free)
+
+
+def needed_in_a_run(config: NetworkConfig, checkpoint: Checkpoint) -> tuple[NetworkConfig, Checkpoint]:
+    """Without the heads for points and tracks."""
+    tensors = {name: x for name, x in checkpoint.tensors.items() if not name.startswith(UNUSED)}
+    return replace(config, points=None, track=None), replace(checkpoint, tensors=tensors)
+
+
+def _rounding(precision: Precision) -> str:
+    """What a fingerprint states besides the weights of the file."""
+    return "" if precision == "float32" else precision
 
 
 def _moved(network: GeometryNetwork, device: torch.device) -> GeometryNetwork:
@@ -76,10 +106,9 @@ def _moved(network: GeometryNetwork, device: torch.device) -> GeometryNetwork:
     except RuntimeError as error:
         if not is_shortage(error):
             raise
-        needed = sum(x.nbytes for x in network.parameters()) / 1e9
         raise ResourceError(
-            f"The memory of {device} does not hold the network, which takes {needed:.1f} GB. Close other programs that "
-            "use it, or use --device cpu."
+            f"The memory of {device} does not hold the network, which takes {resident_bytes(network) / 1e9:.1f} GB. "
+            "Close other programs that use it, or use --precision int8 or --device cpu."
         ) from error
 
 

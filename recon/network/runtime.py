@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
 from recon.core.errors import SettingsError
+from recon.core.machine import look_at_machine
 from recon.core.stopwatch import peak_memory
 from recon.network.model import GeometryNetwork
 
+PEAK_OF_PROCESS, RESET_PEAK = Path("/proc/self/clear_refs"), "5"  # see proc(5)
 KINDS = ("cpu", "cuda")
 # PyTorch's messages where it has no exception for this: on the CPU, and if a CUDA library runs out of memory.
 SHORTAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -60,6 +64,11 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes free on the device now."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else look_at_machine(Path()).memory
+
+
 def finish(device: torch.device) -> None:
     """Wait until a GPU has finished its queue; a CPU has none."""
     if device.type == "cuda":
@@ -67,12 +76,15 @@ def finish(device: torch.device) -> None:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Free unused GPU memory and reset its peak."""
+    """Free unused GPU memory and reset its peak; on a CPU, reset that of the process, where Linux allows it."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            PEAK_OF_PROCESS.write_text(RESET_PEAK)
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most GPU memory since ``forget_peak``; on a CPU, the most resident memory of the process so far."""
+    """The most GPU memory since ``forget_peak``; on a CPU, the most resident memory of the process."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()

@@ -46,6 +46,7 @@ AS_IT_WAS = "Restore the source, choose another --out, or rebuild the map with -
 # Fields of NetworkSettings on which its stream depends, by option.
 NETWORK_OPTIONS = {
     "arithmetic": "arithmetic",
+    "precision": "precision",
     "pixels": "pixels",
     "memory-frames": "memory_frames",
     "memory-mib": "memory_mebibytes",

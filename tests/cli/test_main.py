@@ -119,6 +119,10 @@ def test_doctor_finds_everything_that_the_tests_need(recon: Recon) -> None:
     assert "pycolmap" in outcome.out
 
 
+def test_doctor_says_how_large_weights_may_be(recon: Recon) -> None:
+    assert re.search(r"networks +float32 weights up to [\d.]+ [MG]B in memory", recon("doctor").out)
+
+
 def test_doctor_names_every_required_package(recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("faiss", "gtsam"):
         monkeypatch.setitem(sys.modules, package, None)

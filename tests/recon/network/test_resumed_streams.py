@@ -157,6 +157,7 @@ def test_other_weights_or_options_are_refused_and_nothing_changes(place: Path, o
         (with_weights(place, memory_frames=5), SettingsError, "with --memory-frames 6, not with --memory-frames 5"),
         (with_weights(place, pixels=56 * 56), SettingsError, "with --pixels 3920, not with --pixels 3136"),
         (with_weights(place, arithmetic="dense"), SettingsError, "without --arithmetic, not with --arithmetic dense"),
+        (with_weights(place, precision="int8"), SettingsError, "with --precision float32, not with --precision int8"),
         (SETTINGS, SettingsError, "by the front end network, not sfm"),
     ]:
         with pytest.raises(ReconError, match=sentence) as caught:

@@ -19,6 +19,7 @@ def test_exact_search_finds_every_neighbour_and_takes_four_bytes_per_value(tmp_p
     cases = measure(settings, said.append)
     assert said == ["200 descriptors", "400 descriptors"]
     assert [(case.count, case.exact, case.recall_at_10) for case in cases] == [(200, True, 1.0), (400, True, 1.0)]
+    assert [case.together_agrees for case in cases] == [1.0, 1.0]
     assert cases[1].megabytes == pytest.approx(400 * (4 * 32 + 8) / 1e6, rel=0.05)
     assert all(case.build_seconds >= 0 and case.query_milliseconds >= 0 for case in cases)
     write_results(cases, settings, tmp_path)
