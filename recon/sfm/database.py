@@ -34,9 +34,9 @@ from recon.sfm.stored_features import (
 from recon.sfm.verification import FEWEST_MATCHES, Rows, verify
 from recon.sources.base import Cameras
 
-DEFAULT_FOCAL = 1.2  # in widths: a common phone or webcam lens, as COLMAP assumes
-FISHEYE_FOCAL = 0.5  # in widths: about 115 degrees from side to side
-FOCAL_RANGE = (0.25, 4.0)  # in widths, from fisheye to a phone's tele lens
+DEFAULT_FOCAL = 0.85  # in longest sides: phones, webcams and depth cameras have 0.7 to 1; COLMAP assumes 1.2
+FISHEYE_FOCAL = 0.5  # in longest sides: about 115 degrees from side to side
+FOCAL_RANGE = (0.25, 4.0)  # in longest sides, from fisheye to a phone's tele lens
 ENOUGH_INLIERS = FEWEST_MATCHES
 ENOUGH_IMAGES = 8  # that determine a lens while the map grows
 FRAMES_IN_MEMORY = 64  # 1 MB each
