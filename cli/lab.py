@@ -247,7 +247,7 @@ def check_device(
     device: Annotated[str, typer.Option(help="Device to check: cpu, cuda...")] = "cpu",
     compiled: Annotated[bool, typer.Option("--compile", help="Also compile the blocks, which takes minutes.")] = False,
 ) -> None:
-    """Compare a device with the CPU, in every way that a run can use.
+    """Compare a device with the CPU in all that a run uses.
 
     Exits with 1 if one differs.
     """
@@ -341,7 +341,10 @@ def splat(
     seed: Annotated[int, typer.Option(help="Seed of the order of views.")] = 0,
     threads: Threads = 1,
 ) -> None:
-    """Train Gaussians from a COLMAP model and measure them on every eighth image."""
+    """Train Gaussians from a COLMAP model and measure them.
+
+    Every eighth image is held out.
+    """
     import json
 
     import torch
