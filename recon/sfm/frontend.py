@@ -191,7 +191,7 @@ class StructureFromMotion:
             self._tell(Notice(f"Chunk {chunk.index + 1}: {HARDLY_MOVED}", doubtful=True))
         if restarted:
             # Later chunks and all depth depend on this lens: fit it to every frame, not only to the growing model.
-            model = self._settle_lens(model, effort)
+            model = model if effort == EFFORTS[-1] else self._settle_lens(model, effort)
         elif model.cam_from_model and effort.refine_lens and not self._settled:
             unsettled, model = model, self._settle_lens(model, effort)
             self._settled = model is not unsettled and largest_change(unsettled, model) < SETTLED
