@@ -38,7 +38,7 @@ from recon.store.replay import ReplayedChunks
 from recon.store.report import ChunkReport, RunReport, main_versions, write_or_tell
 from recon.store.resumed import ResumedSource
 from recon.store.tracked import NAME as TRACKED
-from recon.store.tracked import TrackedPoses, read_tracked
+from recon.store.tracked import TrackedPoses, forget_tracked, read_tracked
 from recon.tracking.afterwards import UNCERTAIN, place_tracked
 from recon.tracking.live import LiveTracking
 
@@ -107,6 +107,7 @@ def reconstruct_source(
             tell = workers.listener = Announcer(out, listeners)
             tracking = _tracked(source, journal.parts[-1], out, tell, settings, separate=workers.separate)
             if settings.resume:
+                forget_tracked(out, journal.parts[-1].first)
                 source = ResumedSource(source, out, journal)
             front_end = prepared.start(Workplace(out / "map", tell, sorted(journal.frames)))
             task = Task(name, source, out, settings, workers, tracking)
@@ -349,7 +350,7 @@ class Run:
 
     def _place_passed(self) -> None:
         """Estimate poses for the frames that were passed over; reads the source again."""
-        said = self._said_at_capture()
+        said = self._tell.helpers.attempt("what the tracker said", self._said_at_capture) or ()
         passed = self._frames.passed
         if not passed:
             return
@@ -359,22 +360,23 @@ class Run:
                 if isinstance(item, Candidate) and passed_over(item.frame, passed):
                     found = self._frames.settle(localiser.call("place", item.frame))
                     self._tell(Progress("frames between", found, len(passed)))
-            for tracked in place_tracked(self._frames.left, said, self._map.frames, self._map.points):
-                self._frames.settle(tracked)
+            place = partial(place_tracked, self._frames.left, said, self._map.frames, self._map.points)
+            for frame in self._tell.helpers.attempt("what the tracker said", place) or ():
+                self._frames.settle(frame)
 
     def _said_at_capture(self) -> tuple[TrackedPoses, ...]:
         """What the tracker said of the frames of live sources; those that were not mapped count as passed over."""
         out, journal = self._task.out, self._journal
         if not (out / TRACKED).exists():
             return ()
-        said = self._tell.helpers.attempt("what the tracker said", partial(read_tracked, out))
-        for index, timestamp in said.timestamps.items() if said else ():
-            if index not in self._frames.passed and index not in self._frames.names:
+        said, known = read_tracked(out), self._frames.known
+        for index, timestamp in said.timestamps.items():
+            if index not in known:
                 part = journal.part_of(index)
                 name = part.name(index, picture_name(index - part.first))
                 self._frames.take(PassedFrame(index, timestamp, name))
                 self._frames.settle(SkippedFrame(index, name, UNCERTAIN, "passed"))
-        return tuple(said.pieces.values()) if said else ()
+        return tuple(said.pieces.values())
 
     def _export(self, *, complete: bool) -> tuple[str, ...] | None:
         """Write the outputs; returns a sentence for each that failed, or None after Ctrl-C."""

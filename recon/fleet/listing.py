@@ -50,16 +50,21 @@ def read_list(text: str, options: Sequence[str] = ()) -> list[Listed]:
     listed = [_listed(row, options) for row in rows]
     names = [one.name for one in listed]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise SettingsError(f"Two sources would make the map {twice}. Give them names in a CSV file: source,name.")
+        both = " and ".join(one.source for one in listed if one.name == twice)
+        raise SettingsError(f"{both} would both make the map {twice}. Give them names in a CSV file: source,name.")
     return listed
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [{key: (value or "").strip() for key, value in row.items()} for row in csv.DictReader(file)]
-    except (OSError, UnicodeError, csv.Error, AttributeError) as error:
+            read = list(csv.DictReader(file))
+    except (OSError, UnicodeError, csv.Error) as error:
         raise SettingsError(f"{path} cannot be read as CSV ({error}). Its columns are {','.join(COLUMNS)}.") from error
+    for number, row in enumerate(read, 1):
+        if None in row:
+            raise SettingsError(f"Row {number} of {path} has more values than columns. Quote those with a comma.")
+    rows = [{key: (value or "").strip() for key, value in row.items()} for row in read]
     strange = {key for row in rows for key in row} - {*COLUMNS}
     if strange or any(not row.get("source") for row in rows):
         found = f"has the column {min(map(str, strange))}" if strange else "has a row without a source"
@@ -73,7 +78,7 @@ def _beside(path: Path, source: str) -> str:
 
 def _listed(row: dict[str, str], options: Sequence[str]) -> Listed:
     source = str(Path(row["source"]).expanduser().absolute())
-    name = UNSAFE.sub("_", row.get("name") or Path(source).stem).strip("._")
+    name = UNSAFE.sub("_", row.get("name") or _stem(Path(source))).strip("._")
     if not name:
         raise SettingsError(f"{row.get('name') or source} gives no name for a map. Name it in a CSV file: source,name.")
     try:
@@ -81,6 +86,10 @@ def _listed(row: dict[str, str], options: Sequence[str]) -> Listed:
     except ValueError as error:
         raise SettingsError(f"The options of {source} cannot be read ({error}): {row['options']}.") from error
     return Listed(name, source, (*options, *own))
+
+
+def _stem(path: Path) -> str:
+    return path.name if path.is_dir() else path.stem
 
 
 def _is_source(path: Path) -> bool:

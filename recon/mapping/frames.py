@@ -55,6 +55,11 @@ class RunFrames:
         return len(self._between)
 
     @property
+    def known(self) -> set[int]:
+        """The indices of all frames and files that the source has given."""
+        return {*self.names, *self.passed, *(frame.index for frame in self._unreadable)}
+
+    @property
     def left(self) -> dict[int, PassedFrame]:
         """The passed-over frames without a pose, by index."""
         placed = {frame.index for frame in self.between}

@@ -12,10 +12,12 @@ from scipy.spatial.transform import Rotation
 
 from recon.core.errors import SourceError
 from recon.core.events import FrameTracked
+from recon.core.files import write_atomically
 from recon.core.similarity import Array
 
 NAME = "tracked.csv"
 POSE = ("tx", "ty", "tz", "qx", "qy", "qz", "qw")
+LARGEST = 1e15  # of any number: indices are exact up to there
 COLUMNS = ("frame", "time", "state", "piece", "inliers", "drift", "jump", "ms", "map_ms", *POSE)
 
 
@@ -40,6 +42,20 @@ class TrackedFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def forget_tracked(folder: Path, first: int) -> None:
+    """Forget the frames from an index on, which a run that was killed captured and did not map: others take their
+    numbers. A damaged file stays. Raises OutputError.
+    """
+    path = folder / NAME
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines[1:] if int(line.partition(b",")[0]) < first]
+    except (OSError, ValueError):
+        return
+    if len(kept) + 1 < len(lines):
+        write_atomically(path, lambda file: file.writelines([lines[0], *kept]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +95,13 @@ def read_tracked(folder: Path) -> TrackedRun:
             rows = list({int(row["frame"]): row for row in csv.DictReader(file)}.values())  # a resumed run repeats some
         columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in COLUMNS if name != "state"}
         columns = _in_order(columns)
+        posed = np.isfinite(columns["tx"])
+        found, counts = np.unique(columns["piece"][posed], return_counts=True)
+        pieces = {int(one): _poses(columns, posed & (columns["piece"] == one)) for one in found[np.argsort(-counts)]}
     except OSError as error:
         raise SourceError(f"Cannot read {path}: {error.strerror}. Only recon live writes it.") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
         raise SourceError(f"{path} is damaged ({error}). Run recon live again.") from error
-    posed = np.isfinite(columns["tx"])
-    found, counts = np.unique(columns["piece"][posed], return_counts=True)
-    pieces = {int(piece): _poses(columns, posed & (columns["piece"] == piece)) for piece in found[np.argsort(-counts)]}
     shown = columns["map_ms"]
     first = columns["time"][posed][:1] - columns["time"][:1]
     timestamps = dict(zip(columns["frame"].astype(int).tolist(), columns["time"].tolist(), strict=True))
@@ -93,11 +109,13 @@ def read_tracked(folder: Path) -> TrackedRun:
 
 
 def _in_order(columns: dict[str, Array]) -> dict[str, Array]:
-    """By frame. Raises ValueError if a number of a frame is missing, or one of a pose that has others."""
-    posed = np.isfinite(columns["tx"])
+    """By frame. Raises ValueError if a number of a frame is missing or impossible, or one of a pose that has others."""
+    posed = ~np.isnan(columns["tx"])
     for name, values in columns.items():
         if name != "map_ms" and np.isnan(values[posed] if name in POSE else values).any():
             raise ValueError(f"a row lacks {name}")
+        if (np.abs(values) > LARGEST).any() or (name == "frame" and (values < 0).any()):
+            raise ValueError(f"a number of {name} is impossible")
     order = np.argsort(columns["frame"])
     return {name: values[order] for name, values in columns.items()}
 

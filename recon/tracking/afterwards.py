@@ -19,6 +19,7 @@ from recon.core.types import PassedFrame, PlacedFrame, SparsePoints
 from recon.store.tracked import TrackedPoses
 
 LARGEST_ERROR = 0.05  # rotation [rad] plus motion as a share of the depth, from one keyframe to the next
+LARGEST_STEP = 0.5  # the same from one frame to the next; the tracker follows no faster camera
 TINY = 1e-18
 AROUND = 2  # further keyframes on either side that tell the unit of the tracker's map
 UNCERTAIN = "was captured while the map was busy with others, and what the tracker said of it is not certain"
@@ -29,16 +30,17 @@ def place_tracked(
     pieces: Sequence[TrackedPoses],
     keyframes: Sequence[PlacedFrame],
     points: SparsePoints,
-) -> Iterator[PlacedFrame]:
+) -> list[PlacedFrame]:
     """Those of the frames ``passed``, by index, whose poses are certain.
 
     pieces: what the tracker said, keyframes included. keyframes: with their final poses, by index. points: of the
     finished map, in the unit of these poses.
     """
-    depths = _median_depths(keyframes, points)
+    depths, found = _median_depths(keyframes, points), list[PlacedFrame]()
     for piece in pieces:
         known = set(piece.indices.tolist()) & depths.keys()
-        yield from _between(passed, piece, [frame for frame in keyframes if frame.index in known], depths)
+        found += _between(passed, piece, [frame for frame in keyframes if frame.index in known], depths)
+    return found
 
 
 def _between(
@@ -55,7 +57,10 @@ def _between(
         before, behind = keyframes[number], keyframes[number + 1]
         stretch = piece.of(slice(first, last + 1))
         paths = _from_either_end(stretch.world_from_cam, final[ends], _unit(said[near], final[near]))
-        if _error(paths[0][-1], final[number + 1], min(depths[before.index], depths[behind.index])) > LARGEST_ERROR:
+        depth = min(depths[before.index], depths[behind.index])
+        if _error(paths[0][-1], final[number + 1], depth) > LARGEST_ERROR:
+            continue
+        if max(_error(pose, after, depth) for pose, after in pairwise(paths[0])) > LARGEST_STEP:
             continue
         shares = np.linspace(0, 1, len(stretch.indices))
         for index, share, pose in zip(stretch.indices.tolist(), shares, _blended(*paths, shares), strict=True):
@@ -85,9 +90,9 @@ def _from_either_end(said: Array, ends: Array, unit: float) -> tuple[Array, Arra
     return paths[0], paths[1]
 
 
-def _error(pose: Array, true: Array, depth: float) -> float:
-    """How far a pose is from the true one: rotation [rad] plus distance as a share of the depth."""
-    missed = np.linalg.inv(pose) @ true
+def _error(pose: Array, other: Array, depth: float) -> float:
+    """How far a pose is from another one: rotation [rad] plus distance as a share of the depth."""
+    missed = np.linalg.inv(pose) @ other
     turn = Rotation.from_matrix(missed[:3, :3]).magnitude()
     return float(turn + np.linalg.norm(missed[:3, 3]) / depth)
 

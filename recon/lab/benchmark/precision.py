@@ -30,6 +30,7 @@ from recon.network.checkpoints import METADATA
 from recon.network.config import DescriptorsV1, DptConfig, NetworkConfig
 from recon.network.frontend import open_network, plan_network
 from recon.network.model import GeometryNetwork
+from recon.network.preprocess import PATCH
 from recon.network.runtime import device_name, finish, forget_peak, peak_bytes, precision
 from recon.network.stored_config import to_text
 from recon.settings import NetworkSettings, Precision
@@ -56,7 +57,7 @@ class PrecisionSettings:
 
     def __post_init__(self) -> None:
         if min(self.frames, self.chunk) < 1:
-            raise SettingsError(f"A benchmark takes numbers of at least 1, got {self}.")
+            raise SettingsError(f"--frames is {self.frames} and --chunk {self.chunk}; both must be at least 1.")
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,12 @@ def read_sizes(text: str) -> tuple[tuple[int, int], ...]:
     """Sizes such as ``210x154,518x392``. Raises SettingsError."""
     try:
         pairs = [tuple(map(int, size.split("x"))) for size in text.split(",")]
-        return tuple((width, height) for width, height in pairs)
+        sizes = tuple((width, height) for width, height in pairs)
     except ValueError as error:
         raise SettingsError(f"--sizes takes sizes such as 210x154,518x392; got {text}.") from error
+    if any(side < PATCH or side % PATCH for size in sizes for side in size):
+        raise SettingsError(f"--sizes takes multiples of {PATCH} pixels, such as 210x154; got {text}.")
+    return sizes
 
 
 def measure(settings: PrecisionSettings, folder: Path) -> Iterator[Precisions]:

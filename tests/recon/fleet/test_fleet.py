@@ -67,6 +67,8 @@ def test_a_folder_a_pattern_and_a_table_are_lists(tmp_path: Path) -> None:
     (tmp_path / "b c.mp4").touch()
     (tmp_path / "notes.txt").touch()
     assert [one.name for one in read_list(str(tmp_path))] == ["b_c", "walk2", "walk10"]
+    (tmp_path / "hall.01").mkdir()
+    assert read_list(str(tmp_path / "hall*"))[0].name == "hall.01"
     assert read_list(str(tmp_path / "walk*"), ["--size", "640"])[0] == Listed(
         "walk2", str(tmp_path / "walk2"), ("--size", "640")
     )
@@ -81,9 +83,10 @@ def test_a_folder_a_pattern_and_a_table_are_lists(tmp_path: Path) -> None:
 def test_lists_that_cannot_work_are_refused(tmp_path: Path) -> None:
     table = tmp_path / "list.csv"
     for text, sentence in (
-        ("source\na/x.mp4\nb/x.mp4\n", "Two sources would make the map x"),
+        ("source\na/x.mp4\nb/x.mp4\n", "would both make the map x"),
         ("source,colour\na,red\n", "has the column colour"),
         ("source,name\n,a\n", "has a row without a source"),
+        ("source,options\na,--x,b\n", "Row 1 of .* has more values than columns"),
         ("source,options\na,--x 'y\n", "options of .* cannot be read"),
         ("source,name\na,...\n", "gives no name"),
     ):

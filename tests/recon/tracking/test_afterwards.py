@@ -106,6 +106,9 @@ def test_drift_is_shared_out_between_the_keyframes() -> None:
 
 def wrong(final: Array) -> Iterator[tuple[Array, set[int]]]:
     """Trackers of which one stretch is wrong, and the frames of that stretch."""
+    away = final.copy()
+    away[15, :3, 3] += (0, 0, DEPTH)  # and back
+    yield away, set(range(13, 18))
     jump = final.copy()
     jump[15:, :3, 3] += (0, 2 * LARGEST_ERROR * DEPTH, 0)
     yield jump, set(range(13, 18))
@@ -114,8 +117,8 @@ def wrong(final: Array) -> Iterator[tuple[Array, set[int]]]:
     yield turned, set(range(13, 18))
 
 
-@pytest.mark.parametrize("case", [0, 1])
-def test_frames_have_no_pose_where_the_tracker_misses_the_next_keyframe(case: int) -> None:
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_frames_have_no_pose_where_the_tracker_misses_the_next_keyframe_or_leaps(case: int) -> None:
     final = walk()
     tracker, unsure = list(wrong(final))[case]
     found = place(final, said(tracker))

@@ -58,3 +58,9 @@ def test_sizes() -> None:
             read_sizes(text)
     with pytest.raises(SettingsError, match="at least 1"):
         PrecisionSettings(chunk=0)
+
+
+@pytest.mark.parametrize("sizes", ["100x100", "0x14", "-14x14"])
+def test_sizes_are_multiples_of_a_patch(sizes: str) -> None:
+    with pytest.raises(SettingsError, match="multiples of 14 pixels"):
+        read_sizes(sizes)
