@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
 from cli.text import print_rows
 from recon.core.errors import SettingsError
 from recon.lab.benchmark.clock import Clock
+
+Name = TypeVar("Name", bound=str)
 
 FELL_SHORT = 1
 ClockOption = Annotated[Clock, typer.Option(help="Wall time, or processor time for a busy machine.")]
@@ -95,14 +98,10 @@ def scaling(
     from recon.lab.benchmark import scaling as benchmark
     from recon.network.runtime import choose_device
 
-    chosen = methods.split(",") if methods else benchmark.METHODS
-    unknown = set(chosen) - set(benchmark.METHODS)
-    if unknown:
-        raise SettingsError(f"--methods takes {', '.join(benchmark.METHODS)}; got {', '.join(sorted(unknown))}.")
     settings = benchmark.ScalingSettings(
         shape=shape,
         frames=_numbers(frames),
-        methods=tuple(method for method in benchmark.METHODS if method in chosen),
+        methods=_chosen(methods, benchmark.METHODS, "--methods"),
         chunk=chunk,
         memory_frames=memory_frames,
         repeats=repeats,
@@ -137,14 +136,10 @@ def precision(
     from recon.core.files import make_folder
     from recon.lab.benchmark import precision as benchmark
 
-    chosen = forms.split(",") if forms else benchmark.FORMS
-    unknown = set(chosen) - set(benchmark.FORMS)
-    if unknown:
-        raise SettingsError(f"--forms takes {', '.join(benchmark.FORMS)}; got {', '.join(sorted(unknown))}.")
     settings = benchmark.PrecisionSettings(
         shape=shape,
         sizes=benchmark.read_sizes(sizes),
-        forms=tuple(form for form in benchmark.FORMS if form in chosen),
+        forms=_chosen(forms, benchmark.FORMS, "--forms"),
         frames=frames,
         chunk=chunk,
         device=device,
@@ -250,6 +245,15 @@ def locate(
     typer.echo(benchmark.table(results))
     if any(result.accepted for result in results):
         raise typer.Exit(FELL_SHORT)
+
+
+def _chosen(text: str | None, known: Sequence[Name], option: str) -> tuple[Name, ...]:
+    """Those of the known names that a text lists, in their order; all without a text. Raises SettingsError."""
+    names: Sequence[str] = text.split(",") if text else known
+    unknown = set(names).difference(known)
+    if unknown:
+        raise SettingsError(f"{option} takes {', '.join(known)}; got {', '.join(sorted(unknown))}.")
+    return tuple(name for name in known if name in names)
 
 
 def _numbers(text: str, option: str = "--frames") -> tuple[int, ...]:

@@ -68,10 +68,6 @@ class TrackedPoses:
     timestamps: Array
     world_from_cam: Array
 
-    def of(self, rows: slice) -> TrackedPoses:
-        """Some of the poses."""
-        return TrackedPoses(self.indices[rows], self.timestamps[rows], self.world_from_cam[rows])
-
 
 @dataclass(frozen=True, eq=False)
 class TrackedRun:

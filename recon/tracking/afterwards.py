@@ -55,15 +55,16 @@ def _between(
     for number, (first, last) in enumerate(pairwise(rows)):
         ends, near = [number, number + 1], slice(max(0, number - AROUND), number + 2 + AROUND)
         before, behind = keyframes[number], keyframes[number + 1]
-        stretch = piece.of(slice(first, last + 1))
-        paths = _from_either_end(stretch.world_from_cam, final[ends], _unit(said[near], final[near]))
+        indices = piece.indices[first : last + 1]
+        unit = _unit(said[near], final[near])
+        paths = _from_either_end(piece.world_from_cam[first : last + 1], final[ends], unit)
         depth = min(depths[before.index], depths[behind.index])
         if _error(paths[0][-1], final[number + 1], depth) > LARGEST_ERROR:
             continue
         if max(_error(pose, after, depth) for pose, after in pairwise(paths[0])) > LARGEST_STEP:
             continue
-        shares = np.linspace(0, 1, len(stretch.indices))
-        for index, share, pose in zip(stretch.indices.tolist(), shares, _blended(*paths, shares), strict=True):
+        shares = np.linspace(0, 1, len(indices))
+        for index, share, pose in zip(indices.tolist(), shares, _blended(*paths, shares), strict=True):
             if frame := passed.get(index):
                 camera = before.camera if share < 0.5 else behind.camera
                 yield PlacedFrame(index, frame.timestamp, frame.name, camera, Sim3.from_matrix(pose))
