@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.ending import ended_with
 from cli.options import Clean, Folder, MaxPoints, Sky, Voxel
 from cli.text import print_rows
 from recon.core.errors import SettingsError
@@ -154,11 +155,12 @@ def check(
     from recon.store.missing import about_replaced
 
     complete = open_map(folder).complete  # reports a missing run in one line
-    report = check_folder(folder)
-    if repair and not report.ok:
-        for sentence in repair_folder(report):
-            typer.echo(f"note: {sentence}", err=True)
+    with ended_with(lambda: "Interrupted: the check is incomplete."):
         report = check_folder(folder)
+        if repair and not report.ok:
+            for sentence in repair_folder(report):
+                typer.echo(f"note: {sentence}", err=True)
+            report = check_folder(folder)
     print_rows(
         str(folder), [(item.name, f"{'ok    ' if item.ok else 'FAILED'}  {item.sentence}") for item in report.items]
     )

@@ -370,7 +370,7 @@ def print_summary(report: RunReport, out: Path) -> None:
     ]
     listed = {frame.index for lost in report.losses for frame in lost}
     others = [frame for frame in report.skipped if frame.index not in listed]
-    rows += [("skipped", f"{frame.name}: {frame.reason}") for frame in others[:SKIPPED_SHOWN]]
+    rows += [("left out", f"{frame.name}: {frame.reason}") for frame in others[:SKIPPED_SHOWN]]
     if len(others) > SKIPPED_SHOWN:
         rows.append(("", f"and {len(others) - SKIPPED_SHOWN} more, see {out / 'report.json'}"))
     print_rows("Result", rows)

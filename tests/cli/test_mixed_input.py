@@ -106,8 +106,8 @@ def test_rotated_and_heic_photos_are_stored_upright(finished: Finished) -> None:
 
 def test_skipped_files_are_reported_at_the_end(finished: Finished) -> None:
     assert "11 of 13 placed" in finished.printed
-    assert "  skipped      11.jpg: the image is damaged or cut short" in finished.printed
-    assert "  skipped      12.jpg: the file is empty" in finished.printed
+    assert "  left out     11.jpg: the image is damaged or cut short" in finished.printed
+    assert "  left out     12.jpg: the file is empty" in finished.printed
     assert "  NOT PLACED   2 of 13 frames, the first " in finished.printed
     assert "2000.png" in finished.printed
 
