@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,6 @@ from cli.text import print_rows
 if TYPE_CHECKING:
     from recon.settings import PlaceSettings
     from retrieval.collection import Match
-    from retrieval.reranking import Reranker
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Recognise places: build, query, eval.")
 Descriptor = Annotated[
@@ -60,20 +60,19 @@ def query(
 ) -> None:
     """Find the images most similar to IMAGE.
 
-    With xfeat-vlad, the ten most similar ones are ordered by the points that they share with IMAGE.
+    An index by xfeat-vlad also has the classical descriptor, whose order counts where it is sure, as in similar light.
+    Elsewhere the ten images most similar by xfeat-vlad are ordered by the points that they share with IMAGE.
     """
-    from retrieval.collection import open_collection, read_image
-    from retrieval.reranking import CONFIRMED, RERANKED
+    from retrieval.collection import read_image
+    from retrieval.place_search import open_search
+    from retrieval.reranking import CONFIRMED
 
-    opened, notice = open_collection(index, device)
+    search, notice = open_search(index, device)
     if notice:
         typer.echo(f"note: {notice}", err=True)
-    photograph = read_image(image)
-    matches = opened.query(photograph, max(count, RERANKED))
-    if opened.listing.descriptor == "xfeat-vlad":
-        matches = _reranker(device).reranked(photograph, matches)
-    matches = matches[:count]
-    print_rows(f"Matches by {opened.describer.name}", [(f"{match.similarity:.3f}", _text(match)) for match in matches])
+    answer = search.query(read_image(image), count)
+    matches = answer.matches
+    print_rows(f"Matches by {answer.describer}", [(f"{match.similarity:.3f}", _text(match)) for match in matches])
     if (most := matches[0].points) is not None and most < CONFIRMED:
         typer.echo(f"note: No image shares {CONFIRMED} points with {image}: it may show another place.", err=True)
     if sheet is not None:
@@ -90,17 +89,21 @@ def evaluate(
     descriptor: Descriptor = None,
     weights: Weights = None,
     device: Device = "auto",
-    rerank: Annotated[
-        bool, typer.Option("--rerank", help="Order the ten most similar images by shared points, as query does.")
+    by_similarity: Annotated[
+        bool, typer.Option("--by-similarity", help="Order by the descriptor alone, not as query does; takes less time.")
     ] = False,
 ) -> None:
     """Measure recall@1, 5 and 10 within 25 m."""
     from retrieval.benchmark import check_layout, evaluate_folder
-    from retrieval.collection import describer_for
+    from retrieval.collection import build
+    from retrieval.place_search import PlaceSearch, open_search
 
     check_layout(folder)
-    describer = describer_for(folder / "database", _settings(descriptor, weights, device))
-    result = evaluate_folder(folder, describer, reranker=_reranker(device) if rerank else None)
+    with TemporaryDirectory() as built:
+        database = build(folder / "database", Path(built), _settings(descriptor, weights, device))
+        search = PlaceSearch(database) if by_similarity else open_search(Path(built), device)[0]
+        result = evaluate_folder(folder, search)
+    describer = database.describer
     rows = [(f"recall@{rank}", f"{share:.1%}") for rank, share in result.recall.items()]
     rows += [("queries", f"{result.queries}, plus {result.left_out} without a correct image in the database")]
     rows += [("database", f"{result.database} images"), ("descriptor", describer.name)]
@@ -114,13 +117,6 @@ def _settings(descriptor: str | None, weights: str | None, device: str) -> Place
     from retrieval.describer import for_photographs
 
     return for_photographs(PlaceSettings(descriptor or "", weights or "", device))
-
-
-def _reranker(device: str) -> Reranker:
-    from recon.sfm.xfeat_matching import open_xfeat_matcher
-    from retrieval.reranking import Reranker
-
-    return Reranker(open_xfeat_matcher(device))
 
 
 def _text(match: Match) -> str:

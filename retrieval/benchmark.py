@@ -7,7 +7,8 @@ written by the data set tools of Berton et al. (CVPR 2022). A match is right wit
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.errors import SourceError
-from retrieval.collection import described, list_images, read_image
-from retrieval.describer import Descriptors, PlaceDescriber
-from retrieval.index import PlaceIndex
-from retrieval.reranking import RERANKED, Reranker
+from retrieval.collection import list_images, read_image
+from retrieval.place_search import PlaceSearch
 
 RADIUS = 25.0  # m
 RANKS = (1, 5, 10)
@@ -39,28 +38,24 @@ class Recall:
     milliseconds: float = 0.0
 
 
-def evaluate_folder(
-    folder: Path, describer: PlaceDescriber, ranks: Sequence[int] = RANKS, reranker: Reranker | None = None
-) -> Recall:
-    """Recall at ``ranks`` of the images in ``folder/queries`` among those in ``folder/database``.
+def evaluate_folder(folder: Path, search: PlaceSearch, ranks: Sequence[int] = RANKS) -> Recall:
+    """Recall at ``ranks`` of the images in ``folder/queries`` by a search in the collection of ``folder/database``.
 
-    reranker: orders the first images of each query.
-
-    Raises SourceError for a folder of another layout, and for file names without a position.
+    Raises SourceError for a folder of another layout, for file names without a position, and if no query can be read.
     """
     check_layout(folder)
-    database, stored = _describe(list_images(folder / "database"), describer)
-    asked, queries = _describe(list_images(folder / "queries"), describer)
-    index = PlaceIndex(describer.name, describer.dim)
-    index.add(range(len(stored)), stored)
-    found = index.search(queries, min(max(ranks), len(index))).ids
-    if reranker is not None:
-        found = np.array([_reranked(path, row, database, reranker) for path, row in zip(asked, found, strict=True)])
+    database = search.collection.paths
+    rows = {path: row for row, path in enumerate(database)}
+    asked = list(_readable(list_images(folder / "queries")))
+    if not asked:
+        raise SourceError(f"No image in {folder / 'queries'} can be read.")
     places, wanted = (np.array([utm_of(path) for path in paths]) for paths in (database, asked))
     right = np.linalg.norm(places[None] - wanted[:, None], axis=2) <= RADIUS
+    answers = (search.query(read_image(path), max(ranks)).matches for path in asked)
+    found = np.array([[rows[match.path] for match in matches] for matches in answers])
     few = [read_image(path) for path in asked[:TIMED]]
     before = time.process_time()
-    describer.describe(few)
+    search.collection.describer.describe(few)
     return replace(recall_at(found, right, ranks), milliseconds=1000 * (time.process_time() - before) / len(few))
 
 
@@ -91,21 +86,8 @@ def utm_of(path: Path) -> tuple[float, float]:
         ) from error
 
 
-def _describe(paths: Sequence[Path], describer: PlaceDescriber) -> tuple[list[Path], Descriptors]:
-    """The readable images (n) and their descriptors (n, dim).
-
-    Raises SourceError if there are none, or if a name states no position.
-    """
+def _readable(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
-        utm_of(path)
-    found = list(described(paths, describer))
-    if not found:
-        raise SourceError(f"No image in {paths[0].parent} can be read.")
-    return [path for path, _ in found], np.array([row for _, row in found], dtype=np.float32)
-
-
-def _reranked(query: Path, found: NDArray[np.int64], database: Sequence[Path], reranker: Reranker) -> NDArray[np.int64]:
-    """Rows of the database (k,), of which the first are ordered by the points that they share with a query."""
-    first = found[found >= 0][:RERANKED]
-    counts = [count or 0 for count in reranker.shared_points(read_image(query), [database[row] for row in first])]
-    return np.concatenate([first[np.argsort(np.negative(counts), kind="stable")], found[len(first) :]])
+        with suppress(SourceError):
+            read_image(path)
+            yield path

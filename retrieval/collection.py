@@ -4,6 +4,7 @@
     images.json                    the images' folder and names, and their describer
     descriptors.npy                to rebuild a damaged index
     vocabulary.npz                 the vocabulary of a describer by words
+    classical                      beside xfeat-vlad: the same files of the classical descriptor, see ``place_search``
 
 docs/formats.md describes the files.
 """
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +34,7 @@ from retrieval.index import PlaceIndex
 from retrieval.vlad import VladDescriber, Vocabulary
 
 COLLECTION_VERSION = 1
+CLASSICAL = "classical"  # folder
 BUILD = "Build it again: recon places build FOLDER"
 WORKING_SIDE = 640  # px; describers shrink images further
 IMAGES_AT_ONCE = 16
@@ -73,12 +77,16 @@ class Collection:
     def __init__(self, listing: Listing, describer: PlaceDescriber, index: PlaceIndex) -> None:
         self.listing, self.describer, self.index = listing, describer, index
 
+    @cached_property
+    def paths(self) -> list[Path]:
+        """The image files, by row."""
+        return [Path(self.listing.images) / name for name in self.listing.names]
+
     def query(self, image: Image, count: int) -> list[Match]:
         """The ``count`` images that look most like an RGB image, the best first."""
         matches = self.index.search(self.describer.describe([image]), min(count, len(self.index)))
-        folder = Path(self.listing.images)
         return [
-            Match(folder / self.listing.names[row], similarity)
+            Match(self.paths[row], similarity)
             for row, similarity in zip(matches.ids[0].tolist(), matches.similarities[0].tolist(), strict=True)
             if row >= 0
         ]
@@ -87,8 +95,9 @@ class Collection:
 def build(images: Path, out: Path, settings: PlaceSettings) -> Collection:
     """Describe the images in a folder and its subfolders, and write the collection into ``out``.
 
-    settings: name a descriptor. Images that cannot be read are skipped. Raises SourceError if there is nothing to
-    describe, OutputError if ``out`` cannot be written, and what ``open_describer`` raises.
+    settings: name a descriptor; beside xfeat-vlad, the classical one is kept, too. Images that cannot be read are
+    skipped. Raises SourceError if there is nothing to describe, OutputError if ``out`` cannot be written, and what
+    ``open_describer`` raises.
     """
     paths = list_images(images)
     describer = describer_for(images, settings)
@@ -102,6 +111,9 @@ def build(images: Path, out: Path, settings: PlaceSettings) -> Collection:
     named = settings.weights, settings.descriptor
     listing = Listing(str(images.resolve()), tuple(names), describer.name, describer.dim, *named)
     _write(out, listing, descriptors, describer)
+    if settings.descriptor == "xfeat-vlad":
+        with suppress(SourceError):  # too little detail to learn from
+            build(images, out / CLASSICAL, PlaceSettings("vlad"))
     return Collection(listing, describer, _indexed(out, listing, descriptors))
 
 

@@ -75,18 +75,18 @@ def surfaces(reconstruction: ReconstructedMap, known: Survey, settings: CloudSet
     """
     if not settings.clean:
         return own_depth(reconstruction)
-    frames = cleaned(reconstruction.geometry(), known.doubtful, sky=settings.sky)
-    return (posed for posed in frames if not posed[1].propagated)
+    return cleaned(reconstruction.geometry(), known.doubtful, sky=settings.sky)
 
 
 def cleaned(frames: Iterable[PosedGeometry], doubtful: float, *, sky: bool = True) -> Iterator[PosedGeometry]:
-    """The frames with only trustworthy depth; ``sky`` says whether to keep the depth of the sky.
+    """The frames whose depth was computed, with only trustworthy depth; propagated depth only confirms that of others.
 
-    doubtful: least confidence to keep. Holds 33 frames at a time.
+    doubtful: least confidence to keep. sky: whether to keep its depth. Holds 33 frames at a time.
     """
     single = ((frame, _clean_alone(geometry, doubtful, sky=sky)) for frame, geometry in frames)
     for frame, neighbours in _with_neighbours(single):
-        yield frame[0], _clean_together(frame, neighbours)
+        if not frame[1].propagated:
+            yield frame[0], _clean_together(frame, neighbours)
 
 
 def _clean_alone(geometry: FrameGeometry, doubtful: float, *, sky: bool) -> FrameGeometry:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +9,7 @@ import pytest
 
 from recon.core.types import Image
 from recon.sfm.xfeat_matching import XFeatMatcher
-from retrieval.benchmark import evaluate_folder
 from retrieval.collection import Match, read_image
-from retrieval.describer import Descriptors, Masks
 from retrieval.lab.place_vocabulary import by_night
 from retrieval.reranking import CONFIRMED, Reranker
 from tests.support import SAMPLE
@@ -34,25 +30,6 @@ def test_matches_are_ordered_by_shared_points(xfeat_matcher: XFeatMatcher, image
     assert (same.path, next_to_it.path) == (PATHS[0], PATHS[1])
     assert counted(same) > counted(next_to_it) >= CONFIRMED > counted(others[0])
     assert (others[1].path.name, others[1].points) == ("broken.jpg", None)
-
-
-class Numbered:
-    """Finds the first image of a folder the most similar."""
-
-    name, dim = "numbered", 2
-
-    def describe(self, images: Sequence[Image], masks: Masks = None) -> Descriptors:
-        angles = np.arange(len(images), dtype=np.float32)[:, None] / 10
-        return np.hstack([np.cos(angles), np.sin(angles)])
-
-
-def test_recall_of_ordered_matches(xfeat_matcher: XFeatMatcher, tmp_path: Path) -> None:
-    for kind, paths in (("database", PATHS[::-1]), ("queries", PATHS[:1])):
-        (tmp_path / kind).mkdir()
-        for path in paths:
-            shutil.copy(path, tmp_path / kind / f"@{5000 - 100 * int(path.stem):06d}@0@.jpg")
-    assert evaluate_folder(tmp_path, Numbered()).recall == {1: 0, 5: 1, 10: 1}
-    assert evaluate_folder(tmp_path, Numbered(), reranker=Reranker(xfeat_matcher)).recall[1] == 1
 
 
 def counted(match: Match) -> int:
