@@ -30,7 +30,7 @@ from retrieval.index import PlaceIndex
 from retrieval.landmarks import image_of
 from retrieval.localiser import LocateSettings
 from retrieval.recogniser import around
-from retrieval.verification import Verification, verify_in_turn
+from retrieval.verification import Verification, Verifier
 from retrieval.vlad import IMAGES_TO_LEARN_FROM, VladDescriber, learn_vlad
 
 SUBMAPS_IN_MEMORY = 4
@@ -86,7 +86,7 @@ def meetings_of(
     hits = strongest(find_hits(index, *places[1], ALL, MEETING), MEETING)
     pairs = ((first.around(hit.earlier), second.around(hit.frame)) for hit in hits)
     meetings = []
-    for hit, found in zip(hits, verify_in_turn(pairs, MEETING.patience), strict=False):
+    for hit, found in zip(hits, Verifier().in_turn(pairs, MEETING.patience), strict=False):
         reason = found.reason or _objection(found, first.frame(hit.earlier), second.frame(hit.frame))
         bridge = None if reason else _bridge(hit, found, second)
         meetings.append(Meeting(members, hit, found, bridge, reason))

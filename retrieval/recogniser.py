@@ -10,7 +10,7 @@ import numpy as np
 from recon.core.places import LoopCandidate, LoopEdge, ReadSubmap
 from recon.core.stopwatch import stage
 from recon.core.types import Frame, FrameGeometry, Image, Mask, Submap
-from recon.core.workers import Workers
+from recon.core.workers import Kept, Workers
 from recon.settings import PlaceSettings
 from retrieval.candidates import Background, CandidateSettings, Hit, find_hits, strongest, supported
 from retrieval.describer import Descriptors, PlaceDescriber, PlaceLearner, open_describer
@@ -20,7 +20,7 @@ from retrieval.vlad import VladLearner
 if TYPE_CHECKING:
     from retrieval.verification import Verification, VerificationSettings
 
-VERIFY = "retrieval.verification:verify_in_turn"
+VERIFIER = "retrieval.verification:Verifier"
 ENOUGH_PAIRS = 300  # of frames far apart, to measure how similar different places are
 SAMPLE = 256  # frames whose descriptors stand for the sequence
 NEIGHBOURS = (-2, 0, 2)  # frames around those of a candidate that are also matched
@@ -44,6 +44,7 @@ class LoopFinder:
         self._describer: PlaceDescriber | PlaceLearner = describer or VladLearner()
         self._candidates = candidates or CandidateSettings()
         self._verification, self._workers = verification, workers or Workers()
+        self._verifier: Kept | None = None  # made for the first candidate: most runs have none
         self._index: PlaceIndex | None = None
         self._sample = _Sample()
         self._submap_of: dict[int, int] = {}
@@ -103,10 +104,11 @@ class LoopFinder:
         self, hits: Sequence[Hit], known: dict[int, Mapping[int, FrameGeometry]], read_submap: ReadSubmap
     ) -> list[LoopCandidate]:
         """The candidates, each with its edge or the reason for its rejection, until too many in a row are rejected."""
+        if not hits:
+            return []
+        self._verifier = self._verifier or self._workers.keep("loops", VERIFIER, self._verification)
         views = [self._views(hit, known, read_submap) for hit in hits]
-        found: list[Verification] = self._workers.call(
-            "loops", VERIFY, views, self._candidates.patience, self._verification
-        )
+        found: list[Verification] = self._verifier.call("in_turn", views, self._candidates.patience)
         return [self._candidate(hit, verification) for hit, verification in zip(hits, found, strict=False)]
 
     def _views(

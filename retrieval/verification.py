@@ -26,6 +26,7 @@ from recon.sfm.matching import Features, Matcher, SiftMatcher
 SEED = 0
 JUDGES = 300  # matches used to compare hypotheses
 MAX_DISTORTION = 1.5  # of a triangle's sides between the two chunks
+FRAMES_IN_MEMORY = 256  # half a megabyte each
 GRID = 4  # cells along a side in which inliers are counted
 
 
@@ -91,27 +92,31 @@ class _Side:
         )
 
 
-def verify_in_turn(
-    candidates: Iterable[tuple[Sequence[FrameGeometry], Sequence[FrameGeometry]]],
-    patience: int,
-    settings: VerificationSettings | None = None,
-) -> list[Verification]:
-    """``verify`` for several candidates, until the last ``patience`` are all rejected; then the rest is left out."""
-    settings = settings or VerificationSettings()
-    features, found = _FrameFeatures(settings.matcher), list[Verification]()
-    with threadpool_limits(1, "blas"):  # the matrices are small: more threads mostly wait for each other
-        for first, second in candidates:
-            found.append(_verify(first, second, settings, features))
-            if len(found) >= patience and not any(one.first_from_second for one in found[-patience:]):
-                break
-    return found
+class Verifier:
+    """Verifies candidates of one map or pair of maps, in which no two frames have the same index."""
+
+    def __init__(self, settings: VerificationSettings | None = None) -> None:
+        self._settings = settings or VerificationSettings()
+        self._features = _FrameFeatures(self._settings.matcher)
+
+    def in_turn(
+        self, candidates: Iterable[tuple[Sequence[FrameGeometry], Sequence[FrameGeometry]]], patience: int
+    ) -> list[Verification]:
+        """``verify`` for each, until the last ``patience`` are all rejected; then the rest is left out."""
+        found = list[Verification]()
+        with threadpool_limits(1, "blas"):  # the matrices are small: more threads mostly wait for each other
+            for first, second in candidates:
+                found.append(_verify(first, second, self._settings, self._features))
+                if len(found) >= patience and not any(one.first_from_second for one in found[-patience:]):
+                    break
+        return found
 
 
 def verify(
     first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], settings: VerificationSettings | None = None
 ) -> Verification:
     """Compare two places, each seen by a few frames of one chunk, by confident depth."""
-    return verify_in_turn([(first, second)], 1, settings)[0]
+    return Verifier(settings).in_turn([(first, second)], 1)[0]
 
 
 def _verify(
@@ -153,7 +158,7 @@ def _objection(inliers: int, cells: int, agreement: float | None, settings: Veri
 
 
 class _FrameFeatures:
-    """The features of frames, detected once per frame: neighbouring candidates share frames."""
+    """The features of frames, those of the last FRAMES_IN_MEMORY kept: candidates share frames."""
 
     def __init__(self, matcher: Matcher) -> None:
         self.matcher = matcher
@@ -161,12 +166,15 @@ class _FrameFeatures:
 
     def with_depth(self, geometry: FrameGeometry) -> Features:
         """The features of a frame's undistorted image that have depth."""
-        if geometry.index not in self._found:
+        features = self._found.pop(geometry.index, None)
+        if features is None:
             height, width = geometry.depth.shape
             mask = np.ones((height, width), dtype=bool)
             frame = Frame(geometry.index, 0.0, geometry.colour, "", (width, height), "", 0.0, mask)
-            self._found[geometry.index] = self.matcher.describe(frame)
-        features = self._found[geometry.index]
+            features = self.matcher.describe(frame)
+        self._found[geometry.index] = features  # the latest come last
+        if len(self._found) > FRAMES_IN_MEMORY:
+            del self._found[next(iter(self._found))]
         rows, columns = _cell_of(features.keypoints, geometry)
         return features.rows(geometry.depth[rows, columns] > 0)
 

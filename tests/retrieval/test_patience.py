@@ -84,5 +84,5 @@ def test_a_long_return_is_found_along_its_whole_length(monkeypatch: pytest.Monke
 def test_only_consecutive_rejections_count(verdicts: str, looked_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     confirmed = {"y": Verification(Sim3.identity(), 50, 50, 0.003, 1.0, ""), "n": Verification(None, 9, 0, 0, 0, "few")}
     monkeypatch.setattr(verification, "_verify", lambda first, *_: confirmed[first])
-    found = verification.verify_in_turn([(verdict, verdict) for verdict in verdicts], 3)
+    found = verification.Verifier().in_turn([(verdict, verdict) for verdict in verdicts], 3)
     assert found == [confirmed[verdict] for verdict in verdicts[:looked_at]]

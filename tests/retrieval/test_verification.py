@@ -9,8 +9,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from recon.core.similarity import Sim3
-from recon.core.types import FrameGeometry
-from retrieval.verification import VerificationSettings, verify
+from recon.core.types import Frame, FrameGeometry
+from recon.sfm.matching import Features, SiftMatcher
+from retrieval import verification
+from retrieval.verification import VerificationSettings, Verifier, verify
 from tests.retrieval.scenes import photograph
 
 SETTINGS = VerificationSettings()
@@ -57,6 +59,23 @@ def test_same_input_gives_the_same_answer(here: list[FrameGeometry], again: list
     assert once.first_from_second is not None
     assert twice.first_from_second is not None
     assert np.array_equal(once.first_from_second.matrix(), twice.first_from_second.matrix())
+
+
+@pytest.mark.parametrize(("kept", "described"), [(256, 4), (3, 8)])
+def test_frames_that_are_compared_again_are_described_once(
+    kept: int, described: int, here: list[FrameGeometry], again: list[FrameGeometry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counting(SiftMatcher):
+        def describe(self, frame: Frame) -> Features:
+            seen.append(frame.index)
+            return super().describe(frame)
+
+    seen = list[int]()
+    monkeypatch.setattr(verification, "FRAMES_IN_MEMORY", kept)
+    verifier = Verifier(replace(SETTINGS, matcher=Counting(max_features=1000, contrast=0.02)))
+    first, second = (verifier.in_turn([(here, again)], 1)[0] for _ in range(2))
+    assert len(seen) == described and set(seen) == {8, 9, 10, 11}
+    assert (first.inliers, first.residual) == (second.inliers, second.residual) and not first.reason
 
 
 def test_another_part_of_the_room_is_rejected(here: list[FrameGeometry]) -> None:
