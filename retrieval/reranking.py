@@ -1,6 +1,7 @@
 """The most similar images in the order of the points that they share with the query, by pretrained local features.
 
-A point counts if its match agrees with one epipolar geometry of the two images.
+A point counts if its match agrees with one epipolar geometry of the two images. Where images share about as many, as the
+neighbours of a place do, their similarity decides.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ class Reranker:
         return [self._shared(own, self._features_of(path)) for path in others]
 
     def reranked(self, image: Image, matches: Sequence[Match]) -> list[Match]:
-        """The first RERANKED matches of a query, those that share most points first, then the others."""
+        """The first RERANKED matches of a query by their points times the square of their similarity, then the others."""
         first = matches[:RERANKED]
         counts = self.shared_points(image, [match.path for match in first])
         counted = [replace(match, points=count) for match, count in zip(first, counts, strict=True)]
-        return [*sorted(counted, key=lambda match: -(match.points or 0)), *matches[RERANKED:]]
+        return [*sorted(counted, key=_weight, reverse=True), *matches[RERANKED:]]
 
     def _read(self, path: Path) -> Features | None:
         try:
@@ -70,3 +71,7 @@ class Reranker:
         except cv2.error:  # no geometry, as of points on a line
             return 0
         return 0 if agrees is None else int(agrees.sum())
+
+
+def _weight(match: Match) -> float:
+    return (match.points or 0) * max(match.similarity, 0) ** 2

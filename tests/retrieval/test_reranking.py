@@ -32,6 +32,12 @@ def test_matches_are_ordered_by_shared_points(xfeat_matcher: XFeatMatcher, image
     assert (others[1].path.name, others[1].points) == ("broken.jpg", None)
 
 
+def test_of_equal_points_the_more_similar_image_comes_first(xfeat_matcher: XFeatMatcher, images: list[Image]) -> None:
+    twice = [Match(PATHS[1], 0.5), Match(PATHS[1], 0.6), Match(PATHS[2], 0.9)]
+    ordered = Reranker(xfeat_matcher).reranked(images[0], twice)
+    assert [match.similarity for match in ordered] == [0.6, 0.5, 0.9]
+
+
 def counted(match: Match) -> int:
     assert match.points is not None
     return match.points
