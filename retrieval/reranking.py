@@ -1,7 +1,7 @@
 """The most similar images in the order of the points that they share with the query, by pretrained local features.
 
-A point counts if its match agrees with one epipolar geometry of the two images. Where images share about as many, as the
-neighbours of a place do, their similarity decides.
+A point counts if its match agrees with one epipolar geometry of the two images. Where images share about as many, as
+those of neighbouring places do, their similarity decides.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Reranker:
         return [self._shared(own, self._features_of(path)) for path in others]
 
     def reranked(self, image: Image, matches: Sequence[Match]) -> list[Match]:
-        """The first RERANKED matches of a query by their points times the square of their similarity, then the others."""
+        """The first RERANKED matches by their points times the square of their similarity, then the others."""
         first = matches[:RERANKED]
         counts = self.shared_points(image, [match.path for match in first])
         counted = [replace(match, points=count) for match, count in zip(first, counts, strict=True)]
