@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -75,8 +76,7 @@ def run(
                 Driver(store, cluster, lambda job: _need(job, cpus), _tell).drive(jobs)
             finally:
                 cluster.close()
-    failed = _print_status(store, jobs)
-    if failed:
+    if _print_sums(store, jobs)["failed"]:
         raise typer.Exit(FAILED)
 
 
@@ -89,7 +89,10 @@ def status(folder: Store) -> None:
     from recon.fleet.store import FleetStore
 
     store = FleetStore(folder)
-    _print_status(store, list(store.jobs()))
+    jobs = store.jobs()
+    for job in jobs:
+        _tell(job, store.state(job.name))
+    _print_sums(store, jobs)
 
 
 @app.command(options_metavar="[OPTIONS]")
@@ -206,18 +209,19 @@ def _split(options: str) -> list[str]:
 
 
 def _arguments(source: str, options: tuple[str, ...]) -> dict[str, object]:
-    """The options of ``recon run``, parsed. Raises typer.BadParameter and its like for those that do not exist."""
+    """The options of ``recon run``, parsed. Raises SettingsError for one that does not exist or cannot be read."""
     from typer.main import get_command
 
     from cli import run as runs
 
-    alone = typer.Typer()
-    alone.command()(runs.plan)
+    alone = typer.Typer(add_completion=False)
+    alone.command(add_help_option=False)(runs.plan)
     command = get_command(alone)
     try:
         found = command.make_context("recon run", [source, *options]).params
     except USAGE_ERROR as error:
-        raise SettingsError(f"The options of {source} cannot work: {one_line(str(error))}") from error
+        why = one_line(error.format_message()).replace("Value error, ", "").rstrip(".")
+        raise SettingsError(f"The options of {source} cannot work: {why}. See recon run --help.") from error
     for name, value in (("overwrite", found["overwrite"]), ("resume", found["resume"]), ("out", found["out"])):
         if value:
             raise SettingsError(f"The options of {source} cannot hold --{name}: recon fleet run decides it.")
@@ -250,17 +254,15 @@ def _line(job: Job, state: State) -> str:
     return "  ".join(filter(None, (words.rstrip(), where, one_line(state.sentence)))).rstrip()
 
 
-def _print_status(store: FleetStore, jobs: list[Job]) -> int:
-    """Print a line for every map that is not done, or for all if they are few, and the sums; returns those failed."""
-    states = {job.name: store.state(job.name) for job in jobs}
-    for job in jobs:
-        typer.echo(_line(job, states[job.name]))
-    counts = Counter("lost" if state.is_lost else state.phase for state in states.values())
-    frames, seconds = (sum(getattr(state, name) for state in states.values()) for name in ("frames", "seconds"))
+def _print_sums(store: FleetStore, jobs: Sequence[Job]) -> Counter[str]:
+    """Print how many maps are in each phase, which are returned, and what they cost."""
+    states = [store.state(job.name) for job in jobs]
+    counts = Counter("lost" if state.is_lost else state.phase for state in states)
+    frames, seconds = (sum(getattr(state, name) for state in states) for name in ("frames", "seconds"))
     rate = f", {frames / seconds:.1f} a second of work" if seconds else ""
     phases = ", ".join(f"{counts[phase]} {phase}" for phase in ("done", "running", "waiting", "lost", "failed"))
     typer.echo(f"{len(jobs)} maps: {phases}. {frames} frames{rate}.")
-    return counts["failed"]
+    return counts
 
 
 def _interrupted(out: Path) -> str:
