@@ -20,13 +20,20 @@ if TYPE_CHECKING:
     from recon.fleet.store import FleetStore, Job, State
     from retrieval.fleet.merge import FleetMerged
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Map many sources: run, status, merge, locate.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Map many sources: run, status, merge, locate, serve."
+)
 FAILED = 1
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, which is part of typer
 NAME_WIDTH = 28
 NAMES_SHOWN = 8
+LOOPBACK = "127.0.0.1"
 MERGE_MEMORY = 2_000_000_000  # bytes, an assumption: recon plan estimates no merges
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of a fleet's run.")]
+Address = Annotated[str | None, typer.Option(metavar="RAY", help="Ray cluster, or auto.  [default: start Ray here]")]
+RunOptions = Annotated[str, typer.Option(metavar="TEXT", help='Options of recon run, such as "--size 640".')]
+Cpus = Annotated[float, typer.Option(min=1, help="Processors per source.")]
+Retries = Annotated[int, typer.Option(min=0, help="Further attempts after a crash or a lost machine.")]
 
 
 @app.command(options_metavar="--out STORE [OPTIONS]")
@@ -36,15 +43,13 @@ def run(
     ],
     *,
     out: Annotated[Path, typer.Option(metavar="STORE", help="Folder that all machines share.")],
-    address: Annotated[
-        str | None, typer.Option(metavar="RAY", help="Ray cluster, or auto.  [default: start Ray here]")
-    ] = None,
-    options: Annotated[str, typer.Option(metavar="TEXT", help='Options of recon run, such as "--size 640".')] = "",
+    address: Address = None,
+    options: RunOptions = "",
     part_frames: Annotated[
         int | None, typer.Option(help="Cut longer sources into parts, merged afterwards.  [default: cut none]")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=1, help="Processors per source.")] = 2,
-    retries: Annotated[int, typer.Option(min=0, help="Further attempts after a crash or a lost machine.")] = 2,
+    cpus: Cpus = 2,
+    retries: Retries = 2,
 ) -> None:
     """Map every source of LIST into STORE.
 
@@ -183,6 +188,62 @@ def locate(
     localiser.close()
     if unreadable:
         raise SourceError(f"{unreadable} of the photos cannot be read.")
+
+
+@app.command(options_metavar="[OPTIONS]")
+def serve(
+    folder: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store, made if it is missing.")],
+    *,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen at; nothing is encrypted.")
+    ] = LOOPBACK,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    max_gb: Annotated[float, typer.Option(min=0.001, help="Largest video in GB.")] = 4,
+    address: Address = None,
+    options: RunOptions = "",
+    cpus: Cpus = 2,
+    retries: Retries = 2,
+) -> None:
+    """Receive videos over HTTP, map them into STORE, and locate photos.
+
+    STORE/token has the password of all requests; /docs describes them. Ctrl-C ends; the same command continues.
+    """
+    from recon.core.files import make_folder
+    from recon.fleet.driver import Driver
+    from recon.fleet.merging import Merging
+    from recon.fleet.ray_cluster import RayCluster
+    from recon.fleet.store import FleetStore
+    from recon.fleet.uploads import Uploads
+    from recon.store.lock import sole_writer
+    from retrieval.fleet.server import serve as serving
+
+    given = _split(options)
+    _arguments("uploads", tuple(given))
+    store = FleetStore(folder.absolute())
+    make_folder(folder)
+    with sole_writer(store.folder, "recon fleet serve"), ended_with(lambda: _interrupted(folder)):
+        uploads = Uploads(store, given)
+        store.reset(uploads.jobs)
+        merging = Merging(store, lambda sentence: typer.echo(f"note: {sentence}", err=True))
+        cluster = RayCluster(store.folder, retries, address)
+
+        def tell(job: Job, state: State) -> None:
+            _tell(job, state)
+            if state.phase == "done":
+                merging.note()
+
+        def arriving() -> list[Job]:
+            merging.tend()
+            return uploads.arrived()
+
+        try:
+            with serving(store, uploads, host, port, round(max_gb * 1e9)) as url:
+                _print_sums(store, uploads.jobs)
+                typer.echo(f"{url}/docs describes the requests. The password is in {folder / 'token'}.")
+                Driver(store, cluster, lambda job: _need(job, cpus), tell).drive(uploads.jobs, arriving)
+        finally:
+            merging.close()
+            cluster.close()
 
 
 def _print_atlas(found: FleetMerged, maps: int, out: Path | None) -> None:
