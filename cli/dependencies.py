@@ -25,6 +25,7 @@ EXTRAS = {
     "pyarrow": "fleet",
     "fastapi": "fleet",
     "fastapi-offline": "fleet",
+    "starlette": "fleet",
     "uvicorn": "fleet",
 }  # of pyproject.toml, by the packages that they add
 POSIX_MODULES = ("fcntl", "resource")
