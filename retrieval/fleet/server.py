@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import os
 import secrets
 import shutil
@@ -121,8 +122,18 @@ def serve(store: FleetStore, uploads: Uploads, host: str, port: int, most_bytes:
         try:
             yield f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         finally:
-            server.should_exit = True
-            thread.join()
+            with _silent(logging.getLogger("uvicorn.error")):  # what is cut off now is no fault
+                server.should_exit = True
+                thread.join()
+
+
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
 
 
 def token_of(folder: Path) -> str:
@@ -229,12 +240,21 @@ class Guard:
         if scope["type"] != "http":
             return
 
+        begun = False
+
         async def send_privately(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        await (self._refusal(Headers(scope=scope)) or self._app)(scope, receive, send_privately)
+        try:
+            await (self._refusal(Headers(scope=scope)) or self._app)(scope, receive, send_privately)
+        except asyncio.CancelledError:  # the server ends
+            if not begun:
+                farewell = JSONResponse({"detail": "The server was told to end. Ask again later."}, 503)
+                await farewell(scope, receive, send_privately)
 
     def _refusal(self, headers: Headers) -> Response | None:
         if not hmac.compare_digest(_password(headers.get("authorization", "")), self._token):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -205,6 +206,23 @@ def test_no_photo_is_located_before_there_are_maps(client: Client) -> None:
     sentence = "No map can be searched yet. Ask again once one is done."
     assert client.ask("POST", "/locate", photo.getvalue()) == (409, {"detail": sentence})
     assert client.ask("POST", "/locate", b"x" * 9, Content_Length=str(server.PHOTO_BYTES + 1))[0] == 413
+
+
+def test_who_waits_while_the_server_ends_is_told(
+    store: FleetStore, uploads: Uploads, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "FAREWELL", 0.2)
+    with serve(store, uploads, "127.0.0.1", 0, MOST_BYTES) as url:
+        client = Client(url, token_of(store.folder))
+        waiting = socket.create_connection(urlsplit(url).netloc.split(":"))  # type: ignore[arg-type]
+        head = f"PUT /videos/walk.mp4 HTTP/1.1\r\nHost: x\r\nAuthorization: {client.authorization}\r\n"
+        waiting.sendall(f"{head}Content-Length: 1000\r\n\r\nhalf".encode())
+        while not list((store.folder / "uploads").iterdir()):
+            time.sleep(0.01)
+    with waiting:
+        assert waiting.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert list((store.folder / "uploads").iterdir()) == []
+    assert caplog.records == []
 
 
 def test_a_place_to_listen_and_a_token_must_be_good(store: FleetStore, uploads: Uploads) -> None:
