@@ -24,7 +24,7 @@ from recon.sources import open_source
 from recon.sources.kinds import VIDEO_SUFFIXES
 
 FOLDER, COMING = "uploads", ".coming-"
-LONGEST_NAME = 100
+LONGEST_NAME = 100  # bytes
 # Of FFmpeg. Others are lists of files and addresses, which it would read as well.
 FORMATS = "asf,avi,dv,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,ogg,webm,yuv4mpegpipe"
 
@@ -47,20 +47,22 @@ class Uploads:
     def begin(self, file: str) -> Upload:
         """A new video, to be written. Raises SettingsError if its name is of no video or not free, and OutputError."""
         name, suffix = map_name(Path(file).stem), Path(file).suffix.lower()
-        if not name or len(name) > LONGEST_NAME or suffix not in VIDEO_SUFFIXES:
+        if not name or len(name.encode()) > LONGEST_NAME or suffix not in VIDEO_SUFFIXES:
             kinds = " ".join(one.removeprefix(".") for one in VIDEO_SUFFIXES)
             raise SettingsError(
-                f"{file[:LONGEST_NAME]} is no name for a video: give at most {LONGEST_NAME} characters and one of the "
+                f"{file[:LONGEST_NAME]} is no name for a video: give at most {LONGEST_NAME} bytes and one of the "
                 f"endings {kinds}."
             )
-        if any(job.name == name for job in self._store.jobs()) or self._store.map_of(name).exists():
-            raise NameTakenError(f"There is a map {name} already. Choose another name.")
+        self._require_free(name)
         return Upload(self, self._folder / f"{name}{suffix}")
 
-    def take(self, video: Path) -> Job:
-        """Make a received video a source of the store."""
+    def take(self, coming: Path, video: Path) -> Job:
+        """Make a received video a source of the store, as ``video``. Raises NameTakenError, and OutputError."""
         job = self._job(video)
         with self._taking:
+            self._require_free(job.name)  # another video of this name may have come meanwhile
+            coming.rename(video)
+            sync_folder(video.parent)
             self._store.extend([job])
         self._new.put(job)
         return job
@@ -73,6 +75,10 @@ class Uploads:
                 new.append(self._new.get_nowait())
             except Empty:
                 return new
+
+    def _require_free(self, name: str) -> None:
+        if any(job.name == name for job in self._store.jobs()) or self._store.map_of(name).exists():
+            raise NameTakenError(f"There is a map {name} already. Choose another name.")
 
     def _job(self, video: Path) -> Job:
         return Job(map_name(video.stem), "run", str(video), self._options)
@@ -103,16 +109,14 @@ class Upload:
             raise _unwritable(self._video, error) from error
 
     def finish(self) -> Job:
-        """Take the video. Raises SourceError if it is none, and OutputError."""
+        """Take the video. Raises SourceError if it is none, NameTakenError, and OutputError."""
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise _unwritable(self._video, error) from error
         self._require_video()
-        self._coming.rename(self._video)
-        sync_folder(self._video.parent)
-        return self._uploads.take(self._video)
+        return self._uploads.take(self._coming, self._video)
 
     def _require_video(self) -> None:
         import av  # noqa: PLC0415 - heavy

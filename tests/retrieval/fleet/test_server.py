@@ -17,7 +17,7 @@ from PIL import Image
 from recon.core.errors import SettingsError
 from recon.core.types import SparsePoints
 from recon.fleet.store import FleetStore, Job, State
-from recon.fleet.uploads import Uploads
+from recon.fleet.uploads import NameTakenError, Uploads
 from recon.store.map import MapStore
 from retrieval.fleet import server
 from retrieval.fleet.server import serve, token_of
@@ -87,7 +87,7 @@ def test_a_video_becomes_a_source_and_a_restart_knows_it(
             422,
             "list.ts is no video of a known",
         ),
-        ("walk.exe", b"", 400, "walk.exe is no name for a video: give at most 100 characters"),
+        ("walk.exe", b"", 400, "walk.exe is no name for a video: give at most 100 bytes"),
         ("...mp4", b"", 400, "...mp4 is no name for a video"),
         ("a" * 200 + ".mp4", b"", 400, "is no name for a video"),
         ("walk.mp4", b"0" * (MOST_BYTES + 1), 413, f"The body has {MOST_BYTES + 1} bytes; at most {MOST_BYTES} are"),
@@ -119,6 +119,12 @@ def test_uploads_are_bounded(
     assert list((store.folder / "uploads").iterdir()) == []
     with uploads.begin("walk.mkv"):
         assert client.ask("PUT", "/videos/walk.mkv", video)[0] == 409  # by somebody else, at the same time
+    with uploads.begin("two.mkv") as other:
+        assert client.ask("PUT", "/videos/two.mp4", video)[0] == 201
+        other.write(video)
+        with pytest.raises(NameTakenError, match="There is a map two already"):
+            other.finish()  # it would take the place of the first
+    assert [file.name for file in (store.folder / "uploads").iterdir()] == ["two.mp4"]
     with monkeypatch.context() as full:
         full.setattr(server, "SPARE_BYTES", 1 << 60)
         assert client.ask("PUT", "/videos/walk.mp4", video)[0] == 507
