@@ -23,6 +23,10 @@ EXTRAS = {
     "ray": "fleet",
     "lancedb": "fleet",
     "pyarrow": "fleet",
+    "fastapi": "fleet",
+    "fastapi-offline": "fleet",
+    "starlette": "fleet",
+    "uvicorn": "fleet",
 }  # of pyproject.toml, by the packages that they add
 POSIX_MODULES = ("fcntl", "resource")
 OWN_PACKAGES = ("recon", "retrieval", "viewer", "cli")
@@ -39,7 +43,7 @@ def explain(error: ImportError | OSError) -> DependencyError | None:
         )
         return DependencyError(f"The system library {name} is not installed. {remedy}")
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OWN_PACKAGES:
-        name = error.name.split(".")[0]
+        name = error.name.split(".")[0].replace("_", "-")
         if name in POSIX_MODULES:
             return DependencyError("This program needs Linux or macOS. On Windows, run it in WSL 2.")
         what, how = ("it", f"'.[{EXTRAS[name]}]'") if name in EXTRAS else ("all packages", ".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,13 +20,20 @@ if TYPE_CHECKING:
     from recon.fleet.store import FleetStore, Job, State
     from retrieval.fleet.merge import FleetMerged
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Map many sources: run, status, merge, locate.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Map many sources: run, status, merge, locate, serve."
+)
 FAILED = 1
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, which is part of typer
 NAME_WIDTH = 28
 NAMES_SHOWN = 8
+LOOPBACK = "127.0.0.1"
 MERGE_MEMORY = 2_000_000_000  # bytes, an assumption: recon plan estimates no merges
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of a fleet's run.")]
+Address = Annotated[str | None, typer.Option(metavar="RAY", help="Ray cluster, or auto.  [default: start Ray here]")]
+RunOptions = Annotated[str, typer.Option(metavar="TEXT", help='Options of recon run, such as "--size 640".')]
+Cpus = Annotated[float, typer.Option(min=1, help="Processors per source.")]
+Retries = Annotated[int, typer.Option(min=0, help="Further attempts after a crash or a lost machine.")]
 
 
 @app.command(options_metavar="--out STORE [OPTIONS]")
@@ -35,15 +43,13 @@ def run(
     ],
     *,
     out: Annotated[Path, typer.Option(metavar="STORE", help="Folder that all machines share.")],
-    address: Annotated[
-        str | None, typer.Option(metavar="RAY", help="Ray cluster, or auto.  [default: start Ray here]")
-    ] = None,
-    options: Annotated[str, typer.Option(metavar="TEXT", help='Options of recon run, such as "--size 640".')] = "",
+    address: Address = None,
+    options: RunOptions = "",
     part_frames: Annotated[
         int | None, typer.Option(help="Cut longer sources into parts, merged afterwards.  [default: cut none]")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=1, help="Processors per source.")] = 2,
-    retries: Annotated[int, typer.Option(min=0, help="Further attempts after a crash or a lost machine.")] = 2,
+    cpus: Cpus = 2,
+    retries: Retries = 2,
 ) -> None:
     """Map every source of LIST into STORE.
 
@@ -75,8 +81,7 @@ def run(
                 Driver(store, cluster, lambda job: _need(job, cpus), _tell).drive(jobs)
             finally:
                 cluster.close()
-    failed = _print_status(store, jobs)
-    if failed:
+    if _print_sums(store, jobs)["failed"]:
         raise typer.Exit(FAILED)
 
 
@@ -89,7 +94,10 @@ def status(folder: Store) -> None:
     from recon.fleet.store import FleetStore
 
     store = FleetStore(folder)
-    _print_status(store, list(store.jobs()))
+    jobs = store.jobs()
+    for job in jobs:
+        _tell(job, store.state(job.name))
+    _print_sums(store, jobs)
 
 
 @app.command(options_metavar="[OPTIONS]")
@@ -182,6 +190,62 @@ def locate(
         raise SourceError(f"{unreadable} of the photos cannot be read.")
 
 
+@app.command(options_metavar="[OPTIONS]")
+def serve(
+    folder: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store, made if it is missing.")],
+    *,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen at; nothing is encrypted.")
+    ] = LOOPBACK,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    max_gb: Annotated[float, typer.Option(min=0.001, help="Largest video in GB.")] = 4,
+    address: Address = None,
+    options: RunOptions = "",
+    cpus: Cpus = 2,
+    retries: Retries = 2,
+) -> None:
+    """Receive videos over HTTP, map them into STORE, and locate photos.
+
+    STORE/token has the password of all requests; /docs describes them. Ctrl-C ends; the same command continues.
+    """
+    from recon.core.files import make_folder
+    from recon.fleet.driver import Driver
+    from recon.fleet.merging import Merging
+    from recon.fleet.ray_cluster import RayCluster
+    from recon.fleet.store import FleetStore
+    from recon.fleet.uploads import Uploads
+    from recon.store.lock import sole_writer
+    from retrieval.fleet.server import serve as serving
+
+    given = _split(options)
+    _arguments("uploads", tuple(given))
+    store = FleetStore(folder.absolute())
+    make_folder(folder)
+    with sole_writer(store.folder, "recon fleet serve"), ended_with(lambda: _interrupted(folder)):
+        uploads = Uploads(store, given)
+        store.reset(uploads.jobs)
+        merging = Merging(store, lambda sentence: typer.echo(f"note: {sentence}", err=True))
+        cluster = RayCluster(store.folder, retries, address)
+
+        def tell(job: Job, state: State) -> None:
+            _tell(job, state)
+            if state.phase == "done":
+                merging.note()
+
+        def arriving() -> list[Job]:
+            merging.tend()
+            return uploads.arrived()
+
+        try:
+            with serving(store, uploads, host, port, round(max_gb * 1e9)) as url:
+                _print_sums(store, uploads.jobs)
+                typer.echo(f"{url}/docs describes the requests. The password is in {folder / 'token'}.")
+                Driver(store, cluster, lambda job: _need(job, cpus), tell).drive(uploads.jobs, arriving)
+        finally:
+            merging.close()
+            cluster.close()
+
+
 def _print_atlas(found: FleetMerged, maps: int, out: Path | None) -> None:
     typer.echo(f"{maps} maps, {found.compared} new pairs compared.")
     for number, group in enumerate(found.atlas.groups, start=1):
@@ -206,18 +270,19 @@ def _split(options: str) -> list[str]:
 
 
 def _arguments(source: str, options: tuple[str, ...]) -> dict[str, object]:
-    """The options of ``recon run``, parsed. Raises typer.BadParameter and its like for those that do not exist."""
+    """The options of ``recon run``, parsed. Raises SettingsError for one that does not exist or cannot be read."""
     from typer.main import get_command
 
     from cli import run as runs
 
-    alone = typer.Typer()
-    alone.command()(runs.plan)
+    alone = typer.Typer(add_completion=False)
+    alone.command(add_help_option=False)(runs.plan)
     command = get_command(alone)
     try:
         found = command.make_context("recon run", [source, *options]).params
     except USAGE_ERROR as error:
-        raise SettingsError(f"The options of {source} cannot work: {one_line(str(error))}") from error
+        why = one_line(error.format_message()).replace("Value error, ", "").rstrip(".")
+        raise SettingsError(f"The options of {source} cannot work: {why}. See recon run --help.") from error
     for name, value in (("overwrite", found["overwrite"]), ("resume", found["resume"]), ("out", found["out"])):
         if value:
             raise SettingsError(f"The options of {source} cannot hold --{name}: recon fleet run decides it.")
@@ -250,17 +315,15 @@ def _line(job: Job, state: State) -> str:
     return "  ".join(filter(None, (words.rstrip(), where, one_line(state.sentence)))).rstrip()
 
 
-def _print_status(store: FleetStore, jobs: list[Job]) -> int:
-    """Print a line for every map that is not done, or for all if they are few, and the sums; returns those failed."""
-    states = {job.name: store.state(job.name) for job in jobs}
-    for job in jobs:
-        typer.echo(_line(job, states[job.name]))
-    counts = Counter("lost" if state.is_lost else state.phase for state in states.values())
-    frames, seconds = (sum(getattr(state, name) for state in states.values()) for name in ("frames", "seconds"))
+def _print_sums(store: FleetStore, jobs: Sequence[Job]) -> Counter[str]:
+    """Print how many maps are in each phase, which are returned, and what they cost."""
+    states = [store.state(job.name) for job in jobs]
+    counts = Counter("lost" if state.is_lost else state.phase for state in states)
+    frames, seconds = (sum(getattr(state, name) for state in states) for name in ("frames", "seconds"))
     rate = f", {frames / seconds:.1f} a second of work" if seconds else ""
     phases = ", ".join(f"{counts[phase]} {phase}" for phase in ("done", "running", "waiting", "lost", "failed"))
     typer.echo(f"{len(jobs)} maps: {phases}. {frames} frames{rate}.")
-    return counts["failed"]
+    return counts
 
 
 def _interrupted(out: Path) -> str:

@@ -17,12 +17,13 @@ VERSION = 1
 
 def write_locations(path: Path, folder: Path, found: Iterable[tuple[str, Location]]) -> None:
     """Write the locations of named photos in the map in ``folder``. Raises OutputError."""
-    photos = [{"photo": name} | _content(location) for name, location in found]
+    photos = [{"photo": name} | content_of(location) for name, location in found]
     text = json.dumps({"version": VERSION, "map": str(folder.resolve()), "photos": photos}, indent=1)
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def _content(location: Location) -> dict[str, Any]:
+def content_of(location: Location) -> dict[str, Any]:
+    """A location as JSON."""
     pose = location.world_from_cam
     return {
         "located": pose is not None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -49,16 +50,19 @@ class Driver:
     estimate: Callable[[Job], Need]
     tell: Callable[[Job, State], None]
 
-    def drive(self, jobs: Sequence[Job]) -> None:
+    def drive(self, jobs: Sequence[Job], arriving: Callable[[], Sequence[Job]] | None = None) -> None:
         """Do all jobs that are not done. A job that fails stops no other but those that need it.
 
-        If this is interrupted, all running jobs are, and they can be resumed.
+        arriving: asked about every second for the jobs that have come since; with it, this ends by an interruption
+        only. If this is interrupted, all running jobs are, and they can be resumed.
         """
         waiting = [job for job in jobs if self.store.state(job.name).phase != "done"]
         running: set[str] = set()
         try:
-            while waiting or running:
-                waiting = self._submitted(waiting, running)
+            while waiting or running or arriving:
+                waiting = self._submitted([*waiting, *(arriving() if arriving else ())], running)
+                if not running and arriving:
+                    time.sleep(WAIT_SECONDS)
                 for job, state in self.cluster.wait(WAIT_SECONDS) if running else ():
                     running.remove(job.name)
                     self.tell(job, state)

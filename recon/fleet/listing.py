@@ -39,7 +39,7 @@ def read_list(text: str, options: Sequence[str] = ()) -> list[Listed]:
     if path.suffix.lower() == ".csv" and path.is_file():
         rows = _rows(path)
     elif path.is_dir():
-        rows = [{"source": str(child)} for child in natsorted(path.iterdir()) if _is_source(child)]
+        rows = [{"source": str(child)} for child in sources_in(path)]
     else:
         rows = [{"source": str(found)} for found in natsorted(glob.glob(str(path)))]  # noqa: PTH207 - may be absolute
     if not rows:
@@ -53,6 +53,16 @@ def read_list(text: str, options: Sequence[str] = ()) -> list[Listed]:
         both = " and ".join(one.source for one in listed if one.name == twice)
         raise SettingsError(f"{both} would both make the map {twice}. Give them names in a CSV file: source,name.")
     return listed
+
+
+def sources_in(folder: Path) -> list[Path]:
+    """The videos of a folder and its subfolders with images, in natural order."""
+    return [child for child in natsorted(folder.iterdir()) if _is_source(child)]
+
+
+def map_name(text: str) -> str:
+    """The name of a map, of letters, digits, ``_``, ``-`` and dots inside it; empty if ``text`` gives none."""
+    return UNSAFE.sub("_", text).strip("._")
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -78,7 +88,7 @@ def _beside(path: Path, source: str) -> str:
 
 def _listed(row: dict[str, str], options: Sequence[str]) -> Listed:
     source = str(Path(row["source"]).expanduser().absolute())
-    name = UNSAFE.sub("_", row.get("name") or _stem(Path(source))).strip("._")
+    name = map_name(row.get("name") or _stem(Path(source)))
     if not name:
         raise SettingsError(f"{row.get('name') or source} gives no name for a map. Name it in a CSV file: source,name.")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ class RayCluster:
         self._folder, self._retries, self._program = folder, retries, tuple(program)
         self._running: dict[Any, Job] = {}
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # tasks without a GPU keep CUDA as it is
+        on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address=address or "local",  # without an address, Ray would join a cluster that happens to run here
@@ -44,6 +46,7 @@ class RayCluster:
                 f"Ray cannot be reached at {address or 'this machine'} ({short(error)}). Start it with ray start "
                 "--head and, on other machines, ray start --address; all need the same token."
             ) from error
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own would end this process with the signal's number
         self._work = ray.remote(max_retries=retries, retry_exceptions=False)(work)
 
     @property

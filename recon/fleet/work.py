@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import recon
 from recon.fleet.store import FleetStore, Job, State
@@ -76,14 +77,7 @@ def _attempted(store: FleetStore, job: Job, program: Sequence[str]) -> State:
     _noted(store, job, now(phase="running", frames=store.mapped(job.name), sentence=""))
     with store.log_of(job.name).open("ab") as log:
         began = log.tell()
-        process = subprocess.Popen(
-            [*program, *command_of(store, job)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=_environment(),
-            preexec_fn=_dying_with_parent(),  # noqa: PLW1509 - it only makes a system call
-        )
+        process = begun([*program, *command_of(store, job)], log)
         try:
             beat = time.monotonic()
             while process.poll() is None:
@@ -92,10 +86,10 @@ def _attempted(store: FleetStore, job: Job, program: Sequence[str]) -> State:
                     beat = time.monotonic()
                     _noted(store, job, now(phase="running", frames=store.mapped(job.name), sentence=""))
         except BaseException:
-            _end(process)
+            end(process)
             _noted(store, job, replace(now(phase="waiting", frames=store.mapped(job.name)), attempts=before.attempts))
             raise
-    said = _last_sentence(store.log_of(job.name), began)
+    said = last_sentence(store.log_of(job.name), began)
     frames, code = store.mapped(job.name), process.returncode
     if store.is_done(job.name):
         return _noted(store, job, now(phase="done", frames=frames, sentence=said if code == INCOMPLETE else ""))
@@ -112,7 +106,20 @@ def _noted(store: FleetStore, job: Job, state: State) -> State:
     return state
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def begun(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A process of the program, which writes into ``log`` and ends with the thread that began it, if need be."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=_environment(),
+        preexec_fn=_dying_with_parent(),  # noqa: PLW1509 - it only makes a system call
+    )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt a process as Ctrl-C does, and wait until it has written what it has."""
     process.send_signal(signal.SIGINT)
     try:
         process.wait(PATIENCE)
@@ -146,7 +153,7 @@ def _dying_with_parent() -> Callable[[], object] | None:
     return lambda: system.prctl(DIES_WITH_PARENT, signal.SIGKILL)
 
 
-def _last_sentence(log: Path, began: int) -> str:
+def last_sentence(log: Path, began: int) -> str:
     """The last line that the program printed in an attempt."""
     with log.open("rb") as file:
         file.seek(began)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from recon.fleet.store import FleetStore, Job, State
+from recon.fleet.uploads import Uploads
+from tests.cases.videos import Track, write_video
 from tests.cli.conftest import Recon
+from tests.retrieval.fleet.http import Client
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -23,6 +32,9 @@ def photos(tmp_path: Path) -> Path:
     ("options", "sentence"),
     [
         ("--sise 640", "cannot work: No such option: --sise"),
+        ("--help", "cannot work: No such option: --help"),
+        ("--size big", "cannot work: Invalid value for '--size': Input should be a valid integer"),
+        ("--depth flat", "Invalid value for '--depth': 'flat' is not one of 'filled', 'classical'. See recon run"),
         ("--resume", "cannot hold --resume: recon fleet run decides it"),
         ("--masks 'a", "--options cannot be read"),
     ],
@@ -71,3 +83,26 @@ def test_nothing_is_merged_or_located_without_maps(recon: Recon, photos: Path, t
     outcome = recon("fleet", "locate", str(tmp_path), str(photos / "a" / "0.png"))
     assert outcome.code == 2
     assert "no place store yet. Make it: recon fleet merge" in outcome.err
+
+
+def test_a_server_ends_with_sigterm_and_loses_nothing(tmp_path: Path) -> None:
+    """The whole program: Ray maps a video that was sent, until it is told to end."""
+    folder = tmp_path / "store"
+    command = [sys.executable, "-m", "cli", "fleet", "serve", str(folder), "--port", "0", "--options", "--size 320"]
+    pictures = [np.full((48, 64, 3), 2 * number, np.uint8) for number in range(100)]
+    video = write_video(tmp_path / "walk.mp4", Track(pictures)).read_bytes()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        program.stdout.readline()
+        url = program.stdout.readline().split("/docs")[0]
+        client = Client(url, (folder / "token").read_text())
+        assert client.ask("PUT", "/videos/walk.mp4", video)[0] == 201
+        while client.ask("GET", "/maps/walk")[1]["phase"] == "waiting":
+            time.sleep(0.1)
+        program.send_signal(signal.SIGTERM)
+        _, said = program.communicate(timeout=60)
+    assert program.returncode == 143
+    assert said.startswith("Interrupted. Finished chunks are kept; the same command continues")
+    store = FleetStore(folder)
+    assert (store.state("walk").phase, store.state("walk").attempts) == ("waiting", 0)
+    assert Uploads(store).jobs == (Job("walk", "run", str(folder / "uploads" / "walk.mp4"), ("--size", "320")),)

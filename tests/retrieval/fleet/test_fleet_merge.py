@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from recon.core.errors import MapError
 from recon.core.similarity import Sim3
 from recon.fleet.store import FleetStore, Job
+from recon.fleet.uploads import Uploads
 from recon.lab.synthetic.look_alikes import redecorated
 from recon.store.map import open_map
 from retrieval.fleet import merge as merging
 from retrieval.fleet.locate import FleetLocaliser
 from retrieval.fleet.merge import merge_fleet, read_atlas, world_from_map
+from retrieval.fleet.server import serve, token_of
+from tests.retrieval.fleet.http import Client
 from tests.retrieval.maps import MAP_FROM_ROOM, as_frame, make_room_map, true_pose
 from tests.retrieval.test_merge import FIRST, OTHER_FROM_ROOM, SECOND, sample_map
 
@@ -71,6 +76,13 @@ def test_a_fleet_is_merged_step_by_step(store: FleetStore, tmp_path: Path, monke
     assert found.location.world_from_cam
     expected = true_pose(SECOND[0])
     assert np.linalg.norm(found.location.world_from_cam.translation - expected.translation) < 0.2
+
+    picture = io.BytesIO()
+    Image.fromarray(photo.image).save(picture, "PNG")
+    with serve(store, Uploads(store), "127.0.0.1", 0, 1) as url:
+        status, answer = Client(url, token_of(store.folder)).ask("POST", "/locate", picture.getvalue())
+    assert (status, answer["map"], answer["group"], answer["located"]) == (200, found.map, 0, True)
+    assert np.allclose(answer["world_from_cam"], found.location.world_from_cam.matrix(), atol=1e-6)
 
     (store.folder / "places" / "atlas.json").write_text(json.dumps({"version": 1, "maps": {"a": 3}}))
     with pytest.raises(MapError, match=r"atlas.json is damaged"):
