@@ -145,10 +145,10 @@ def prepare(
     network = NetworkSettings(weights, arithmetic, *chosen) if weights else None
     opened = open_source(source, options)
     description = opened.description
-    if camera_model and description.views > 1:
+    if description.views > 1 and (camera_model or intrinsics):
+        option = "--camera-model" if camera_model else "--intrinsics"
         raise SettingsError(
-            "--camera-model cannot be combined with 360-degree panoramas: the lens of their faces is known. Leave it "
-            "out."
+            f"{option} cannot be combined with 360-degree panoramas: the lens of their faces is known. Leave it out."
         )
     one = description.frames == len(description.sizes) == 1  # that can be opened
     if one and not description.rate and not resume:  # the length of a video is an estimate

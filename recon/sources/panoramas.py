@@ -69,7 +69,7 @@ class PanoramaSource:
     def description(self) -> SourceDescription:
         own = self._inside.description
         for size in own.sizes:
-            _require_whole(size, self._spec)
+            _require_whole(size, f"A panorama of {self._spec}")
         lens = self._lens
         return replace(own, frames=FACES * own.frames, sizes=((lens.width, lens.height),), lens=lens, views=FACES)
 
