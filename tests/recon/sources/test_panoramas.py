@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,13 @@ import pytest
 from PIL import Image as PillowImage
 
 from recon.core.errors import SettingsError, SourceError
+from recon.core.typed_json import typed
 from recon.core.types import Camera, Frame, PassedFrame, SkippedFrame
 from recon.settings import NetworkSettings, RunSettings
 from recon.sources import SourceOptions, open_source
 from recon.sources.panoramas import FACES, PanoramaSource, cut_face, lens_of_faces, rotation_of
 from recon.sources.spherical import is_tagged
+from recon.store.journal import FrameRecord, record
 from tests.panoramas import XMP, panorama, room_walls, seen, walk, write_film, write_panoramas
 
 HEIGHT = 128
@@ -147,3 +151,9 @@ def test_settings_know_the_lens_and_keep_panoramas_whole() -> None:
     ):
         with pytest.raises(SettingsError, match="the lens of their faces is known"):
             wrong.of_rig(lens, FACES)
+
+
+def test_the_journal_keeps_the_rig_of_a_frame(tmp_path: Path) -> None:
+    frame = frames_of(write_panoramas(tmp_path / "walk", walk(1), HEIGHT))[4]
+    kept = json.loads(json.dumps(asdict(record(frame))))
+    assert typed(kept, FrameRecord, tmp_path, "").mount == frame.mount
