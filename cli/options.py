@@ -28,6 +28,10 @@ Size = Annotated[int, typer.Option("--size", help="Longest side of the working i
 Topic = Annotated[
     str | None, typer.Option(metavar="NAME", help="Topic of the images in a ROS bag.  [default: the only one]")
 ]
+Equirectangular = Annotated[
+    bool,
+    typer.Option("--equirectangular", help="Take images for 360-degree panoramas, even if they are not tagged so."),
+]
 Masks = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Mask images; black areas are ignored.")]
 Keyframes = Annotated[
     Literal["auto", "all", "select"],
@@ -169,6 +173,6 @@ def chosen_lens(
     camera = description.lens if lens is None else None
     if intrinsics is not None:
         camera = calibrated_camera(intrinsics, lens, description.sizes)
-    elif camera:
+    elif camera and description.views == 1:
         typer.echo("note: the lens is the one that the recording states; --camera-model estimates it.", err=True)
     return (camera.model if camera else MODELS[lens or "radial"]), camera

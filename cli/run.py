@@ -19,6 +19,7 @@ from cli.options import (
     Compile,
     DenseDepth,
     Device,
+    Equirectangular,
     Every,
     Features,
     Fps,
@@ -103,6 +104,7 @@ def prepare(
     longest_side: Size = 1024,
     masks: Masks = None,
     topic: Topic = None,
+    equirectangular: Equirectangular = False,
     chunk: Chunk = 60,
     overlap: Overlap = 12,
     camera_model: Lens = None,
@@ -137,12 +139,17 @@ def prepare(
     from recon.sources.keyframes import keyframe_share
 
     viewers = chosen_viewers(viewer, web_host)
-    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras, topic)
+    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras, topic, equirectangular)
     memory = (memory_frames or None, memory_mib)
     chosen = device, pixels, *memory, compile_network, precision
     network = NetworkSettings(weights, arithmetic, *chosen) if weights else None
     opened = open_source(source, options)
     description = opened.description
+    if description.views > 1 and (camera_model or intrinsics):
+        option = "--camera-model" if camera_model else "--intrinsics"
+        raise SettingsError(
+            f"{option} cannot be combined with 360-degree panoramas: the lens of their faces is known. Leave it out."
+        )
     one = description.frames == len(description.sizes) == 1  # that can be opened
     if one and not description.rate and not resume:  # the length of a video is an estimate
         raise ReconstructionError(too_few(source, description.frames))
@@ -166,6 +173,8 @@ def prepare(
         features=features,
         places=places,
     )
+    if description.lens and description.views > 1:
+        settings = settings.of_rig(description.lens, description.views)
     finished = 0
     if resume:
         settings, finished = _resumed(source, opened, out, settings)

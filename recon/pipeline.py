@@ -93,6 +93,7 @@ def reconstruct_source(
             "recogniser=retrieval.recogniser.open_recogniser(settings.places), or leave places out."
         )
     workers = workers or Workers()
+    settings = fitting(settings, source)
     prepared = prepare_front_end(settings, workers)
     if settings.resume:
         finish_moving(out)
@@ -112,6 +113,16 @@ def reconstruct_source(
             front_end = prepared.start(Workplace(out / "map", tell, sorted(journal.frames)))
             task = Task(name, source, out, settings, workers, tracking)
             return Run(task, tell, journal, front_end, recogniser).execute()
+
+
+def fitting(settings: RunSettings, source: Source) -> RunSettings:
+    """The settings for a source; those for a rig know its lens. Raises SettingsError, see ``RunSettings.of_rig``."""
+    if source.status is not None:  # live, and no rig
+        return settings
+    description = source.description
+    if description.lens is None or description.views == 1:
+        return settings
+    return settings.of_rig(description.lens, description.views)
 
 
 def _tracked(

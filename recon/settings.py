@@ -167,5 +167,26 @@ class RunSettings:
         select = live or (has_points and not 0 < frames <= FEW_FRAMES)
         return self.with_keyframes("select" if select else "all")
 
+    def of_rig(self, lens: Camera, views: int) -> RunSettings:
+        """These settings for a rig of ``views`` cameras with a known lens: chunks consist of whole shots.
+
+        Raises SettingsError if they ask for another lens, or a network that estimates one.
+        """
+        options = {
+            "--weights": self.network is not None,
+            "--intrinsics": self.intrinsics not in (None, lens),
+            "--cameras": self.source.cameras != "auto",
+        }
+        for option, is_given in options.items():
+            if is_given:
+                raise SettingsError(
+                    f"{option} cannot be combined with 360-degree panoramas: the lens of their faces is known. "
+                    f"Leave {option} out."
+                )
+        chunk, overlap = (-(-frames // views) * views for frames in (self.chunk, self.overlap))
+        return replace(
+            self, intrinsics=lens, camera_model=lens.model, chunk=max(chunk, overlap + views), overlap=overlap
+        )
+
     def with_keyframes(self, keyframes: Keyframes) -> RunSettings:
         return replace(self, source=replace(self.source, keyframes=keyframes))

@@ -12,7 +12,9 @@ import numpy as np
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from recon.sources.ros_video import COMPRESSED_VIDEO, DEFINITION
 
 SECOND = 10**9
 STORAGE = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
@@ -25,6 +27,7 @@ class Messages:
     def __init__(self, version: int) -> None:
         self.version = version
         self.store = get_typestore(Stores.ROS1_NOETIC if version == 1 else Stores.ROS2_JAZZY)
+        self.store.register(get_types_from_msg(DEFINITION, COMPRESSED_VIDEO))
 
     def of(self, kind: str, *values: Any, **fields: Any) -> Any:
         return self.store.types[kind](*values, **fields)
@@ -47,6 +50,11 @@ class Messages:
     def compressed(self, time: float, pixels: Any, suffix: str = ".png") -> Any:
         _, data = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
         return self.of("sensor_msgs/msg/CompressedImage", self.header(time), suffix[1:], data.reshape(-1))
+
+    def packet(self, time: float, data: bytes, codec: str = "h264") -> Any:
+        """A message of a video."""
+        stamp, content = self.header(time).stamp, np.frombuffer(data, np.uint8)
+        return self.of(COMPRESSED_VIDEO, timestamp=stamp, frame_id="camera", data=content, format=codec)
 
     def camera_info(
         self, time: float, size: tuple[int, int], k: Sequence[float], d: Sequence[float] = (), model: str = "plumb_bob"

@@ -75,6 +75,21 @@ class Camera:
         return Camera(self.model, width, height, params + self.params[pixels:])
 
 
+@dataclass(frozen=True)
+class Mount:
+    """One camera of a rig, whose cameras are fixed to each other and take their frames together, as one shot.
+
+    rig: its name. number: of the camera, from 0, of ``count``; the frames of a shot are in this order and consecutive.
+    camera: the known lens. rotation: cam_from_rig (3, 3), by rows; the cameras share their optical centre.
+    """
+
+    rig: str
+    number: int
+    count: int
+    camera: Camera
+    rotation: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One upright image of the source.
@@ -84,7 +99,8 @@ class Frame:
     the run's image folder. original_size: (width, height) of that original. lens: frames with the same text share one
     camera. focal: from EXIF, in pixels of the original, 0 when unknown. mask: (height, width), True where the
     image may be used; all True when there is no mask. content: hash of the file that it comes from and, if
-    it has a mask, of that, see ``recon.sources.identity``; empty for cameras and streams.
+    it has a mask, of that, see ``recon.sources.identity``; empty for cameras and streams. mount: the camera of the rig
+    that took it, None for a camera of its own.
     """
 
     index: int
@@ -96,6 +112,12 @@ class Frame:
     focal: float
     mask: Mask
     content: str = ""
+    mount: Mount | None = None
+
+    @property
+    def shot(self) -> int:
+        """The index of the first frame that was taken together with this one; its own without a rig."""
+        return self.index - self.mount.number if self.mount else self.index
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from recon.depth.correlation import OUTSIDE, Patches, Volume, grey, two_best
 from recon.depth.local_search import search
 from recon.depth.views import Depth, PosedView, halved, relative_projection
 
+NO_PARALLAX = 0.02  # degrees
 FEWEST_POINTS = 8  # sparse points of a view, and those shared with another
 SMOOTH = 0.03  # relative; a larger change in depth between half-size pixels is a step
 
@@ -95,6 +96,8 @@ def select_sources(view: PosedView, views: list[PosedView], count: int, best_ang
         shared = np.isin(view.point_ids, other.point_ids) if other.index != view.index else np.zeros(0, bool)
         if shared.sum() >= FEWEST_POINTS:
             angles = triangulation_angles(points[shared], view.cam_from_chunk, other.cam_from_chunk)
+            if np.median(angles) < NO_PARALLAX:  # another camera of the rig: at any depth, it sees the same
+                continue
             width = np.where(angles < best_angle, best_angle / 3, 2 * best_angle)
             scores.append((float(np.exp(-0.5 * ((angles - best_angle) / width) ** 2).sum()), other))
     scores.sort(key=lambda item: (-item[0], item[1].index))

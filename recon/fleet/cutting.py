@@ -50,6 +50,11 @@ def cut(source: str, folder: Path, frames: int) -> list[Path]:
     """
     opened = open_source(source, SourceOptions())
     count = opened.description.frames
+    if opened.description.views > 1 and count > frames:
+        raise SourceError(
+            f"{source} has 360-degree panoramas, which are not cut into parts. Leave out --part-frames, or map it by "
+            "recon run."
+        )
     stretches = list(_stretches(count, frames))
     if len(stretches) < 2:
         return [Path(source)]

@@ -159,7 +159,7 @@ def _read_nerfstudio(path: Path) -> PosedImages:
 def _read_capture(folder: Path) -> PosedImages:
     try:
         images = tuple(_nerfstudio_image(path, frame) for path, frame in frames_of_capture(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise SourceError(f"The capture in {folder} is damaged: {_first_line(error)}.") from error
     return PosedImages(images, SparsePoints.empty())
 

@@ -55,7 +55,7 @@ class FrameLocaliser:
         self._frames = {frame.index: frame for frame in reconstruction.frames}
         self._indices = np.array(sorted(self._frames))
         self._keyframe = lru_cache(maxsize=3)(self._load)
-        self._cam_from_world: Array | None = None  # of the previous frame
+        self._cam_from_world: dict[int, Array | None] = {}  # of the previous frame of each camera
 
     def place(self, frame: Frame) -> PlacedFrame | SkippedFrame:
         """The frame's pose, or why it has none."""
@@ -63,27 +63,33 @@ class FrameLocaliser:
             return SkippedFrame(frame.index, frame.name, NO_POINTS, "passed")
         grey = small_grey(frame.image, SIDE)
         size = (grey.shape[1], grey.shape[0])
-        around = [self._keyframe(index, size) for index in self._neighbours(frame.index)]
+        around = [self._keyframe(index, size) for index in self._neighbours(frame)]
+        if not around:
+            return SkippedFrame(frame.index, frame.name, TOO_LITTLE, "passed")
+        number = frame.mount.number if frame.mount else 0
         cameras = dict.fromkeys(keyframe.placed.camera for keyframe in around)
         suiting = [camera for camera in cameras if (camera.width, camera.height) == frame.original_size]
-        starts = [start for start in (self._cam_from_world, around[0].placed.cam_from_world) if start is not None]
+        beginnings = self._cam_from_world.get(number), around[0].placed.cam_from_world
+        starts = [start for start in beginnings if start is not None]
         located = None
         for start in starts:  # in a zoom, either neighbour's lens may be wrong
             found = (locate(grey, around, camera, start) for camera in suiting)
             located = max(filter(None, found), key=lambda located: located.agreement, default=None)
             if located:
                 break
-        self._cam_from_world = located.cam_from_world if located else None
+        self._cam_from_world[number] = located.cam_from_world if located else None
         if located is None:
             return SkippedFrame(frame.index, frame.name, TOO_LITTLE, "passed")
         world_from_cam = Sim3.from_matrix(located.cam_from_world).inverse()
         return PlacedFrame(frame.index, frame.timestamp, frame.name, located.camera, world_from_cam)
 
-    def _neighbours(self, index: int) -> list[int]:
-        """The keyframes before and after, the nearer one first."""
-        after = int(np.searchsorted(self._indices, index))
-        found = [int(row) for row in self._indices[max(0, after - 1) : after + 1]]
-        return sorted(found, key=lambda other: abs(other - index))
+    def _neighbours(self, frame: Frame) -> list[int]:
+        """The keyframes before and after, of the same camera if it is one of a rig; the nearer one first."""
+        views = frame.mount.count if frame.mount else 1
+        own = self._indices[(self._indices - frame.index) % views == 0]
+        after = int(np.searchsorted(own, frame.index))
+        found = [int(row) for row in own[max(0, after - 1) : after + 1]]
+        return sorted(found, key=lambda other: abs(other - frame.index))
 
     def _load(self, index: int, size: tuple[int, int]) -> _Keyframe:
         placed = self._frames[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -27,6 +28,7 @@ SHARE_BEHIND = 0.1
 LARGE_ERROR = 0.005  # of the width
 LITTLE_ANGLE = np.radians(0.5)
 POINTS_ASKED = 2000
+SAME_CENTRE = 1e-9  # of the distance from the origin, or in map units: numerical noise
 
 
 def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Mapping[int, float]) -> tuple[str, ...]:
@@ -36,10 +38,32 @@ def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Map
     frame sees, in the world. Raises InsaneMapError if the map is certainly wrong.
     """
     ordered = [frames[index] for index in sorted(frames)]
-    found = _doubt_steps(ordered, points, depths)
+    shots = _shots(ordered)
+    first = [frame for frame in ordered if shots[frame.index] == frame.index]
+    found = _doubt_steps(first, points, depths)
     if len(points.positions):
-        found += _doubt_points(frames, points) + _doubt_joints(ordered, points) + _doubt_centres(ordered, points)
+        found += _doubt_points(frames, points) + _doubt_joints(first, _seen_by_shots(points, shots))
+        found += _doubt_centres(ordered, points)
     return tuple(found)
+
+
+def _shots(frames: list[PlacedFrame]) -> dict[int, int]:
+    """The first of the frames around each frame that have exactly the same centre, as only those of a rig have."""
+    shots: dict[int, int] = {}
+    for before, frame in zip([None, *frames], frames, strict=False):
+        together = before is not None and _coincide(before.world_from_cam.translation, frame.world_from_cam.translation)
+        shots[frame.index] = shots[before.index] if before is not None and together else frame.index
+    return shots
+
+
+def _coincide(one: Array, other: Array) -> bool:
+    return bool(np.linalg.norm(one - other) <= SAME_CENTRE * max(1.0, float(np.linalg.norm(one))))
+
+
+def _seen_by_shots(points: SparsePoints, shots: Mapping[int, int]) -> SparsePoints:
+    """The points as the first frames of shots would see them if they saw all around."""
+    indices = np.array([shots.get(index, index) for index in points.frame_indices.tolist()], dtype=np.int64)
+    return replace(points, frame_indices=indices)
 
 
 def _doubt_steps(frames: list[PlacedFrame], points: SparsePoints, depths: Mapping[int, float]) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 import pycolmap
@@ -75,7 +75,14 @@ def refine_map(
         return NO_MODEL
     if len(cam_from_world) < len(frames):
         add_frames(cache, options, model)
-    return without_loose(read_model(model))
+    return _held(database, read_model(model))
+
+
+def _held(database: MatchDatabase, model: SparseModel) -> SparseModel:
+    """``without_loose``, in which all frames of a shot hold each other."""
+    held = {database.shot(index) for index in without_loose(database.by_shot(model)).cam_from_model}
+    kept = [index for index in model.cam_from_model if database.shot(index) in held]
+    return model if len(kept) == len(model.cam_from_model) else model.restricted(kept, fewest=2)
 
 
 @stage("chunk adjustment")
@@ -233,7 +240,7 @@ def match_loops(database: MatchDatabase, loops: Sequence[Pair]) -> list[Pair]:
     frames = database.frames
     places = {index: place for place, index in enumerate(frames)}
     known = [(places[first], places[second]) for first, second in loops]
-    near = pairs_around(known, LOOP_REACH, len(frames))
+    near = pairs_around(known, LOOP_REACH * database.views, len(frames))
     return [(frames[a], frames[b]) for a, b in _match_new(database, [*known, *near], glance=False)]
 
 
@@ -282,7 +289,7 @@ def torn_neighbours(database: MatchDatabase, model: SparseModel) -> list[Pair]:
     Between two places that look alike, the mapper may follow wrong matches rather than those to the next frame. It says
     nothing about photos in no order, whose neighbours may match wrongly.
     """
-    following = pairwise(sorted(model.cam_from_model))
+    following = database.window(sorted(model.cam_from_model), (1,), reach=0)
     return [
         pair for pair in following if database.inliers(*pair) >= CLEAR_INLIERS and fitting(database, model, pair) < TORN
     ]

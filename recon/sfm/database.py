@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +21,9 @@ from numpy.typing import NDArray
 from recon.core.beside import beside
 from recon.core.errors import MapError, OutputError
 from recon.core.stopwatch import stage
-from recon.core.types import Camera, CameraModel, Frame
+from recon.core.types import Camera, CameraModel, Frame, Mount, SparseModel
 from recon.sfm.matching import AnyMatcher, Features, GuidedMatcher, ImageMatcher, Matcher, Pair
-from recon.sfm.pairs import most_alike
+from recon.sfm.pairs import most_alike, window_pairs
 from recon.sfm.stored_features import (
     descriptors_from_bytes,
     descriptors_to_bytes,
@@ -124,6 +125,51 @@ class MatchDatabase:
         """File name of a frame."""
         return self._frames[frame_index].name
 
+    def shot(self, frame_index: int) -> int:
+        """The first frame of those that were taken together with a frame; see ``Mount``."""
+        return self._frames[frame_index].shot
+
+    @property
+    def views(self) -> int:
+        """The most frames that were taken together."""
+        return max((frame.mount.count for frame in self._frames.values() if frame.mount), default=1)
+
+    def by_shot(self, model: SparseModel) -> SparseModel:
+        """The model with one frame for every shot: the first, which sees the points that any of them sees."""
+        if self.views == 1:
+            return model
+        first = {self.shot(index): index for index in sorted(model.cam_from_model, reverse=True)}
+        points = model.points
+        shots = np.array([first[self.shot(index)] for index in points.frame_indices.tolist()], dtype=np.int64)
+        _, kept = np.unique(np.column_stack([points.point_ids, shots]), axis=0, return_index=True)
+        once = replace(points, point_ids=points.point_ids[kept], frame_indices=shots[kept], pixels=points.pixels[kept])
+        indices = first.values()
+        return SparseModel(
+            {index: model.cam_from_model[index] for index in indices},
+            {index: model.cameras[index] for index in indices},
+            once,
+        )
+
+    def window(self, frame_indices: Sequence[int], steps: range | tuple[int, ...], *, reach: int = 1) -> list[Pair]:
+        """Pairs of frames ``steps`` shots apart. Of rigs, only frames of cameras whose numbers differ by at most
+        ``reach``, the last camera being next to the first.
+        """
+        shots: dict[int, list[int]] = {}
+        for index in frame_indices:
+            shots.setdefault(self.shot(index), []).append(index)
+        apart = window_pairs(sorted(shots), steps)
+        return [
+            pair for first, second in apart for pair in product(shots[first], shots[second]) if self._near(pair, reach)
+        ]
+
+    def _near(self, pair: Pair, reach: int) -> bool:
+        """Whether two cameras of a rig may see the same."""
+        first, second = (self._frames[index].mount for index in pair)
+        if first is None or second is None or first.rig != second.rig:
+            return True
+        between = abs(first.number - second.number)
+        return min(between, first.count - between) <= reach
+
     def add(self, frame: Frame) -> None:
         """Detect and store the features of a frame, unless they are stored already."""
         if frame.index in self._lens_of:
@@ -189,15 +235,16 @@ class MatchDatabase:
         glance: match only pairs whose largest features match (preemptive matching, Wu 2013), for each frame those with
         the most such matches, and do not search weak pairs for more matches. Use it for many pairs of which few
         overlap. tracked: frames among which a feature must have verified matches already, if the frame has enough of
-        those; others hardly ever make tracks.
+        those; others hardly ever make tracks. Frames of one shot count as tried: without parallax, they tell nothing.
         """
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
         if not missing:
             return
+        parallax = [pair for pair in missing if self.shot(pair[0]) != self.shot(pair[1])]
         if isinstance(self._matcher, ImageMatcher):
-            found: Iterable[_Matched] = self._match_images(self._matcher, missing)
+            found: Iterable[_Matched] = self._match_images(self._matcher, parallax)
         else:
-            alike = self._most_alike(self._matcher, missing) if glance else missing
+            alike = self._most_alike(self._matcher, parallax) if glance else parallax
             found = self._match_features(self._matcher, alike, guided=not glance, tracked=tracked)
         inliers = dict.fromkeys(missing, 0)
         for pair, matches, geometry in found:
@@ -431,8 +478,8 @@ class MatchDatabase:
             )
 
     def fixed_cameras(self) -> set[int]:
-        """Ids of the lenses that the user calibrated."""
-        return set(self._lenses.values()) if self._known else set()
+        """Ids of the lenses that are known: the user calibrated them, or they are those of a rig."""
+        return {number for index, number in self._lens_of.items() if self._known or self._frames[index].mount}
 
     def rare_lenses(self, frame_indices: Iterable[int]) -> set[int]:
         """Ids of lenses with a set focal length and few frames, too few for a growing map to refine them."""
@@ -467,20 +514,28 @@ class MatchDatabase:
         """
         cache = pycolmap.DatabaseCache()
         lens_of = {index: image_id(index) if apart else self._lens_of[index] for index in rows}
-        for number, index in sorted({number: index for index, number in lens_of.items()}.items()):
-            camera = self.camera(index)
+        cameras = {number: self.camera(index) for index, number in lens_of.items()}
+        for number, camera in sorted(cameras.items()):
             camera.camera_id = number
-            cache.add_rig(_rig(camera))
             cache.add_camera(camera)
+        rigs, rig_of = self._rigs(lens_of, cameras)
+        for rig in rigs:
+            cache.add_rig(rig)
         new_rows = {}
+        shots: dict[int, pycolmap.Frame] = {}
         for index, kept in rows.items():
             positions = self.positions(index)
             new_rows[index] = np.full(len(positions), -1, dtype=np.int64)
             new_rows[index][kept] = np.arange(len(kept))
             image = pycolmap.Image(image_name(index), positions[kept], lens_of[index], image_id(index))
-            image.frame_id = image_id(index)
-            cache.add_frame(_rig_frame(image))
+            shot = shots.setdefault(
+                self.shot(index), pycolmap.Frame(frame_id=image_id(index), rig_id=rig_of[lens_of[index]])
+            )
+            shot.add_data_id(image.data_id)
+            image.frame_id = shot.frame_id
             cache.add_image(image)
+        for shot in shots.values():
+            cache.add_frame(shot)
         for pair in self.verified_pairs(rows):
             geometry = self._database.read_two_view_geometry(image_id(pair[0]), image_id(pair[1]))
             matches = np.asarray(geometry.inlier_matches, dtype=np.int64).reshape(-1, 2)
@@ -489,6 +544,27 @@ class MatchDatabase:
             cache.correspondence_graph.add_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
         cache.correspondence_graph.finalize()
         return cache
+
+    def _rigs(
+        self, lens_of: Mapping[int, int], cameras: Mapping[int, pycolmap.Camera]
+    ) -> tuple[list[pycolmap.Rig], dict[int, int]]:
+        """The rigs of frames with these lenses, and the id of the rig of each lens; its first lens is the reference."""
+        owners = {number: index for index, number in lens_of.items()}
+        rigs: dict[str | int, pycolmap.Rig] = {}
+        references: dict[str, Mount] = {}
+        rig_of = {}
+        for number, index in sorted(owners.items()):
+            mount, sensor = self._frames[index].mount, cameras[number].sensor_id
+            name = mount.rig if mount else number
+            if mount and name in rigs:
+                rigs[name].add_sensor(sensor, _sensor_from_reference(references[mount.rig], mount))
+            else:
+                rigs[name] = pycolmap.Rig(rig_id=number)
+                rigs[name].add_ref_sensor(sensor)
+                if mount:
+                    references[mount.rig] = mount
+            rig_of[number] = rigs[name].rig_id
+        return list(rigs.values()), rig_of
 
     def relative_rotation(self, first: int, second: int) -> NDArray[np.float64] | None:
         """Rotation (3, 3) from camera ``first`` to ``second``, from their matches alone; None if undetermined."""
@@ -507,6 +583,8 @@ class MatchDatabase:
     def kind(self, frame_index: int) -> str:
         """The lens according to the source; frames with different texts have different lenses."""
         frame = self._frames[frame_index]
+        if frame.mount:
+            return f"{frame.mount.rig} {frame.mount.number}"
         match self.cameras:
             case "one":
                 return "{}x{}".format(*frame.original_size)
@@ -561,8 +639,8 @@ class MatchDatabase:
 
     def _new_camera(self, frame: Frame) -> pycolmap.Camera:
         width, height = frame.original_size
-        if self._known is not None:
-            known = self._known
+        known = frame.mount.camera if frame.mount else self._known
+        if known is not None:
             return pycolmap.Camera(
                 model=known.model, width=width, height=height, params=known.params, has_prior_focal_length=True
             )
@@ -593,6 +671,12 @@ def _rig(camera: pycolmap.Camera) -> pycolmap.Rig:
     rig = pycolmap.Rig(rig_id=camera.camera_id)
     rig.add_ref_sensor(camera.sensor_id)
     return rig
+
+
+def _sensor_from_reference(reference: Mount, mount: Mount) -> pycolmap.Rigid3d:
+    """From the axes of one camera of a rig to those of another."""
+    first, second = (np.reshape(one.rotation, (3, 3)) for one in (reference, mount))
+    return pycolmap.Rigid3d(pycolmap.Rotation3d(second @ first.T), np.zeros(3))
 
 
 def _rig_frame(image: pycolmap.Image) -> pycolmap.Frame:

@@ -276,9 +276,9 @@ class StructureFromMotion:
     def _match(self, number: int, chosen: list[int]) -> None:
         indices = [index for index in chosen if index not in self._mirrored]
         frames = sorted({*self._context, *indices})
-        self.database.match(window_pairs(frames, WINDOW))
+        self.database.match(self.database.window(frames, WINDOW))
         if shared_over(self.database, indices, WINDOW[-1]) > SLOW_SHARE:
-            self.database.match(window_pairs(frames, SLOW_WINDOW))
+            self.database.match(self.database.window(frames, SLOW_WINDOW))
         if not is_ordered(self.database, indices):
             self._tell(Notice(f"Chunk {number + 1}: neighbouring images show different things; matching all pairs."))
             self.database.match(window_pairs(indices, range(1, len(indices))))
@@ -286,7 +286,7 @@ class StructureFromMotion:
     def _leave_out_mirrored(self, chunk: Chunk) -> None:
         """Remove the features of mirrored frames, so that they are matched with nothing."""
         matcher = self._settings.matcher
-        if isinstance(matcher, ImageMatcher):
+        if isinstance(matcher, ImageMatcher) or self.database.views > 1:
             return
         found = find_mirrored(self.database, matcher, chunk.frames, chunk.overlap, self._mirrored) - self._mirrored
         if not found:
@@ -343,7 +343,7 @@ class StructureFromMotion:
         model, frames = mapped[0], sorted({*self._context, *indices})
         if not is_ordered(self.database, indices) or not torn_neighbours(self.database, model):
             return mapped
-        far = set(self.database.verified_pairs(frames)).difference(window_pairs(frames, NEIGHBOURS))
+        far = set(self.database.verified_pairs(frames)).difference(self.database.window(frames, NEIGHBOURS))
         geometries, misled_lenses = {pair: self.database.two_views(pair) for pair in far}, remember(self.database)
         for pair in far:
             self.database.forget(pair)
@@ -378,9 +378,9 @@ class StructureFromMotion:
 
     def _strengthen(self, model: SparseModel) -> bool:
         """Match closer frames if few points carry the scale; returns whether that was necessary."""
-        if not model.cam_from_model or weakest_link(model) >= ENOUGH_LINKS or self._is_spent:
+        if not model.cam_from_model or self._weakest_link(model) >= ENOUGH_LINKS or self._is_spent:
             return False
-        self.database.match(window_pairs(sorted(model.cam_from_model), CLOSE_WINDOW))
+        self.database.match(self.database.window(sorted(model.cam_from_model), CLOSE_WINDOW))
         return True
 
     def _map_with_lenses(self, number: int, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
@@ -457,7 +457,8 @@ class StructureFromMotion:
                 known = best.cam_from_model
             if effort == efforts[0] and best.cam_from_model:
                 missing = set(frames).difference(best.cam_from_model)
-                self.database.match(pair for pair in window_pairs(frames, WIDE_WINDOW) if missing.intersection(pair))
+                wide = self.database.window(frames, WIDE_WINDOW)
+                self.database.match(pair for pair in wide if missing.intersection(pair))
         return best, best_effort
 
     def _settle_lens(self, model: SparseModel, effort: Effort) -> SparseModel:
@@ -477,7 +478,8 @@ class StructureFromMotion:
             if self._is_spent:
                 break
             new, _ = self._escalate(sorted(model.cam_from_model), {}, EFFORTS[EFFORTS.index(effort) :])
-            if len(new.cam_from_model) < len(adjusted.cam_from_model) or 2 * weakest_link(new) < weakest_link(model):
+            weakened = 2 * self._weakest_link(new) < self._weakest_link(model)
+            if len(new.cam_from_model) < len(adjusted.cam_from_model) or weakened:
                 return adjusted
             self.database.update_cameras(new.cameras)
             is_back = largest_change(model, new) < SETTLED  # the next round would repeat this one
@@ -487,6 +489,9 @@ class StructureFromMotion:
         if change >= NOTABLE:
             self._tell(Notice(FLAT_LENS if is_nearly_flat(self.database, sorted(model.cam_from_model)) else UNSETTLED))
         return adjusted
+
+    def _weakest_link(self, model: SparseModel) -> int:
+        return weakest_link(self.database.by_shot(model))
 
     @property
     def _is_spent(self) -> bool:
@@ -548,11 +553,14 @@ def count_placed(model: SparseModel, indices: list[int]) -> int:
 
 def shared_over(database: MatchDatabase, indices: list[int], step: int) -> float:
     """Matches of frames ``step`` places apart, relative to neighbours; near 1 in slow motion."""
-    near, far = ([database.inliers(a, b) for a, b in window_pairs(indices, (gap,))] for gap in (1, step))
+    near, far = ([database.inliers(a, b) for a, b in database.window(indices, (gap,), reach=0)] for gap in (1, step))
     return float(np.median(far) / max(np.median(near), 1)) if far else 0.0
 
 
 def is_ordered(database: MatchDatabase, indices: list[int]) -> bool:
-    """Whether most frames match the next one, as in a walk or a ring of photos."""
-    neighbours = [max(database.inliers(a, b), 0) > 0 for a, b in window_pairs(indices, (1,))]
-    return sum(neighbours) >= ORDERED_SHARE * len(neighbours)
+    """Whether most frames match the next one, as in a walk or a ring of photos; of a rig, any of a shot."""
+    neighbours: dict[int, bool] = {}
+    for first, second in database.window(indices, (1,)):
+        shot = database.shot(first)
+        neighbours[shot] = neighbours.get(shot, False) or database.inliers(first, second) > 0
+    return sum(neighbours.values()) >= ORDERED_SHARE * len(neighbours)

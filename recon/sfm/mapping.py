@@ -113,6 +113,7 @@ def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.Incremental
     # COLMAP's default of 0 spends most of the time without effect.
     options.ba_local_function_tolerance = options.ba_global_function_tolerance = 1e-6
     options.ba_refine_focal_length = options.ba_refine_extra_params = effort.refine_lens
+    options.ba_refine_sensor_from_rig = False
     options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RANGE
     mapper, triangulation = options.mapper, options.triangulation
     mapper.abs_pose_refine_focal_length = mapper.abs_pose_refine_extra_params = False
@@ -131,11 +132,13 @@ def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.Incremental
 
 
 def place(model: pycolmap.Reconstruction, cam_from_model: dict[int, Array]) -> None:
-    """Set and register the poses of some frames of a model."""
+    """Set and register the poses of some frames of a model; the first of a shot gives the pose of its rig."""
     for index, pose in cam_from_model.items():
-        frame = model.frame(image_id(index))
-        frame.set_cam_from_world(model.image(image_id(index)).camera_id, pycolmap.Rigid3d(pose[:3]))
-        model.register_frame(image_id(index))
+        image = model.image(image_id(index))
+        shot = model.frame(image.frame_id)
+        if not shot.has_pose():
+            shot.set_cam_from_world(image.camera_id, pycolmap.Rigid3d(pose[:3]))
+            model.register_frame(shot.frame_id)
 
 
 def read_model(model: pycolmap.Reconstruction) -> SparseModel:

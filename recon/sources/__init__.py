@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +13,7 @@ from natsort import natsorted, ns
 
 from recon.core.errors import SettingsError, SourceError
 from recon.core.registry import Registry
-from recon.sources.base import Source, SourceDescription, SourceOptions
+from recon.sources.base import LARGEST_SIZE, Source, SourceDescription, SourceOptions
 from recon.sources.decoding import UnreadableImage, opened_image
 from recon.sources.images import ImageSource
 from recon.sources.kinds import IMAGE_SUFFIXES, RAW_SUFFIXES, VIDEO_SUFFIXES, is_bag, is_image, is_text
@@ -54,7 +54,7 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
     pattern. Images come in natural order (2 before 10), from the folder itself and not from its subfolders. An image is
     recognised by suffix or content; hidden files and all others are ignored. ``images_folder`` receives the upright
     original of every frame that is read, as ``Frame.name``: a hard link if the file is already an upright JPEG or PNG,
-    else a JPEG.
+    else a JPEG. 360-degree panoramas give the faces that ``recon.sources.panoramas`` cuts from them.
 
     Raises SourceError if there is nothing to read, SettingsError if the options do not suit this source, and, while
     iterating, OutputError if ``images_folder`` cannot be written.
@@ -68,12 +68,23 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
         if kind.takes(spec):
             if options.topic is not None and not kind.has_topics:
                 raise SettingsError(f"--topic applies to recordings of ROS, and {spec} is none. Leave it out.")
-            return kind.open(spec, options, images_folder)
+            return _perhaps_spherical(kind, spec, options, images_folder)
     if _is_live(spec):
         raise SourceError(f"{spec} is a live source: use recon live. If it is a file on a server, download it first.")
     if os.path.lexists(_path(spec)):
         raise SourceError(f"{spec} is neither a file nor a folder. Give an image folder, a video, or an image.")
     raise SourceError(f"{spec} does not exist. Give an image folder, a pattern such as 'a/*.jpg', or a video.")
+
+
+def _perhaps_spherical(kind: SourceKind, spec: str, options: SourceOptions, images_folder: Path | None) -> Source:
+    """The source of this kind; of 360-degree panoramas, their faces."""
+    source = kind.open(spec, options, images_folder)
+    if not (options.equirectangular or getattr(source, "is_spherical", False)):
+        return source
+    from recon.sources.panoramas import PanoramaSource  # noqa: PLC0415 - rare
+
+    whole = replace(options, size=LARGEST_SIZE)
+    return PanoramaSource(spec, kind.open(spec, whole, None), options, images_folder)
 
 
 def _path(spec: str) -> Path:

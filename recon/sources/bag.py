@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from recon.core.errors import SettingsError, SourceError
 from recon.core.events import Notice
@@ -35,9 +35,10 @@ from recon.sources.keyframes import chosen
 from recon.sources.kinds import METADATA, START_OF_BAG, start_of
 from recon.sources.numbered import NumberedFrames
 from recon.sources.ros_images import COMPRESSED_IMAGE, IMAGE, picture
+from recon.sources.ros_video import COMPRESSED_VIDEO, DEFINITION, Read, film
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-IMAGES = (IMAGE, COMPRESSED_IMAGE)
+IMAGES = (IMAGE, COMPRESSED_IMAGE, COMPRESSED_VIDEO)
 TRANSPORT = "/compressed"  # that image_transport adds to the topic of an image
 RECTIFIED = "image_rect"  # names of images without distortion begin so
 SECOND = 1e9  # ns
@@ -54,7 +55,7 @@ UNFINISHED = {
 class BagSource:
     """The images of one topic; see ``recon.sources.open_source``.
 
-    ``Frame.index`` counts the images of the topic, ``Frame.timestamp`` is the stamp of their header [s]. Images are
+    ``Frame.index`` counts the messages of the topic, ``Frame.timestamp`` is the stamp of their header [s]. Images are
     read one by one. Damaged ones are skipped. Raises SourceError if the recording cannot be read or has no images, and
     SettingsError if the options name no image topic of several, or one that is not there.
     """
@@ -102,21 +103,20 @@ class BagSource:
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
         selection, time, index = Selection(self._options), -math.inf, -1
         with opened_bag(self._path) as bag:
-            messages = _messages(bag, _of_topic(bag, self._topic))
             try:
-                for index, (received, message) in enumerate(messages):
-                    time = next_time(_stamp(message) or received, time, self._period)
+                for index, (stated, read) in enumerate(_pictures(bag, _of_topic(bag, self._topic))):
+                    time = next_time(stated, time, self._period)
                     if selection.takes(index, time):
-                        yield self._read(index, time, message)
+                        yield self._read(index, time, read)
                     if selection.complete:
                         return
             except _DamagedError as damage:
                 reason = f"the recording is damaged here ({damage}); it should have {self._count} images"
                 yield SkippedFrame(index + 1, printable(self._path.name), reason)
 
-    def _read(self, index: int, time: float, message: Any) -> Candidate | SkippedFrame:
+    def _read(self, index: int, time: float, read: Read) -> Candidate | SkippedFrame:
         try:
-            return self._frames.candidate(index, time, picture(message), self._content)
+            return self._frames.candidate(index, time, read(), self._content)
         except UnreadableImage as error:
             return SkippedFrame(index, picture_name(index), str(error))
 
@@ -127,7 +127,9 @@ def opened_bag(path: Path) -> Iterator[AnyReader]:
     if reason := _misnamed(path):
         raise SourceError(f"{path} cannot be read as a bag: {reason}.")
     try:
-        bag = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
+        known = get_typestore(Stores.LATEST)
+        known.register(get_types_from_msg(DEFINITION, COMPRESSED_VIDEO))
+        bag = AnyReader([path], default_typestore=known)
         bag.open()
     except Exception as error:  # rosbags raises almost any type on damaged files
         raise SourceError(f"{path} cannot be read as a bag: {_reason(path, error)}.") from error
@@ -171,9 +173,18 @@ def _messages(bag: AnyReader, connections: Sequence[Connection]) -> Iterator[tup
         yield received / SECOND, message
 
 
+def _pictures(bag: AnyReader, connections: Sequence[Connection]) -> Iterator[tuple[float, Read]]:
+    """The time [s] of every message with a picture, and a function that makes it. Raises _DamagedError."""
+    timed = ((_stamp(message) or received, message) for received, message in _messages(bag, connections))
+    if any(one.msgtype == COMPRESSED_VIDEO for one in connections):
+        yield from film(timed)
+    else:
+        yield from ((time, partial(picture, message)) for time, message in timed)
+
+
 def _stamp(message: Any) -> float:
-    """The time in the header [s]; 0 if the driver left it out."""
-    stamp = message.header.stamp
+    """The time in the header [s], or of a video's packet; 0 if the driver left it out."""
+    stamp = message.timestamp if message.__msgtype__ == COMPRESSED_VIDEO else message.header.stamp
     return float(stamp.sec + stamp.nanosec / SECOND)
 
 
@@ -217,7 +228,8 @@ def _chosen_topic(bag: AnyReader, path: Path, wanted: str | None) -> str:
     if not counts:
         topics = sorted({one.topic for one in bag.connections if one.msgcount})
         others = f"Its topics: {_listed(topics)}." if topics else "It has no messages at all."
-        raise SourceError(f"{path} has no images of type sensor_msgs/Image or sensor_msgs/CompressedImage. {others}")
+        kinds = "sensor_msgs/Image, sensor_msgs/CompressedImage or foxglove_msgs/CompressedVideo"
+        raise SourceError(f"{path} has no images of type {kinds}. {others}")
     listed = _listed([f"{topic} ({count} image{'s' if count > 1 else ''})" for topic, count in sorted(counts.items())])
     if wanted is not None and wanted not in counts:
         raise SettingsError(f"--topic: {path} has no image topic {wanted}. It has {listed}.")
@@ -235,9 +247,9 @@ def _first_picture(bag: AnyReader, connections: Sequence[Connection], where: str
     """The first picture that can be read. Raises SourceError, with the first reason, if none can."""
     reason = ""
     try:
-        for _, message in _messages(bag, connections):
+        for _, read in _pictures(bag, connections):
             try:
-                return picture(message)
+                return read()
             except UnreadableImage as error:
                 reason = reason or str(error)
     except _DamagedError as damage:

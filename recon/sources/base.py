@@ -33,8 +33,9 @@ class SourceOptions:
     images, see ``recon.sources.masks``. keyframes: ``select`` passes over frames that show little new, see
     ``recon.sources.keyframes``; ``auto`` does so in long sources, see ``RunSettings.decided``. cameras: which frames
     share a lens: those of one size (``one``), of one size and folder (``per-folder``), none (``per-image``), or as EXIF
-    and the matches suggest (``auto``). topic: of the images in a recording of ROS; None for the only one. Raises
-    SettingsError for a value that cannot work.
+    and the matches suggest (``auto``). topic: of the images in a recording of ROS; None for the only one.
+    equirectangular: take the images for 360-degree panoramas, tagged as such or not; see
+    ``recon.sources.panoramas``. Raises SettingsError for a value that cannot work.
     """
 
     every: int = 1
@@ -45,6 +46,7 @@ class SourceOptions:
     keyframes: Keyframes = "auto"
     cameras: Cameras = "auto"
     topic: str | None = None
+    equirectangular: bool = False
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -67,7 +69,7 @@ class SourceDescription:
     kind: a name in ``recon.sources.SOURCES``, camera or stream. frames: how many will be read: exact for images, an
     estimate for a video, 0 if unknown. sizes: (width, height) of the upright originals, the most frequent first. rate:
     frames read per second of a video, 0 for images and live sources. lens: that the source itself states, None if it
-    states none.
+    states none. views: frames that a rig takes together, see ``Mount``.
     """
 
     kind: str
@@ -75,6 +77,7 @@ class SourceDescription:
     sizes: tuple[tuple[int, int], ...]
     rate: float
     lens: Camera | None = None
+    views: int = 1
 
 
 @dataclass(frozen=True)

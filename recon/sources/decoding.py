@@ -95,6 +95,15 @@ def upright_size(path: Path) -> tuple[int, int]:
         return (height, width) if _orientation(_exif_tags(image)) >= 5 else (width, height)
 
 
+def xmp_of(path: Path) -> bytes:
+    """The XMP metadata of an image file, empty if it has none. Raises UnreadableImage."""
+    if is_light(path):
+        return b""
+    with opened_image(path) as image:
+        found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    return found.encode() if isinstance(found, str) else bytes(found)
+
+
 @contextmanager
 def opened_image(path: Path) -> Iterator[PIL.Image.Image]:
     """Open ``path`` with Pillow; any error inside the block becomes UnreadableImage."""

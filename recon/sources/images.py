@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from recon.core.errors import SettingsError
+from recon.core.errors import SettingsError, SourceError
 from recon.core.events import Notice
 from recon.core.files import make_folder
 from recon.core.names import image_stem, printable
@@ -22,11 +22,12 @@ from recon.sources.base import (
     at_least_one_frame,
     working_image,
 )
-from recon.sources.decoding import Photo, UnreadableImage, read_photo, upright_size
+from recon.sources.decoding import Photo, UnreadableImage, read_photo, upright_size, xmp_of
 from recon.sources.identity import content_hash
 from recon.sources.keyframes import chosen
 from recon.sources.masks import Masks
 from recon.sources.originals import link_original, nothing, write_original
+from recon.sources.spherical import covers_sphere, is_tagged
 
 
 class ImageSource:
@@ -71,6 +72,32 @@ class ImageSource:
             except UnreadableImage:  # reported when it is read
                 continue
         return SourceDescription(self._kind, len(self.selected), tuple(size for size, _ in sizes.most_common()), 0.0)
+
+    @cached_property
+    def is_spherical(self) -> bool:
+        """Whether the files are tagged as 360-degree panoramas.
+
+        Raises SourceError if some are, of the whole sphere, and others are not.
+        """
+        tagged, others = list[Path](), list[Path]()
+        is_whole = False
+        for _, path in self.selected:
+            try:
+                if is_tagged(xmp_of(path)):
+                    tagged.append(path)
+                    is_whole |= covers_sphere(upright_size(path))
+                else:
+                    others.append(path)
+            except UnreadableImage:  # reported when it is read
+                continue
+        if not (tagged and others):
+            return bool(tagged)
+        if not is_whole:
+            return False  # panoramas of a phone, of part of the sphere
+        raise SourceError(
+            f"{self._spec} mixes 360-degree panoramas, the first {tagged[0].name}, with other images, the first "
+            f"{others[0].name}. Put them in folders of their own, or add --equirectangular if all are panoramas."
+        )
 
     status = None
 

@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.core.events import Notice
 from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 from recon.sources.base import Candidate, KeyframeChoice
 
@@ -42,6 +43,7 @@ LOST_WAY = 0.5  # motion assumed for a change of the whole picture
 MAX_RETURN, LOOSE_RETURN = 0.5, 2.0  # [px] after tracking there and back
 FLOW: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 3}
 PROBED, PROBE_SECONDS = 48, 1.0
+Other = TypeVar("Other", bound=SkippedFrame | Notice)
 
 
 def chosen(
@@ -57,8 +59,8 @@ def chosen(
 
 
 def pick(
-    candidates: Iterable[Candidate | SkippedFrame], earlier: Collection[int] = ()
-) -> Iterator[Candidate | SkippedFrame | PassedFrame]:
+    candidates: Iterable[Candidate | Other], earlier: Collection[int] = ()
+) -> Iterator[Candidate | Other | PassedFrame]:
     """Pass on keyframes, with the motion up to them, and turn all others into PassedFrame, in order.
 
     earlier: see KeyframeChoice. At most MOST_HELD frames are held.
@@ -73,9 +75,13 @@ def pick(
 
 
 def keyframe_share(candidates: Iterable[Candidate | SkippedFrame], seconds: float = PROBE_SECONDS) -> float:
-    """The share of keyframes among the first frames, at most PROBED and as many as can be read in ``seconds``."""
+    """The share of keyframes among the first frames, at most PROBED and as many as can be read in ``seconds``.
+
+    Of the frames that a rig takes together, one counts.
+    """
     mapped = passed = 0
-    for item in pick(_read_until(time.monotonic() + seconds, islice(candidates, PROBED))):
+    views = (item for item in candidates if isinstance(item, SkippedFrame) or judges(item.frame))
+    for item in pick(_read_until(time.monotonic() + seconds, islice(views, PROBED))):
         mapped += isinstance(item, Candidate)
         passed += isinstance(item, PassedFrame)
     return mapped / max(mapped + passed, 1)
@@ -96,6 +102,12 @@ class _Look:
     grey: Image
     sharpness: float
     moved: float = 0.0
+
+
+def judges(frame: Frame) -> bool:
+    """Whether a frame decides about those that its rig takes together: that of the second camera does, which sees what
+    is beside the way if the first looks ahead."""
+    return frame.mount is None or frame.mount.number == min(1, frame.mount.count - 1)
 
 
 class KeyframePicker:

@@ -28,6 +28,7 @@ from recon.sources.film import Pictures, next_time, opened_film
 from recon.sources.identity import content_hash
 from recon.sources.keyframes import chosen
 from recon.sources.numbered import NumberedFrames
+from recon.sources.spherical import is_mapped
 
 # If a video ends this long before its stated end, it was cut short; sound often outlasts the picture by less.
 MISSING_SECONDS = 0.5
@@ -54,12 +55,24 @@ class VideoSource:
             pass
 
     @cached_property
-    def description(self) -> SourceDescription:
+    def _first(self) -> tuple[tuple[int, int], bool] | None:
+        """The size (width, height) of the first picture, and whether it is marked as equirectangular; None without a
+        picture."""
         with opened_film(self._path) as (container, stream):
             first = next((frame for frame in _decoded(container, stream) if frame), None)
-            if first is None:
-                raise SourceError(f"No frame of {self._path} can be read.")
-            size = Pictures(stream).size(first)
+            return (Pictures(stream).size(first), is_mapped(first)) if first else None
+
+    @cached_property
+    def is_spherical(self) -> bool:
+        """Whether the file says that it is a 360-degree video."""
+        return self._first is not None and self._first[1]
+
+    @cached_property
+    def description(self) -> SourceDescription:
+        if self._first is None:
+            raise SourceError(f"No frame of {self._path} can be read.")
+        size, _ = self._first
+        with opened_film(self._path) as (container, stream):
             seconds, rate = _stated_seconds(container, stream), float(stream.average_rate or 0)
             total = stream.frames or math.ceil(seconds * rate)
         if self._options.fps is not None and self._options.fps < rate:

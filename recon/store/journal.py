@@ -27,6 +27,7 @@ from recon.core.types import (
     ChunkGeometry,
     Frame,
     FrameGeometry,
+    Mount,
     PassedFrame,
     SkippedFrame,
     SparsePoints,
@@ -79,6 +80,7 @@ class FrameRecord:
     lens: str
     focal: float
     content: str
+    mount: Mount | None = None
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,14 @@ class Journal:
 def record(frame: Frame) -> FrameRecord:
     """A frame as the journal records it."""
     return FrameRecord(
-        frame.index, frame.timestamp, frame.name, frame.original_size, frame.lens, frame.focal, frame.content
+        frame.index,
+        frame.timestamp,
+        frame.name,
+        frame.original_size,
+        frame.lens,
+        frame.focal,
+        frame.content,
+        frame.mount,
     )
 
 

@@ -110,6 +110,7 @@ class ResumedSource:
             frame.focal,
             mask,
             frame.content,
+            frame.mount,
         )
 
 

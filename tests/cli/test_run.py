@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cli.main import main
 from cli.options import calibrated_camera
 from cli.progress import ProgressBar
 from cli.run import prepare
+from recon.core.errors import SettingsError
 from recon.core.events import Progress
 from recon.core.machine import Machine
 from recon.core.quantities import duration, size
@@ -21,6 +23,7 @@ from recon.sources import SourceDescription
 from recon.store import report
 from tests.bags import Messages, write_bag
 from tests.cli.conftest import SAMPLE, Recon, make_images
+from tests.panoramas import walk, write_panoramas
 
 FEW = ("--every", "2", "--max-frames", "6", "--size", "320")
 DESCRIPTION = SourceDescription("folder", 60, ((640, 480),), 0.0)
@@ -257,3 +260,16 @@ def test_a_ros_bag_brings_its_lens_and_its_topics(recon: Recon, tmp_path: Path) 
         "Choose one with --topic.\n"
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("lens", [{"camera_model": "radial"}, {"intrinsics": "500,500,320,240"}])
+def test_a_lens_cannot_be_given_for_panoramas(tmp_path: Path, lens: dict[str, Any]) -> None:
+    folder = write_panoramas(tmp_path / "walk", walk(2), 64)
+    with pytest.raises(
+        SettingsError, match=r"--(camera-model|intrinsics) cannot be combined with 360-degree panoramas"
+    ):
+        prepare(str(folder), tmp_path / "out", **lens)
+    prepared = prepare(str(folder), tmp_path / "out", chunk=13, overlap=4)
+    assert (prepared.settings.chunk, prepared.settings.overlap, prepared.settings.intrinsics) == (
+        18, 6, prepared.description.lens,
+    )  # fmt: skip

@@ -68,7 +68,7 @@ def test_polycams_own_adjustment_is_preferred(made: ReconstructedMap, tmp_path: 
     write_polycam(made, tmp_path)
     for path in (tmp_path / "keyframes" / "cameras").iterdir():
         path.write_text("{}")
-    with pytest.raises(SourceError, match=r"The capture in .* is damaged: 't_00'"):
+    with pytest.raises(SourceError, match=r"The capture in .* is damaged: .*json has no t_00"):
         read_model(tmp_path)
     require_same(read_model(write_polycam(made, tmp_path, "corrected_")), made)
 
@@ -77,4 +77,44 @@ def test_record3d(made: ReconstructedMap, tmp_path: Path) -> None:
     require_same(read_model(write_record3d(made, tmp_path / "capture")), made)
     next((tmp_path / "capture" / "rgb").iterdir()).unlink()
     with pytest.raises(SourceError, match=f"{len(made.frames)} poses for {len(made.frames) - 1} images"):
+        read_model(tmp_path / "capture")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"K": None}, "K in metadata.json is not 9 numbers"),
+        ({"K": [1, 2, 3]}, "K in metadata.json is not 9 numbers"),
+        ({"K": {"fx": 1}}, "K in metadata.json is not 9 numbers"),
+        ({"w": "wide"}, "w in metadata.json is not a number"),
+        ({"h": [120]}, "h in metadata.json is not a number"),
+        ({"poses": 7}, "poses in metadata.json is no list"),
+        ({"poses": []}, "it has 0 poses for"),
+        ({"poses": [[0, 0, 0, 1, 0, 0]]}, "poses in metadata.json is not 1 x 7 numbers"),
+        ({"poses": [[0, 0, 0, 1, 0, 0, float("nan")]]}, "poses in metadata.json is not 1 x 7 numbers"),
+        (None, "metadata.json holds no fields"),
+    ],
+)
+def test_odd_metadata_of_record3d_is_refused_in_plain_words(
+    made: ReconstructedMap, tmp_path: Path, change: dict[str, object] | None, reason: str
+) -> None:
+    path = write_record3d(made, tmp_path / "capture") / "metadata.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps([fields] if change is None else fields | change))
+    with pytest.raises(SourceError, match=f"The capture in .* is damaged: {reason}"):
+        read_model(tmp_path / "capture")
+
+
+def test_a_missing_field_and_a_pose_without_rotation_are_named(made: ReconstructedMap, tmp_path: Path) -> None:
+    path = write_record3d(made, tmp_path / "capture") / "metadata.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields)[:-20])
+    with pytest.raises(SourceError, match=r"metadata\.json is no JSON, or cut short"):
+        read_model(tmp_path / "capture")
+    path.write_text(json.dumps({name: value for name, value in fields.items() if name != "K"}))
+    with pytest.raises(SourceError, match=r"metadata\.json has no K"):
+        read_model(tmp_path / "capture")
+    fields["poses"][1][:4] = [0, 0, 0, 0]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(SourceError, match=r"the pose of 9\.jpg in metadata\.json has no rotation"):
         read_model(tmp_path / "capture")

@@ -73,6 +73,8 @@ def test_angle_of_a_rotation() -> None:
 class EverythingOverlaps:
     """A database in which all frames see the same scene."""
 
+    views = 1
+
     def __init__(self, count: int, first_index: int = 0) -> None:
         self.frames = list(range(first_index, first_index + count))
         self.pairs: set[Pair] = set()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -300,3 +302,52 @@ def test_sizes_that_contradict_the_bytes() -> None:
     message.height += 1
     with pytest.raises(UnreadableImage, match="no picture of the stated size"):
         picture(message)
+
+
+def packets(images: np.ndarray, codec: str, **options: str) -> list[bytes]:
+    """An elementary stream, a picture in each packet."""
+    encoder = av.CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    encoder.time_base, encoder.options = Fraction(1, 10), {"tune": "zerolatency", "crf": "8", **options}
+    frames = [av.VideoFrame.from_ndarray(image, format="rgb24") for image in images]
+    return [bytes(packet) for frame in [*frames, None] for packet in encoder.encode(frame)]
+
+
+def filmed(tmp_path: Path, kind: str, codec: str, contents: list[bytes]) -> Path:
+    messages = Messages(1 if kind == "bag" else 2)
+    rows = [
+        ("/cam/video", round((time + 1) * SECOND), messages.packet(time, content, codec))
+        for time, content in zip(times(len(contents)), contents, strict=True)
+    ]
+    return write_bag(tmp_path / ("film.bag" if kind == "bag" else "film"), rows, messages, kind)
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("mcap", "h264"), ("mcap", "h265"), ("sqlite3", "h264"), ("bag", "h265")])
+def test_a_compressed_video_has_the_pictures_and_times_of_its_packets(tmp_path: Path, kind: str, codec: str) -> None:
+    encoder = {"h264": "libx264", "h265": "libx265"}[codec]
+    path = filmed(tmp_path, kind, codec, packets(pictures(6), encoder))
+    frames = frames_of(path)
+    assert [frame.index for frame in frames] == list(range(6))
+    assert [frame.timestamp for frame in frames] == pytest.approx(times(6), abs=1e-6)
+    for frame, image in zip(frames, pictures(6), strict=True):
+        assert np.abs(frame.image.astype(int) - image).mean() < 6
+    description = open_source(str(path)).description
+    assert (description.frames, description.sizes) == (6, ((WIDTH, HEIGHT),))
+    assert [frame.timestamp for frame in frames_of(path, every=2)] == pytest.approx(times(6)[::2])
+
+
+def test_packets_before_the_first_whole_picture_and_damaged_ones_are_skipped(tmp_path: Path) -> None:
+    contents = packets(pictures(9), "libx264", g="4", sc_threshold="0")
+    contents[6] = b"\0\0\0\1\x41" + bytes(40)
+    items = list(open_source(str(filmed(tmp_path, "mcap", "h264", contents[2:]))))
+    read = {item.index: item.image for item in items if isinstance(item, Frame)}
+    skipped = {item.index: item.reason for item in items if isinstance(item, SkippedFrame)}
+    assert {0, 1} <= skipped.keys() and "follows no whole picture" in skipped[0]
+    assert sorted([*read, *skipped]) == list(range(7))
+    for index in (2, 3, 6):
+        assert np.abs(read[index].astype(int) - pictures(9)[index + 2]).mean() < 6
+
+
+def test_a_video_of_another_codec_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no image can be read\. The first: it is vp9 video"):
+        open_source(str(filmed(tmp_path, "mcap", "vp9", [b"abc"])))

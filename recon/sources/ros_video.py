@@ -1,0 +1,70 @@
+"""Pictures of videos in recordings of ROS: foxglove_msgs/CompressedVideo, whose messages are packets of one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Literal
+
+import av
+import numpy as np
+from av import CodecContext, Packet, VideoFrame
+from av.video.codeccontext import VideoCodecContext
+
+from recon.core.types import Image
+from recon.sources.decoding import UnreadableImage
+
+COMPRESSED_VIDEO = "foxglove_msgs/msg/CompressedVideo"
+DEFINITION = "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
+CODECS: dict[str, Literal["h264", "hevc"]] = {"h264": "h264", "h265": "hevc"}  # FFmpeg's names
+LOST = "its packet is damaged, or follows no whole picture of the video"
+
+Read = Callable[[], Image]  # makes a picture (height, width, 3) RGB; raises UnreadableImage
+Message = tuple[float, Any]  # its time [s], and itself
+
+
+def film(messages: Iterable[Message]) -> Iterator[tuple[float, Read]]:
+    """The time and the picture of every message, in order; the pictures of some come after later messages are read."""
+    times: dict[int, float] = {}  # of messages without a picture so far
+    decoder: VideoCodecContext | None = None
+    for number, (time, message) in enumerate(messages):
+        times[number] = time
+        if decoder is None:
+            if message.format not in CODECS:
+                yield (
+                    times.pop(number),
+                    partial(_refuse, f"it is {message.format} video; known are {', '.join(CODECS)}"),
+                )
+                continue
+            decoder = CodecContext.create(CODECS[message.format], "r")
+        packet: Packet[Any] = Packet(bytes(message.data))
+        packet.pts = packet.dts = number
+        yield from _shown(decoder, packet, times)
+    if decoder is not None:
+        yield from _shown(decoder, None, times)
+    yield from ((time, partial(_refuse, LOST)) for time in times.values())
+
+
+def _shown(
+    decoder: VideoCodecContext, packet: Packet[Any] | None, times: dict[int, float]
+) -> Iterator[tuple[float, Read]]:
+    """What a packet completes; None ends the video. Earlier messages that are still without a picture have lost it."""
+    try:
+        frames = decoder.decode(packet)
+    except av.error.FFmpegError:
+        return
+    for frame in frames:
+        for number in [one for one in times if one < (frame.pts or 0)]:
+            yield times.pop(number), partial(_refuse, LOST)
+        if frame.pts in times:
+            yield times.pop(frame.pts), partial(_picture, frame)
+
+
+def _picture(frame: VideoFrame) -> Image:
+    if frame.is_corrupt:
+        raise UnreadableImage(LOST)
+    return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+
+
+def _refuse(reason: str) -> Image:
+    raise UnreadableImage(reason)
