@@ -6,7 +6,6 @@ import importlib
 import platform
 import sys
 from collections.abc import Collection, Iterator
-from importlib import metadata
 from pathlib import Path
 
 import typer
@@ -70,6 +69,8 @@ def unavailable(system: str, machine: str) -> tuple[Row, ...]:
 
 def _packages(lacking: Collection[str]) -> tuple[list[Row], list[str]]:
     """A row per package, and a sentence for each that cannot be imported though there are wheels of it."""
+    from importlib import metadata  # brings 40 modules
+
     rows, problems = [], []
     for module, package in PACKAGES:
         if package in lacking:

@@ -7,9 +7,8 @@ import shlex
 from pathlib import Path
 
 import typer
-from typer.main import get_command
 
-from cli.main import app
+from cli.main import program_command
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +27,7 @@ def commands(text: str) -> list[list[str]]:
 
 def parse(arguments: list[str]) -> None:
     """Read a command without running it. Raises an error of click's for options that it does not have."""
-    command, rest = get_command(app), list(arguments)
+    command, rest = program_command(), list(arguments)
     context = typer.Context(command)
     while hasattr(command, "get_command"):
         name = rest.pop(0)

@@ -1,4 +1,4 @@
-"""README and usage page as a newcomer follows them, in a folder with six small frames instead of the sample's sixty."""
+"""README and usage page as a newcomer follows them, in a folder with four small frames of the sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.pages import ROOT, blocks, commands
 from tests.support import half_size_sample
 
 README, USAGE = (ROOT / "README.md").read_text(), (ROOT / "docs" / "usage.md").read_text()
-FRAMES = 6
+FRAMES = 4
 
 
 @pytest.fixture(scope="module")

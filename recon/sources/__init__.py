@@ -174,7 +174,8 @@ def live_kind(
         return "video"
     if "://" in spec:
         return "stream"
-    if spec.isdecimal() or spec.startswith("/dev/"):
+    path = Path(spec)
+    if spec.isdecimal() or (spec.startswith("/dev/") and not (path.is_dir() or path.is_file())):  # as in /dev/shm
         return "camera"
     raise SourceError(
         f"{spec} is neither a camera's number, a /dev path nor a stream's URL. Add --watch if it is a folder that "

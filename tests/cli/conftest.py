@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pycolmap
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from cli.main import main
+from recon import plan
 from recon.plan import random_texture
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
@@ -26,6 +28,14 @@ class Outcome:
 
 
 Recon = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def probed_once() -> Iterator[None]:
+    """Every run and plan times the machine, which takes seconds; here it is timed once per size of the images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "run_probe", cache(plan.run_probe))
+        yield
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -204,18 +206,22 @@ def test_disk_that_fills_up_during_the_run(recon: Recon, tmp_path: Path, monkeyp
     assert list((tmp_path / "out").rglob("*.part")) == []
 
 
+@pytest.fixture
+def file_limit() -> Iterator[Callable[[int], None]]:
+    """Sets the size in bytes that no file of this process can exceed."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.parametrize("limit", [100_000, 300_000])
-def test_database_that_cannot_be_created_or_grow(tmp_path: Path, limit: int) -> None:
-    code = (
-        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
-        "from cli.main import main; import sys; main(sys.argv[1:])"
-    )
+def test_database_that_cannot_be_created_or_grow(
+    recon: Recon, tmp_path: Path, limit: int, file_limit: Callable[[int], None]
+) -> None:
     photos, out = make_images(tmp_path / "photos", 3, (320, 240)), tmp_path / "out"
-    command = [sys.executable, "-c", code, "run", str(photos), "--out", str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    expect_refusal(
-        Outcome(ended.returncode, ended.stdout, ended.stderr), f"Cannot write {out}/map/features.db", out=out
-    )
+    file_limit(limit)
+    outcome = recon("run", photos, "--out", out)
+    expect_refusal(outcome, f"Cannot write {out}/map/features.db", out=out)
 
 
 def test_single_image(recon: Recon, tmp_path: Path) -> None:

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from cli import doctor, run
 from cli.__main__ import start
 from cli.dependencies import explain
-from cli.main import app
+from cli.main import program_command
 from recon import __version__
 from recon.settings import RunSettings
 from tests.cli.conftest import Outcome, Recon
@@ -66,7 +65,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
         yield from commands(command, (*path, name))
 
 
-COMMANDS = tuple(commands(typer.main.get_command(app)))
+COMMANDS = tuple(commands(program_command()))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

@@ -116,13 +116,13 @@ def test_frames_of_a_truncated_video_are_used(recon: Recon, tmp_path: Path) -> N
     path = tmp_path / "walk.avi"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=10, width=320, height=240, pix_fmt="yuvj420p")
-        for index in range(0, 40, 2):
+        for index in range(0, 28, 2):
             container.mux(stream.encode(av.VideoFrame.from_image(sample_image(index))))
         container.mux(stream.encode(None))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    outcome = recon("run", path, "--out", tmp_path / "out", *OPTIONS)
+    outcome = recon("run", path, "--out", tmp_path / "out", *OPTIONS, "--depth", "classical", "--no-loops")
     assert outcome.code == 0
     assert "the video is cut short: it ends at" in outcome.out
     run = report.read(tmp_path / "out" / "report.json")
-    assert 6 <= run.frames_read <= 12
+    assert 4 <= run.frames_read <= 10
     assert run.frames_placed == run.frames_read

@@ -13,7 +13,7 @@ from cli.streams import Unbroken
 from tests.cli.conftest import SAMPLE
 
 RECON = f"{sys.executable} -m cli"
-PLAN = f"{RECON} plan {SAMPLE / 'images'} --max-frames 3"
+PLAN = f"{RECON} plan {SAMPLE / 'images'} --max-frames 3 --size 160"
 
 
 def _shell(command: str) -> tuple[int, str, str]:

@@ -1,6 +1,7 @@
 """The first frames of the bundled sample, with their features matched."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -9,11 +10,27 @@ import pytest
 from recon.core.types import Frame
 from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import WINDOW
-from recon.sfm.matching import SiftMatcher
+from recon.sfm.matching import Features, SiftMatcher
 from recon.sfm.pairs import window_pairs
 
 SAMPLE = Path(__file__).parents[3] / "data" / "sample"
 FRAMES = 14
+
+
+class RememberingSift(SiftMatcher):
+    """SIFT that describes an image once, however many tests use it."""
+
+    _described: ClassVar[dict[tuple[object, ...], Features]] = {}
+
+    def describe(self, frame: Frame) -> Features:
+        key = (self, frame.image.tobytes(), frame.mask.tobytes(), frame.original_size)
+        if key not in self._described:
+            self._described[key] = super().describe(frame)
+        return self._described[key]
+
+
+SIFT = RememberingSift()
+FEW_FEATURES = RememberingSift(max_features=1000)  # the time of the mapper is proportional to them
 
 
 def read_frame(index: int) -> Frame:
@@ -33,7 +50,7 @@ def read_frame(index: int) -> Frame:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> MatchDatabase:
-    database = MatchDatabase(tmp_path_factory.mktemp("sfm") / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
+    database = MatchDatabase(tmp_path_factory.mktemp("sfm") / "features.db", SIFT, "SIMPLE_RADIAL", None)
     for index in range(FRAMES):
         database.add(read_frame(index))
     database.match(window_pairs(list(range(FRAMES)), WINDOW))

@@ -17,8 +17,8 @@ from recon.mapping.alignment import fit_similarity
 from recon.sfm.consistency import refine_map
 from recon.sfm.crops import have_different_centres, have_moved, look_cropped
 from recon.sfm.database import MatchDatabase
-from recon.sfm.matching import SiftMatcher
 from tests.cases.case import picture, sample_truth
+from tests.recon.sfm.conftest import SIFT
 from tests.recon.sfm.test_lens_choice import FOCAL
 
 FRAMES, STEP = 20, 3  # all around the room
@@ -47,7 +47,7 @@ TRUTH = sample_truth(range(0, STEP * FRAMES, STEP))
 
 def adjusted(path: Path, frame_of: Callable[[int], Frame]) -> tuple[MatchDatabase, SparseModel]:
     """The frames adjusted jointly from their true poses."""
-    database = MatchDatabase(path, SiftMatcher(), "SIMPLE_RADIAL", None)
+    database = MatchDatabase(path, SIFT, "SIMPLE_RADIAL", None)
     for index in range(FRAMES):
         database.add(frame_of(index))
     database.match(pair for pair in combinations(range(FRAMES), 2) if (pair[1] - pair[0] + 3) % FRAMES <= 6)
@@ -113,7 +113,7 @@ def test_principal_points_of_a_stabilised_video_are_found(tmp_path: Path) -> Non
 def test_only_pictures_of_many_sizes_without_a_calibration_look_cropped(
     tmp_path: Path, known: Camera | None, crop: bool
 ) -> None:
-    database = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", known)
+    database = MatchDatabase(tmp_path / "features.db", SIFT, "SIMPLE_RADIAL", known)
     for index in range(FRAMES):
         database.add(cropped(index, crop=crop))
     assert look_cropped(database, range(FRAMES)) == (crop and known is None)

@@ -31,7 +31,7 @@ from recon.sfm.frontend import (
 )
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.motions import Moving
-from tests.recon.sfm.conftest import SAMPLE, read_frame
+from tests.recon.sfm.conftest import FEW_FEATURES, SAMPLE, read_frame
 
 CHUNKS = (range(14), range(10, 22))
 FOCAL = 500.0
@@ -49,10 +49,15 @@ class FlatDepth:
         return [Depth(one, one) for one in ones]
 
 
+def settings_with(camera: Camera | None = None, stage: FlatDepth | None = None) -> SfmSettings:
+    """Settings that make the tests fast."""
+    return SfmSettings(camera=camera, depth_stage=stage or FlatDepth(), depth_size=64, matcher=FEW_FEATURES)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[StructureFromMotion, list[ChunkGeometry], list[Event]]:
     events: list[Event] = []
-    settings = SfmSettings(depth_stage=FlatDepth(), depth_size=64)
+    settings = settings_with()
     front_end = StructureFromMotion(tmp_path_factory.mktemp("front_end"), settings, events.append)
     geometry = [
         front_end.reconstruct(Chunk(number, tuple(replace(read_frame(i), focal=0.0) for i in indices), 4 * number))
@@ -84,7 +89,7 @@ def test_every_frame_has_a_pose_and_the_lens_is_found(
 def test_a_focal_length_of_another_camera_is_ignored(tmp_path: Path) -> None:
     """EXIF says 200 mm."""
     events: list[Event] = []
-    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), events.append)
+    front_end = StructureFromMotion(tmp_path, settings_with(), events.append)
     made = front_end.reconstruct(Chunk(0, tuple(replace(read_frame(i), focal=3700.0) for i in range(12)), 0))
     assert [frame.index for frame in made.frames] == list(range(12))
     assert front_end.database.camera(0).params[0] == pytest.approx(FOCAL, rel=0.02)
@@ -111,9 +116,7 @@ def test_refining_keeps_every_frame(run: tuple[StructureFromMotion, list[ChunkGe
 def test_a_known_lens_and_existing_depth_are_kept(tmp_path: Path) -> None:
     stage = FlatDepth()
     frames = [read_frame(index) for index in range(13)]
-    lens = replace(SfmSettings(), depth_stage=stage, depth_size=64)
-    lens = replace(lens, camera=known_lens())
-    front_end = StructureFromMotion(tmp_path, lens, lambda event: None)
+    front_end = StructureFromMotion(tmp_path, settings_with(known_lens(), stage), lambda event: None)
     first = front_end.reconstruct(Chunk(0, tuple(frames[:9]), 0))
     second = front_end.reconstruct(Chunk(1, tuple(frames[5:]), 4))
     assert stage.asked == [list(range(9)), list(range(9, 13))]
@@ -125,7 +128,7 @@ def test_a_known_lens_and_existing_depth_are_kept(tmp_path: Path) -> None:
 
 
 def test_another_process_continues_with_the_same_result(tmp_path: Path) -> None:
-    settings = SfmSettings(camera=known_lens(), depth_stage=FlatDepth(), depth_size=64)
+    settings = settings_with(known_lens())
     frames = [read_frame(index) for index in range(9)]
     chunks = Chunk(0, tuple(frames[:6]), 0), Chunk(1, tuple(frames[4:]), 2)
     first = StructureFromMotion(tmp_path, settings, lambda event: None)
@@ -144,7 +147,7 @@ def test_another_process_continues_with_the_same_result(tmp_path: Path) -> None:
 
 
 def test_a_joint_adjustment_that_is_repeated_finds_the_same(tmp_path: Path) -> None:
-    settings = SfmSettings(camera=known_lens(), depth_stage=FlatDepth(), depth_size=64)
+    settings = settings_with(known_lens())
     chunk = Chunk(0, tuple(read_frame(index) for index in range(7)), 0)
     first = StructureFromMotion(tmp_path, settings, lambda event: None)
     known, memory = first.reconstruct(chunk), json.loads(json.dumps(first.memory()))
@@ -170,7 +173,7 @@ def test_demands_are_relaxed_step_by_step_with_a_notice(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(frontend, "map_frames", only_the_third)
     events: list[Event] = []
-    settings = SfmSettings(camera=known_lens(), depth_stage=FlatDepth(), depth_size=64)
+    settings = settings_with(known_lens())
     front_end = StructureFromMotion(tmp_path, settings, events.append)
     geometry = front_end.reconstruct(Chunk(0, tuple(read_frame(index) for index in range(9)), 0))
     front_end.close()
@@ -185,7 +188,7 @@ def test_a_lens_twice_too_long_is_found_out_within_the_first_chunk(
     # With little parallax the mapper keeps the lens that it is given.
     monkeypatch.setattr(StructureFromMotion._escalate, "__defaults__", (EFFORTS[2:],))
     frames = tuple(replace(read_frame(index), focal=2 * FOCAL) for index in range(14))
-    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), lambda event: None)
+    front_end = StructureFromMotion(tmp_path, settings_with(), lambda event: None)
     geometry = front_end.reconstruct(Chunk(0, frames, 0))
     focal, _, _, distortion = front_end.database.camera(0).params
     front_end.close()
@@ -207,7 +210,7 @@ def test_a_diverging_lens_is_kept_and_tried_again_with_more_frames(
 
     monkeypatch.setattr(frontend, "adjust_model", run_away)
     monkeypatch.setattr(frontend, "weakest_link", lambda model: 0)  # every chunk is strengthened, and settled once
-    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), lambda event: None)
+    front_end = StructureFromMotion(tmp_path, settings_with(), lambda event: None)
     lenses = []
     for number in range(3):
         frames = tuple(read_frame(index) for index in range(4 * number, 4 * number + 9))
@@ -241,7 +244,7 @@ def test_a_lens_that_never_settles_costs_a_bounded_number_of_mappings(
     monkeypatch.setattr(frontend, "weakest_link", lambda model: 0)
     monkeypatch.setattr(frontend, "is_nearly_flat", lambda *_: True)
     events: list[Event] = []
-    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), events.append)
+    front_end = StructureFromMotion(tmp_path, settings_with(), events.append)
     geometry = front_end.reconstruct(Chunk(0, tuple(read_frame(index) for index in range(9)), 0))
     front_end.close()
     assert count == MOST_MAPPINGS
@@ -262,7 +265,7 @@ def test_a_lens_that_comes_back_is_not_tried_again(
 
     monkeypatch.setattr(frontend, "map_frames", mapped)
     monkeypatch.setattr(frontend, "adjust_model", lambda *_, **__: with_focal(mappings[0], FOCAL * focal))
-    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), events.append)
+    front_end = StructureFromMotion(tmp_path, settings_with(), events.append)
     front_end.reconstruct(Chunk(0, tuple(read_frame(index) for index in range(9)), 0))
     front_end.close()
     assert len(mappings) == 2  # the first mapping, and one more with the adjusted lens
@@ -357,7 +360,7 @@ def test_the_best_quality_computes_the_depth_of_every_view(tmp_path: Path) -> No
 
 def test_the_lens_of_images_of_another_size_is_found(tmp_path: Path) -> None:
     """The map is settled when images of half the size begin, of which only a guess of the focal length is known."""
-    front_end = StructureFromMotion(tmp_path, SfmSettings(depth_stage=FlatDepth(), depth_size=64), lambda event: None)
+    front_end = StructureFromMotion(tmp_path, settings_with(), lambda event: None)
     whole = [replace(read_frame(index), focal=0.0) for index in range(12)]
     front_end.reconstruct(Chunk(0, tuple(whole), 0))
     front_end._settled = True

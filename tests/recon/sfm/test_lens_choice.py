@@ -14,10 +14,10 @@ from recon.depth.views import Depth, PosedView
 from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import SfmSettings, StructureFromMotion
-from recon.sfm.matching import SiftMatcher
 from recon.sources.base import Cameras
 from tests.cases.case import picture, sample_truth
 from tests.cases.lenses import zoomed
+from tests.recon.sfm.conftest import SIFT
 
 FOCAL = 250.0
 ZOOM = 1.5
@@ -43,7 +43,7 @@ def read_frame(index: int, zoom: float | None = None, lens: str = "320x240") -> 
 
 
 def settings(cameras: Cameras = "auto") -> SfmSettings:
-    return SfmSettings(depth_stage=FlatDepth(), depth_size=64, cameras=cameras)
+    return SfmSettings(depth_stage=FlatDepth(), depth_size=64, cameras=cameras, matcher=SIFT)
 
 
 def ate(poses: Mapping[int, np.ndarray]) -> float:
@@ -97,7 +97,7 @@ def test_the_lens_of_every_image_is_in_the_database(
     run: tuple[Path, list[ChunkGeometry], dict, list[Event]],
 ) -> None:
     folder, _, memory, _ = run
-    database = MatchDatabase(folder / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None, range(FRAMES))
+    database = MatchDatabase(folder / "features.db", SIFT, "SIMPLE_RADIAL", None, range(FRAMES))
     for index in range(FRAMES):
         database.add(read_frame(index))
     assert {str(index): number for index, number in database.lens_of.items()} == memory["lens_of"]
@@ -106,7 +106,7 @@ def test_the_lens_of_every_image_is_in_the_database(
 
 @pytest.mark.parametrize(("cameras", "expected"), [("auto", [1, 2, 1]), ("one", [1, 1, 1]), ("per-image", [1, 2, 3])])
 def test_the_user_says_how_many_lenses_there_are(tmp_path: Path, cameras: Cameras, expected: list[int]) -> None:
-    database = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None, cameras=cameras)
+    database = MatchDatabase(tmp_path / "features.db", SIFT, "SIMPLE_RADIAL", None, cameras=cameras)
     for index, lens in enumerate(("a 320x240", "b 320x240", "a 320x240")):
         database.add(read_frame(index, 1.0, lens))
     assert list(database.lens_of.values()) == expected
@@ -114,7 +114,7 @@ def test_the_user_says_how_many_lenses_there_are(tmp_path: Path, cameras: Camera
 
 
 def test_a_lens_that_no_image_used_any_more_is_restored(tmp_path: Path) -> None:
-    database = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
+    database = MatchDatabase(tmp_path / "features.db", SIFT, "SIMPLE_RADIAL", None)
     for index in range(2):
         database.add(read_frame(index, 1.0))
     before, lens_of = database.lenses, database.lens_of
@@ -122,7 +122,7 @@ def test_a_lens_that_no_image_used_any_more_is_restored(tmp_path: Path) -> None:
     database.set_focal(2, 321.0)
     assert database.camera(1).params[0] == 321.0
     database.close()
-    again = MatchDatabase(tmp_path / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None, range(2))
+    again = MatchDatabase(tmp_path / "features.db", SIFT, "SIMPLE_RADIAL", None, range(2))
     for index in range(2):
         again.add(read_frame(index, 1.0))
     assert again.lens_of == {0: 2, 1: 2}

@@ -19,7 +19,7 @@ from tests.cases import motion
 from tests.cases.case import picture
 from tests.cases.lenses import zoomed
 from tests.cases.moving import Figure, before
-from tests.recon.sfm.conftest import read_frame
+from tests.recon.sfm.conftest import FEW_FEATURES, read_frame
 
 FRAMES = range(12)
 SHAPE = (300, 400)
@@ -39,7 +39,7 @@ def frame_of(index: int, image: Image | None) -> Frame:
 
 
 def find(frames: Sequence[Frame], folder: Path) -> Moving:
-    database = MatchDatabase(folder / "features.db", SiftMatcher(), "SIMPLE_RADIAL", None)
+    database = MatchDatabase(folder / "features.db", FEW_FEATURES, "SIMPLE_RADIAL", None)
     for frame in frames:
         database.add(frame)
     database.match(window_pairs([frame.index for frame in frames], (1, 2, 3, 4)))
@@ -52,7 +52,7 @@ def said_of(frames: Sequence[Frame], folder: Path, monkeypatch: pytest.MonkeyPat
     """What the front end says of a chunk in which this is found to move, and that it masks nothing."""
     monkeypatch.setattr(frontend, "find_moving", lambda *_: found)
     said: list[Notice] = []
-    front_end = frontend.StructureFromMotion(folder, frontend.SfmSettings(), said.append)
+    front_end = frontend.StructureFromMotion(folder, frontend.SfmSettings(matcher=FEW_FEATURES), said.append)
     for frame in frames:
         front_end.database.add(frame)
     front_end.database.match(window_pairs([frame.index for frame in frames], (1, 2, 3, 4)))

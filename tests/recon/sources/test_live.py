@@ -419,7 +419,8 @@ class TestCameras:
         assert part in self.refusal("0")
 
     def test_neither_camera_nor_stream(self, tmp_path: Path) -> None:
-        assert "Add --watch" in self.refusal(str(tmp_path))
+        for folder in (str(tmp_path), "/dev"):
+            assert "Add --watch" in self.refusal(folder)
 
 
 def test_a_live_source_takes_no_masks(tmp_path: Path) -> None:

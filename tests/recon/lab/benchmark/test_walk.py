@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from recon.core.similarity import Sim3
-from recon.core.types import Chunk
+from recon.core.types import Chunk, DepthMap, Image
 from recon.lab.benchmark.walk import (
     DriftingCamera,
     Milestone,
@@ -26,6 +27,23 @@ from recon.store.map import open_map
 
 EXACT = WalkSettings(frames=120, laps=2, turn=0.0, scale=1.0)
 DRIFTING = WalkSettings(frames=120, laps=2, turn=0.5, scale=1.01)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rendered_once() -> Iterator[None]:
+    """Cameras that drift differently see the same."""
+    render = DriftingCamera._render
+    known: dict[bytes, tuple[Image, DepthMap]] = {}
+
+    def rendered(camera: DriftingCamera, index: int) -> tuple[Image, DepthMap]:
+        pose = camera.world_from_cam[index].numpy().tobytes()
+        if pose not in known:
+            known[pose] = render(camera, index)
+        return known[pose]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DriftingCamera, "_render", rendered)
+        yield
 
 
 def test_laps_pass_near_each_other_but_not_at_the_same_places() -> None:
