@@ -23,7 +23,7 @@ Descriptor = Annotated[
     ),
 ]
 Weights = Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Weights of ImAge.")]
-Device = Annotated[str, typer.Option(help="Device of the network: auto, cpu, cuda...")]
+Device = Annotated[str, typer.Option(help="Device for the network: auto, cpu, cuda...")]
 DEFAULT_FOLDER = "places"
 
 
@@ -60,7 +60,7 @@ def query(
 ) -> None:
     """Find the images most similar to IMAGE.
 
-    With xfeat-vlad, the ten most similar ones are ordered by the points that they share with IMAGE.
+    With xfeat-vlad, re-ranks the ten most similar images by the points that they share with IMAGE.
     """
     from retrieval.collection import open_collection, read_image
     from retrieval.reranking import CONFIRMED, RERANKED

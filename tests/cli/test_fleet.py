@@ -23,7 +23,7 @@ def photos(tmp_path: Path) -> Path:
     ("options", "sentence"),
     [
         ("--sise 640", "cannot work: No such option: --sise"),
-        ("--resume", "cannot hold --resume: recon fleet run decides it"),
+        ("--resume", "cannot include --resume: recon fleet run sets it"),
         ("--masks 'a", "--options cannot be read"),
     ],
 )
