@@ -77,7 +77,7 @@ def scaling(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for scaling.json, scaling.md and scaling.png.")],
     shape: Annotated[Literal["compact", "vggt-1b"], typer.Option(help="Network size.")] = "compact",
-    device: Annotated[str, typer.Option(help="Device of the network: auto, cpu, cuda...")] = "auto",
+    device: Annotated[str, typer.Option(help="Device for the network: auto, cpu, cuda...")] = "auto",
     frames: Annotated[str, typer.Option(help="Frame counts, separated by commas.")] = "8,16,32,64,128",
     methods: Annotated[
         str | None,
@@ -119,7 +119,7 @@ def precision(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for precision.json and .md, and drawn weights.")],
     shape: Annotated[Literal["compact", "vggt-1b"], typer.Option(help="Network size.")] = "vggt-1b",
-    device: Annotated[str, typer.Option(help="Device of the network: cpu, cuda...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device for the network: cpu, cuda...")] = "cpu",
     sizes: Annotated[str, typer.Option(metavar="WxH,...", help="Image sizes, multiples of 14.")] = "210x154,518x392",
     forms: Annotated[
         str | None,

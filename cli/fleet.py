@@ -285,7 +285,7 @@ def _arguments(source: str, options: tuple[str, ...]) -> dict[str, object]:
         raise SettingsError(f"The options of {source} cannot work: {why}. See recon run --help.") from error
     for name, value in (("overwrite", found["overwrite"]), ("resume", found["resume"]), ("out", found["out"])):
         if value:
-            raise SettingsError(f"The options of {source} cannot hold --{name}: recon fleet run decides it.")
+            raise SettingsError(f"The options of {source} cannot include --{name}: recon fleet run sets it.")
     return {name: value for name, value in found.items() if name not in ("source", "out")}
 
 

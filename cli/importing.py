@@ -29,7 +29,7 @@ def import_map(
     ] = None,
     depth: DenseDepth = "filled",
 ) -> None:
-    """Make a map of the poses and images of another program.
+    """Make a map from another program's poses and images.
 
     Poses and lenses stay as they are; dense depth is computed with them. A COLMAP model may be binary or text, with its
     images beside it, as in a folder with images and sparse/0. Then recon locate, view, check and export work as with a

@@ -55,11 +55,11 @@ def live(
     *,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder, unless --map names a map.")] = None,
     known: Annotated[
-        Path | None, typer.Option("--map", metavar="MAP", help="Find the camera in this finished map, and extend it.")
+        Path | None, typer.Option("--map", metavar="MAP", help="Locate the camera in this finished map, and extend it.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Read images as they arrive in the folder SOURCE.")] = False,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play the video SOURCE at its own speed.")] = False,
-    phone: Annotated[bool, typer.Option("--phone", help="Use a phone as the camera, by a page that it opens.")] = False,
+    phone: Annotated[bool, typer.Option("--phone", help="Use a phone as the camera, through a web page.")] = False,
     host: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Address for --phone.  [default: that of the local network]")
     ] = None,
@@ -91,7 +91,7 @@ def live(
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
-    """Reconstruct a camera, phone, stream or folder live.
+    """Reconstruct live from a camera, phone, stream or folder.
 
     The map grows in DIR while images arrive. Press q or Ctrl-C to finish. With --map, nothing changes unless one of the
     first 20 images is of the place.
@@ -179,7 +179,7 @@ def _source(source: str | None, known: Path | None, *, phone: bool, host: str | 
         raise SettingsError("--phone is a source itself: omit SOURCE, --watch and --realtime.")
     if known:
         raise SettingsError(
-            f"--map does not search a map with --phone. With --out {known} --resume, the camera is found as it goes."
+            f"--map cannot be combined with --phone. With --out {known} --resume, the camera is located as it goes."
         )
     return NAME
 
@@ -188,7 +188,7 @@ def _folder(out: Path | None, known: Path | None, *, overwrite: bool) -> Path:
     """The folder of the run. Raises SettingsError unless either ``--out`` or ``--map`` names it."""
     folder = out or known
     if folder is None or (out and known):
-        raise SettingsError("Give --out for a new map, or --map for a finished one that is to grow.")
+        raise SettingsError("Give --out for a new map, or --map to extend a finished one.")
     if known and overwrite:
         raise SettingsError("--map extends a map that --overwrite would replace. Use only one of them.")
     return folder

@@ -66,9 +66,9 @@ Arithmetic = Annotated[
 ]
 Precision = Annotated[
     Literal["float32", "bfloat16", "int8"],
-    typer.Option(help="Weights of the network in memory; bfloat16 takes half, int8 a quarter, both less exactly."),
+    typer.Option(help="Precision of the network's weights; bfloat16 takes half the memory, int8 a quarter."),
 ]
-Device = Annotated[str, typer.Option(help="Device of the network: auto, cpu, cuda...")]
+Device = Annotated[str, typer.Option(help="Device for the network: auto, cpu, cuda...")]
 Pixels = Annotated[int, typer.Option(help="Pixel budget per image for the network.")]
 MemoryFrames = Annotated[int, typer.Option(help="Earlier frames that the network keeps; 0 keeps all.")]
 MemoryMib = Annotated[float | None, typer.Option(help="Memory limit for these frames in MiB.  [default: no limit]")]
@@ -85,7 +85,7 @@ Quality = Annotated[
 ]
 Features = Annotated[
     Literal["auto", "sift", "xfeat+sift"],
-    typer.Option(help="SIFT, with pretrained features where frames have no place (auto) or everywhere (xfeat+sift)."),
+    typer.Option(help="SIFT, with pretrained features for frames that it cannot place (auto) or all (xfeat+sift)."),
 ]
 Refine = Annotated[
     Literal["auto", "none"],

@@ -91,8 +91,8 @@ def export(
 ) -> None:
     """Export a run to another format.
 
-    With --check, the files are read back as their format documents it, and what they show is compared with the images,
-    as are readings that are wrong on purpose. Exits with 1 unless the right one is clearly the best.
+    With --check, reads the files back as their format documents them, and compares what they show with the images.
+    Readings that are wrong on purpose must fit clearly worse; otherwise the exit code is 1.
     """
     from recon import exports
     from recon.settings import CloudSettings

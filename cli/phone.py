@@ -30,7 +30,7 @@ def opened_phone(
 ) -> Iterator[tuple[LiveSource, Listener]]:
     """Serve the page, and wait until a phone sends images; the source, and the listener that the page shows.
 
-    elsewhere: as in ``ended_by_signals``. Raises SettingsError if ``host`` is no address of this machine, and
+    elsewhere: as in ``ended_by_signals``. Raises SettingsError if ``host`` is not an address of this machine, and
     SourceError if the user ends the capture on the phone before it begins.
     """
     import segno  # first, so that a missing package is reported before anything is opened

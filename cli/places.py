@@ -23,7 +23,7 @@ Descriptor = Annotated[
     ),
 ]
 Weights = Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Weights of ImAge.")]
-Device = Annotated[str, typer.Option(help="Device of the network: auto, cpu, cuda...")]
+Device = Annotated[str, typer.Option(help="Device for the network: auto, cpu, cuda...")]
 DEFAULT_FOLDER = "places"
 
 
@@ -60,8 +60,8 @@ def query(
 ) -> None:
     """Find the images most similar to IMAGE.
 
-    An index by xfeat-vlad also has the classical descriptor, whose order counts where it is sure, as in similar light.
-    Elsewhere the ten images most similar by xfeat-vlad are ordered by the points that they share with IMAGE.
+    In similar light, the classical descriptor orders the images. Where it is unsure, the ten images most similar by
+    xfeat-vlad are ordered by the points that they share with IMAGE.
     """
     from retrieval.collection import read_image
     from retrieval.place_search import open_search

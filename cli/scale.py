@@ -41,17 +41,17 @@ def scale(
     ] = None,
     track_offset: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Clock of the track less that of the frames.  [default: estimated]"),
+        typer.Option(metavar="SECONDS", help="Time of the track minus that of the frames.  [default: estimated]"),
     ] = None,
     level: Annotated[
-        bool, typer.Option("--level", help="Turn the map so that z is up, by upright lines in it.")
+        bool, typer.Option("--level", help="Turn the map so that z is up, from upright lines in the images.")
     ] = False,
 ) -> None:
-    """Give a map metres, and turn it upright.
+    """Scale a map to metres, and turn it upright.
 
-    From known lengths, printed markers, the height of the camera, known camera centres, GPS tags or a track, several of
-    which are combined. Wrong ones among right ones are left out. Prints what remains of each, then writes the outputs
-    again.
+    Uses known lengths, printed markers, the height of the camera, known camera centres, GPS tags or a track, alone or
+    combined. Leaves out wrong observations among right ones, prints the remaining error of each, and writes the
+    outputs again.
     """
     from cli.progress import StageBar
     from recon.core.similarity import Sim3
@@ -65,7 +65,7 @@ def scale(
     before = open_map(folder)
     known = Known(tuple(length or ()), positions, gps, tag_size, camera_height, track, track_offset)
     if level and (positions or gps or track):
-        raise SettingsError("--level turns the world that --positions, --gps or --track give. Omit it.")
+        raise SettingsError("--positions, --gps and --track already determine the axes of the map. Omit --level.")
     with ended_with(lambda: _ended(before)):
         change = Sim3.identity()
         up = find_up(before) if level else None

@@ -14,8 +14,8 @@ from recon.core.errors import ReconError, ResourceError, UnexpectedError
 
 ERROR_FILE = "error.txt"
 ENDED_FROM_OUTSIDE = (
-    "The error that ends a run is noted here. If none follows and no run is going on, something outside ended the "
-    "last one: a kill, a lack of memory or a power cut.\n"
+    "This file records the error that ends a run. If none follows and no run is in progress, the last run was ended "
+    "from outside: by a kill, a lack of memory or a power cut.\n"
 )
 
 

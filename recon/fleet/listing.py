@@ -73,7 +73,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise SettingsError(f"{path} cannot be read as CSV ({error}). Its columns are {','.join(COLUMNS)}.") from error
     for number, row in enumerate(read, 1):
         if None in row:
-            raise SettingsError(f"Row {number} of {path} has more values than columns. Quote those with a comma.")
+            raise SettingsError(f"Row {number} of {path} has more values than columns. Quote values with a comma.")
     rows = [{key: (value or "").strip() for key, value in row.items()} for row in read]
     strange = {key for row in rows for key in row} - {*COLUMNS}
     if strange or any(not row.get("source") for row in rows):

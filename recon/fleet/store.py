@@ -119,7 +119,7 @@ class FleetStore:
                     if before.source != job.source
                     else ("with other options", "Use the options as before")
                 )
-                raise SettingsError(f"{self.folder} has a map {job.name} already, {other}. {remedy}, or another --out.")
+                raise SettingsError(f"{self.folder} already has a map {job.name}, {other}. {remedy}, or another --out.")
         every = tuple((known | {job.name: job for job in jobs}).values())
         for folder in ("maps", "states", "logs"):
             make_folder(self.folder / folder)

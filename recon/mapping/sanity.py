@@ -72,9 +72,9 @@ def _doubt_steps(frames: list[PlacedFrame], points: SparsePoints, depths: Mappin
     depth = float(np.median(list(depths.values()))) if depths else 1.0
     wild = np.flatnonzero(steps > IMPOSSIBLE_STEP * depth)
     if len(wild) > len(steps) / 2:
-        _refuse(f"the cameras are {np.median(steps) / depth:.0f} times as far apart as they see")
+        _refuse(f"the cameras are {np.median(steps) / depth:.0f} times as far apart as the scene is away")
     found = [
-        f"{frames[row + 1].name} is {steps[row] / depth:.0f} times as far from the frame before as the cameras see"
+        f"{frames[row + 1].name} is {steps[row] / depth:.0f} times as far from the previous frame as from the scene"
         for row in wild[:1]
     ]
     jumps = {row: why for row, why in find_jumps(frames, points, steps).items() if row not in wild}
@@ -215,7 +215,7 @@ def widest_angle(frames: Mapping[int, PlacedFrame], points: SparsePoints) -> flo
 
 def _refuse(why: str) -> None:
     raise InsaneMapError(
-        f"The estimated poses can belong to no real scene: {why}. The images may be filled by something that moves "
+        f"The estimated poses cannot belong to a real scene: {why}. The images may be filled by something that moves "
         "with or in front of the camera (an overlay, glass, a reflection), or have no parallax. Mask it with --masks, "
         "or record with sideways motion."
     )

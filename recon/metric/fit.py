@@ -90,8 +90,8 @@ def fit_metric(lengths: Sequence[Length], positions: Sequence[Position]) -> Metr
 
 def _nothing() -> _Estimate:
     raise SettingsError(
-        "Nothing in metres is known about the map. Give --length, --tag-size, --camera-height, --positions, --gps or "
-        "--track; or --level, if z is to be up."
+        "No length or position of the map is known in metres. Give --length, --tag-size, --camera-height, --positions, "
+        "--gps or --track; or --level to turn z up."
     )
 
 
@@ -165,8 +165,8 @@ def _certain(metres: Array, error: float) -> float:
         )
     if spread[1] <= LEAST_ERROR * spread[0] or error / spread[1] > MOST_TURN:
         raise SettingsError(
-            "The known positions lie on a line, which leaves open how the map is turned about it. Add positions beside "
-            "the line, or give a known --length instead."
+            "The known positions lie on a line, so the rotation about it is unknown. Add positions off the line, or "
+            "give a known --length instead."
         )
     return max(deviation, LEAST_ERROR)
 

@@ -74,7 +74,7 @@ def find_up(reconstruction: ReconstructedMap) -> Up:
     if not reconstruction.frames:
         raise _unknown(reconstruction, "it has no frames")
     if reconstruction.metric and reconstruction.metric.origin:
-        raise SettingsError(f"The map in {reconstruction.folder} knows up from its place on the Earth. Omit --level.")
+        raise SettingsError(f"z is up already in {reconstruction.folder}, from its place on the Earth. Omit --level.")
     axis = -np.mean([frame.world_from_cam.rotation[:, 1] for frame in reconstruction.frames], axis=0)
     if np.linalg.norm(axis) < UPRIGHT:
         raise _unknown(reconstruction, "the cameras are turned in all ways")

@@ -46,7 +46,7 @@ def positions_from_file(path: Path, reconstruction: ReconstructedMap) -> list[Po
     found = read(path, reconstruction.posed)
     if len(found) < 3:
         raise SettingsError(
-            f"{len(found)} rows of {path} belong to frames of {reconstruction.folder}, at least 3 have to. Name frames "
+            f"{len(found)} rows of {path} belong to frames of {reconstruction.folder}; at least 3 must. Name frames "
             "as in its poses.txt by time, or as in colmap/images by name."
         )
     return found
@@ -89,7 +89,7 @@ def positions_from_gps(reconstruction: ReconstructedMap) -> tuple[list[Position]
     fixes = {frame: fix for frame, path in files_of(reconstruction).items() if (fix := gps_fix(path))}
     if len(fixes) < 3:
         raise SettingsError(
-            f"{len(fixes)} images of {reconstruction.folder} have a GPS position with a height, at least 3 have to."
+            f"{len(fixes)} images of {reconstruction.folder} have a GPS position with a height; at least 3 must."
         )
     origin = middle(np.array(list(fixes.values())))
     return [_position(frame, east_north_up(fix, origin)) for frame, fix in fixes.items()], origin

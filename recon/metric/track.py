@@ -206,9 +206,7 @@ def _offset(track: Track, metres: Array, moments: Array, centres: Array) -> floa
     if track.has_clock_of_frames:
         low, high, slack = 0.0, 0.0, REACH
     if high + slack < low - slack:
-        raise SettingsError(
-            "The track is shorter than the time that the frames take. Give --track-offset if that is right."
-        )
+        raise SettingsError("The track is shorter than the recording. If that is right, give --track-offset.")
     step = max(LEAST_STEP, (high - low + 2 * slack) / MOST_STEPS)
     trials = np.arange(low - slack, high + slack + step, step)
     misfits = np.array([_misfit(_at(track, metres, moments + trial), centres) for trial in trials])

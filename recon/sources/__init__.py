@@ -67,7 +67,7 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
     for kind in reversed(SOURCES.values()):
         if kind.takes(spec):
             if options.topic is not None and not kind.has_topics:
-                raise SettingsError(f"--topic applies to recordings of ROS, and {spec} is none. Leave it out.")
+                raise SettingsError(f"--topic applies to ROS recordings only, and {spec} is not one. Omit it.")
             return _perhaps_spherical(kind, spec, options, images_folder)
     if _is_live(spec):
         raise SourceError(f"{spec} is a live source: use recon live. If it is a file on a server, download it first.")

@@ -35,7 +35,7 @@ def photos(tmp_path: Path) -> Path:
         ("--help", "cannot work: No such option: --help"),
         ("--size big", "cannot work: Invalid value for '--size': Input should be a valid integer"),
         ("--depth flat", "Invalid value for '--depth': 'flat' is not one of 'filled', 'classical'. See recon run"),
-        ("--resume", "cannot hold --resume: recon fleet run decides it"),
+        ("--resume", "cannot include --resume: recon fleet run sets it"),
         ("--masks 'a", "--options cannot be read"),
     ],
 )

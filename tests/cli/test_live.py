@@ -262,7 +262,7 @@ def test_the_code_in_the_terminal_is_that_of_the_address(capsys: pytest.CaptureF
         (("0", "--phone"), "--phone is a source itself: omit SOURCE, --watch and --realtime."),
         (("--phone", "--watch"), "--phone is a source itself: omit SOURCE, --watch and --realtime."),
         (("0", "--host", "127.0.0.1"), "--host sets the address of --phone: add --phone."),
-        (("--phone", "--host", "198.51.100.7"), "--host 198.51.100.7 is no address of this machine"),
+        (("--phone", "--host", "198.51.100.7"), "--host 198.51.100.7 is not an address of this machine"),
         (("--phone", "--resume"), "No run to resume in "),
     ],
 )

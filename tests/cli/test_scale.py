@@ -50,12 +50,12 @@ def test_a_map_and_its_outputs_get_metres(recon: Recon, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "Nothing in metres is known about the map."),
+        ((), "No length or position of the map is known in metres."),
         (("--length", "0,0,0 1,0,0"), '--length takes "A B METRES"'),
         (("--gps",), "0 images of"),
         (("--positions", "nothing.csv"), "Cannot read the positions in nothing.csv"),
         (("--level",), "Which way is up in "),
-        (("--level", "--gps"), "--level turns the world that --positions, --gps or --track give."),
+        (("--level", "--gps"), "--positions, --gps and --track already determine the axes of the map."),
     ],
 )
 def test_what_gives_no_metres_is_refused(recon: Recon, tmp_path: Path, options: tuple[str, ...], words: str) -> None:

@@ -25,7 +25,7 @@ ELSEWHERE = ("192.0.2.1", 9)  # reserved for documentation; nothing is sent ther
 def local_address() -> str:
     """The address of this machine in the network that its traffic takes.
 
-    Raises SettingsError if it is in no network.
+    Raises SettingsError if it is not on a network.
     """
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -33,7 +33,7 @@ def local_address() -> str:
             return str(probe.getsockname()[0])
     except OSError as error:
         raise SettingsError(
-            "This machine is in no network. Connect it to that of the phone, or give its address with --host."
+            "This machine is not on a network. Connect it to the phone's network, or give its address with --host."
         ) from error
 
 

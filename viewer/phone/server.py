@@ -276,4 +276,4 @@ def _listening(host: str) -> socket.socket:
                     return socket.create_server((host, port))
                 except OSError as error:
                     reason = error.strerror
-    raise SettingsError(f"--host {host} is no address of this machine ({reason}). Give the one that the phone reaches.")
+    raise SettingsError(f"--host {host} is not an address of this machine ({reason}). Give one that the phone reaches.")

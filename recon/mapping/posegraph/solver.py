@@ -66,7 +66,7 @@ def closing_error(graph: PoseGraph) -> float:
 def _why_refused(rejected: int, loops: int) -> str:
     if 2 * rejected <= loops:
         return ""
-    return f"{rejected} of {loops} loops contradict the rest of the map, so none of them is believed"
+    return f"{rejected} of {loops} loops contradict the rest of the map, so none of them is used"
 
 
 def _factors(graph: PoseGraph, loops: Collection[int], kernel: float | None) -> gtsam.NonlinearFactorGraph:

@@ -108,9 +108,9 @@ def test_a_store_keeps_its_jobs_and_refuses_to_mix_them(store: FleetStore) -> No
     assert store.extend([sized])[0] == sized  # nothing has been made with the other options
     store.extend([first])
     store.map_of("a").mkdir()
-    with pytest.raises(SettingsError, match="a map a already, with other options"):
+    with pytest.raises(SettingsError, match="already has a map a, with other options"):
         store.extend([replace(first, options=("--size", "640"))])
-    with pytest.raises(SettingsError, match="a map a already, with another source"):
+    with pytest.raises(SettingsError, match="already has a map a, with another source"):
         store.extend([replace(first, source="c")])
     (store.folder / "fleet.json").write_text('{"version": 1, "jobs": [{"name": 3}]}')
     with pytest.raises(MapError, match=r"fleet.json is damaged"):

@@ -102,7 +102,7 @@ LINE = np.linspace(0, 10, 12)[:, None] * [1.0, 2.0, 0.5]
 @pytest.mark.parametrize(
     ("known", "points", "metres", "words"),
     [
-        ([], [], [], "Nothing in metres is known about the map. Give --length"),
+        ([], [], [], "No length or position of the map is known in metres. Give --length"),
         (lengths((1.0, 2.0), (1.0, 3.0)), [], [], "The 2 known lengths contradict each other: they make a map unit 2 "),
         ([], walk(2, 1.0), walk(2, 1.0), "2 known positions do not determine a map"),
         ([], LINE, 3 * LINE, "lie on a line"),

@@ -117,7 +117,7 @@ def test_a_track_that_does_not_tell_the_time_is_refused(tmp_path: Path) -> None:
         positions_from_track(gpx(tmp_path / "line.gpx", times.tolist(), straight), line, None)
     with pytest.raises(SettingsError, match="does not move"):
         positions_from_track(gpx(tmp_path / "still.gpx", times.tolist(), 0 * straight), line, None)
-    with pytest.raises(SettingsError, match="is shorter than the time"):
+    with pytest.raises(SettingsError, match="is shorter than the recording"):
         positions_from_track(gpx(tmp_path / "short.gpx", times[:4].tolist(), straight[:4]), line, None)
     with pytest.raises(SettingsError, match="0 frames were taken during the track"):
         positions_from_track(tmp_path / "line.gpx", line, 5.0)

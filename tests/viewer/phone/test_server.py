@@ -184,6 +184,6 @@ def test_the_page_learns_that_the_run_is_over_before_the_server_ends(feed: Phone
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "198.51.100.7", "localhost", "192.168.1"])
 def test_an_address_of_another_machine_is_refused(feed: PhoneFeed, host: str) -> None:
-    sentence = re.escape(f"--host {host} is no address of this machine")
+    sentence = re.escape(f"--host {host} is not an address of this machine")
     with pytest.raises(SettingsError, match=sentence), phone.serve(feed, OPTIONS, host):
         pass
