@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from recon.core.errors import MapError
 from recon.core.types import Image
-from retrieval.collection import CLASSICAL, Collection, Match, open_collection
+from retrieval.collection import BUILD, CLASSICAL, Collection, Match, open_collection
 from retrieval.reranking import RERANKED, Reranker
 
 SURE = 0.31  # similarity by the classical descriptor, which 9 of 3,623 images of other places reach
@@ -65,7 +66,10 @@ def open_search(folder: Path, device: str) -> tuple[PlaceSearch, str]:
         return PlaceSearch(collection), notice
     classical = None
     if (folder / CLASSICAL).is_dir():
-        classical, another = open_collection(folder / CLASSICAL, device)
+        try:
+            classical, another = open_collection(folder / CLASSICAL, device)
+        except MapError:
+            another = f"{folder / CLASSICAL} is damaged, so that only xfeat-vlad is used. {BUILD}"
         notice = notice or another
     return PlaceSearch(collection, classical, lambda: open_reranker(device)), notice
 

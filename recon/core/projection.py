@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from recon.core.similarity import Array
 from recon.core.types import FrameGeometry
 
+SAME_CENTRE = 1e-9  # of the distance from the origin, or in map units
+
 
 def back_project(pixels: Array, depth: Array, intrinsics: Array) -> Array:
     """Points (n, 3) in the camera: pixels (n, 2) of a pinhole image with intrinsics (3, 3) at their depth (n,)."""
@@ -47,3 +49,8 @@ def plane_homography(rotation: Array, offset: Array, inverse_depth: float, strid
     matrix[:, 2] += inverse_depth * offset
     full_from_reduced = np.array([[stride, 0, stride / 2], [0, stride, stride / 2], [0, 0, 1]])
     return np.asarray(np.linalg.inv(full_from_reduced) @ matrix @ full_from_reduced)
+
+
+def coincide(one: Array, other: Array) -> bool:
+    """Whether two optical centres (3,) are the same but for numerical noise, as those of a rig's cameras are."""
+    return bool(np.linalg.norm(one - other) <= SAME_CENTRE * max(1.0, float(np.linalg.norm(one))))

@@ -9,7 +9,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from recon.core.projection import points_in_chunk
+from recon.core.projection import coincide, points_in_chunk
 from recon.core.similarity import Sim3
 from recon.core.types import FrameGeometry, Image
 from recon.mapping.overlap import depth_at
@@ -46,7 +46,7 @@ class Doubts:
 
 def find_doubts(frames: Sequence[FrameGeometry]) -> Doubts:
     """Doubts about the frames that a submap adds, in order, after the last one that it shares; at least one."""
-    sure = (frame.sure() for frame in frames)
+    sure = (frame.sure() for frame in _first_of_shots(frames))
     links = [(*link(before, after), after.index) for before, after in pairwise(sure)]
     carried = min(((share, index) for share, _, index in links), default=(1.0, frames[0].index))
     jump = max(((abs(ratio), index) for _, ratio, index in links), default=(0.0, frames[0].index))
@@ -58,6 +58,13 @@ def find_doubts(frames: Sequence[FrameGeometry]) -> Doubts:
         confidence=float(np.mean([frame.confidence.mean() for frame in frames])),
         sharpness=float(np.median([sharpness(frame.colour) for frame in frames])),
     )
+
+
+def _first_of_shots(frames: Sequence[FrameGeometry]) -> list[FrameGeometry]:
+    """The frames without those that share the centre of the one before: the other cameras of a rig, which look
+    elsewhere and carry no scale."""
+    centres = [Sim3.from_matrix(frame.cam_from_chunk).inverse().translation for frame in frames]
+    return [frame for row, frame in enumerate(frames) if not row or not coincide(centres[row - 1], centres[row])]
 
 
 def unjudged(frames: Sequence[FrameGeometry]) -> Doubts:

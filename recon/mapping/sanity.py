@@ -10,6 +10,7 @@ import numpy as np
 
 from recon.core.cameras import colmap_camera
 from recon.core.errors import InsaneMapError
+from recon.core.projection import coincide
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame, SparsePoints
 from recon.mapping.centres import centres_move
@@ -28,7 +29,6 @@ SHARE_BEHIND = 0.1
 LARGE_ERROR = 0.005  # of the width
 LITTLE_ANGLE = np.radians(0.5)
 POINTS_ASKED = 2000
-SAME_CENTRE = 1e-9  # of the distance from the origin, or in map units: numerical noise
 
 
 def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Mapping[int, float]) -> tuple[str, ...]:
@@ -51,13 +51,9 @@ def _shots(frames: list[PlacedFrame]) -> dict[int, int]:
     """The first of the frames around each frame that have exactly the same centre, as only those of a rig have."""
     shots: dict[int, int] = {}
     for before, frame in zip([None, *frames], frames, strict=False):
-        together = before is not None and _coincide(before.world_from_cam.translation, frame.world_from_cam.translation)
+        together = before is not None and coincide(before.world_from_cam.translation, frame.world_from_cam.translation)
         shots[frame.index] = shots[before.index] if before is not None and together else frame.index
     return shots
-
-
-def _coincide(one: Array, other: Array) -> bool:
-    return bool(np.linalg.norm(one - other) <= SAME_CENTRE * max(1.0, float(np.linalg.norm(one))))
 
 
 def _seen_by_shots(points: SparsePoints, shots: Mapping[int, int]) -> SparsePoints:

@@ -24,6 +24,7 @@ from recon.sources.cameras import why_unusable
 from recon.sources.film import Pictures, film_of, next_time, opened_film
 from recon.sources.live import Incident
 from recon.sources.originals import nothing
+from recon.sources.spherical import NOT_LIVE, is_mapped
 
 OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # of silence after which a connection counts as lost
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # between attempts to connect again; doubled each time
@@ -64,6 +65,8 @@ class CaptureFeed:
         self._shown = -math.inf  # the time of the picture in its file [s]; a video's only
         self._film: Pictures  # of the present connection
         first, rest = self._connect()
+        if is_mapped(first):
+            raise SourceError(f"{address} {NOT_LIVE}")
         self._pictures = chain([first], rest)
         small = working_image(self._film.upright(first), options.size)
         self.sizes: tuple[tuple[int, int], ...] = ((small.shape[1], small.shape[0]),)

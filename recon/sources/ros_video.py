@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -25,39 +26,47 @@ Message = tuple[float, Any]  # its time [s], and itself
 
 def film(messages: Iterable[Message]) -> Iterator[tuple[float, Read]]:
     """The time and the picture of every message, in order; the pictures of some come after later messages are read."""
-    times: dict[int, float] = {}  # of messages without a picture so far
-    decoder: VideoCodecContext | None = None
+    decoding: _Decoding | None = None
     for number, (time, message) in enumerate(messages):
-        times[number] = time
-        if decoder is None:
+        if decoding is None:
             if message.format not in CODECS:
-                yield (
-                    times.pop(number),
-                    partial(_refuse, f"it is {message.format} video; known are {', '.join(CODECS)}"),
-                )
+                yield time, partial(_refuse, f"it is {message.format} video; known are {', '.join(CODECS)}")
                 continue
-            decoder = CodecContext.create(CODECS[message.format], "r")
+            decoding = _Decoding(CodecContext.create(CODECS[message.format], "r"))
         packet: Packet[Any] = Packet(bytes(message.data))
         packet.pts = packet.dts = number
-        yield from _shown(decoder, packet, times)
-    if decoder is not None:
-        yield from _shown(decoder, None, times)
-    yield from ((time, partial(_refuse, LOST)) for time in times.values())
+        decoding.times[number] = time
+        yield from decoding.shown(packet)
+    if decoding is not None:
+        yield from decoding.shown(None)
+        yield from ((time, partial(_refuse, LOST)) for time in decoding.times.values())
 
 
-def _shown(
-    decoder: VideoCodecContext, packet: Packet[Any] | None, times: dict[int, float]
-) -> Iterator[tuple[float, Read]]:
-    """What a packet completes; None ends the video. Earlier messages that are still without a picture have lost it."""
-    try:
-        frames = decoder.decode(packet)
-    except av.error.FFmpegError:
-        return
-    for frame in frames:
-        for number in [one for one in times if one < (frame.pts or 0)]:
-            yield times.pop(number), partial(_refuse, LOST)
-        if frame.pts in times:
-            yield times.pop(frame.pts), partial(_picture, frame)
+@dataclass
+class _Decoding:
+    """A stream without pictures that depend on later ones. times: of messages without a picture so far. is_whole:
+    whether no message has been lost since the last key frame; what follows a lost one may be distorted.
+    """
+
+    decoder: VideoCodecContext
+    times: dict[int, float] = field(default_factory=dict)
+    is_whole: bool = True
+
+    def shown(self, packet: Packet[Any] | None) -> Iterator[tuple[float, Read]]:
+        """What a packet completes; None ends the video. Earlier messages that are still without a picture have lost
+        it."""
+        try:
+            frames = self.decoder.decode(packet)
+        except av.error.FFmpegError:
+            self.is_whole = False
+            return
+        for frame in frames:
+            for number in [one for one in self.times if one < (frame.pts or 0)]:
+                self.is_whole = False
+                yield self.times.pop(number), partial(_refuse, LOST)
+            self.is_whole |= frame.key_frame
+            if frame.pts in self.times:
+                yield self.times.pop(frame.pts), partial(_picture, frame) if self.is_whole else partial(_refuse, LOST)
 
 
 def _picture(frame: VideoFrame) -> Image:

@@ -9,6 +9,7 @@ from av.sidedata.sidedata import SideData
 
 ASPECT_TOLERANCE = 0.005
 EQUIRECTANGULAR = 0  # FFmpeg's number, the first field of a mapping
+NOT_LIVE = "shows 360-degree panoramas, which recon live cannot map. Record them, then use recon run."
 PROJECTION = re.compile(rb"""GPano:ProjectionType(?:\s*=\s*["']|>)\s*equirectangular""")
 
 

@@ -19,9 +19,10 @@ from recon.core.files import make_folder
 from recon.core.names import image_stem, printable
 from recon.core.types import SkippedFrame
 from recon.sources.base import Candidate, Selection, SourceOptions, working_image
-from recon.sources.decoding import UnreadableImage, read_photo
+from recon.sources.decoding import UnreadableImage, read_photo, xmp_of
 from recon.sources.images import photo_candidate, with_lens_of_folder
 from recon.sources.kinds import is_image
+from recon.sources.spherical import NOT_LIVE, covers_sphere, is_tagged
 
 LOOK_AGAIN_MS = 500  # between checks of incomplete files
 GIVE_UP_SECONDS = 10.0  # after the last change of an incomplete file
@@ -115,6 +116,8 @@ class WatchFeed:
 
     def _candidate(self, index: int, path: Path, seen: float) -> Candidate:
         photo = with_lens_of_folder(read_photo(path), path, self._options.cameras)
+        if covers_sphere((photo.pixels.shape[1], photo.pixels.shape[0])) and is_tagged(xmp_of(path)):
+            raise SourceError(f"{path} {NOT_LIVE}")
         image = working_image(photo.pixels, self._options.size)
         where = (index, seen, f"{index:06d}_{image_stem(path.stem)}")
         mask = np.ones(image.shape[:2], np.bool_)

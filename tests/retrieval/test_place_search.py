@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from recon.core.types import Image
+from recon.settings import PlaceSettings
 from recon.sfm.xfeat_matching import XFeatMatcher
 from retrieval.benchmark import evaluate_folder
-from retrieval.collection import Collection, Listing, read_image
+from retrieval.collection import Collection, Listing, build, read_image
 from retrieval.describer import Descriptors, Masks
 from retrieval.index import PlaceIndex
-from retrieval.place_search import SURE, PlaceSearch
+from retrieval.place_search import SURE, PlaceSearch, open_search
 from retrieval.reranking import Reranker
 from tests.support import SAMPLE
 
@@ -87,3 +88,15 @@ def test_recall_of_the_answers(night: Turned, xfeat_matcher: XFeatMatcher, tmp_p
     assert (similar.recall, similar.queries, similar.left_out, similar.database) == ({1: 0, 5: 1, 10: 1}, 1, 0, 3)
     ordered = evaluate_folder(tmp_path, PlaceSearch(database, None, lambda: Reranker(xfeat_matcher)))
     assert ordered.recall[1] == 1
+
+
+def test_a_damaged_classical_index_is_left_out_with_a_notice(xfeat_matcher: XFeatMatcher, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in PATHS:
+        shutil.copy(path, images)
+    build(images, tmp_path / "index", PlaceSettings("xfeat-vlad"))
+    (tmp_path / "index" / "classical" / "images.json").unlink()
+    search, notice = open_search(tmp_path / "index", "cpu")
+    assert "only xfeat-vlad is used" in notice
+    assert search.query(read_image(PATHS[0]), 1).describer.startswith("XFeat-VLAD")

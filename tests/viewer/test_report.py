@@ -138,6 +138,12 @@ def test_a_drawing_keeps_proportions_and_marks_doubt() -> None:
     assert 'r="5"' in path_drawing(np.zeros((1, 2)), [], [], "a single place")
 
 
+def test_the_cameras_of_a_rig_do_not_hide_its_path() -> None:
+    walk = np.repeat(np.column_stack([np.arange(20.0), np.zeros(20)]), 6, axis=0)
+    assert not is_gap(walk).any()
+    assert not is_gap(np.zeros((3, 2))).any()
+
+
 def test_a_jump_to_another_source_is_no_part_of_the_path() -> None:
     walk = np.column_stack([np.arange(60.0), np.zeros(60)])
     places = np.concatenate([walk, walk + 500])

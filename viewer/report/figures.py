@@ -16,6 +16,7 @@ from viewer.shapes import colours_along
 WIDTH, MARGIN = 640, 24
 MOST_SEGMENTS = 1500
 GAP = 20.0  # times the median step
+STILL = 1e-9  # of the longest step: numerical noise
 BAR = 22  # px from one bar to the next
 
 
@@ -48,7 +49,8 @@ def path_drawing(places: Array, doubtful: Collection[int], loops: Sequence[tuple
 def is_gap(places: Array) -> NDArray[np.bool_]:
     """Which steps (n - 1,) between places (n, d) are no part of a path: where another source or another map begins."""
     steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    return np.asarray(steps > GAP * np.median(steps) if len(steps) else np.zeros(0, dtype=np.bool_))
+    moved = steps[steps > STILL * steps.max(initial=0)]  # the cameras of a rig share a place
+    return np.asarray(steps > GAP * np.median(moved) if len(moved) else np.zeros(len(steps), dtype=np.bool_))
 
 
 def bars_per_frame(values: Array, doubtful: Collection[int], title: str) -> str:

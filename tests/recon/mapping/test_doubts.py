@@ -83,6 +83,14 @@ def test_frames_that_face_away_from_each_other_share_nothing(frames: list[FrameG
     assert link(frames[0], replace(frames[1], cam_from_chunk=behind)) == (0.0, 0.0)
 
 
+def test_the_other_cameras_of_a_rig_carry_no_scale(frames: list[FrameGeometry]) -> None:
+    back = np.diag([-1.0, 1, -1, 1])
+    rig = [
+        replace(one, cam_from_chunk=pose) for one in frames for pose in (one.cam_from_chunk, back @ one.cam_from_chunk)
+    ]
+    assert find_doubts(rig).carried == find_doubts(frames).carried > 0.5
+
+
 def test_a_single_frame_has_no_link_to_doubt(frames: list[FrameGeometry]) -> None:
     doubts = find_doubts(frames[:1])
     assert (doubts.carried, doubts.scale_jump) == (1.0, 0.0)

@@ -137,7 +137,7 @@ def test_several_topics_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_topic_of_something_else_is_refused() -> None:
-    with pytest.raises(SettingsError, match="--topic applies to recordings of ROS"):
+    with pytest.raises(SettingsError, match="--topic applies to ROS recordings only"):
         open_source("data/sample/images", SourceOptions(topic="/left"))
 
 
@@ -346,6 +346,15 @@ def test_packets_before_the_first_whole_picture_and_damaged_ones_are_skipped(tmp
     assert sorted([*read, *skipped]) == list(range(7))
     for index in (2, 3, 6):
         assert np.abs(read[index].astype(int) - pictures(9)[index + 2]).mean() < 6
+
+
+def test_pictures_that_depend_on_a_lost_one_are_skipped(tmp_path: Path) -> None:
+    contents = packets(pictures(9), "libx264", g="5", sc_threshold="0")
+    contents[2] = bytes(50)
+    items = list(open_source(str(filmed(tmp_path, "mcap", "h264", contents))))
+    assert [item.index for item in items if isinstance(item, SkippedFrame)] == [2, 3, 4]
+    for frame in (item for item in items if isinstance(item, Frame)):
+        assert np.abs(frame.image.astype(int) - pictures(9)[frame.index]).mean() < 6
 
 
 def test_a_video_of_another_codec_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from recon.core.errors import SettingsError, SourceError
 from recon.core.typed_json import typed
 from recon.core.types import Camera, Frame, PassedFrame, SkippedFrame
 from recon.settings import NetworkSettings, RunSettings
-from recon.sources import SourceOptions, open_source
+from recon.sources import SourceOptions, open_live_source, open_source
 from recon.sources.panoramas import FACES, PanoramaSource, cut_face, lens_of_faces, rotation_of
 from recon.sources.spherical import is_tagged
 from recon.store.journal import FrameRecord, record
@@ -72,6 +72,15 @@ def test_a_tagged_video_has_faces_at_the_times_of_its_frames(tmp_path: Path) -> 
     assert [frame.timestamp for frame in frames] == pytest.approx([0.0] * 6 + [0.1] * 6 + [0.2] * 6)
     assert frames[7].name == "000001_1.jpg"
     assert not isinstance(open_source(str(write_film(tmp_path / "plain.mp4", images, tagged=False))), PanoramaSource)
+
+
+def test_live_panoramas_are_refused(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "walk.mp4", [panorama(room_walls(), pose, HEIGHT) for pose in walk(2)])
+    with pytest.raises(SourceError, match="shows 360-degree panoramas, which recon live cannot map"):
+        open_live_source(str(film), SourceOptions(), realtime=True)
+    folder = write_panoramas(tmp_path / "walk", walk(1), HEIGHT)
+    with pytest.raises(SourceError, match=r"pano_0\.jpg shows 360-degree panoramas"):
+        list(open_live_source(str(folder), SourceOptions(max_frames=2), watch=True))
 
 
 def test_an_untagged_panorama_needs_the_option(tmp_path: Path) -> None:
