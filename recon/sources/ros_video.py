@@ -29,10 +29,11 @@ def film(messages: Iterable[Message]) -> Iterator[tuple[float, Read]]:
     decoding: _Decoding | None = None
     for number, (time, message) in enumerate(messages):
         if decoding is None:
-            if message.format not in CODECS:
+            codec = CODECS.get(message.format.lower())
+            if codec is None:
                 yield time, partial(_refuse, f"it is {message.format} video; known are {', '.join(CODECS)}")
                 continue
-            decoding = _Decoding(CodecContext.create(CODECS[message.format], "r"))
+            decoding = _Decoding(CodecContext.create(codec, "r"))
         packet: Packet[Any] = Packet(bytes(message.data))
         packet.pts = packet.dts = number
         decoding.times[number] = time
