@@ -79,7 +79,7 @@ def test_figures_of_the_readme_match_the_benchmark() -> None:
         for line in README.splitlines()
         if "frames posed" in line or any(line.startswith(f"| {name} |") for name in measured)
     ][1:]
-    assert len(shown) == 8
+    assert len(shown) == 9
     for name, *figures in shown:
         pairs = zip(*measured[name], strict=True)
         processor_seconds, posed, _, extent, *_ = list(pairs)[1:]
