@@ -140,8 +140,9 @@ def test_a_map_grows_only_if_the_camera_is_found_in_it(
         raise SourceError("not of this place")
 
     made = make_map(tmp_path / "map")
-    assert "Give --out for a new map, or --map to extend a finished one" in refusal()
-    assert "Give --out for a new map, or --map to extend a finished one" in refusal("--out", tmp_path, "--map", made.folder)
+    either = "Give --out for a new map, or --map to extend a finished one"
+    assert either in refusal()
+    assert either in refusal("--out", tmp_path, "--map", made.folder)
     assert "--overwrite would replace" in refusal("--map", made.folder, "--overwrite")
     assert "so it cannot be resumed; recon import, merge" in refusal("--map", made.folder)
     Journal.begin(made.folder, "photos", RunSettings())
