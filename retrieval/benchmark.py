@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.errors import SourceError
-from retrieval.collection import list_images, read_image
+from retrieval.collection import Match, list_images, read_image
 from retrieval.place_search import PlaceSearch
 
 RADIUS = 25.0  # m
@@ -46,13 +45,13 @@ def evaluate_folder(folder: Path, search: PlaceSearch, ranks: Sequence[int] = RA
     check_layout(folder)
     database = search.collection.paths
     rows = {path: row for row, path in enumerate(database)}
-    asked = list(_readable(list_images(folder / "queries")))
-    if not asked:
+    answers = list(_answers(search, list_images(folder / "queries"), max(ranks)))
+    if not answers:
         raise SourceError(f"No image in {folder / 'queries'} can be read.")
+    asked = [path for path, _ in answers]
     places, wanted = (np.array([utm_of(path) for path in paths]) for paths in (database, asked))
     right = np.linalg.norm(places[None] - wanted[:, None], axis=2) <= RADIUS
-    answers = (search.query(read_image(path), max(ranks)).matches for path in asked)
-    found = np.array([[rows[match.path] for match in matches] for matches in answers])
+    found = np.array([[rows[match.path] for match in matches] for _, matches in answers])
     few = [read_image(path) for path in asked[:TIMED]]
     before = time.process_time()
     search.collection.describer.describe(few)
@@ -60,10 +59,12 @@ def evaluate_folder(folder: Path, search: PlaceSearch, ranks: Sequence[int] = RA
 
 
 def check_layout(folder: Path) -> None:
-    """Raise SourceError unless a folder has both subfolders."""
+    """Raise SourceError unless a folder has both subfolders, and all names of images in them state a position."""
     for name in ("database", "queries"):
         if not (folder / name).is_dir():
             raise SourceError(f"{folder} has no folder {name}. It must hold database/ and queries/ with UTM in names.")
+    for path in (*list_images(folder / "database"), *list_images(folder / "queries")):
+        utm_of(path)
 
 
 def recall_at(found: NDArray[np.int64], right: NDArray[np.bool_], ranks: Sequence[int]) -> Recall:
@@ -86,8 +87,11 @@ def utm_of(path: Path) -> tuple[float, float]:
         ) from error
 
 
-def _readable(paths: Sequence[Path]) -> Iterator[Path]:
-    for path in paths:
-        with suppress(SourceError):
-            read_image(path)
-            yield path
+def _answers(search: PlaceSearch, queries: Sequence[Path], count: int) -> Iterator[tuple[Path, list[Match]]]:
+    """The queries that can be read, and their answers."""
+    for path in queries:
+        try:
+            image = read_image(path)
+        except SourceError:
+            continue
+        yield path, search.query(image, count).matches

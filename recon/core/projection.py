@@ -51,6 +51,10 @@ def plane_homography(rotation: Array, offset: Array, inverse_depth: float, strid
     return np.asarray(np.linalg.inv(full_from_reduced) @ matrix @ full_from_reduced)
 
 
-def coincide(one: Array, other: Array) -> bool:
-    """Whether two optical centres (3,) are the same but for numerical noise, as those of a rig's cameras are."""
-    return bool(np.linalg.norm(one - other) <= SAME_CENTRE * max(1.0, float(np.linalg.norm(one))))
+def begins_shot(centres: Array) -> NDArray[np.bool_]:
+    """Which optical centres (n, 3), in order, differ by more than numerical noise from the one before. Those of the
+    cameras of a rig, which take a shot together, are the same.
+    """
+    steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
+    distances = np.linalg.norm(centres[:-1], axis=1)
+    return np.asarray(np.r_[True, steps > SAME_CENTRE * np.maximum(1, distances)][: len(centres)], dtype=np.bool_)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from recon.core.projection import coincide, points_in_chunk
+from recon.core.projection import begins_shot, points_in_chunk
 from recon.core.similarity import Sim3
 from recon.core.types import FrameGeometry, Image
 from recon.mapping.overlap import depth_at
@@ -61,10 +61,9 @@ def find_doubts(frames: Sequence[FrameGeometry]) -> Doubts:
 
 
 def _first_of_shots(frames: Sequence[FrameGeometry]) -> list[FrameGeometry]:
-    """The frames without those that share the centre of the one before: the other cameras of a rig, which look
-    elsewhere and carry no scale."""
-    centres = [Sim3.from_matrix(frame.cam_from_chunk).inverse().translation for frame in frames]
-    return [frame for row, frame in enumerate(frames) if not row or not coincide(centres[row - 1], centres[row])]
+    """The frames without the other cameras of a rig, which look elsewhere and carry no scale."""
+    centres = np.array([Sim3.from_matrix(frame.cam_from_chunk).inverse().translation for frame in frames])
+    return [frame for frame, begins in zip(frames, begins_shot(centres), strict=True) if begins]
 
 
 def unjudged(frames: Sequence[FrameGeometry]) -> Doubts:

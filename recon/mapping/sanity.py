@@ -10,7 +10,7 @@ import numpy as np
 
 from recon.core.cameras import colmap_camera
 from recon.core.errors import InsaneMapError
-from recon.core.projection import coincide
+from recon.core.projection import begins_shot
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame, SparsePoints
 from recon.mapping.centres import centres_move
@@ -49,11 +49,10 @@ def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Map
 
 def _shots(frames: list[PlacedFrame]) -> dict[int, int]:
     """The first of the frames around each frame that have exactly the same centre, as only those of a rig have."""
-    shots: dict[int, int] = {}
-    for before, frame in zip([None, *frames], frames, strict=False):
-        together = before is not None and coincide(before.world_from_cam.translation, frame.world_from_cam.translation)
-        shots[frame.index] = shots[before.index] if before is not None and together else frame.index
-    return shots
+    indices = np.array([frame.index for frame in frames], dtype=np.int64)
+    begins = begins_shot(np.array([frame.world_from_cam.translation for frame in frames]).reshape(-1, 3))
+    first = np.maximum.accumulate(np.where(begins, np.arange(len(frames)), 0))
+    return dict(zip(indices.tolist(), indices[first].tolist(), strict=True))
 
 
 def _seen_by_shots(points: SparsePoints, shots: Mapping[int, int]) -> SparsePoints:

@@ -10,10 +10,11 @@ from typing import cast
 import numpy as np
 import pytest
 
+from recon.core.errors import SourceError
 from recon.core.types import Image
 from recon.settings import PlaceSettings
 from recon.sfm.xfeat_matching import XFeatMatcher
-from retrieval.benchmark import evaluate_folder
+from retrieval.benchmark import check_layout, evaluate_folder
 from retrieval.collection import Collection, Listing, build, read_image
 from retrieval.describer import Descriptors, Masks
 from retrieval.index import PlaceIndex
@@ -88,6 +89,9 @@ def test_recall_of_the_answers(night: Turned, xfeat_matcher: XFeatMatcher, tmp_p
     assert (similar.recall, similar.queries, similar.left_out, similar.database) == ({1: 0, 5: 1, 10: 1}, 1, 0, 3)
     ordered = evaluate_folder(tmp_path, PlaceSearch(database, None, lambda: Reranker(xfeat_matcher)))
     assert ordered.recall[1] == 1
+    shutil.copy(PATHS[0], tmp_path / "database" / "nowhere.jpg")
+    with pytest.raises(SourceError, match=r"nowhere\.jpg does not state where it was taken"):
+        check_layout(tmp_path)  # before a database is described in vain
 
 
 def test_a_damaged_classical_index_is_left_out_with_a_notice(xfeat_matcher: XFeatMatcher, tmp_path: Path) -> None:
