@@ -18,7 +18,6 @@ from recon.core.errors import MapError
 from recon.core.similarity import Array
 from recon.core.types import Frame, FrameGeometry, PlacedFrame
 from recon.sfm.matching import Features, Matcher
-from recon.sfm.stored_features import descriptors_from_bytes, descriptors_to_bytes
 from recon.sources.base import SourceOptions, working_image
 from recon.sources.decoding import UnreadableImage, read_photo
 from recon.store.map import ReconstructedMap
@@ -34,8 +33,7 @@ WORKING_SIZE = SourceOptions().size
 class Landmarks:
     """The features of one frame that have a place.
 
-    pixels: (n, 2) in the original. descriptors: (n, 128) bytes, see ``descriptors_to_bytes``. points: (n, 3) in the
-    world.
+    pixels: (n, 2) in the original. descriptors: (n, 128), see ``SiftMatcher``. points: (n, 3) in the world.
     """
 
     pixels: NDArray[np.float32]
@@ -47,7 +45,7 @@ class Landmarks:
         """For a matcher."""
         keypoints = np.zeros((len(self.pixels), 4), np.float32)
         keypoints[:, :2], keypoints[:, 2] = self.pixels, 1.0
-        return Features(keypoints, descriptors_from_bytes(self.descriptors), is_sift=True)
+        return Features(keypoints, self.descriptors)
 
 
 def image_of(reconstruction: ReconstructedMap, placed: PlacedFrame) -> Frame:
@@ -82,9 +80,7 @@ class LandmarkFinder:
         points[ids >= 0] = self._points.positions[ids[ids >= 0]]
         order = np.lexsort((-features.keypoints[:, 2], ids < 0))
         kept = order[np.isfinite(points[order]).all(axis=1)][:MOST]
-        return Landmarks(
-            features.keypoints[kept, :2], descriptors_to_bytes(features)[kept], points[kept].astype(np.float32)
-        )
+        return Landmarks(features.keypoints[kept, :2], features.descriptors[kept], points[kept].astype(np.float32))
 
     def _observed(self, frame: Frame, pixels: Array) -> NDArray[np.int64]:
         """The sparse point (n,) that the frame observes at each pixel (n, 2), -1 for none."""

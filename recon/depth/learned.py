@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,12 +70,11 @@ class LearnedSweep:
         if not used:
             return {}
         size = _padded_size(list(used.values()))
-        with _one_torch_thread():
-            features = dict(zip(used, beside(lambda view: self._encode(view, size), used.values()), strict=True))
-            sparse = (self._sparse(view, hints.get(view.index), size) for view in views)
-            jobs = zip(views, neighbours, sparse, strict=True)
-            depths = beside(lambda job: self._depth(features, *job), jobs)
-            return {view.index: depth for view, depth in zip(views, depths, strict=True)}
+        features = dict(zip(used, beside(lambda view: self._encode(view, size), used.values()), strict=True))
+        sparse = (self._sparse(view, hints.get(view.index), size) for view in views)
+        jobs = zip(views, neighbours, sparse, strict=True)
+        depths = beside(lambda job: self._depth(features, *job), jobs)
+        return {view.index: depth for view, depth in zip(views, depths, strict=True)}
 
     def _encode(self, view: PosedView, size: tuple[int, int]) -> Features:
         with torch.inference_mode():
@@ -148,20 +146,6 @@ def filled_sweep(weights: Path) -> FilledSweep:
     """The plane sweep, with its gaps filled by the network of a weight file. See ``load_weights`` for errors."""
     device = torch.device("cpu")
     return FilledSweep(PlaneSweep(), LearnedSweep(load_weights(weights, device), device, HINTED_SOURCES))
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """One PyTorch thread for each view: PyTorch's threads spin while they wait for each other.
-
-    With one, the depth does not depend on the number of processors either.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _sampled(depth: Depth, view: PosedView) -> Depth:

@@ -170,22 +170,32 @@ class MatchDatabase:
         between = abs(first.number - second.number)
         return min(between, first.count - between) <= reach
 
-    def add(self, frame: Frame) -> None:
-        """Detect and store the features of a frame, unless they are stored already."""
+    def add(self, *frames: Frame) -> None:
+        """Detect and store the features of frames, unless they are stored already."""
+        self.add_all(frames)
+
+    @stage("features")
+    def add_all(self, frames: Iterable[Frame]) -> None:
+        """``add`` for any number of frames, of which memory holds a few at a time."""
+        for frame, features in self._described(filter(self._is_new, frames)):
+            camera_id = self._lens(frame)
+            image = pycolmap.Image(image_name(frame.index), camera_id=camera_id, image_id=image_id(frame.index))
+            self._database.write_image(image, use_image_id=True)
+            self._database.write_frame(_rig_frame(image), use_frame_id=True)
+            self._write_features(frame.index, features)
+            self._lens_of[frame.index] = camera_id
+
+    def _is_new(self, frame: Frame) -> bool:
+        """Whether the features of a frame are not stored; notes the frame."""
         if frame.index in self._lens_of:
-            return
+            return False
         self._scale[frame.index] = frame.original_size[0] / frame.image.shape[1]
         self._frames[frame.index] = replace(frame, image=NO_IMAGE, mask=NO_MASK)
-        if self._database.exists_image(image_id(frame.index)):  # from an earlier run
-            camera_id = self._database.read_image(image_id(frame.index)).camera_id
-            self._lens_of[frame.index] = self._lenses[self.kind(frame.index)] = camera_id
-            return
-        camera_id = self._lens(frame)
-        image = pycolmap.Image(image_name(frame.index), camera_id=camera_id, image_id=image_id(frame.index))
-        self._database.write_image(image, use_image_id=True)
-        self._database.write_frame(_rig_frame(image), use_frame_id=True)
-        self._write_features(frame)
-        self._lens_of[frame.index] = camera_id
+        if not self._database.exists_image(image_id(frame.index)):
+            return True
+        camera_id = self._database.read_image(image_id(frame.index)).camera_id  # from an earlier run
+        self._lens_of[frame.index] = self._lenses[self.kind(frame.index)] = camera_id
+        return False
 
     def describe_again(self, frames: Sequence[Frame]) -> None:
         """Detect the features of frames again after their masks changed, and delete their old matches."""
@@ -203,16 +213,20 @@ class MatchDatabase:
         self._inliers = {pair: count for pair, count in self._inliers.items() if changed.isdisjoint(pair)}
         self.features.cache_clear()
         self._few_features.cache_clear()
-        for frame in frames:
-            self._write_features(frame)
+        with stage("features"):
+            for frame, features in self._described(frames):
+                self._write_features(frame.index, features)
 
-    @stage("features")
-    def _write_features(self, frame: Frame) -> None:
-        features = self._matcher.describe(frame)
-        require_consistent(features, of_images=isinstance(self._matcher, ImageMatcher))
-        self._database.write_keypoints(image_id(frame.index), features.keypoints)
-        raw, kind = descriptors_to_bytes(features), pycolmap.FeatureExtractorType.UNDEFINED
-        self._database.write_descriptors(image_id(frame.index), pycolmap.FeatureDescriptors(data=raw, type=kind))
+    def _described(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Features]]:
+        of_images = isinstance(self._matcher, ImageMatcher)
+        for frame, features in beside(lambda frame: (frame, self._matcher.describe(frame)), frames):
+            require_consistent(features, of_images=of_images)
+            yield frame, features
+
+    def _write_features(self, frame_index: int, features: Features) -> None:
+        self._database.write_keypoints(image_id(frame_index), features.keypoints)
+        raw, kind = descriptors_to_bytes(features.descriptors), pycolmap.FeatureExtractorType.UNDEFINED
+        self._database.write_descriptors(image_id(frame_index), pycolmap.FeatureDescriptors(data=raw, type=kind))
 
     def _read_features(self, frame_index: int) -> Features:
         keypoints = self._database.read_keypoints(image_id(frame_index))

@@ -34,6 +34,7 @@ from recon.sfm.matching import AnyMatcher, ImageMatcher, Matcher, Pair, SiftMatc
 from recon.sfm.mirrored import find_mirrored
 from recon.sfm.motions import find_moving
 from recon.sfm.pairs import window_pairs
+from recon.sfm.products import fastest_product
 from recon.sfm.quality import QUALITIES
 from recon.sfm.wide_pairs import WidePairs
 from recon.sources.base import Cameras
@@ -137,7 +138,8 @@ class StructureFromMotion:
         """See ``GeometryFrontEnd``."""
         matcher = open_matcher(settings.matcher)
         if isinstance(matcher, SiftMatcher):
-            matcher = replace(matcher, max_features=QUALITIES[settings.quality].features)
+            features = QUALITIES[settings.quality].features
+            matcher = replace(matcher, max_features=features, product=fastest_product())
         wide = None
         if settings.features == "xfeat+sift":
             from recon.sfm.xfeat_matching import open_xfeat_matcher  # noqa: PLC0415  torch takes seconds to import
@@ -167,8 +169,7 @@ class StructureFromMotion:
         self._forget_unfinished()
         self._mappings, self._tried = 0, self.database.tried()
         known = len(set(self.database.lens_of.values()))
-        for frame in chunk.frames:
-            self.database.add(frame)
+        self.database.add(*chunk.frames)
         indices, lenses = [frame.index for frame in chunk.frames], len(set(self.database.lens_of.values()))
         if lenses > known and not self._settings.camera:
             self._settled = False  # the focal length of a new lens is only guessed
@@ -220,8 +221,7 @@ class StructureFromMotion:
         }
 
     def recall(self, chunk: Chunk, geometry: ChunkGeometry, memory: Mapping[str, Any]) -> None:
-        for frame in chunk.frames:
-            self.database.add(frame)
+        self.database.add(*chunk.frames)
         lenses, lens_of = (
             {int(number): value for number, value in memory.get(name, {}).items()} for name in ("lenses", "lens_of")
         )

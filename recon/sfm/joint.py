@@ -13,6 +13,7 @@ from recon.sfm.frontend import WINDOW
 from recon.sfm.mapping import NO_MODEL
 from recon.sfm.matching import Pair, SiftMatcher
 from recon.sfm.pairs import window_pairs
+from recon.sfm.products import fastest_product
 
 SAME_FOCAL = 0.02  # relative difference of two estimates of a focal length
 
@@ -34,10 +35,10 @@ def adjust_jointly(
     if len({camera.model for camera in cameras.values()}) != 1:
         return NO_MODEL
     lenses = _distinct(cameras.values())
-    database = MatchDatabase(database_path, SiftMatcher(), next(iter(cameras.values())).model, None)
+    matcher, model = SiftMatcher(product=fastest_product()), next(iter(cameras.values())).model
+    database = MatchDatabase(database_path, matcher, model, None)
     try:
-        for frame in frames:
-            database.add(replace(frame, lens=str(lenses[cameras[frame.index]])))
+        database.add_all(replace(frame, lens=str(lenses[cameras[frame.index]])) for frame in frames)
         database.update_cameras(cameras)
         for part in parts:
             database.match(window_pairs(list(part), WINDOW))

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from recon.core.registry import Registry, loaded
 from recon.core.types import Frame
+from recon.sfm.products import Product, Products, in_floats
 
+UNIT = 512  # length of a descriptor in bytes, as COLMAP stores it
 Pair = tuple[int, int]  # frame indices, the smaller first
 
 
@@ -23,14 +25,12 @@ class Features:
 
     keypoints: (n, 4), x, y, scale [px of the original image], angle [rad]; scale 1 and angle 0 if unknown, which gives
     no evidence of zooms. descriptors: (n, d) of any type; for an ``ImageMatcher`` of any shape, such as the image
-    itself. size: (width, height) of the original [px]. is_sift: descriptors have unit length and no negative values,
-    so COLMAP's bytes store them well enough; others are stored exactly.
+    itself. size: (width, height) of the original [px].
     """
 
     keypoints: NDArray[np.float32]
     descriptors: NDArray[Any]
     size: tuple[int, int] = (0, 0)
-    is_sift: bool = False
 
     def largest(self, count: int) -> Features:
         """The ``count`` features of the largest scale; the first ones if scales are equal."""
@@ -44,14 +44,15 @@ class Features:
 
 
 class Matcher(Protocol):
-    """Matches the features of two frames. ``GuidedMatcher`` is an optional addition."""
+    """Matches the features of two frames, called from several threads at once. ``GuidedMatcher`` is an optional
+    addition."""
 
     def describe(self, frame: Frame) -> Features:
         """Features of one frame, only inside its mask; the best first if they have no scale."""
         ...
 
     def match(self, first: Features, second: Features) -> NDArray[np.uint32]:
-        """Matched rows (m, 2) of ``first`` and ``second``. Called from several threads at once."""
+        """Matched rows (m, 2) of ``first`` and ``second``."""
         ...
 
 
@@ -69,7 +70,8 @@ class ImageMatcher(Protocol):
     """Matches images rather than features, two at a time or many together."""
 
     def describe(self, frame: Frame) -> Features:
-        """What ``match_images`` needs of a frame, such as its image as descriptors; keypoints are optional."""
+        """What ``match_images`` needs of a frame, such as its image as descriptors; keypoints are optional. Called from
+        several threads at once."""
         ...
 
     def match_images(
@@ -90,9 +92,10 @@ AnyMatcher = Matcher | ImageMatcher
 class SiftMatcher:
     """RootSIFT (Lowe 2004; Arandjelovic and Zisserman 2012), matched by ratio test and mutual nearest neighbours.
 
-    contrast, edge_ratio: OpenCV's thresholds, chosen so that blank walls still give tracks: on a walk through an office
-    they yield nearly as many verified matches as COLMAP's detector at its own low threshold, and half as many again as
-    a contrast of 0.02. max_ratio: of the angles to the two nearest descriptors. max_angle: to the nearest [rad].
+    Descriptors are bytes: UNIT times those of unit length. contrast, edge_ratio: OpenCV's thresholds, chosen so that
+    blank walls still give tracks: on a walk through an office they yield nearly as many verified matches as COLMAP's
+    detector at its own low threshold, and half as many again as a contrast of 0.02. max_ratio: of the angles to the two
+    nearest descriptors. max_angle: to the nearest [rad]. product: of all descriptors with all, see ``fastest_product``.
     """
 
     max_features: int = 2048
@@ -100,6 +103,7 @@ class SiftMatcher:
     edge_ratio: float = 20.0
     max_ratio: float = 0.8
     max_angle: float = 0.7
+    product: Product = in_floats
 
     def describe(self, frame: Frame) -> Features:
         grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
@@ -112,24 +116,24 @@ class SiftMatcher:
         )
         points, descriptors = sift.detectAndCompute(grey, mask)
         if not points:
-            none = np.zeros((0, 4), np.float32), np.zeros((0, 128), np.float32)
-            return Features(*none, frame.original_size, is_sift=True)
+            return Features(np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8), frame.original_size)
         # Ties and orientations can make the detector exceed its limit.
         points, descriptors = points[: self.max_features], descriptors[: self.max_features]
         to_original = frame.original_size[0] / frame.image.shape[1]
         keypoints = np.array([(p.pt[0] + 0.5, p.pt[1] + 0.5, p.size / 2, np.deg2rad(p.angle)) for p in points])
         keypoints[:, :3] *= to_original
-        root = np.sqrt(descriptors / np.maximum(np.abs(descriptors).sum(1, keepdims=True), 1e-9))
-        return Features(keypoints.astype(np.float32), root.astype(np.float32), frame.original_size, is_sift=True)
+        root = UNIT * np.sqrt(descriptors / np.maximum(np.abs(descriptors).sum(1, keepdims=True), 1e-9))
+        as_bytes = np.minimum(np.round(root), 255).astype(np.uint8)
+        return Features(keypoints.astype(np.float32), as_bytes, frame.original_size)
 
     def match(self, first: Features, second: Features) -> NDArray[np.uint32]:
         if min(len(first.keypoints), len(second.keypoints)) < 2:
             return np.zeros((0, 2), np.uint32)
-        similarity = _similarity(first, second)
+        similarity = _similarity(self.product, first, second)
         rows, partner = np.arange(len(similarity)), similarity.argmax(axis=1)
         best = similarity[rows, partner]
         mutual = best == similarity.max(axis=0)[partner]
-        similarity[rows, partner] = -1.0
+        similarity[rows, partner] = -1
         keep = mutual & self._is_distinctive(best, similarity.max(axis=1))
         similarity[rows, partner] = best
         return np.column_stack([rows[keep], partner[keep]]).astype(np.uint32)
@@ -140,43 +144,44 @@ class SiftMatcher:
         if not len(places):
             return np.zeros((0, 2), np.uint32)
         rows, columns = places // allowed.shape[1], places % allowed.shape[1]
-        similarity = _similarity(first, second).ravel()[places]
+        similarity = _similarity(self.product, first, second).ravel()[places]
         starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
         group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(rows)]))
         best = np.maximum.reduceat(similarity, starts)
         at = np.flatnonzero(similarity == best[group])
         at = at[np.r_[True, group[at[1:]] != group[at[:-1]]]]  # the first of equal ones
-        best_of_column = np.full(allowed.shape[1], -1.0, np.float32)
+        best_of_column = np.full(allowed.shape[1], -1, similarity.dtype)
         np.maximum.at(best_of_column, columns, similarity)
-        similarity[at] = -1.0
+        similarity[at] = -1
         mutual = best == best_of_column[columns[at]]
         keep = mutual & self._is_distinctive(best, np.maximum.reduceat(similarity, starts))
         return np.column_stack([rows[at][keep], columns[at][keep]]).astype(np.uint32)
 
-    def _is_distinctive(self, best: NDArray[np.float32], following: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Whether cosines to the nearest descriptor pass the ratio test with those to the following one."""
-        angle, next_angle = (np.arccos(np.clip(cosine, -1, 1)) for cosine in (best, following))
+    def _is_distinctive(self, best: Products, following: Products) -> NDArray[np.bool_]:
+        """Whether products with the nearest descriptor pass the ratio test with those with the following one."""
+        angle, next_angle = (np.arccos(np.clip(one / np.float32(UNIT**2), -1, 1)) for one in (best, following))
         return np.asarray((angle < self.max_ratio * next_angle) & (angle < self.max_angle))
 
 
 _memory = threading.local()
 
 
-def _similarity(first: Features, second: Features) -> NDArray[np.float32]:
-    """Cosines (n1, n2) of all descriptors. The thread keeps those of one pair of frames: a guided match follows the
+def _similarity(product: Product, first: Features, second: Features) -> Products:
+    """Products (n1, n2) of all descriptors. The thread keeps those of one pair of frames: a guided match follows the
     first one, and allocating a matrix takes a fifth of the matching time."""
     last = getattr(_memory, "pair", None)
     if last is None or first.descriptors is not last[0] or second.descriptors is not last[1]:
         matrix = _scratch(len(first.keypoints), len(second.keypoints))
-        np.matmul(first.descriptors, second.descriptors.T, out=matrix)
-        _memory.pair, _memory.similarity = (first.descriptors, second.descriptors), matrix
-    return np.asarray(_memory.similarity)
+        _memory.similarity = product(first.descriptors, second.descriptors, matrix)
+        _memory.pair = first.descriptors, second.descriptors
+    similarity: Products = _memory.similarity
+    return similarity
 
 
-def _scratch(rows: int, columns: int) -> NDArray[np.float32]:
+def _scratch(rows: int, columns: int) -> NDArray[np.int32]:
     """A matrix that the thread's next call overwrites."""
-    if getattr(_memory, "values", np.empty(0, np.float32)).size < rows * columns:
-        _memory.values = np.empty(rows * columns, np.float32)
+    if getattr(_memory, "values", np.empty(0, np.int32)).size < rows * columns:
+        _memory.values = np.empty(rows * columns, np.int32)
     return np.asarray(_memory.values[: rows * columns].reshape(rows, columns))
 
 

@@ -11,24 +11,23 @@ from scipy.spatial import cKDTree
 
 from recon.sfm.matching import Features
 
-DESCRIPTOR_SCALE = 512  # SIFT's unit descriptors as bytes, as COLMAP stores them
-EXACT = np.frombuffer(b"\x93NUMPY", dtype=np.uint8)  # marks descriptors that are stored exactly
+EXACT = np.frombuffer(b"\x93NUMPY", dtype=np.uint8)  # marks descriptors that are not rows of bytes
 
 
-def descriptors_to_bytes(features: Features) -> NDArray[np.uint8]:
-    """SIFT descriptors as one byte per value (n, d); others exactly, as one row (1, bytes) with type and shape."""
-    if features.is_sift:
-        return np.clip(np.round(features.descriptors * DESCRIPTOR_SCALE), 0, 255).astype(np.uint8)
+def descriptors_to_bytes(descriptors: NDArray[Any]) -> NDArray[np.uint8]:
+    """Rows of bytes (n, d) as they are; other descriptors as one row (1, bytes) with type and shape."""
+    if descriptors.dtype == np.uint8 and descriptors.ndim == 2:
+        return descriptors
     file = io.BytesIO()
-    np.save(file, features.descriptors, allow_pickle=False)
+    np.save(file, descriptors, allow_pickle=False)
     return np.frombuffer(file.getvalue(), dtype=np.uint8)[None]
 
 
 def descriptors_from_bytes(raw: NDArray[np.uint8]) -> NDArray[Any]:
-    """The descriptors given to ``descriptors_to_bytes``; those of SIFT to the nearest 1/512."""
+    """The descriptors given to ``descriptors_to_bytes``."""
     if len(raw) == 1 and np.array_equal(raw[0, : len(EXACT)], EXACT):
         return np.asarray(np.load(io.BytesIO(raw.tobytes()), allow_pickle=False))
-    return raw.astype(np.float32) / np.float32(DESCRIPTOR_SCALE)
+    return raw
 
 
 def require_consistent(features: Features, *, of_images: bool) -> None:

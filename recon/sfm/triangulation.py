@@ -16,6 +16,7 @@ from recon.sfm.frontend import WINDOW
 from recon.sfm.mapping import EFFORTS, map_frames
 from recon.sfm.matching import Pair, SiftMatcher
 from recon.sfm.pairs import window_pairs
+from recon.sfm.products import fastest_product
 
 
 def triangulate(
@@ -50,10 +51,9 @@ def _matched(
     """A database of the frames in which these pairs are matched."""
     cameras = {index: frame.camera for index, frame in placed.items()}
     numbers = {camera: str(number) for number, camera in enumerate(dict.fromkeys(cameras.values()))}
-    database = MatchDatabase(path, SiftMatcher(), next(iter(numbers)).model, None)
+    database = MatchDatabase(path, SiftMatcher(product=fastest_product()), next(iter(numbers)).model, None)
     try:
-        for frame in frames:
-            database.add(replace(frame, lens=numbers[cameras[frame.index]]))
+        database.add_all(replace(frame, lens=numbers[cameras[frame.index]]) for frame in frames)
         database.update_cameras(cameras)
         database.match(pairs)
         yield database

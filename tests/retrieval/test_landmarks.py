@@ -24,7 +24,7 @@ class Grid:
         width, height = frame.original_size
         pixels = pixel_centres(width, height)[::STEP, ::STEP, :2].reshape(-1, 2)
         keypoints = np.column_stack([pixels, np.arange(len(pixels)), np.zeros(len(pixels))]).astype(np.float32)
-        return Features(keypoints, np.zeros((len(pixels), 128), np.float32), (width, height), is_sift=True)
+        return Features(keypoints, np.zeros((len(pixels), 128), np.uint8), (width, height))
 
     def match(self, first: Features, second: Features) -> np.ndarray:
         raise NotImplementedError

@@ -7,7 +7,8 @@ import pytest
 
 from recon.core.types import Frame, Image, Mask
 from recon.plan import random_texture
-from recon.sfm.matching import Features, SiftMatcher
+from recon.sfm.matching import UNIT, Features, SiftMatcher
+from recon.sfm.products import Product, in_floats, in_integers
 
 SHIFT = (40, 24)  # columns and rows
 
@@ -49,7 +50,8 @@ def test_a_shifted_picture_matches_by_the_shift() -> None:
 
 def plain_match(matcher: SiftMatcher, first: Features, second: Features) -> list[list[int]]:
     """``SiftMatcher.match`` by the angles of all pairs."""
-    angles = np.arccos(np.clip(first.descriptors @ second.descriptors.T, -1, 1))
+    ours, theirs = (one.descriptors.astype(np.float32) / UNIT for one in (first, second))
+    angles = np.arccos(np.clip(ours @ theirs.T, -1, 1))
     nearest, rows = angles.argmin(axis=1), np.arange(len(angles))
     best, following = np.partition(angles, 1, axis=1)[:, :2].T
     mutual = angles.argmin(axis=0)[nearest] == rows
@@ -57,9 +59,10 @@ def plain_match(matcher: SiftMatcher, first: Features, second: Features) -> list
     return np.column_stack([rows, nearest])[keep].tolist()
 
 
-def test_features_match_as_the_angles_of_all_pairs_say() -> None:
+@pytest.mark.parametrize("product", [in_floats, in_integers])
+def test_features_match_as_the_angles_of_all_pairs_say(product: Product) -> None:
     texture = random_texture(360, 264)
-    matcher = SiftMatcher()
+    matcher = SiftMatcher(product=product)
     first = matcher.describe(frame(texture[:240, :320]))
     second = matcher.describe(frame(texture[SHIFT[1] :, SHIFT[0] :]))
     assert matcher.match(first, second).tolist() == plain_match(matcher, first, second)
@@ -89,7 +92,8 @@ def test_a_picture_with_little_texture_has_features_too() -> None:
 def test_features_are_limited_and_descriptors_have_length_1() -> None:
     features = SiftMatcher(max_features=50).describe(frame(random_texture(320, 240)))
     assert features.keypoints.shape == (50, 4)
-    np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-5)
+    lengths = np.linalg.norm(features.descriptors.astype(np.float64), axis=1)
+    np.testing.assert_allclose(lengths, UNIT, rtol=0.01)
 
 
 def test_a_blank_wall_gives_no_features_and_no_matches() -> None:
@@ -104,11 +108,13 @@ def test_a_match_must_be_mutual_and_better_than_the_next() -> None:
 
     def features(*angles_deg: float) -> Features:
         angles = np.radians(angles_deg)
-        descriptors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+        plane = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        positive = np.maximum(np.concatenate([plane, -plane], axis=1), 0)  # bytes have no sign
+        descriptors = np.round(UNIT * np.tile(positive, 32) / np.sqrt(32)).astype(np.uint8)
         return Features(np.zeros((len(angles), 4), np.float32), descriptors)
 
     matcher = SiftMatcher()
     assert matcher.match(features(0, 90), features(91, 2)).tolist() == [[0, 1], [1, 0]]
     assert matcher.match(features(0, 90), features(10, 12, 95)).tolist() == [[1, 2]]  # 10 and 12 are too alike
-    assert matcher.match(features(0, 4, 90), features(5, 90)).tolist() == [[1, 0], [2, 1]]  # 5 prefers 4
+    assert matcher.match(features(0, 20, 90), features(25, 90)).tolist() == [[1, 0], [2, 1]]  # 25 prefers 20
     assert matcher.match(features(0, 90), features(48, -48)).tolist() == []  # too far

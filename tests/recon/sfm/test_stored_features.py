@@ -14,26 +14,24 @@ from recon.sfm.stored_features import (
 RANDOM = np.random.default_rng(0)
 
 
-def features(count: int, descriptors: np.ndarray | None = None, *, is_sift: bool = False) -> Features:
+def features(count: int, descriptors: np.ndarray | None = None) -> Features:
     values = RANDOM.normal(size=(count, 7)).astype(np.float32) if descriptors is None else descriptors
-    return Features(RANDOM.uniform(0, 100, (count, 4)).astype(np.float32), values, is_sift=is_sift)
+    return Features(RANDOM.uniform(0, 100, (count, 4)).astype(np.float32), values)
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.uint8, np.int8, np.bool_])
 @pytest.mark.parametrize("shape", [(0, 96), (1, 96), (5, 256), (6, 8, 3)])
 def test_descriptors_of_any_type_come_back_exactly(kind: type, shape: tuple[int, ...]) -> None:
     values = RANDOM.normal(scale=100, size=shape).astype(kind)
-    stored = descriptors_to_bytes(features(5, values))
+    stored = descriptors_to_bytes(values)
     assert (stored.dtype, stored.ndim) == (np.uint8, 2)
     back = descriptors_from_bytes(stored)
     assert back.dtype == kind and np.array_equal(back, values)
 
 
-def test_sift_is_stored_as_colmap_stores_it() -> None:
-    values = np.array([[0.0, 0.25, 0.5, 0.1], [1.0, 0.001, 0.0, 0.0]], np.float32)
-    stored = descriptors_to_bytes(features(2, values, is_sift=True))
-    assert stored.tolist() == [[0, 128, 255, 51], [255, 1, 0, 0]]
-    assert np.array_equal(descriptors_from_bytes(stored), stored / np.float32(512))
+def test_bytes_are_stored_as_colmap_stores_them() -> None:
+    values = RANDOM.integers(0, 256, (5, 128), dtype=np.uint8)
+    assert np.array_equal(descriptors_to_bytes(values), values)
 
 
 def test_pixels_become_keypoints_where_there_are_none_near() -> None:
