@@ -90,6 +90,7 @@ def _orientation_planes(grey: NDArray[np.float32]) -> Planes:
 
 
 def _pool(planes: Planes, cell: int) -> Planes:
-    """Mean over cells with weights that fall linearly from the middle, as SIFT interpolates: two box filters."""
-    pooled = cv2.blur(cv2.blur(planes, (cell, cell)), (cell, cell))
-    return np.asarray(np.maximum(pooled, 0))  # running sums leave tiny negative remainders
+    """Mean over cells with weights that fall linearly from the middle, as SIFT interpolates."""
+    box = np.full(cell, 1 / cell)
+    weights, middle = np.convolve(box, box), 2 * (cell // 2)
+    return np.asarray(cv2.sepFilter2D(planes, -1, weights, weights, anchor=(middle, middle)))

@@ -105,6 +105,8 @@ def undo_normalisation(model: pycolmap.Reconstruction, known: dict[int, Array]) 
 def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.IncrementalPipelineOptions:
     """COLMAP's options for an effort; thresholds in pixels are multiplied by ``pixel_scale``."""
     options = pycolmap.IncrementalPipelineOptions(random_seed=0, extract_colors=False, min_model_size=3)
+    # Several threads add up in another order in every run, and the decisions that follow differ.
+    options.num_threads = 1
     options.multiple_models = False
     # Placing a frame by its matches alone takes COLMAP 20 s if most are wrong, as on a repeated pattern.
     options.structure_less_registration_fallback = False

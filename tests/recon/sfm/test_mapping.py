@@ -12,7 +12,7 @@ import numpy as np
 from recon.core.types import Frame
 from recon.mapping.alignment import fit_similarity
 from recon.sfm.database import MatchDatabase
-from recon.sfm.mapping import EFFORTS, map_frames
+from recon.sfm.mapping import EFFORTS, map_frames, pipeline_options
 from recon.sfm.matching import SiftMatcher
 from tests.recon.sfm.conftest import SAMPLE, read_frame
 
@@ -68,6 +68,13 @@ def frames_of_tiles(count: int) -> Iterator[Frame]:
         image = np.asarray(cv2.warpPerspective(wall, intrinsics @ cam_from_wall, (320, 240)), dtype=np.uint8)
         mask = np.ones(image.shape[:2], dtype=np.bool_)
         yield replace(read_frame(0), index=index, image=image, mask=mask, original_size=(320, 240), focal=0.0)
+
+
+def test_one_thread_adjusts_so_that_every_run_gives_the_same_map() -> None:
+    options = pipeline_options(EFFORTS[0], 1.0)
+    for adjustment in (options.get_local_bundle_adjustment(), options.get_global_bundle_adjustment()):
+        assert adjustment.ceres.solver_options.num_threads == 1
+    assert options.get_mapper().num_threads == 1
 
 
 def test_wrong_matches_on_equal_tiles_take_little_time(tmp_path: Path) -> None:
