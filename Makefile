@@ -16,7 +16,7 @@ QUICK := tests/test_packaging.py tests/cli/test_main.py tests/cli/test_run.py te
 	tests/recon/store/test_resume_identity.py tests/recon/sources/test_sources.py tests/recon/store/test_map.py
 
 # The tests of a file run on one worker, since they share expensive fixtures. Workers have one PyTorch thread each.
-PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 20
 quick test slow other-tests: export OMP_NUM_THREADS := 1
 
 .PHONY: demo lint quick test slow env libraries dist site licences resolve release other-python other-environment other-tests
