@@ -15,12 +15,14 @@ from threadpoolctl import threadpool_limits
 
 from recon.core.errors import ResourceError, SourceError
 from recon.core.machine import Machine, look_at_machine
+from recon.core.quantities import counted
 from recon.core.sizes import scaled
 from recon.core.types import Frame, Image
 from recon.settings import CloudSettings, RunSettings
 from recon.sfm.quality import QUALITIES, Quality
 from recon.sources.base import SourceDescription
 from recon.sources.keyframes import MOST_HELD
+from recon.sources.spherical import covers_sphere
 
 Result = TypeVar("Result")
 
@@ -118,7 +120,9 @@ def make_plan(
     Raises SourceError if no image could be opened, and ResourceError if not even the smallest settings fit.
     """
     if not description.sizes:
-        raise SourceError(f"None of the {description.frames} images can be opened; all are damaged or empty.")
+        raise SourceError(
+            f"No image can be opened: of {counted(description.frames, 'file')}, all are damaged or empty."
+        )
     machine = machine or look_at_machine(out)
     mapped = max(min(description.frames, 2), round(keyframe_share * description.frames))
     fitting, notices = _fit(description, settings.decided(description.frames), machine)
@@ -150,9 +154,16 @@ def make_plan(
         gpu_memory=0,
         disk=disk,
         machine=machine,
-        notices=notices,
+        notices=(*_hints(description), *notices),
         finished=finished,
     )
+
+
+def _hints(description: SourceDescription) -> tuple[str, ...]:
+    """What a user may not know about such images."""
+    if description.views > 1 or not all(map(covers_sphere, description.sizes)):
+        return ()
+    return ("The images are twice as wide as high. If they are 360-degree panoramas, add --equirectangular.",)
 
 
 def chunk_count(frames: int, settings: RunSettings) -> int:

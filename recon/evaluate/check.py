@@ -24,6 +24,7 @@ from scipy.spatial import KDTree
 from recon.core.cameras import reprojection_errors, rigid_matrix
 from recon.core.colmap_log import quiet
 from recon.core.errors import ReconError
+from recon.core.quantities import counted
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame
 from recon.evaluate.proof import prove
@@ -198,7 +199,7 @@ def _check_undistorted(outputs: _Outputs) -> str:
     images = [image for image in model.images.values() if image.name in placed]
     centres = [image.projection_center() for image in images]
     _require_current(outputs.folder / PINHOLE, "colmap --undistort", centres, [placed[image.name] for image in images])
-    return f"{PINHOLE} opens, with {model.num_images()} images."
+    return f"{PINHOLE} opens, with {counted(model.num_images(), 'image')}."
 
 
 def _require_current(path: Path, target: str, centres: Sequence[Array], frames: Sequence[PlacedFrame]) -> None:
@@ -230,7 +231,7 @@ def _check_folds(outputs: _Outputs) -> str:
     fold, compared = find_fold(outputs.map)
     if fold:
         raise CheckError(f"The map is doubtful: {fold}.")
-    return f"The frames that lie upon one another show the same ({compared} pairs compared)."
+    return f"The frames that lie upon one another show the same ({counted(compared, 'pair')} compared)."
 
 
 def _check_files(outputs: _Outputs) -> str:
@@ -312,7 +313,7 @@ def _check_journal(outputs: _Outputs) -> str:
     if missing:
         raise CheckError(f"{missing} is missing, with the depth of a chunk. {AGAIN}")
     _require_sound(outputs.folder / "map" / "features.db")
-    return f"The journal opens, with {len(frames_of(chunks))} frames."
+    return f"The journal opens, with {counted(len(frames_of(chunks)), 'frame')}."
 
 
 def _require_sound(database: Path) -> None:

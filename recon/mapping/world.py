@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from recon.core.similarity import Sim3
-from recon.core.types import FrameGeometry, PlacedFrame, SparsePoints
+from recon.core.types import SAME_CENTRE, FrameGeometry, Mount, PlacedFrame, SparsePoints
 from recon.mapping.alignment import fit_similarity
 
 CORNERS = np.vstack([np.zeros(3), np.eye(3)])  # of a camera: they fix its position, rotation and unit
@@ -35,10 +35,31 @@ def depth_seen(frames: Mapping[int, PlacedFrame], depths: Mapping[int, float]) -
     return {index: frames[index].world_from_cam.scale * depth for index, depth in known.items()}
 
 
+def rig_scale(frames: Mapping[int, PlacedFrame], mounts: Mapping[int, Mount]) -> float | None:
+    """A length of the rig over the same one in the world, the median over its shots; None if its cameras share their
+    centre. mounts: by index of the frame.
+    """
+    shots: dict[int, list[int]] = {}
+    for index in frames.keys() & mounts.keys():
+        shots.setdefault(index - mounts[index].number, []).append(index)
+    ratios = []
+    for indices in shots.values():
+        wanted = np.array([np.linalg.inv(mounts[index].cam_from_rig)[:3, 3] for index in indices])
+        found = np.array([frames[index].world_from_cam.translation for index in indices])
+        spread, own = (float(np.linalg.norm(centres - centres.mean(axis=0))) for centres in (wanted, found))
+        if spread > SAME_CENTRE and own > 0:
+            ratios.append(spread / own)
+    return float(np.median(ratios)) if ratios else None
+
+
 def final_from_grown(
-    frames: Mapping[int, PlacedFrame], depths: Mapping[int, float], earlier: Mapping[int, Sim3]
+    frames: Mapping[int, PlacedFrame],
+    depths: Mapping[int, float],
+    earlier: Mapping[int, Sim3],
+    unit: float | None = None,
 ) -> Sim3:
-    """The transform of a map into its final world: onto ``earlier`` if they share frames, else to unit depth.
+    """The transform of a map into its final world: onto ``earlier`` if they share frames, else to the scale ``unit``,
+    or if that is unknown, to unit depth.
 
     earlier: ``world_from_cam`` of a finished map. depths: see ``depth_seen``. Without any depth, the identity.
     """
@@ -50,7 +71,8 @@ def final_from_grown(
             for poses in ({index: frames[index].world_from_cam for index in shared}, earlier)
         )
         return fit_similarity(now, then, np.ones(len(now)))
-    return Sim3(1 / float(np.median(list(seen.values()))) if seen else 1.0, np.eye(3), np.zeros(3))
+    unit = unit or (1 / float(np.median(list(seen.values()))) if seen else 1.0)
+    return Sim3(unit, np.eye(3), np.zeros(3))
 
 
 def moved(frame: PlacedFrame, to_from_world: Sim3) -> PlacedFrame:

@@ -276,7 +276,7 @@ class StructureFromMotion:
     def _match(self, number: int, chosen: list[int]) -> None:
         indices = [index for index in chosen if index not in self._mirrored]
         frames = sorted({*self._context, *indices})
-        self.database.match(self.database.window(frames, WINDOW))
+        self.database.match(self.database.within_shots(frames) + self.database.window(frames, WINDOW))
         if shared_over(self.database, indices, WINDOW[-1]) > SLOW_SHARE:
             self.database.match(self.database.window(frames, SLOW_WINDOW))
         if not is_ordered(self.database, indices):
@@ -553,7 +553,7 @@ def count_placed(model: SparseModel, indices: list[int]) -> int:
 
 def shared_over(database: MatchDatabase, indices: list[int], step: int) -> float:
     """Matches of frames ``step`` places apart, relative to neighbours; near 1 in slow motion."""
-    near, far = ([database.inliers(a, b) for a, b in database.window(indices, (gap,), reach=0)] for gap in (1, step))
+    near, far = ([database.inliers(a, b) for a, b in database.window(indices, (gap,), same=True)] for gap in (1, step))
     return float(np.median(far) / max(np.median(near), 1)) if far else 0.0
 
 
