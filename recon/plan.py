@@ -120,9 +120,7 @@ def make_plan(
     Raises SourceError if no image could be opened, and ResourceError if not even the smallest settings fit.
     """
     if not description.sizes:
-        raise SourceError(
-            f"No image can be opened: of {counted(description.frames, 'file')}, all are damaged or empty."
-        )
+        raise SourceError(f"None of {counted(description.frames, 'image')} can be opened; all are damaged or empty.")
     machine = machine or look_at_machine(out)
     mapped = max(min(description.frames, 2), round(keyframe_share * description.frames))
     fitting, notices = _fit(description, settings.decided(description.frames), machine)

@@ -167,7 +167,7 @@ class RerunViewer:
                 while (letter := self._mailbox.take()) is not None:
                     self._handle(letter)
                 if self._mailbox.lost:
-                    self._write(f"The viewer was too slow to show {counted(self._mailbox.lost, 'submap')}", WARNING)
+                    self._write(f"{counted(self._mailbox.lost, 'submap')} not shown: the viewer was too slow", WARNING)
         except Exception as error:
             self._mailbox.close()
             self._fault = error

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recon.core.cameras import colmap_camera
 from recon.core.errors import OutputError
+from recon.core.similarity import Array
 from recon.core.types import Camera, Mount, PlacedFrame
 from recon.exports.folders import new_folder, require_images, share_images
 from recon.mapping.world import rig_scale
@@ -107,7 +108,7 @@ def _mounts(reconstruction: ReconstructedMap) -> dict[int, Mount]:
         return {}
     mounts = {index: frame.mount for index, frame in read_journal(reconstruction.folder).frames.items() if frame.mount}
     placed = {frame.index: frame for frame in reconstruction.frames if frame.index in mounts}
-    unit = rig_scale(placed, mounts) or 1.0
+    unit = rig_scale(_centres(reconstruction), mounts) or 1.0
     first: dict[int, int] = {}
     for index in sorted(placed):
         first.setdefault(index - mounts[index].number, index)
@@ -123,6 +124,10 @@ def _mounts(reconstruction: ReconstructedMap) -> dict[int, Mount]:
     return {index: mounts[index] for index in placed if index - mounts[index].number not in wrong}
 
 
+def _centres(reconstruction: ReconstructedMap) -> dict[int, Array]:
+    return {frame.index: frame.world_from_cam.translation for frame in reconstruction.frames}
+
+
 def _sensor(frame: PlacedFrame, mounts: Mapping[int, Mount]) -> tuple[Camera, tuple[str, int] | None]:
     """What tells cameras apart: equal lenses are one, but for those of a rig."""
     mount = mounts.get(frame.index)
@@ -133,7 +138,7 @@ def _rigs(
     reconstruction: ReconstructedMap, mounts: Mapping[int, Mount], camera_ids: Mapping[int, int]
 ) -> dict[int, pycolmap.Rig]:
     """The rig of each frame, in the map's unit; a camera of its own is a rig of its own."""
-    unit = rig_scale({frame.index: frame for frame in reconstruction.frames}, mounts) or 1.0
+    unit = rig_scale(_centres(reconstruction), mounts) or 1.0
     rigs: dict[str | int, pycolmap.Rig] = {}
     references: dict[str, Mount] = {}
     found = {}

@@ -100,7 +100,8 @@ class GrowingMap:
     def settle(self, earlier: Mapping[int, Sim3]) -> None:
         """Give the map its final frame and unit. earlier: see ``final_from_grown``."""
         placed = self._placement.main
-        unit = rig_scale(placed, self._mounts)
+        centres = {index: frame.world_from_cam.translation for index, frame in placed.items()}
+        unit = rig_scale(centres, self._mounts)
         change = final_from_grown(placed, self._depths, earlier, unit)
         self.adjust([moved(frame, change) for frame in placed.values()], moved_points(self.points, change))
         self._tell(PosesCorrected(self.frames, self.points))

@@ -132,9 +132,14 @@ class MatchDatabase:
         return self._frames[frame_index].shot
 
     @property
+    def mounts(self) -> dict[int, Mount]:
+        """The camera of a rig that took a frame, by index; of frames of rigs only."""
+        return {index: frame.mount for index, frame in self._frames.items() if frame.mount}
+
+    @property
     def views(self) -> int:
         """The most frames that were taken together."""
-        return max((frame.mount.count for frame in self._frames.values() if frame.mount), default=1)
+        return max((mount.count for mount in self.mounts.values()), default=1)
 
     def by_shot(self, model: SparseModel) -> SparseModel:
         """The model with one frame for every shot: the first, which sees the points that any of them sees."""

@@ -21,6 +21,7 @@ from recon.depth.stages import open_depth_stage
 from recon.depth.views import DepthStage, frame_geometry, known_depth, make_view
 from recon.frontend import Workplace
 from recon.mapping.doubts import FOLDED
+from recon.mapping.world import rig_scale
 from recon.settings import FeaturesName, RunSettings
 from recon.sfm.consistency import adjust_model, drop_contradictions, match_map, refine_map, torn_neighbours
 from recon.sfm.crops import have_different_centres
@@ -244,6 +245,7 @@ class StructureFromMotion:
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> SparseModel:
         self._forget_unfinished()
+        cam_from_world = self._in_unit_of_rig(cam_from_world)
         matched, contradicting = match_map(self.database, cam_from_world, loops, misled=self._misled)
         if contradicting > AMBIGUOUS_SHARE * matched:
             self._tell(
@@ -257,6 +259,12 @@ class StructureFromMotion:
             self._tell(Notice(STABILISED))
         self._doubt_tears(model)
         return model
+
+    def _in_unit_of_rig(self, cam_from_world: Mapping[int, Array]) -> Mapping[int, Array]:
+        """The poses in the unit in which the distances between the cameras of a rig are known."""
+        centres = {index: -pose[:3, :3].T @ pose[:3, 3] for index, pose in cam_from_world.items()}
+        unit = rig_scale(centres, self.database.mounts)
+        return {index: scaled(pose, unit) for index, pose in cam_from_world.items()} if unit else cam_from_world
 
     def _doubt_tears(self, model: SparseModel) -> None:
         """Say so if the map contradicts the matches of images that follow each other."""
@@ -523,6 +531,11 @@ class StructureFromMotion:
         if all(np.allclose(model.cam_from_model[index], frame.cam_from_chunk) for index, frame in shared.items()):
             return shared
         return {}
+
+
+def scaled(pose: Array, unit: float) -> Array:
+    """A rigid pose (4, 4) with lengths ``unit`` times as long."""
+    return np.asarray(np.diag([unit, unit, unit, 1]) @ pose @ np.diag([1 / unit, 1 / unit, 1 / unit, 1]))
 
 
 def weakest_link(model: SparseModel) -> int:

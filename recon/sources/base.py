@@ -36,7 +36,8 @@ class SourceOptions:
     share a lens: those of one size (``one``), of one size and folder (``per-folder``), none (``per-image``), or as EXIF
     and the matches suggest (``auto``). topic: of the images in a recording of ROS; None for the only one.
     equirectangular: take the images for 360-degree panoramas, tagged as such or not; see
-    ``recon.sources.panoramas``. rig: file with the cameras of a rig, see ``recon.sources.rigs``. Raises SettingsError for a value that cannot work.
+    ``recon.sources.panoramas``. rig: file with the cameras of a rig, see ``recon.sources.rigs``. Raises SettingsError
+    for a value that cannot work.
     """
 
     every: int = 1
@@ -62,9 +63,7 @@ class SourceOptions:
             raise SettingsError(f"--max-frames must be at least 2, as a map needs two frames, got {self.max_frames}.")
         if self.rig and (self.fps or self.topic or self.equirectangular):
             option = "--fps" if self.fps else "--topic" if self.topic else "--equirectangular"
-            raise SettingsError(
-                f"--rig takes folders of images, to which {option} does not apply. Leave one of them out."
-            )
+            raise SettingsError(f"{option} does not apply to the images of --rig. Leave one of them out.")
         if not SMALLEST_SIZE <= self.size <= LARGEST_SIZE:
             raise SettingsError(f"--size must be {SMALLEST_SIZE} to {LARGEST_SIZE} pixels, got {self.size}.")
 

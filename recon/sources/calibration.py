@@ -111,6 +111,7 @@ _Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _matrix)
 
 
 def read_document(text: str) -> Document:
+    """The top level of JSON, YAML, or OpenCV's XML; empty if that is not a mapping. Raises Fault."""
     start = text.lstrip()
     try:
         if start.startswith("<"):
@@ -218,6 +219,7 @@ def _kalibr(document: Document, image_size: Size) -> list[Lens]:
 
 
 def kalibr_lens(fields: Any, image_size: Size, name: str) -> Lens:
+    """The lens of a camera in Kalibr's camchain. Raises Fault."""
     if not isinstance(fields, dict):
         raise Fault(f"{name} holds no fields")
     kind, distortion_kind = str(fields.get("camera_model", "pinhole")), str(fields.get("distortion_model", "none"))

@@ -202,7 +202,7 @@ class Journal:
         """The sentence about the frames that are restored and those that follow from ``source``."""
         first = self.parts[-1].first
         follow = f"the frames of {source} follow from number {first}" if first else "the rest follows"
-        restored = counted(len(self.frames), "frame")
+        restored = "1 frame is" if len(self.frames) == 1 else f"{len(self.frames)} frames are"
         return f"Resuming the run in {self.folder}: {restored} restored; {follow}."
 
     def part_of(self, index: int) -> Part:

@@ -51,7 +51,8 @@ def findings(report: RunReport) -> Iterator[Finding]:
         yield Finding(_sentence(suspicion), COMPARE)
     for lost in report.losses:
         names = f"the first {lost[0].name}, the last {lost[-1].name}"
-        yield Finding(f"No place for {counted(len(lost), 'frame')}, {names}: {lost[0].reason}.", OVERLAP)
+        have = "has" if len(lost) == 1 else "have"
+        yield Finding(f"{counted(len(lost), 'frame')} {have} no place, {names}: {lost[0].reason}.", OVERLAP)
     for chunk in report.chunks:
         for warning in chunk.warnings:
             if warning not in report.suspicions:
