@@ -261,7 +261,7 @@ def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_h
         bar = stack.enter_context(ProgressBar(plan))
         listeners: list[Listener] = [bar]
         if ViewerName.NONE in viewers:
-            _delete_unfinished_recording(out)
+            delete_unfinished_recording(out)
         else:
             from cli.recording import Recording
 
@@ -271,14 +271,15 @@ def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_h
         yield listeners
 
 
-def _delete_unfinished_recording(out: Path) -> None:
+def delete_unfinished_recording(out: Path) -> None:
     """Delete the recording of a run that was killed, which a run without a recording would leave as it is; that of the
     run before comes back.
     """
+    from recon.store.ledger import Ledger
     from recon.store.map import open_map
 
     path, earlier = out / "recording.rrd", out / "recording.rrd.earlier"
-    if not path.exists() or open_map(out).complete:
+    if not path.exists() or (Ledger(out).has("map") and open_map(out).complete):
         return
     path.unlink()
     if earlier.exists():

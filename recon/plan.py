@@ -15,7 +15,6 @@ from threadpoolctl import threadpool_limits
 
 from recon.core.errors import ResourceError, SourceError
 from recon.core.machine import Machine, look_at_machine
-from recon.core.quantities import counted
 from recon.core.sizes import scaled
 from recon.core.types import Frame, Image
 from recon.settings import CloudSettings, RunSettings
@@ -120,7 +119,9 @@ def make_plan(
     Raises SourceError if no image could be opened, and ResourceError if not even the smallest settings fit.
     """
     if not description.sizes:
-        raise SourceError(f"None of {counted(description.frames, 'image')} can be opened; all are damaged or empty.")
+        if description.frames == 1:
+            raise SourceError("The image cannot be opened; it is damaged or empty.")
+        raise SourceError(f"None of the {description.frames} images can be opened; all are damaged or empty.")
     machine = machine or look_at_machine(out)
     mapped = max(min(description.frames, 2), round(keyframe_share * description.frames))
     fitting, notices = _fit(description, settings.decided(description.frames), machine)

@@ -82,7 +82,7 @@ _UNKNOWN = (
 def too_few(source: str, count: int, unit: str = "image") -> str:
     """The message for a source with fewer than two images, or panoramas, or shots of a rig."""
     given = counted(count, f"readable {unit}")
-    return f"{source} gives {given}; at least two from different places are needed, and more make a better map."
+    return f"{source} gives {given}; at least two from different places are needed, and three are better."
 
 
 def refusal(source: str, count: int, hindrances: Collection[Hindrance]) -> str:
