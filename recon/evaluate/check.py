@@ -28,7 +28,7 @@ from recon.core.quantities import counted
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame
 from recon.evaluate.proof import prove
-from recon.exports import EXPORTS, Export, default_path
+from recon.exports import EXPORTS, Export, default_path, usd
 from recon.exports.outputs import write_outputs
 from recon.exports.ply import stated_unit
 from recon.exports.readers import CheckError, read_model
@@ -57,6 +57,7 @@ BLOCK = 1 << 20  # bytes
 ROOTS = {"files", "map", "images"}
 REBUILT = {"cloud", "colmap", "reprojection", "poses", "convention", "cloud in cameras", "cloud on points", "colours"}
 
+STATED = {"mesh": stated_unit, "usd": usd.stated_unit}
 PINHOLE = default_path("colmap", undistort=True)
 NO_POINTS = "The map has no sparse points to compare: a network made it, or the run was interrupted."
 
@@ -187,7 +188,7 @@ def _check_added(name: str, export: Export, outputs: _Outputs) -> str:
         _require_current(path, name, [centres[row] for row in shared], [placed[row] for row in shared])
     elif name == "geojson" and content["features"][0]["properties"]["metric"] != str(found.metric):
         raise CheckError(f"{export.path} lies elsewhere in the world than the map. {_again(name)}")
-    elif name == "mesh" and stated_unit(path) != str(found.metric or ""):
+    elif name in STATED and STATED[name](path) != str(found.metric or ""):
         raise CheckError(f"{export.path} is in another unit than the map. {_again(name)}")
     return f"{export.path} opens and is complete."
 
