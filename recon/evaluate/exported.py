@@ -250,7 +250,7 @@ def _usd(reconstruction: ReconstructedMap, path: Path) -> Exported:
 
 
 def _last_time(stage: Any) -> int:
-    return round(stage.GetEndTimeCode())
+    return round(float(stage.GetEndTimeCode()))
 
 
 def _pinhole(window: Array, frame: PlacedFrame) -> tuple[float, float, float, float]:

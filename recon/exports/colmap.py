@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from recon.core.cameras import colmap_camera
 from recon.core.errors import OutputError
+from recon.core.rigs import rig_scale
 from recon.core.similarity import Array
 from recon.core.types import Camera, Mount, PlacedFrame
 from recon.exports.folders import new_folder, require_images, share_images
-from recon.mapping.world import rig_scale
 from recon.store.journal import read_journal
 from recon.store.ledger import Ledger
 from recon.store.map import ReconstructedMap

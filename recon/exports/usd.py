@@ -112,7 +112,9 @@ def _camera(frames: Sequence[PlacedFrame], extent: float) -> list[str]:
     for name, column in zip(names, lenses.T, strict=True):
         lines += _samples(f"float {name}", (f"{value:.9g}" for value in column))
     lines += _samples("string recon:image", (f'"{_escaped(frame.name)}"' for frame in frames), custom=True)
-    lines += _samples("matrix4d xformOp:transform", (_matrix(np.linalg.inv(pose) @ OPENCV_FROM_USD) for pose in poses))
+    lines += _samples(
+        "matrix4d xformOp:transform", (_matrix(np.asarray(np.linalg.inv(pose) @ OPENCV_FROM_USD)) for pose in poses)
+    )
     return [*lines, '        uniform token[] xformOpOrder = ["xformOp:transform"]', "    }"]
 
 

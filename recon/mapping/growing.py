@@ -9,6 +9,7 @@ from typing import Protocol
 from recon.core.announcer import Announcer
 from recon.core.events import ChunkReconstructed, LoopClosed, Notice, PosesCorrected
 from recon.core.places import LoopRecord, PlaceRecogniser
+from recon.core.rigs import rig_scale
 from recon.core.similarity import Sim3
 from recon.core.stopwatch import stage
 from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, Mount, PlacedFrame, SparsePoints, Submap
@@ -17,7 +18,7 @@ from recon.mapping.correction import Renewed
 from recon.mapping.doubts import Doubts, find_doubts, scale_jumps, unjudged, warnings
 from recon.mapping.loops import LoopCloser
 from recon.mapping.placement import Piece, Placement
-from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, rig_scale, typical_depth
+from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
 
 EXAMINE = "recon.mapping.sanity:examine"
 UNIT_OF_RIG = "Lengths are in the unit of the rig file, as the distances between the cameras there say."

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from recon.core.similarity import Array, Sim3
-from recon.core.types import SAME_CENTRE, FrameGeometry, Mount, PlacedFrame, SparsePoints
+from recon.core.similarity import Sim3
+from recon.core.types import FrameGeometry, PlacedFrame, SparsePoints
 from recon.mapping.alignment import fit_similarity
 
 CORNERS = np.vstack([np.zeros(3), np.eye(3)])  # of a camera: they fix its position, rotation and unit
@@ -33,23 +33,6 @@ def depth_seen(frames: Mapping[int, PlacedFrame], depths: Mapping[int, float]) -
     """Distance in the world from a frame to the scene that it sees. depths: ``typical_depth`` by index."""
     known = {index: depth for index, depth in depths.items() if index in frames and depth > 0}
     return {index: frames[index].world_from_cam.scale * depth for index, depth in known.items()}
-
-
-def rig_scale(centres: Mapping[int, Array], mounts: Mapping[int, Mount]) -> float | None:
-    """A length of the rig over the same one in the world, the median over its shots; None if its cameras share their
-    centre. centres: (3,) of cameras in the world, by frame. mounts: of frames of rigs.
-    """
-    shots: dict[int, list[int]] = {}
-    for index in centres.keys() & mounts.keys():
-        shots.setdefault(index - mounts[index].number, []).append(index)
-    ratios = []
-    for indices in shots.values():
-        wanted = np.array([np.linalg.inv(mounts[index].cam_from_rig)[:3, 3] for index in indices])
-        found = np.array([centres[index] for index in indices])
-        spread, own = (float(np.linalg.norm(both - both.mean(axis=0))) for both in (wanted, found))
-        if spread > SAME_CENTRE and own > 0:
-            ratios.append(spread / own)
-    return float(np.median(ratios)) if ratios else None
 
 
 def final_from_grown(

@@ -13,6 +13,7 @@ import numpy as np
 from recon.core.errors import DependencyError
 from recon.core.events import Listener, Notice
 from recon.core.refusal import Hindrance, Unplaced, refusal
+from recon.core.rigs import rig_scale
 from recon.core.similarity import Array
 from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel
 from recon.depth.plane_sweep import PlaneSweep
@@ -21,7 +22,6 @@ from recon.depth.stages import open_depth_stage
 from recon.depth.views import DepthStage, frame_geometry, known_depth, make_view
 from recon.frontend import Workplace
 from recon.mapping.doubts import FOLDED
-from recon.mapping.world import rig_scale
 from recon.settings import FeaturesName, RunSettings
 from recon.sfm.consistency import adjust_model, drop_contradictions, match_map, refine_map, torn_neighbours
 from recon.sfm.crops import have_different_centres
