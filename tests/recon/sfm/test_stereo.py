@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pycolmap
 import pytest
 
 from recon.core.refusal import Hindrance
+from recon.core.similarity import Sim3
+from recon.exports.colmap import colmap_model
 from recon.pipeline import reconstruct
 from recon.settings import RunSettings
 from recon.sfm.database import MatchDatabase
@@ -73,3 +76,12 @@ def test_cameras_that_see_nothing_in_common_are_refused(images: Path, tmp_path: 
     assert find_hindrance(database, database.frames, None) != Hindrance.RIG
     assert database.shot_to_begin_with(database.frames).keys() in ({0, 1}, {2, 3})
     database.close()
+
+
+def test_a_shot_that_does_not_lie_as_the_rig_says_is_no_shot_of_it(stereo: ReconstructedMap) -> None:
+    frame = stereo.frames[3]
+    pose = frame.world_from_cam
+    moved = replace(frame, world_from_cam=Sim3(pose.scale, pose.rotation, pose.translation + 0.01))
+    model = colmap_model(replace(stereo, frames=(*stereo.frames[:3], moved, *stereo.frames[4:])))
+    assert sorted(len(one.data_ids) for one in model.frames.values()) == [1, 1, 2, 2, 2, 2, 2]
+    assert np.allclose(model.image(moved.index + 1).cam_from_world().matrix(), moved.cam_from_world[:3])
