@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from recon.sources.shots import Shot, ShotSource
 
 FORMATS = "COLMAP's rig_config.json and Kalibr's camchain YAML"
 RIGID = 1e-3  # how far the product of a rotation with its transpose may be from the identity
+DIGEST_BYTES = 8
 SAME_SHAPE = 0.01  # relative difference of the ratios of the sides
 
 
@@ -170,10 +172,8 @@ class RigSource(ShotSource):
             )
         super().__init__(len(cameras), options, images_folder)
         prefixes = [PurePosixPath(camera.prefix).as_posix().replace("/", "_") for camera in cameras]
-        self._mounts = [
-            _mount(camera, size, number, len(cameras), options.rig)
-            for number, (camera, size) in enumerate(zip(cameras, self._sizes, strict=True))
-        ]
+        fitted = [_fitted(camera, size, options.rig) for camera, size in zip(cameras, self._sizes, strict=True)]
+        self._mounts = _mounts(cameras, fitted)
         self._inside = ImageSource(
             "folder",
             spec,
@@ -254,15 +254,25 @@ def _first_size(images: Mapping[str, Path], prefix: str, spec: str) -> Size:
     raise SourceError(f"{spec} holds no images {prefix}*, as the file given to --rig says.")
 
 
-def _mount(camera: RigCamera, size: Size, number: int, count: int, path: Path) -> Mount:
-    lens, pose = camera.lens, camera.cam_from_rig
-    stated = lens.size or size
+def _fitted(camera: RigCamera, size: Size, path: Path) -> Camera:
+    """The lens of a camera for its images of this size. Raises SettingsError if it was calibrated for another shape."""
+    stated = camera.lens.size or size
     if abs(stated[0] * size[1] / (stated[1] * size[0]) - 1) > SAME_SHAPE:
         shapes = "{}x{}, but it was calibrated at {}x{}".format(*size, *stated)
         raise SettingsError(f"--rig: {path}: the images of {camera.prefix} are {shapes}. Give the images uncropped.")
-    fitted = Camera(lens.model, *stated, lens.params).resized(*size)
-    x, y, z = pose[:3, 3].tolist()
-    return Mount("rig", number, count, fitted, tuple(pose[:3, :3].ravel().tolist()), (x, y, z))
+    return Camera(camera.lens.model, *stated, camera.lens.params).resized(*size)
+
+
+def _mounts(cameras: Sequence[RigCamera], fitted: Sequence[Camera]) -> list[Mount]:
+    """The cameras of a rig, whose name tells it from others: a map may have frames of several, by ``--resume``."""
+    poses = [camera.cam_from_rig for camera in cameras]
+    content = repr([(lens, pose.tolist()) for lens, pose in zip(fitted, poses, strict=True)])
+    name = f"rig {hashlib.blake2b(content.encode(), digest_size=DIGEST_BYTES).hexdigest()}"
+    mounts = []
+    for number, (lens, pose) in enumerate(zip(fitted, poses, strict=True)):
+        x, y, z = pose[:3, 3].tolist()
+        mounts.append(Mount(name, number, len(cameras), lens, tuple(pose[:3, :3].ravel().tolist()), (x, y, z)))
+    return mounts
 
 
 def _incomplete(names: Iterable[str]) -> list[str]:

@@ -115,6 +115,19 @@ def test_images_of_one_name_are_a_shot(tmp_path: Path) -> None:
     assert typed(kept, FrameRecord, tmp_path, "").mount == frames[1].mount
 
 
+def test_another_rig_has_another_name(tmp_path: Path) -> None:
+    folder = write_shots(tmp_path / "images", ["0.png"])
+    path = write_colmap_config(tmp_path / "rig.json")
+    other = tmp_path / "other.json"
+    other.write_text(path.read_text().replace("-0.25", "-0.26"))
+    names = []
+    for file in (path, path, other):
+        (first, second) = (item for item in open_source(str(folder), options_of(file)) if isinstance(item, Frame))
+        assert first.mount and second.mount and first.mount.rig == second.mount.rig
+        names.append(first.mount.rig)
+    assert names[0] == names[1] != names[2]
+
+
 def test_every_and_max_frames_count_shots(tmp_path: Path) -> None:
     folder = write_shots(tmp_path / "images", [f"{number}.png" for number in range(6)])
     path = write_colmap_config(tmp_path / "rig.json")
