@@ -366,8 +366,9 @@ def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, 
 def _comparable(settings: RunSettings, *, same: bool) -> Row:
     """Settings that must not change, by option: for the same source all that affect the map, for another one few."""
     cameras = settings.source.cameras
-    # A calibration also sets the model, which the user then need not know.
-    lens = {"intrinsics": settings.intrinsics, "camera_model": settings.camera_model, "cameras": cameras}
+    # A calibration also sets the model, which the user then need not know; a rig sets both.
+    given = (None, None) if settings.source.rig else (settings.intrinsics, settings.camera_model)
+    lens = {"intrinsics": given[0], "camera_model": given[1], "cameras": cameras}
     network = {name: getattr(settings.network, attribute, None) for name, attribute in NETWORK_OPTIONS.items()}
     masks, rig = settings.source.masks and "given", settings.source.rig and "given"  # compared frame by frame
     own = {name: getattr(settings, name) for name in ("chunk", "overlap", "depth", "quality", "features")}
