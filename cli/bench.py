@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -133,6 +134,7 @@ def precision(
 
     Compares float32, bfloat16, int8, and float32 read layer by layer.
     """
+    from cli.ending import ended_with
     from recon.core.files import make_folder
     from recon.lab.benchmark import precision as benchmark
 
@@ -146,9 +148,11 @@ def precision(
         clock=clock,
     )
     make_folder(out)
-    for measured in benchmark.measure(settings, out):
-        typer.echo(benchmark.describe(measured.cases[-1], chunk), err=True)
-        benchmark.write_results(measured, out)  # after every case: an interrupted benchmark keeps what it has
+    said = "Interrupted: the drawn weights are deleted, and the finished cases are kept."
+    with ended_with(lambda: said), closing(benchmark.measure(settings, out)) as measuring:
+        for measured in measuring:
+            typer.echo(benchmark.describe(measured.cases[-1], chunk), err=True)
+            benchmark.write_results(measured, out)  # after every case: an interrupted benchmark keeps what it has
     typer.echo(benchmark.table(measured))
 
 

@@ -16,6 +16,7 @@ EXTRAS = {
     "laspy": "las",
     "lazrs": "las",
     "pyproj": "las",
+    "usd-core": "usd",
     "rosbags": "ros",
     "aiohttp": "phone",
     "cryptography": "phone",
@@ -28,6 +29,7 @@ EXTRAS = {
     "starlette": "fleet",
     "uvicorn": "fleet",
 }  # of pyproject.toml, by the packages that they add
+DISTRIBUTIONS = {"pxr": "usd-core"}  # of modules of another name
 POSIX_MODULES = ("fcntl", "resource")
 OWN_PACKAGES = ("recon", "retrieval", "viewer", "cli")
 
@@ -43,7 +45,8 @@ def explain(error: ImportError | OSError) -> DependencyError | None:
         )
         return DependencyError(f"The system library {name} is not installed. {remedy}")
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OWN_PACKAGES:
-        name = error.name.split(".")[0].replace("_", "-")
+        name = error.name.split(".")[0]
+        name = DISTRIBUTIONS.get(name, name.replace("_", "-"))
         if name in POSIX_MODULES:
             return DependencyError("This program needs Linux or macOS. On Windows, run it in WSL 2.")
         what, how = ("it", f"'.[{EXTRAS[name]}]'") if name in EXTRAS else ("all packages", ".")

@@ -14,6 +14,7 @@ from cli.ending import ended_with
 from cli.options import Intrinsics
 from cli.text import one_line
 from recon.core.errors import SettingsError, SourceError
+from recon.core.quantities import counted
 
 if TYPE_CHECKING:
     from recon.fleet.driver import Need
@@ -74,7 +75,7 @@ def run(
         store.extend(jobs)
         store.reset(jobs)
         left = sum(store.state(job.name).phase != "done" for job in jobs)
-        typer.echo(f"{len(jobs) - left} of {len(jobs)} maps are finished.")
+        typer.echo(f"{len(jobs) - left} of {counted(len(jobs), 'map')} finished.")
         if left:
             cluster = RayCluster(store.folder, retries, address)
             try:
@@ -247,10 +248,10 @@ def serve(
 
 
 def _print_atlas(found: FleetMerged, maps: int, out: Path | None) -> None:
-    typer.echo(f"{maps} maps, {found.compared} new pairs compared.")
+    typer.echo(f"{counted(maps, 'map')}, {counted(found.compared, 'new pair')} compared.")
     for number, group in enumerate(found.atlas.groups, start=1):
         typer.echo(
-            f"group {number}: {len(group)} maps, {', '.join(list(group)[:NAMES_SHOWN])}"
+            f"group {number}: {counted(len(group), 'map')}, {', '.join(list(group)[:NAMES_SHOWN])}"
             + (", ..." if len(group) > NAMES_SHOWN else "")
         )
     for name in found.atlas.apart:
@@ -259,7 +260,7 @@ def _print_atlas(found: FleetMerged, maps: int, out: Path | None) -> None:
         typer.echo(f"{joint.maps[0]} and {joint.maps[1]} look alike, but other maps contradict that.")
     if out is not None and found.atlas.groups:
         how = "all poses adjusted jointly" if found.adjusted else "poses of the maps as they were"
-        typer.echo(f"Merged {len(found.atlas.groups[0])} maps into {out}, {how}.")
+        typer.echo(f"Merged {counted(len(found.atlas.groups[0]), 'map')} into {out}, {how}.")
 
 
 def _split(options: str) -> list[str]:
@@ -322,7 +323,7 @@ def _print_sums(store: FleetStore, jobs: Sequence[Job]) -> Counter[str]:
     frames, seconds = (sum(getattr(state, name) for state in states) for name in ("frames", "seconds"))
     rate = f", {frames / seconds:.1f} a second of work" if seconds else ""
     phases = ", ".join(f"{counts[phase]} {phase}" for phase in ("done", "running", "waiting", "lost", "failed"))
-    typer.echo(f"{len(jobs)} maps: {phases}. {frames} frames{rate}.")
+    typer.echo(f"{counted(len(jobs), 'map')}: {phases}. {counted(frames, 'frame')}{rate}.")
     return counts
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.text import print_rows
-from recon.core.quantities import size
+from recon.core.quantities import counted, size
 
 if TYPE_CHECKING:
     from cli.text import Row
@@ -59,4 +59,4 @@ def _rows(summary: MapSummary) -> list[Row]:
 
 
 def _lens(lens: Lens, frames: int) -> str:
-    return f"{lens.model} {lens.width}x{lens.height}, focal length {lens.params[0]:.0f} px, {frames} frames"
+    return f"{lens.model} {lens.width}x{lens.height}, focal length {lens.params[0]:.0f} px, {counted(frames, 'frame')}"

@@ -10,6 +10,7 @@ import typer
 from cli.ending import making_a_map
 from cli.options import Out
 from cli.run import write_page
+from recon.core.quantities import counted
 
 if TYPE_CHECKING:
     from retrieval.merge import Merged
@@ -52,6 +53,6 @@ def _print(found: Merged, out: Path) -> None:
         typer.echo(f"{folder} does not meet the others." if found.joined else f"{folder} meets no other map.")
     if found.joined:
         how = "all poses adjusted jointly" if found.adjusted else "poses of the maps as they were"
-        typer.echo(f"Merged {len(found.joined)} maps into {out}, {how}.")
+        typer.echo(f"Merged {counted(len(found.joined), 'map')} into {out}, {how}.")
     else:
         typer.echo("Nothing is merged: no two maps meet in three pairs of frames that agree.")

@@ -32,6 +32,13 @@ Equirectangular = Annotated[
     bool,
     typer.Option("--equirectangular", help="Take images for 360-degree panoramas, even if they are not tagged so."),
 ]
+Rig = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Cameras fixed to each other, with their lenses: COLMAP's rig_config.json or Kalibr's camchain YAML.",
+    ),
+]
 Masks = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Mask images; black areas are ignored.")]
 Keyframes = Annotated[
     Literal["auto", "all", "select"],

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.text import print_rows
+from recon.core.quantities import counted
 
 if TYPE_CHECKING:
     from recon.settings import PlaceSettings
-    from retrieval.collection import Match
+    from retrieval.collection import Collection, Match
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Recognise places: build, query, eval.")
 Descriptor = Annotated[
@@ -44,6 +45,7 @@ def build(
         ("descriptor", f"{built.describer.name}, {built.describer.dim} values"),
         ("index", str(out)),
     ]
+    rows += _left_out(built)
     print_rows("Places", rows)
     _note_missing_weights(descriptor, weights)
 
@@ -106,9 +108,9 @@ def evaluate(
     describer = database.describer
     rows = [(f"recall@{rank}", f"{share:.1%}") for rank, share in result.recall.items()]
     rows += [("queries", f"{result.queries}, plus {result.left_out} without a correct image in the database")]
-    rows += [("database", f"{result.database} images"), ("descriptor", describer.name)]
+    rows += [("database", counted(result.database, "image")), ("descriptor", describer.name)]
     rows += [("an image", f"{4 * describer.dim / 1024:.0f} KB, {result.milliseconds:.0f} ms of processor time")]
-    print_rows("Recall", rows)
+    print_rows("Recall", rows + _left_out(database))
     _note_missing_weights(descriptor, weights)
 
 
@@ -117,6 +119,12 @@ def _settings(descriptor: str | None, weights: str | None, device: str) -> Place
     from retrieval.describer import for_photographs
 
     return for_photographs(PlaceSettings(descriptor or "", weights or "", device))
+
+
+def _left_out(built: Collection) -> list[tuple[str, str]]:
+    """A row about the images that could not be read, if there are any."""
+    unread = built.unread
+    return [("left out", f"{counted(len(unread), 'unreadable image')}, the first {unread[0]}")] if unread else []
 
 
 def _text(match: Match) -> str:

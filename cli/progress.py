@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 
 from recon.core.events import ChunkReconstructed, Event, FrameRead, FrameTracked, Notice, StreamStatus
 from recon.core.events import Progress as StageProgress
-from recon.core.quantities import duration
+from recon.core.quantities import counted, duration
 from recon.core.tracked import TrackingCounts, TrackingReport
 from recon.plan import Plan
 
@@ -98,14 +98,15 @@ class ProgressBar(StageBar):
         if self._plan is None:
             return self._live_figures(elapsed)
         what = "keyframes" if self._plan.settings.source.keyframes == "select" else "frames"
-        counts = f"{self._read} {what}, {self._chunks} chunks"
+        counts = f"{self._read} {what}, {counted(self._chunks, 'chunk')}"
         if self._plan.frames and what == "frames":  # the number of keyframes is unknown, and a file may state none
             counts = f"{self._read}/{self._plan.frames} frames, {self._chunks}/{self._plan.chunks} chunks"
         left = f", {duration(max(0.0, self._expected - elapsed))} left" if self._plan.frames else ""
         return f"{counts}, {self._read / max(elapsed, 1e-9):.1f} {what}/s{left}"
 
     def _live_figures(self, elapsed: float) -> str:
-        frames = f"{self._read} frames, {self._chunks} chunks, {self._read / max(elapsed, 1e-9):.1f} frames/s"
+        read = f"{counted(self._read, 'frame')}, {counted(self._chunks, 'chunk')}"
+        frames = f"{read}, {self._read / max(elapsed, 1e-9):.1f} frames/s"
         tracked = self._tracked.report()
         parts = [frames, stream_figures(self._status) if self._status else "", tracking_figures(tracked)]
         return ", ".join(filter(None, parts))

@@ -43,6 +43,7 @@ from cli.options import (
     Quality,
     Refine,
     Resume,
+    Rig,
     Size,
     Topic,
     Viewer,
@@ -105,6 +106,7 @@ def prepare(
     masks: Masks = None,
     topic: Topic = None,
     equirectangular: Equirectangular = False,
+    rig: Rig = None,
     chunk: Chunk = 60,
     overlap: Overlap = 12,
     camera_model: Lens = None,
@@ -134,25 +136,24 @@ def prepare(
 ) -> Prepared:
     """Read the options of ``recon run`` and ``recon plan``. Raises ReconError if they are invalid."""
     from recon.core.refusal import too_few
-    from recon.settings import CloudSettings, NetworkSettings, PlaceSettings, RunSettings
+    from recon.settings import CloudSettings, NetworkSettings, PlaceSettings, RunSettings, refuse_options
     from recon.sources import SourceOptions, open_source
     from recon.sources.keyframes import keyframe_share
 
     viewers = chosen_viewers(viewer, web_host)
-    options = SourceOptions(every, fps, max_frames, longest_side, masks, keyframes, cameras, topic, equirectangular)
+    options = SourceOptions(
+        every, fps, max_frames, longest_side, masks, keyframes, cameras, topic, equirectangular, rig
+    )
     memory = (memory_frames or None, memory_mib)
     chosen = device, pixels, *memory, compile_network, precision
     network = NetworkSettings(weights, arithmetic, *chosen) if weights else None
     opened = open_source(source, options)
     description = opened.description
-    if description.views > 1 and (camera_model or intrinsics):
-        option = "--camera-model" if camera_model else "--intrinsics"
-        raise SettingsError(
-            f"{option} cannot be combined with 360-degree panoramas: the lens of their faces is known. Leave it out."
-        )
-    one = description.frames == len(description.sizes) == 1  # that can be opened
+    if description.views > 1:
+        refuse_options(description, {"--camera-model": bool(camera_model), "--intrinsics": bool(intrinsics)})
+    one = description.frames == description.views and len(description.sizes) == 1  # that can be opened
     if one and not description.rate and not resume:  # the length of a video is an estimate
-        raise ReconstructionError(too_few(source, description.frames))
+        raise ReconstructionError(too_few(source, 1, description.unit))
     stated = description if cameras == "auto" and not weights else replace(description, lens=None)
     model, camera = chosen_lens(intrinsics, camera_model, stated)
     cloud = CloudSettings(voxel, max_points)
@@ -174,7 +175,7 @@ def prepare(
         places=places,
     )
     if description.lens and description.views > 1:
-        settings = settings.of_rig(description.lens, description.views)
+        settings = settings.of_rig(description)
     finished = 0
     if resume:
         settings, finished = _resumed(source, opened, out, settings)
@@ -259,13 +260,30 @@ def listening(out: Path, plan: Plan | None, viewers: Sequence[ViewerName], web_h
     with leaving_no_empty_folder(out), ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(plan))
         listeners: list[Listener] = [bar]
-        if ViewerName.NONE not in viewers:
+        if ViewerName.NONE in viewers:
+            delete_unfinished_recording(out)
+        else:
             from cli.recording import Recording
 
             live, web = ViewerName.LIVE in viewers, ViewerName.WEB in viewers
             recording = Recording(out, say=bar.say, live=live, web=web, host=web_host)
             listeners.append(stack.enter_context(recording))
         yield listeners
+
+
+def delete_unfinished_recording(out: Path) -> None:
+    """Delete the recording of a run that was killed, which a run without a recording would leave as it is; that of the
+    run before comes back.
+    """
+    from recon.store.ledger import Ledger
+    from recon.store.map import open_map
+
+    path, earlier = out / "recording.rrd", out / "recording.rrd.earlier"
+    if not path.exists() or (Ledger(out).has("map") and open_map(out).complete):
+        return
+    path.unlink()
+    if earlier.exists():
+        earlier.replace(path)
 
 
 def chosen_viewers(viewers: Sequence[ViewerName] | None, web_host: str) -> Sequence[ViewerName]:

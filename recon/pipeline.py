@@ -122,7 +122,7 @@ def fitting(settings: RunSettings, source: Source) -> RunSettings:
     description = source.description
     if description.lens is None or description.views == 1:
         return settings
-    return settings.of_rig(description.lens, description.views)
+    return settings.of_rig(description)
 
 
 def _tracked(
@@ -301,6 +301,9 @@ class Run:
                     "two different views: move the camera more, or use --keyframes all for very small motion."
                 )
             raise ReconstructionError(too_few(name, len(names)))
+        description = self._task.source.description
+        if description.views > 1 and len(names) == description.views:
+            raise ReconstructionError(too_few(name, 1, description.unit))
         raise ReconstructionError(self._front_end.explain_nothing(name, names, self._frames.reasons))
 
     def _require_something_to_keep(self) -> None:
@@ -341,8 +344,8 @@ class Run:
         if not frames:
             return
         self._write_places()
-        workers, depth = self._task.workers, self._task.settings.depth
-        renew = partial(workers.call, "geometry", RENEW_DEPTH, self._task.out, frames, depth, workers.tell)
+        workers, depth, views = self._task.workers, self._task.settings.depth, self._task.source.description.views
+        renew = partial(workers.call, "geometry", RENEW_DEPTH, self._task.out, frames, depth, workers.tell, views)
         with stage("depth again"):
             renewed = self._tell.helpers.attempt("new depth", renew)
         if renewed:

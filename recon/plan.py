@@ -21,6 +21,7 @@ from recon.settings import CloudSettings, RunSettings
 from recon.sfm.quality import QUALITIES, Quality
 from recon.sources.base import SourceDescription
 from recon.sources.keyframes import MOST_HELD
+from recon.sources.spherical import covers_sphere
 
 Result = TypeVar("Result")
 
@@ -118,6 +119,8 @@ def make_plan(
     Raises SourceError if no image could be opened, and ResourceError if not even the smallest settings fit.
     """
     if not description.sizes:
+        if description.frames == 1:
+            raise SourceError("The image cannot be opened; it is damaged or empty.")
         raise SourceError(f"None of the {description.frames} images can be opened; all are damaged or empty.")
     machine = machine or look_at_machine(out)
     mapped = max(min(description.frames, 2), round(keyframe_share * description.frames))
@@ -150,9 +153,16 @@ def make_plan(
         gpu_memory=0,
         disk=disk,
         machine=machine,
-        notices=notices,
+        notices=(*_hints(description), *notices),
         finished=finished,
     )
+
+
+def _hints(description: SourceDescription) -> tuple[str, ...]:
+    """What a user may not know about such images."""
+    if description.views > 1 or not all(map(covers_sphere, description.sizes)):
+        return ()
+    return ("The images are twice as wide as high. If they are 360-degree panoramas, add --equirectangular.",)
 
 
 def chunk_count(frames: int, settings: RunSettings) -> int:

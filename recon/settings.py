@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from recon.core.errors import SettingsError
 from recon.core.fields import require_types
 from recon.core.types import Camera, CameraModel
-from recon.sources.base import Keyframes, SourceOptions
+from recon.sources.base import Keyframes, SourceDescription, SourceOptions
 
 Precision = Literal["float32", "bfloat16", "int8"]
 Refine = Literal["auto", "none"]
@@ -167,22 +168,21 @@ class RunSettings:
         select = live or (has_points and not 0 < frames <= FEW_FRAMES)
         return self.with_keyframes("select" if select else "all")
 
-    def of_rig(self, lens: Camera, views: int) -> RunSettings:
-        """These settings for a rig of ``views`` cameras with a known lens: chunks consist of whole shots.
+    def of_rig(self, source: SourceDescription) -> RunSettings:
+        """These settings for a source of several views, whose lenses are known: chunks consist of whole shots.
 
         Raises SettingsError if they ask for another lens, or a network that estimates one.
         """
-        options = {
-            "--weights": self.network is not None,
-            "--intrinsics": self.intrinsics not in (None, lens),
-            "--cameras": self.source.cameras != "auto",
-        }
-        for option, is_given in options.items():
-            if is_given:
-                raise SettingsError(
-                    f"{option} cannot be combined with 360-degree panoramas: the lens of their faces is known. "
-                    f"Leave {option} out."
-                )
+        lens, views = source.lens, source.views
+        assert lens
+        refuse_options(
+            source,
+            {
+                "--weights": self.network is not None,
+                "--intrinsics": self.intrinsics not in (None, lens),
+                "--cameras": self.source.cameras != "auto",
+            },
+        )
         chunk, overlap = (-(-frames // views) * views for frames in (self.chunk, self.overlap))
         return replace(
             self, intrinsics=lens, camera_model=lens.model, chunk=max(chunk, overlap + views), overlap=overlap
@@ -190,3 +190,13 @@ class RunSettings:
 
     def with_keyframes(self, keyframes: Keyframes) -> RunSettings:
         return replace(self, source=replace(self.source, keyframes=keyframes))
+
+
+def refuse_options(source: SourceDescription, given: Mapping[str, bool]) -> None:
+    """Raise SettingsError for an option that is given, although the lenses of the source are known."""
+    known = "--rig: its file says which lenses the cameras have"
+    if source.unit == "panorama":
+        known = "360-degree panoramas: the lens of their faces is known"
+    for option, is_given in given.items():
+        if is_given:
+            raise SettingsError(f"{option} cannot be combined with {known}. Leave {option} out.")

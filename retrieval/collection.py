@@ -72,10 +72,12 @@ class Match:
 
 
 class Collection:
-    """The images of a folder with their descriptors and index."""
+    """The images of a folder with their descriptors and index. unread: those left out, as they could not be read."""
 
-    def __init__(self, listing: Listing, describer: PlaceDescriber, index: PlaceIndex) -> None:
-        self.listing, self.describer, self.index = listing, describer, index
+    def __init__(
+        self, listing: Listing, describer: PlaceDescriber, index: PlaceIndex, unread: Sequence[Path] = ()
+    ) -> None:
+        self.listing, self.describer, self.index, self.unread = listing, describer, index, unread
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -114,7 +116,8 @@ def build(images: Path, out: Path, settings: PlaceSettings) -> Collection:
     if settings.descriptor == "xfeat-vlad":
         with suppress(SourceError):  # too little detail to learn from
             build(images, out / CLASSICAL, PlaceSettings("vlad"))
-    return Collection(listing, describer, _indexed(out, listing, descriptors))
+    unread = [path for path in paths if str(path.relative_to(images)) not in set(names)]
+    return Collection(listing, describer, _indexed(out, listing, descriptors), unread)
 
 
 def open_collection(folder: Path, device: str) -> tuple[Collection, str]:

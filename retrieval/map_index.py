@@ -14,6 +14,7 @@ import numpy as np
 
 from recon.core.errors import MapError, OutputError
 from recon.core.files import write_atomically
+from recon.core.quantities import counted
 from recon.core.similarity import Sim3
 from recon.core.types import Image, Mask
 from recon.mapping.appearance import View
@@ -74,7 +75,7 @@ def open_index(reconstruction: ReconstructedMap, tell: Callable[[str], None]) ->
     if (stored := _stored(path, digest)) is not None:
         return stored
     why = " again, as it is damaged or the map has changed" if path.is_file() else ""
-    tell(f"Preparing the map for photos{why}: {len(reconstruction.frames)} frames.")
+    tell(f"Preparing the map for photos{why}: {counted(len(reconstruction.frames), 'frame')}.")
     vocabulary = _vocabulary(reconstruction)
     try:
         with sole_writer(reconstruction.folder, "recon locate"):

@@ -15,7 +15,7 @@ from tests.pages import ROOT
 
 PLATFORMS = {"Linux": "x86_64-manylinux_2_36", "macOS": "aarch64-apple-darwin", "Windows": "x86_64-pc-windows-msvc"}
 PYTHONS = ("3.11.2", "3.12", "3.13")  # the first is that of Debian 12
-EXTRAS = ("", "gpu learned las phone ros", "dev release")
+EXTRAS = ("", "gpu learned las phone ros usd", "dev release")
 SOURCES = ("--constraint", "constraints.txt", "pyproject.toml")
 OLDEST_MACOS = "14.0"
 

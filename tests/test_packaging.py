@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cli.dependencies import EXTRAS
+from cli.dependencies import DISTRIBUTIONS, EXTRAS
 from recon.core import bundled
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,8 +45,11 @@ def declared(extra: str = "") -> set[str]:
 def test_every_import_is_declared_and_every_dependency_is_imported() -> None:
     distributions = metadata.packages_distributions()
     names = {name for package in PACKAGES for name in imported(package)}
-    optional = declared("las") | declared("phone") | declared("fleet") | declared("ros")
-    found = {name: {normalised(owner) for owner in distributions.get(name, [name])} for name in sorted(names)}
+    optional = declared("usd") | declared("las") | declared("phone") | declared("fleet") | declared("ros")
+    found = {
+        name: {normalised(owner) for owner in distributions.get(name, [DISTRIBUTIONS.get(name, name)])}
+        for name in sorted(names)
+    }
     assert {name for name, owners in found.items() if not owners & (declared() | optional)} == set()
     assert set(EXTRAS) == optional
     assert declared() - {owner for owners in found.values() for owner in owners} == INDIRECT

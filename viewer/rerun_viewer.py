@@ -35,6 +35,7 @@ from recon.core.events import (
 )
 from recon.core.files import make_folder
 from recon.core.places import LoopRecord
+from recon.core.quantities import counted
 from recon.core.similarity import Sim3
 from recon.core.types import Frame, FrameGeometry, PlacedFrame, SparsePoints
 from recon.mapping.world import median_depth
@@ -166,7 +167,7 @@ class RerunViewer:
                 while (letter := self._mailbox.take()) is not None:
                     self._handle(letter)
                 if self._mailbox.lost:
-                    self._write(f"{self._mailbox.lost} submaps are not shown: the viewer was too slow", WARNING)
+                    self._write(f"{counted(self._mailbox.lost, 'submap')} not shown: the viewer was too slow", WARNING)
         except Exception as error:
             self._mailbox.close()
             self._fault = error

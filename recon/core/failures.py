@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import shlex
 import signal
 import traceback
@@ -104,3 +105,9 @@ def _kept(folder: Path, *, has_map: bool, resumable: bool) -> str:
         ways.append(f"write what is finished with recon export {quoted} --to ply")
     way = ", or ".join(ways) or "rebuild the map with --overwrite"
     return f"Nothing that was finished is lost: {way}."
+
+
+def reason_of(error: OSError) -> str:
+    """What the system says of an error; some modules of Python add words of their own to it."""
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else error.strerror or str(error)  # names that do not resolve have others

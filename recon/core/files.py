@@ -26,6 +26,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise OutputError(f"Cannot write {path}: there is no folder {path.parent}. Create it first.") from error
         reason = error.strerror or str(error)
         raise OutputError(f"Cannot write {path}: {reason}. Free some space, or make the folder writable.") from error
     finally:

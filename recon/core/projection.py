@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.core.similarity import Array
 from recon.core.types import FrameGeometry
-
-SAME_CENTRE = 1e-9  # of the distance from the origin, or in map units
 
 
 def back_project(pixels: Array, depth: Array, intrinsics: Array) -> Array:
@@ -51,10 +51,7 @@ def plane_homography(rotation: Array, offset: Array, inverse_depth: float, strid
     return np.asarray(np.linalg.inv(full_from_reduced) @ matrix @ full_from_reduced)
 
 
-def begins_shot(centres: Array) -> NDArray[np.bool_]:
-    """Which optical centres (n, 3), in order, differ by more than numerical noise from the one before. Those of the
-    cameras of a rig, which take a shot together, are the same.
-    """
-    steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
-    distances = np.linalg.norm(centres[:-1], axis=1)
-    return np.asarray(np.r_[True, steps > SAME_CENTRE * np.maximum(1, distances)][: len(centres)], dtype=np.bool_)
+def begins_shot(indices: Sequence[int], views: int) -> NDArray[np.bool_]:
+    """Which frames, in order, are the first of those with their shot; a rig takes ``views`` frames in a shot."""
+    shots = np.array(indices, dtype=np.int64) // views
+    return np.asarray(np.r_[True, np.diff(shots) != 0][: len(shots)], dtype=np.bool_)

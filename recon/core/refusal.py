@@ -7,6 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from recon.core.quantities import counted
+
 
 class Hindrance(StrEnum):
     """Why frames cannot be placed; the values are stored in the journal."""
@@ -17,6 +19,7 @@ class Hindrance(StrEnum):
     STILL = "still"
     TURNTABLE = "turntable"
     MIRRORED = "mirrored"
+    RIG = "rig"
     UNCONNECTED = "unconnected"
     OTHER = "other"
 
@@ -51,6 +54,7 @@ _REASONS = {
     Hindrance.STILL: "the camera stood still",
     Hindrance.TURNTABLE: "the camera stood still while something before it moved",
     Hindrance.MIRRORED: "the image is mirrored left to right, unlike the others",
+    Hindrance.RIG: "the cameras of the rig see nothing in common",
     Hindrance.UNCONNECTED: "too few features in common with the frames around it",
     Hindrance.OTHER: "no place was found for it",
 }
@@ -65,6 +69,9 @@ _ADVICE = {
     Hindrance.TURNTABLE: "the camera and the background stood still while something in front of it moved. For an "
     "object on a turntable, mask the background with --masks, or cover it with a plain cloth; otherwise move the "
     "camera.",
+    Hindrance.RIG: "no two cameras of the rig see the same at the same time. At least two must overlap: their distance "
+    "gives the scale. Check that images of the same name were taken at the same time, and that --rig names the right "
+    "folders; or reconstruct the images of one camera.",
 }
 _UNKNOWN = (
     "they share too few features, or hardly any from different directions. Record with sideways motion, more overlap "
@@ -72,9 +79,10 @@ _UNKNOWN = (
 )
 
 
-def too_few(source: str, count: int) -> str:
-    """The message for a source with fewer than two images."""
-    return f"{source} gives {count} readable image; at least two from different places are needed."
+def too_few(source: str, count: int, unit: str = "image") -> str:
+    """The message for a source with fewer than two images, or panoramas, or shots of a rig."""
+    given = counted(count, f"readable {unit}")
+    return f"{source} gives {given}; at least two from different places are needed, and three are better."
 
 
 def refusal(source: str, count: int, hindrances: Collection[Hindrance]) -> str:

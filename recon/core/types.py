@@ -21,6 +21,7 @@ DepthMap = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 SURE = 0.5  # confidence
+SAME_CENTRE = 1e-9  # how far apart, in the rig's unit, cameras of a rig are that share their centre
 
 SkipKind = Literal["unreadable", "unplaced", "passed"]
 CameraModel = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE"]
@@ -80,7 +81,7 @@ class Mount:
     """One camera of a rig, whose cameras are fixed to each other and take their frames together, as one shot.
 
     rig: its name. number: of the camera, from 0, of ``count``; the frames of a shot are in this order and consecutive.
-    camera: the known lens. rotation: cam_from_rig (3, 3), by rows; the cameras share their optical centre.
+    camera: the known lens. rotation, translation: cam_from_rig, (3, 3) by rows and (3,), in the rig's unit.
     """
 
     rig: str
@@ -88,6 +89,14 @@ class Mount:
     count: int
     camera: Camera
     rotation: tuple[float, ...]
+    translation: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def cam_from_rig(self) -> Array:
+        """The rigid transform (4, 4)."""
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = np.reshape(self.rotation, (3, 3)), self.translation
+        return pose
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,10 +24,11 @@ from scipy.spatial import KDTree
 from recon.core.cameras import reprojection_errors, rigid_matrix
 from recon.core.colmap_log import quiet
 from recon.core.errors import ReconError
+from recon.core.quantities import counted
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame
 from recon.evaluate.proof import prove
-from recon.exports import EXPORTS, Export, default_path
+from recon.exports import EXPORTS, Export, default_path, usd
 from recon.exports.outputs import write_outputs
 from recon.exports.ply import stated_unit
 from recon.exports.readers import CheckError, read_model
@@ -56,6 +57,7 @@ BLOCK = 1 << 20  # bytes
 ROOTS = {"files", "map", "images"}
 REBUILT = {"cloud", "colmap", "reprojection", "poses", "convention", "cloud in cameras", "cloud on points", "colours"}
 
+STATED = {"mesh": stated_unit, "usd": usd.stated_unit}
 PINHOLE = default_path("colmap", undistort=True)
 NO_POINTS = "The map has no sparse points to compare: a network made it, or the run was interrupted."
 
@@ -186,7 +188,7 @@ def _check_added(name: str, export: Export, outputs: _Outputs) -> str:
         _require_current(path, name, [centres[row] for row in shared], [placed[row] for row in shared])
     elif name == "geojson" and content["features"][0]["properties"]["metric"] != str(found.metric):
         raise CheckError(f"{export.path} lies elsewhere in the world than the map. {_again(name)}")
-    elif name == "mesh" and stated_unit(path) != str(found.metric or ""):
+    elif name in STATED and STATED[name](path) != str(found.metric or ""):
         raise CheckError(f"{export.path} is in another unit than the map. {_again(name)}")
     return f"{export.path} opens and is complete."
 
@@ -198,7 +200,7 @@ def _check_undistorted(outputs: _Outputs) -> str:
     images = [image for image in model.images.values() if image.name in placed]
     centres = [image.projection_center() for image in images]
     _require_current(outputs.folder / PINHOLE, "colmap --undistort", centres, [placed[image.name] for image in images])
-    return f"{PINHOLE} opens, with {model.num_images()} images."
+    return f"{PINHOLE} opens, with {counted(model.num_images(), 'image')}."
 
 
 def _require_current(path: Path, target: str, centres: Sequence[Array], frames: Sequence[PlacedFrame]) -> None:
@@ -230,7 +232,7 @@ def _check_folds(outputs: _Outputs) -> str:
     fold, compared = find_fold(outputs.map)
     if fold:
         raise CheckError(f"The map is doubtful: {fold}.")
-    return f"The frames that lie upon one another show the same ({compared} pairs compared)."
+    return f"The frames that lie upon one another show the same ({counted(compared, 'pair')} compared)."
 
 
 def _check_files(outputs: _Outputs) -> str:
@@ -312,7 +314,7 @@ def _check_journal(outputs: _Outputs) -> str:
     if missing:
         raise CheckError(f"{missing} is missing, with the depth of a chunk. {AGAIN}")
     _require_sound(outputs.folder / "map" / "features.db")
-    return f"The journal opens, with {len(frames_of(chunks))} frames."
+    return f"The journal opens, with {counted(len(frames_of(chunks)), 'frame')}."
 
 
 def _require_sound(database: Path) -> None:

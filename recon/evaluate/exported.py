@@ -31,6 +31,7 @@ from recon.exports.readers import (
     read_model,
     read_rosbag2,
     read_trajectory,
+    read_usd,
 )
 from recon.exports.trajectory import tum_poses
 from recon.store.map import ReconstructedMap
@@ -223,6 +224,56 @@ def _mesh(_: ReconstructedMap, path: Path) -> Exported:
     return Exported(_program("open3d"), points=ExportedPoints(positions, colours * 255))
 
 
+def _usd(reconstruction: ReconstructedMap, path: Path) -> Exported:
+    """The camera's frusta and the points, both as usd-core places them on the stage. Where y is up, y and z of the map
+    point the other way. USD has no distortion, so that of the lenses is the map's.
+    """
+    from pxr import Gf, Usd, UsdGeom  # noqa: PLC0415 - optional
+
+    stage = read_usd(path)
+    world = np.diag([*OPENCV_AXES, 1.0]) if UsdGeom.GetStageUpAxis(stage) == "Y" else np.eye(4)
+    camera = UsdGeom.Camera(stage.GetPrimAtPath("/Map/Camera"))
+    times = {str(camera.GetPrim().GetAttribute("recon:image").Get(time)): time for time in range(_last_time(stage) + 1)}
+    views = []
+    for frame in _require_all(reconstruction, times, path):
+        seen = camera.GetCamera(Usd.TimeCode(times[frame.name])).frustum
+        cam_from_stage = np.array(seen.ComputeViewMatrix()).T
+        window = np.array([seen.window.min, seen.window.max]) / Gf.Frustum.GetReferencePlaneDepth()
+        pose, project = OPENGL_FROM_OPENCV @ cam_from_stage @ world, _with_distortion(frame, _pinhole(window, frame))
+        views.append(ExportedView(frame, reconstruction.images / frame.name, pose, project))
+    cloud = UsdGeom.Points(stage.GetPrimAtPath("/Map/Cloud"))
+    stage_from_map = np.array(UsdGeom.Xformable(cloud).ComputeLocalToWorldTransform(Usd.TimeCode.Default())).T
+    points = np.array(cloud.GetPointsAttr().Get(), dtype=np.float64)
+    positions = (np.column_stack([points, np.ones(len(points))]) @ (world.T @ stage_from_map).T)[:, :3]
+    colours = 255 * _encoded(np.array(cloud.GetDisplayColorAttr().Get(), dtype=np.float64))
+    return Exported(_program("usd-core"), tuple(views), ExportedPoints(positions, colours))
+
+
+def _last_time(stage: Any) -> int:
+    return round(float(stage.GetEndTimeCode()))
+
+
+def _pinhole(window: Array, frame: PlacedFrame) -> tuple[float, float, float, float]:
+    """fx, fy, cx, cy [px] of a window (lower left, upper right) at distance 1, by an image of the frame's size."""
+    (left, bottom), (right, top) = window
+    fx, fy = frame.camera.width / (right - left), frame.camera.height / (top - bottom)
+    return fx, fy, -left * fx, top * fy
+
+
+def _with_distortion(frame: PlacedFrame, pinhole: tuple[float, float, float, float]) -> Projection:
+    """The projection by a pinhole lens with the distortion of the map's."""
+    lens = frame.camera
+    own = lens.matrix()
+    shown = colmap_projection(colmap_camera(lens))
+    fx, fy, cx, cy = pinhole
+
+    def project(points: Array) -> Array:
+        plane = (shown(points) - own[:2, 2]) / own[[0, 1], [0, 1]]
+        return np.asarray(plane * (fx, fy) + (cx, cy))
+
+    return project
+
+
 def _encoded(linear: Array) -> Array:
     """sRGB of linear colours, both in 0..1."""
     return np.where(linear > 0.0031308, 1.055 * np.power(linear, 1 / 2.4) - 0.055, 12.92 * linear)
@@ -286,6 +337,7 @@ READERS: Registry[Callable[[ReconstructedMap, Path], Exported]] = Registry(
         "ply": _ply,
         "las": _las,
         "mesh": _mesh,
+        "usd": _usd,
         "kitti": _kitti,
         "euroc": _euroc,
         "rosbag2": _rosbag2,

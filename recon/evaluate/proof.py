@@ -21,6 +21,7 @@ from recon.core.cameras import colmap_camera
 from recon.core.colmap_log import quiet
 from recon.core.errors import MapError
 from recon.core.projection import points_in_camera
+from recon.core.quantities import counted
 from recon.core.similarity import Array
 from recon.core.sizes import scaled
 from recon.core.types import FrameGeometry
@@ -221,7 +222,7 @@ def _spread(views: Sequence[ExportedView]) -> dict[int, ExportedView]:
 def _proof_of_path(target: str, program: str, places: Array, reconstruction: ReconstructedMap) -> Proof:
     centres = np.array([frame.world_from_cam.translation for frame in reconstruction.posed])
     gap = float(np.linalg.norm(places - centres, axis=1).max())
-    sentence = f"{len(places)} places, at most {gap:.3g} m from the cameras."
+    sentence = f"{counted(len(places), 'place')}, at most {gap:.3g} m from the cameras."
     return Proof(target, program, gap <= SAME_PLACE, (sentence,))
 
 

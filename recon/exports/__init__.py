@@ -97,6 +97,13 @@ EXPORTS: Registry[Export] = Registry(
             "triangles with colour",
             surface=True,
         ),
+        "usd": Export(
+            "map.usda",
+            "recon.exports.usd:write_usd",
+            "recon.exports.readers:read_usd",
+            "scene of OpenUSD: the cloud, and a camera that moves as the frames do",
+            surface=True,
+        ),
         "kitti": Export(
             "poses_kitti.txt",
             "recon.exports.trajectory:write_kitti",

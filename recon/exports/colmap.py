@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,15 @@ from numpy.typing import NDArray
 
 from recon.core.cameras import colmap_camera
 from recon.core.errors import OutputError
-from recon.core.types import Camera
+from recon.core.rigs import rig_scale
+from recon.core.similarity import Array
+from recon.core.types import Camera, Mount, PlacedFrame
 from recon.exports.folders import new_folder, require_images, share_images
+from recon.store.journal import read_journal
+from recon.store.ledger import Ledger
 from recon.store.map import ReconstructedMap
+
+RIGID = 1e-6  # how far frames of a shot may be from where the rig has them, in its unit and as rotations
 
 
 def write_colmap(reconstruction: ReconstructedMap, folder: Path) -> None:
@@ -57,25 +64,114 @@ def write_undistorted(reconstruction: ReconstructedMap, folder: Path) -> None:
 
 
 def colmap_model(reconstruction: ReconstructedMap) -> pycolmap.Reconstruction:
-    """The map as a Reconstruction: rigid poses, and sparse points with tracks, colours and errors in pixels."""
+    """The map as a Reconstruction: rigid poses, and sparse points with tracks, colours and errors in pixels.
+
+    Frames that were taken together, and lie as their rig says, are one frame of COLMAP's rig.
+    """
     model = pycolmap.Reconstruction()
-    camera_ids = {camera: number for number, camera in enumerate(_cameras(reconstruction), start=1)}
-    for camera, camera_id in camera_ids.items():
-        model.add_camera_with_trivial_rig(colmap_camera(camera, camera_id))
+    mounts = _mounts(reconstruction)
+    sensors = {frame.index: _sensor(frame, mounts) for frame in reconstruction.frames}
+    camera_ids = {sensor: number for number, sensor in enumerate(dict.fromkeys(sensors.values()), start=1)}
+    for (camera, _), camera_id in camera_ids.items():
+        model.add_camera(colmap_camera(camera, camera_id))
+    rigs = _rigs(reconstruction, mounts, {index: camera_ids[sensor] for index, sensor in sensors.items()})
+    for rig in {rig.rig_id: rig for rig in rigs.values()}.values():
+        model.add_rig(rig)
     rows, none = reconstruction.points.rows_by_frame(), np.zeros(0, dtype=np.int64)
     # A row's position among its frame's rows is the index of its 2D point in the COLMAP image.
     observations = {frame.index: rows.get(frame.index, none) for frame in reconstruction.frames}
+    shots: dict[int, list[PlacedFrame]] = {}
     for frame in reconstruction.frames:
-        image = pycolmap.Image(
-            name=frame.name,
-            keypoints=reconstruction.points.pixels[observations[frame.index]],
-            camera_id=camera_ids[frame.camera],
-            image_id=frame.index + 1,
-        )
-        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(frame.cam_from_world[:3]))
+        mount = mounts.get(frame.index)
+        shots.setdefault(frame.index - mount.number if mount else frame.index, []).append(frame)
+    for shot in shots.values():
+        images = [
+            pycolmap.Image(
+                name=frame.name,
+                keypoints=reconstruction.points.pixels[observations[frame.index]],
+                camera_id=camera_ids[sensors[frame.index]],
+                image_id=frame.index + 1,
+            )
+            for frame in shot
+        ]
+        _add_shot(model, rigs[shot[0].index], images, shot[0])
     _add_points(model, reconstruction, observations)
     model.update_point_3d_errors()
     return model
+
+
+def _mounts(reconstruction: ReconstructedMap) -> dict[int, Mount]:
+    """The cameras of rigs by frame, without the shots that do not lie as their rig says, such as after a loop that no
+    joint adjustment has closed.
+    """
+    if not Ledger(reconstruction.folder).has("chunks"):
+        return {}
+    mounts = {index: frame.mount for index, frame in read_journal(reconstruction.folder).frames.items() if frame.mount}
+    placed = {frame.index: frame for frame in reconstruction.frames if frame.index in mounts}
+    unit = rig_scale(_centres(reconstruction), mounts) or 1.0
+    first: dict[int, int] = {}
+    for index in sorted(placed):
+        first.setdefault(index - mounts[index].number, index)
+    wrong = set()
+    for index, frame in placed.items():
+        shot = index - mounts[index].number
+        reference = first[shot]
+        expected = mounts[index].cam_from_rig @ np.linalg.inv(mounts[reference].cam_from_rig)
+        found = frame.cam_from_world @ np.linalg.inv(placed[reference].cam_from_world)
+        found[:3, 3] *= unit
+        if not np.allclose(found, expected, atol=RIGID):
+            wrong.add(shot)
+    return {index: mounts[index] for index in placed if index - mounts[index].number not in wrong}
+
+
+def _centres(reconstruction: ReconstructedMap) -> dict[int, Array]:
+    return {frame.index: frame.world_from_cam.translation for frame in reconstruction.frames}
+
+
+def _sensor(frame: PlacedFrame, mounts: Mapping[int, Mount]) -> tuple[Camera, tuple[str, int] | None]:
+    """What tells cameras apart: equal lenses are one, but for those of a rig."""
+    mount = mounts.get(frame.index)
+    return frame.camera, (mount.rig, mount.number) if mount else None
+
+
+def _rigs(
+    reconstruction: ReconstructedMap, mounts: Mapping[int, Mount], camera_ids: Mapping[int, int]
+) -> dict[int, pycolmap.Rig]:
+    """The rig of each frame, in the map's unit; a camera of its own is a rig of its own."""
+    unit = rig_scale(_centres(reconstruction), mounts) or 1.0
+    rigs: dict[str | int, pycolmap.Rig] = {}
+    references: dict[str, Mount] = {}
+    found = {}
+    for index, camera_id in sorted(camera_ids.items(), key=lambda item: (item[1], item[0])):
+        mount = mounts.get(index)
+        name = mount.rig if mount else camera_id
+        sensor = pycolmap.sensor_t(type=pycolmap.SensorType.CAMERA, id=camera_id)
+        if name not in rigs:
+            rigs[name] = pycolmap.Rig(rig_id=len(rigs) + 1)
+            rigs[name].add_ref_sensor(sensor)
+            if mount:
+                references[mount.rig] = mount
+        elif mount and not rigs[name].has_sensor(sensor):
+            pose = mount.cam_from_rig @ np.linalg.inv(references[mount.rig].cam_from_rig)
+            pose[:3, 3] /= unit
+            rigs[name].add_sensor(sensor, pycolmap.Rigid3d(pose[:3]))
+        found[index] = rigs[name]
+    return found
+
+
+def _add_shot(
+    model: pycolmap.Reconstruction, rig: pycolmap.Rig, images: Sequence[pycolmap.Image], first: PlacedFrame
+) -> None:
+    """Add the images of a shot, of which ``first`` is the first."""
+    shot = pycolmap.Frame(frame_id=images[0].image_id, rig_id=rig.rig_id)
+    for image in images:
+        shot.add_data_id(image.data_id)
+    model.add_frame(shot)
+    for image in images:
+        image.frame_id = shot.frame_id
+        model.add_image(image)
+    model.frame(shot.frame_id).set_cam_from_world(images[0].camera_id, pycolmap.Rigid3d(first.cam_from_world[:3]))
+    model.register_frame(shot.frame_id)
 
 
 def model_is_whole(folder: Path) -> bool:
@@ -102,10 +198,6 @@ def _points_end(content: bytes) -> int:
         (track_length,) = struct.unpack_from("<Q", content, offset + 43)  # after id, position, colour and error
         offset += 51 + 8 * track_length
     return offset
-
-
-def _cameras(reconstruction: ReconstructedMap) -> list[Camera]:
-    return list(dict.fromkeys(frame.camera for frame in reconstruction.frames))
 
 
 def _add_points(

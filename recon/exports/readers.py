@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,18 @@ def read_las(path: Path) -> laspy.LasData:
     if not 0 < len(found.points) == found.header.point_count:
         raise CheckError(f"{path} is truncated or empty: not all of its points can be read.")
     return found
+
+
+def read_usd(path: Path) -> Any:
+    """The scene as a stage of usd-core, or as text where that is not installed. Raises CheckError for half a file."""
+    text = existing(path).read_text()
+    if not (text.startswith("#usda 1.0") and text.endswith("}\n")):
+        raise CheckError(f"{path} is truncated, or not USD in plain text.")
+    if find_spec("pxr") is None:
+        return text
+    from pxr import Usd  # noqa: PLC0415 - optional
+
+    return Usd.Stage.Open(str(path))
 
 
 def read_mesh(path: Path) -> open3d.geometry.TriangleMesh:

@@ -13,6 +13,7 @@ import pycolmap
 
 from recon.core.cameras import rigid_matrix
 from recon.core.errors import SourceError
+from recon.core.quantities import counted
 from recon.core.similarity import Array
 from recon.core.types import CAMERA_MODELS, Camera, SparsePoints
 from recon.exports.colmap import model_is_whole
@@ -66,7 +67,7 @@ def read_model(source: Path, images: Path | None = None) -> PosedImages:
             "transforms.json, nor a capture of Polycam or Record3D."
         )
     if len(found.images) < 2:
-        raise SourceError(f"{source} has {len(found.images)} images with a pose; a map needs two or more.")
+        raise SourceError(f"{source} has {counted(len(found.images), 'image')} with a pose; a map needs two or more.")
     return found
 
 

@@ -44,9 +44,14 @@ class Doubts:
     sharpness: float
 
 
-def find_doubts(frames: Sequence[FrameGeometry]) -> Doubts:
-    """Doubts about the frames that a submap adds, in order, after the last one that it shares; at least one."""
-    sure = (frame.sure() for frame in _first_of_shots(frames))
+def find_doubts(frames: Sequence[FrameGeometry], views: int = 1) -> Doubts:
+    """Doubts about the frames that a submap adds, in order, after the last one that it shares; at least one.
+
+    views: frames of a shot. Of these, only the first is compared with others: the other cameras of a rig look elsewhere
+    and carry no scale.
+    """
+    begins = begins_shot([frame.index for frame in frames], views)
+    sure = (frame.sure() for frame, is_first in zip(frames, begins, strict=True) if is_first)
     links = [(*link(before, after), after.index) for before, after in pairwise(sure)]
     carried = min(((share, index) for share, _, index in links), default=(1.0, frames[0].index))
     jump = max(((abs(ratio), index) for _, ratio, index in links), default=(0.0, frames[0].index))
@@ -58,12 +63,6 @@ def find_doubts(frames: Sequence[FrameGeometry]) -> Doubts:
         confidence=float(np.mean([frame.confidence.mean() for frame in frames])),
         sharpness=float(np.median([sharpness(frame.colour) for frame in frames])),
     )
-
-
-def _first_of_shots(frames: Sequence[FrameGeometry]) -> list[FrameGeometry]:
-    """The frames without the other cameras of a rig, which look elsewhere and carry no scale."""
-    centres = np.array([Sim3.from_matrix(frame.cam_from_chunk).inverse().translation for frame in frames])
-    return [frame for frame, begins in zip(frames, begins_shot(centres), strict=True) if begins]
 
 
 def unjudged(frames: Sequence[FrameGeometry]) -> Doubts:

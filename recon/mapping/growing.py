@@ -9,9 +9,10 @@ from typing import Protocol
 from recon.core.announcer import Announcer
 from recon.core.events import ChunkReconstructed, LoopClosed, Notice, PosesCorrected
 from recon.core.places import LoopRecord, PlaceRecogniser
+from recon.core.rigs import rig_scale
 from recon.core.similarity import Sim3
 from recon.core.stopwatch import stage
-from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, PlacedFrame, SparsePoints, Submap
+from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, Mount, PlacedFrame, SparsePoints, Submap
 from recon.core.workers import Workers
 from recon.mapping.correction import Renewed
 from recon.mapping.doubts import Doubts, find_doubts, scale_jumps, unjudged, warnings
@@ -20,6 +21,7 @@ from recon.mapping.placement import Piece, Placement
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
 
 EXAMINE = "recon.mapping.sanity:examine"
+UNIT_OF_RIG = "Lengths are in the unit of the rig file, as the distances between the cameras there say."
 
 
 class SubmapStore(Protocol):
@@ -52,6 +54,7 @@ class GrowingMap:
         self._doubts: dict[int, Doubts] = {}  # by chunk
         self._depths: dict[int, float] = {}  # by frame, see recon.mapping.world
         self._before: dict[int, FrameGeometry] = {}  # of the previous chunk
+        self._mounts: dict[int, Mount] = {}  # of the frames of rigs
         self.points = SparsePoints.empty()
 
     @property
@@ -75,6 +78,7 @@ class GrowingMap:
 
         Raises OutputError.
         """
+        self._mounts |= {frame.index: frame.mount for frame in chunk.frames if frame.mount}
         submap = self._place(chunk, geometry) if geometry.frames else None
         self._before = {frame.index: frame for frame in geometry.frames}
         return submap
@@ -97,14 +101,24 @@ class GrowingMap:
     def settle(self, earlier: Mapping[int, Sim3]) -> None:
         """Give the map its final frame and unit. earlier: see ``final_from_grown``."""
         placed = self._placement.main
-        change = final_from_grown(placed, self._depths, earlier)
+        centres = {index: frame.world_from_cam.translation for index, frame in placed.items()}
+        unit = rig_scale(centres, self._mounts)
+        change = final_from_grown(placed, self._depths, earlier, unit)
         self.adjust([moved(frame, change) for frame in placed.values()], moved_points(self.points, change))
         self._tell(PosesCorrected(self.frames, self.points))
+        if unit:
+            self._tell(Notice(UNIT_OF_RIG))
+
+    @property
+    def _views(self) -> int:
+        """How many frames a rig takes in a shot."""
+        return max((mount.count for mount in self._mounts.values()), default=1)
 
     def examine(self) -> tuple[str, ...]:
         """Why to doubt the settled map. Raises InsaneMapError if it is certainly wrong."""
         placed = self._placement.main
-        found = self._workers.call("geometry", EXAMINE, placed, self.points, depth_seen(placed, self._depths))
+        seen = depth_seen(placed, self._depths)
+        found = self._workers.call("geometry", EXAMINE, placed, self.points, seen, self._views)
         only = self._doubts.values() if len(self._doubts) == 1 else ()  # a doubtful submap is then the map
         return (*found, *(sentence for doubts in only for sentence in scale_jumps(doubts)))
 
@@ -126,7 +140,7 @@ class GrowingMap:
 
     def _judge(self, chunk: Chunk, frames: Sequence[FrameGeometry]) -> Doubts:
         """Doubts about the frames that a chunk adds."""
-        found = self._tell.helpers.attempt("doubts", lambda: find_doubts(frames))
+        found = self._tell.helpers.attempt("doubts", lambda: find_doubts(frames, self._views))
         if found is None:
             return unjudged(frames)
         self._doubts[chunk.index] = found

@@ -31,10 +31,11 @@ AROUND = 12  # frames before and after a submap that its frames are also compare
 OVERSIZE = 2  # of the images that are undistorted, in sizes of the depth
 
 
-def renew_depth(folder: Path, frames: Collection[int], kind: DenseDepth, tell: Listener) -> Renewed:
+def renew_depth(folder: Path, frames: Collection[int], kind: DenseDepth, tell: Listener, views: int = 1) -> Renewed:
     """Compute the depth of ``frames`` again from their images, with the poses and lenses of the map in ``folder``.
 
     Where the new depth fits the sparse points no better, the old one stays; where both are useless, there is none.
+    views: frames of a shot.
     Raises MapError and OutputError.
     """
     renewal = _Renewal(open_map(folder), open_depth_stage(kind, tell))
@@ -48,7 +49,7 @@ def renew_depth(folder: Path, frames: Collection[int], kind: DenseDepth, tell: L
         rewrite_depth(path, found)
         left -= chosen
         depths.update((frame.index, typical_depth(frame)) for frame in found)
-        doubts[submap_number(path)] = renewal.doubts(added)
+        doubts[submap_number(path)] = renewal.doubts(added, views)
         tell(Progress("depth", len(frames) - len(left), len(frames)))
     return Renewed(depths, doubts, tuple(renewal.unread))
 
@@ -78,9 +79,9 @@ class _Renewal:
         depths = dict(zip((view.index for view in together), self._stage.depth(together, known), strict=True))
         return [self._better(before[index], view, depths[index]) for index, view in sorted(views.items())]
 
-    def doubts(self, added: Sequence[int]) -> Doubts:
+    def doubts(self, added: Sequence[int], views: int) -> Doubts:
         """Doubts about the frames that a submap added, after the one before."""
-        return find_doubts([self._in_world(geometry) for geometry in self._around(added, before=1, after=0)])
+        return find_doubts([self._in_world(geometry) for geometry in self._around(added, before=1, after=0)], views)
 
     def _around(self, added: Sequence[int], before: int = AROUND, after: int = AROUND) -> list[FrameGeometry]:
         """The frames that a submap added, and some before and after them, in source order."""

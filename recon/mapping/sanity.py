@@ -31,14 +31,16 @@ LITTLE_ANGLE = np.radians(0.5)
 POINTS_ASKED = 2000
 
 
-def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Mapping[int, float]) -> tuple[str, ...]:
+def examine(
+    frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Mapping[int, float], views: int = 1
+) -> tuple[str, ...]:
     """Reasons to doubt a map, one sentence each.
 
     frames: by index. points: in the world; empty if a network made the map. depths: distance of the scene that each
-    frame sees, in the world. Raises InsaneMapError if the map is certainly wrong.
+    frame sees, in the world. views: frames of a shot. Raises InsaneMapError if the map is certainly wrong.
     """
     ordered = [frames[index] for index in sorted(frames)]
-    shots = _shots(ordered)
+    shots = _shots(sorted(frames), views)
     first = [frame for frame in ordered if shots[frame.index] == frame.index]
     found = _doubt_steps(first, points, depths)
     if len(points.positions):
@@ -47,12 +49,10 @@ def examine(frames: Mapping[int, PlacedFrame], points: SparsePoints, depths: Map
     return tuple(found)
 
 
-def _shots(frames: list[PlacedFrame]) -> dict[int, int]:
-    """The first of the frames around each frame that have exactly the same centre, as only those of a rig have."""
-    indices = np.array([frame.index for frame in frames], dtype=np.int64)
-    begins = begins_shot(np.array([frame.world_from_cam.translation for frame in frames]).reshape(-1, 3))
-    first = np.maximum.accumulate(np.where(begins, np.arange(len(frames)), 0))
-    return dict(zip(indices.tolist(), indices[first].tolist(), strict=True))
+def _shots(indices: list[int], views: int) -> dict[int, int]:
+    """The first of the frames that were taken together with each frame."""
+    first = np.maximum.accumulate(np.where(begins_shot(indices, views), np.arange(len(indices)), 0))
+    return {index: indices[row] for index, row in zip(indices, first.tolist(), strict=True)}
 
 
 def _seen_by_shots(points: SparsePoints, shots: Mapping[int, int]) -> SparsePoints:

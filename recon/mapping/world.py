@@ -36,9 +36,13 @@ def depth_seen(frames: Mapping[int, PlacedFrame], depths: Mapping[int, float]) -
 
 
 def final_from_grown(
-    frames: Mapping[int, PlacedFrame], depths: Mapping[int, float], earlier: Mapping[int, Sim3]
+    frames: Mapping[int, PlacedFrame],
+    depths: Mapping[int, float],
+    earlier: Mapping[int, Sim3],
+    unit: float | None = None,
 ) -> Sim3:
-    """The transform of a map into its final world: onto ``earlier`` if they share frames, else to unit depth.
+    """The transform of a map into its final world: onto ``earlier`` if they share frames, else to the scale ``unit``,
+    or if that is unknown, to unit depth.
 
     earlier: ``world_from_cam`` of a finished map. depths: see ``depth_seen``. Without any depth, the identity.
     """
@@ -50,7 +54,8 @@ def final_from_grown(
             for poses in ({index: frames[index].world_from_cam for index in shared}, earlier)
         )
         return fit_similarity(now, then, np.ones(len(now)))
-    return Sim3(1 / float(np.median(list(seen.values()))) if seen else 1.0, np.eye(3), np.zeros(3))
+    unit = unit or (1 / float(np.median(list(seen.values()))) if seen else 1.0)
+    return Sim3(unit, np.eye(3), np.zeros(3))
 
 
 def moved(frame: PlacedFrame, to_from_world: Sim3) -> PlacedFrame:

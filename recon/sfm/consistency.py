@@ -289,7 +289,7 @@ def torn_neighbours(database: MatchDatabase, model: SparseModel) -> list[Pair]:
     Between two places that look alike, the mapper may follow wrong matches rather than those to the next frame. It says
     nothing about photos in no order, whose neighbours may match wrongly.
     """
-    following = database.window(sorted(model.cam_from_model), (1,), reach=0)
+    following = database.window(sorted(model.cam_from_model), (1,), same=True)
     return [
         pair for pair in following if database.inliers(*pair) >= CLEAR_INLIERS and fitting(database, model, pair) < TORN
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import shutil
 import sqlite3
 from collections import Counter
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from recon.core.beside import beside
 from recon.core.errors import MapError, OutputError
 from recon.core.stopwatch import stage
-from recon.core.types import Camera, CameraModel, Frame, Mount, SparseModel
+from recon.core.types import SAME_CENTRE, Camera, CameraModel, Frame, Mount, SparseModel
 from recon.sfm.matching import AnyMatcher, Features, GuidedMatcher, ImageMatcher, Matcher, Pair
 from recon.sfm.pairs import most_alike, window_pairs
 from recon.sfm.stored_features import (
@@ -45,6 +46,7 @@ GLANCE_FEATURES = 300
 GLANCES_IN_MEMORY = 128  # more frames than the grid of far pairs has; 0.17 MB each
 GLANCE_MATCHES = 6
 ENOUGH_TRACKED = 300
+COS_APART = math.cos(math.radians(100))  # between the directions of cameras of a rig that see nothing in common
 NO_IMAGE, NO_MASK = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_)
 ID_LIMIT = 2**31 - 1  # COLMAP's pair id: the first image's id times this, plus the second's id
 
@@ -130,9 +132,14 @@ class MatchDatabase:
         return self._frames[frame_index].shot
 
     @property
+    def mounts(self) -> dict[int, Mount]:
+        """The camera of a rig that took a frame, by index; of frames of rigs only."""
+        return {index: frame.mount for index, frame in self._frames.items() if frame.mount}
+
+    @property
     def views(self) -> int:
         """The most frames that were taken together."""
-        return max((frame.mount.count for frame in self._frames.values() if frame.mount), default=1)
+        return max((mount.count for mount in self.mounts.values()), default=1)
 
     def by_shot(self, model: SparseModel) -> SparseModel:
         """The model with one frame for every shot: the first, which sees the points that any of them sees."""
@@ -150,25 +157,58 @@ class MatchDatabase:
             once,
         )
 
-    def window(self, frame_indices: Sequence[int], steps: range | tuple[int, ...], *, reach: int = 1) -> list[Pair]:
-        """Pairs of frames ``steps`` shots apart. Of rigs, only frames of cameras whose numbers differ by at most
-        ``reach``, the last camera being next to the first.
+    def window(self, frame_indices: Sequence[int], steps: range | tuple[int, ...], *, same: bool = False) -> list[Pair]:
+        """Pairs of frames ``steps`` shots apart. Of rigs, only those whose cameras may see the same.
+
+        same: of rigs, only frames of the same camera.
         """
-        shots: dict[int, list[int]] = {}
-        for index in frame_indices:
-            shots.setdefault(self.shot(index), []).append(index)
-        apart = window_pairs(sorted(shots), steps)
+        apart = self._by_shot(frame_indices)
         return [
-            pair for first, second in apart for pair in product(shots[first], shots[second]) if self._near(pair, reach)
+            pair
+            for first, second in window_pairs(sorted(apart), steps)
+            for pair in product(apart[first], apart[second])
+            if self._may_overlap(pair, same=same)
         ]
 
-    def _near(self, pair: Pair, reach: int) -> bool:
-        """Whether two cameras of a rig may see the same."""
+    def within_shots(self, frame_indices: Iterable[int]) -> list[Pair]:
+        """Pairs of frames of one shot, by cameras of a rig with parallax between them that may see the same."""
+        together = self._by_shot(frame_indices).values()
+        pairs = (pair for indices in together for pair in combinations(indices, 2))
+        return [pair for pair in pairs if self._has_parallax(pair) and self._may_overlap(pair)]
+
+    def _by_shot(self, frame_indices: Iterable[int]) -> dict[int, list[int]]:
+        shots: dict[int, list[int]] = {}
+        for index in sorted(frame_indices):
+            shots.setdefault(self.shot(index), []).append(index)
+        return shots
+
+    def _may_overlap(self, pair: Pair, *, same: bool = False) -> bool:
+        """Whether two frames may see the same, by the directions of their cameras; same: only those of one camera."""
         first, second = (self._frames[index].mount for index in pair)
         if first is None or second is None or first.rig != second.rig:
             return True
-        between = abs(first.number - second.number)
-        return min(between, first.count - between) <= reach
+        if same:
+            return first.number == second.number
+        return float(first.cam_from_rig[2, :3] @ second.cam_from_rig[2, :3]) > COS_APART
+
+    def _has_parallax(self, pair: Pair) -> bool:
+        """Whether the centres of two frames differ: those of different shots do, and of a rig's cameras, most do."""
+        if self.shot(pair[0]) != self.shot(pair[1]):
+            return True
+        first, second = (self._frames[index].mount for index in pair)
+        assert first and second
+        second_from_first = second.cam_from_rig @ np.linalg.inv(first.cam_from_rig)
+        return bool(np.abs(second_from_first[:3, 3]).max() > SAME_CENTRE)
+
+    def shot_to_begin_with(self, frame_indices: Iterable[int]) -> dict[int, NDArray[np.float64]]:
+        """cam_from_rig (4, 4) of the frames of the shot that match each other best; none without parallax in shots."""
+        pairs = [pair for pair in self.within_shots(frame_indices) if self.inliers(*pair)]
+        inliers = Counter({self.shot(first): 0 for first, _ in pairs})
+        for pair in pairs:
+            inliers[self.shot(pair[0])] += self.inliers(*pair)
+        best = max(inliers, key=inliers.__getitem__, default=None)
+        mounts = {index: self._frames[index].mount for pair in pairs for index in pair if self.shot(index) == best}
+        return {index: mount.cam_from_rig for index, mount in mounts.items() if mount}
 
     def add(self, *frames: Frame) -> None:
         """Detect and store the features of frames, unless they are stored already."""
@@ -249,12 +289,12 @@ class MatchDatabase:
         glance: match only pairs whose largest features match (preemptive matching, Wu 2013), for each frame those with
         the most such matches, and do not search weak pairs for more matches. Use it for many pairs of which few
         overlap. tracked: frames among which a feature must have verified matches already, if the frame has enough of
-        those; others hardly ever make tracks. Frames of one shot count as tried: without parallax, they tell nothing.
+        those; others hardly ever make tracks. Frames of one shot and centre count as tried, too.
         """
         missing = sorted({pair for pair in pairs if pair not in self._inliers})
         if not missing:
             return
-        parallax = [pair for pair in missing if self.shot(pair[0]) != self.shot(pair[1])]
+        parallax = list(filter(self._has_parallax, missing))
         if isinstance(self._matcher, ImageMatcher):
             found: Iterable[_Matched] = self._match_images(self._matcher, parallax)
         else:
@@ -689,8 +729,7 @@ def _rig(camera: pycolmap.Camera) -> pycolmap.Rig:
 
 def _sensor_from_reference(reference: Mount, mount: Mount) -> pycolmap.Rigid3d:
     """From the axes of one camera of a rig to those of another."""
-    first, second = (np.reshape(one.rotation, (3, 3)) for one in (reference, mount))
-    return pycolmap.Rigid3d(pycolmap.Rotation3d(second @ first.T), np.zeros(3))
+    return pycolmap.Rigid3d((mount.cam_from_rig @ np.linalg.inv(reference.cam_from_rig))[:3])
 
 
 def _rig_frame(image: pycolmap.Image) -> pycolmap.Frame:

@@ -57,6 +57,8 @@ def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera 
     """
     if np.median([len(database.positions(index)) for index in frames]) < FEW_FEATURES:
         return Hindrance.FEATURELESS
+    if database.within_shots(frames) and not database.shot_to_begin_with(frames):
+        return Hindrance.RIG
     scale = database.pixel_scale(frames)
     if still := _find_stillness(database, frames, scale):
         return still

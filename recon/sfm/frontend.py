@@ -13,6 +13,7 @@ import numpy as np
 from recon.core.errors import DependencyError
 from recon.core.events import Listener, Notice
 from recon.core.refusal import Hindrance, Unplaced, refusal
+from recon.core.rigs import rig_scale
 from recon.core.similarity import Array
 from recon.core.types import Camera, CameraModel, Chunk, ChunkGeometry, Frame, FrameGeometry, SparseModel
 from recon.depth.plane_sweep import PlaneSweep
@@ -244,6 +245,7 @@ class StructureFromMotion:
 
     def refine(self, cam_from_world: Mapping[int, Array], loops: Sequence[Pair]) -> SparseModel:
         self._forget_unfinished()
+        cam_from_world = self._in_unit_of_rig(cam_from_world)
         matched, contradicting = match_map(self.database, cam_from_world, loops, misled=self._misled)
         if contradicting > AMBIGUOUS_SHARE * matched:
             self._tell(
@@ -257,6 +259,12 @@ class StructureFromMotion:
             self._tell(Notice(STABILISED))
         self._doubt_tears(model)
         return model
+
+    def _in_unit_of_rig(self, cam_from_world: Mapping[int, Array]) -> Mapping[int, Array]:
+        """The poses in the unit in which the distances between the cameras of a rig are known."""
+        centres = {index: -pose[:3, :3].T @ pose[:3, 3] for index, pose in cam_from_world.items()}
+        unit = rig_scale(centres, self.database.mounts)
+        return {index: scaled(pose, unit) for index, pose in cam_from_world.items()} if unit else cam_from_world
 
     def _doubt_tears(self, model: SparseModel) -> None:
         """Say so if the map contradicts the matches of images that follow each other."""
@@ -276,7 +284,7 @@ class StructureFromMotion:
     def _match(self, number: int, chosen: list[int]) -> None:
         indices = [index for index in chosen if index not in self._mirrored]
         frames = sorted({*self._context, *indices})
-        self.database.match(self.database.window(frames, WINDOW))
+        self.database.match(self.database.within_shots(frames) + self.database.window(frames, WINDOW))
         if shared_over(self.database, indices, WINDOW[-1]) > SLOW_SHARE:
             self.database.match(self.database.window(frames, SLOW_WINDOW))
         if not is_ordered(self.database, indices):
@@ -525,6 +533,11 @@ class StructureFromMotion:
         return {}
 
 
+def scaled(pose: Array, unit: float) -> Array:
+    """A rigid pose (4, 4) with lengths ``unit`` times as long."""
+    return np.asarray(np.diag([unit, unit, unit, 1]) @ pose @ np.diag([1 / unit, 1 / unit, 1 / unit, 1]))
+
+
 def weakest_link(model: SparseModel) -> int:
     """The smallest number of points that link the two sides of a place in the sequence.
 
@@ -553,7 +566,7 @@ def count_placed(model: SparseModel, indices: list[int]) -> int:
 
 def shared_over(database: MatchDatabase, indices: list[int], step: int) -> float:
     """Matches of frames ``step`` places apart, relative to neighbours; near 1 in slow motion."""
-    near, far = ([database.inliers(a, b) for a, b in database.window(indices, (gap,), reach=0)] for gap in (1, step))
+    near, far = ([database.inliers(a, b) for a, b in database.window(indices, (gap,), same=True)] for gap in (1, step))
     return float(np.median(far) / max(np.median(near), 1)) if far else 0.0
 
 

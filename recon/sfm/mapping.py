@@ -63,13 +63,16 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
         # The known poses were estimated with the present lens; another lens would bend the map at the seam.
         options.ba_refine_focal_length = options.ba_refine_extra_params = False
     options.fix_existing_frames = True
+    start = known or database.shot_to_begin_with(frames)
+    if not start and database.within_shots(frames):  # nothing would tell the scale of the rig
+        return NO_MODEL
     model = pycolmap.Reconstruction()
     model.load(cache)
-    if known:
-        place(model, known)
+    if start:
+        place(model, start)
         mapper = pycolmap.IncrementalMapper(cache)
         mapper.begin_reconstruction(model)
-        for index in known:
+        for index in start:
             mapper.triangulate_image(options.get_triangulation(), image_id(index))
         mapper.end_reconstruction(False)
     pipeline = pycolmap.IncrementalPipeline(options, cache, pycolmap.ReconstructionManager())
@@ -83,6 +86,8 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
         return NO_MODEL
     mapper.end_reconstruction(False)
     undo_normalisation(model, known)
+    if not known and len(start) > 1:
+        restore_scale(model, start)
     return read_model(model)
 
 
@@ -100,6 +105,16 @@ def undo_normalisation(model: pycolmap.Reconstruction, known: dict[int, Array]) 
     except ValueError:
         return
     model.transform(pycolmap.Sim3d(known_from_model.matrix()[:3]))
+
+
+def restore_scale(model: pycolmap.Reconstruction, start: dict[int, Array]) -> None:
+    """Give a model back the unit of the shot of a rig (4, 4) by frame from which it was made."""
+    images = [model.image(image_id(index)) for index in start]
+    found = np.array([image.projection_center() for image in images if image.has_pose])
+    wanted = np.array([np.linalg.inv(pose)[:3, 3] for pose in start.values()])
+    if len(found) == len(wanted):
+        ratio = np.linalg.norm(wanted - wanted.mean(axis=0)) / np.linalg.norm(found - found.mean(axis=0))
+        model.transform(pycolmap.Sim3d(ratio, pycolmap.Rotation3d(), np.zeros(3)))
 
 
 def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.IncrementalPipelineOptions:

@@ -54,7 +54,8 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
     pattern. Images come in natural order (2 before 10), from the folder itself and not from its subfolders. An image is
     recognised by suffix or content; hidden files and all others are ignored. ``images_folder`` receives the upright
     original of every frame that is read, as ``Frame.name``: a hard link if the file is already an upright JPEG or PNG,
-    else a JPEG. 360-degree panoramas give the faces that ``recon.sources.panoramas`` cuts from them.
+    else a JPEG. 360-degree panoramas give the faces that ``recon.sources.panoramas`` cuts from them, and with
+    ``SourceOptions.rig``, ``spec`` is the folder of a rig, see ``recon.sources.rigs``.
 
     Raises SourceError if there is nothing to read, SettingsError if the options do not suit this source, and, while
     iterating, OutputError if ``images_folder`` cannot be written.
@@ -62,6 +63,10 @@ def open_source(spec: str, options: SourceOptions | None = None, images_folder: 
     options = options or SourceOptions()
     if not spec.strip():
         raise SourceError("SOURCE is empty. Give an image folder, a pattern such as 'a/*.jpg', or a video.")
+    if options.rig:
+        from recon.sources.rigs import RigSource  # noqa: PLC0415 - rare
+
+        return RigSource(spec, options, images_folder)
     if any(len(os.fsencode(name)) > LONGEST_NAME for name in Path(spec).parts):
         raise SourceError(f"No file can be called {spec[:30]}...: the name is too long.")
     for kind in reversed(SOURCES.values()):

@@ -19,6 +19,7 @@ from recon.core.types import Camera, Frame, Image, PassedFrame, SkippedFrame
 
 Keyframes = Literal["auto", "all", "select"]
 Cameras = Literal["auto", "one", "per-image", "per-folder"]
+Unit = Literal["image", "panorama", "shot"]
 
 SMALLEST_SIZE, LARGEST_SIZE = 64, 16384
 Item = TypeVar("Item")
@@ -35,7 +36,8 @@ class SourceOptions:
     share a lens: those of one size (``one``), of one size and folder (``per-folder``), none (``per-image``), or as EXIF
     and the matches suggest (``auto``). topic: of the images in a recording of ROS; None for the only one.
     equirectangular: take the images for 360-degree panoramas, tagged as such or not; see
-    ``recon.sources.panoramas``. Raises SettingsError for a value that cannot work.
+    ``recon.sources.panoramas``. rig: file with the cameras of a rig, see ``recon.sources.rigs``. Raises SettingsError
+    for a value that cannot work.
     """
 
     every: int = 1
@@ -47,6 +49,7 @@ class SourceOptions:
     cameras: Cameras = "auto"
     topic: str | None = None
     equirectangular: bool = False
+    rig: Path | None = None
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -58,6 +61,9 @@ class SourceOptions:
             raise SettingsError("--every and --fps both select frames. Use only one of them.")
         if self.max_frames is not None and self.max_frames < 2:
             raise SettingsError(f"--max-frames must be at least 2, as a map needs two frames, got {self.max_frames}.")
+        if self.rig and (self.fps or self.topic or self.equirectangular):
+            option = "--fps" if self.fps else "--topic" if self.topic else "--equirectangular"
+            raise SettingsError(f"{option} does not apply to the images of --rig. Leave one of them out.")
         if not SMALLEST_SIZE <= self.size <= LARGEST_SIZE:
             raise SettingsError(f"--size must be {SMALLEST_SIZE} to {LARGEST_SIZE} pixels, got {self.size}.")
 
@@ -69,7 +75,7 @@ class SourceDescription:
     kind: a name in ``recon.sources.SOURCES``, camera or stream. frames: how many will be read: exact for images, an
     estimate for a video, 0 if unknown. sizes: (width, height) of the upright originals, the most frequent first. rate:
     frames read per second of a video, 0 for images and live sources. lens: that the source itself states, None if it
-    states none. views: frames that a rig takes together, see ``Mount``.
+    states none. views: frames that a rig takes together, see ``Mount``. unit: what is taken at once.
     """
 
     kind: str
@@ -78,6 +84,7 @@ class SourceDescription:
     rate: float
     lens: Camera | None = None
     views: int = 1
+    unit: Unit = "image"
 
 
 @dataclass(frozen=True)

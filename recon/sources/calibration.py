@@ -33,7 +33,7 @@ FIT_ERROR = 0.5  # largest error of a fit with fewer distortion terms [px]
 FORMATS = "COLMAP's cameras.txt, nerfstudio's transforms.json, and YAML or XML of OpenCV, ROS or Kalibr"
 
 
-class _Fault(Exception):  # noqa: N818 - becomes a SettingsError that names the file
+class Fault(Exception):  # noqa: N818 - becomes a SettingsError that names the file
     """A fault of a document."""
 
 
@@ -58,11 +58,11 @@ def read_lenses(path: Path, image_size: Size) -> list[Lens]:
     try:
         if (rows := _colmap_rows(text)) is not None:
             return [_colmap_lens(row) for row in rows]
-        document = _document(text)
+        document = read_document(text)
         for fits, read in READERS:
             if fits(document):
                 return read(document, image_size)
-    except (_Fault, OverflowError) as fault:
+    except (Fault, OverflowError) as fault:
         raise SettingsError(f"--intrinsics: {path}: {fault}.") from fault
     raise SettingsError(f"--intrinsics: {path} is not a supported calibration file. Supported: {FORMATS}.")
 
@@ -71,7 +71,7 @@ def lens_of_info(info: Document, image_size: Size, where: str) -> Lens:
     """The lens of a ROS ``camera_info``. Raises SettingsError, which names ``where`` it comes from and the field."""
     try:
         return _opencv(info, image_size)[0]
-    except (_Fault, OverflowError) as fault:
+    except (Fault, OverflowError) as fault:
         raise SettingsError(f"{where}: {fault}.") from fault
 
 
@@ -89,13 +89,13 @@ def _colmap_lens(row: Sequence[str]) -> Lens:
     where = f"camera {camera_id}"
     known = CAMERA_MODELS.get(model)
     if known is None:
-        raise _Fault(f"{where} is of model {model}; known are {', '.join(CAMERA_MODELS)}")
+        raise Fault(f"{where} is of model {model}; known are {', '.join(CAMERA_MODELS)}")
     try:
         width, height, *params = (float(word) for word in words)
     except ValueError:
-        raise _Fault(f"{where} needs a width, a height and numbers, got {' '.join(words) or 'none'}") from None
+        raise Fault(f"{where} needs a width, a height and numbers, got {' '.join(words) or 'none'}") from None
     if len(params) != FIELDS[known]:
-        raise _Fault(f"{where} of model {model} needs {FIELDS[known]} numbers, got {len(params)}")
+        raise Fault(f"{where} of model {model} needs {FIELDS[known]} numbers, got {len(params)}")
     return Lens(known, tuple(params), _size(width, height, where))
 
 
@@ -110,7 +110,8 @@ def _matrix(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _matrix)
 
 
-def _document(text: str) -> Document:
+def read_document(text: str) -> Document:
+    """The top level of JSON, YAML, or OpenCV's XML; empty if that is not a mapping. Raises Fault."""
     start = text.lstrip()
     try:
         if start.startswith("<"):
@@ -118,7 +119,7 @@ def _document(text: str) -> Document:
         # Other readers reject OpenCV's first line, %YAML:1.0.
         found = json.loads(text) if start.startswith("{") else yaml.load(re.sub(r"\A%YAML.*\n", "", start), _Loader)  # noqa: S506
     except (json.JSONDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _Fault(f"it is damaged ({' '.join(str(error).split())})") from error
+        raise Fault(f"it is damaged ({' '.join(str(error).split())})") from error
     return found if isinstance(found, dict) else {}
 
 
@@ -137,7 +138,7 @@ def _xml(text: str) -> Document:
             else:
                 found[name] = node.string() if node.isString() else node.real()
     except (cv2.error, SystemError) as error:
-        raise _Fault("it is damaged XML, or none of OpenCV") from error
+        raise Fault("it is damaged XML, or none of OpenCV") from error
     return found
 
 
@@ -165,7 +166,7 @@ def _nerfstudio_lens(fields: Document, image_size: Size) -> Lens:
     cx, cy = _number(fields, "cx", width / 2), _number(fields, "cy", height / 2)
     kind = str(fields.get("camera_model", "OPENCV_FISHEYE" if fields.get("is_fisheye") else "OPENCV"))
     if kind not in ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE"):
-        raise _Fault(f"camera_model {kind} is not known; known are OPENCV, OPENCV_FISHEYE and simpler ones")
+        raise Fault(f"camera_model {kind} is not known; known are OPENCV, OPENCV_FISHEYE and simpler ones")
     fisheye = kind == "OPENCV_FISHEYE"
     names = ("k1", "k2", "k3", "k4") if fisheye else ("k1", "k2", "p1", "p2", "k3", "k4")
     distortion = [_number(fields, name, 0.0) for name in names]
@@ -179,7 +180,7 @@ def nerfstudio_camera(fields: Document, image_size: Size, path: Path) -> Camera:
     """
     try:
         lens = _nerfstudio_lens(fields, image_size)
-    except (_Fault, OverflowError) as fault:
+    except (Fault, OverflowError) as fault:
         raise SettingsError(f"{path}: {fault}.") from fault
     return Camera(lens.model, *(lens.size or image_size), lens.params)
 
@@ -187,7 +188,7 @@ def nerfstudio_camera(fields: Document, image_size: Size, path: Path) -> Camera:
 def _angle(fields: Document) -> float:
     angle = _number(fields, "camera_angle_x")
     if not 0 < angle < math.pi:
-        raise _Fault(f"camera_angle_x must lie between 0 and pi, got {angle:g}")
+        raise Fault(f"camera_angle_x must lie between 0 and pi, got {angle:g}")
     return angle
 
 
@@ -195,16 +196,16 @@ def _opencv(document: Document, image_size: Size) -> list[Lens]:
     """OpenCV's FileStorage and ROS's camera_info."""
     matrix = _values(document, *MATRIX)
     if len(matrix) != 9:
-        raise _Fault(f"camera_matrix needs 9 numbers, got {len(matrix)}")
+        raise Fault(f"camera_matrix needs 9 numbers, got {len(matrix)}")
     fx, skew, cx, _, fy, cy, *_ = matrix
     if abs(skew) > 1e-6 * abs(fx):
-        raise _Fault(f"camera_matrix has a skew of {skew:g}, which no lens here has")
+        raise Fault(f"camera_matrix has a skew of {skew:g}, which no lens here has")
     coefficients = _values(document, *COEFFICIENTS) if _find(document, *COEFFICIENTS) is not None else []
     size = _stated_size(document)
     kind = str(document.get("distortion_model", document.get("camera_model", ""))).lower()
     fisheye = kind in ("equidistant", "fisheye") or bool(document.get("fisheye_model"))
     if kind not in ("", "plumb_bob", "rational_polynomial", "equidistant", "fisheye", "pinhole", "radtan"):
-        raise _Fault(f"distortion_model {kind} is not known; known are plumb_bob, rational_polynomial and equidistant")
+        raise Fault(f"distortion_model {kind} is not known; known are plumb_bob, rational_polynomial and equidistant")
     pinhole = (fx, fy, cx + FIRST_PIXEL, cy + FIRST_PIXEL)
     return [_opencv_lens(pinhole, coefficients, size or image_size, stated=size, fisheye=fisheye)]
 
@@ -212,22 +213,23 @@ def _opencv(document: Document, image_size: Size) -> list[Lens]:
 def _kalibr(document: Document, image_size: Size) -> list[Lens]:
     """Kalibr's camchain, or one camera of it, as EuRoC's sensor.yaml."""
     if "intrinsics" in document:
-        return [_kalibr_lens(document, image_size, "the camera")]
+        return [kalibr_lens(document, image_size, "the camera")]
     cameras = {name: fields for name, fields in document.items() if re.fullmatch(r"cam\d+", str(name))}
-    return [_kalibr_lens(fields, image_size, name) for name, fields in cameras.items()]
+    return [kalibr_lens(fields, image_size, name) for name, fields in cameras.items()]
 
 
-def _kalibr_lens(fields: Any, image_size: Size, name: str) -> Lens:
+def kalibr_lens(fields: Any, image_size: Size, name: str) -> Lens:
+    """The lens of a camera in Kalibr's camchain. Raises Fault."""
     if not isinstance(fields, dict):
-        raise _Fault(f"{name} holds no fields")
+        raise Fault(f"{name} holds no fields")
     kind, distortion_kind = str(fields.get("camera_model", "pinhole")), str(fields.get("distortion_model", "none"))
     if kind != "pinhole":
-        raise _Fault(f"camera_model {kind} of {name} is not known; calibrate with pinhole")
+        raise Fault(f"camera_model {kind} of {name} is not known; calibrate with pinhole")
     if distortion_kind not in ("radtan", "radial-tangential", "plumb_bob", "equidistant", "none", "None"):
-        raise _Fault(f"distortion_model {distortion_kind} of {name} is not known; calibrate with radtan or equidistant")
+        raise Fault(f"distortion_model {distortion_kind} of {name} is not known; calibrate with radtan or equidistant")
     intrinsics = _values(fields, "intrinsics")
     if len(intrinsics) != 4:
-        raise _Fault(f"intrinsics of {name} need 4 numbers, got {len(intrinsics)}")
+        raise Fault(f"intrinsics of {name} need 4 numbers, got {len(intrinsics)}")
     fx, fy, cx, cy = intrinsics
     names = ("distortion_coeffs", "distortion_coefficients")
     coefficients = _values(fields, *names) if _find(fields, *names) is not None else []
@@ -247,10 +249,10 @@ def _opencv_lens(
 ) -> Lens:
     """OpenCV's model from k1, k2, p1, p2 and further terms, or k1 to k4 of a fisheye lens."""
     if not (all(map(math.isfinite, (*pinhole, *distortion))) and min(pinhole[:2]) > 0):
-        raise _Fault("it needs positive focal lengths and finite numbers")
+        raise Fault("it needs positive focal lengths and finite numbers")
     most = 4 if fisheye else 14
     if len(distortion) > most:
-        raise _Fault(f"at most {most} distortion coefficients are known, got {len(distortion)}")
+        raise Fault(f"at most {most} distortion coefficients are known, got {len(distortion)}")
     if not any(distortion) and not fisheye:
         return Lens("PINHOLE", pinhole, stated)
     if any(distortion[4:]):
@@ -262,7 +264,7 @@ def _opencv_lens(
 def _fewer_terms(pinhole: tuple[float, ...], distortion: Sequence[float], size: Size) -> tuple[float, ...]:
     """k1, k2, p1, p2 that approximate more coefficients over the image, by least squares.
 
-    Raises _Fault if the error exceeds FIT_ERROR.
+    Raises Fault if the error exceeds FIT_ERROR.
     """
     fx, fy, cx, cy = pinhole
     matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
@@ -280,11 +282,11 @@ def _fewer_terms(pinhole: tuple[float, ...], distortion: Sequence[float], size: 
     focal = np.array([fx, fy])
     rows, wanted = (basis * focal[:, None]).reshape(-1, 4), (offsets * focal).reshape(-1)
     if not np.isfinite(rows).all():
-        raise _Fault("its distortion cannot be inverted over the whole image")
+        raise Fault("its distortion cannot be inverted over the whole image")
     found = np.linalg.lstsq(rows, wanted, rcond=None)[0]
     error = float(np.abs(rows @ found - wanted).max())
     if error > FIT_ERROR:
-        raise _Fault(
+        raise Fault(
             f"without k3 and later terms its distortion is off by up to {error:.1f} pixels, and only k1, k2, p1, p2 "
             "are known. Calibrate with these alone (OpenCV: CALIB_FIX_K3), or undistort the images first"
         )
@@ -321,13 +323,13 @@ def _values(fields: Document, *names: str) -> list[float]:
             raise TypeError
         return np.asarray(found, dtype=np.float64).ravel().tolist()
     except (TypeError, ValueError):
-        raise _Fault(f"{names[0]} must be a list of numbers") from None
+        raise Fault(f"{names[0]} must be a list of numbers") from None
 
 
 def _number(fields: Document, name: str, default: float | None = None) -> float:
     value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Fault(f"{name} must be a number, got {'none' if value is None else repr(value)}")
+        raise Fault(f"{name} must be a number, got {'none' if value is None else repr(value)}")
     return float(value)
 
 
@@ -338,7 +340,7 @@ def _stated_size(fields: Document) -> Size | None:
     if both == [None, None]:
         return None
     if not (isinstance(both, list | tuple) and len(both) == 2):
-        raise _Fault(f"the image size must be a width and a height, got {both}")
+        raise Fault(f"the image size must be a width and a height, got {both}")
     return _size(both[0], both[1], "the image size")
 
 
@@ -348,7 +350,7 @@ def _size(width: Any, height: Any, where: str) -> Size:
         if min(size) < 1 or (float(width), float(height)) != size:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise _Fault(f"{where} must be a width and a height in pixels, got {width} and {height}") from None
+        raise Fault(f"{where} must be a width and a height in pixels, got {width} and {height}") from None
     return size
 
 

@@ -34,7 +34,8 @@ class ImageSource:
     """Image files in the given order; see ``recon.sources.open_source``.
 
     The position in ``paths`` is the frame's index and timestamp. selected: index and path of the files to read.
-    notes: messages to the user about the files, shown before reading.
+    notes: messages to the user about the files, shown before reading. views: how many of them are selected together.
+    called: for the names of frames, the paths in place of the files' own.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class ImageSource:
         images_folder: Path | None = None,
         *,
         notes: Sequence[str] = (),
+        views: int = 1,
+        called: Sequence[Path] | None = None,
     ) -> None:
         if options.fps is not None:
             raise SettingsError("--fps applies to videos only. Select images with --every.")
@@ -57,9 +60,10 @@ class ImageSource:
         self.keyframes = KeyframeChoice.of(options)
         self._notes = notes
         self._images_folder = images_folder
-        self.selected = list(enumerate(paths))[:: options.every][: options.max_frames]
+        most = options.max_frames and views * options.max_frames
+        self.selected = [item for item in enumerate(paths) if item[0] // views % options.every == 0][:most]
         self._files = dict(self.selected)
-        self._stems = sortable_stems(paths)
+        self._stems = sortable_stems(called or paths)
         names = {name for _, path in self.selected for name in (path.name, path.stem)}
         self._masks = Masks(options.masks, fits=names.__contains__)
 

@@ -8,9 +8,9 @@ above them are left out: there, a tripod, the person who holds the camera, or th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path, PurePath
 
 import cv2
@@ -19,22 +19,15 @@ from numpy.typing import NDArray
 
 from recon.core.errors import SourceError
 from recon.core.events import Notice
-from recon.core.files import make_folder
 from recon.core.types import Camera, Frame, Image, Mount, PassedFrame, SkippedFrame
 from recon.sources.base import Candidate, KeyframeChoice, Source, SourceDescription, SourceOptions, working_image
-from recon.sources.keyframes import judges, pick
+from recon.sources.keyframes import judges
 from recon.sources.originals import keeping, nothing
+from recon.sources.shots import Shot, ShotSource
 from recon.sources.spherical import covers_sphere
 
 FACES = 6
 FIELD = math.radians(90)  # of a face, in both directions
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Panorama(Candidate):
-    """A panorama that may be kept or passed over. frame: the face by which motion is judged. whole: the panorama."""
-
-    whole: Frame
 
 
 def rotation_of(number: int) -> NDArray[np.float64]:
@@ -51,18 +44,16 @@ def lens_of_faces(width: int) -> Camera:
     return Camera("PINHOLE", side, side, (focal, focal, side / 2, side / 2))
 
 
-class PanoramaSource:
+class PanoramaSource(ShotSource):
     """The faces of equirectangular panoramas; see ``recon.sources.open_source``.
 
-    inside: reads the panoramas, whole and at their own size, and stores nothing. ``Frame.index`` is FACES times that of
-    the panorama, plus the number of the face. Raises SourceError if a panorama is not twice as wide as high.
+    inside: reads the panoramas, whole and at their own size, and stores nothing. Raises SourceError if a panorama is
+    not twice as wide as high.
     """
 
-    status = None
-
     def __init__(self, spec: str, inside: Source, options: SourceOptions, images_folder: Path | None) -> None:
-        self._spec, self._inside, self._size, self._folder = spec, inside, options.size, images_folder
-        self.keyframes = KeyframeChoice.of(options)
+        super().__init__(FACES, options, images_folder)
+        self._spec, self._inside, self._size = spec, inside, options.size
         inside.keyframes = KeyframeChoice(select=False)
 
     @cached_property
@@ -70,8 +61,8 @@ class PanoramaSource:
         own = self._inside.description
         for size in own.sizes:
             _require_whole(size, f"A panorama of {self._spec}")
-        lens = self._lens
-        return replace(own, frames=FACES * own.frames, sizes=((lens.width, lens.height),), lens=lens, views=FACES)
+        sizes, lens = ((self._lens.width, self._lens.height),), self._lens
+        return replace(own, frames=FACES * own.frames, sizes=sizes, lens=lens, views=FACES, unit="panorama")
 
     @cached_property
     def _lens(self) -> Camera:
@@ -82,22 +73,6 @@ class PanoramaSource:
     def file_of(self, index: int) -> Path | None:
         return self._inside.file_of(index // FACES)
 
-    def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
-        if self._folder:
-            make_folder(self._folder)
-        panoramas = self._judged(self._inside)
-        earlier = {index // FACES for index in self.keyframes.earlier}
-        for item in pick(panoramas, earlier) if self.keyframes.select else panoramas:
-            match item:
-                case _Panorama():
-                    for face in self._faces(item.whole):
-                        face.keep()
-                        yield face.frame
-                case PassedFrame():
-                    yield from self._passed_faces(item)
-                case Notice() | SkippedFrame():
-                    yield item
-
     def candidates(self) -> Iterator[Candidate | SkippedFrame]:
         for item in self._inside.candidates():
             if isinstance(item, SkippedFrame):
@@ -105,15 +80,13 @@ class PanoramaSource:
             else:
                 yield from self._faces(item.frame)
 
-    def _judged(
-        self, items: Iterable[Frame | SkippedFrame | PassedFrame | Notice]
-    ) -> Iterator[_Panorama | SkippedFrame | Notice]:
-        """The panoramas, which wait to be chosen, and what else their source says."""
-        for item in items:
+    def shots(self) -> Iterator[Shot | SkippedFrame | Notice]:
+        for item in self._inside:
             match item:
                 case Frame():
                     judge = next(face.frame for face in self._faces(item) if judges(face.frame))
-                    yield _Panorama(replace(judge, index=item.index, name=item.name), nothing, whole=item)
+                    judge = replace(judge, index=item.index, name=item.name)
+                    yield Shot(judge, nothing, members=partial(self._faces, item))
                 case SkippedFrame():
                     yield _of_first_face(item)
                 case Notice():
@@ -144,10 +117,10 @@ class PanoramaSource:
         )
         return Candidate(frame, keeping(original, self._folder, name), whole.timestamp)
 
-    def _passed_faces(self, panorama: PassedFrame) -> Iterator[PassedFrame]:
+    def passed(self, shot: PassedFrame) -> Iterator[PassedFrame]:
         for number in range(FACES):
-            index, name = FACES * panorama.index + number, face_name(panorama.name, number)
-            yield PassedFrame(index, self._time(panorama, number), name)
+            index, name = FACES * shot.index + number, face_name(shot.name, number)
+            yield PassedFrame(index, self._time(shot, number), name)
 
     def _time(self, panorama: Frame | PassedFrame, number: int) -> float:
         """The time of a frame of a recording [s]; of images, the position of the face."""

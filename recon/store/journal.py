@@ -155,6 +155,7 @@ class Journal:
             else settings.decided(opened.description.frames if opened else 0, live=live)
         )
         if parts:
+            _refuse_other_shots(folder, known, source, opened)
             _refuse_other_settings(folder, parts[-1].settings, settings, same=same)
         if same and change:
             raise SourceError(f"{source} has changed since the run in {folder}: {change}. {AS_IT_WAS}")
@@ -201,7 +202,8 @@ class Journal:
         """The sentence about the frames that are restored and those that follow from ``source``."""
         first = self.parts[-1].first
         follow = f"the frames of {source} follow from number {first}" if first else "the rest follows"
-        return f"Resuming: {len(self.frames)} frames of the run in {self.folder} are restored; {follow}."
+        restored = "1 frame is" if len(self.frames) == 1 else f"{len(self.frames)} frames are"
+        return f"Resuming the run in {self.folder}: {restored} restored; {follow}."
 
     def part_of(self, index: int) -> Part:
         """The part to which a frame belongs."""
@@ -321,13 +323,26 @@ def _picture(content: str) -> str:
 
 
 def _same_frame(was: FrameRecord, now: Frame) -> bool:
-    before, after = ((one.index, one.name, one.original_size, _picture(one.content)) for one in (was, now))
+    before, after = ((one.index, one.name, one.original_size, _picture(one.content), one.mount) for one in (was, now))
     return before == after
 
 
 def _same_mask(was: FrameRecord, now: Frame) -> bool:
     """Whether a frame has the mask with which it was mapped; a mask added since changes nothing about it."""
     return MASK_FOLLOWS not in was.content or was.content == now.content
+
+
+def _refuse_other_shots(folder: Path, known: Mapping[int, FrameRecord], name: str, opened: Source | None) -> None:
+    """Raise SettingsError unless as many frames are taken together in the source as in the map."""
+    mounts = {frame.mount for frame in known.values()}
+    was = max((mount.count if mount else 1 for mount in mounts), default=1)
+    now = opened.description.views if opened else 1
+    if was != now:
+        before, after = ("single images" if views == 1 else f"shots of {views} views" for views in (was, now))
+        raise SettingsError(
+            f"The map in {folder} is made of {before}, and {name} gives {after}, as panoramas and rigs do. One map "
+            "cannot hold both. Reconstruct them into another --out."
+        )
 
 
 def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, same: bool) -> None:
@@ -351,12 +366,13 @@ def _refuse_other_settings(folder: Path, was: RunSettings, now: RunSettings, *, 
 def _comparable(settings: RunSettings, *, same: bool) -> Row:
     """Settings that must not change, by option: for the same source all that affect the map, for another one few."""
     cameras = settings.source.cameras
-    # A calibration also sets the model, which the user then need not know.
-    lens = {"intrinsics": settings.intrinsics, "camera_model": settings.camera_model, "cameras": cameras}
+    # A calibration also sets the model, which the user then need not know; a rig sets both.
+    given = (None, None) if settings.source.rig else (settings.intrinsics, settings.camera_model)
+    lens = {"intrinsics": given[0], "camera_model": given[1], "cameras": cameras}
     network = {name: getattr(settings.network, attribute, None) for name, attribute in NETWORK_OPTIONS.items()}
-    masks = settings.source.masks and "given"  # their content is compared frame by frame
+    masks, rig = settings.source.masks and "given", settings.source.rig and "given"  # compared frame by frame
     own = {name: getattr(settings, name) for name in ("chunk", "overlap", "depth", "quality", "features")}
-    own |= asdict(settings.source) | {"masks": masks}
+    own |= asdict(settings.source) | {"masks": masks, "rig": rig}
     return {f"--{name.replace('_', '-')}": value for name, value in (lens | network | (own if same else {})).items()}
 
 

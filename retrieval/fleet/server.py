@@ -37,6 +37,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recon import __version__
 from recon.core.errors import OutputError, ReconError, SettingsError, SourceError
+from recon.core.failures import reason_of
 from recon.core.files import write_atomically
 from recon.core.types import Frame
 from recon.core.workers import Kept, workers_of_environment
@@ -408,5 +409,5 @@ def _listening(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise SettingsError(
-            f"Nothing can listen at {host}, port {port} ({error.strerror}). Choose another --host or --port."
+            f"Nothing can listen at {host}, port {port} ({reason_of(error)}). Choose another --host or --port."
         ) from error

@@ -15,6 +15,7 @@ import pytest
 
 from recon.store.ledger import Ledger
 from tests.cli.conftest import Outcome, Recon, make_images
+from tests.panoramas import walk, write_panoramas
 
 FINISHED = ("poses.txt", "cloud.ply", "report.json", "recording.rrd", "colmap/sparse/0/images.bin")
 
@@ -233,6 +234,11 @@ def test_single_image(recon: Recon, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     expect_refusal(recon("run", tmp_path / "photos", "--out", tmp_path / "mine" / "new" / "out"), "1 readable image")
     assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_single_panorama(recon: Recon, tmp_path: Path) -> None:
+    outcome = recon("run", write_panoramas(tmp_path / "walk", walk(1), 64), "--out", tmp_path / "out")
+    expect_refusal(outcome, "1 readable panorama", "at least two from different places")
 
 
 def test_two_identical_images(recon: Recon, tmp_path: Path) -> None:

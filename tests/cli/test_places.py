@@ -32,6 +32,7 @@ def test_a_built_index_answers_a_query_with_a_picture(tmp_path: Path, recon: Rec
     built = recon("places", "build", folder, "--out", index, "--descriptor", "vlad")
     assert built.code == 0, built.err
     assert "SIFT-VLAD" in built.out and not built.err
+    assert f"1 unreadable image, the first {folder / 'broken.jpg'}" in built.out
     asked = recon("places", "query", index, SAMPLE / "000013.jpg", "--top", 3, "--sheet", sheet)
     assert asked.code == 0, asked.err
     best = asked.out.splitlines()[1]
@@ -40,6 +41,10 @@ def test_a_built_index_answers_a_query_with_a_picture(tmp_path: Path, recon: Rec
     assert asked.out.endswith(f"Picture: {sheet}\n")
     with Pillow.open(sheet) as picture:
         assert picture.size[0] == 4 * 320
+    nowhere = tmp_path / "none" / "matches.jpg"
+    refused = recon("places", "query", index, SAMPLE / "000013.jpg", "--sheet", nowhere)
+    assert refused.code == 2
+    assert refused.err == f"recon: Cannot write {nowhere}: there is no folder {nowhere.parent}. Create it first.\n"
 
 
 def test_a_query_writes_files_only_on_request(tmp_path: Path, recon: Recon, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_a_killed_run_resumes_and_another_source_follows(recon: Recon, tmp_path:
     assert outcome.code == 0, outcome.err
     assert f"{FRAMES}, 5 of them finished" in outcome.out
     assert f"{FRAMES} of {FRAMES} placed" in outcome.out
-    assert f"Resuming: 5 frames of the run in {out} are restored; the rest follows." in outcome.err
+    assert f"Resuming the run in {out}: 5 frames are restored; the rest follows." in outcome.err
     assert recon("check", out).code == 0
 
     more = part_of_sample(tmp_path / "more", range(3 * FRAMES, 3 * FRAMES + 9, 3))

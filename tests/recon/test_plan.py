@@ -98,6 +98,14 @@ def test_too_little_disk_is_refused_with_advice() -> None:
         _plan(VIDEO, machine=replace(ROOMY, disk=100_000_000))
 
 
+def test_images_twice_as_wide_as_high_may_be_panoramas() -> None:
+    wide = replace(PHOTOS, sizes=((2000, 1000),))
+    (notice,) = _plan(wide).notices
+    assert notice.endswith("If they are 360-degree panoramas, add --equirectangular.")
+    assert not _plan(replace(wide, sizes=((2000, 1000), (1600, 1000)))).notices
+    assert not _plan(replace(wide, views=6)).notices
+
+
 def test_unreadable_images_are_refused() -> None:
     with pytest.raises(SourceError, match="None of the 3 images can be opened"):
         _plan(SourceDescription("folder", 3, (), 0.0))

@@ -29,6 +29,7 @@ from typing import Any
 from aiohttp import web
 
 from recon.core.errors import SettingsError
+from recon.core.failures import reason_of
 from recon.sources.base import SourceOptions
 from recon.sources.phone import PhoneFeed, Shot
 from viewer.phone.certificate import tls_context
@@ -275,5 +276,5 @@ def _listening(host: str) -> socket.socket:
                 try:
                     return socket.create_server((host, port))
                 except OSError as error:
-                    reason = error.strerror
+                    reason = reason_of(error)
     raise SettingsError(f"--host {host} is not an address of this machine ({reason}). Give one that the phone reaches.")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from recon.core.quantities import counted
 from recon.store.report import NOTABLE_LOSS, RunReport
 
 State = Literal["good", "partial", "doubtful"]
@@ -40,7 +41,7 @@ def verdict(report: RunReport, *, complete: bool = True) -> tuple[State, str]:
     if parts:
         return "doubtful", f"{parts} of {len(report.chunks)} parts of this map {'is' if parts == 1 else 'are'} doubtful"
     if report.interrupted or not complete:
-        return "partial", f"Unfinished: the map has {placed} frames so far"
+        return "partial", f"Unfinished: the map has {counted(placed, 'frame')} so far"
     return "good", f"All {read} frames were placed" if placed == read else f"{placed} of {read} frames were placed"
 
 
@@ -50,7 +51,8 @@ def findings(report: RunReport) -> Iterator[Finding]:
         yield Finding(_sentence(suspicion), COMPARE)
     for lost in report.losses:
         names = f"the first {lost[0].name}, the last {lost[-1].name}"
-        yield Finding(f"{len(lost)} frames have no place, {names}: {lost[0].reason}.", OVERLAP)
+        have = "has" if len(lost) == 1 else "have"
+        yield Finding(f"{counted(len(lost), 'frame')} {have} no place, {names}: {lost[0].reason}.", OVERLAP)
     for chunk in report.chunks:
         for warning in chunk.warnings:
             if warning not in report.suspicions:

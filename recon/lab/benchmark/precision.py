@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
-from multiprocessing import get_context
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from recon.core.errors import SettingsError
 from recon.core.files import write_atomically
+from recon.core.workers import Workers
 from recon.lab.benchmark.clock import CLOCKS, Clock
 from recon.lab.benchmark.commit import current_commit
 from recon.lab.benchmark.scaling import CONFIGS, Shape
@@ -35,6 +35,7 @@ from recon.network.runtime import device_name, finish, forget_peak, peak_bytes, 
 from recon.network.stored_config import to_text
 from recon.settings import NetworkSettings, Precision
 
+MEASURE_CASE = "recon.lab.benchmark.precision:measure_case"
 VERSION = 1
 Form = Literal["float32", "bfloat16", "int8", "layer by layer"]
 FORMS: tuple[Form, ...] = ("float32", "bfloat16", "int8", "layer by layer")
@@ -99,21 +100,21 @@ def read_sizes(text: str) -> tuple[tuple[int, int], ...]:
     return sizes
 
 
-def measure(settings: PrecisionSettings, folder: Path) -> Iterator[Precisions]:
+def measure(settings: PrecisionSettings, folder: Path) -> Generator[Precisions]:
     """Measure all cases; yields the results so far after each one. The weights are in ``folder`` meanwhile."""
     config = replace(CONFIGS[settings.shape], points=None, track=None)
     config = config if config.depth else replace(config, depth=_depth_head(config))
     path = folder / "drawn.safetensors"
-    parameters = draw_weights(path, config, settings.seed)
     device = device_name(torch.device(settings.device))
-    found = Precisions(
-        settings, device, torch.get_num_threads(), metadata.version("torch"), current_commit(), parameters, ()
-    )
     try:
-        for size in settings.sizes:
-            for form in settings.forms:
-                with ProcessPoolExecutor(1, get_context("spawn")) as process:
-                    case = process.submit(measure_case, settings, path, form, size, found.threads).result()
+        parameters = draw_weights(path, config, settings.seed)
+        found = Precisions(
+            settings, device, torch.get_num_threads(), metadata.version("torch"), current_commit(), parameters, ()
+        )
+        with Workers(1) as workers:
+            for size, form in product(settings.sizes, settings.forms):
+                case = workers.call("geometry", MEASURE_CASE, settings, path, form, size, found.threads)
+                workers.end("geometry")  # the next case starts with empty memory
                 found = replace(found, cases=(*found.cases, case))
                 yield found
     finally:

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,22 @@ def broken(written: Path, tmp_path: Path, target: str, damage: Break) -> Path:
     return path
 
 
-@pytest.mark.parametrize("target", [name for name in EXPORTS if name != "geojson"])
+NEEDS_USD = pytest.mark.skipif(find_spec("pxr") is None, reason="usd-core is not installed: pip install '.[usd]'")
+CHECKED = [pytest.param(name, marks=NEEDS_USD if name == "usd" else ()) for name in EXPORTS if name != "geojson"]
+
+
+@pytest.mark.parametrize("target", CHECKED)
 def test_every_export_passes_by_a_clear_margin(walk: ReconstructedMap, written: Path, target: str) -> None:
     found = prove(walk, target, written / EXPORTS[target].path)
     assert found.ok, found
     assert re.match(
-        rf"{target} follows its convention \(read by (pycolmap|numpy|open3d|laspy|rosbags|OpenCV)", str(found)
+        rf"{target} follows its convention \(read by (pycolmap|numpy|open3d|laspy|rosbags|OpenCV|usd-core)", str(found)
     )
     for sentence in found.sentences:
         right, wrong = (float(figure) for figure in re.findall(r"([\d.]+) dB", sentence))
         assert right > wrong + 1.5, sentence
     assert ("half a pixel" in found.sentences[0]) == (
-        target in ("tum", "kitti", "euroc", "rosbag2", "colmap", "nerfstudio")
+        target in ("tum", "kitti", "euroc", "rosbag2", "colmap", "nerfstudio", "usd")
     )
 
 
@@ -279,6 +284,36 @@ def changed_cloud(places: np.ndarray, channels: tuple[int, ...] = (0, 1, 2)) -> 
             open3d.io.write_point_cloud(path, cloud)
 
     return damage
+
+
+def flipped_offsets(text: str) -> str:
+    """The lens's axis to the other side of the image's centre."""
+    offsets = r"(ApertureOffset.timeSamples = \{[^}]*\})"
+    return re.sub(offsets, lambda found: re.sub(r": (-?)", lambda sign: ": " + "-" * (not sign[1]), found[1]), text)
+
+
+@NEEDS_USD
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda text: text.replace('upAxis = "Y"', 'upAxis = "Z"'), id="another axis up"),
+        pytest.param(
+            lambda text: text.replace("(0, -1, 0, 0), (0, 0, -1, 0)", "(0, 1, 0, 0), (0, 0, 1, 0)"), id="y down"
+        ),
+        pytest.param(flipped_offsets, id="another centre of the image"),
+        pytest.param(
+            lambda text: text.replace("horizontalAperture = 0.36", "horizontalAperture = 0.35"), id="a longer lens"
+        ),
+    ],
+)
+def test_a_broken_scene_is_found_out(tmp_path: Path, change: Callable[[str], str]) -> None:
+    made = make_map(tmp_path / "made", cameras=(replace(LENS, params=(140.0, 150.0, 84.0, 57.0, *LENS.params[4:])),))
+    path = export(made, "usd", tmp_path / "map.usda")
+    assert prove(made, "usd", path).ok
+    text = path.read_text()
+    path.write_text(change(text))
+    assert path.read_text() != text
+    assert not prove(made, "usd", path).ok
 
 
 @pytest.mark.parametrize("target", ["ply", "las", "mesh"])

@@ -79,6 +79,7 @@ def test_what_a_run_writes_and_replaces() -> None:
     assert set(written_names(by_every_run=False)) == {
         "cloud.las",
         "mesh.ply",
+        "map.usda",
         "poses_kitti.txt",
         "poses_euroc.csv",
         "rosbag2",
@@ -101,7 +102,7 @@ def test_added_exports_are_checked(finished: ReconstructedMap) -> None:
 def test_an_unknown_format_is_refused_with_a_list_of_formats(finished: ReconstructedMap) -> None:
     with pytest.raises(
         SettingsError,
-        match=r"no format obj\. Choose one of tum, colmap, ply, las, mesh, kitti, euroc, rosbag2, nerfstudio",
+        match=r"no format obj\. Choose one of tum, colmap, ply, las, mesh, usd, kitti, euroc, rosbag2, nerfstudio",
     ):
         export(finished, "obj", finished.folder / "scene.obj")
     with pytest.raises(SettingsError, match="to colmap only, not to ply"):

@@ -86,9 +86,12 @@ def test_frames_that_face_away_from_each_other_share_nothing(frames: list[FrameG
 def test_the_other_cameras_of_a_rig_carry_no_scale(frames: list[FrameGeometry]) -> None:
     back = np.diag([-1.0, 1, -1, 1])
     rig = [
-        replace(one, cam_from_chunk=pose) for one in frames for pose in (one.cam_from_chunk, back @ one.cam_from_chunk)
+        replace(one, index=2 * one.index + number, cam_from_chunk=pose)
+        for one in frames
+        for number, pose in enumerate((one.cam_from_chunk, back @ one.cam_from_chunk))
     ]
-    assert find_doubts(rig).carried == find_doubts(frames).carried > 0.5
+    assert find_doubts(rig).carried == 0.0
+    assert find_doubts(rig, views=2).carried == find_doubts(frames).carried > 0.5
 
 
 def test_a_single_frame_has_no_link_to_doubt(frames: list[FrameGeometry]) -> None:

@@ -171,20 +171,16 @@ def test_hardly_any_parallax_is_doubted(points: SparsePoints) -> None:
     assert any("directions only 0.0 degrees apart" in sentence for sentence in examine(together, points, DEPTHS))
 
 
-def rig_of_two(points: SparsePoints, apart: float) -> tuple[dict[int, PlacedFrame], SparsePoints]:
-    """The walk by two cameras with one centre, or ``apart``, that see different points."""
+def test_cameras_of_a_rig_count_as_one_and_others_as_two(points: SparsePoints) -> None:
+    """The walk by two cameras a little apart that see different points."""
     frames = {}
     for index, frame in FRAMES.items():
         pose = frame.world_from_cam
-        moved = Sim3(pose.scale, pose.rotation, pose.translation + np.array([0, apart, 0]))
+        moved = Sim3(pose.scale, pose.rotation, pose.translation + np.array([0, 1e-6, 0]))
         frames[2 * index] = replace(frame, index=2 * index, timestamp=0.1 * index)
         frames[2 * index + 1] = replace(frame, index=2 * index + 1, timestamp=0.1 * index, world_from_cam=moved)
-    return frames, replace(points, frame_indices=2 * points.frame_indices + points.point_ids % 2)
-
-
-def test_cameras_of_a_rig_count_as_one_and_others_as_two(points: SparsePoints) -> None:
-    frames, seen = rig_of_two(points, 0.0)
-    assert examine(frames, seen, dict.fromkeys(frames, 4.0)) == ()
-    frames, seen = rig_of_two(points, 1e-6)
-    (doubt,) = examine(frames, seen, dict.fromkeys(frames, 4.0))
+    seen = replace(points, frame_indices=2 * points.frame_indices + points.point_ids % 2)
+    depths = dict.fromkeys(frames, 4.0)
+    assert examine(frames, seen, depths, views=2) == ()
+    (doubt,) = examine(frames, seen, depths)
     assert doubt.startswith("only 0 points join the 8 frames")

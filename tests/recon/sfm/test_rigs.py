@@ -25,7 +25,7 @@ POSES = walk(9)[:4]
 def database(tmp_path_factory: pytest.TempPathFactory) -> MatchDatabase:
     folder = tmp_path_factory.mktemp("rigs")
     source = open_source(str(write_panoramas(folder / "walk", POSES)))
-    settings = RunSettings().of_rig(source.description.lens, FACES)
+    settings = RunSettings().of_rig(source.description)
     opened = MatchDatabase(
         folder / "features.db", SiftMatcher(max_features=600), settings.camera_model, settings.intrinsics
     )
@@ -52,7 +52,7 @@ def test_only_neighbouring_faces_of_different_panoramas_are_paired(database: Mat
     paired = database.window(database.frames, (1,))
     assert [pair for pair in paired if pair[0] == 0] == [(0, 6), (0, 7), (0, 11)]
     assert len(paired) == 3 * FACES * 3
-    assert database.window(database.frames, (2,), reach=0)[:2] == [(0, 12), (1, 13)]
+    assert database.window(database.frames, (2,), same=True)[:2] == [(0, 12), (1, 13)]
     database.match([(0, 1)])
     assert database.matched((0, 1)) and not database.inliers(0, 1)
     assert is_ordered(database, database.frames)

@@ -14,7 +14,7 @@ from recon.core.errors import SettingsError, SourceError
 from recon.core.typed_json import typed
 from recon.core.types import Camera, Frame, PassedFrame, SkippedFrame
 from recon.settings import NetworkSettings, RunSettings
-from recon.sources import SourceOptions, open_live_source, open_source
+from recon.sources import SourceDescription, SourceOptions, open_live_source, open_source
 from recon.sources.panoramas import FACES, PanoramaSource, cut_face, lens_of_faces, rotation_of
 from recon.sources.spherical import is_tagged
 from recon.store.journal import FrameRecord, record
@@ -150,7 +150,8 @@ def test_an_unreadable_panorama_is_skipped(tmp_path: Path) -> None:
 
 def test_settings_know_the_lens_and_keep_panoramas_whole() -> None:
     lens = lens_of_faces(1024)
-    settings = RunSettings(chunk=50, overlap=10).of_rig(lens, FACES)
+    source = SourceDescription("folder", 12, ((326, 326),), 0.0, lens, FACES, "panorama")
+    settings = RunSettings(chunk=50, overlap=10).of_rig(source)
     assert (settings.chunk, settings.overlap, settings.intrinsics) == (54, 12, lens)
     other = Camera("PINHOLE", 100, 100, (80.0, 80.0, 50.0, 50.0))
     for wrong in (
@@ -159,7 +160,7 @@ def test_settings_know_the_lens_and_keep_panoramas_whole() -> None:
         RunSettings(SourceOptions(cameras="per-image")),
     ):
         with pytest.raises(SettingsError, match="the lens of their faces is known"):
-            wrong.of_rig(lens, FACES)
+            wrong.of_rig(source)
 
 
 def test_the_journal_keeps_the_rig_of_a_frame(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from recon.sources.identity import content_hash
 from recon.store.journal import read_parts
 from recon.store.map import incoming_folder, open_map
 from recon.store.report import RunReport
+from tests.panoramas import walk, write_panoramas
 from tests.support import ExactFrontEnd, placed_frame, render
 
 FRAMES = 8
@@ -82,6 +83,14 @@ def expect_refusal(attempt: Callable[[], object], out: Path, error: type[ReconEr
     for word in words:
         assert word in str(refusal.value)
     assert everything(out) == before
+
+
+def test_panoramas_do_not_follow_photos(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(photos, out, SETTINGS)
+    panoramas = write_panoramas(tmp_path / "walk", walk(2), 64)
+    said = f"The map in {out} is made of single images, and {panoramas} gives shots of 6 views"
+    expect_refusal(lambda: run(panoramas, out), out, SettingsError, said, "another --out")
 
 
 def replaced(photos: Path) -> None:

@@ -235,7 +235,7 @@ def test_a_place_to_listen_and_a_token_must_be_good(store: FleetStore, uploads: 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(SettingsError, match=f"Nothing can listen at 127.0.0.1, port {port}"),
+            pytest.raises(SettingsError, match=rf"at 127.0.0.1, port {port} \(Address already in use\)\. Choose"),
             serve(store, uploads, "127.0.0.1", port, MOST_BYTES),
         ):
             pass

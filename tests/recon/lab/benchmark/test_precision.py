@@ -12,7 +12,7 @@ from recon.core.errors import SettingsError
 from recon.lab.benchmark import precision as benchmark
 from recon.lab.benchmark.precision import FORMS, PrecisionSettings, draw_weights, measure_case, read_sizes
 from recon.network.checkpoints import identify, read_checkpoint
-from recon.network.config import DescriptorsV1
+from recon.network.config import DescriptorsV1, NetworkConfig
 from tests.network_support import SMALL
 
 
@@ -49,6 +49,23 @@ def test_every_form_is_measured_and_written(drawn: Path, tmp_path: Path) -> None
     lines = (tmp_path / "precision.md").read_text().splitlines()
     assert [line.split(" | ")[1] for line in lines[4:]] == list(FORMS)
     assert "70x56: " in benchmark.describe(cases[0], 2)
+
+
+def test_an_interrupted_benchmark_leaves_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path, config: NetworkConfig, seed: int) -> int:
+        path.write_bytes(b"half of the weights")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "draw_weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(benchmark.measure(PrecisionSettings("compact"), tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_case_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    settings = PrecisionSettings("compact", ((70, 56),), ("bfloat16",), frames=1, chunk=1)
+    (found,) = benchmark.measure(settings, tmp_path)
+    assert [case.form for case in found.cases] == ["bfloat16"] and list(tmp_path.iterdir()) == []
 
 
 def test_sizes() -> None:
