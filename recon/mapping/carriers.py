@@ -39,7 +39,7 @@ def weakest_stretch(centres: Mapping[int, Array], points: SparsePoints) -> Stret
     distance by that side alone, as usually carry the scale: a part with fewer has hardly a scale of its own.
     """
     frames = np.array(sorted(centres))
-    if len(frames) < FEWEST_FRAMES or not len(points.positions):
+    if len(frames) < FEWEST_FRAMES or not np.isin(points.frame_indices, frames).any():
         return None
     carrying, before, after = _counted(frames, np.array([centres[index] for index in frames.tolist()]), points)
     usual = float(np.median(carrying))
