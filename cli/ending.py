@@ -21,6 +21,7 @@ import typer
 if TYPE_CHECKING:
     from recon.core.workers import Workers
 
+UNWRITTEN = 1  # exit codes
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 LOOK_SECONDS = 0.2
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.ending import making_a_map
+from cli.ending import UNWRITTEN, making_a_map
 from cli.options import DenseDepth, Out
-from cli.run import UNWRITTEN, print_summary, write_page
+from cli.run import print_summary, write_page
 
 if TYPE_CHECKING:
     from recon.store.report import RunReport

@@ -1,4 +1,4 @@
-"""The program ``recon``. Each command has its own file and imports what it needs when it is called."""
+"""The program ``recon``. Each command has its own file, which is imported when the command or the help is asked for."""
 
 from __future__ import annotations
 
@@ -7,35 +7,15 @@ import sys
 import traceback
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from cli import (
-    bench,
-    compare,
-    doctor,
-    evaluate,
-    fleet,
-    importing,
-    info,
-    lab,
-    live,
-    locate,
-    loops,
-    merge,
-    outputs,
-    parts,
-    places,
-    reference,
-    run,
-    scale,
-    weights,
-)
 from cli.dependencies import explain
-from cli.ending import INTERRUPTED, interrupting_imports
+from cli.ending import INTERRUPTED, UNWRITTEN, interrupting_imports
 from cli.streams import lost_output, use_standard_streams
 from cli.text import one_line
 from recon import __version__
@@ -44,6 +24,35 @@ from recon.core.errors import ReconError, UnexpectedError
 UNEXPECTED = 3
 
 HELP_WIDTH = 120
+# The commands in the order of the help: modules of ``cli``, with the function or group in them.
+COMMANDS = {
+    "run": "run:run",
+    "live": "live:live",
+    "plan": "run:plan",
+    "view": "outputs:view",
+    "report": "outputs:report",
+    "export": "outputs:export",
+    "info": "info:info",
+    "eval": "evaluate:evaluate",
+    "check": "outputs:check",
+    "locate": "locate:locate",
+    "scale": "scale:scale",
+    "import": "importing:import_map",
+    "merge": "merge:merge",
+    "split": "parts:split",
+    "crop": "parts:crop",
+    "compare": "compare:compare",
+    "loops": "loops:loops",
+    "doctor": "doctor:doctor",
+    "fleet": "fleet:app",
+    "weights": "weights:app",
+    "bench": "bench:app",
+    "places": "places:app",
+    "lab": "lab:app",
+    "verify-reference": "reference:verify_reference",
+}
+USAGES = {"run": "--out DIR [OPTIONS]", "live": "--out DIR | --map MAP [OPTIONS]"}
+HIDDEN = ("lab",)
 
 
 class Commands(TyperGroup):
@@ -57,47 +66,12 @@ class Commands(TyperGroup):
             raise
 
 
-# Without markup, typer's help distinguishes switches from options with a value and uses the full width.
-app = typer.Typer(
-    cls=Commands,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
-)
-app.command("run", options_metavar="--out DIR [OPTIONS]")(run.run)
-app.command("live", options_metavar="--out DIR | --map MAP [OPTIONS]")(live.live)
-app.command("plan")(run.plan)
-app.command("view")(outputs.view)
-app.command("report")(outputs.report)
-app.command("export")(outputs.export)
-app.command("info")(info.info)
-app.command("eval")(evaluate.evaluate)
-app.command("check")(outputs.check)
-app.command("locate")(locate.locate)
-app.command("scale")(scale.scale)
-app.command("import")(importing.import_map)
-app.command("merge")(merge.merge)
-app.command("split")(parts.split)
-app.command("crop")(parts.crop)
-app.command("compare")(compare.compare)
-app.command("loops")(loops.loops)
-app.command("doctor")(doctor.doctor)
-app.add_typer(fleet.app, name="fleet")
-app.add_typer(weights.app, name="weights")
-app.add_typer(bench.app, name="bench")
-app.add_typer(places.app, name="places")
-app.add_typer(lab.app, name="lab", hidden=True)
-app.command("verify-reference")(reference.verify_reference)
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"recon {__version__}")
         raise typer.Exit
 
 
-@app.callback()
 def program(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
@@ -115,8 +89,24 @@ def program(
 
 
 @cache
-def program_command() -> Any:
-    """The whole program as a command of click's, which takes a tenth of a second to build."""
+def program_command(only: str | None = None) -> Any:
+    """The program as a command of click's: with all commands, which takes a tenth of a second, or with one alone."""
+    # Without markup, typer's help distinguishes switches from options with a value and uses the full width.
+    app = typer.Typer(
+        cls=Commands,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
+    )
+    app.callback()(program)
+    for name in [only] if only else COMMANDS:
+        module, _, member = COMMANDS[name].partition(":")
+        found = getattr(import_module(f"cli.{module}"), member)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name, hidden=name in HIDDEN)
+        else:
+            app.command(name, options_metavar=USAGES.get(name, "[OPTIONS]"))(found)
     return get_command(app)
 
 
@@ -150,13 +140,15 @@ def _run_command(arguments: Sequence[str] | None) -> NoReturn:
     """Run a command and exit, with 1 if it succeeded but its output was lost."""
     try:
         with interrupting_imports():
-            program_command()(args=arguments, prog_name="recon")
+            words = sys.argv[1:] if arguments is None else arguments
+            only = words[0] if words and words[0] in COMMANDS else None
+            program_command(only)(args=arguments, prog_name="recon")
     except SystemExit as end:
         lost = lost_output()
         if end.code or not lost:
             raise
         print(f"recon: The output could not be written: {lost.strerror}.", file=sys.stderr)
-    sys.exit(run.UNWRITTEN)
+    sys.exit(UNWRITTEN)
 
 
 def _explained(error: BaseException | None) -> ReconError | None:

@@ -49,6 +49,8 @@ def _print(found: Merged, out: Path) -> None:
         typer.echo(
             f"{found.folders[first]} and {found.folders[second]}: {verified} of {len(own)} pairs of frames verified"
         )
+    for sentence in found.contradictions:
+        typer.echo(sentence)
     for folder in found.apart:
         typer.echo(f"{folder} does not meet the others." if found.joined else f"{folder} meets no other map.")
     if found.joined:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.ending import ended_with
+from cli.ending import UNWRITTEN, ended_with
 from cli.options import Out
-from cli.run import UNWRITTEN, write_page
+from cli.run import write_page
 from recon.core.quantities import counted
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.ending import Ending, ended_before_the_run, ended_by_signals
+from cli.ending import UNWRITTEN, Ending, ended_before_the_run, ended_by_signals
 from cli.options import (
     Arithmetic,
     CameraCount,
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
     from recon.store.report import RunReport
 
 MAKE_PLAN = "recon.plan:make_plan"
-UNWRITTEN = 1
 SKIPPED_SHOWN = 5
 
 

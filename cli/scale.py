@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.ending import ended_with
-from cli.run import UNWRITTEN, write_page
+from cli.ending import UNWRITTEN, ended_with
+from cli.run import write_page
 from recon.core.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from recon.core.types import PlacedFrame, SkippedFrame, SparsePoints
 from recon.exports.outputs import write_outputs
 from recon.folder import discard_map, require_empty
 from recon.mapping.correction import correct, depth_doubt
-from recon.mapping.joining import Bridge, join
+from recon.mapping.joining import Bridge, join, scale_step
 from recon.mapping.joints import weakest_joint
+from recon.mapping.loops import FEWEST_BRIDGES
 from recon.mapping.renewal import renew_depth
+from recon.mapping.sanity import doubt_scale
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
 from recon.settings import CloudSettings, DenseDepth
 from recon.sfm.joint import adjust_jointly
@@ -45,7 +48,8 @@ class Merged:
     """What was merged. folders: all maps given. joined: rows of those that are one map now; empty if none meet.
 
     meetings: every pair of frames compared, with the frames' numbers when all maps follow each other. unwritten: a
-    sentence for each output that failed. adjusted: whether all poses were adjusted jointly.
+    sentence for each output that failed. adjusted: whether all poses were adjusted jointly. contradictions: a sentence
+    for every two maps that are not joined although enough pairs are verified.
     """
 
     folders: tuple[Path, ...]
@@ -53,6 +57,7 @@ class Merged:
     meetings: tuple[Meeting, ...]
     adjusted: bool = False
     unwritten: tuple[str, ...] = ()
+    contradictions: tuple[str, ...] = ()
 
     @property
     def apart(self) -> tuple[Path, ...]:
@@ -79,9 +84,10 @@ def merge(folders: Sequence[Path], out: Path, tell: Listener = lambda event: Non
         meetings = find_meetings(numbered([(one, Sim3.identity()) for one in maps]), tell)
         poses = place_maps(maps, meetings)
         if len(poses) < 2:
-            return Merged(tuple(folders), (), tuple(meetings))
+            return Merged(tuple(folders), (), tuple(meetings), contradictions=contradictions(maps, (), meetings))
         adjusted, unwritten = _write(out, _Group.of(maps, poses, meetings), tell, watch, adjust=adjust)
-    return Merged(tuple(folders), tuple(sorted(poses)), tuple(meetings), adjusted, unwritten)
+    apart = contradictions(maps, poses, meetings)
+    return Merged(tuple(folders), tuple(sorted(poses)), tuple(meetings), adjusted, unwritten, apart)
 
 
 @quiet()
@@ -119,6 +125,39 @@ def place_maps(maps: Sequence[ReconstructedMap], meetings: Sequence[Meeting]) ->
     largest = max(groups, key=len, default={})
     base = min(largest, key=lambda row: (maps[row].metric is None, row))
     return groups[base]
+
+
+def contradictions(
+    maps: Sequence[ReconstructedMap], joined: Collection[int], meetings: Sequence[Meeting]
+) -> tuple[str, ...]:
+    """Why maps are not joined although enough pairs of their frames are verified. joined: rows of those that are."""
+    found = []
+    for first, second in combinations(range(len(maps)), 2):
+        bridges = [one.bridge for one in meetings if one.bridge and one.members == (first, second)]
+        if len(bridges) >= FEWEST_BRIDGES and not {first, second} <= set(joined):
+            both = f"{maps[first].folder} and {maps[second].folder}"
+            found.append(f"{both} contradict each other: {_contradiction(maps, first, second, bridges)}")
+    return tuple(found)
+
+
+def _contradiction(maps: Sequence[ReconstructedMap], first: int, second: int, bridges: Sequence[Bridge]) -> str:
+    step = scale_step(bridges)
+    if step is None:
+        return "too few of the verified pairs agree on how they lie to each other."
+    firsts = [member.first for member in numbered([(one, Sim3.identity()) for one in maps])]
+    before, after = (
+        " and ".join(_name(maps[row], number - firsts[row]) for row, number in zip((first, second), pair, strict=True))
+        for pair in step.frames
+    )
+    return (
+        f"their pairs up to {before} agree on a scale of {step.before:.2f}, those from {after} on one of "
+        f"{step.after:.2f}. The scale of one of the maps jumps there: cut it there with recon split --at, and merge "
+        "the parts."
+    )
+
+
+def _name(reconstruction: ReconstructedMap, index: int) -> str:
+    return next(frame.name for frame in reconstruction.frames if frame.index == index)
 
 
 def _grown(poses: dict[int, Sim3], count: int, meetings: Sequence[Meeting]) -> dict[int, Sim3]:
@@ -312,13 +351,14 @@ def _lens_change(before: PlacedFrame, after: PlacedFrame) -> float:
 
 
 def _doubt_joint(places: Places) -> tuple[str, ...]:
-    """A sentence if too few points hold two parts of the merged map together."""
+    """A sentence if too few points hold two parts of the merged map together, and one if few carry its scale."""
     frames, _, points = places
+    jumps = tuple(doubt_scale(frames, points))
     weakest = weakest_joint(frames, points)
     if not weakest:
-        return ()
+        return jumps
     part, joining = weakest
-    return (f"only {joining} points join {len(part)} frames, {part[0].name} to {part[-1].name}, to the others",)
+    return (f"only {joining} points join {len(part)} frames, {part[0].name} to {part[-1].name}, to the others", *jumps)
 
 
 def _along(

@@ -19,6 +19,8 @@ from recon.mapping.posegraph.agreement import largest_clique
 from recon.mapping.world import CORNERS
 
 DEVIATIONS = 4.0  # by which right loops may differ
+LEAST_STEP = 0.05  # of log scale
+CLEAR_STEP = 3.0  # mean differences from the scale of the loops before or after it
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,39 @@ def join(bridges: Sequence[Bridge]) -> tuple[Sim3, list[int]] | None:
     seen = np.concatenate([bridges[row].first_from_second.apply(bridges[row].corners) for row in agreed])
     start = bridges[agreed[0]].first_from_second
     return fit_robustly(corners, seen, np.ones(len(corners)), start).b_from_a, agreed
+
+
+@dataclass(frozen=True)
+class ScaleStep:
+    """Where the loops between two maps begin to say another scale. frames: of the last loop before it and of the first
+    after it. before, after: the median scale of the second map in the first."""
+
+    frames: tuple[tuple[int, int], tuple[int, int]]
+    before: float
+    after: float
+
+
+def scale_step(bridges: Sequence[Bridge]) -> ScaleStep | None:
+    """The step in scale along the frames of one of the maps, if it is clear; the scale of that map then jumps there, or
+    that of the other one. At least two loops are on either side.
+    """
+    found = [step for side in (0, 1) if (step := _step_along(sorted(bridges, key=lambda one: one.frames[side])))]
+    return min(found, key=lambda step: step[0])[1] if found else None
+
+
+def _step_along(bridges: Sequence[Bridge]) -> tuple[float, ScaleStep] | None:
+    """The step that explains the scales of loops in some order best, if it is clear, and what it leaves unexplained."""
+    scales = np.log([bridge.first_from_second.scale for bridge in bridges])
+    splits = [(scales[:row], scales[row:]) for row in range(2, len(scales) - 1)]
+    if not splits:
+        return None
+    spreads = [float(np.concatenate([abs(part - np.median(part)) for part in split]).mean()) for split in splits]
+    best = int(np.argmin(spreads))
+    before, after = (float(np.median(part)) for part in splits[best])
+    if abs(after - before) < max(LEAST_STEP, CLEAR_STEP * spreads[best]):
+        return None
+    frames = bridges[best + 1].frames, bridges[best + 2].frames
+    return spreads[best], ScaleStep(frames, float(np.exp(before)), float(np.exp(after)))
 
 
 def _agreement(bridges: Sequence[Bridge]) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ from recon.core.errors import InsaneMapError
 from recon.core.projection import begins_shot
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame, SparsePoints
+from recon.mapping.carriers import weakest_stretch
 from recon.mapping.centres import centres_move
 from recon.mapping.joints import weakest_joint
 
@@ -44,7 +45,8 @@ def examine(
     first = [frame for frame in ordered if shots[frame.index] == frame.index]
     found = _doubt_steps(first, points, depths)
     if len(points.positions):
-        found += _doubt_points(frames, points) + _doubt_joints(first, _seen_by_shots(points, shots))
+        seen = _seen_by_shots(points, shots)
+        found += _doubt_points(frames, points) + _doubt_joints(first, seen) + doubt_scale(first, seen)
         found += _doubt_centres(ordered, points)
     return tuple(found)
 
@@ -163,6 +165,18 @@ def _doubt_joints(frames: list[PlacedFrame], points: SparsePoints) -> list[str]:
     return [
         f"only {joining} points join the {len(part)} frames from {part[0].name} to {part[-1].name} to the others: how "
         "far away and how large that part is, is a guess"
+    ]
+
+
+def doubt_scale(frames: Sequence[PlacedFrame], points: SparsePoints) -> list[str]:
+    """A sentence if hardly any point carries the scale across a place in the sequence."""
+    stretch = weakest_stretch({frame.index: frame.world_from_cam.translation for frame in frames}, points)
+    if stretch is None:
+        return []
+    names = {frame.index: frame.name for frame in frames}
+    return [
+        f"the scale may jump between {names[stretch.first]} and {names[stretch.last]}: only {stretch.carrying} points "
+        f"carry it across, where {stretch.usual} are usual in this map"
     ]
 
 

@@ -35,7 +35,8 @@ PAIRS = tuple(Meeting(pair, Hit(0, 0, 0.5), REJECTED, None, REJECTED.reason) for
 def test_maps_that_do_not_meet_are_named_and_decide_the_exit_code(
     recon: Recon, monkeypatch: pytest.MonkeyPatch, joined: tuple[int, ...], code: int, lines: list[str]
 ) -> None:
-    found = Merged((Path("a"), Path("b"), Path("d")), joined, PAIRS, adjusted=True)
+    contradiction = () if len(joined) == 3 else ("a and b contradict each other.",)
+    found = Merged((Path("a"), Path("b"), Path("d")), joined, PAIRS, adjusted=True, contradictions=contradiction)
     monkeypatch.setenv("RECON_WORKERS", "0")
     monkeypatch.setattr("retrieval.merge.merge", lambda folders, out, tell, adjust: found)
     pages = list[Path]()
@@ -47,6 +48,7 @@ def test_maps_that_do_not_meet_are_named_and_decide_the_exit_code(
         "a and b: 0 of 2 pairs of frames verified",
         "a and d: 0 of 1 pairs of frames verified",
         "b and d: 0 of 0 pairs of frames verified",
+        *contradiction,
         *lines,
     ]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from recon.core.similarity import Sim3
-from recon.mapping.joining import Bridge, join
+from recon.mapping.joining import Bridge, join, scale_step
 
 TRUE = Sim3(2.5, Rotation.from_rotvec([0.3, -1.2, 0.5]).as_matrix(), np.array([4.0, -2, 7]))
 
@@ -58,3 +58,32 @@ def test_thin_or_contradicting_evidence_joins_nothing(case: str) -> None:
         "contradicting": [wrong(rng, number) for number in range(6)],
     }
     assert join(cases[case]) is None
+
+
+def scaled(numbers: range, factor: float) -> list[Bridge]:
+    rng = np.random.default_rng(numbers.start)
+    return [bridge(rng, number, Sim3(TRUE.scale * factor, TRUE.rotation, TRUE.translation)) for number in numbers]
+
+
+@pytest.mark.parametrize("factor", [1.2, 0.8])
+def test_a_step_in_scale_is_found_along_the_frames(factor: float) -> None:
+    bridges = [*scaled(range(10, 16), factor), *scaled(range(6), 1.0)]
+    step = scale_step(bridges)
+    assert step is not None
+    assert step.frames == ((5, 105), (10, 110))
+    assert step.before == pytest.approx(TRUE.scale, rel=0.02)
+    assert step.after == pytest.approx(TRUE.scale * factor, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "bridges",
+    [
+        [],
+        scaled(range(12), 1.0),
+        [*scaled(range(4), 1.0), *scaled(range(4, 5), 1.2)],  # one loop is no evidence
+        [one for number in range(12) for one in scaled(range(number, number + 1), 1.2 if number % 2 else 1.0)],
+    ],
+    ids=["none", "one scale", "one other", "in turn"],
+)
+def test_scales_without_a_clear_step_have_none(bridges: list[Bridge]) -> None:
+    assert scale_step(bridges) is None
