@@ -29,7 +29,6 @@ BEAT_SECONDS = 5.0
 PATIENCE = 30.0  # seconds that an interrupted program gets to finish its chunk
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 SUCCESS, INCOMPLETE, FAULT = 0, 1, 2  # exit codes, see ``cli.main``
-ENDED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 PROGRAM = (sys.executable, "-m", "cli")
 
 

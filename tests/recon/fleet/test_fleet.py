@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -182,9 +183,12 @@ def test_work_is_tried_again_only_where_that_may_help(store: FleetStore) -> None
     assert [store.state(job.name).phase for job in store.jobs()] == ["done", "waiting", "done", "waiting", "done"]
 
 
+@pytest.mark.parametrize("before", [signal.default_int_handler, signal.SIG_IGN])
 def test_an_interrupted_job_goes_on_later_and_a_lost_one_is_told(
-    store: FleetStore, monkeypatch: pytest.MonkeyPatch
+    before: Any, store: FleetStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """before: what became of Ctrl-C where the fleet was begun; shells ignore it for background jobs."""
+    signal.signal(signal.SIGINT, before)
     (slow,) = store.extend(jobs_named("slow"))
 
     def interrupt() -> None:
@@ -195,6 +199,7 @@ def test_an_interrupted_job_goes_on_later_and_a_lost_one_is_told(
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         work(store.folder, slow, 0, PROGRAM)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert (store.state("slow").phase, store.state("slow").attempts) == ("waiting", 0)
     assert work(store.folder, slow, 0, PROGRAM).phase == "done"
     store.write_state("slow", State("running", seen=time.time()))
