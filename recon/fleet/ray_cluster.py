@@ -25,7 +25,8 @@ ray: Any = untyped_ray  # some of its functions have no types
 PER_CPU = 2  # jobs submitted for each processor, so that none is idle while the next is planned
 USABLE = 0.9  # of a machine's memory
 CALL_RETRIES = 2  # of a call whose worker or machine is lost
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class RayCluster:

@@ -174,9 +174,9 @@ def read_atlas(folder: Path) -> dict[str, Located]:
 
 
 def _forget_all_but(maps: Mapping[str, Path], places: FleetPlaces, ledger: FleetLedger) -> None:
-    for name in ledger.maps().keys() - maps.keys():
+    for name in (ledger.maps().keys() | places.store.maps().keys()) - maps.keys():
+        ledger.forget(name)  # first: what is not in the ledger is added again, or forgotten again
         places.store.delete(name)
-        ledger.forget(name)
 
 
 def _register(maps: Mapping[str, Path], places: FleetPlaces, ledger: FleetLedger, tell: Listener) -> None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ray import cluster_utils
 
@@ -88,7 +88,9 @@ def disturb_fleet(images: Path, out: Path, say: Callable[[str], object]) -> Flee
 
 def _drive(store: FleetStore, jobs: Sequence[Job], say: Callable[[str], object]) -> tuple[str, tuple[str, ...]]:
     """Do all jobs on a cluster that is disturbed; whose worker was killed, and what ran when a node was lost."""
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster: Any = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     try:
         nodes = [cluster.add_node(num_cpus=1) for _ in range(NODES - 1)]
         machines = RayCluster(store.folder, 2, cluster.address)

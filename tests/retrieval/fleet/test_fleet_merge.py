@@ -19,6 +19,7 @@ from recon.fleet.uploads import Uploads
 from recon.lab.synthetic.look_alikes import redecorated
 from recon.store.map import open_map
 from retrieval.fleet import merge as merging
+from retrieval.fleet.embedded_places import EmbeddedPlaces
 from retrieval.fleet.locate import FleetLocaliser
 from retrieval.fleet.merge import delete_maps, merge_fleet, read_atlas, world_from_map
 from retrieval.fleet.server import serve, token_of
@@ -127,14 +128,14 @@ def test_a_deleted_map_is_nowhere_even_after_a_kill(three: FleetStore, monkeypat
     def kill(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(FleetStore, "delete", kill)
-        with pytest.raises(KeyboardInterrupt):
-            delete_maps(three.folder, ["b"])
-    assert three.finished_maps().keys() == {"a", "b", "foreign"}
-    assert read_atlas(three.folder) == {}  # b is as if it had not been merged yet
-    assert merge_fleet(three.folder, three.finished_maps(), None).compared == 2
-    assert read_atlas(three.folder).keys() == {"a", "b"}
+    for owner, method in ((EmbeddedPlaces, "delete"), (FleetStore, "delete")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, method, kill)
+            with pytest.raises(KeyboardInterrupt):
+                delete_maps(three.folder, ["b"])
+        assert three.finished_maps().keys() == {"a", "b", "foreign"}
+        assert merge_fleet(three.folder, three.finished_maps(), None).compared == 2  # b is as if it were new
+        assert read_atlas(three.folder).keys() == {"a", "b"}
     with pytest.raises(MapError, match="has no map c"):
         delete_maps(three.folder, ["b", "c"])
 
