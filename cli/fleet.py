@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retrieval.fleet.merge import FleetMerged
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Map many sources: run, status, merge, locate, serve."
+    no_args_is_help=True, rich_markup_mode=None, help="Map many sources: run, status, merge, locate, delete, serve."
 )
 FAILED = 1
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, which is part of typer
@@ -115,6 +115,9 @@ def merge(
         Literal["embedded", "lance"] | None,
         typer.Option(help="Engine of a new place store.  [default: embedded]"),
     ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="RAY", help="Ray cluster that compares the maps.  [default: this process]")
+    ] = None,
 ) -> None:
     """Find out which maps of STORE meet.
 
@@ -133,7 +136,7 @@ def merge(
 
         said = "Interrupted: the pairs compared so far are kept; the same command continues."
         with ended_with(lambda: said), StageBar() as bar:
-            found = merge_fleet(store.folder, maps, None, bar, engine=places)
+            found = merge_fleet(store.folder, maps, None, bar, engine=places, address=address)
     else:
         with making_a_map(out) as workers:
             found = workers.call(
@@ -145,6 +148,7 @@ def merge(
                 workers.tell,
                 adjust=adjust,
                 engine=places,
+                address=address,
             )
         if found.atlas.groups:
             write_page(out)
@@ -189,6 +193,28 @@ def locate(
     localiser.close()
     if unreadable:
         raise SourceError(f"{unreadable} of the photos cannot be read.")
+
+
+@app.command()
+def delete(
+    folder: Store,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Maps, as recon fleet status lists them.")],
+) -> None:
+    """Delete maps from STORE.
+
+    Also deletes their places, logs, and videos that recon fleet serve received; sources elsewhere stay. The other
+    maps keep their places. If this is interrupted, the same command deletes the rest.
+    """
+    from recon.fleet.store import FleetStore
+    from recon.store.lock import sole_writer
+    from retrieval.fleet.merge import delete_maps
+
+    store = FleetStore(folder.absolute())
+    store.require(names)  # before a folder that is no store is locked
+    said = "Interrupted: the same command deletes the rest."
+    with sole_writer(store.folder, "recon fleet delete"), ended_with(lambda: said):
+        left = delete_maps(store.folder, names)
+    typer.echo(f"Deleted {', '.join(dict.fromkeys(names))}. {left} finished maps are left.")
 
 
 @app.command(options_metavar="[OPTIONS]")

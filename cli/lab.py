@@ -288,6 +288,32 @@ def kills(
         raise typer.Exit(1)
 
 
+@app.command()
+def fleet(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the maps.")],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Images of the sample.")] = ROOT / "data/sample/images",
+) -> None:
+    """Map twelve sources on three nodes of Ray, and disturb that.
+
+    A worker is killed, a node lost, and a source is no video. Exits with 1 if a map is missing or differs from the one
+    made alone.
+    """
+    from recon.folder import require_empty
+    from recon.lab.benchmark.fleet import disturb_fleet
+
+    require_empty(out)
+    found = disturb_fleet(images, out, typer.echo)
+    differences = [source.difference for source in found.sources if source.difference is not None]
+    typer.echo(
+        f"{len(differences)} maps, {max(differences, default=0):.1e} of the extent from those made alone at most."
+    )
+    for sentence in found.faults:
+        typer.echo(f"fault: {sentence}")
+    if found.faults:
+        raise typer.Exit(1)
+
+
 @app.command("walk-map")
 def walk_map(
     *,

@@ -39,6 +39,8 @@ Places = tuple[Sequence[int], Descriptors]  # frames and what describes them
 ALL = -1.0  # least similarity: geometry decides
 # Without a gap: the frames are of different maps. With more patience, as there are fewer candidates than in a run.
 MEETING = CandidateSettings(gap=1, neighbours=5, window=4, patience=16)
+SAME = 1 - 1e-5  # similarity of an image to itself
+MOST_SAME = 12  # pairs of one image in both maps beyond those of different windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,7 @@ def meetings_of(
     first, second = views
     index = PlaceIndex(describer, places[0][1].shape[1])
     index.add(*places[0])
-    hits = strongest(find_hits(index, *places[1], ALL, MEETING), MEETING)
+    hits = _to_verify(find_hits(index, *places[1], ALL, MEETING))
     pairs = ((first.around(hit.earlier), second.around(hit.frame)) for hit in hits)
     meetings = []
     for hit, found in zip(hits, Verifier().in_turn(pairs, MEETING.patience), strict=False):
@@ -91,6 +93,15 @@ def meetings_of(
         bridge = None if reason else _bridge(hit, found, second)
         meetings.append(Meeting(members, hit, found, bridge, reason))
     return meetings
+
+
+def _to_verify(hits: Sequence[Hit]) -> list[Hit]:
+    """The strongest hits. Those that are one image in both maps do not stand for each other: parts of a video may share
+    so few frames that all lie within one window, and that they look alike is no coincidence.
+    """
+    same = sorted((hit for hit in hits if hit.similarity >= SAME), key=lambda hit: hit.frame)[:MOST_SAME]
+    chosen = [hit for hit in strongest(hits, MEETING) if hit not in same]
+    return [*same, *chosen][: MEETING.per_submap]
 
 
 class MapViews:

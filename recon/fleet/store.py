@@ -5,6 +5,7 @@
     states/NAME    how far it is; written by the machine that works on it
     logs/NAME      what the program printed
     parts/NAME     the pieces of a source that is cut
+    uploads/FILE   a video that it received, see ``recon.fleet.uploads``
 
 Every file is replaced as a whole, so any process on any machine may read it at any time.
 """
@@ -12,18 +13,21 @@ Every file is replaced as a whole, so any process on any machine may read it at 
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from recon.core.errors import MapError, SettingsError
+from recon.core.errors import MapError, OutputError, SettingsError
 from recon.core.files import make_folder, write_atomically
 from recon.core.typed_json import read_object, typed
 from recon.store.ledger import Ledger
 
 VERSION = 1
+UPLOADS = "uploads"
+GONE = ".deleted-"  # a map that is being deleted; no map has such a name
 AGAIN = "Delete it, and run recon fleet run again: finished maps are kept."
 SILENT = 60.0  # seconds without a sign of life after which a job counts as lost
 Phase = Literal["waiting", "running", "done", "failed"]
@@ -123,8 +127,46 @@ class FleetStore:
         every = tuple((known | {job.name: job for job in jobs}).values())
         for folder in ("maps", "states", "logs"):
             make_folder(self.folder / folder)
-        _write(self.folder / "fleet.json", {"version": VERSION, "jobs": [asdict(job) for job in every]})
+        self._write_jobs(every)
         return every
+
+    def require(self, names: Iterable[str]) -> None:
+        """Raises MapError for a name of no map; a part counts as none."""
+        known = {job.name for job in self.jobs() if not job.part}
+        if strange := sorted(set(names) - known):
+            raise MapError(f"{self.folder} has no map {strange[0]}. recon fleet status {self.folder} lists all.")
+
+    def delete(self, names: Collection[str]) -> None:
+        """Delete maps, with their parts, logs and received videos; sources elsewhere stay.
+
+        The list of jobs comes last: after a kill, the same call deletes the rest. Until then, the map that was being
+        deleted is either whole or still to be made. Raises MapError for a name of no map, and OutputError.
+        """
+        self.require(names)
+        jobs = self.jobs()
+        going = {*names, *(need for job in jobs if job.name in names for need in job.needs)}
+        try:
+            for job in sorted(jobs, key=lambda job: job.part):  # a map before the parts that it was made of
+                if job.name in going:
+                    self._delete(job)
+        except OSError as error:
+            raise OutputError(f"{self.folder} cannot be changed: {error.strerror}. Make it writable.") from error
+        self._write_jobs([job for job in jobs if job.name not in going])
+
+    def _delete(self, job: Job) -> None:
+        self._state_path(job.name).unlink(missing_ok=True)
+        made, gone = self.map_of(job.name), self.folder / "maps" / f"{GONE}{job.name}"
+        shutil.rmtree(gone, ignore_errors=True)
+        if made.exists():
+            made.rename(gone)
+            shutil.rmtree(gone)
+        shutil.rmtree(self.folder / "parts" / job.name, ignore_errors=True)
+        self.log_of(job.name).unlink(missing_ok=True)
+        if Path(job.source).parent == self.folder / UPLOADS:
+            Path(job.source).unlink(missing_ok=True)
+
+    def _write_jobs(self, jobs: Iterable[Job]) -> None:
+        _write(self.folder / "fleet.json", {"version": VERSION, "jobs": [asdict(job) for job in jobs]})
 
     def state(self, name: str) -> State:
         """The state of a job; waiting if nothing is known of it."""

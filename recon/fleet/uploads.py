@@ -19,11 +19,11 @@ from typing import Self
 from recon.core.errors import OutputError, SettingsError, SourceError
 from recon.core.files import make_folder, sync_folder
 from recon.fleet.listing import map_name, sources_in
-from recon.fleet.store import FleetStore, Job
+from recon.fleet.store import UPLOADS, FleetStore, Job
 from recon.sources import open_source
 from recon.sources.kinds import VIDEO_SUFFIXES
 
-FOLDER, COMING = "uploads", ".coming-"
+COMING = ".coming-"
 LONGEST_NAME = 100  # bytes
 # Of FFmpeg. Others are lists of files and addresses, which it would read as well.
 FORMATS = "asf,avi,dv,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,ogg,webm,yuv4mpegpipe"
@@ -35,8 +35,9 @@ class Uploads:
     def __init__(self, store: FleetStore, options: Sequence[str] = ()) -> None:
         """Bring the store up to date with what has been received. Raises MapError and OutputError."""
         self._store, self._options = store, tuple(options)
-        self._folder = store.folder / FOLDER
-        self._new, self._taking = SimpleQueue[Job](), Lock()
+        self._folder = store.folder / UPLOADS
+        self._new = SimpleQueue[Job]()
+        self.changing = Lock()  # held by whoever changes the list of the store while this is in use
         make_folder(self._folder)
         for unfinished in self._folder.glob(f"{COMING}*"):
             unfinished.unlink()
@@ -59,7 +60,7 @@ class Uploads:
     def take(self, coming: Path, video: Path) -> Job:
         """Make a received video a source of the store, as ``video``. Raises NameTakenError, and OutputError."""
         job = self._job(video)
-        with self._taking:
+        with self.changing:
             self._require_free(job.name)  # another video of this name may have come meanwhile
             coming.rename(video)
             sync_folder(video.parent)

@@ -29,7 +29,6 @@ BEAT_SECONDS = 5.0
 PATIENCE = 30.0  # seconds that an interrupted program gets to finish its chunk
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 SUCCESS, INCOMPLETE, FAULT = 0, 1, 2  # exit codes, see ``cli.main``
-ENDED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 PROGRAM = (sys.executable, "-m", "cli")
 
 
@@ -40,6 +39,8 @@ def work(folder: Path, job: Job, retries: int, program: Sequence[str] = PROGRAM)
     program finish its chunk, and raises KeyboardInterrupt.
     """
     store = FleetStore(folder)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # from a shell that began the fleet in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         state = store.state(job.name)
         if store.is_done(job.name):
@@ -119,8 +120,8 @@ def begun(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt a process as Ctrl-C does, and wait until it has written what it has."""
-    process.send_signal(signal.SIGINT)
+    """End a process as SIGTERM does, and wait until it has written what it has. It may ignore Ctrl-C, see ``work``."""
+    process.terminate()
     try:
         process.wait(PATIENCE)
     except subprocess.TimeoutExpired:

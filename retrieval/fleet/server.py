@@ -203,6 +203,14 @@ def application(store: FleetStore, uploads: Uploads, locating: Locating, token: 
         """How far a map is."""
         return _state(store, name)
 
+    @app.delete("/maps/{name}", status_code=204, response_class=Response)
+    async def delete_map(name: str) -> None:
+        """Delete a map that is finished or failed, with its places and its video."""
+        state = await asyncio.to_thread(_state, store, name)
+        if state.phase not in ("done", "failed"):
+            raise HTTPException(409, f"The map {name} is still being made. Delete it once it is done.")
+        await locating.delete(name, uploads.changing)
+
     @app.get("/maps/{name}/files")
     def list_files(name: str) -> dict[str, int]:
         """The files that a finished map exports, with their sizes in bytes."""
@@ -298,6 +306,10 @@ class Locating:
         finally:
             self._asked -= 1
 
+    async def delete(self, name: str, changing: threading.Lock) -> None:
+        """Delete a map with its places. changing: the lock of the store's list. HTTPException while maps are merged."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._delete, name, changing)
+
     def __enter__(self) -> Self:
         return self
 
@@ -314,6 +326,13 @@ class Locating:
         if found.location is None:
             return PhotoLocation(None, None, located=False, reason="no map looks like it")
         return PhotoLocation(found.map, group, **content_of(found.location))
+
+    def _delete(self, name: str, changing: threading.Lock) -> None:
+        try:
+            with changing:
+                self._workers.call("geometry", "retrieval.fleet.merge:delete_maps", self._store.folder, [name])
+        except OutputError as error:
+            raise HTTPException(409, "The maps are being merged. Delete it later.") from error
 
     def _opened(self) -> Kept:
         """The localiser for the maps as they were merged last."""

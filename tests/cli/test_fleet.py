@@ -85,6 +85,20 @@ def test_nothing_is_merged_or_located_without_maps(recon: Recon, photos: Path, t
     assert "no place store yet. Make it: recon fleet merge" in outcome.err
 
 
+def test_maps_are_deleted_by_name(recon: Recon, tmp_path: Path) -> None:
+    store = FleetStore(tmp_path)
+    store.extend([Job(name, "run", name) for name in ("a", "b", "c")])
+    store.write_state("a", State("failed", 1, sentence="It is blank."))
+    refused = recon("fleet", "delete", str(tmp_path), "a", "d")
+    assert (refused.code, len(store.jobs())) == (2, 3)
+    assert f"{tmp_path} has no map d. recon fleet status {tmp_path} lists all." in refused.err
+    outcome = recon("fleet", "delete", str(tmp_path), "a", "b")
+    assert (outcome.code, outcome.out) == (0, "Deleted a, b. 0 finished maps are left.\n")
+    assert store.jobs() == (Job("c", "run", "c"),)
+    assert "is no store of a fleet" in recon("fleet", "delete", str(tmp_path / "none"), "a").err
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_server_ends_with_sigterm_and_loses_nothing(tmp_path: Path) -> None:
     """The whole program: Ray maps a video that was sent, until it is told to end."""
     folder = tmp_path / "store"

@@ -20,10 +20,13 @@ from recon.lab.synthetic.look_alikes import redecorated
 from recon.mapping.joining import DEVIATIONS
 from recon.store import report
 from recon.store.map import MapStore, ReconstructedMap, move_map, open_map
+from recon.store.merged import numbered
 from retrieval import compare as comparing
+from retrieval import meetings
 from retrieval import merge as merging
 from retrieval.compare import compare_maps
-from retrieval.merge import Merged, merge
+from retrieval.meetings import find_meetings
+from retrieval.merge import Merged, merge, place_maps
 from tests.retrieval.maps import MAP_FROM_ROOM, make_room_map, sample_frame, store_map, true_pose
 from tests.retrieval.scenes import WIDTH
 
@@ -76,6 +79,19 @@ def test_maps_that_meet_are_one_and_others_are_named(folder: Path, merged: Merge
         assert np.median(ratio) == pytest.approx(1, abs=0.01)
         assert np.median(np.abs(ratio - 1)) < 0.01
     assert len(made.points.positions) > 200
+
+
+def test_parts_of_a_video_meet_where_they_share_three_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie within one window, which lets one pair stand for all others."""
+    maps = [
+        make_room_map(tmp_path / "first", (3, 4, 5, 6), MAP_FROM_ROOM),
+        make_room_map(tmp_path / "second", (4, 5, 6, 7), OTHER_FROM_ROOM),
+    ]
+    members = numbered([(one, Sim3.identity()) for one in maps])
+    poses = place_maps(maps, find_meetings(members, lambda event: None))
+    assert poses[1].isclose(MAP_FROM_ROOM @ OTHER_FROM_ROOM.inverse(), atol=0.1)
+    monkeypatch.setattr(meetings, "SAME", 2.0)
+    assert len(place_maps(maps, find_meetings(members, lambda event: None))) == 1
 
 
 def test_the_merged_map_is_whole_and_says_where_it_comes_from(folder: Path, merged: Merged) -> None:

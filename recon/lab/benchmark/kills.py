@@ -93,7 +93,7 @@ class Trial:
     def __init__(self, images: Path, out: Path, seed: int) -> None:
         self._out = out
         self._first, self._second = (
-            _link(images, chosen, out / name) for name, chosen in (("first", FIRST), ("second", SECOND))
+            linked(images, chosen, out / name) for name, chosen in (("first", FIRST), ("second", SECOND))
         )
         self._chance = np.random.default_rng(seed)
         self.tally = Tally()
@@ -243,8 +243,8 @@ def _contents(folder: Path) -> dict[str, str]:
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in named.items()}
 
 
-def _link(images: Path, indices: range, folder: Path) -> Path:
-    """A folder with some of the images, as they are named."""
+def linked(images: Path, indices: range, folder: Path) -> Path:
+    """A new folder with some of the images, as they are named."""
     make_folder(folder)
     paths = sorted(images.iterdir())
     for index in indices:

@@ -28,13 +28,14 @@ if "crash" in source and len(tries.read_text()) <= int(source[-1]):
         Ledger(out).replace("parts", [{"first": 0, "start": 0.0, "source": source, "settings": {}}])
     os.kill(os.getpid(), signal.SIGKILL)
 if "slow" in source and "--resume" not in sys.argv:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     (out / "map").mkdir(parents=True)
     Ledger(out).replace("parts", [{"first": 0, "start": 0.0, "source": source, "settings": {}}])
     (out / "begun").touch()
     try:
         time.sleep(60)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(143)
 if out.is_dir() and any(out.iterdir()) and "--resume" not in sys.argv:
     print("recon: it is not empty")
     sys.exit(2)

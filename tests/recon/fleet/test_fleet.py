@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -18,13 +21,13 @@ import pytest
 from PIL import Image
 from ray import cluster_utils
 
-from recon.core.errors import MapError, SettingsError, SourceError
+from recon.core.errors import MapError, OutputError, SettingsError, SourceError
 from recon.fleet import cutting
 from recon.fleet import store as stores
 from recon.fleet.cutting import cut, jobs_of
 from recon.fleet.driver import Driver, Need
 from recon.fleet.listing import Listed, read_list
-from recon.fleet.ray_cluster import RayCluster
+from recon.fleet.ray_cluster import PER_CPU, RayCluster, cluster_map
 from recon.fleet.store import FleetStore, Job, State
 from recon.fleet.work import command_of, work
 from recon.sources import open_source
@@ -117,6 +120,48 @@ def test_a_store_keeps_its_jobs_and_refuses_to_mix_them(store: FleetStore) -> No
         store.jobs()
 
 
+def test_a_deleted_map_leaves_nothing(store: FleetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = ("whole.part001", "whole.part002")
+    uploaded = store.folder / "uploads" / "sent.mp4"
+    jobs = [
+        *(Job(name, "run", name, part=True) for name in parts),
+        Job("whole", "merge", "w", needs=parts),
+        Job("sent", "run", str(uploaded)),
+        *jobs_named("kept"),
+    ]
+    store.extend(jobs)
+    for path in (uploaded, store.folder / "parts" / "whole" / "001"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    for job in jobs:
+        assert work(store.folder, job, 0, PROGRAM).phase == "done"
+    for name in ("unknown", parts[0]):
+        with pytest.raises(MapError, match=f"has no map {name}"):
+            store.delete(["sent", name])
+    assert store.finished_maps().keys() == {"whole", "sent", "kept"}
+
+    real = shutil.rmtree
+
+    def killed(folder: Path, **options: bool) -> None:
+        if options:
+            return real(folder, **options)
+        raise OSError(5, "a kill")
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(OutputError, match="cannot be changed: a kill"):
+        store.delete(["whole", "sent"])
+    monkeypatch.undo()
+    assert store.finished_maps().keys() == {"sent", "kept"}
+    assert store.state("whole") == State()  # still to be made, if nobody deletes the rest
+    store.delete(["whole", "sent"])
+    assert store.jobs() == tuple(jobs_named("kept"))
+    left = sorted(path.relative_to(store.folder).as_posix() for path in store.folder.rglob("*") if path.is_file())
+    assert [path for path in left if not path.startswith("maps/kept/") and not path.endswith(".tries")] == [
+        "fleet.json", "logs/kept.txt", "states/kept.json"
+    ]  # fmt: skip
+    assert store.finished_maps().keys() == {"kept"}
+
+
 def test_work_is_tried_again_only_where_that_may_help(store: FleetStore) -> None:
     store.extend(jobs_named("good", "bad", "crash2", "crash9", "resumable-crash1"))
     assert work(store.folder, store.jobs()[0], 2, PROGRAM).phase == "done"
@@ -138,9 +183,12 @@ def test_work_is_tried_again_only_where_that_may_help(store: FleetStore) -> None
     assert [store.state(job.name).phase for job in store.jobs()] == ["done", "waiting", "done", "waiting", "done"]
 
 
+@pytest.mark.parametrize("before", [signal.default_int_handler, signal.SIG_IGN])
 def test_an_interrupted_job_goes_on_later_and_a_lost_one_is_told(
-    store: FleetStore, monkeypatch: pytest.MonkeyPatch
+    before: Any, store: FleetStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """before: what became of Ctrl-C where the fleet was begun; shells ignore it for background jobs."""
+    signal.signal(signal.SIGINT, before)
     (slow,) = store.extend(jobs_named("slow"))
 
     def interrupt() -> None:
@@ -151,6 +199,7 @@ def test_an_interrupted_job_goes_on_later_and_a_lost_one_is_told(
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         work(store.folder, slow, 0, PROGRAM)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert (store.state("slow").phase, store.state("slow").attempts) == ("waiting", 0)
     assert work(store.folder, slow, 0, PROGRAM).phase == "done"
     store.write_state("slow", State("running", seen=time.time()))
@@ -293,3 +342,33 @@ def test_ray_gives_the_job_of_a_killed_worker_to_another_one(store: FleetStore) 
     assert told["slow"].attempts == 2
     assert told["bad"].sentence == "There is nothing to see."
     assert store.finished_maps().keys() == {"slow", "good", "better"}
+
+
+def square(asked: tuple[Path, int]) -> int:
+    """Kills its worker the first time it is called with 3, and fails with 9."""
+    killed, number = asked
+    if number == 9:
+        raise MapError("Nine is too much.")
+    if number == 3 and not killed.exists():
+        killed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.1 if number % 2 else 0.3)  # so that later calls end earlier
+    return number**2
+
+
+def test_a_cluster_maps_as_one_process_does(tmp_path: Path) -> None:
+    asked = list[int]()
+
+    def numbers(most: int) -> Iterator[tuple[Path, int]]:
+        for number in range(most):
+            asked.append(number)
+            yield tmp_path / "killed", number
+
+    with cluster_map("local", Need(1, 1 << 50)) as mapped:
+        answers = mapped(square, numbers(9))
+        assert next(answers) == 0
+        assert len(asked) <= PER_CPU * max(1, os.cpu_count() or 1)
+        assert list(answers) == [number**2 for number in range(1, 9)]
+        assert (tmp_path / "killed").exists()
+        with pytest.raises(MapError, match=r"^Nine is too much\.$"):
+            list(mapped(square, numbers(20)))

@@ -18,8 +18,10 @@ from recon.core.errors import SettingsError
 from recon.core.types import SparsePoints
 from recon.fleet.store import FleetStore, Job, State
 from recon.fleet.uploads import NameTakenError, Uploads
+from recon.store.lock import sole_writer
 from recon.store.map import MapStore
 from retrieval.fleet import server
+from retrieval.fleet.merge import LOCKED
 from retrieval.fleet.server import serve, token_of
 from tests.cases.videos import Track, write_video
 from tests.retrieval.fleet.http import Client
@@ -74,6 +76,22 @@ def test_a_video_becomes_a_source_and_a_restart_knows_it(
     assert Uploads(store, ("--size", "320")).jobs == (job,)
     assert [file.name for file in (store.folder / "uploads").iterdir()] == ["a_walk.mp4"]
     assert Uploads(store, ("--fps", "2")).jobs == (job,)  # other options are for other videos
+
+
+def test_a_map_is_deleted_once_it_is_made(client: Client, store: FleetStore, uploads: Uploads, video: bytes) -> None:
+    assert client.ask("PUT", "/videos/walk.mp4", video)[0] == 201
+    status, answer = client.ask("DELETE", "/maps/walk")
+    assert (status, answer["detail"]) == (409, "The map walk is still being made. Delete it once it is done.")
+    store.write_state("walk", State("failed", 1, sentence="It is blank."))
+    with sole_writer(store.folder / LOCKED, "recon fleet merge"):
+        status, answer = client.ask("DELETE", "/maps/walk")
+    assert (status, answer["detail"]) == (409, "The maps are being merged. Delete it later.")
+    assert (store.folder / "uploads" / "walk.mp4").exists()
+    assert replace(client, token="wrong").ask("DELETE", "/maps/walk")[0] == 401
+    assert client.ask("DELETE", "/maps/walk") == (204, b"")
+    assert client.ask("DELETE", "/maps/walk") == (404, {"detail": "There is no map walk."})
+    assert Uploads(store).jobs == ()
+    assert client.ask("PUT", "/videos/walk.mp4", video)[0] == 201  # the name is free
 
 
 @pytest.mark.parametrize(
