@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retrieval.fleet.merge import FleetMerged
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Map many sources: run, status, merge, locate, delete, serve."
+    no_args_is_help=True, rich_markup_mode=None, help="Many sources: run, status, merge, locate, delete, serve."
 )
 FAILED = 1
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, which is part of typer

@@ -294,7 +294,7 @@ def fleet(
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the maps.")],
     images: Annotated[Path, typer.Option(metavar="DIR", help="Images of the sample.")] = ROOT / "data/sample/images",
 ) -> None:
-    """Map twelve sources on three nodes of Ray, and disturb that.
+    """Disturb a fleet of twelve sources on three nodes.
 
     A worker is killed, a node lost, and a source is no video. Exits with 1 if a map is missing or differs from the one
     made alone.

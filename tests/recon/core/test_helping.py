@@ -88,7 +88,7 @@ class Forgets:
         return []
 
 
-def fails(_: object) -> Doubts:
+def fails(*_: object) -> Doubts:
     raise IndexError
 
 
@@ -103,7 +103,7 @@ def test_a_run_outlives_its_listeners_loops_and_doubts(
     assert (found.frames_placed, found.interrupted) == (FRAMES, False)
     np.testing.assert_allclose(*centres_after_alignment(out), atol=2e-3)
     assert len(found.notices) == 4
-    reasons = ("the search for overlays, which failed (TypeError", "doubts, which failed (IndexError)",
+    reasons = ("the search for overlays, which failed (IndexError", "doubts, which failed (IndexError)",
                "the listener Breaks, which failed (OSError: the window is gone)",
                "loops, which failed (MapError: submap_0000.npz is missing)")  # fmt: skip
     assert all(reason in notice for reason, notice in zip(reasons, found.notices, strict=True))

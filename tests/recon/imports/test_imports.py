@@ -183,7 +183,7 @@ def test_a_model_of_other_images_is_refused(models: Path, tmp_path: Path) -> Non
         (lambda content: content["frames"][1]["transform_matrix"][0].__setitem__(3, np.nan), "is not a rotation"),
         (lambda content: content["frames"][1].update(file_path="images/none.jpg"), r"none\.jpg of the model cannot be"),
         (lambda content: content.update(camera_model="EQUIRECTANGULAR"), "camera_model EQUIRECTANGULAR is not known"),
-        (lambda content: content.update(frames=content["frames"][:1]), "has 1 images with a pose; a map needs two"),
+        (lambda content: content.update(frames=content["frames"][:1]), "has 1 image with a pose; a map needs two"),
     ],
 )
 def test_transforms_that_cannot_be_used(models: Path, tmp_path: Path, change: Any, words: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from recon.sfm import verification
 from recon.sfm.database import MatchDatabase
 from recon.sfm.guidance import allowed_matches
-from recon.sfm.matching import Features, SiftMatcher
+from recon.sfm.matching import UNIT, Features, SiftMatcher
 from tests.recon.sfm.conftest import read_frame
 
 INTRINSICS = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
@@ -83,7 +83,7 @@ def test_pairs_that_share_only_an_overlay_have_no_matches(tmp_path: Path) -> Non
 
 
 def test_only_allowed_matches_are_made() -> None:
-    descriptors = np.eye(4, dtype=np.float32)
+    descriptors = np.repeat(91 * np.eye(4, dtype=np.uint8), 32, axis=1)  # nearly UNIT long
     features = Features(np.zeros((4, 4), np.float32), descriptors)
     everything = SiftMatcher().match(features, features)
     assert everything.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
@@ -94,8 +94,8 @@ def test_only_allowed_matches_are_made() -> None:
 
 def random_features(random: np.random.Generator, count: int) -> Features:
     descriptors = np.abs(random.normal(size=(count, 128)))
-    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-    return Features(np.zeros((count, 4), np.float32), descriptors.astype(np.float32))
+    descriptors *= UNIT / np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return Features(np.zeros((count, 4), np.float32), np.round(descriptors).astype(np.uint8))
 
 
 @pytest.mark.parametrize(("counts", "share"), [((300, 200), 0.02), ((50, 60), 0.5), ((2, 3), 1.0), ((5, 4), 0.0)])
@@ -103,15 +103,15 @@ def test_guided_matches_equal_those_of_the_whole_matrix(counts: tuple[int, int],
     random = np.random.default_rng(4)
     for _ in range(10):
         first, second = (random_features(random, count) for count in counts)
-        second.descriptors[:2] = first.descriptors[:2] * 0.98 + 0.02 * second.descriptors[:2]
+        second.descriptors[:2] = np.round(0.98 * first.descriptors[:2] + 0.02 * second.descriptors[:2])
         second.descriptors[1] = second.descriptors[0]  # equally near: neither is distinctive
         allowed = random.random(counts) < share
         assert SiftMatcher().match_guided(first, second, allowed).tolist() == whole_matrix(first, second, allowed)
 
 
 def whole_matrix(first: Features, second: Features, allowed: np.ndarray) -> list[list[int]]:
-    similarity = np.where(allowed, first.descriptors @ second.descriptors.T, -1.0)
-    angles = np.arccos(np.clip(similarity, -1, 1))
+    products = first.descriptors.astype(np.float64) @ second.descriptors.T
+    angles = np.arccos(np.clip(np.where(allowed, products / UNIT**2, -1), -1, 1))
     found = []
     for row, to_others in enumerate(angles):
         nearest, next_angle = np.argsort(to_others, kind="stable")[0], np.sort(to_others)[1]

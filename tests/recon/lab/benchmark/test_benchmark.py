@@ -74,9 +74,9 @@ def test_results_contain_what_is_needed_to_compare_them(measured: SetResult, tmp
 def test_a_program_that_fails_is_a_result(data: Path, tmp_path: Path) -> None:
     broken = BenchmarkSet("broken", Path("broken"), Requirement())
     result = measure_set(broken, data, tmp_path, tell=lambda _: None)
-    assert "None of the 1 images can be opened" in result.pipeline[0].failure
+    assert "The image cannot be opened" in result.pipeline[0].failure
     assert result.shortfalls == (result.pipeline[0].failure,)
-    assert "| failed: exit code 2: recon: None of the 1 images" in to_markdown(
+    assert "| failed: exit code 2: recon: The image cannot be opened" in to_markdown(
         BenchmarkResult(circumstances(), 1, (result,))
     )
 
