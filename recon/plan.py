@@ -53,8 +53,8 @@ RECORDINGS = ("video", "bag")  # kinds of sources whose images the run writes
 # cannot foresee how slowly the camera moves, nor how often a lens that is hard to determine is mapped again.
 START_SECONDS = 7.0
 LOCAL_PAIRS = 11  # pairs of neighbours that a frame is matched in
-VERIFICATION = 0.4  # of a match
-REGISTRATION_OF_FRAME = 24  # matches' worth of registration and adjustment in the chunk, cloud and files
+PAIR = 1.0  # matches' worth of a pair with its verification, in integers; 1.5 where the processor has none (VNNI)
+REGISTRATION_OF_FRAME = 16  # matches' worth of registration and adjustment in the chunk, cloud and files
 CONTEXT_OF_FRAME = 2  # matches' worth of loops, and of mapping the frames before a chunk together with it
 ADJUSTMENT_OF_FRAME = 10  # matches' worth of the joint adjustment, up to ADJUSTED_FRAMES
 PLANES_OF_FRAME = 75  # 48 planes at half size; the search and the check at full size cost as much as 27 more
@@ -248,7 +248,7 @@ def _chunk_seconds(frames: int, chunks: int, settings: RunSettings, probe: Probe
     """Seconds until all chunks are placed. Overlaps are swept twice."""
     pairs = frames * min(LOCAL_PAIRS, (frames - 1) / 2)
     mapping = REGISTRATION_OF_FRAME + (CONTEXT_OF_FRAME if chunks > 1 else 0)
-    placing = frames * (probe.detect + probe.match * mapping) + _matching_seconds(pairs, probe, processors)
+    placing = frames * (probe.detect / processors + probe.match * mapping) + _matching_seconds(pairs, probe, processors)
     swept = frames + max(0, chunks - 1) * settings.overlap
     if QUALITIES[settings.quality].propagates:
         swept = round(COMPUTED * swept)
@@ -270,7 +270,7 @@ def _joint_seconds(frames: int, probe: Probe, processors: int) -> float:
 
 
 def _matching_seconds(pairs: float, probe: Probe, processors: int) -> float:
-    return pairs * probe.match * (1 + VERIFICATION) / processors
+    return pairs * probe.match * PAIR / processors
 
 
 def run_probe(working: tuple[int, int], quality: Quality = QUALITIES["normal"]) -> Probe:
