@@ -8,7 +8,7 @@ import numpy as np
 import pycolmap
 
 from recon.core.similarity import Array
-from recon.core.types import Camera
+from recon.core.types import Camera, Mount
 
 
 def colmap_camera(camera: Camera, camera_id: int = 1) -> pycolmap.Camera:
@@ -16,6 +16,30 @@ def colmap_camera(camera: Camera, camera_id: int = 1) -> pycolmap.Camera:
     return pycolmap.Camera(
         model=camera.model, width=camera.width, height=camera.height, params=list(camera.params), camera_id=camera_id
     )
+
+
+def colmap_rigs(mounts: Mapping[int, Mount | None], unit: float = 1.0) -> dict[int, pycolmap.Rig]:
+    """COLMAP's rig of every camera, by the camera's id; that of one without a mount has only this camera.
+
+    A rig has the id of its first camera, the reference. unit: length of the rig file over the same one in the model.
+    """
+    rigs: dict[str | int, pycolmap.Rig] = {}
+    references: dict[str, Mount] = {}
+    found = {}
+    for camera_id, mount in sorted(mounts.items()):
+        name = mount.rig if mount else camera_id
+        sensor = pycolmap.sensor_t(type=pycolmap.SensorType.CAMERA, id=camera_id)
+        if mount and name in rigs:
+            pose = mount.cam_from(references[mount.rig])
+            pose[:3, 3] /= unit
+            rigs[name].add_sensor(sensor, pycolmap.Rigid3d(pose[:3]))
+        else:
+            rigs[name] = pycolmap.Rig(rig_id=camera_id)
+            rigs[name].add_ref_sensor(sensor)
+            if mount:
+                references[mount.rig] = mount
+        found[camera_id] = rigs[name]
+    return found
 
 
 def rigid_matrix(pose: pycolmap.Rigid3d) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -16,12 +16,21 @@ def rig_scale(centres: Mapping[int, Array], mounts: Mapping[int, Mount]) -> floa
     """
     shots: dict[int, list[int]] = {}
     for index in centres.keys() & mounts.keys():
-        shots.setdefault(index - mounts[index].number, []).append(index)
+        shots.setdefault(mounts[index].shot_of(index), []).append(index)
     ratios = []
     for indices in shots.values():
         wanted = np.array([np.linalg.inv(mounts[index].cam_from_rig)[:3, 3] for index in indices])
         found = np.array([centres[index] for index in indices])
-        spread, own = (float(np.linalg.norm(both - both.mean(axis=0))) for both in (wanted, found))
-        if spread > SAME_CENTRE and own > 0:
-            ratios.append(spread / own)
+        if spread(wanted) > SAME_CENTRE and spread(found) > 0:
+            ratios.append(spread(wanted) / spread(found))
     return float(np.median(ratios)) if ratios else None
+
+
+def spread(points: Array) -> float:
+    """The size of a group of points (n, 3)."""
+    return float(np.linalg.norm(points - points.mean(axis=0)))
+
+
+def frames_of_shot(mounts: Iterable[Mount]) -> int:
+    """The most frames that rigs with these cameras take together; 1 without any."""
+    return max((mount.count for mount in mounts), default=1)

@@ -98,6 +98,14 @@ class Mount:
         pose[:3, :3], pose[:3, 3] = np.reshape(self.rotation, (3, 3)), self.translation
         return pose
 
+    def cam_from(self, other: Mount) -> Array:
+        """The rigid transform (4, 4) from another camera of the rig to this one."""
+        return np.asarray(self.cam_from_rig @ np.linalg.inv(other.cam_from_rig))
+
+    def shot_of(self, frame_index: int) -> int:
+        """The first frame of the shot in which this camera took a frame, by index."""
+        return frame_index - self.number
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -126,7 +134,7 @@ class Frame:
     @property
     def shot(self) -> int:
         """The index of the first frame that was taken together with this one; its own without a rig."""
-        return self.index - self.mount.number if self.mount else self.index
+        return self.mount.shot_of(self.index) if self.mount else self.index
 
 
 @dataclass(frozen=True, eq=False)

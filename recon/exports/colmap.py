@@ -13,7 +13,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from recon.core.cameras import colmap_camera
+from recon.core.cameras import colmap_camera, colmap_rigs
 from recon.core.errors import OutputError
 from recon.core.rigs import rig_scale
 from recon.core.similarity import Array
@@ -74,7 +74,8 @@ def colmap_model(reconstruction: ReconstructedMap) -> pycolmap.Reconstruction:
     camera_ids = {sensor: number for number, sensor in enumerate(dict.fromkeys(sensors.values()), start=1)}
     for (camera, _), camera_id in camera_ids.items():
         model.add_camera(colmap_camera(camera, camera_id))
-    rigs = _rigs(reconstruction, mounts, {index: camera_ids[sensor] for index, sensor in sensors.items()})
+    unit = rig_scale(_centres(reconstruction), mounts) or 1.0
+    rigs = colmap_rigs({camera_ids[sensor]: mounts.get(index) for index, sensor in sensors.items()}, unit)
     for rig in {rig.rig_id: rig for rig in rigs.values()}.values():
         model.add_rig(rig)
     rows, none = reconstruction.points.rows_by_frame(), np.zeros(0, dtype=np.int64)
@@ -83,7 +84,7 @@ def colmap_model(reconstruction: ReconstructedMap) -> pycolmap.Reconstruction:
     shots: dict[int, list[PlacedFrame]] = {}
     for frame in reconstruction.frames:
         mount = mounts.get(frame.index)
-        shots.setdefault(frame.index - mount.number if mount else frame.index, []).append(frame)
+        shots.setdefault(mount.shot_of(frame.index) if mount else frame.index, []).append(frame)
     for shot in shots.values():
         images = [
             pycolmap.Image(
@@ -94,7 +95,7 @@ def colmap_model(reconstruction: ReconstructedMap) -> pycolmap.Reconstruction:
             )
             for frame in shot
         ]
-        _add_shot(model, rigs[shot[0].index], images, shot[0])
+        _add_shot(model, rigs[images[0].camera_id], images, shot[0])
     _add_points(model, reconstruction, observations)
     model.update_point_3d_errors()
     return model
@@ -111,17 +112,17 @@ def _mounts(reconstruction: ReconstructedMap) -> dict[int, Mount]:
     unit = rig_scale(_centres(reconstruction), mounts) or 1.0
     first: dict[int, int] = {}
     for index in sorted(placed):
-        first.setdefault(index - mounts[index].number, index)
+        first.setdefault(mounts[index].shot_of(index), index)
     wrong = set()
     for index, frame in placed.items():
-        shot = index - mounts[index].number
+        shot = mounts[index].shot_of(index)
         reference = first[shot]
-        expected = mounts[index].cam_from_rig @ np.linalg.inv(mounts[reference].cam_from_rig)
+        expected = mounts[index].cam_from(mounts[reference])
         found = frame.cam_from_world @ np.linalg.inv(placed[reference].cam_from_world)
         found[:3, 3] *= unit
         if not np.allclose(found, expected, atol=RIGID):
             wrong.add(shot)
-    return {index: mounts[index] for index in placed if index - mounts[index].number not in wrong}
+    return {index: mounts[index] for index in placed if mounts[index].shot_of(index) not in wrong}
 
 
 def _centres(reconstruction: ReconstructedMap) -> dict[int, Array]:
@@ -132,31 +133,6 @@ def _sensor(frame: PlacedFrame, mounts: Mapping[int, Mount]) -> tuple[Camera, tu
     """What tells cameras apart: equal lenses are one, but for those of a rig."""
     mount = mounts.get(frame.index)
     return frame.camera, (mount.rig, mount.number) if mount else None
-
-
-def _rigs(
-    reconstruction: ReconstructedMap, mounts: Mapping[int, Mount], camera_ids: Mapping[int, int]
-) -> dict[int, pycolmap.Rig]:
-    """The rig of each frame, in the map's unit; a camera of its own is a rig of its own."""
-    unit = rig_scale(_centres(reconstruction), mounts) or 1.0
-    rigs: dict[str | int, pycolmap.Rig] = {}
-    references: dict[str, Mount] = {}
-    found = {}
-    for index, camera_id in sorted(camera_ids.items(), key=lambda item: (item[1], item[0])):
-        mount = mounts.get(index)
-        name = mount.rig if mount else camera_id
-        sensor = pycolmap.sensor_t(type=pycolmap.SensorType.CAMERA, id=camera_id)
-        if name not in rigs:
-            rigs[name] = pycolmap.Rig(rig_id=len(rigs) + 1)
-            rigs[name].add_ref_sensor(sensor)
-            if mount:
-                references[mount.rig] = mount
-        elif mount and not rigs[name].has_sensor(sensor):
-            pose = mount.cam_from_rig @ np.linalg.inv(references[mount.rig].cam_from_rig)
-            pose[:3, 3] /= unit
-            rigs[name].add_sensor(sensor, pycolmap.Rigid3d(pose[:3]))
-        found[index] = rigs[name]
-    return found
 
 
 def _add_shot(

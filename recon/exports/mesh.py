@@ -12,9 +12,8 @@ import numpy as np
 
 from recon.core.errors import OutputError
 from recon.core.files import write_atomically
-from recon.core.similarity import Array
 from recon.exports.cleaning import PosedGeometry, own_depth, surfaces, survey
-from recon.exports.ply import COLOUR, NORMAL, POSITION, properties
+from recon.exports.ply import COLOUR, NORMAL, POSITION, linear, properties
 from recon.settings import CloudSettings
 from recon.store.map import ReconstructedMap
 
@@ -125,7 +124,7 @@ def _glb(mesh: open3d.geometry.TriangleMesh, unit: str) -> bytes:
     """A binary glTF 2.0 file of one mesh. Its colours are linear. unit: noted with the file."""
     positions = (np.asarray(mesh.vertices) * GLTF_FROM_WORLD).astype("<f4")
     normals = (np.asarray(mesh.vertex_normals) * GLTF_FROM_WORLD).astype("<f4")
-    colours = _linear(np.asarray(mesh.vertex_colors)).astype("<f4")
+    colours = linear(np.asarray(mesh.vertex_colors)).astype("<f4")
     indices = np.asarray(mesh.triangles).astype("<u4")
     parts = [array.tobytes() for array in (positions, normals, colours, indices)]
     starts = [sum(map(len, parts[:number])) for number in range(len(parts))]
@@ -159,11 +158,6 @@ def _glb(mesh: open3d.geometry.TriangleMesh, unit: str) -> bytes:
 def _glb_chunk(kind: int, content: bytes, padding: bytes) -> bytes:
     content += padding * (-len(content) % 4)
     return struct.pack("<II", len(content), kind) + content
-
-
-def _linear(colours: Array) -> Array:
-    """Linear colours (n, 3) in 0..1 from sRGB colours in 0..1 (IEC 61966-2-1)."""
-    return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
 
 
 WRITERS: dict[str, Callable[[open3d.geometry.TriangleMesh, str], bytes]] = {".ply": _ply, ".glb": _glb}

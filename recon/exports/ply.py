@@ -231,3 +231,8 @@ def _vertices(points: CloudPoints) -> NDArray[np.void]:
     vertices["red"], vertices["green"], vertices["blue"] = np.round(points.colours).astype(np.uint8).T
     vertices["confidence"] = points.confidence
     return vertices
+
+
+def linear(colours: Array) -> Array:
+    """Linear colours (n, 3) in 0..1 from sRGB colours in 0..1 (IEC 61966-2-1)."""
+    return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)

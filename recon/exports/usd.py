@@ -18,7 +18,7 @@ from recon.core.errors import MapError, OutputError
 from recon.core.files import write_atomically
 from recon.core.similarity import Array
 from recon.core.types import PlacedFrame
-from recon.exports.ply import mapped_vertices, write_ply
+from recon.exports.ply import linear, mapped_vertices, write_ply
 from recon.settings import CloudSettings
 from recon.store.map import ReconstructedMap
 
@@ -160,7 +160,7 @@ def _positions(vertices: NDArray[np.void]) -> Array:
 def _linear_colours(vertices: NDArray[np.void]) -> Array:
     """Colours (n, 3) in 0..1, linear as USD has them."""
     encoded = np.stack([vertices[name] for name in ("red", "green", "blue")], axis=1) / 255.0
-    return np.where(encoded > 0.04045, ((encoded + 0.055) / 1.055) ** 2.4, encoded / 12.92)
+    return linear(encoded)
 
 
 def _width(vertices: NDArray[np.void], extent: float) -> float:

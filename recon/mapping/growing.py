@@ -9,7 +9,7 @@ from typing import Protocol
 from recon.core.announcer import Announcer
 from recon.core.events import ChunkReconstructed, LoopClosed, Notice, PosesCorrected
 from recon.core.places import LoopRecord, PlaceRecogniser
-from recon.core.rigs import rig_scale
+from recon.core.rigs import frames_of_shot, rig_scale
 from recon.core.similarity import Sim3
 from recon.core.stopwatch import stage
 from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, Mount, PlacedFrame, SparsePoints, Submap
@@ -111,8 +111,7 @@ class GrowingMap:
 
     @property
     def _views(self) -> int:
-        """How many frames a rig takes in a shot."""
-        return max((mount.count for mount in self._mounts.values()), default=1)
+        return frames_of_shot(self._mounts.values())
 
     def examine(self) -> tuple[str, ...]:
         """Why to doubt the settled map. Raises InsaneMapError if it is certainly wrong."""

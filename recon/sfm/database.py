@@ -20,7 +20,9 @@ import pycolmap
 from numpy.typing import NDArray
 
 from recon.core.beside import beside
+from recon.core.cameras import colmap_rigs
 from recon.core.errors import MapError, OutputError
+from recon.core.rigs import frames_of_shot
 from recon.core.stopwatch import stage
 from recon.core.types import SAME_CENTRE, Camera, CameraModel, Frame, Mount, SparseModel
 from recon.sfm.matching import AnyMatcher, Features, GuidedMatcher, ImageMatcher, Matcher, Pair
@@ -139,7 +141,7 @@ class MatchDatabase:
     @property
     def views(self) -> int:
         """The most frames that were taken together."""
-        return max((mount.count for mount in self.mounts.values()), default=1)
+        return frames_of_shot(self.mounts.values())
 
     def by_shot(self, model: SparseModel) -> SparseModel:
         """The model with one frame for every shot: the first, which sees the points that any of them sees."""
@@ -197,8 +199,7 @@ class MatchDatabase:
             return True
         first, second = (self._frames[index].mount for index in pair)
         assert first and second
-        second_from_first = second.cam_from_rig @ np.linalg.inv(first.cam_from_rig)
-        return bool(np.abs(second_from_first[:3, 3]).max() > SAME_CENTRE)
+        return bool(np.abs(second.cam_from(first)[:3, 3]).max() > SAME_CENTRE)
 
     def shot_to_begin_with(self, frame_indices: Iterable[int]) -> dict[int, NDArray[np.float64]]:
         """cam_from_rig (4, 4) of the frames of the shot that match each other best; none without parallax in shots."""
@@ -572,8 +573,8 @@ class MatchDatabase:
         for number, camera in sorted(cameras.items()):
             camera.camera_id = number
             cache.add_camera(camera)
-        rigs, rig_of = self._rigs(lens_of, cameras)
-        for rig in rigs:
+        rigs = colmap_rigs({number: self._frames[index].mount for index, number in lens_of.items()})
+        for rig in {rig.rig_id: rig for rig in rigs.values()}.values():
             cache.add_rig(rig)
         new_rows = {}
         shots: dict[int, pycolmap.Frame] = {}
@@ -583,7 +584,7 @@ class MatchDatabase:
             new_rows[index][kept] = np.arange(len(kept))
             image = pycolmap.Image(image_name(index), positions[kept], lens_of[index], image_id(index))
             shot = shots.setdefault(
-                self.shot(index), pycolmap.Frame(frame_id=image_id(index), rig_id=rig_of[lens_of[index]])
+                self.shot(index), pycolmap.Frame(frame_id=image_id(index), rig_id=rigs[lens_of[index]].rig_id)
             )
             shot.add_data_id(image.data_id)
             image.frame_id = shot.frame_id
@@ -598,27 +599,6 @@ class MatchDatabase:
             cache.correspondence_graph.add_two_view_geometry(image_id(pair[0]), image_id(pair[1]), geometry)
         cache.correspondence_graph.finalize()
         return cache
-
-    def _rigs(
-        self, lens_of: Mapping[int, int], cameras: Mapping[int, pycolmap.Camera]
-    ) -> tuple[list[pycolmap.Rig], dict[int, int]]:
-        """The rigs of frames with these lenses, and the id of the rig of each lens; its first lens is the reference."""
-        owners = {number: index for index, number in lens_of.items()}
-        rigs: dict[str | int, pycolmap.Rig] = {}
-        references: dict[str, Mount] = {}
-        rig_of = {}
-        for number, index in sorted(owners.items()):
-            mount, sensor = self._frames[index].mount, cameras[number].sensor_id
-            name = mount.rig if mount else number
-            if mount and name in rigs:
-                rigs[name].add_sensor(sensor, _sensor_from_reference(references[mount.rig], mount))
-            else:
-                rigs[name] = pycolmap.Rig(rig_id=number)
-                rigs[name].add_ref_sensor(sensor)
-                if mount:
-                    references[mount.rig] = mount
-            rig_of[number] = rigs[name].rig_id
-        return list(rigs.values()), rig_of
 
     def relative_rotation(self, first: int, second: int) -> NDArray[np.float64] | None:
         """Rotation (3, 3) from camera ``first`` to ``second``, from their matches alone; None if undetermined."""
@@ -725,11 +705,6 @@ def _rig(camera: pycolmap.Camera) -> pycolmap.Rig:
     rig = pycolmap.Rig(rig_id=camera.camera_id)
     rig.add_ref_sensor(camera.sensor_id)
     return rig
-
-
-def _sensor_from_reference(reference: Mount, mount: Mount) -> pycolmap.Rigid3d:
-    """From the axes of one camera of a rig to those of another."""
-    return pycolmap.Rigid3d((mount.cam_from_rig @ np.linalg.inv(reference.cam_from_rig))[:3])
 
 
 def _rig_frame(image: pycolmap.Image) -> pycolmap.Frame:

@@ -264,7 +264,10 @@ class StructureFromMotion:
         """The poses in the unit in which the distances between the cameras of a rig are known."""
         centres = {index: -pose[:3, :3].T @ pose[:3, 3] for index, pose in cam_from_world.items()}
         unit = rig_scale(centres, self.database.mounts)
-        return {index: scaled(pose, unit) for index, pose in cam_from_world.items()} if unit else cam_from_world
+        if not unit:
+            return cam_from_world
+        longer = np.array([1, 1, 1, unit])  # times the columns of a pose
+        return {index: pose * longer for index, pose in cam_from_world.items()}
 
     def _doubt_tears(self, model: SparseModel) -> None:
         """Say so if the map contradicts the matches of images that follow each other."""
@@ -531,11 +534,6 @@ class StructureFromMotion:
         if all(np.allclose(model.cam_from_model[index], frame.cam_from_chunk) for index, frame in shared.items()):
             return shared
         return {}
-
-
-def scaled(pose: Array, unit: float) -> Array:
-    """A rigid pose (4, 4) with lengths ``unit`` times as long."""
-    return np.asarray(np.diag([unit, unit, unit, 1]) @ pose @ np.diag([1 / unit, 1 / unit, 1 / unit, 1]))
 
 
 def weakest_link(model: SparseModel) -> int:

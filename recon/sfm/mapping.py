@@ -9,6 +9,7 @@ import numpy as np
 import pycolmap
 
 from recon.core.cameras import rigid_matrix
+from recon.core.rigs import spread
 from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import CAMERA_MODELS, Camera, SparseModel, SparsePoints
@@ -113,8 +114,7 @@ def restore_scale(model: pycolmap.Reconstruction, start: dict[int, Array]) -> No
     found = np.array([image.projection_center() for image in images if image.has_pose])
     wanted = np.array([np.linalg.inv(pose)[:3, 3] for pose in start.values()])
     if len(found) == len(wanted):
-        ratio = np.linalg.norm(wanted - wanted.mean(axis=0)) / np.linalg.norm(found - found.mean(axis=0))
-        model.transform(pycolmap.Sim3d(ratio, pycolmap.Rotation3d(), np.zeros(3)))
+        model.transform(pycolmap.Sim3d(spread(wanted) / spread(found), pycolmap.Rotation3d(), np.zeros(3)))
 
 
 def pipeline_options(effort: Effort, pixel_scale: float) -> pycolmap.IncrementalPipelineOptions:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from recon.core.types import CAMERA_MODELS, Camera, CameraModel
 
 Size = tuple[int, int]
 Document = Mapping[str, Any]
+T = TypeVar("T")
 
 FIELDS: dict[CameraModel, int] = {
     "SIMPLE_PINHOLE": 3, "PINHOLE": 4, "SIMPLE_RADIAL": 4, "RADIAL": 5, "OPENCV": 8, "OPENCV_FISHEYE": 8,
@@ -51,20 +52,32 @@ def read_lenses(path: Path, image_size: Size) -> list[Lens]:
 
     Raises SettingsError, which names the file and the field.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--intrinsics: the file {path} cannot be read as text ({error}).") from error
-    try:
+
+    def lenses(text: str) -> list[Lens] | None:
         if (rows := _colmap_rows(text)) is not None:
             return [_colmap_lens(row) for row in rows]
         document = read_document(text)
-        for fits, read in READERS:
-            if fits(document):
-                return read(document, image_size)
-    except (Fault, OverflowError) as fault:
-        raise SettingsError(f"--intrinsics: {path}: {fault}.") from fault
-    raise SettingsError(f"--intrinsics: {path} is not a supported calibration file. Supported: {FORMATS}.")
+        return next((read(document, image_size) for fits, read in READERS if fits(document)), None)
+
+    found = read_option_file("--intrinsics", path, lenses)
+    if found is None:
+        raise SettingsError(f"--intrinsics: {path} is not a supported calibration file. Supported: {FORMATS}.")
+    return found
+
+
+def read_option_file(option: str, path: Path, read: Callable[[str], T]) -> T:
+    """What ``read``, which may raise Fault, makes of the text of an option's file.
+
+    Raises SettingsError, which names the option and the file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{option}: the file {path} cannot be read as text ({error}).") from error
+    try:
+        return read(text)
+    except (Fault, OverflowError, json.JSONDecodeError) as fault:
+        raise SettingsError(f"{option}: {path}: {fault}.") from fault
 
 
 def lens_of_info(info: Document, image_size: Size, where: str) -> Lens:

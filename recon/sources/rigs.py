@@ -20,7 +20,7 @@ from recon.core.quantities import counted
 from recon.core.similarity import Array
 from recon.core.types import CAMERA_MODELS, PARAMETERS, Camera, Frame, Mount, PassedFrame, SkippedFrame
 from recon.sources.base import Candidate, KeyframeChoice, SourceDescription, SourceOptions, at_least_one_frame
-from recon.sources.calibration import Fault, Lens, Size, kalibr_lens, read_document
+from recon.sources.calibration import Fault, Lens, Size, kalibr_lens, read_document, read_option_file
 from recon.sources.decoding import UnreadableImage, upright_size
 from recon.sources.images import ImageSource
 from recon.sources.keyframes import judges
@@ -48,20 +48,15 @@ def read_rig(path: Path, size_of: Callable[[str], Size]) -> tuple[RigCamera, ...
 
     Raises SettingsError, which names the file and the field.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--rig: the file {path} cannot be read as text ({error}).") from error
-    try:
-        if text.lstrip().startswith("["):
-            cameras = _colmap_rig(json.loads(text))
-        else:
-            cameras = _kalibr_rig(read_document(text), size_of)
-        if len(cameras) < 2:
-            raise Fault(f"it has {counted(len(cameras), 'camera')}, and a rig needs two. Supported: {FORMATS}")
-    except (Fault, OverflowError, json.JSONDecodeError) as fault:
-        raise SettingsError(f"--rig: {path}: {fault}.") from fault
-    return tuple(cameras)
+
+    def cameras(text: str) -> tuple[RigCamera, ...]:
+        is_list = text.lstrip().startswith("[")
+        found = _colmap_rig(json.loads(text)) if is_list else _kalibr_rig(read_document(text), size_of)
+        if len(found) < 2:
+            raise Fault(f"it has {counted(len(found), 'camera')}, and a rig needs two. Supported: {FORMATS}")
+        return tuple(found)
+
+    return read_option_file("--rig", path, cameras)
 
 
 def _colmap_rig(rigs: Any) -> list[RigCamera]:
