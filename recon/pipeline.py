@@ -93,6 +93,7 @@ def reconstruct_source(
             "recogniser=retrieval.recogniser.open_recogniser(settings.places), or leave places out."
         )
     workers = workers or Workers()
+    workers.background = source.status is not None  # a live source must not wait for them
     settings = fitting(settings, source)
     prepared = prepare_front_end(settings, workers)
     if settings.resume:

@@ -19,7 +19,7 @@ from recon.core.colmap_log import quiet
 from recon.core.metric import Metric
 from recon.core.similarity import Array, Sim3
 from recon.core.types import Camera, Frame, PlacedFrame
-from recon.sfm.database import DEFAULT_FOCAL, FOCAL_RANGE
+from recon.sfm.lens_table import DEFAULT_FOCAL, FOCAL_RANGE
 from recon.sfm.matching import Features, SiftMatcher
 from recon.store.map import ReconstructedMap, open_map
 from retrieval.absolute_pose import AbsolutePose, estimate_pose

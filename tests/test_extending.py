@@ -22,7 +22,8 @@ from recon.network.architectures import ARCHITECTURES
 from recon.network.known_weights import FOLDER_VARIABLE, KNOWN
 from recon.pipeline import reconstruct
 from recon.settings import PlaceSettings, RunSettings
-from recon.sfm.database import ID_LIMIT, MatchDatabase
+from recon.sfm.colmap_file import ID_LIMIT
+from recon.sfm.database import MatchDatabase
 from recon.sfm.matching import MATCHERS
 from recon.sources import SOURCES, SourceOptions, open_source
 from recon.store import report

@@ -66,6 +66,11 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def starts_with(self, kind: type) -> bool:
+        """Whether the oldest letter has an event of this type."""
+        with self._changed:
+            return bool(self._waiting) and isinstance(next(iter(self._waiting.values())).event, kind)
+
     def take(self) -> Letter | None:
         """Wait for the oldest letter; None once the mailbox is closed and empty."""
         with self._changed:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +43,7 @@ from recon.mapping.world import median_depth
 from recon.store.map import images_folder
 from viewer import shapes
 from viewer.blueprint import Eye, layout
-from viewer.drawing import FRUSTA, FRUSTUM_SHARE, JPEG_QUALITY, Instant, transform
+from viewer.drawing import FRUSTA, FRUSTUM_SHARE, JPEG_QUALITY, Instant, strips, transform
 from viewer.launch import LOOPBACK, open_window, serve
 from viewer.level import Level
 from viewer.mailbox import Letter, Mailbox
@@ -118,6 +119,7 @@ class RerunViewer:
         self._frames: dict[int, PlacedFrame] = {}
         self._submaps: dict[int, LoggedSubmap] = {}
         self._loops: list[LoopRecord] = []
+        self._new_loops: list[LoopRecord] = []  # a chunk often closes many at once
         self._points_left = POINT_BUDGET
         self._now = Instant(0, 0.0)
         self._stage = ""
@@ -166,6 +168,8 @@ class RerunViewer:
             with catch_and_log_exceptions(strict=True):
                 while (letter := self._mailbox.take()) is not None:
                     self._handle(letter)
+                    if self._new_loops and not self._mailbox.starts_with(LoopClosed):
+                        self._show_new_loops()
                 if self._mailbox.lost:
                     self._write(f"{counted(self._mailbox.lost, 'submap')} not shown: the viewer was too slow", WARNING)
         except Exception as error:
@@ -195,7 +199,7 @@ class RerunViewer:
                 self._log_chunk(chunk)
                 self._log_pace(chunk, letter.came)
             case LoopClosed(loop):
-                self._log_loop(loop)
+                self._note_loop(loop)
             case PosesCorrected(frames, points):
                 self._correct(frames, points)
             case Notice(text):
@@ -250,7 +254,8 @@ class RerunViewer:
             self._stream.send_blueprint(layout(Eye.behind_first_camera(self._scene_depth()), live=self._live))
         self._log_points(number, added, submap)
         for frame in added:
-            self._log_camera(frame, placed[frame.index], submap)
+            self._log_camera(frame, submap)
+        self._place_cameras([(placed[frame.index], submap) for frame in added])
         self._log("plots/residual", rr.Scalars(event.submap.residual), at=submap.start)
         self._log_path()
 
@@ -268,7 +273,8 @@ class RerunViewer:
         self._log(f"world/submaps/{number}/points", points, at=submap.start)
         self._log(f"world/submaps/{number}", transform(submap.world_from_chunk), at=submap.start)
 
-    def _log_camera(self, geometry: FrameGeometry, frame: PlacedFrame, submap: LoggedSubmap) -> None:
+    def _log_camera(self, geometry: FrameGeometry, submap: LoggedSubmap) -> None:
+        frame = self._frames[geometry.index]
         at = Instant(frame.index, frame.timestamp)
         colour, depth, confidence, intrinsics = shapes.shrink(geometry, IMAGE_SIDE)
         height, width = depth.shape
@@ -290,27 +296,34 @@ class RerunViewer:
             colormap=rr.components.Colormap.Turbo,
         )
         self._log("world/camera/depth", image, at=at)
-        self._place_camera(frame, submap)
 
-    def _place_camera(self, frame: PlacedFrame, submap: LoggedSubmap) -> None:
-        """Rerun draws cameras only under rigid transforms, so the scale of the pose goes into the depth's unit."""
-        at = Instant(frame.index, frame.timestamp)
-        pose = frame.world_from_cam
-        self._log("world/camera", rr.Transform3D(translation=pose.translation, mat3x3=pose.rotation), at=at)
-        steps_per_unit = DEPTH_STEPS / (submap.depth * pose.scale)
-        self._log("world/camera/depth", rr.EncodedDepthImage.from_fields(meter=steps_per_unit), at=at)
+    def _place_cameras(self, placed: Sequence[tuple[PlacedFrame, LoggedSubmap]]) -> None:
+        """Rerun draws cameras only under rigid transforms, so the scale of a pose goes into the depth's unit."""
+        if not placed:
+            return
+        frames, poses = [frame for frame, _ in placed], [frame.world_from_cam for frame, _ in placed]
+        when = (
+            rr.TimeColumn("frame", sequence=[frame.index for frame in frames]),
+            rr.TimeColumn("time", duration=[frame.timestamp for frame in frames]),
+        )
+        translations, rotations = [pose.translation for pose in poses], [pose.rotation for pose in poses]
+        cameras = rr.Transform3D.columns(translation=translations, mat3x3=rotations)
+        units = [DEPTH_STEPS / (submap.depth * frame.world_from_cam.scale) for frame, submap in placed]
+        self._stream.send_columns("world/camera", when, cameras, strict=True)
+        self._stream.send_columns("world/camera/depth", when, rr.EncodedDepthImage.columns(meter=units), strict=True)
 
     def _correct(self, frames: tuple[PlacedFrame, ...], points: SparsePoints) -> None:
         """Rewrite the past: show the corrected map at every instant of the timelines."""
         self._frames = {frame.index: frame for frame in frames}
+        cameras: list[tuple[PlacedFrame, LoggedSubmap]] = []
         for number, submap in self._submaps.items():
             placed = [self._frames[index] for index in submap.cam_from_chunk if index in self._frames]
-            for frame in placed:
-                self._place_camera(frame, submap)
+            cameras += [(frame, submap) for frame in placed]
             if placed:
                 middle = placed[len(placed) // 2]
                 world_from_chunk = middle.world_from_cam @ submap.cam_from_chunk[middle.index]
                 self._log(f"world/submaps/{number}", transform(world_from_chunk), at=submap.start)
+        self._place_cameras(cameras)
         self._log_path()
         if self._loops:
             self._log_loops()
@@ -335,20 +348,26 @@ class RerunViewer:
         eye = Eye(position.tolist(), target.tolist(), level.level_from_world[1].tolist())
         self._stream.send_blueprint(layout(eye, places=bool(self._loops)))
 
-    def _log_loop(self, loop: LoopRecord) -> None:
-        """Both images of a recognised place side by side, and its edge in the map."""
+    def _note_loop(self, loop: LoopRecord) -> None:
         now, before = self._frames.get(loop.frame), self._frames.get(loop.earlier)
         if now is None or before is None:
             return
-        self._loops.append(loop)
+        self._new_loops.append(loop)
+        evidence = f"similarity {loop.similarity:.2f}, {loop.inliers} features agree"
+        self._write(f"{now.name} shows the place of {before.name}: {evidence}")
+
+    def _show_new_loops(self) -> None:
+        """Their edges in the map, and both images of the surest side by side."""
+        surest = max(self._new_loops, key=lambda loop: loop.inliers)
+        self._loops += self._new_loops
+        self._new_loops.clear()
+        self._log_loops()
+        now, before = self._frames[surest.frame], self._frames[surest.earlier]
         at = Instant(now.index, now.timestamp)
         for entity, frame in (("places/now", now), ("places/before", before)):
             image = shapes.read_small(self._images / frame.name, IMAGE_SIDE)
             if image is not None:
                 self._log(entity, rr.Image(image).compress(jpeg_quality=JPEG_QUALITY), at=at)
-        evidence = f"similarity {loop.similarity:.2f}, {loop.inliers} features agree"
-        self._write(f"{now.name} shows the place of {before.name}: {evidence}")
-        self._log_loops()
 
     def _log_loops(self) -> None:
         ends = [(self._frames.get(loop.earlier), self._frames.get(loop.frame)) for loop in self._loops]
@@ -357,7 +376,7 @@ class RerunViewer:
             for first, second in ends
             if first is not None and second is not None
         ]
-        self._log("world/loops", rr.LineStrips3D(edges, colors=LOOP_COLOUR, radii=rr.Radius.ui_points(2.0)))
+        self._log("world/loops", strips(edges, LOOP_COLOUR, 2.0))
 
     def _log_path(self) -> None:
         """The camera centres as coloured segments, and at most FRUSTA of the cameras, evenly spaced."""
@@ -365,11 +384,11 @@ class RerunViewer:
         colours = shapes.colours_along(len(frames))
         centres = np.array([frame.world_from_cam.translation for frame in frames])
         segments = np.stack([centres[:-1], centres[1:]], axis=1)
-        self._log("world/trajectory", rr.LineStrips3D(segments, colors=colours[1:], radii=rr.Radius.ui_points(1.5)))
+        self._log("world/trajectory", strips(segments, colours[1:], 1.5))
         kept = slice(None, None, len(frames) // FRUSTA + 1)
         length = FRUSTUM_SHARE * self._scene_depth()
         frusta = [shapes.frustum(frame.camera, frame.world_from_cam, length) for frame in frames[kept]]
-        self._log("world/cameras", rr.LineStrips3D(frusta, colors=colours[kept], radii=rr.Radius.ui_points(0.5)))
+        self._log("world/cameras", strips(frusta, colours[kept], 0.5))
 
     def _scene_depth(self) -> float:
         """Median depth of the first submap in world units, which sets the size of everything drawn; it is 1 in the

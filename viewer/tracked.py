@@ -10,7 +10,7 @@ import rerun as rr
 from recon.core.events import CameraView, FrameTracked, LocalDepth, LocalMapGrown
 from recon.core.similarity import Sim3
 from viewer import shapes
-from viewer.drawing import FRUSTA, FRUSTUM_SHARE, JPEG_QUALITY, Instant, Log, transform
+from viewer.drawing import FRUSTA, FRUSTUM_SHARE, JPEG_QUALITY, Instant, Log, strips, transform
 from viewer.local_depth import LocalDepths
 
 Said = FrameTracked | CameraView | LocalMapGrown | LocalDepth
@@ -74,9 +74,9 @@ class TrackedCamera:
             self._trail = deque((one for one in self._trail if one.piece == said.piece), maxlen=TRAIL)
         pose, length = Sim3.from_matrix(said.world_from_cam), 2 * FRUSTUM_SHARE * self._depth
         frustum = shapes.frustum(said.camera, pose, length)
-        self._log("world/now", rr.LineStrips3D([frustum], colors=colour, radii=rr.Radius.ui_points(2.5)), at=at)
+        self._log("world/now", strips([frustum], colour, 2.5), at=at)
         way = [one.world_from_cam[:3, 3] for one in self._trail if one.world_from_cam is not None]
-        self._log("world/now/trail", rr.LineStrips3D([way], colors=colour, radii=rr.Radius.ui_points(1.5)), at=at)
+        self._log("world/now/trail", strips([way], colour, 1.5), at=at)
 
     def _draw_view(self, view: CameraView) -> None:
         """What the camera sees, with the corners that are followed."""
@@ -100,7 +100,7 @@ class TrackedCamera:
         length = FRUSTUM_SHARE * self._depth
         poses = [Sim3.from_matrix(pose) for pose in grown.world_from_cam[-FRUSTA:]]
         frusta = [shapes.frustum(grown.camera, pose, length) for pose in poses]
-        cameras = rr.LineStrips3D(frusta, colors=COLOUR, radii=rr.Radius.ui_points(0.5))
+        cameras = strips(frusta, COLOUR, 0.5)
         self._log("world/local/cameras", cameras, at=at)
         self._depths.follow(grown)
         self._draw_depths(at)

@@ -28,6 +28,7 @@ from recon.core.stopwatch import already_counted, book, waiting
 Role = Literal["geometry", "loops", "local depth"]
 VARIABLE, USUAL = "RECON_WORKERS", 1
 STOPS_WITHIN = 1.0  # seconds before a worker is killed
+NICE = 10  # of a worker in the background, above that of this process
 UNHEARD = (signal.SIGINT, signal.SIGTERM)  # terminals and service managers send these to all processes of a run
 
 
@@ -54,7 +55,7 @@ class Call:
 class _Worker:
     """A process that answers calls in order."""
 
-    def __init__(self, role: Role, hear: Listener) -> None:
+    def __init__(self, role: Role, hear: Listener, *, background: bool) -> None:
         self._role, self._hear = role, hear
         self._unanswered: deque[Call] = deque()
         self._kept = 0
@@ -65,6 +66,8 @@ class _Worker:
             begin = f"import sys; sys.path[:] = {sys.path!r}; from recon.core.serving import serve; "
             command = [sys.executable, "-c", f"{begin}serve({theirs.fileno()}, {os.getpid()})"]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        if background:
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
 
     @property
     def alive(self) -> bool:
@@ -157,9 +160,11 @@ class Workers:
 
     count: 0 runs everything in this process, as does a program that has added its own choices to a registry. listener:
     gets the events of the workers. Functions are named as "module:name", so this process need not import them.
+    background: whether workers that start from now on let this process go first, as a capture must not wait.
     """
 
-    def __init__(self, count: int = 0) -> None:
+    def __init__(self, count: int = 0, *, background: bool = False) -> None:
+        self.background = background
         self._count = count
         self._workers: dict[Role, _Worker] = {}
         self._peaks: dict[Role, int] = {}
@@ -219,7 +224,7 @@ class Workers:
         if role in self._workers and not self._workers[role].alive:
             self.end(role)
         if role not in self._workers:
-            self._workers[role] = _Worker(role, self._hear)
+            self._workers[role] = _Worker(role, self._hear, background=self.background)
         return self._workers[role]
 
     def _note_peak(self, role: Role, worker: _Worker) -> None:

@@ -16,10 +16,12 @@ from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import SparseModel, SparsePoints
 from recon.mapping.centres import EFFICIENT_SCALE, centres_move
+from recon.sfm.colmap_file import image_id
 from recon.sfm.crops import fits_better, have_moved, look_cropped
-from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
+from recon.sfm.database import MatchDatabase
 from recon.sfm.hold import without_loose
 from recon.sfm.lens_check import several_lenses
+from recon.sfm.lens_table import FOCAL_RANGE
 from recon.sfm.mapping import EFFORTS, NO_MODEL, pipeline_options, place, read_camera, read_model
 from recon.sfm.matching import Pair
 from recon.sfm.pairs import pairs_around
@@ -80,8 +82,8 @@ def refine_map(
 
 def _held(database: MatchDatabase, model: SparseModel) -> SparseModel:
     """``without_loose``, in which all frames of a shot hold each other."""
-    held = {database.shot(index) for index in without_loose(database.by_shot(model)).cam_from_model}
-    kept = [index for index in model.cam_from_model if database.shot(index) in held]
+    held = {database.shots.of(index) for index in without_loose(database.shots.merged(model)).cam_from_model}
+    kept = [index for index in model.cam_from_model if database.shots.of(index) in held]
     return model if len(kept) == len(model.cam_from_model) else model.restricted(kept, fewest=2)
 
 
@@ -97,8 +99,8 @@ def adjust_model(database: MatchDatabase, cam_from_model: Mapping[int, Array], *
     model, *_ = _adjusted(database, frames, cam_from_model, WINDOW_OBSERVATIONS, distortion=distortion, robust=False)
     if not plausible(model):
         return NO_MODEL
-    if len(model.cameras) > len({database.lens_of[index] for index in frames}):
-        database.split_lenses(frames)
+    if len(model.cameras) > len(set(map(database.lenses.number_of, frames))):
+        database.lenses.split(frames)
     return read_model(model)
 
 
@@ -138,11 +140,11 @@ def _adjusted(
         return freed if fits_better(freed[0], centred[0], CLEARLY) else centred
     shared = adjust(freedom=usual)
     several = several_lenses(database)
-    if (several or database.lenses_may_differ) and len({database.lens_of[index] for index in frames}) < len(frames):
+    if (several or database.lenses.may_differ) and len(set(map(database.lenses.number_of, frames))) < len(frames):
         apart = adjust(freedom=replace(usual, apart=True))
         if plausible(apart[0]) and fits_better(apart[0], shared[0], APART if several else CLEARLY):
             return apart
-    return _with_moving_centres(adjust, usual, shared) if robust and not database.fixed_cameras() else shared
+    return _with_moving_centres(adjust, usual, shared) if robust and not database.lenses.fixed() else shared
 
 
 def _with_moving_centres(adjust: Callable[..., Adjusted], usual: Freedom, shared: Adjusted) -> Adjusted:
@@ -169,7 +171,7 @@ def _adjusted_once(
     options = pipeline_options(EFFORTS[2], database.pixel_scale(frames))
     options.ba_refine_focal_length, options.ba_refine_extra_params = True, freedom.distortion
     options.ba_refine_principal_point = freedom.principal_points
-    options.constant_cameras = database.fixed_cameras()
+    options.constant_cameras = database.lenses.fixed()
     model = pycolmap.Reconstruction()
     model.load(cache)
     place(model, dict(cam_from_world))
@@ -240,7 +242,7 @@ def match_loops(database: MatchDatabase, loops: Sequence[Pair]) -> list[Pair]:
     frames = database.frames
     places = {index: place for place, index in enumerate(frames)}
     known = [(places[first], places[second]) for first, second in loops]
-    near = pairs_around(known, LOOP_REACH * database.views, len(frames))
+    near = pairs_around(known, LOOP_REACH * database.shots.views, len(frames))
     return [(frames[a], frames[b]) for a, b in _match_new(database, [*known, *near], glance=False)]
 
 
@@ -270,7 +272,7 @@ def drop_contradictions(
 ) -> list[Pair]:
     """Drop the pairs whose relative rotation contradicts the poses; returns them. misled: see ``match_map``."""
     known = [pair for pair in pairs if cam_from_world.keys() >= set(pair)]
-    cameras = {index: read_camera(database.camera(index)) for pair in known for index in pair} if misled else {}
+    cameras = {index: read_camera(database.lenses[index]) for pair in known for index in pair} if misled else {}
     model = SparseModel(dict(cam_from_world), cameras, SparsePoints.empty())
     dropped = []
     for first, second in known:
@@ -289,7 +291,7 @@ def torn_neighbours(database: MatchDatabase, model: SparseModel) -> list[Pair]:
     Between two places that look alike, the mapper may follow wrong matches rather than those to the next frame. It says
     nothing about photos in no order, whose neighbours may match wrongly.
     """
-    following = database.window(sorted(model.cam_from_model), (1,), same=True)
+    following = database.shots.window(sorted(model.cam_from_model), (1,), same=True)
     return [
         pair for pair in following if database.inliers(*pair) >= CLEAR_INLIERS and fitting(database, model, pair) < TORN
     ]

@@ -20,15 +20,15 @@ POINTS_KEPT = 0.97  # of the observations
 
 def look_cropped(database: MatchDatabase, frames: Sequence[int]) -> bool:
     """Whether the frames have many different sizes and no calibrated lens."""
-    if len(frames) < FEWEST_FRAMES or database.fixed_cameras():
+    if len(frames) < FEWEST_FRAMES or database.lenses.fixed():
         return False
-    cameras = [database.camera(index) for index in frames]
+    cameras = [database.lenses[index] for index in frames]
     return 2 * len({(camera.width, camera.height) for camera in cameras}) > len(frames)
 
 
 def have_moved(database: MatchDatabase, frames: Sequence[int]) -> bool:
     """Whether any frame's principal point is away from the image centre."""
-    return any(off_centre(database.camera(index)) > OFF_CENTRE for index in frames)
+    return any(off_centre(database.lenses[index]) > OFF_CENTRE for index in frames)
 
 
 def have_different_centres(cameras: Iterable[Camera]) -> bool:

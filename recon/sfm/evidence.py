@@ -57,7 +57,7 @@ def find_hindrance(database: MatchDatabase, frames: Sequence[int], lens: Camera 
     """
     if np.median([len(database.positions(index)) for index in frames]) < FEW_FEATURES:
         return Hindrance.FEATURELESS
-    if database.within_shots(frames) and not database.shot_to_begin_with(frames):
+    if database.shots.within(frames) and not database.shots.to_begin_with(frames, database.inliers):
         return Hindrance.RIG
     scale = database.pixel_scale(frames)
     if still := _find_stillness(database, frames, scale):
@@ -73,7 +73,7 @@ def hardly_moves(database: MatchDatabase, frames: Sequence[int], lens: Camera | 
     if len(pairs) < FEWEST_PAIRS:
         return False
     views = [_verified(database, pair) for pair in pairs]
-    camera, scale = read_camera(database.camera(frames[0])), database.pixel_scale(frames)
+    camera, scale = read_camera(database.lenses[frames[0]]), database.pixel_scale(frames)
     return only_turned(views, camera, scale, known=lens is not None)
 
 
@@ -82,7 +82,7 @@ def is_nearly_flat(database: MatchDatabase, frames: Sequence[int]) -> bool:
 
     That also holds for a camera that only turns; see ``hardly_moves``.
     """
-    camera, scale = read_camera(database.camera(frames[0])), database.pixel_scale(frames)
+    camera, scale = read_camera(database.lenses[frames[0]]), database.pixel_scale(frames)
     shares = [_flat_share(_verified(database, pair), camera, scale) for pair in far_pairs(database, frames)]
     return len(shares) >= FEWEST_PAIRS and float(np.quantile(shares, 1 - NEARLY_ALL)) >= FLAT_SHARE
 

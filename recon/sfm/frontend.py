@@ -29,7 +29,8 @@ from recon.sfm.database import MatchDatabase
 from recon.sfm.evidence import find_hindrance, hardly_moves, is_nearly_flat
 from recon.sfm.lens import largest_change
 from recon.sfm.lens_check import join_equal, reassign, several_lenses
-from recon.sfm.lens_choice import LensState, clearly_better, divide, lend_focals, remember, restore
+from recon.sfm.lens_choice import clearly_better, divide, lend_focals
+from recon.sfm.lens_table import LensState
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.matching import AnyMatcher, ImageMatcher, Matcher, Pair, SiftMatcher, open_matcher
 from recon.sfm.mirrored import find_mirrored
@@ -169,12 +170,12 @@ class StructureFromMotion:
     def reconstruct(self, chunk: Chunk) -> ChunkGeometry:
         self._forget_unfinished()
         self._mappings, self._tried = 0, self.database.tried()
-        known = len(set(self.database.lens_of.values()))
+        known = len(self.database.lenses)
         self.database.add(*chunk.frames)
-        indices, lenses = [frame.index for frame in chunk.frames], len(set(self.database.lens_of.values()))
+        indices, lenses = [frame.index for frame in chunk.frames], len(self.database.lenses)
         if lenses > known and not self._settings.camera:
             self._settled = False  # the focal length of a new lens is only guessed
-        before = remember(self.database)
+        before = self.database.lenses.state
         self._match(chunk.index, indices)
         self._leave_out_mirrored(chunk)
         chunk = self._leave_out_moving(chunk)
@@ -199,7 +200,7 @@ class StructureFromMotion:
             self._settled = model is not unsettled and largest_change(unsettled, model) < SETTLED
             revised = {index: pose for index, pose in model.cam_from_model.items() if index not in indices}
         join_equal(self.database, model)
-        if len(set(self.database.lens_of.values())) > lenses:
+        if len(self.database.lenses) > lenses:
             self._tell(Notice(f"Chunk {chunk.index + 1}: {SEVERAL}"))
         geometry = replace(self._densify(chunk, model.restricted(indices)), revised=revised)
         self._last = {frame.index: frame for frame in geometry.frames}
@@ -208,12 +209,13 @@ class StructureFromMotion:
         return geometry
 
     def memory(self) -> dict[str, Any]:
+        lenses = self.database.lenses.state
         return {
             "context": {index: pose.tolist() for index, pose in self._context.items()},
             "settled": self._settled,
             "effort": EFFORTS.index(self._effort),
-            "lenses": self.database.lenses,
-            "lens_of": self.database.lens_of,
+            "lenses": lenses.lenses,
+            "lens_of": lenses.lens_of,
             "mirrored": sorted(self._mirrored),
             "misled": self._misled,
             "tried": [
@@ -226,7 +228,7 @@ class StructureFromMotion:
         lenses, lens_of = (
             {int(number): value for number, value in memory.get(name, {}).items()} for name in ("lenses", "lens_of")
         )
-        self.database.restore_lenses(lenses, lens_of)
+        self.database.lenses.restore(LensState(lenses, lens_of))
         self._last = {frame.index: frame for frame in geometry.frames}
         self._context = {int(index): np.array(pose) for index, pose in memory["context"].items()}
         self._settled, self._effort = memory["settled"], EFFORTS[memory["effort"]]
@@ -263,7 +265,7 @@ class StructureFromMotion:
     def _in_unit_of_rig(self, cam_from_world: Mapping[int, Array]) -> Mapping[int, Array]:
         """The poses in the unit in which the distances between the cameras of a rig are known."""
         centres = {index: -pose[:3, :3].T @ pose[:3, 3] for index, pose in cam_from_world.items()}
-        unit = rig_scale(centres, self.database.mounts)
+        unit = rig_scale(centres, self.database.shots.mounts)
         if not unit:
             return cam_from_world
         longer = np.array([1, 1, 1, unit])  # times the columns of a pose
@@ -287,9 +289,9 @@ class StructureFromMotion:
     def _match(self, number: int, chosen: list[int]) -> None:
         indices = [index for index in chosen if index not in self._mirrored]
         frames = sorted({*self._context, *indices})
-        self.database.match(self.database.within_shots(frames) + self.database.window(frames, WINDOW))
+        self.database.match(self.database.shots.within(frames) + self.database.shots.window(frames, WINDOW))
         if shared_over(self.database, indices, WINDOW[-1]) > SLOW_SHARE:
-            self.database.match(self.database.window(frames, SLOW_WINDOW))
+            self.database.match(self.database.shots.window(frames, SLOW_WINDOW))
         if not is_ordered(self.database, indices):
             self._tell(Notice(f"Chunk {number + 1}: neighbouring images show different things; matching all pairs."))
             self.database.match(window_pairs(indices, range(1, len(indices))))
@@ -297,7 +299,7 @@ class StructureFromMotion:
     def _leave_out_mirrored(self, chunk: Chunk) -> None:
         """Remove the features of mirrored frames, so that they are matched with nothing."""
         matcher = self._settings.matcher
-        if isinstance(matcher, ImageMatcher) or self.database.views > 1:
+        if isinstance(matcher, ImageMatcher) or self.database.shots.views > 1:
             return
         found = find_mirrored(self.database, matcher, chunk.frames, chunk.overlap, self._mirrored) - self._mirrored
         if not found:
@@ -354,17 +356,17 @@ class StructureFromMotion:
         model, frames = mapped[0], sorted({*self._context, *indices})
         if not is_ordered(self.database, indices) or not torn_neighbours(self.database, model):
             return mapped
-        far = set(self.database.verified_pairs(frames)).difference(self.database.window(frames, NEIGHBOURS))
-        geometries, misled_lenses = {pair: self.database.two_views(pair) for pair in far}, remember(self.database)
+        far = set(self.database.verified_pairs(frames)).difference(self.database.shots.window(frames, NEIGHBOURS))
+        geometries, misled_lenses = {pair: self.database.two_views(pair) for pair in far}, self.database.lenses.state
         for pair in far:
             self.database.forget(pair)
-        restore(self.database, lenses)
+        self.database.lenses.restore(lenses)
         self._mappings = 0
         mended = self._map(indices)
         torn = torn_neighbours(self.database, mended[0])
         self.database.restore_geometries(geometries)
         if torn or count_placed(mended[0], indices) < count_placed(model, indices):
-            restore(self.database, misled_lenses)
+            self.database.lenses.restore(misled_lenses)
             return mapped
         drop_contradictions(self.database, mended[0].cam_from_model, sorted(far), misled=True)
         self._misled = True
@@ -391,23 +393,23 @@ class StructureFromMotion:
         """Match closer frames if few points carry the scale; returns whether that was necessary."""
         if not model.cam_from_model or self._weakest_link(model) >= ENOUGH_LINKS or self._is_spent:
             return False
-        self.database.match(self.database.window(sorted(model.cam_from_model), CLOSE_WINDOW))
+        self.database.match(self.database.shots.window(sorted(model.cam_from_model), CLOSE_WINDOW))
         return True
 
     def _map_with_lenses(self, number: int, indices: list[int]) -> tuple[SparseModel, Effort, bool]:
         """Like ``_map``, with as many lenses as the matches suggest and the map supports."""
-        before = remember(self.database)
+        before = self.database.lenses.state
         if not divide(self.database, sorted({*self._context, *indices}), self._context):
-            self._settled &= not self.database.lenses_may_differ
+            self._settled &= not self.database.lenses.may_differ
             return self._reassigned(indices, self._map(indices))
         settled, self._settled = self._settled, False
         mapped = self._map(indices)
-        if self.database.cameras == "per-image":
+        if self.database.lenses.sharing == "per-image":
             return mapped
         join_equal(self.database, mapped[0])
         if not several_lenses(self.database) or count_placed(mapped[0], indices) < len(indices):
-            after = remember(self.database)
-            restore(self.database, before)
+            after = self.database.lenses.state
+            self.database.lenses.restore(before)
             lend_focals(self.database, mapped[0])
             shared = self._map(indices)
             if not clearly_better(mapped[0], shared[0]):
@@ -415,7 +417,7 @@ class StructureFromMotion:
                 if len(mapped[0].points.point_ids) > len(shared[0].points.point_ids):
                     self._tell(Notice(f"Chunk {number + 1}: {MAY_DIFFER}"))
                 return shared
-            restore(self.database, after)
+            self.database.lenses.restore(after)
         return self._reassigned(indices, mapped)
 
     def _reassigned(
@@ -440,12 +442,12 @@ class StructureFromMotion:
             if self._hindrance and self._hindrance.invents:
                 return model, effort, False
             fresh, fresh_effort = self._escalate(indices, {})
-            if not fresh.cam_from_model and not self._context and self.database.forget_focals(indices):
+            if not fresh.cam_from_model and not self._context and self.database.lenses.forget_focals(indices):
                 fresh, fresh_effort = self._escalate(indices, {})
                 if fresh.cam_from_model:
                     self._tell(Notice(FOREIGN_EXIF))
             if count_placed(fresh, indices) > count_placed(model, indices):
-                self.database.update_cameras(fresh.cameras)
+                self.database.lenses.update(fresh.cameras)
                 return fresh, fresh_effort, True
         return model, effort, False
 
@@ -454,7 +456,7 @@ class StructureFromMotion:
     ) -> tuple[SparseModel, Effort]:
         """Increase the effort while frames are missing; placed frames stay placed."""
         if not known:
-            self.database.calibrate()
+            self.database.lenses.calibrate(self.database.path)
         frames = sorted({*known, *indices})
         best, best_effort = NO_MODEL, efforts[0]
         for effort in efforts:
@@ -468,7 +470,7 @@ class StructureFromMotion:
                 known = best.cam_from_model
             if effort == efforts[0] and best.cam_from_model:
                 missing = set(frames).difference(best.cam_from_model)
-                wide = self.database.window(frames, WIDE_WINDOW)
+                wide = self.database.shots.window(frames, WIDE_WINDOW)
                 self.database.match(pair for pair in wide if missing.intersection(pair))
         return best, best_effort
 
@@ -482,7 +484,7 @@ class StructureFromMotion:
             adjusted = adjust_model(self.database, model.cam_from_model, distortion=effort.refine_lens)
             if not adjusted.cam_from_model:
                 return model
-            self.database.update_cameras(adjusted.cameras)
+            self.database.lenses.update(adjusted.cameras)
             change = largest_change(model, adjusted)
             if change < BENDING:
                 return adjusted
@@ -492,7 +494,7 @@ class StructureFromMotion:
             weakened = 2 * self._weakest_link(new) < self._weakest_link(model)
             if len(new.cam_from_model) < len(adjusted.cam_from_model) or weakened:
                 return adjusted
-            self.database.update_cameras(new.cameras)
+            self.database.lenses.update(new.cameras)
             is_back = largest_change(model, new) < SETTLED  # the next round would repeat this one
             model = adjusted = new
             if is_back:
@@ -502,7 +504,7 @@ class StructureFromMotion:
         return adjusted
 
     def _weakest_link(self, model: SparseModel) -> int:
-        return weakest_link(self.database.by_shot(model))
+        return weakest_link(self.database.shots.merged(model))
 
     @property
     def _is_spent(self) -> bool:
@@ -564,14 +566,15 @@ def count_placed(model: SparseModel, indices: list[int]) -> int:
 
 def shared_over(database: MatchDatabase, indices: list[int], step: int) -> float:
     """Matches of frames ``step`` places apart, relative to neighbours; near 1 in slow motion."""
-    near, far = ([database.inliers(a, b) for a, b in database.window(indices, (gap,), same=True)] for gap in (1, step))
+    windows = (database.shots.window(indices, (gap,), same=True) for gap in (1, step))
+    near, far = ([database.inliers(*pair) for pair in window] for window in windows)
     return float(np.median(far) / max(np.median(near), 1)) if far else 0.0
 
 
 def is_ordered(database: MatchDatabase, indices: list[int]) -> bool:
     """Whether most frames match the next one, as in a walk or a ring of photos; of a rig, any of a shot."""
     neighbours: dict[int, bool] = {}
-    for first, second in database.window(indices, (1,)):
-        shot = database.shot(first)
+    for first, second in database.shots.window(indices, (1,)):
+        shot = database.shots.of(first)
         neighbours[shot] = neighbours.get(shot, False) or database.inliers(first, second) > 0
     return sum(neighbours.values()) >= ORDERED_SHARE * len(neighbours)

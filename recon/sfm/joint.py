@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from recon.core.types import Camera, Frame, PlacedFrame, SparseModel
+from recon.sfm.colmap_file import delete
 from recon.sfm.consistency import match_map, refine_map
-from recon.sfm.database import MatchDatabase, delete
+from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import WINDOW
 from recon.sfm.mapping import NO_MODEL
 from recon.sfm.matching import Pair, SiftMatcher
@@ -39,7 +40,7 @@ def adjust_jointly(
     database = MatchDatabase(database_path, matcher, model, None)
     try:
         database.add_all(replace(frame, lens=str(lenses[cameras[frame.index]])) for frame in frames)
-        database.update_cameras(cameras)
+        database.lenses.update(cameras)
         for part in parts:
             database.match(window_pairs(list(part), WINDOW))
         poses = {index: frame.cam_from_world for index, frame in placed.items()}

@@ -29,7 +29,7 @@ def join_equal(database: MatchDatabase, model: SparseModel) -> None:
     """Merge lenses of one kind whose focal lengths agree in the map."""
     focals: dict[tuple[str, float], int] = {}
     for index, camera in model.cameras.items():
-        focals[database.kind(index), camera.params[0]] = database.lens_of[index]
+        focals[database.lenses.kind(index), camera.params[0]] = database.lenses.number_of(index)
     joined: dict[int, int] = {}
     first: tuple[str, float] | None = None  # of the merged lenses: a slow zoom must not become one lens
     for kind, focal in sorted(focals):
@@ -37,7 +37,8 @@ def join_equal(database: MatchDatabase, model: SparseModel) -> None:
             first = (kind, focal)
         else:
             joined[focals[kind, focal]] = focals[first]
-    database.use_lenses({index: joined[number] for index, number in database.lens_of.items() if number in joined})
+    by_frame = database.lenses.by_frame
+    database.lenses.use({index: joined[number] for index, number in by_frame.items() if number in joined})
 
 
 def reassign(database: MatchDatabase, model: SparseModel, frames: Sequence[int]) -> list[int]:
@@ -45,17 +46,17 @@ def reassign(database: MatchDatabase, model: SparseModel, frames: Sequence[int])
 
     Returns the frames whose lens has changed.
     """
-    lens_of, lenses = database.lens_of, _lenses_by_kind(database)
-    doubtful = [index for index in frames if len(lenses[database.kind(index)]) > 1]
+    lens_of, lenses = database.lenses.by_frame, _lenses_by_kind(database)
+    doubtful = [index for index in frames if len(lenses[database.lenses.kind(index)]) > 1]
     if not doubtful:
         return []
     views = points_seen(database, model, doubtful)
     changed = {}
     for index in doubtful:
-        number = _best_lens(database, index, lenses[database.kind(index)], views[index])
+        number = _best_lens(database, index, lenses[database.lenses.kind(index)], views[index])
         if number != lens_of[index]:
             changed[index] = number
-    database.use_lenses(changed)
+    database.lenses.use(changed)
     return list(changed)
 
 
@@ -79,8 +80,8 @@ def points_seen(database: MatchDatabase, model: SparseModel, frames: Collection[
 
 def _lenses_by_kind(database: MatchDatabase) -> dict[str, set[int]]:
     lenses: dict[str, set[int]] = {}
-    for index, number in database.lens_of.items():
-        lenses.setdefault(database.kind(index), set()).add(number)
+    for index, number in database.lenses.by_frame.items():
+        lenses.setdefault(database.lenses.kind(index), set()).add(number)
     return lenses
 
 
@@ -99,10 +100,10 @@ def _point_of_row(positions: Array, pixels: Array, point_ids: NDArray[np.int64])
 
 
 def _best_lens(database: MatchDatabase, index: int, numbers: Collection[int], views: Views) -> int:
-    own = database.lens_of[index]
+    own = database.lenses.number_of(index)
     if len(views[0]) < FEWEST_POINTS:
         return own
-    scale, cameras = database.pixel_scale([index]), database.lens_cameras(numbers)
+    scale, cameras = database.pixel_scale([index]), database.lenses.numbered(numbers)
     misfits = {number: _misfit(views, camera, scale) for number, camera in cameras.items()}
     best = min(misfits, key=lambda number: misfits[number])
     best = best if misfits[own] - misfits[best] > CLEAR else own
@@ -110,8 +111,8 @@ def _best_lens(database: MatchDatabase, index: int, numbers: Collection[int], vi
     gain = misfits[best] - _misfit(views, free, scale, free=True)
     if gain < 2 * CLEAR or 1 / SAME_FOCAL < free.params[0] / focal < SAME_FOCAL:
         return best
-    number = database.add_lens(index)
-    database.set_focal(number, float(free.params[0]))
+    number = database.lenses.add(index)
+    database.lenses.set_focal(number, float(free.params[0]))
     return number
 
 

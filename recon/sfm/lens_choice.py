@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pycolmap
@@ -23,32 +22,14 @@ FEWEST_MATCHES = 2 * ENOUGH_INLIERS
 CLEARLY_MORE = 1.03  # ratio of observations by which several lenses must beat one
 
 
-@dataclass(frozen=True)
-class LensState:
-    """Parameters of all lenses by number, whether each is better than a guess, and the lens of each frame."""
-
-    lenses: Mapping[int, tuple[list[float], bool]]
-    lens_of: Mapping[int, int]
-
-
-def remember(database: MatchDatabase) -> LensState:
-    """The present lenses."""
-    return LensState(database.lenses, database.lens_of)
-
-
-def restore(database: MatchDatabase, state: LensState) -> None:
-    """Restore remembered lenses."""
-    database.restore_lenses(state.lenses, state.lens_of)
-
-
 def lend_focals(database: MatchDatabase, model: SparseModel) -> None:
     """Replace guessed focal lengths by those of a model with more lenses, to compare both fairly."""
     focals: dict[int, list[float]] = {}
     for index, camera in model.cameras.items():
-        if not database.camera(index).has_prior_focal_length:
-            focals.setdefault(database.lens_of[index], []).append(camera.params[0])
+        if not database.lenses[index].has_prior_focal_length:
+            focals.setdefault(database.lenses.number_of(index), []).append(camera.params[0])
     for number, found in focals.items():
-        database.set_focal(number, float(np.median(found)))
+        database.lenses.set_focal(number, float(np.median(found)))
 
 
 @stage("lenses")
@@ -59,21 +40,21 @@ def divide(database: MatchDatabase, frames: Sequence[int], placed: Collection[in
     sets the initial focal lengths.
     """
     free = np.array([index not in placed for index in frames])
-    if database.cameras not in ("auto", "per-image"):
+    if database.lenses.sharing not in ("auto", "per-image"):
         return False
-    apart = database.cameras == "per-image"
+    apart = database.lenses.sharing == "per-image"
     if not free.any() or (not apart and not _may_differ(database, frames, placed)):
         return False
     terms = pair_terms(database, frames)
     start = _start(database, frames, free)
     found = find_lenses(terms, start, free, lambda: zooms(database, frames))
-    database.lenses_may_differ |= may_differ(terms, found, free)
+    database.lenses.may_differ |= may_differ(terms, found, free)
     if apart:
         unbent = _bias(database, frames, placed, found)
         for index, row in zip(frames, found.of_frame, strict=True):
             if index not in placed:
                 focal = float(found.focals[row]) * unbent * longest_side(database, index)
-                database.set_focal(database.lens_of[index], focal)
+                database.lenses.set_focal(database.lenses.number_of(index), focal)
         return True
     return _take_over(database, frames, free, found)
 
@@ -114,7 +95,7 @@ def zooms(database: MatchDatabase, frames: Sequence[int]) -> Array:
 
 def longest_side(database: MatchDatabase, frame_index: int) -> int:
     """Longest side of a frame's original [px]."""
-    camera = database.camera(frame_index)
+    camera = database.lenses[frame_index]
     return int(max(camera.width, camera.height))
 
 
@@ -127,30 +108,31 @@ def clearly_better(several: SparseModel, one: SparseModel) -> bool:
 
 def _pixels_from_centre(database: MatchDatabase, frame_index: int) -> Array:
     """Matrix (3, 3) from coordinates relative to the centre, in longest sides, to pixels."""
-    camera, side = database.camera(frame_index), longest_side(database, frame_index)
+    camera, side = database.lenses[frame_index], longest_side(database, frame_index)
     return np.array([[side, 0, camera.width / 2], [0, side, camera.height / 2], [0, 0, 1.0]])
 
 
 def _may_differ(database: MatchDatabase, frames: Sequence[int], placed: Collection[int]) -> bool:
     """Whether any unplaced frame shares its kind with another frame."""
-    kinds = [database.kind(index) for index in frames]
-    return any(kinds.count(database.kind(index)) > 1 for index in frames if index not in placed)
+    kinds = [database.lenses.kind(index) for index in frames]
+    return any(kinds.count(database.lenses.kind(index)) > 1 for index in frames if index not in placed)
 
 
 def _start(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_]) -> Lenses:
     """The present lenses; those of placed frames are marked as kept."""
-    numbers, rows = np.unique([database.lens_of[index] for index in frames], return_inverse=True)
-    names = [database.kind(index) if database.cameras == "auto" else "" for index in frames]
+    numbers, rows = np.unique([database.lenses.number_of(index) for index in frames], return_inverse=True)
+    names = [database.lenses.kind(index) if database.lenses.sharing == "auto" else "" for index in frames]
     kinds, focals = np.zeros(len(numbers), dtype=np.int64), np.ones(len(numbers))
     for row, index, name in zip(rows, frames, names, strict=True):
         kinds[row] = names.index(name)
-        focals[row] = database.camera(index).mean_focal_length() / longest_side(database, index)
+        focals[row] = database.lenses[index].mean_focal_length() / longest_side(database, index)
     return Lenses(rows, focals, kinds, np.isin(np.arange(len(numbers)), rows[~free]))
 
 
 def _take_over(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.bool_], found: Lenses) -> bool:
     """Write the lenses to the database; returns whether any frame's lens changed."""
-    before, placed = database.lens_of, {index for index, is_free in zip(frames, free, strict=True) if not is_free}
+    before = database.lenses.by_frame
+    placed = {index for index, is_free in zip(frames, free, strict=True) if not is_free}
     lens_of: dict[int, int] = {}
     focals: dict[int, float] = {}
     taken, unbent = {before[index] for index in placed}, _bias(database, frames, placed, found)
@@ -161,22 +143,22 @@ def _take_over(database: MatchDatabase, frames: Sequence[int], free: NDArray[np.
             continue
         number = before[(known or members)[0]]
         if not known:
-            number = number if number not in taken else database.add_lens(members[0])
+            number = number if number not in taken else database.lenses.add(members[0])
             focals[number] = float(found.focals[row]) * unbent * longest_side(database, members[0])
         taken.add(number)
         lens_of.update(dict.fromkeys(members, number))
     if all(before[index] == number for index, number in lens_of.items()):
         return False
-    database.use_lenses(lens_of)
+    database.lenses.use(lens_of)
     for number, focal in focals.items():
-        database.set_focal(number, focal)
+        database.lenses.set_focal(number, focal)
     return True
 
 
 def _bias(database: MatchDatabase, frames: Sequence[int], placed: Collection[int], found: Lenses) -> float:
     """Ratio of known to estimated focal lengths; the pairs ignore distortion, which biases all alike."""
     ratios = [
-        database.camera(index).mean_focal_length() / longest_side(database, index) / found.focals[row]
+        database.lenses[index].mean_focal_length() / longest_side(database, index) / found.focals[row]
         for index, row in zip(frames, found.of_frame, strict=True)
         if index in placed
     ]

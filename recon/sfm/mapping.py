@@ -14,7 +14,9 @@ from recon.core.similarity import Array
 from recon.core.stopwatch import stage
 from recon.core.types import CAMERA_MODELS, Camera, SparseModel, SparsePoints
 from recon.mapping.alignment import fit_similarity
-from recon.sfm.database import FOCAL_RANGE, MatchDatabase, image_id
+from recon.sfm.colmap_file import image_id
+from recon.sfm.database import MatchDatabase
+from recon.sfm.lens_table import FOCAL_RANGE
 from recon.sfm.selection import select_features
 
 # More features slow mapping down in proportion without making it more accurate.
@@ -59,13 +61,13 @@ def map_frames(database: MatchDatabase, frames: list[int], known: dict[int, Arra
     observations = max(MAPPED_OBSERVATIONS, MAPPED_PER_FRAME * len(frames))
     cache = database.reduced_cache(select_features(database, frames, observations, fewest_pairs=1))
     options = pipeline_options(effort, database.pixel_scale(frames))
-    options.constant_cameras = database.fixed_cameras() | database.rare_lenses(frames)
+    options.constant_cameras = database.lenses.fixed() | database.lenses.rare(frames)
     if known:
         # The known poses were estimated with the present lens; another lens would bend the map at the seam.
         options.ba_refine_focal_length = options.ba_refine_extra_params = False
     options.fix_existing_frames = True
-    start = known or database.shot_to_begin_with(frames)
-    if not start and database.within_shots(frames):  # nothing would tell the scale of the rig
+    start = known or database.shots.to_begin_with(frames, database.inliers)
+    if not start and database.shots.within(frames):  # nothing would tell the scale of the rig
         return NO_MODEL
     model = pycolmap.Reconstruction()
     model.load(cache)

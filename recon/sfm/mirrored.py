@@ -65,6 +65,6 @@ def _count(
 ) -> int:
     """Verified matches of a pair."""
     indices = [frame.index for frame in pair]
-    lenses = database.camera(indices[0]), database.camera(indices[1])
+    lenses = database.lenses[indices[0]], database.lenses[indices[1]]
     matches = rows_of(matcher.match(*features), *features)
     return len(verify(matches, features, lenses, database.pixel_scale(indices), None).inlier_matches)

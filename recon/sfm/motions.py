@@ -173,15 +173,15 @@ class _Tracks:
     @property
     def is_calibrated(self) -> bool:
         """Whether the user gave the lens; EXIF can be wrong."""
-        return bool(self._database.fixed_cameras())
+        return bool(self._database.lenses.fixed())
 
     @property
     def has_lenses(self) -> bool:
         """Whether the lenses are more than a guess."""
-        return all(self._database.camera(index).has_prior_focal_length for index in self._frames)
+        return all(self._database.lenses[index].has_prior_focal_length for index in self._frames)
 
     def _rays(self, index: int, focal: float | None) -> tuple[Array, float]:
-        camera = self._database.camera(index)
+        camera = self._database.lenses[index]
         if focal is not None:
             params = camera.params.copy()
             params[camera.focal_length_idxs()] = focal * max(camera.width, camera.height)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from recon.core.types import Frame, PlacedFrame, SparseModel, SparsePoints
+from recon.sfm.colmap_file import delete
 from recon.sfm.consistency import CLEAR_INLIERS, fitting, match_map
-from recon.sfm.database import MatchDatabase, delete
+from recon.sfm.database import MatchDatabase
 from recon.sfm.frontend import WINDOW
 from recon.sfm.mapping import EFFORTS, map_frames
 from recon.sfm.matching import Pair, SiftMatcher
@@ -54,7 +55,7 @@ def _matched(
     database = MatchDatabase(path, SiftMatcher(product=fastest_product()), next(iter(numbers)).model, None)
     try:
         database.add_all(replace(frame, lens=numbers[cameras[frame.index]]) for frame in frames)
-        database.update_cameras(cameras)
+        database.lenses.update(cameras)
         database.match(pairs)
         yield database
     finally:

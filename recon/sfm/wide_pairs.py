@@ -86,7 +86,7 @@ class WidePairs:
 
     def _matched(self, pair: Pair) -> Pixels:
         """Verified matches of a pair; none if they are too few."""
-        features, lenses = [self._features[index] for index in pair], [self._database.camera(index) for index in pair]
+        features, lenses = [self._features[index] for index in pair], [self._database.lenses[index] for index in pair]
         rows = rows_of(self._matcher.match(*features), *features)
         if len(rows) >= FEWEST_MATCHES:
             pixel = self._database.pixel_scale(pair)

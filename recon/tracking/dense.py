@@ -83,7 +83,7 @@ class DenseLocalMap:
 
     def _work(self) -> None:
         # Linux ends a process with the thread that has started it, so that this one starts and ends it.
-        with Workers(1) as workers:
+        with Workers(1, background=True) as workers:
             self._attempt("dense depth of the newest images", partial(self._compute, workers))
 
     def _compute(self, workers: Workers) -> None:

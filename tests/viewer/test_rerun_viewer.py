@@ -15,7 +15,8 @@ from rerun.chunk import Chunk, RrdReader
 
 import viewer
 from recon.core.errors import DependencyError, OutputError
-from recon.core.events import CameraView, Event, Finished
+from recon.core.events import CameraView, Event, Finished, LoopClosed
+from recon.core.places import LoopRecord
 from recon.exports.ply import CloudPoints, write_points
 from recon.store.map import images_folder
 from tests.viewer import scene
@@ -332,6 +333,20 @@ def test_loop_joins_the_two_frames_and_follows_the_correction(chunks: list[Chunk
     ends = np.array([[scene.true_centre(1), scene.true_centre(8)]])
     np.testing.assert_allclose(before, ends, atol=1e-6)
     np.testing.assert_allclose(after, scene.CORRECTION.apply(ends[0])[None], atol=1e-5)
+
+
+def test_of_loops_that_are_closed_at_once_the_surest_shows_its_images(tmp_path: Path) -> None:
+    scene.write_originals(images_folder(tmp_path), 3)
+    with viewer.record(tmp_path / viewer.RECORDING, strict=True) as listener:
+        for number in range(3):
+            listener(scene.chunk_event(number))
+        with listener._mailbox._changed:  # the viewer waits until all of them are there
+            for frame, inliers in ((6, 40), (7, 90), (8, 60)):
+                listener(LoopClosed(LoopRecord(frame, 1, 0, 2, 0.7, inliers, 0.002, 1.0, 0.1, "accepted", "")))
+    chunks = list(RrdReader(tmp_path / viewer.RECORDING).stream().to_chunks())
+    assert [at for at, _ in column(chunks, "/places/now", "EncodedImage:blob")] == [7]
+    (edges,) = [value for _, value in column(chunks, "/world/loops", "LineStrips3D:strips")]
+    assert len(edges) == 3
 
 
 def test_places_show_the_images_of_both_frames_where_the_loop_was_found(chunks: list[Chunk]) -> None:

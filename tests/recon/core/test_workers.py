@@ -45,6 +45,14 @@ def test_arrays_come_back_as_they_are_in_this_process(workers: Workers) -> None:
         found += 1  # its own memory
 
 
+def test_workers_in_the_background_let_this_process_go_first(workers: Workers) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    workers.call("geometry", f"{HERE}:squared", LARGE, times=1)
+    workers.background = True
+    workers.call("loops", f"{HERE}:squared", LARGE, times=1)
+    assert sorted(child.nice() - own for child in psutil.Process().children()) == [0, 10]
+
+
 def test_an_answer_that_cannot_be_read_ends_the_worker(workers: Workers) -> None:
     """Otherwise the next call would wait for ever: it would get the answer of this one."""
     with pytest.raises(ValueError, match="no number"):

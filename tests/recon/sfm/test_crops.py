@@ -56,7 +56,7 @@ def adjusted(path: Path, frame_of: Callable[[int], Frame]) -> tuple[MatchDatabas
 
 def test_principal_points_of_crops_are_found(tmp_path: Path) -> None:
     database, refined = adjusted(tmp_path / "features.db", cropped)
-    database.update_cameras(refined.cameras)
+    database.lenses.update(refined.cameras)
     assert have_moved(database, range(FRAMES))
     database.close()
     found = np.array([np.linalg.inv(refined.cam_from_model[index])[:3, 3] for index in range(FRAMES)])

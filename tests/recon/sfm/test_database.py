@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -15,7 +14,9 @@ import pytest
 
 from recon.core.errors import MapError, OutputError
 from recon.core.types import Camera
-from recon.sfm.database import MatchDatabase, image_id
+from recon.sfm.colmap_file import image_id
+from recon.sfm.database import MatchDatabase
+from recon.sfm.lens_table import LensState
 from recon.sfm.matching import SiftMatcher
 from tests.recon.sfm.conftest import read_frame
 
@@ -28,19 +29,19 @@ def opened(path: Path, finished: list[int]) -> MatchDatabase:
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[int, int], int], dict]:
+def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[int, int], int], LensState]:
     """Files of a run that was killed in its second chunk, and the inliers and lenses after the first."""
     folder = tmp_path_factory.mktemp("killed")
     database = opened(folder / "features.db", [])
     for index in FINISHED:
         database.add(read_frame(index))
     database.match(PAIRS)
-    inliers, lenses = {pair: database.inliers(*pair) for pair in PAIRS}, json.loads(json.dumps(database.lenses))
+    inliers, lenses = {pair: database.inliers(*pair) for pair in PAIRS}, database.lenses.state
     # The second chunk: a new frame with matches that are not all verified, another lens, a deleted pair.
     database.add(read_frame(3))
     database.match([(2, 3)])
     database._database.write_matches(image_id(1), image_id(3), np.zeros((20, 2), np.uint32))
-    database.update_cameras({0: Camera("SIMPLE_RADIAL", 640, 480, (321.0, 320.0, 240.0, 0.1))})
+    database.lenses.update({0: Camera("SIMPLE_RADIAL", 640, 480, (321.0, 320.0, 240.0, 0.1))})
     database.forget((0, 1))
     shutil.copytree(folder, folder / "left")  # with SQLite's own journal, as after a kill
     database.close()
@@ -48,20 +49,20 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[int
 
 
 @pytest.fixture
-def path(left: tuple[Path, dict, dict], tmp_path: Path) -> Path:
+def path(left: tuple[Path, dict, LensState], tmp_path: Path) -> Path:
     shutil.copytree(left[0], tmp_path / "map")
     return tmp_path / "map" / "features.db"
 
 
-def test_the_database_is_restored_to_the_last_finished_frame(path: Path, left: tuple[Path, dict, dict]) -> None:
+def test_the_database_is_restored_to_the_last_finished_frame(path: Path, left: tuple[Path, dict, LensState]) -> None:
     _, inliers, lenses = left
     assert path.with_name("features.db-wal").is_file()
     database = opened(path, FINISHED)
     for index in FINISHED:
         database.add(read_frame(index))
-    database.restore_lenses({int(number): lens for number, lens in lenses.items()}, {})
+    database.lenses.restore(replace(lenses, lens_of={}))
     assert database.frames == FINISHED
-    assert database.lenses == {int(number): tuple(lens) for number, lens in lenses.items()}
+    assert database.lenses.state == lenses
     assert {pair: database.inliers(*pair) for pair in PAIRS if pair != (0, 1)} == {
         pair: count for pair, count in inliers.items() if pair != (0, 1)
     }
@@ -123,7 +124,7 @@ def test_a_new_run_ignores_the_features_of_a_killed_one(path: Path) -> None:
 
 
 def test_a_missing_or_damaged_file_is_named(path: Path) -> None:
-    with pytest.raises(MapError, match="lacks the features of 1 frames"):
+    with pytest.raises(MapError, match="lacks the features of 1 frame\\."):
         opened(path, [*FINISHED, 9])
     content = bytearray(path.read_bytes())
     content[: len(content) // 2] = bytes(len(content) // 2)
@@ -140,5 +141,5 @@ def test_a_calibration_starts_only_if_its_disk_has_space(tmp_path: Path, monkeyp
     database.add(replace(read_frame(0), focal=0.0))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
     with pytest.raises(OutputError, match=rf"{re.escape(str(database.path))}: 0\.1 MB are free, 0\.\d MB are needed"):
-        database.calibrate()
+        database.lenses.calibrate(database.path)
     database.close()

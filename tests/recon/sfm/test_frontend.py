@@ -83,7 +83,7 @@ def test_every_frame_has_a_pose_and_the_lens_is_found(
         assert [frame.index for frame in chunk.frames] == list(indices)
         assert chunk.unplaced == {}
         assert set(chunk.points.frame_indices.tolist()) <= set(indices)
-    assert front_end.database.camera(0).params[0] == pytest.approx(FOCAL, rel=0.01)
+    assert front_end.database.lenses[0].params[0] == pytest.approx(FOCAL, rel=0.01)
 
 
 def test_a_focal_length_of_another_camera_is_ignored(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_focal_length_of_another_camera_is_ignored(tmp_path: Path) -> None:
     front_end = StructureFromMotion(tmp_path, settings_with(), events.append)
     made = front_end.reconstruct(Chunk(0, tuple(replace(read_frame(i), focal=3700.0) for i in range(12)), 0))
     assert [frame.index for frame in made.frames] == list(range(12))
-    assert front_end.database.camera(0).params[0] == pytest.approx(FOCAL, rel=0.02)
+    assert front_end.database.lenses[0].params[0] == pytest.approx(FOCAL, rel=0.02)
     assert Notice(FOREIGN_EXIF) in events
 
 
@@ -190,7 +190,7 @@ def test_a_lens_twice_too_long_is_found_out_within_the_first_chunk(
     frames = tuple(replace(read_frame(index), focal=2 * FOCAL) for index in range(14))
     front_end = StructureFromMotion(tmp_path, settings_with(), lambda event: None)
     geometry = front_end.reconstruct(Chunk(0, frames, 0))
-    focal, _, _, distortion = front_end.database.camera(0).params
+    focal, _, _, distortion = front_end.database.lenses[0].params
     front_end.close()
     assert geometry.unplaced == {}
     assert distortion == 0  # not yet distinguished from the focal length
@@ -216,7 +216,7 @@ def test_a_diverging_lens_is_kept_and_tried_again_with_more_frames(
         frames = tuple(read_frame(index) for index in range(4 * number, 4 * number + 9))
         geometry = front_end.reconstruct(Chunk(number, frames, 0))
         assert geometry.unplaced == {}
-        lenses.append(front_end.database.camera(0))
+        lenses.append(front_end.database.lenses[0])
     front_end.close()
     assert asked == [list(range(9)), list(range(13)), list(range(17))]
     assert lenses[0] == lenses[1] == lenses[2]
@@ -366,8 +366,8 @@ def test_the_lens_of_images_of_another_size_is_found(tmp_path: Path) -> None:
     front_end._settled = True
     made = front_end.reconstruct(Chunk(1, (*whole[8:], *map(half_size, range(12, 22))), 4))
     assert [frame.index for frame in made.frames] == list(range(8, 22))
-    assert front_end.database.camera(20).params[0] == pytest.approx(FOCAL / 2, rel=0.02)
-    assert front_end.database.camera(0).params[0] == pytest.approx(FOCAL, rel=0.02)
+    assert front_end.database.lenses[20].params[0] == pytest.approx(FOCAL / 2, rel=0.02)
+    assert front_end.database.lenses[0].params[0] == pytest.approx(FOCAL, rel=0.02)
 
 
 def half_size(index: int) -> Frame:

@@ -100,7 +100,7 @@ def test_the_lens_of_every_image_is_in_the_database(
     database = MatchDatabase(folder / "features.db", SIFT, "SIMPLE_RADIAL", None, range(FRAMES))
     for index in range(FRAMES):
         database.add(read_frame(index))
-    assert {str(index): number for index, number in database.lens_of.items()} == memory["lens_of"]
+    assert {str(index): number for index, number in database.lenses.by_frame.items()} == memory["lens_of"]
     database.close()
 
 
@@ -109,7 +109,7 @@ def test_the_user_says_how_many_lenses_there_are(tmp_path: Path, cameras: Camera
     database = MatchDatabase(tmp_path / "features.db", SIFT, "SIMPLE_RADIAL", None, cameras=cameras)
     for index, lens in enumerate(("a 320x240", "b 320x240", "a 320x240")):
         database.add(read_frame(index, 1.0, lens))
-    assert list(database.lens_of.values()) == expected
+    assert list(database.lenses.by_frame.values()) == expected
     database.close()
 
 
@@ -117,15 +117,16 @@ def test_a_lens_that_no_image_used_any_more_is_restored(tmp_path: Path) -> None:
     database = MatchDatabase(tmp_path / "features.db", SIFT, "SIMPLE_RADIAL", None)
     for index in range(2):
         database.add(read_frame(index, 1.0))
-    before, lens_of = database.lenses, database.lens_of
-    database.use_lenses(dict.fromkeys(range(2), database.add_lens(0)))
-    database.set_focal(2, 321.0)
-    assert database.camera(1).params[0] == 321.0
+    before = database.lenses.state
+    database.lenses.use(dict.fromkeys(range(2), database.lenses.add(0)))
+    database.lenses.set_focal(2, 321.0)
+    assert database.lenses[1].params[0] == 321.0
     database.close()
     again = MatchDatabase(tmp_path / "features.db", SIFT, "SIMPLE_RADIAL", None, range(2))
     for index in range(2):
         again.add(read_frame(index, 1.0))
-    assert again.lens_of == {0: 2, 1: 2}
-    again.restore_lenses(before, lens_of)
-    assert (again.lens_of, again.camera(0).params.tolist()) == (lens_of, before[1][0])
+    assert again.lenses.by_frame == {0: 2, 1: 2}
+    again.lenses.restore(before)
+    assert again.lenses.state.lens_of == before.lens_of
+    assert again.lenses[0].params.tolist() == before.lenses[1][0]
     again.close()

@@ -49,10 +49,10 @@ def centre(cam_from_model: Array) -> Array:
 
 
 def test_only_neighbouring_faces_of_different_panoramas_are_paired(database: MatchDatabase) -> None:
-    paired = database.window(database.frames, (1,))
+    paired = database.shots.window(database.frames, (1,))
     assert [pair for pair in paired if pair[0] == 0] == [(0, 6), (0, 7), (0, 11)]
     assert len(paired) == 3 * FACES * 3
-    assert database.window(database.frames, (2,), same=True)[:2] == [(0, 12), (1, 13)]
+    assert database.shots.window(database.frames, (2,), same=True)[:2] == [(0, 12), (1, 13)]
     database.match([(0, 1)])
     assert database.matched((0, 1)) and not database.inliers(0, 1)
     assert is_ordered(database, database.frames)
@@ -63,8 +63,8 @@ def test_the_faces_of_a_panorama_are_a_rig(database: MatchDatabase) -> None:
     (rig,) = cache.rigs.values()
     assert rig.num_sensors() == FACES
     assert sorted(len(frame.data_ids) for frame in cache.frames.values()) == [4, 6, 6, 6]
-    assert database.fixed_cameras() == set(database.lens_of.values())
-    assert len(database.fixed_cameras()) == FACES
+    assert database.lenses.fixed() == set(database.lenses.by_frame.values())
+    assert len(database.lenses.fixed()) == FACES
 
 
 def test_every_panorama_is_where_it_was_taken(model: SparseModel) -> None:
@@ -84,7 +84,7 @@ def test_every_panorama_is_where_it_was_taken(model: SparseModel) -> None:
 
 
 def test_a_map_seen_by_shots_has_a_frame_for_each(database: MatchDatabase, model: SparseModel) -> None:
-    shots = database.by_shot(model)
+    shots = database.shots.merged(model)
     assert sorted(shots.cam_from_model) == [0, 6, 12, 18]
     assert set(shots.points.frame_indices.tolist()) == {0, 6, 12, 18}
     rows = np.column_stack([shots.points.point_ids, shots.points.frame_indices])

@@ -5,7 +5,8 @@ import pycolmap
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recon.sfm.database import ENOUGH_INLIERS, MatchDatabase, image_id, image_name
+from recon.sfm.colmap_file import image_id, image_name
+from recon.sfm.database import ENOUGH_INLIERS, MatchDatabase
 from recon.sfm.selection import choose, select_features
 
 

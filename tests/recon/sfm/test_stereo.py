@@ -70,9 +70,9 @@ def test_cameras_that_see_nothing_in_common_are_refused(images: Path, tmp_path: 
     database = MatchDatabase(tmp_path / "features.db", SiftMatcher(max_features=200), "PINHOLE", None)
     for candidate in source.candidates():
         database.add(candidate.frame)  # type: ignore[union-attr]
-    assert database.within_shots(database.frames) == [(0, 1), (2, 3)]
+    assert database.shots.within(database.frames) == [(0, 1), (2, 3)]
     assert find_hindrance(database, database.frames, None) == Hindrance.RIG
-    database.match(database.within_shots(database.frames))
+    database.match(database.shots.within(database.frames))
     assert find_hindrance(database, database.frames, None) != Hindrance.RIG
     assert database.shot_to_begin_with(database.frames).keys() in ({0, 1}, {2, 3})
     database.close()
