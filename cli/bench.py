@@ -55,6 +55,34 @@ def real(
 
 
 @app.command()
+def live(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of the sequences.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the videos, runs, live.md and live.json.")],
+    sets: Annotated[str, typer.Option(metavar="A,B", help="Sets to stream.")] = "seven-scenes,hololens-000,kitti03",
+    images: Annotated[
+        int | None, typer.Option(min=10, help="Images of a video, the set back and forth.  [default: the set once]")
+    ] = None,
+    rate: Annotated[int, typer.Option(min=1, help="Images a second.")] = 10,
+    watched: Annotated[bool, typer.Option("--watched", help="With the web viewer and a recording.")] = False,
+    known_lens: Annotated[bool, typer.Option("--known-lens", help="Give the sets' calibration.")] = False,
+) -> None:
+    """Measure live runs: delays, memory, and errors at capture and after the end.
+
+    Makes a video of each set and runs it in real time.
+    """
+    from recon.lab.benchmark import live as benchmark
+    from recon.lab.benchmark.sets import chosen_sets
+
+    settings = benchmark.LiveSettings(images, rate, watched, known_lens)
+    results: list[benchmark.LiveResult] = []
+    for member in chosen_sets(sets):
+        results.append(benchmark.measure(member, data, out, settings))
+        benchmark.write_results(results, settings, out)
+    typer.echo(benchmark.table(results))
+
+
+@app.command()
 def stages(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Images or video to run, or the folder of a run.")],
     *,

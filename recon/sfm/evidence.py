@@ -36,6 +36,7 @@ NO_PARALLAX = np.radians(0.25)  # a sixth of the angle that the most lenient map
 STANDS_STILL = 1.5  # px
 ENOUGH_MOVING = 0.1  # of the matches
 ROUNDS = 6
+ORDERED_SHARE = 0.7  # of the frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,3 +247,19 @@ def _shifts(database: MatchDatabase, pair: Pair) -> Array:
     rows = database.matches(pair)
     first, second = (database.positions(index)[rows[:, side]] for side, index in enumerate(pair))
     return np.asarray(np.linalg.norm(first - second, axis=1))
+
+
+def shared_over(database: MatchDatabase, indices: list[int], step: int) -> float:
+    """Matches of frames ``step`` places apart, relative to neighbours; near 1 in slow motion."""
+    windows = (database.shots.window(indices, (gap,), same=True) for gap in (1, step))
+    near, far = ([database.inliers(*pair) for pair in window] for window in windows)
+    return float(np.median(far) / max(np.median(near), 1)) if far else 0.0
+
+
+def is_ordered(database: MatchDatabase, indices: list[int]) -> bool:
+    """Whether most frames match the next one, as in a walk or a ring of photos; of a rig, any of a shot."""
+    neighbours: dict[int, bool] = {}
+    for first, second in database.shots.window(indices, (1,)):
+        shot = database.shots.of(first)
+        neighbours[shot] = neighbours.get(shot, False) or database.inliers(first, second) > 0
+    return sum(neighbours.values()) >= ORDERED_SHARE * len(neighbours)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +44,11 @@ def run_plain_colmap(member: BenchmarkSet, data: Path, out: Path) -> Process:
     return run_measured(("-m", "cli", "lab", "plain-colmap", source, *options), out)
 
 
-def run_measured(arguments: Sequence[str], out: Path) -> Process:
-    """Run this Python with ``arguments`` and wait; its output goes to a log file beside the folder ``out``."""
+def run_measured(arguments: Sequence[str], out: Path, look: Callable[[int], object] = lambda process: None) -> Process:
+    """Run this Python with ``arguments`` and wait; its output goes to a log file beside the folder ``out``.
+
+    look: called with the number of the process every POLL_SECONDS.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     log, peak_bytes = out.with_name(out.name + ".log"), 0
     watch, own = Stopwatch(), time.process_time()
@@ -53,6 +56,7 @@ def run_measured(arguments: Sequence[str], out: Path) -> Process:
         try:
             while process.poll() is None:
                 peak_bytes = max(peak_bytes, _memory_with_workers(process.pid))
+                look(process.pid)
                 time.sleep(POLL_SECONDS)
         except BaseException:
             process.kill()

@@ -17,18 +17,18 @@ from recon.depth.views import Depth, PosedView
 from recon.frontend import Workplace
 from recon.mapping.alignment import fit_similarity
 from recon.settings import RunSettings
-from recon.sfm import frontend
-from recon.sfm.database import MatchDatabase
-from recon.sfm.frontend import (
+from recon.sfm import chunk_mapper, frontend
+from recon.sfm.chunk_mapper import (
     FLAT_LENS,
     FOREIGN_EXIF,
     MOST_MAPPINGS,
     UNSETTLED,
-    SfmSettings,
-    StructureFromMotion,
-    shared_over,
+    ChunkMapper,
     weakest_link,
 )
+from recon.sfm.database import MatchDatabase
+from recon.sfm.evidence import shared_over
+from recon.sfm.frontend import SfmSettings, StructureFromMotion
 from recon.sfm.mapping import EFFORTS, NO_MODEL, Effort, map_frames
 from recon.sfm.motions import Moving
 from tests.recon.sfm.conftest import FEW_FEATURES, SAMPLE, read_frame
@@ -171,7 +171,7 @@ def test_demands_are_relaxed_step_by_step_with_a_notice(tmp_path: Path, monkeypa
         tried.append(effort)
         return map_frames(database, frames, known, effort) if effort == EFFORTS[2] else NO_MODEL
 
-    monkeypatch.setattr(frontend, "map_frames", only_the_third)
+    monkeypatch.setattr(chunk_mapper, "map_frames", only_the_third)
     events: list[Event] = []
     settings = settings_with(known_lens())
     front_end = StructureFromMotion(tmp_path, settings, events.append)
@@ -186,7 +186,7 @@ def test_a_lens_twice_too_long_is_found_out_within_the_first_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With little parallax the mapper keeps the lens that it is given.
-    monkeypatch.setattr(StructureFromMotion._escalate, "__defaults__", (EFFORTS[2:],))
+    monkeypatch.setattr(ChunkMapper._escalate, "__defaults__", (EFFORTS[2:],))
     frames = tuple(replace(read_frame(index), focal=2 * FOCAL) for index in range(14))
     front_end = StructureFromMotion(tmp_path, settings_with(), lambda event: None)
     geometry = front_end.reconstruct(Chunk(0, frames, 0))
@@ -208,8 +208,8 @@ def test_a_diverging_lens_is_kept_and_tried_again_with_more_frames(
         asked.append(sorted(poses))
         return NO_MODEL
 
-    monkeypatch.setattr(frontend, "adjust_model", run_away)
-    monkeypatch.setattr(frontend, "weakest_link", lambda model: 0)  # every chunk is strengthened, and settled once
+    monkeypatch.setattr(chunk_mapper, "adjust_model", run_away)
+    monkeypatch.setattr(chunk_mapper, "weakest_link", lambda model: 0)  # every chunk is strengthened, and settled once
     front_end = StructureFromMotion(tmp_path, settings_with(), lambda event: None)
     lenses = []
     for number in range(3):
@@ -239,10 +239,10 @@ def test_a_lens_that_never_settles_costs_a_bounded_number_of_mappings(
     def another_lens(_database: MatchDatabase, _poses: Mapping[int, np.ndarray], *, distortion: bool) -> SparseModel:
         return with_focal(mapped[0], FOCAL * (1.5 + 0.2 * (count % 2)), 0.1 * distortion)
 
-    monkeypatch.setattr(frontend, "map_frames", one_missing)
-    monkeypatch.setattr(frontend, "adjust_model", another_lens)
-    monkeypatch.setattr(frontend, "weakest_link", lambda model: 0)
-    monkeypatch.setattr(frontend, "is_nearly_flat", lambda *_: True)
+    monkeypatch.setattr(chunk_mapper, "map_frames", one_missing)
+    monkeypatch.setattr(chunk_mapper, "adjust_model", another_lens)
+    monkeypatch.setattr(chunk_mapper, "weakest_link", lambda model: 0)
+    monkeypatch.setattr(chunk_mapper, "is_nearly_flat", lambda *_: True)
     events: list[Event] = []
     front_end = StructureFromMotion(tmp_path, settings_with(), events.append)
     geometry = front_end.reconstruct(Chunk(0, tuple(read_frame(index) for index in range(9)), 0))
@@ -263,8 +263,8 @@ def test_a_lens_that_comes_back_is_not_tried_again(
         mappings.append(mappings[0] if mappings else with_focal(map_frames(database, frames, {}, EFFORTS[2]), FOCAL))
         return mappings[-1]
 
-    monkeypatch.setattr(frontend, "map_frames", mapped)
-    monkeypatch.setattr(frontend, "adjust_model", lambda *_, **__: with_focal(mappings[0], FOCAL * focal))
+    monkeypatch.setattr(chunk_mapper, "map_frames", mapped)
+    monkeypatch.setattr(chunk_mapper, "adjust_model", lambda *_, **__: with_focal(mappings[0], FOCAL * focal))
     front_end = StructureFromMotion(tmp_path, settings_with(), events.append)
     front_end.reconstruct(Chunk(0, tuple(read_frame(index) for index in range(9)), 0))
     front_end.close()
@@ -363,7 +363,7 @@ def test_the_lens_of_images_of_another_size_is_found(tmp_path: Path) -> None:
     front_end = StructureFromMotion(tmp_path, settings_with(), lambda event: None)
     whole = [replace(read_frame(index), focal=0.0) for index in range(12)]
     front_end.reconstruct(Chunk(0, tuple(whole), 0))
-    front_end._settled = True
+    front_end._mapper._settled = True
     made = front_end.reconstruct(Chunk(1, (*whole[8:], *map(half_size, range(12, 22))), 4))
     assert [frame.index for frame in made.frames] == list(range(8, 22))
     assert front_end.database.lenses[20].params[0] == pytest.approx(FOCAL / 2, rel=0.02)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pycolmap
@@ -15,7 +14,8 @@ from recon.core.events import Event, Notice
 from recon.core.similarity import Array
 from recon.core.types import Camera, SparseModel, SparsePoints
 from recon.mapping.alignment import fit_similarity
-from recon.sfm import frontend
+from recon.sfm import chunk_mapper
+from recon.sfm.chunk_mapper import MISLED, ChunkMapper, Mapped
 from recon.sfm.consistency import (
     GRID_PAIRS,
     LOOP_REACH,
@@ -31,8 +31,6 @@ from recon.sfm.consistency import (
     torn_neighbours,
 )
 from recon.sfm.database import MatchDatabase
-from recon.sfm.frontend import MISLED, SfmSettings, StructureFromMotion
-from recon.sfm.lens_choice import remember
 from recon.sfm.mapping import EFFORTS
 from recon.sfm.matching import Pair
 from recon.sfm.pairs import PAIRS_AROUND
@@ -205,13 +203,11 @@ def test_matches_must_lie_in_front_of_the_cameras(database: MatchDatabase) -> No
 
 
 def test_a_torn_chunk_is_mapped_again_by_the_matches_of_neighbours(
-    database: MatchDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: MatchDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right, torn = models(database)
     events: list[Event] = []
-    chunk = StructureFromMotion(tmp_path, SfmSettings(), events.append)
-    chunk.close()
-    chunk.database = database
+    mapper = ChunkMapper(database, events.append, None, "sift", None)
     indices, reached, known = list(range(FRAMES)), list[int](), set(database.verified_pairs(range(FRAMES)))
 
     def mended(mapped: SparseModel, again: SparseModel) -> SparseModel:
@@ -219,8 +215,8 @@ def test_a_torn_chunk_is_mapped_again_by_the_matches_of_neighbours(
             reached.append(max(second - first for first, second in database.verified_pairs(indices)))
             return again
 
-        monkeypatch.setattr(frontend, "map_frames", map_frames)
-        return chunk._mended(0, indices, (mapped, EFFORTS[0], True), remember(database))[0]
+        monkeypatch.setattr(chunk_mapper, "map_frames", map_frames)
+        return mapper._mended(0, indices, Mapped(mapped, EFFORTS[0], True), database.lenses.state).model
 
     assert mended(right, torn) is right
     assert (reached, events) == ([], [])
@@ -232,7 +228,7 @@ def test_a_torn_chunk_is_mapped_again_by_the_matches_of_neighbours(
     assert [event.text for event in events if isinstance(event, Notice)] == [f"Chunk 1: {MISLED}"]
     lost = known.difference(database.verified_pairs(indices))
     assert len(lost) < 0.2 * len(known)  # what fits came back
-    assert chunk.memory()["misled"]
+    assert mapper.memory()["misled"]
 
 
 def test_in_a_misled_map_distant_matches_must_fit_the_poses(database: MatchDatabase) -> None:

@@ -11,7 +11,8 @@ from recon.core.types import Frame, SparseModel
 from recon.settings import RunSettings
 from recon.sfm.consistency import adjust_model, torn_neighbours
 from recon.sfm.database import MatchDatabase
-from recon.sfm.frontend import WINDOW, is_ordered
+from recon.sfm.evidence import is_ordered
+from recon.sfm.frontend import WINDOW
 from recon.sfm.mapping import EFFORTS, map_frames
 from recon.sfm.matching import SiftMatcher
 from recon.sources import open_source

@@ -11,10 +11,11 @@ import pytest
 
 from recon.core.errors import DependencyError, SettingsError
 from recon.core.events import Event, Notice
-from recon.core.types import Chunk, Frame, SparseModel
+from recon.core.types import Frame, SparseModel
 from recon.settings import NetworkSettings, RunSettings
+from recon.sfm.chunk_mapper import MAY_BE_WIDE, ChunkMapper, Mapped
 from recon.sfm.database import MatchDatabase
-from recon.sfm.frontend import MAY_BE_WIDE, SfmSettings, StructureFromMotion
+from recon.sfm.frontend import StructureFromMotion
 from recon.sfm.mapping import EFFORTS, NO_MODEL
 from recon.sfm.matching import Features, Pair, SiftMatcher
 from recon.sfm.wide_pairs import WidePairs, near_both_ways
@@ -111,20 +112,22 @@ class Recorded:
 
 
 @pytest.mark.parametrize("found", [2, 3])
-def test_matches_stay_only_if_they_give_more_frames_a_place(tmp_path: Path, found: int) -> None:
-    front_end = StructureFromMotion(tmp_path, SfmSettings(), lambda event: None)
+def test_matches_stay_only_if_they_give_more_frames_a_place(database: MatchDatabase, found: int) -> None:
+    mapper = ChunkMapper(database, lambda event: None, None, "auto", None)
     wide = Recorded()
-    front_end._wide = wide  # type: ignore[assignment]
+    mapper._wide = wide  # type: ignore[assignment]
     known, again = (posed(count) for count in (2, found))
-    front_end._escalate = lambda indices, poses: (again if poses == known.cam_from_model else NO_MODEL, EFFORTS[1])  # type: ignore[method-assign, assignment]
-    chunk = Chunk(0, tuple(read_frame(index) for index in range(3)), 0)
-    model, effort, restarted = front_end._widened(chunk, (known, EFFORTS[0], True))
+    mapper._escalate = lambda indices, poses: (again if poses == known.cam_from_model else NO_MODEL, EFFORTS[1])  # type: ignore[method-assign, assignment]
+    frames, indices = [read_frame(index) for index in range(3)], [0, 1, 2]
+    model, effort, restarted = mapper._widened(frames, indices, Mapped(known, EFFORTS[0], True))
     assert wide.lost == [{2}]
     if found == 3:
         assert (model, effort, restarted, wide.withdrawn) == (again, EFFORTS[1], True, [])
     else:
         assert (model, effort, restarted, wide.withdrawn) == (known, EFFORTS[0], True, [(0, 2)])
-    assert front_end._widened(chunk, (posed(1), EFFORTS[0], True))[0] is not again  # too few have a place
+    assert (
+        mapper._widened(frames, indices, Mapped(posed(1), EFFORTS[0], True)).model is not again
+    )  # too few have a place
     assert len(wide.lost) == 1
 
 
@@ -132,14 +135,16 @@ def posed(count: int) -> SparseModel:
     return replace(NO_MODEL, cam_from_model={index: np.eye(4) for index in range(count)})
 
 
-def test_a_run_says_once_that_pretrained_features_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_says_once_that_pretrained_features_are_missing(
+    database: MatchDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing(device: str) -> None:
         raise DependencyError("Install it with: pip install it")
 
     monkeypatch.setattr("recon.sfm.xfeat_matching.open_xfeat_matcher", missing)
     events: list[Event] = []
-    front_end = StructureFromMotion(tmp_path, SfmSettings(), events.append)
-    assert [front_end._open_wide(), front_end._open_wide()] == [False, False]
+    mapper = ChunkMapper(database, events.append, None, "auto", None)
+    assert [mapper._open_wide(), mapper._open_wide()] == [False, False]
     assert events == [Notice(f"{MAY_BE_WIDE} Install it with: pip install it")]
     with pytest.raises(DependencyError):
         StructureFromMotion.prepare(RunSettings(features="xfeat+sift"))
