@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from recon.core.events import (
     CameraView,
@@ -48,9 +46,7 @@ class Mailbox:
     def put(self, event: Event) -> None:
         """Add an event, without the pixels that listeners must not keep. A closed mailbox ignores it."""
         if isinstance(event, FrameRead):
-            event = FrameRead(
-                replace(event.frame, image=np.zeros((0, 0, 3), np.uint8), mask=np.zeros((0, 0), np.bool_))
-            )
+            event = FrameRead(event.frame.without_pixels())
         with self._changed:
             if self._closed:
                 return

@@ -136,6 +136,10 @@ class Frame:
         """The index of the first frame that was taken together with this one; its own without a rig."""
         return self.mount.shot_of(self.index) if self.mount else self.index
 
+    def without_pixels(self) -> Frame:
+        """The frame with an empty image and mask, to remember it in little memory."""
+        return replace(self, image=np.zeros((0, 0, 3), np.uint8), mask=np.zeros((0, 0), np.bool_))
+
 
 @dataclass(frozen=True, eq=False)
 class Chunk:

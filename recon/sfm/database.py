@@ -39,7 +39,6 @@ GLANCE_FEATURES = 300
 GLANCES_IN_MEMORY = 128  # more frames than the grid of far pairs has; 0.17 MB each
 GLANCE_MATCHES = 6
 ENOUGH_TRACKED = 300
-NO_IMAGE, NO_MASK = np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_)
 
 
 class _End(NamedTuple):
@@ -122,7 +121,7 @@ class MatchDatabase:
         if frame.index in self.lenses:
             return False
         self._scale[frame.index] = frame.original_size[0] / frame.image.shape[1]
-        self._frames[frame.index] = replace(frame, image=NO_IMAGE, mask=NO_MASK)
+        self._frames[frame.index] = frame.without_pixels()
         if not self._database.exists_image(image_id(frame.index)):
             return True
         self.lenses.adopt(frame.index)

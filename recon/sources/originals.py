@@ -46,15 +46,14 @@ def as_jpeg(pixels: Image) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A candidate that waits as the JPEG that its original will be. candidate: without pixels."""
+    """A candidate that waits as the JPEG that its original will be. candidate: without pixels, all of which count."""
 
     candidate: Candidate
     jpeg: bytes
 
     @classmethod
     def of(cls, candidate: Candidate) -> Packed:
-        frame = candidate.frame
-        return cls(replace(candidate, frame=replace(frame, image=frame.image[:0])), as_jpeg(frame.image))
+        return cls(replace(candidate, frame=candidate.frame.without_pixels()), as_jpeg(candidate.frame.image))
 
     @property
     def way(self) -> float:
@@ -64,7 +63,7 @@ class Packed:
     def unpacked(self, folder: Path | None) -> Candidate:
         """The candidate, which keeps its original in ``folder``, if there is one."""
         image = np.asarray(PIL.Image.open(io.BytesIO(self.jpeg)))
-        frame = replace(self.candidate.frame, image=image)
+        frame = replace(self.candidate.frame, image=image, mask=np.ones(image.shape[:2], np.bool_))
 
         def keep() -> None:
             if folder:

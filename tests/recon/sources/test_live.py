@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -122,12 +123,15 @@ class TestWaiting:
 
 def test_a_frame_that_waits_is_what_the_run_stores(tmp_path: Path) -> None:
     image = random_texture(80, 60)
+    seen, held = image.copy(), weakref.ref(image)
     packed = Packed.of(Candidate(replace(frame_of(3), image=image, name="3.jpg"), lambda: None, 0.5, 2.0))
-    assert packed.candidate.frame.image.size == 0
+    del image
+    assert held() is None  # only the JPEG takes memory
     there = packed.unpacked(tmp_path)
     there.keep()
     assert np.array_equal(there.frame.image, read_photo(tmp_path / "3.jpg").pixels)
-    assert np.abs(there.frame.image.astype(float) - image).mean() < 20  # of 255; the texture is noise
+    assert np.abs(there.frame.image.astype(float) - seen).mean() < 20  # of 255; the texture is noise
+    assert there.frame.mask.shape == (60, 80) and there.frame.mask.all()
     assert (there.way, there.shown, there.frame.index) == (0.5, 2.0, 3)
     packed.unpacked(None).keep()
     assert [path.name for path in tmp_path.iterdir()] == ["3.jpg"]
