@@ -26,7 +26,8 @@ class CandidateSettings:
     place, so other visits follow only after dozens. support: frames on either side within which another hit must agree.
     window: frames within which hits count as the same revisit. per_submap: most candidates of one submap. patience:
     candidates in a row, starting with the most similar, that geometry may reject before the other candidates of a
-    submap are dropped.
+    submap are dropped. per_pair, enough: candidates that geometry has confirmed, between the same two submaps and of
+    one submap, after which others are dropped: they would say the same.
 
     The bounds are wide, since geometry decides: it confirms nine in ten of the true revisits that it checks, while
     narrow bounds exclude half of them from the check."""
@@ -38,6 +39,8 @@ class CandidateSettings:
     window: int = 8
     per_submap: int = 48
     patience: int = 8
+    per_pair: int = 8
+    enough: int = 24
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -62,10 +63,7 @@ class LoopFinder:
         described = [self._describe(*waiting) for waiting in self._waiting]
         self._waiting.clear()
         hits = self._hits(*described[-1])
-        known: dict[int, Mapping[int, FrameGeometry]] = {
-            submap.index: {frame.index: frame for frame in submap.geometry.frames}
-        }
-        return self._verified(hits, known, read_submap)
+        return self._verified(hits, _Surroundings(hits, submap, self._submap_of, read_submap))
 
     def _describe(self, number: int, frames: Sequence[Frame]) -> tuple[list[int], Descriptors]:
         """Add frames of a submap to the index; returns those that were not there yet, and their descriptors."""
@@ -100,25 +98,23 @@ class LoopFinder:
         apart = [hit for hit in hits if self._submap_of[hit.frame] != self._submap_of[hit.earlier]]
         return strongest(supported(apart, self._candidates), self._candidates)
 
-    def _verified(
-        self, hits: Sequence[Hit], known: dict[int, Mapping[int, FrameGeometry]], read_submap: ReadSubmap
-    ) -> list[LoopCandidate]:
-        """The candidates, each with its edge or the reason for its rejection, until too many in a row are rejected."""
-        if not hits:
-            return []
-        self._verifier = self._verifier or self._workers.keep("loops", VERIFIER, self._verification)
-        views = [self._views(hit, known, read_submap) for hit in hits]
-        found: list[Verification] = self._verifier.call("in_turn", views, self._candidates.patience)
-        return [self._candidate(hit, verification) for hit, verification in zip(hits, found, strict=False)]
-
-    def _views(
-        self, hit: Hit, known: dict[int, Mapping[int, FrameGeometry]], read_submap: ReadSubmap
-    ) -> tuple[list[FrameGeometry], list[FrameGeometry]]:
-        """The frames around either end of a candidate, the earlier end first."""
-        first, second = self._submap_of[hit.earlier], self._submap_of[hit.frame]
-        if first not in known:
-            known[first] = read_submap(first)
-        return around(hit.earlier, known[first]), around(hit.frame, known[second])
+    def _verified(self, hits: Sequence[Hit], surroundings: _Surroundings) -> list[LoopCandidate]:
+        """The candidates, each with its edge or the reason for its rejection, until too many in a row are rejected or
+        enough are confirmed."""
+        found: list[LoopCandidate] = []
+        confirmed: Counter[int] = Counter()  # by earlier submap
+        rejected = 0  # in a row
+        for hit in hits:
+            earlier = self._submap_of[hit.earlier]
+            if rejected == self._candidates.patience or confirmed.total() == self._candidates.enough:
+                break
+            if confirmed[earlier] == self._candidates.per_pair:
+                continue
+            self._verifier = self._verifier or self._workers.keep("loops", VERIFIER, self._verification)
+            found.append(self._candidate(hit, self._verifier.call("verify", *surroundings.of(hit))))
+            confirmed[earlier] += found[-1].edge is not None
+            rejected = 0 if found[-1].edge else rejected + 1
+        return found
 
     def _candidate(self, hit: Hit, found: Verification) -> LoopCandidate:
         edge = None
@@ -143,6 +139,28 @@ def around(index: int, frames: Mapping[int, FrameGeometry]) -> list[FrameGeometr
     order = sorted(frames)
     place = order.index(index)
     return [frames[order[place + step]] for step in NEIGHBOURS if 0 <= place + step < len(order)]
+
+
+class _Surroundings:
+    """The frames around both ends of the candidates of a submap. A submap is read once, and only these frames stay."""
+
+    def __init__(
+        self, hits: Sequence[Hit], submap: Submap, submap_of: Mapping[int, int], read_submap: ReadSubmap
+    ) -> None:
+        self._submap = {frame.index: frame for frame in submap.geometry.frames}
+        self._earlier: dict[int, set[int]] = {}  # frames of the candidates, by submap
+        for hit in hits:
+            self._earlier.setdefault(submap_of[hit.earlier], set()).add(hit.earlier)
+        self._submap_of, self._read = submap_of, read_submap
+        self._around: dict[int, list[FrameGeometry]] = {}
+
+    def of(self, hit: Hit) -> tuple[list[FrameGeometry], list[FrameGeometry]]:
+        """The earlier end first."""
+        if hit.earlier not in self._around:
+            number = self._submap_of[hit.earlier]
+            frames = self._read(number)
+            self._around |= {index: around(index, frames) for index in self._earlier[number]}
+        return self._around[hit.earlier], around(hit.frame, self._submap)
 
 
 class _Sample:

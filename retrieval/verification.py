@@ -104,19 +104,23 @@ class Verifier:
     ) -> list[Verification]:
         """``verify`` for each, until the last ``patience`` are all rejected; then the rest is left out."""
         found = list[Verification]()
-        with threadpool_limits(1, "blas"):  # the matrices are small: more threads mostly wait for each other
-            for first, second in candidates:
-                found.append(_verify(first, second, self._settings, self._features))
-                if len(found) >= patience and not any(one.first_from_second for one in found[-patience:]):
-                    break
+        for first, second in candidates:
+            found.append(self.verify(first, second))
+            if len(found) >= patience and not any(one.first_from_second for one in found[-patience:]):
+                break
         return found
+
+    def verify(self, first: Sequence[FrameGeometry], second: Sequence[FrameGeometry]) -> Verification:
+        """Compare two places, each seen by a few frames of one chunk, by confident depth."""
+        with threadpool_limits(1, "blas"):  # the matrices are small: more threads mostly wait for each other
+            return _verify(first, second, self._settings, self._features)
 
 
 def verify(
     first: Sequence[FrameGeometry], second: Sequence[FrameGeometry], settings: VerificationSettings | None = None
 ) -> Verification:
-    """Compare two places, each seen by a few frames of one chunk, by confident depth."""
-    return Verifier(settings).in_turn([(first, second)], 1)[0]
+    """See ``Verifier.verify``."""
+    return Verifier(settings).verify(first, second)
 
 
 def _verify(

@@ -40,6 +40,7 @@ CELL_QUANTILE = 0.15  # of the motion of a cell's corners
 MOVED_QUANTILE = 0.8  # of the motion of the cells
 FEWEST_FOLLOWED = 0.6  # of a keyframe's corners; with fewer the picture has changed too much
 LOST_WAY = 0.5  # motion assumed for a change of the whole picture
+FAST_WAY = 1.0  # the same for every frame of fast motion, none of which the map can spare
 MAX_RETURN, LOOSE_RETURN = 0.5, 2.0  # [px] after tracking there and back
 FLOW: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 3}
 PROBED, PROBE_SECONDS = 48, 1.0
@@ -149,7 +150,7 @@ class KeyframePicker:
         if is_new:
             self._steps.append(min(self._motion.step, LOST_WAY))
         self._followed += 1
-        is_far = moved >= FAR or (len(self._steps) == LATELY and np.quantile(self._steps, 0.7) > FAST)
+        is_far = moved >= FAR or self._is_fast
         if self._is_near and not is_far:
             yield from map(self._spare, self._held)
             self._held, self._is_near = [], moved < (NEAR if self._followed < MANY else STILL)
@@ -159,6 +160,10 @@ class KeyframePicker:
         self._held.append(replace(look, moved=moved))
         if is_far or len(self._held) > MOST_HELD:
             yield from self._choose()
+
+    @property
+    def _is_fast(self) -> bool:
+        return len(self._steps) == LATELY and bool(np.quantile(self._steps, 0.7) > FAST)
 
     def _choose(self) -> Iterator[Candidate | PassedFrame]:
         """Choose the sharpest of the held frames, then process those after it again, relative to it."""
@@ -173,7 +178,7 @@ class KeyframePicker:
     def _keyframe(self, look: _Look) -> Candidate | PassedFrame:
         self._motion = _Motion(look.grey, look.candidate.frame.mask)
         self._followed = 0
-        self._way += min(look.moved, LOST_WAY)
+        self._way += FAST_WAY if self._is_fast else min(look.moved, LOST_WAY)
         return self._decided(look, is_mapped=True)
 
     def _spare(self, look: _Look) -> Candidate | PassedFrame:

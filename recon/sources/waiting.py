@@ -18,12 +18,13 @@ MOST_MESSAGES = 100
 @dataclass(frozen=True)
 class Limits:
     """How many frames may wait: ``few`` at least, and up to ``most`` if dropping one would open a gap of more than
-    ``gap`` by ``Candidate.way``.
+    ``gap`` by ``Candidate.way``. If more than ``crowd`` wait, the gap may be as many times wider.
     """
 
     few: int
     most: int
     gap: float
+    crowd: int
 
 
 class Waiting:
@@ -61,7 +62,8 @@ class Waiting:
         ways = [self._way, *(frame.way for frame in self._frames if not isinstance(frame, PassedFrame))]
         gaps = [after - before for before, after in zip(ways, ways[2:], strict=False)]
         least = min(range(len(gaps)), key=gaps.__getitem__)
-        if gaps[least] <= self._limits.gap or len(self._frames) > self._limits.most:
+        allowed = self._limits.gap * max(1.0, len(self._frames) / self._limits.crowd)
+        if gaps[least] <= allowed or len(self._frames) > self._limits.most:
             del self._frames[least]
             self._left_out += 1
 

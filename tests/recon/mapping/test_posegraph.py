@@ -196,6 +196,15 @@ def test_the_clique_equals_that_of_the_plain_search(count: int, share: float, se
     assert largest_clique(adjacent) == plain_clique(adjacent)
 
 
+def test_of_many_loops_those_with_the_most_neighbours_lead_to_the_largest_clique() -> None:
+    right, wrong = 150, 60
+    adjacent = np.random.default_rng(0).random((right + wrong, right + wrong)) < 0.1
+    adjacent = np.triu(adjacent, 1)
+    adjacent = adjacent | adjacent.T | np.eye(right + wrong, dtype=bool)
+    adjacent[wrong:, wrong:] = True
+    assert set(largest_clique(adjacent)) >= set(range(wrong, right + wrong))
+
+
 @given(
     st.floats(-2, 2),
     st.lists(st.floats(-3, 3), min_size=3, max_size=3),

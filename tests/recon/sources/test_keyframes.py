@@ -17,7 +17,7 @@ from recon.core.types import Frame, Image, PassedFrame, SkippedFrame
 from recon.plan import random_texture
 from recon.sources import SourceOptions, open_source
 from recon.sources.base import Candidate
-from recon.sources.keyframes import FAR, FEW, LATELY, MANY, MOST_HELD, NEAR, PROBED, keyframe_share, pick
+from recon.sources.keyframes import FAR, FAST_WAY, FEW, LATELY, MANY, MOST_HELD, NEAR, PROBED, keyframe_share, pick
 
 WIDTH, HEIGHT = 320, 240
 TEXTURE = random_texture(3 * WIDTH, HEIGHT)
@@ -170,9 +170,11 @@ def _repeated(lefts: np.ndarray, earlier: list[int]) -> list[int]:
 
 def test_every_frame_of_a_fast_video_is_taken_although_it_is_slow_in_between() -> None:
     steps = [2] * 25 + [*[30, 2, 30]] * 10
-    taken = picked(map(wide_view, np.cumsum(steps)))
+    kept = [item for item in pick(candidates(map(wide_view, np.cumsum(steps)))) if isinstance(item, Candidate)]
+    taken = [item.frame.index for item in kept]
     assert taken[-12:-1] == list(range(len(steps) - 12, len(steps) - 1))
     assert len([index for index in taken if index < 25]) < 5
+    assert np.diff([item.way for item in kept])[-10:-1].tolist() == [FAST_WAY] * 9  # a live run can spare none of them
 
 
 def test_a_jump_starts_from_the_frame_before_it() -> None:

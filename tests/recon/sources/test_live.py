@@ -51,7 +51,7 @@ def indices_of(waiting: Waiting) -> list[int]:
 
 
 def at_most(number: int) -> Limits:
-    return Limits(number, number, math.inf)
+    return Limits(number, number, math.inf, number)
 
 
 class TestWaiting:
@@ -87,7 +87,7 @@ class TestWaiting:
         assert np.diff(indices_of(waiting)).max() <= 2 * 500 / 15
 
     def test_more_may_wait_than_a_few_if_a_wide_gap_would_open(self) -> None:
-        waiting = Waiting(Limits(2, 4, gap=0.2), patient=False)
+        waiting = Waiting(Limits(2, 4, gap=0.2, crowd=99), patient=False)
         dropped = []
         for index, way in enumerate((0.0, 0.1, 0.25, 0.3, 0.9, 1.5, 2.0)):
             waiting.put(candidate(index, way))
@@ -97,11 +97,20 @@ class TestWaiting:
 
     @given(st.lists(st.floats(0, 0.5), min_size=1, max_size=60))
     def test_no_gap_is_wider_than_allowed_while_there_is_room(self, steps: list[float]) -> None:
-        waiting, ways = Waiting(Limits(3, 99, gap=0.2), patient=False), np.cumsum(steps)
+        waiting, ways = Waiting(Limits(3, 99, gap=0.2, crowd=99), patient=False), np.cumsum(steps)
         for index, way in enumerate(ways):
             waiting.put(candidate(index, float(way)))
         for before, after in pairwise(indices_of(waiting)):
             assert after == before + 1 or ways[after] - ways[before] <= 0.2
+
+    def test_a_crowd_may_be_thinned_more(self) -> None:
+        """Steps of 0.15 leave gaps of 0.3, which 0.2 forbids until six of them wait: then 0.3 is allowed."""
+        waiting = Waiting(Limits(2, 99, gap=0.2, crowd=4), patient=False)
+        dropped = []
+        for index in range(9):
+            waiting.put(candidate(index, 0.1501 * index))
+            dropped.append(waiting.status(0.0).skipped)
+        assert dropped == [0, 0, 0, 0, 0, 0, 1, 2, 3]
 
     def test_a_patient_one_makes_the_feed_wait(self) -> None:
         waiting = Waiting(at_most(2), patient=True)
