@@ -9,6 +9,7 @@ from typing import Protocol
 from recon.core.announcer import Announcer
 from recon.core.events import ChunkReconstructed, LoopClosed, Notice, PosesCorrected
 from recon.core.places import LoopRecord, PlaceRecogniser
+from recon.core.quantities import counted
 from recon.core.rigs import frames_of_shot, rig_scale
 from recon.core.similarity import Sim3
 from recon.core.stopwatch import stage
@@ -118,8 +119,9 @@ class GrowingMap:
         placed = self._placement.main
         seen = depth_seen(placed, self._depths)
         found = self._workers.call("geometry", EXAMINE, placed, self.points, seen, self._views)
+        against = contradiction(self._loops.contradicting, placed) if self._loops else ()
         only = self._doubts.values() if len(self._doubts) == 1 else ()  # a doubtful submap is then the map
-        return (*found, *(sentence for doubts in only for sentence in scale_jumps(doubts)))
+        return (*found, *against, *(sentence for doubts in only for sentence in scale_jumps(doubts)))
 
     def _place(self, chunk: Chunk, geometry: ChunkGeometry) -> Submap:
         pieces = len(self._placement.pieces)
@@ -187,6 +189,19 @@ class GrowingMap:
         if len(self._placement.pieces) < pieces:
             self._tell(Notice(f"{_span(chunk)} connect two parts of the map: they show places seen before."))
         self._tell(PosesCorrected(self.frames, self.points))
+
+
+def contradiction(loops: Sequence[LoopRecord], placed: Mapping[int, PlacedFrame]) -> tuple[str, ...]:
+    """A sentence about loops that agree with each other, and that the map contradicts; none without any."""
+    known = [loop for loop in loops if {loop.earlier, loop.frame} <= placed.keys()]
+    if not known:
+        return ()
+    surest = max(known, key=lambda loop: loop.inliers)
+    ends = f"{placed[surest.earlier].name} and {placed[surest.frame].name}"
+    return (
+        f"the path contradicts {counted(len(known), 'recognised place')} that agree with each other, such as {ends}: "
+        "either the two places only look alike, or the path between them is wrong",
+    )
 
 
 def _span(chunk: Chunk) -> str:

@@ -74,6 +74,7 @@ class LoopCloser:
         self._others: list[Piece] = []
         self._bridges: list[tuple[int, Edge]] = []  # from other pieces to the newest
         self._node_from_chunk: dict[int, Sim3] = {}
+        self._bent: list[tuple[int, Edge]] = []  # those that bend the map too much
         self._ledger: list[LoopRecord] = []
         self._depth: dict[int, float] = {}
 
@@ -95,6 +96,16 @@ class LoopCloser:
         """
         bridges = ((line.earlier, line.frame) for line in self._ledger if line.kind == "bridge")
         return (*self.closed, *bridges)
+
+    @property
+    def contradicting(self) -> tuple[LoopRecord, ...]:
+        """Loops that agree with each other, although each was rejected because it bends the newest piece too much.
+
+        Either two places look alike, or the path between them is wrong.
+        """
+        bent = [loop for loop in self._bent if {loop[1].first, loop[1].second} <= self._piece.world_from_node.keys()]
+        agreed = agreeing(self._piece, bent) if bent else []
+        return tuple(self._ledger[row] for row, _ in agreed) if len(agreed) >= FEWEST_BRIDGES else ()
 
     def extend(
         self,
@@ -162,6 +173,7 @@ class LoopCloser:
             before = self._workers.call("loops", CLOSING_ERROR, self._stretch(loop))
             if before > MAX_CLOSING_ERROR:
                 reason = f"it bends the map by {before:.0f} standard deviations of its drift"
+                self._bent.append((row, loop))
             else:
                 self._piece.loops.append((row, loop))
         self._ledger.append(replace(record(candidate, before, reason), kind=kind))
@@ -218,10 +230,10 @@ class LoopCloser:
         return {}
 
 
-def agreeing(joined: Piece, bridges: Sequence[tuple[int, Edge]]) -> list[tuple[int, Edge]]:
-    """The largest set of bridges that agree on the relative pose of two pieces."""
-    graph = PoseGraph(joined.world_from_node, joined.chain, [edge for _, edge in bridges])
-    return [bridges[row] for row in largest_agreeing_set(graph)]
+def agreeing(piece: Piece, loops: Sequence[tuple[int, Edge]]) -> list[tuple[int, Edge]]:
+    """The largest set of loops that agree with each other, such as bridges on the relative pose of two pieces."""
+    graph = PoseGraph(piece.world_from_node, piece.chain, [edge for _, edge in loops])
+    return [loops[row] for row in largest_agreeing_set(graph)]
 
 
 def record(candidate: LoopCandidate, before: float, reason: str) -> LoopRecord:

@@ -11,6 +11,7 @@ import pytest
 
 from recon.core.announcer import Announcer
 from recon.core.events import ChunkReconstructed, Event, Notice, PosesCorrected
+from recon.core.places import LoopRecord
 from recon.core.similarity import Sim3
 from recon.core.types import (
     Chunk,
@@ -20,7 +21,7 @@ from recon.core.types import (
     SparsePoints,
     Submap,
 )
-from recon.mapping.growing import GrowingMap
+from recon.mapping.growing import GrowingMap, contradiction
 from tests.support import chunk_geometry, frame_of, placed_frame, sparse_points, true_pose
 
 
@@ -98,6 +99,18 @@ def test_a_jump_of_scale_in_the_only_submap_is_one_in_the_map(
         grown[0].add(chunk_of(number, indices), replace(geometry, frames=farther))
     found = [sentence for sentence in grown[0].examine() if sentence.startswith("the scale jumps by")]
     assert [sentence.rpartition(" before frame ")[2] for sentence in found] == ["4"] * told
+
+
+def test_loops_that_the_map_contradicts_are_a_doubt() -> None:
+    placed = {index: placed_frame(index) for index in range(6)}
+    loops = [
+        LoopRecord(frame, earlier, 0, 1, 0.7, inliers, 0.002, 9.0, 0.0, "rejected", "it bends the map")
+        for frame, earlier, inliers in ((5, 0, 40), (4, 1, 90), (3, 2, 60), (9, 1, 99))  # frame 9 has no place
+    ]
+    (sentence,) = contradiction(loops, placed)
+    assert sentence.startswith("the path contradicts 3 recognised places that agree with each other, such as 0001.jpg")
+    assert "and 0004.jpg: either the two places only look alike" in sentence
+    assert contradiction((), placed) == ()
 
 
 def test_a_settled_map_has_unit_depth_or_keeps_its_earlier_world(

@@ -143,6 +143,24 @@ def test_loop_that_bends_the_map_beyond_its_drift_is_rejected() -> None:
     assert "bends the map" in line.reason
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_loops_that_agree_and_bend_the_map_are_named(count: int) -> None:
+    """Either the two rooms look alike, or the path between them is wrong: nobody here can tell."""
+    alike = [candidate(number, 6 + number, Sim3.identity()) for number in range(count)]
+    closer = LoopCloser(Scripted({6 + number: [one] for number, one in enumerate(alike)}))
+    run(closer, [true_pose(number) for number in range(RING)])
+    assert [line.verdict for line in closer.ledger] == ["rejected"] * count
+    assert closer.contradicting == (closer.ledger if count == 3 else ())
+
+
+def test_loops_that_bend_the_map_in_different_ways_say_nothing_together() -> None:
+    wrong = [candidate(number, 6 + number, Sim3(1.0, np.eye(3), np.array([0, 4.0 * number, 0]))) for number in range(3)]
+    closer = LoopCloser(Scripted({6 + number: [one] for number, one in enumerate(wrong)}))
+    run(closer, [true_pose(number) for number in range(RING)])
+    assert [line.verdict for line in closer.ledger] == ["rejected"] * 3
+    assert closer.contradicting == ()
+
+
 def test_a_loop_may_close_a_jump_of_scale_in_a_submap_that_loses_scale() -> None:
     # Submap 7 has a frame without depth: the map after it has a fifth of its size, and only the loop shows that.
     poses = [true_pose(number) for number in range(RING + 1)]
