@@ -67,7 +67,7 @@ def live(
     watched: Annotated[bool, typer.Option("--watched", help="With the web viewer and a recording.")] = False,
     known_lens: Annotated[bool, typer.Option("--known-lens", help="Give the sets' calibration.")] = False,
 ) -> None:
-    """Measure live runs: delays, memory, and errors at capture and after the end.
+    """Measure delays, memory and errors of live runs.
 
     Makes a video of each set and runs it in real time.
     """

@@ -34,6 +34,7 @@ from recon.sfm.database import MatchDatabase
 from recon.sfm.mapping import EFFORTS
 from recon.sfm.matching import Pair
 from recon.sfm.pairs import PAIRS_AROUND
+from recon.sfm.shots import Shots
 from tests.recon.sfm.conftest import FRAMES, SAMPLE
 
 
@@ -71,7 +72,7 @@ def test_angle_of_a_rotation() -> None:
 class EverythingOverlaps:
     """A database in which all frames see the same scene."""
 
-    views = 1
+    shots = Shots({})
 
     def __init__(self, count: int, first_index: int = 0) -> None:
         self.frames = list(range(first_index, first_index + count))

@@ -34,7 +34,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> MatchDatabase:
         assert isinstance(frame, Frame)
         opened.add(frame)
     with quiet():
-        opened.match(opened.window(opened.frames, WINDOW))
+        opened.match(opened.shots.window(opened.frames, WINDOW))
     return opened
 
 
