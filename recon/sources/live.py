@@ -20,7 +20,7 @@ from recon.sources.waiting import Limits, Waiting
 
 # A chunk waits in any case. Beyond that, frames are dropped, but not what the next ones need to be connected: wider
 # gaps than between every second keyframe open only for want of time, and of memory (some 80 kB a frame).
-LIMITS = Limits(few=24, most=600, gap=2 * NEAR, crowd=48)
+LIMITS = Limits(few=24, most=600, gap=2 * NEAR, crowd=96)
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def measure(member: BenchmarkSet, data: Path, out: Path, settings: LiveSettings)
         numbers = np.loadtxt(data / member.folder / "intrinsics.txt").ravel()[:4]
         options += ["--intrinsics", ",".join(map(str, numbers))]
     watch = _Watch(folder)
-    done = run_measured(("-m", "cli", "live", str(video), "--realtime", *options), folder, watch)
+    done = run_measured(("-m", "cli", "live", str(video), "--realtime", *options), folder, watch, LOOK_SECONDS)
     if done.failure:
         raise OutputError(f"{member.name}: {done.failure}. See {folder}.log.")
     said, found, run = read_tracked(folder), open_map(folder), report.read(folder / "report.json")

@@ -44,10 +44,15 @@ def run_plain_colmap(member: BenchmarkSet, data: Path, out: Path) -> Process:
     return run_measured(("-m", "cli", "lab", "plain-colmap", source, *options), out)
 
 
-def run_measured(arguments: Sequence[str], out: Path, look: Callable[[int], object] = lambda process: None) -> Process:
+def run_measured(
+    arguments: Sequence[str],
+    out: Path,
+    look: Callable[[int], object] = lambda process: None,
+    every: float = POLL_SECONDS,
+) -> Process:
     """Run this Python with ``arguments`` and wait; its output goes to a log file beside the folder ``out``.
 
-    look: called with the number of the process every POLL_SECONDS.
+    look: called with the number of the process. every: seconds from one look to the next, also at the memory.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     log, peak_bytes = out.with_name(out.name + ".log"), 0
@@ -57,7 +62,7 @@ def run_measured(arguments: Sequence[str], out: Path, look: Callable[[int], obje
             while process.poll() is None:
                 peak_bytes = max(peak_bytes, _memory_with_workers(process.pid))
                 look(process.pid)
-                time.sleep(POLL_SECONDS)
+                time.sleep(every)
         except BaseException:
             process.kill()
             raise
