@@ -9,7 +9,6 @@ from typing import Protocol
 from recon.core.announcer import Announcer
 from recon.core.events import ChunkReconstructed, LoopClosed, Notice, PosesCorrected
 from recon.core.places import LoopRecord, PlaceRecogniser
-from recon.core.quantities import counted
 from recon.core.rigs import frames_of_shot, rig_scale
 from recon.core.similarity import Sim3
 from recon.core.stopwatch import stage
@@ -17,7 +16,7 @@ from recon.core.types import Chunk, ChunkGeometry, FrameGeometry, Mount, PlacedF
 from recon.core.workers import Workers
 from recon.mapping.correction import Renewed
 from recon.mapping.doubts import Doubts, find_doubts, scale_jumps, unjudged, warnings
-from recon.mapping.loops import LoopCloser
+from recon.mapping.loops import FEWEST_BRIDGES, LoopCloser
 from recon.mapping.placement import Piece, Placement
 from recon.mapping.world import depth_seen, final_from_grown, moved, moved_points, typical_depth
 
@@ -192,14 +191,14 @@ class GrowingMap:
 
 
 def contradiction(loops: Sequence[LoopRecord], placed: Mapping[int, PlacedFrame]) -> tuple[str, ...]:
-    """A sentence about loops that agree with each other, and that the map contradicts; none without any."""
+    """A sentence about loops that agree with each other, and that the map contradicts; none if they are too few."""
     known = [loop for loop in loops if {loop.earlier, loop.frame} <= placed.keys()]
-    if not known:
+    if len(known) < FEWEST_BRIDGES:
         return ()
     surest = max(known, key=lambda loop: loop.inliers)
     ends = f"{placed[surest.earlier].name} and {placed[surest.frame].name}"
     return (
-        f"the path contradicts {counted(len(known), 'recognised place')} that agree with each other, such as {ends}: "
+        f"the path contradicts {len(known)} recognised places that agree with each other, such as {ends}: "
         "either the two places only look alike, or the path between them is wrong",
     )
 
