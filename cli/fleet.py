@@ -69,6 +69,7 @@ def run(
     for one in listed:
         _arguments(one.source, one.options)  # an option that does not exist is an error before anything starts
     store = FleetStore(out.absolute())
+    store.require_own_folder()
     make_folder(out)
     with sole_writer(store.folder, "recon fleet run"), ended_with(lambda: _interrupted(out)):
         jobs = [job for one in listed for job in jobs_of(one, store.folder / "parts", part_frames)]

@@ -18,6 +18,7 @@ QualityName = Literal["fast", "normal", "best"]
 FeaturesName = Literal["auto", "sift", "xfeat+sift"]
 DEFAULT_OVERLAP = 12  # frames
 FEW_FRAMES = 100  # that are all mapped by default
+FEWEST_POINTS = 8  # of a cloud: the coarsest grid has a cell on either side of the origin in each direction
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,10 @@ class CloudSettings:
 
     def __post_init__(self) -> None:
         require_types(self)
-        if self.max_points <= 0 or (self.voxel is not None and not self.voxel > 0):
-            raise SettingsError(f"--voxel and --max-points must be positive, got {self.voxel} and {self.max_points}.")
+        if self.voxel is not None and not self.voxel > 0:
+            raise SettingsError(f"--voxel must be positive, got {self.voxel}.")
+        if self.max_points < FEWEST_POINTS:
+            raise SettingsError(f"--max-points must be at least {FEWEST_POINTS}, got {self.max_points}.")
         if not (self.clean or self.sky):
             raise SettingsError("--no-sky is part of cleaning. Omit --no-clean.")
 

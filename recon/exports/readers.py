@@ -30,6 +30,8 @@ def read_cloud(path: Path) -> open3d.geometry.PointCloud:
     """The cloud as Open3D's PointCloud. Raises CheckError for a file that is truncated."""
     import open3d  # noqa: PLC0415 - takes two seconds, needed for clouds only
 
+    if _ply_points(existing(path)) == 0:
+        raise CheckError(f"{path} has no points: the map has no depth that is sure.")
     if not _ply_is_whole(existing(path)):  # Open3D would fill the rest with whatever is in memory
         raise CheckError(f"{path} is truncated or not a binary PLY file: not all of its points can be read.")
     return open3d.io.read_point_cloud(path, remove_nan_points=False)
@@ -145,9 +147,19 @@ def existing(path: Path) -> Path:
 
 def _ply_is_whole(path: Path) -> bool:
     """Whether a binary PLY of points has the number of bytes that its header implies."""
-    with path.open("rb") as file:
-        header = file.read(MAX_PLY_HEADER).partition(b"end_header\n")[0].decode("ascii", errors="replace")
-    rows = [line.split() for line in header.splitlines()]
-    points = sum(int(row[2]) for row in rows if row[:2] == ["element", "vertex"])
-    width = sum(PLY_BYTES[row[1]] for row in rows if row[:1] == ["property"])
+    header = _ply_header(path)
+    width = sum(PLY_BYTES[row[1]] for row in map(str.split, header.splitlines()) if row[:1] == ["property"])
+    points = _ply_points(path) or 0
     return points > 0 and path.stat().st_size == len(header) + len("end_header\n") + points * width
+
+
+def _ply_points(path: Path) -> int | None:
+    """How many points the header of a PLY file states, None if it states no number."""
+    rows = [line.split() for line in _ply_header(path).splitlines()]
+    return next((int(row[2]) for row in rows if row[:2] == ["element", "vertex"]), None)
+
+
+def _ply_header(path: Path) -> str:
+    """The header of a PLY file, without its last line."""
+    with path.open("rb") as file:
+        return file.read(MAX_PLY_HEADER).partition(b"end_header\n")[0].decode("ascii", errors="replace")

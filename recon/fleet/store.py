@@ -25,6 +25,7 @@ from recon.core.files import make_folder, write_atomically
 from recon.core.typed_json import read_object, typed
 from recon.store.ledger import Ledger
 
+UNFINISHED = {".lock", "parts"}  # what a store has before its list is written
 VERSION = 1
 UPLOADS = "uploads"
 GONE = ".deleted-"  # a map that is being deleted; no map has such a name
@@ -99,6 +100,12 @@ class FleetStore:
 
     def log_of(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.txt"
+
+    def require_own_folder(self) -> None:
+        """Raise SettingsError if the folder has other things in it, and is no store."""
+        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        if names - UNFINISHED and "fleet.json" not in names:
+            raise SettingsError(f"{self.folder} is not empty, and no store of a fleet. Choose another --out.")
 
     def jobs(self) -> tuple[Job, ...]:
         """Raises MapError if this is no store, or if its list is damaged."""

@@ -78,6 +78,8 @@ def read_option_file(option: str, path: Path, read: Callable[[str], T]) -> T:
         return read(text)
     except (Fault, OverflowError, json.JSONDecodeError) as fault:
         raise SettingsError(f"{option}: {path}: {fault}.") from fault
+    except RecursionError as error:
+        raise SettingsError(f"{option}: {path}: it is nested too deeply.") from error
 
 
 def lens_of_info(info: Document, image_size: Size, where: str) -> Lens:

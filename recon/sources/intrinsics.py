@@ -104,7 +104,7 @@ def _fitted(lenses: Sequence[Lens], size: Size, where: str) -> tuple[Camera, str
         )
     lens = chosen[0]
     camera = Camera(lens.model, *size, _scaled(lens, size))
-    _require_plausible(camera, where)
+    require_plausible(camera, f"--intrinsics: {where}")
     if lens.size is None or lens.size == size:
         return camera, ""
     return camera, "--intrinsics: {} is for {}x{}: scaled to the images' {}x{}.".format(where, *lens.size, *size)
@@ -136,14 +136,17 @@ def _scaled(lens: Lens, size: Size) -> tuple[float, ...]:
     return (fx * x, fy * y, cx * x, cy * y, *distortion)
 
 
-def _require_plausible(camera: Camera, where: str) -> None:
-    """Raise SettingsError, with the likely reason, for numbers that are implausible for such images."""
+def require_plausible(camera: Camera, where: str) -> None:
+    """Raise SettingsError, with the likely reason, for numbers that are implausible for such images.
+
+    where: the option, and what it says.
+    """
     width, height = camera.width, camera.height
     matrix = camera.matrix()
     fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]
     of_images = f"but the images are {width}x{height}"
     if not all(math.isfinite(number) for number in camera.params):
-        raise SettingsError(f"--intrinsics needs finite numbers, got {where}.")
+        raise SettingsError(f"{where}: the numbers of a lens must be finite.")
     if 0 < cx <= 1 and 0 < cy <= 1:
         why = f"the principal point ({cx:g}, {cy:g}) is a share of the size, {of_images}: give pixels"
     elif not (0 < cx < width and 0 < cy < height):
@@ -158,7 +161,7 @@ def _require_plausible(camera: Camera, where: str) -> None:
         why = f"the principal point ({cx:g}, {cy:g}) is that of turned images, {of_images}"
     else:
         return
-    raise SettingsError(f"--intrinsics: {where}: {why}.")
+    raise SettingsError(f"{where}: {why}.")
 
 
 def _is_of_other_size(x: float, y: float) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from recon.core.errors import SettingsError
+from recon.core.errors import SettingsError, SourceError
 from recon.core.events import Notice, StreamStatus
 from recon.core.files import make_folder
 from recon.core.types import Frame, PassedFrame, SkippedFrame
@@ -85,6 +85,7 @@ class LiveSource:
         self.watcher: Watcher | None = None
         self._waiting = Waiting(LIMITS, patient=feed.patient)
         self._stop = threading.Event()
+        self._is_ended = False  # by the user
         self._start = self._newest = time.monotonic()
         self._since_1970 = time.time() - self._start  # of the monotonic clock
 
@@ -105,6 +106,7 @@ class LiveSource:
 
     def stop(self) -> None:
         """End the capture; what has been captured is still delivered. May be called from a signal handler."""
+        self._is_ended = True
         self._stop.set()
 
     def __iter__(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
@@ -112,7 +114,15 @@ class LiveSource:
             make_folder(self._images_folder)
         self._start = time.monotonic()
         threading.Thread(target=self._capture, name="capture", daemon=True).start()
-        return at_least_one_frame(self._hand_out(), self._name)
+        return self._at_least_one_frame()
+
+    def _at_least_one_frame(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
+        try:
+            yield from at_least_one_frame(self._hand_out(), self._name)
+        except SourceError as error:
+            if self._is_ended:
+                raise SourceError(f"The capture of {self._name} ended before its first image.") from error
+            raise
 
     def _hand_out(self) -> Iterator[Frame | SkippedFrame | PassedFrame | Notice]:
         try:
@@ -125,7 +135,7 @@ class LiveSource:
                 else:
                     yield item
         finally:
-            self.stop()
+            self._stop.set()
             self._waiting.close()  # nobody reads it any more
 
     def _since_start(self, candidate: Candidate) -> Candidate:

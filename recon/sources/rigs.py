@@ -23,6 +23,7 @@ from recon.sources.base import Candidate, KeyframeChoice, SourceDescription, Sou
 from recon.sources.calibration import Fault, Lens, Size, kalibr_lens, read_document, read_option_file
 from recon.sources.decoding import UnreadableImage, upright_size
 from recon.sources.images import ImageSource
+from recon.sources.intrinsics import require_plausible
 from recon.sources.keyframes import judges
 from recon.sources.kinds import is_image
 from recon.sources.originals import nothing
@@ -31,6 +32,7 @@ from recon.sources.shots import Shot, ShotSource
 FORMATS = "COLMAP's rig_config.json and Kalibr's camchain YAML"
 RIGID = 1e-3  # how far the product of a rotation with its transpose may be from the identity
 DIGEST_BYTES = 8
+FARTHEST = 1e6  # a camera from the rig, in the unit of the file
 SAME_SHAPE = 0.01  # relative difference of the ratios of the sides
 
 
@@ -52,6 +54,11 @@ def read_rig(path: Path, size_of: Callable[[str], Size]) -> tuple[RigCamera, ...
     def cameras(text: str) -> tuple[RigCamera, ...]:
         is_list = text.lstrip().startswith("[")
         found = _colmap_rig(json.loads(text)) if is_list else _kalibr_rig(read_document(text), size_of)
+        prefixes = [camera.prefix for camera in found]
+        if len(set(prefixes)) < len(prefixes):
+            raise Fault(f"several cameras have the prefix {max(prefixes, key=prefixes.count)}, but each needs its own")
+        if any(np.abs(camera.cam_from_rig[:3, 3]).max() > FARTHEST for camera in found):
+            raise Fault("a translation is too long to be that of a rig")
         if len(found) < 2:
             raise Fault(f"it has {counted(len(found), 'camera')}, and a rig needs two. Supported: {FORMATS}")
         return tuple(found)
@@ -84,6 +91,8 @@ def _colmap_camera(fields: Mapping[str, Any]) -> RigCamera:
             '"camera_params"'
         )
     params = _numbers(fields, "camera_params", PARAMETERS[model], prefix)
+    if min(params[: 1 if model.startswith(("SIMPLE", "RADIAL")) else 2]) <= 0:
+        raise Fault(f"the focal length of the camera {prefix} must be positive")
     pose = np.eye(4)
     if not fields.get("ref_sensor"):
         w, x, y, z = (value for value in _numbers(fields, "cam_from_rig_rotation", 4, prefix))
@@ -121,7 +130,7 @@ def _transform(fields: Mapping[str, Any], name: str) -> Array:
         raise Fault(f"{name} has no T_cn_cnm1, its transform from the camera before") from None
     except (TypeError, ValueError):
         raise Fault(f"T_cn_cnm1 of {name} must be four rows of four numbers") from None
-    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+    if pose.shape != (4, 4) or not np.isfinite(pose).all() or pose[3].tolist() != [0, 0, 0, 1]:
         raise Fault(f"T_cn_cnm1 of {name} must be four rows of four numbers")
     rotation = pose[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > RIGID or np.linalg.det(rotation) < 0:
@@ -132,7 +141,7 @@ def _transform(fields: Mapping[str, Any], name: str) -> Array:
 def _numbers(fields: Mapping[str, Any], key: str, count: int, prefix: str) -> tuple[float, ...]:
     found = fields.get(key)
     try:
-        numbers = tuple(float(value) for value in found or ())
+        numbers = tuple(float(value) for value in found) if isinstance(found, list) else ()
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != count or not np.isfinite(numbers).all():
@@ -236,8 +245,8 @@ def is_image_file(path: Path) -> bool:
 
 def _with_prefix(paths: Mapping[str, Path], prefix: str) -> dict[str, Path]:
     """The images of a camera, by the rest of their paths without the suffix."""
-    own = {name.removeprefix(prefix): path for name, path in paths.items() if name.startswith(prefix)}
-    return {PurePosixPath(name).with_suffix("").as_posix(): path for name, path in own.items()}
+    own = {name.removeprefix(prefix): path for name, path in sorted(paths.items()) if name.startswith(prefix)}
+    return {PurePosixPath(name).with_suffix("").as_posix(): path for name, path in own.items() if name}
 
 
 def _first_size(images: Mapping[str, Path], prefix: str, spec: str) -> Size:
@@ -255,7 +264,9 @@ def _fitted(camera: RigCamera, size: Size, path: Path) -> Camera:
     if abs(stated[0] * size[1] / (stated[1] * size[0]) - 1) > SAME_SHAPE:
         shapes = "{}x{}, but it was calibrated at {}x{}".format(*size, *stated)
         raise SettingsError(f"--rig: {path}: the images of {camera.prefix} are {shapes}. Give the images uncropped.")
-    return Camera(camera.lens.model, *stated, camera.lens.params).resized(*size)
+    fitted = Camera(camera.lens.model, *stated, camera.lens.params).resized(*size)
+    require_plausible(fitted, f"--rig: {path}: {camera.prefix}")
+    return fitted
 
 
 def _mounts(cameras: Sequence[RigCamera], fitted: Sequence[Camera]) -> list[Mount]:

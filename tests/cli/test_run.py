@@ -151,6 +151,7 @@ def test_export_thins_and_cleans_on_request(recon: Recon, finished: Path, tmp_pa
     [
         (("--to", "tum", "--voxel", "0.1"), "do not apply to"),
         (("--to", "ply", "--voxel", "0"), "must be positive"),
+        (("--to", "ply", "--max-points", "7"), "must be at least 8"),
         (("--to", "ply", "--no-clean", "--no-sky"), "Omit --no-clean"),
         (("--to", "mesh", "--out", "mesh.obj"), "got mesh.obj"),
     ],

@@ -64,6 +64,19 @@ def store(tmp_path: Path) -> FleetStore:
     return made
 
 
+def test_a_folder_of_other_things_becomes_no_store(tmp_path: Path) -> None:
+    store = FleetStore(tmp_path)
+    store.require_own_folder()
+    (tmp_path / ".lock").touch()
+    (tmp_path / "parts").mkdir()  # as after a kill while a video is cut
+    store.require_own_folder()
+    (tmp_path / "poses.txt").touch()
+    with pytest.raises(SettingsError, match="is not empty, and no store of a fleet"):
+        store.require_own_folder()
+    (tmp_path / "fleet.json").touch()
+    store.require_own_folder()
+
+
 def test_a_folder_a_pattern_and_a_table_are_lists(tmp_path: Path) -> None:
     for name in ("walk10", "walk2", ".hidden", "none"):
         write_images(tmp_path / name, 0 if name == "none" else 1)

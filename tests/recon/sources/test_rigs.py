@@ -68,6 +68,11 @@ def test_a_third_camera_of_kalibr_follows_from_the_second(tmp_path: Path) -> Non
         ({"cam_from_rig_translation": None}, "cam_from_rig_translation of the camera right/ must be 3 numbers"),
         ({"ref_sensor": True}, '"ref_sensor" is true for 2 cameras; it must be for one'),
         ({"image_prefix": ""}, 'a camera has no "image_prefix"'),
+        ({"image_prefix": "left/"}, "several cameras have the prefix left/, but each needs its own"),
+        ({"camera_params": [-300, 300, 240, 180]}, "the focal length of the camera right/ must be positive"),
+        ({"camera_params": [300, 0, 240, 180]}, "the focal length of the camera right/ must be positive"),
+        ({"camera_params": "5555"}, "camera_params of the camera right/ must be 4 numbers, got 5555"),
+        ({"cam_from_rig_translation": [1e300, 0, 0]}, "a translation is too long to be that of a rig"),
     ],
 )
 def test_a_fault_of_the_file_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -83,6 +88,7 @@ def test_files_that_describe_no_rig_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rig"
     for text, said in (
         ("[", "Expecting value"),
+        ("[" * 200_000, "it is nested too deeply"),
         ("[]", "it has 0 rigs"),
         (json.dumps(2 * colmap_config()), "it has 2 rigs, but one run takes one"),
         ("cam0: {intrinsics: [1, 1, 0, 0]}", "it has 1 camera, and a rig needs two"),
@@ -180,6 +186,28 @@ def test_folders_that_hold_no_shots_are_refused(tmp_path: Path) -> None:
         (folder / name).rename(folder / f"cam{number}")
     with pytest.raises(SettingsError, match="of cam1/ are 100x100, but it was calibrated at 480x360"):
         open_source(str(folder), options_of(kalibr))
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [([1200, 1200, 960, 720], "lies outside, but the images are 480x360"), ([0.6, 0.8, 0.5, 0.5], "is a share of the")],
+)
+def test_a_lens_for_other_images_is_refused(tmp_path: Path, params: list[float], said: str) -> None:
+    content: Any = colmap_config()
+    content[0]["cameras"][1]["camera_params"] = params
+    path = tmp_path / "rig.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(SettingsError, match=f"--rig: {path}: right/: .*{said}"):
+        open_source(str(write_shots(tmp_path / "images", ["0.png"])), options_of(path))
+
+
+def test_a_prefix_that_is_a_whole_name_leaves_nothing(tmp_path: Path) -> None:
+    content: Any = colmap_config()
+    content[0]["cameras"][1]["image_prefix"] = "right/0.png"
+    path = tmp_path / "rig.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(SourceError, match=r"holds no images right/0\.png\*"):
+        open_source(str(write_shots(tmp_path / "images", ["0.png"])), options_of(path))
 
 
 def test_settings_of_a_rig_refuse_another_lens(tmp_path: Path) -> None:
