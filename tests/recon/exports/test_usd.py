@@ -11,6 +11,7 @@ import pytest
 from recon.core.errors import OutputError
 from recon.core.metric import Metric
 from recon.exports import export
+from recon.exports.ply import CloudPoints, write_points
 from recon.exports.readers import CheckError, read_cloud, read_usd
 from recon.exports.usd import stated_unit
 from recon.store.map import ReconstructedMap
@@ -22,6 +23,17 @@ ON_EARTH = Metric(4, 0.02, (47.0, 8.5, 420.0))
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> ReconstructedMap:
     return make_map(tmp_path_factory.mktemp("made"))
+
+
+def test_a_cloud_without_points_is_not_called_truncated(tmp_path: Path) -> None:
+    path, nothing = tmp_path / "cloud.ply", np.zeros((0, 3))
+    with path.open("wb") as file:
+        write_points(file, CloudPoints(nothing, nothing, np.zeros(0), nothing))
+    with pytest.raises(CheckError, match="has no points: the map has no depth"):
+        read_cloud(path)
+    path.write_bytes(path.read_bytes().replace(b"vertex 0", b"vertex 9"))
+    with pytest.raises(CheckError, match="is truncated"):
+        read_cloud(path)
 
 
 @pytest.mark.parametrize("metric", [None, ON_EARTH])

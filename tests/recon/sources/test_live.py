@@ -146,6 +146,30 @@ def test_a_frame_that_waits_is_what_the_run_stores(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["3.jpg"]
 
 
+class NoPictures:
+    """A feed that ends without a picture."""
+
+    kind, sizes, patient = "video", ((80, 60),), False
+
+    def items(self, stop: threading.Event) -> Iterator[Candidate]:
+        return iter(())
+
+    def file_of(self, index: int) -> Path | None:
+        return None
+
+    def again(self) -> Iterator[Candidate]:
+        return iter(())
+
+
+def test_a_capture_that_the_user_ends_at_once_is_no_fault_of_its_source() -> None:
+    source = LiveSource("film.mp4", NoPictures(), SourceOptions())
+    source.stop()
+    with pytest.raises(SourceError, match=r"The capture of film\.mp4 ended before its first image\."):
+        list(source)
+    with pytest.raises(SourceError, match=r"No frame of film\.mp4 can be read\."):
+        list(LiveSource("film.mp4", NoPictures(), SourceOptions()))
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
